@@ -1,1 +1,245 @@
-//! 
+//! The per-peer channel manager: every channel lives under its peer, and peers proceed in parallel.
+//!
+//! It imports neither `net` nor `chain` nor `rpc`: it speaks to them through the queue ends given to [`deliver`].
+
+mod accept;
+pub mod block;
+pub mod deliver;
+pub mod directory;
+mod drive;
+pub mod env;
+mod mail;
+pub mod outbox;
+mod peer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_channel::Receiver;
+use outrigger_bolt::features::Features;
+use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_bolt::wire::Message;
+use outrigger_channel::{Command, Effect, Refusal, Reply, Summary};
+use tokio::sync::oneshot;
+
+pub use mail::{Mail, OpenOrder};
+pub use peer::Peer;
+
+use crate::store::load::LoadedChannel;
+use crate::store::{Address, Batch};
+use deliver::{Deliver, Registered, ReplyTo};
+use directory::PeerDirectory;
+use drive::Drive;
+use env::Env;
+use outbox::Outbox;
+use peer::Slot;
+
+/// Mail that one visit to a peer handles: a bound on how long its lock is held.
+const MAIL_PER_VISIT: usize = 256;
+
+/// Mail that may wait for one peer before its socket is paused.
+const MAILBOX_LIMIT: usize = 512;
+
+/// The only door to peers and channels.
+#[derive(Debug)]
+pub struct Manager {
+    directory: Arc<PeerDirectory>,
+    deliver: Arc<Deliver>,
+    env: Env,
+    connections: AtomicU64,
+}
+
+/// A peer in a listing.
+#[derive(Clone, Debug)]
+pub struct PeerView {
+    pub node_id: NodeId,
+    pub connected: bool,
+    pub features: Option<Features>,
+    pub channels: usize,
+}
+
+/// A channel in a listing.
+#[derive(Clone, Debug)]
+pub struct ChannelView {
+    pub channel_id: ChannelId,
+    pub peer: NodeId,
+    pub summary: Summary,
+}
+
+impl Manager {
+    /// Takes the loaded channels in. What a crash may have lost is made again from their rows: watches at once, the
+    /// rest as released effects when [`resume`](Self::resume) is called.
+    pub fn new(directory: Arc<PeerDirectory>, deliver: Arc<Deliver>, env: Env, loaded: Vec<LoadedChannel>) -> Self {
+        let manager = Self { directory, deliver, env, connections: AtomicU64::new(1) };
+        for LoadedChannel { channel, monitor, settlements } in loaded {
+            let (peer, id) = (channel.params().peer, channel.id());
+            let signer = manager.env.signer(channel.params().keys_index);
+            manager.deliver.register(id, Registered { peer, signer: signer.clone() });
+            manager.directory.ensure(peer);
+            for watch in channel.watches() {
+                manager.deliver.index().lock().watch(peer, id, watch);
+            }
+            let slot = Slot { channel, monitor, signer, settlements };
+            manager.directory.with(&peer, |peer| peer.slots.insert(id, slot));
+        }
+        manager
+    }
+
+    /// Makes the effects again that a crash may have lost: undecided HTLCs, transactions to publish. Called once, when
+    /// the chain is synced.
+    pub fn resume(&self) {
+        for peer in self.directory.ids() {
+            self.directory.with(&peer, |peer| self.resume_peer(peer));
+        }
+    }
+
+    fn resume_peer(&self, peer: &mut Peer) {
+        let mut batch = Batch::default();
+        for (id, slot) in &peer.slots {
+            let at = Address { peer: peer.node_id, connection: peer.connection(), channel: *id };
+            let undecided = slot.channel.resume().into_iter().filter(|effect| match effect {
+                Effect::Incoming(htlc) => !slot.settlements.contains_key(&htlc.htlc_id),
+                _other => true,
+            });
+            let failed = matches!(slot.channel.phase(), outrigger_channel::Phase::Failed { .. });
+            let commitment = if failed { drive::local_commitment(slot) } else { None };
+            for effect in undecided.chain(commitment) {
+                batch.hold_effect(at, effect);
+            }
+        }
+        self.env.writer.submit(batch);
+    }
+
+    /// Drains mailboxes until every queue end is gone; one of a small pool of threads.
+    pub fn work(&self, queue: &Receiver<NodeId>) {
+        while let Ok(peer) = queue.recv() {
+            loop {
+                let mail = self.directory.take_mail(&peer, MAIL_PER_VISIT);
+                if mail.is_empty() {
+                    break;
+                }
+                self.directory.with(&peer, |peer| self.visit(peer, mail));
+            }
+            self.directory.forget_idle(&peer);
+        }
+    }
+
+    fn visit(&self, peer: &mut Peer, mail: Vec<Mail>) {
+        let mut drive = Drive::new(&self.env, &self.deliver);
+        for piece in mail {
+            drive.handle(peer, piece);
+        }
+        drive.finish(peer);
+    }
+
+    /// A connection stands and `init` was exchanged. Returns its generation.
+    pub fn connected(&self, peer: NodeId, features: Features, outbox: Outbox) -> u64 {
+        let connection = self.connections.fetch_add(1, Ordering::Relaxed);
+        self.deliver.connected(peer, connection, outbox.clone());
+        self.post_to_new(peer, Mail::Connected { connection, features, outbox });
+        connection
+    }
+
+    /// A message of the peer.
+    pub fn message(&self, peer: &NodeId, connection: u64, message: Message) {
+        self.post(peer, Mail::Message { connection, message });
+    }
+
+    /// A connection ended.
+    pub fn disconnected(&self, peer: &NodeId, connection: u64) {
+        self.deliver.disconnected(peer, connection);
+        self.post(peer, Mail::Disconnected { connection });
+    }
+
+    /// Whether the peer's socket should be read: neither its mailbox nor the writer is over its limit.
+    pub fn has_room(&self, peer: &NodeId) -> bool {
+        self.env.writer.has_room() && self.directory.backlog(peer) < MAILBOX_LIMIT
+    }
+
+    /// Asks the peer's worker to open a channel. The answer stands in the operation's row.
+    pub fn open_channel(&self, peer: &NodeId, order: OpenOrder) -> Result<(), Box<Mail>> {
+        self.deliver.post(peer, Mail::Open(Box::new(order)))
+    }
+
+    /// The wallet's answer to a funding request.
+    pub fn funded(&self, peer: &NodeId, channel: ChannelId, funding: Result<(bitcoin::Transaction, u32), String>) {
+        self.post(peer, Mail::Funded { channel, funding: funding.map(Box::new) });
+    }
+
+    /// Gives an order to a channel and waits for its answer, which is durable.
+    pub async fn command(&self, channel: ChannelId, command: Command) -> Result<Reply, Refusal> {
+        let Registered { peer, .. } = self.deliver.registered(&channel).ok_or(Refusal::UnknownChannel)?;
+        let (waiter, answer) = oneshot::channel();
+        let id = self.env.next_command();
+        self.deliver.expect_reply(id, ReplyTo::Caller(waiter));
+        if self.deliver.post(&peer, Mail::Order { channel, id, command }).is_err() {
+            return Err(Refusal::UnknownChannel);
+        }
+        answer.await.unwrap_or(Err(Refusal::UnknownChannel))
+    }
+
+    /// Every peer, connected or with a channel.
+    pub fn peers(&self) -> Vec<PeerView> {
+        let view = |id: NodeId| {
+            self.directory.with(&id, |peer| PeerView {
+                node_id: id,
+                connected: peer.is_connected(),
+                features: peer.features().cloned(),
+                channels: peer.summaries().count(),
+            })
+        };
+        self.directory.ids().into_iter().filter_map(view).collect()
+    }
+
+    /// Every channel that has rows, by channel id.
+    pub fn channels(&self) -> Vec<ChannelView> {
+        let mut channels: Vec<_> =
+            self.directory.ids().iter().flat_map(|peer| self.channels_of(peer).into_iter()).collect();
+        channels.sort_by_key(|view| view.channel_id);
+        channels
+    }
+
+    /// The channels with one peer.
+    pub fn channels_of(&self, peer: &NodeId) -> Vec<ChannelView> {
+        let views = self.directory.with(peer, |state| {
+            state
+                .summaries()
+                .map(|(channel_id, summary)| ChannelView { channel_id, peer: *peer, summary })
+                .collect::<Vec<_>>()
+        });
+        views.unwrap_or_default()
+    }
+
+    /// One channel.
+    pub fn channel(&self, channel: &ChannelId) -> Option<ChannelView> {
+        let Registered { peer, .. } = self.deliver.registered(channel)?;
+        self.channels_of(&peer).into_iter().find(|view| view.channel_id == *channel)
+    }
+
+    /// What steps see of the world.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// The queue ends.
+    pub fn deliver(&self) -> &Arc<Deliver> {
+        &self.deliver
+    }
+
+    fn post(&self, peer: &NodeId, mail: Mail) {
+        // Mail for a peer that is gone is about a connection or an opening that is gone too.
+        drop(self.deliver.post(peer, mail));
+    }
+
+    /// A peer may be forgotten between `ensure` and `post`; then it is made anew.
+    fn post_to_new(&self, peer: NodeId, mail: Mail) {
+        let mut mail = mail;
+        loop {
+            self.directory.ensure(peer);
+            match self.deliver.post(&peer, mail) {
+                Ok(()) => return,
+                Err(returned) => mail = *returned,
+            }
+        }
+    }
+}

@@ -1,1 +1,120 @@
-//! 
+//! The store: one redb file, one writer, one transaction per group of steps. The format is told in `FORMAT.md`.
+
+pub mod batch;
+pub mod load;
+pub mod read;
+mod record;
+pub mod row;
+pub mod schema;
+pub mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use outrigger_bolt::id::NodeId;
+use redb::{Database, ReadableDatabase};
+
+pub use batch::{Address, Batch, ChainOrder, FundingRequest, Held, Released, Step};
+pub use load::Snapshot;
+pub use read::Reader;
+pub use writer::Writer;
+
+use schema::{FORMAT_VERSION, Table};
+
+/// What is wrong with the store. The process stops on any of these; nothing has left that was not durable.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the disk or file refused: {0}; nothing was sent, so restarting is safe once the disk is well")]
+    Io(String),
+    #[error("{path}: {reason}; do not delete it, it holds your channels: restore it from a copy or ask for help")]
+    Corrupt { path: PathBuf, reason: String },
+    #[error("{path} was written by a newer version (format {found}, this program knows {known}); nothing was changed")]
+    Newer { path: PathBuf, found: u16, known: u16 },
+    #[error("{path} belongs to {found}, this start is for {wanted}; nothing was changed")]
+    Foreign { path: PathBuf, found: String, wanted: String },
+}
+
+impl StoreError {
+    fn io(fault: impl std::fmt::Display) -> Self {
+        Self::Io(fault.to_string())
+    }
+}
+
+macro_rules! redb_faults {
+    ($($fault:ty),*) => {$(
+        impl From<$fault> for StoreError {
+            fn from(fault: $fault) -> Self { Self::io(fault) }
+        }
+    )*};
+}
+redb_faults!(
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError,
+    redb::SetDurabilityError,
+    redb::DatabaseError
+);
+
+/// Opens the main file in `dir`, or creates it on the first start, and checks that it is this node's.
+pub fn open(dir: &Path, network: &str, node_id: &NodeId) -> Result<Arc<Database>, StoreError> {
+    let path = dir.join("outrigger.redb");
+    let is_new = !path.exists();
+    let corrupt = |reason: String| StoreError::Corrupt { path: path.clone(), reason };
+    // `create` would turn an empty file into a new database: an existing one is only ever opened (bad input 91).
+    let db = if is_new { Database::create(&path) } else { Database::open(&path) };
+    let db = db.map_err(|fault| corrupt(fault.to_string()))?;
+    if is_new {
+        initialise(&db, network, node_id)?;
+        sync_directory(dir)?;
+    }
+    check_identity(&db, &path, network, node_id)?;
+    Ok(Arc::new(db))
+}
+
+fn initialise(db: &Database, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
+    let transaction = db.begin_write()?;
+    for table in Table::ALL {
+        transaction.open_table(table.definition())?;
+    }
+    {
+        let mut meta = transaction.open_table(Table::Meta.definition())?;
+        meta.insert(b"format".as_slice(), FORMAT_VERSION.to_be_bytes().as_slice())?;
+        meta.insert(b"network".as_slice(), network.as_bytes())?;
+        meta.insert(b"node_id".as_slice(), node_id.serialize().as_slice())?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn check_identity(db: &Database, path: &Path, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
+    let corrupt = |reason: &str| StoreError::Corrupt { path: path.to_owned(), reason: reason.to_owned() };
+    let meta = db
+        .begin_read()?
+        .open_table(Table::Meta.definition())
+        .map_err(|_| corrupt("it has no table of facts about itself"))?;
+    let field = |name: &str| -> Result<Vec<u8>, StoreError> {
+        let value = meta.get(name.as_bytes())?.ok_or_else(|| corrupt("a fact about itself is missing"))?;
+        Ok(value.value().to_vec())
+    };
+    let format = field("format")?.try_into().map(u16::from_be_bytes).map_err(|_| corrupt("its format is no number"))?;
+    if format > FORMAT_VERSION {
+        return Err(StoreError::Newer { path: path.to_owned(), found: format, known: FORMAT_VERSION });
+    }
+    let foreign =
+        |found: String, wanted: String| Err(StoreError::Foreign { path: path.to_owned(), found, wanted });
+    let found = String::from_utf8_lossy(&field("network")?).into_owned();
+    if found != network {
+        return foreign(format!("network {found}"), format!("network {network}"));
+    }
+    let found = NodeId::from_slice(&field("node_id")?).map_err(|_| corrupt("its node id is no key"))?;
+    if found != *node_id {
+        return foreign(format!("node {found}"), format!("node {node_id}"));
+    }
+    Ok(())
+}
+
+/// Makes a new file's name durable.
+fn sync_directory(dir: &Path) -> Result<(), StoreError> {
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(StoreError::io)
+}

@@ -1,0 +1,228 @@
+//! Channels in the making: the peer's wishes checked against the operator's policy, ours carried through to funding.
+
+use bitcoin::Transaction;
+use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::wire::{Error, Message, OpenChannel};
+use outrigger_channel::{Birth, Channel, Guard, Monitor, Opening, OpeningInput, OpeningStep, Phase, SoftSigner};
+use std::sync::Arc;
+
+use super::deliver::Registered;
+use super::drive::Drive;
+use super::mail::OpenOrder;
+use super::peer::{OpenerOrder, OpeningSlot, Peer, Slot};
+use crate::store::row::OperationRow;
+use crate::store::{Address, ChainOrder, FundingRequest, Held, Step};
+
+/// Openings by one peer that are not confirmed yet (FND-6, FND-7: counted when the message arrives).
+const MAX_PENDING_PER_PEER: usize = 4;
+
+impl Drive<'_> {
+    /// The peer wants to open a channel.
+    pub(super) fn accept(&mut self, peer: &mut Peer, open: &OpenChannel) {
+        let at = opening_address(peer, open.temporary_channel_id);
+        if let Some(reason) = self.refusal(peer, open) {
+            tracing::info!(peer = %peer.node_id, reason, "refused a channel");
+            return self.send_error(at, reason);
+        }
+        let (signer, keys_index) = self.fresh_keys();
+        match Opening::accept(open, peer.node_id, keys_index, &self.env.context(&signer)) {
+            Ok((opening, answer)) => {
+                peer.openings.insert(open.temporary_channel_id, OpeningSlot { opening, signer, order: None });
+                self.send(at, answer);
+            }
+            Err(violation) => {
+                tracing::info!(peer = %peer.node_id, reason = %violation, "refused a channel");
+                self.send_error(at, &violation.to_string());
+            }
+        }
+    }
+
+    /// What only the node knows; the channel's own terms are `Opening::accept`'s to judge.
+    fn refusal(&self, peer: &Peer, open: &OpenChannel) -> Option<&'static str> {
+        let pending = peer.openings.values().filter(|slot| slot.order.is_none()).count();
+        let unconfirmed = peer.slots.values().filter(|slot| is_unconfirmed_by_peer(&slot.channel)).count();
+        if !self.env.chain.is_synced() {
+            Some("this node is still syncing with the chain; try again later")
+        } else if open.chain_hash != self.env.chain_hash {
+            Some("this node is on another chain")
+        } else if pending + unconfirmed >= MAX_PENDING_PER_PEER {
+            Some("too many pending channels; wait until one is confirmed")
+        } else if peer.openings.contains_key(&open.temporary_channel_id) {
+            Some("this temporary_channel_id is in use")
+        } else {
+            None
+        }
+    }
+
+    /// An operator wants to open a channel to the peer.
+    pub(super) fn open(&mut self, peer: &mut Peer, order: OpenOrder) {
+        if peer.live.is_none() {
+            return self.operation_failed(order.operation, "the peer is not connected; peer.connect first");
+        }
+        if !self.env.chain.is_synced() {
+            return self.operation_failed(order.operation, "the chain is not synced yet; see node.status");
+        }
+        let (signer, keys_index) = self.fresh_keys();
+        let temporary_channel_id = ChannelId(self.env.clock.random_bytes());
+        let cx = self.env.context(&signer);
+        let wish = outrigger_channel::OpenOrder {
+            peer: peer.node_id,
+            keys_index,
+            chain_hash: self.env.chain_hash,
+            temporary_channel_id,
+            funding: order.funding,
+            push: order.push,
+            announce: order.announce,
+            commitment_feerate: cx.feerates.commitment,
+            shutdown_script: None,
+        };
+        match Opening::open(wish, &cx) {
+            Ok((opening, message)) => {
+                let order = OpenerOrder {
+                    operation: order.operation,
+                    funding_feerate: order.funding_feerate,
+                    reserved: None,
+                };
+                let slot = OpeningSlot { opening, signer, order: Some(order) };
+                peer.openings.insert(temporary_channel_id, slot);
+                self.send(opening_address(peer, temporary_channel_id), message);
+            }
+            Err(refusal) => self.operation_failed(order.operation, &refusal.to_string()),
+        }
+    }
+
+    /// The wallet's answer to a funding request.
+    pub(super) fn funded(
+        &mut self,
+        peer: &mut Peer,
+        channel: ChannelId,
+        funding: Result<Box<(Transaction, u32)>, String>,
+    ) {
+        let Some(slot) = peer.openings.get_mut(&channel) else {
+            // The opening ended while the wallet worked.
+            if let Ok(funding) = funding {
+                self.batch.hold(Held::Chain(ChainOrder::Release(funding.0.compute_txid())));
+            }
+            return;
+        };
+        match funding {
+            Ok(funding) => {
+                let (tx, output_index) = *funding;
+                if let Some(order) = &mut slot.order {
+                    order.reserved = Some(tx.compute_txid());
+                }
+                self.step_opening(peer, channel, OpeningInput::Funding { tx, output_index });
+            }
+            Err(reason) => {
+                self.send_error(opening_address(peer, channel), "the opener could not fund the channel");
+                self.gone(peer, channel, &reason);
+            }
+        }
+    }
+
+    /// Steps an opening and carries out what it asks for.
+    pub(super) fn step_opening(&mut self, peer: &mut Peer, channel: ChannelId, input: OpeningInput<'_>) {
+        let at = opening_address(peer, channel);
+        let Some(slot) = peer.openings.get_mut(&channel) else { return };
+        let step = slot.opening.step(input, &self.env.context(&slot.signer));
+        match step {
+            OpeningStep::Wait(effects) => self.hold_all(at, effects),
+            OpeningStep::Fund { script_pubkey, amount } => {
+                let feerate = slot.order.as_ref().and_then(|order| order.funding_feerate);
+                let request = FundingRequest { peer: at.peer, channel, script_pubkey, amount, feerate };
+                self.batch.hold(Held::Chain(ChainOrder::Fund(request)));
+            }
+            OpeningStep::Renamed(id, effects) => {
+                if let Some(slot) = peer.openings.remove(&channel) {
+                    peer.openings.insert(id, slot);
+                }
+                self.hold_all(at, effects);
+            }
+            OpeningStep::Born(birth) => self.born(peer, channel, *birth),
+            OpeningStep::Gone { effects, reason } => {
+                self.hold_all(at, effects);
+                self.gone(peer, channel, &reason);
+            }
+        }
+    }
+
+    /// Ends every opening with the peer.
+    pub(super) fn abandon_openings(&mut self, peer: &mut Peer, reason: &str) {
+        for channel in peer.openings.keys().copied().collect::<Vec<_>>() {
+            self.gone(peer, channel, reason);
+        }
+    }
+
+    /// The channel has its first commitments: from here on it has rows, and the call that asked for it is answered in
+    /// the same transaction.
+    fn born(&mut self, peer: &mut Peer, opening: ChannelId, birth: Birth) {
+        let Some(OpeningSlot { signer, order, .. }) = peer.openings.remove(&opening) else { return };
+        let at = opening_address(peer, birth.channel_id);
+        if peer.slots.contains_key(&birth.channel_id) || self.deliver.registered(&birth.channel_id).is_some() {
+            // Bad input 35: a funding output serves one channel.
+            return self.send_error(at, "this funding output belongs to another channel");
+        }
+        let (channel, monitor) = match (Channel::born(&birth), Monitor::new(&birth.monitor)) {
+            (Ok(channel), Ok(monitor)) => (channel, monitor),
+            (Err(fault), _) | (_, Err(fault)) => {
+                tracing::error!(channel = %birth.channel_id, %fault, "a new channel's rows do not load");
+                return self.send_error(at, "internal error");
+            }
+        };
+        let (monitor, monitor_changes) = monitor;
+        if let Some(order) = order {
+            let funding = channel.params().funding;
+            let row = order.operation.pending(birth.channel_id, funding.txid);
+            self.put_operation(&row);
+        }
+        self.deliver.register(birth.channel_id, Registered { peer: peer.node_id, signer: signer.clone() });
+        let guard = Guard::of(monitor.head());
+        let slot = Slot { channel, monitor, signer, settlements: Default::default() };
+        peer.slots.insert(birth.channel_id, slot);
+        let step = Step { changes: &birth.changes, monitor: &monitor_changes, guard, effects: birth.effects };
+        self.batch.stage(at, step, self.env.clock.now_unix());
+    }
+
+    fn gone(&mut self, peer: &mut Peer, channel: ChannelId, reason: &str) {
+        let Some(slot) = peer.openings.remove(&channel) else { return };
+        tracing::info!(peer = %peer.node_id, %channel, reason, "an opening ended");
+        let Some(order) = slot.order else { return };
+        if let Some(txid) = order.reserved {
+            self.batch.hold(Held::Chain(ChainOrder::Release(txid)));
+        }
+        self.operation_failed(order.operation, reason);
+    }
+
+    fn operation_failed(&mut self, operation: OperationRow, reason: &str) {
+        let row = operation.failed(reason);
+        self.batch.event(crate::store::row::EventRow::open_failed(self.env.clock.now_unix(), &row));
+        self.put_operation(&row);
+    }
+
+    fn put_operation(&mut self, row: &OperationRow) {
+        self.batch.put(crate::store::schema::Table::Operation, row.key(), Some(row.encode()));
+    }
+
+    fn hold_all(&mut self, at: Address, effects: Vec<outrigger_channel::Effect>) {
+        for effect in effects {
+            self.batch.hold_effect(at, effect);
+        }
+    }
+
+    fn send_error(&mut self, at: Address, reason: &str) {
+        self.send(at, Message::Error(Error { channel_id: at.channel, data: reason.as_bytes().to_vec() }));
+    }
+
+    fn fresh_keys(&self) -> (Arc<SoftSigner>, u64) {
+        let keys_index = u64::from_be_bytes(self.env.clock.random_bytes());
+        (self.env.signer(keys_index), keys_index)
+    }
+}
+
+fn opening_address(peer: &Peer, channel: ChannelId) -> Address {
+    Address { peer: peer.node_id, connection: peer.connection(), channel }
+}
+
+fn is_unconfirmed_by_peer(channel: &Channel) -> bool {
+    matches!(channel.phase(), Phase::Funding(_)) && !channel.params().is_opener
+}

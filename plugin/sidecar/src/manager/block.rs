@@ -1,0 +1,128 @@
+//! Blocks: one index of outpoints and one of heights for the whole node, so that a block touches only the channels
+//! that it concerns (law 6).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bitcoin::{Block, OutPoint, Transaction, Txid};
+use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_channel::{ChainEvent, Input, Watch};
+
+use super::Manager;
+use super::drive::Drive;
+use super::peer::Peer;
+
+/// What channels wait for.
+#[derive(Debug, Default)]
+pub struct ChainIndex {
+    height: u32,
+    by_txid: HashMap<Txid, BTreeSet<(NodeId, ChannelId)>>,
+    by_outpoint: HashMap<OutPoint, (NodeId, ChannelId)>,
+    by_height: BTreeMap<u32, BTreeSet<(NodeId, ChannelId)>>,
+}
+
+impl ChainIndex {
+    /// Adds a wish. Returns the current height if a height was wished for that is already reached.
+    pub fn watch(&mut self, peer: NodeId, channel: ChannelId, watch: Watch) -> Option<u32> {
+        match watch {
+            Watch::Funding { outpoint, script_pubkey: _ } => {
+                self.by_txid.entry(outpoint.txid).or_default().insert((peer, channel));
+                self.by_outpoint.insert(outpoint, (peer, channel));
+                None
+            }
+            Watch::Height(height) if height <= self.height => Some(self.height),
+            Watch::Height(height) => {
+                self.by_height.entry(height).or_default().insert((peer, channel));
+                None
+            }
+        }
+    }
+
+    /// The channel whose funding output this is.
+    pub fn spender_concerns(&self, outpoint: &OutPoint) -> Option<(NodeId, ChannelId)> {
+        self.by_outpoint.get(outpoint).copied()
+    }
+
+    fn funded_by(&self, txid: &Txid) -> Vec<(NodeId, ChannelId)> {
+        self.by_txid.get(txid).map(|channels| channels.iter().copied().collect()).unwrap_or_default()
+    }
+
+    fn reach(&mut self, height: u32) -> BTreeSet<(NodeId, ChannelId)> {
+        self.height = height;
+        let later = self.by_height.split_off(&height.saturating_add(1));
+        std::mem::replace(&mut self.by_height, later).into_values().flatten().collect()
+    }
+}
+
+/// One piece of news for one channel.
+type Concern<'a> = ((NodeId, ChannelId), ChainEvent<'a>);
+
+impl Manager {
+    /// Takes a block in: every channel that it concerns has stepped, and its rows are queued, when this returns.
+    pub fn block_connected(&self, height: u32, block: &Block) {
+        self.env.chain.set_height(height);
+        let concerns = self.concerns(height, block);
+        for ((peer, channel), event) in concerns {
+            self.directory.with(&peer, |peer| self.chain_event(peer, channel, event));
+        }
+    }
+
+    /// Takes a block back. Rare, so every channel is asked whether it stood on that block; right after a restart too.
+    pub fn block_disconnected(&self, height: u32) {
+        self.env.chain.set_height(height.saturating_sub(1));
+        self.deliver.index().lock().height = height.saturating_sub(1);
+        for peer in self.directory.ids() {
+            self.directory.with(&peer, |peer| {
+                let stood_on: Vec<_> = peer
+                    .slots
+                    .iter()
+                    .flat_map(|(id, slot)| {
+                        let funding = slot.channel.funding_height() == Some(height);
+                        let spend = slot.channel.spend_height() == Some(height);
+                        let events = [
+                            spend.then_some(ChainEvent::FundingSpendUnconfirmed),
+                            funding.then_some(ChainEvent::FundingUnconfirmed),
+                        ];
+                        events.into_iter().flatten().map(|event| (*id, event))
+                    })
+                    .collect();
+                for (channel, event) in stood_on {
+                    self.chain_event(peer, channel, event);
+                }
+            });
+        }
+    }
+
+    fn chain_event(&self, peer: &mut Peer, channel: ChannelId, event: ChainEvent<'_>) {
+        let mut drive = Drive::new(&self.env, &self.deliver);
+        drive.step_channel(peer, channel, Input::Chain(event));
+        drive.finish(peer);
+    }
+
+    fn concerns<'a>(&self, height: u32, block: &'a Block) -> Vec<Concern<'a>> {
+        let mut index = self.deliver.index().lock();
+        let mut concerns = Vec::new();
+        for (tx_index, tx) in (0u32..).zip(&block.txdata) {
+            concerns_of(&index, height, tx_index, tx, &mut concerns);
+        }
+        let waiting = index.reach(height);
+        concerns.extend(waiting.into_iter().map(|channel| (channel, ChainEvent::Height(height))));
+        concerns
+    }
+}
+
+fn concerns_of<'a>(
+    index: &ChainIndex,
+    height: u32,
+    tx_index: u32,
+    tx: &'a Transaction,
+    concerns: &mut Vec<Concern<'a>>,
+) {
+    for channel in index.funded_by(&tx.compute_txid()) {
+        concerns.push((channel, ChainEvent::FundingConfirmed { height, tx_index, tx }));
+    }
+    for input in &tx.input {
+        if let Some(channel) = index.spender_concerns(&input.previous_output) {
+            concerns.push((channel, ChainEvent::FundingSpent { height, tx }));
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Released effects to queue ends. Delivery only enqueues: it never blocks, never steps a channel, takes no peer lock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
+use outrigger_bolt::wire::{Message, RevokeAndAck};
+use outrigger_channel::{
+    CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Refusal, Reply, Signer, SoftSigner, Watch,
+};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{oneshot, watch};
+
+use super::block::ChainIndex;
+use super::directory::{PeerDirectory, Posted};
+use super::mail::Mail;
+use super::outbox::Outbox;
+use crate::store::row::SettlementRow;
+use crate::store::{Address, ChainOrder, Held, Released};
+
+/// News for the owner of payments and invoices.
+#[derive(Debug)]
+pub enum PaymentNotice {
+    /// An HTLC is irrevocably ours to decide.
+    Incoming { peer: NodeId, htlc: IncomingHtlc },
+    /// An HTLC of one of our payments has its answer.
+    Settled { payment_id: [u8; 32], part: u16, channel: ChannelId, htlc_id: u64, outcome: HtlcOutcome },
+    /// The channel took the HTLC of a part, or refused it.
+    Answered { payment_id: [u8; 32], part: u16, answer: Result<Reply, Refusal> },
+}
+
+/// Who waits for the answer of a command.
+#[derive(Debug)]
+pub enum ReplyTo {
+    Payment { payment_id: [u8; 32], part: u16 },
+    Caller(oneshot::Sender<Result<Reply, Refusal>>),
+}
+
+/// The queue ends that delivery knows.
+#[derive(Debug)]
+pub struct Ends {
+    pub payments: Sender<PaymentNotice>,
+    pub chain: Sender<ChainOrder>,
+    /// The newest released event.
+    pub events: watch::Sender<u64>,
+}
+
+/// What is known of a channel without its peer's lock.
+#[derive(Clone, Debug)]
+pub struct Registered {
+    pub peer: NodeId,
+    pub signer: Arc<SoftSigner>,
+}
+
+/// Delivers released effects.
+#[derive(Debug)]
+pub struct Deliver {
+    directory: Arc<PeerDirectory>,
+    work: Sender<NodeId>,
+    ends: Ends,
+    connections: RwLock<HashMap<NodeId, (u64, Outbox)>>,
+    channels: RwLock<HashMap<ChannelId, Registered>>,
+    replies: Mutex<HashMap<CommandId, ReplyTo>>,
+    index: Mutex<ChainIndex>,
+}
+
+impl Deliver {
+    /// `work` is the queue of peers with mail, drained by the manager's workers.
+    pub fn new(directory: Arc<PeerDirectory>, work: Sender<NodeId>, ends: Ends) -> Self {
+        Self {
+            directory,
+            work,
+            ends,
+            connections: RwLock::default(),
+            channels: RwLock::default(),
+            replies: Mutex::default(),
+            index: Mutex::default(),
+        }
+    }
+
+    /// The one place that opens what a commit released. `last_seq` is the newest event on disk.
+    pub fn deliver(&self, released: Released, last_seq: u64) {
+        for held in released.open() {
+            match held {
+                Held::Channel { at, effect, guard } => self.effect(at, effect, guard),
+                Held::Order { peer, channel, id, command } => self.order(peer, Mail::Order { channel, id, command }),
+                Held::Settled { peer, channel, htlc_id, settlement } => self.settled(peer, channel, htlc_id, settlement),
+                Held::Chain(order) => self.chain(order),
+                // A caller that no longer waits needs no word.
+                Held::Durable(waiter) => drop(waiter.send(())),
+            }
+        }
+        self.ends.events.send_if_modified(|newest| std::mem::replace(newest, last_seq) != last_seq);
+    }
+
+    /// Puts mail into a peer's box and wakes a worker if none has it.
+    pub fn post(&self, peer: &NodeId, mail: Mail) -> Result<(), Box<Mail>> {
+        match self.directory.post(peer, mail) {
+            Posted::Waiting => Ok(()),
+            Posted::Schedule => {
+                // The workers end only with the process.
+                let _ = self.work.send(*peer);
+                Ok(())
+            }
+            Posted::NoSuchPeer(mail) => Err(mail),
+        }
+    }
+
+    /// Remembers where to send messages of this connection.
+    pub(super) fn connected(&self, peer: NodeId, connection: u64, outbox: Outbox) {
+        if let Some((_, older)) = self.connections.write().insert(peer, (connection, outbox)) {
+            older.close("a newer connection replaces this one");
+        }
+    }
+
+    /// Forgets the connection unless a newer one stands.
+    pub(super) fn disconnected(&self, peer: &NodeId, connection: u64) {
+        let mut connections = self.connections.write();
+        if connections.get(peer).is_some_and(|(live, _)| *live == connection) {
+            connections.remove(peer);
+        }
+    }
+
+    /// Makes a channel known: whose it is, and the keys that release its secrets.
+    pub(super) fn register(&self, channel: ChannelId, registered: Registered) {
+        self.channels.write().insert(channel, registered);
+    }
+
+    /// What is known of a channel.
+    pub fn registered(&self, channel: &ChannelId) -> Option<Registered> {
+        self.channels.read().get(channel).cloned()
+    }
+
+    /// Who is to be told the answer of this command. A command without an entry is answered to nobody.
+    pub fn expect_reply(&self, id: CommandId, to: ReplyTo) {
+        self.replies.lock().insert(id, to);
+    }
+
+    /// The index of outpoints and heights that channels wait for.
+    pub(super) fn index(&self) -> &Mutex<ChainIndex> {
+        &self.index
+    }
+
+    fn effect(&self, at: Address, effect: Effect, guard: Option<Guard>) {
+        match effect {
+            Effect::Send(message) => self.send(at, message),
+            Effect::Revoke { number } => self.revoke(at, number, guard),
+            Effect::Disconnect(reason) => self.on_connection(at, |outbox| outbox.close(&reason)),
+            Effect::Publish { what: _, tx } => self.chain(ChainOrder::Publish(tx)),
+            Effect::Watch(watch) => self.watch(at, watch),
+            Effect::Incoming(htlc) => self.notify(PaymentNotice::Incoming { peer: at.peer, htlc }),
+            Effect::Settle { htlc_id, source, payment_hash, outcome } => {
+                self.settle(at, htlc_id, source, payment_hash, outcome);
+            }
+            Effect::Reply(id, answer) => self.reply(id, answer),
+            Effect::Removed { .. } | Effect::Note(_) => {}
+        }
+    }
+
+    fn send(&self, at: Address, message: Message) {
+        self.on_connection(at, |outbox| {
+            outbox.send(message);
+        });
+    }
+
+    /// The secret enters here, after the commit that made its successor durable (law 1; catalogue item 10).
+    fn revoke(&self, at: Address, number: u64, guard: Option<Guard>) {
+        let (Some(Registered { signer, .. }), Some(guard)) = (self.registered(&at.channel), guard) else { return };
+        match signer.release_secret(number, &guard) {
+            Ok(per_commitment_secret) => {
+                let next_per_commitment_point = signer.per_commitment_point(number.saturating_add(2));
+                let channel_id = at.channel;
+                self.send(
+                    at,
+                    Message::RevokeAndAck(RevokeAndAck { channel_id, per_commitment_secret, next_per_commitment_point }),
+                );
+            }
+            Err(refused) => tracing::error!(channel = %at.channel, number, %refused, "the signer kept a secret"),
+        }
+    }
+
+    fn on_connection(&self, at: Address, f: impl FnOnce(&Outbox)) {
+        let outbox = match self.connections.read().get(&at.peer) {
+            Some((connection, outbox)) if *connection == at.connection => outbox.clone(),
+            Some(_) | None => return,
+        };
+        f(&outbox);
+    }
+
+    fn watch(&self, at: Address, watch: Watch) {
+        let already = self.index.lock().watch(at.peer, at.channel, watch);
+        if let Some(height) = already {
+            self.order(at.peer, Mail::Height { channel: at.channel, height });
+        }
+    }
+
+    fn settle(
+        &self,
+        at: Address,
+        htlc_id: u64,
+        source: HtlcSource,
+        _payment_hash: PaymentHash,
+        outcome: HtlcOutcome,
+    ) {
+        match source {
+            HtlcSource::Payment { payment_id, part } => {
+                self.notify(PaymentNotice::Settled { payment_id, part, channel: at.channel, htlc_id, outcome });
+            }
+            HtlcSource::Relayed { channel, htlc_id } => {
+                tracing::error!(%channel, htlc_id, "an HTLC says that it was relayed, and this node relays none yet");
+            }
+        }
+    }
+
+    fn reply(&self, id: CommandId, answer: Result<Reply, Refusal>) {
+        match self.replies.lock().remove(&id) {
+            Some(ReplyTo::Payment { payment_id, part }) => {
+                self.notify(PaymentNotice::Answered { payment_id, part, answer });
+            }
+            // A caller that no longer waits needs no word.
+            Some(ReplyTo::Caller(waiter)) => drop(waiter.send(answer)),
+            None => {}
+        }
+    }
+
+    fn order(&self, peer: NodeId, mail: Mail) {
+        if let Err(mail) = self.post(&peer, mail) {
+            if let Mail::Order { id, .. } = *mail {
+                self.reply(id, Err(Refusal::UnknownChannel));
+            }
+        }
+    }
+
+    fn settled(&self, peer: NodeId, channel: ChannelId, htlc_id: u64, settlement: SettlementRow) {
+        self.order(peer, Mail::Settled { channel, htlc_id, settlement });
+    }
+
+    fn notify(&self, notice: PaymentNotice) {
+        // The owner of payments ends only with the process.
+        let _ = self.ends.payments.send(notice);
+    }
+
+    fn chain(&self, order: ChainOrder) {
+        // The chain threads end only with the process.
+        let _ = self.ends.chain.send(order);
+    }
+}

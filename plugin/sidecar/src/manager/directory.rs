@@ -1,0 +1,187 @@
+//! The peers, and the lock rule: at most one peer lock per thread, checked in release builds too.
+
+use std::cell::Cell;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use outrigger_bolt::id::NodeId;
+use parking_lot::{Mutex, RwLock};
+
+use super::mail::Mail;
+use super::peer::Peer;
+
+thread_local! {
+    /// Whether this thread holds a lock of the directory, its own or a peer's.
+    static HOLDING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks a lock as held for as long as it lives; a second one on the same thread is a bug that stops the process.
+struct Guard;
+
+impl Guard {
+    #[expect(clippy::panic, reason = "a nested lock is a bug that could deadlock: law 3 stops the process instead")]
+    fn take() -> Self {
+        if HOLDING.replace(true) {
+            panic!("a second peer lock on one thread");
+        }
+        Self
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        HOLDING.set(false);
+    }
+}
+
+/// One peer: its state behind its lock, and the mail that waits for it.
+#[derive(Debug)]
+struct Entry {
+    mailbox: Mutex<Mailbox>,
+    peer: Mutex<Peer>,
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    mail: VecDeque<Mail>,
+    /// Whether a worker has the mailbox, or will: one worker at a time keeps the order.
+    scheduled: bool,
+}
+
+/// All peers. A guard never leaves, and no lock crosses an await: callers give a closure.
+#[derive(Debug, Default)]
+pub struct PeerDirectory {
+    peers: RwLock<HashMap<NodeId, Arc<Entry>>>,
+}
+
+impl PeerDirectory {
+    /// Runs `f` on the peer, alone; `None` if there is no such peer. The outer lock is dropped before the inner is taken.
+    pub fn with<R>(&self, peer: &NodeId, f: impl FnOnce(&mut Peer) -> R) -> Option<R> {
+        let entry = self.entry(peer)?;
+        let _guard = Guard::take();
+        let mut peer = entry.peer.lock();
+        if peer.is_gone() { None } else { Some(f(&mut peer)) }
+    }
+
+    /// Every peer at this moment, for blocks and listings.
+    pub fn ids(&self) -> Vec<NodeId> {
+        let _guard = Guard::take();
+        self.peers.read().keys().copied().collect()
+    }
+
+    /// Makes sure that the peer is there.
+    pub fn ensure(&self, peer: NodeId) {
+        let _guard = Guard::take();
+        self.peers
+            .write()
+            .entry(peer)
+            .or_insert_with(|| Arc::new(Entry { mailbox: Mutex::default(), peer: Mutex::new(Peer::new(peer)) }));
+    }
+
+    /// Forgets the peer if it is neither connected nor has a channel nor mail.
+    pub fn forget_idle(&self, peer: &NodeId) {
+        let _guard = Guard::take();
+        let mut peers = self.peers.write();
+        let Some(entry) = peers.get(peer) else { return };
+        // Nobody can hold the peer's lock and wait for the outer one: law 3. So this lock is short.
+        let mut state = entry.peer.lock();
+        if state.is_idle() && entry.mailbox.lock().mail.is_empty() {
+            state.mark_gone();
+            drop(state);
+            peers.remove(peer);
+        }
+    }
+
+    /// Puts mail into the peer's box. Says whether a worker must be told: nobody has the box yet.
+    #[must_use = "a box that nobody drains is a stuck peer"]
+    pub fn post(&self, peer: &NodeId, mail: Mail) -> Posted {
+        let Some(entry) = self.entry(peer) else { return Posted::NoSuchPeer(Box::new(mail)) };
+        let mut mailbox = entry.mailbox.lock();
+        mailbox.mail.push_back(mail);
+        if std::mem::replace(&mut mailbox.scheduled, true) { Posted::Waiting } else { Posted::Schedule }
+    }
+
+    /// The mail that waits, at most `limit` pieces. Empty means that the box is given back.
+    pub fn take_mail(&self, peer: &NodeId, limit: usize) -> Vec<Mail> {
+        let Some(entry) = self.entry(peer) else { return Vec::new() };
+        let mut mailbox = entry.mailbox.lock();
+        if mailbox.mail.is_empty() {
+            mailbox.scheduled = false;
+            return Vec::new();
+        }
+        let count = mailbox.mail.len().min(limit);
+        mailbox.mail.drain(..count).collect()
+    }
+
+    /// Pieces of mail that wait for this peer.
+    pub fn backlog(&self, peer: &NodeId) -> usize {
+        self.entry(peer).map_or(0, |entry| entry.mailbox.lock().mail.len())
+    }
+
+    fn entry(&self, peer: &NodeId) -> Option<Arc<Entry>> {
+        let _guard = Guard::take();
+        self.peers.read().get(peer).cloned()
+    }
+}
+
+/// What became of a piece of mail.
+#[derive(Debug)]
+pub enum Posted {
+    /// A worker is at the box already.
+    Waiting,
+    /// The caller must put the peer on the workers' queue.
+    Schedule,
+    /// There is no such peer; the mail comes back.
+    NoSuchPeer(Box<Mail>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+
+    fn node(byte: u8) -> NodeId {
+        let secret = SecretKey::from_slice(&[byte; 32]).unwrap();
+        NodeId::new(PublicKey::from_secret_key(&Secp256k1::signing_only(), &secret))
+    }
+
+    #[test]
+    fn cst_16_a_second_peer_lock_on_one_thread_stops_the_process() {
+        let directory = PeerDirectory::default();
+        directory.ensure(node(1));
+        directory.ensure(node(2));
+        let nested = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            directory.with(&node(1), |_| directory.with(&node(2), |_| ()));
+        }));
+        assert!(nested.is_err());
+        assert_eq!(directory.with(&node(2), |_| 7), Some(7), "the guard is given back");
+    }
+
+    #[test]
+    fn mail_keeps_its_order_and_one_worker_has_the_box() {
+        let directory = PeerDirectory::default();
+        directory.ensure(node(1));
+        assert!(matches!(directory.post(&node(1), Mail::Disconnected { connection: 1 }), Posted::Schedule));
+        assert!(matches!(directory.post(&node(1), Mail::Disconnected { connection: 2 }), Posted::Waiting));
+        let order: Vec<_> = directory
+            .take_mail(&node(1), 10)
+            .into_iter()
+            .map(|mail| match mail {
+                Mail::Disconnected { connection } => connection,
+                other => panic!("unexpected {other:?}"),
+            })
+            .collect();
+        assert_eq!(order, [1, 2]);
+        assert!(directory.take_mail(&node(1), 10).is_empty());
+        assert!(matches!(directory.post(&node(1), Mail::Disconnected { connection: 3 }), Posted::Schedule));
+    }
+
+    #[test]
+    fn a_peer_without_reason_to_stay_is_forgotten() {
+        let directory = PeerDirectory::default();
+        directory.ensure(node(1));
+        directory.forget_idle(&node(1));
+        assert!(directory.ids().is_empty());
+        assert!(matches!(directory.post(&node(1), Mail::Disconnected { connection: 1 }), Posted::NoSuchPeer(_)));
+    }
+}

@@ -1,0 +1,203 @@
+//! The drive loop: step the channel, update its monitor, apply, stage, submit; all under the peer's lock, so that the
+//! writer's queue has the order of the states.
+
+use std::collections::BTreeSet;
+
+use outrigger_bolt::features::Features;
+use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::wire::{Error, Message};
+use outrigger_channel::{
+    Command, CommandId, Effect, Guard, Input, MonitorStep, Publication, Refusal, Transition,
+};
+
+use super::deliver::Deliver;
+use super::env::Env;
+use super::mail::Mail;
+use super::outbox::Outbox;
+use super::peer::{Live, Peer, Slot};
+use crate::store::row::{EventRow, SettlementRow};
+use crate::store::{Address, Batch, Step};
+
+/// One visit to one peer: what it does is staged into one batch.
+pub(super) struct Drive<'a> {
+    pub(super) env: &'a Env,
+    pub(super) deliver: &'a Deliver,
+    pub(super) batch: Batch,
+    /// Channels that may have something to sign.
+    touched: BTreeSet<ChannelId>,
+}
+
+impl<'a> Drive<'a> {
+    pub(super) fn new(env: &'a Env, deliver: &'a Deliver) -> Self {
+        Self { env, deliver, batch: Batch::default(), touched: BTreeSet::new() }
+    }
+
+    /// Handles one piece of mail.
+    pub(super) fn handle(&mut self, peer: &mut Peer, mail: Mail) {
+        match mail {
+            Mail::Connected { connection, features, outbox } => self.connected(peer, connection, features, outbox),
+            Mail::Disconnected { connection } => self.disconnected(peer, connection),
+            Mail::Message { connection, message } => {
+                // A message that was still queued when its connection ended is a message that never came (CST-2).
+                if connection == peer.connection() {
+                    self.message(peer, &message);
+                }
+            }
+            Mail::Open(order) => self.open(peer, *order),
+            Mail::Funded { channel, funding } => self.funded(peer, channel, funding),
+            Mail::Order { channel, id, command } => self.order(peer, channel, id, command),
+            Mail::Settled { channel, htlc_id, settlement } => self.settled(peer, channel, htlc_id, settlement),
+            Mail::Height { channel, height } => {
+                let event = outrigger_channel::ChainEvent::Height(height);
+                self.step_channel(peer, channel, Input::Chain(event));
+            }
+        }
+    }
+
+    /// Ends the visit: each touched channel signs what has gathered, once, and the batch goes to the writer.
+    pub(super) fn finish(mut self, peer: &mut Peer) {
+        for channel in std::mem::take(&mut self.touched) {
+            self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
+        }
+        self.env.writer.submit(self.batch);
+    }
+
+    /// Steps one channel and takes the transition in.
+    pub(super) fn step_channel(&mut self, peer: &mut Peer, channel: ChannelId, input: Input<'_>) {
+        let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
+        let Some(slot) = peer.slots.get_mut(&channel) else {
+            if let Input::Command(id, _) = input {
+                self.refuse(at, id, Refusal::UnknownChannel);
+            }
+            return;
+        };
+        self.step_slot(at, slot, input);
+    }
+
+    fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) {
+        let was_connected = slot.channel.is_connected();
+        let is_commit = matches!(input, Input::Command(_, Command::Commit));
+        let transition = slot.channel.step(input, &self.env.context(&slot.signer));
+        self.take_in(at, slot, transition);
+        if !is_commit {
+            self.touched.insert(at.channel);
+        }
+        if !was_connected && slot.channel.is_connected() {
+            self.repeat_settlements(at, slot);
+        }
+    }
+
+    /// Monitor, apply, stage: nothing of the transition is lost, and nothing of it leaves here.
+    pub(super) fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition) {
+        let Transition { changes, volatile, monitor, mut effects } = transition;
+        let mut has_failed = false;
+        let monitor_changes = monitor.map(|update| {
+            has_failed = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed));
+            slot.monitor.update(&update)
+        });
+        slot.channel.apply(&changes);
+        slot.channel.settle(volatile);
+        if has_failed {
+            effects.extend(local_commitment(slot));
+        }
+        for effect in &effects {
+            if let Effect::Removed { htlc_id } = effect {
+                slot.settlements.remove(htlc_id);
+            }
+        }
+        let monitor = &monitor_changes.unwrap_or_default();
+        let step = Step { changes: &changes, monitor, guard: Guard::of(slot.monitor.head()), effects };
+        self.batch.stage(at, step, self.env.clock.now_unix());
+    }
+
+    /// Answers a command that reached no channel. It waits its turn like any other effect.
+    pub(super) fn refuse(&mut self, at: Address, id: CommandId, refusal: Refusal) {
+        self.batch.hold_effect(at, Effect::Reply(id, Err(refusal)));
+    }
+
+    /// Sends a message that no row stands behind.
+    pub(super) fn send(&mut self, at: Address, message: Message) {
+        self.batch.hold_effect(at, Effect::Send(message));
+    }
+
+    fn connected(&mut self, peer: &mut Peer, connection: u64, features: Features, outbox: Outbox) {
+        if peer.live.is_some() {
+            self.lost(peer);
+        }
+        self.batch.event(EventRow::peer(self.env.clock.now_unix(), peer.node_id, true));
+        peer.live = Some(Live { connection, features: features.clone(), outbox });
+        for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
+            self.step_channel(peer, channel, Input::Connected(&features));
+        }
+    }
+
+    fn disconnected(&mut self, peer: &mut Peer, connection: u64) {
+        if peer.connection() == connection {
+            self.lost(peer);
+        }
+    }
+
+    fn lost(&mut self, peer: &mut Peer) {
+        peer.live = None;
+        self.batch.event(EventRow::peer(self.env.clock.now_unix(), peer.node_id, false));
+        for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
+            self.step_channel(peer, channel, Input::Disconnected);
+        }
+        self.abandon_openings(peer, "the peer disconnected before the channel was signed");
+    }
+
+    fn message(&mut self, peer: &mut Peer, message: &Message) {
+        if let Message::OpenChannel(open) = message {
+            return self.accept(peer, open);
+        }
+        let Some(channel) = message.channel_id() else { return };
+        let is_complaint = matches!(message, Message::Error(_) | Message::Warning(_));
+        if peer.openings.contains_key(&channel) {
+            self.step_opening(peer, channel, outrigger_channel::OpeningInput::Message(message));
+        } else if peer.slots.contains_key(&channel) {
+            self.step_channel(peer, channel, Input::Message(message));
+        } else if is_complaint && channel == ChannelId([0; 32]) {
+            // BOLT 1: an all-zero channel_id refers to all channels with this peer, and with no other.
+            for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
+                self.step_channel(peer, channel, Input::Message(message));
+            }
+        } else if !is_complaint {
+            let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
+            self.send(at, Message::Error(Error { channel_id: channel, data: b"unknown channel".to_vec() }));
+        }
+    }
+
+    fn order(&mut self, peer: &mut Peer, channel: ChannelId, id: CommandId, command: Command) {
+        self.step_channel(peer, channel, Input::Command(id, command));
+    }
+
+    fn settled(&mut self, peer: &mut Peer, channel: ChannelId, htlc_id: u64, settlement: SettlementRow) {
+        let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
+        let Some(slot) = peer.slots.get_mut(&channel) else { return };
+        let command = settlement.command(htlc_id);
+        slot.settlements.insert(htlc_id, settlement);
+        self.step_slot(at, slot, Input::Command(NOBODY, command));
+    }
+
+    /// What was decided is told again after every reestablish, until its removal is irrevocable.
+    fn repeat_settlements(&mut self, at: Address, slot: &mut Slot) {
+        let commands: Vec<_> = slot.settlements.iter().map(|(id, settlement)| settlement.command(*id)).collect();
+        for command in commands {
+            self.step_slot(at, slot, Input::Command(NOBODY, command));
+        }
+    }
+}
+
+/// The command whose answer nobody waits for.
+pub(super) const NOBODY: CommandId = CommandId(0);
+
+/// The newest local commitment of a failed channel, for the chain. The guard of the signer refuses a revoked one.
+pub(super) fn local_commitment(slot: &Slot) -> Option<Effect> {
+    match slot.monitor.local_commitment_tx(&*slot.signer) {
+        Ok(tx) => Some(Effect::Publish { what: Publication::LocalCommitment, tx }),
+        Err(refused) => {
+            tracing::error!(channel = %slot.channel.id(), %refused, "the local commitment is not published");
+            None
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What a step may see of the world: policy, keys, feerates, height, the clock, and the writer's queue.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use bitcoin::constants::ChainHash;
+use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner};
+use parking_lot::RwLock;
+
+use crate::clock::Clock;
+use crate::key::NodeKeys;
+use crate::store::Writer;
+
+/// The chain as steps see it, kept up to date by the follower.
+#[derive(Debug)]
+pub struct ChainView {
+    height: AtomicU32,
+    synced: AtomicBool,
+    feerates: RwLock<Feerates>,
+}
+
+impl ChainView {
+    /// At this height, not synced yet.
+    pub fn new(height: u32, feerates: Feerates) -> Self {
+        Self { height: AtomicU32::new(height), synced: AtomicBool::new(false), feerates: RwLock::new(feerates) }
+    }
+
+    /// Height of the newest block that was taken in.
+    pub fn height(&self) -> u32 {
+        self.height.load(Ordering::Acquire)
+    }
+
+    /// Whether the gate is open: else nothing is opened, accepted or paid.
+    pub fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// Opens or closes the gate.
+    pub fn set_synced(&self, synced: bool) {
+        self.synced.store(synced, Ordering::Release);
+    }
+
+    /// Current estimates.
+    pub fn feerates(&self) -> Feerates {
+        *self.feerates.read()
+    }
+
+    /// Replaces the estimates.
+    pub fn set_feerates(&self, feerates: Feerates) {
+        *self.feerates.write() = feerates;
+    }
+
+    pub(super) fn set_height(&self, height: u32) {
+        self.height.store(height, Ordering::Release);
+    }
+}
+
+/// Shared by every worker; nothing in it is behind a peer lock.
+#[derive(Debug)]
+pub struct Env {
+    pub chain: ChainView,
+    pub policy: Policy,
+    pub chain_hash: ChainHash,
+    pub keys: Arc<NodeKeys>,
+    pub clock: Arc<Clock>,
+    pub writer: Writer,
+    next_command: AtomicU64,
+}
+
+impl Env {
+    /// Gathers the parts.
+    pub fn new(
+        chain: ChainView,
+        policy: Policy,
+        chain_hash: ChainHash,
+        keys: Arc<NodeKeys>,
+        clock: Arc<Clock>,
+        writer: Writer,
+    ) -> Self {
+        Self { chain, policy, chain_hash, keys, clock, writer, next_command: AtomicU64::new(1) }
+    }
+
+    /// An id that no other command of this run has. 0 is for commands whose answer nobody waits for.
+    pub fn next_command(&self) -> CommandId {
+        CommandId(self.next_command.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn context<'a>(&'a self, signer: &'a SoftSigner) -> Context<'a> {
+        Context {
+            height: self.chain.height(),
+            feerates: self.chain.feerates(),
+            policy: &self.policy,
+            signer: signer as &dyn Signer,
+        }
+    }
+
+    pub(super) fn signer(&self, keys_index: u64) -> Arc<SoftSigner> {
+        Arc::new(SoftSigner::new(self.keys.channel_seed(keys_index)))
+    }
+}

@@ -1,0 +1,44 @@
+//! What can be told to a peer's worker.
+
+use bitcoin::Transaction;
+use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
+use outrigger_bolt::features::Features;
+use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::wire::Message;
+use outrigger_channel::{Command, CommandId};
+
+use super::outbox::Outbox;
+use crate::store::row::{OperationRow, SettlementRow};
+
+/// One thing for a peer's worker to do. Mail of one peer is handled in order, by one worker at a time.
+#[derive(Debug)]
+pub enum Mail {
+    /// A connection stands; it replaces any older one.
+    Connected { connection: u64, features: Features, outbox: Outbox },
+    /// A connection ended.
+    Disconnected { connection: u64 },
+    /// A message of the peer about a channel.
+    Message { connection: u64, message: Message },
+    /// Open a channel to the peer.
+    Open(Box<OpenOrder>),
+    /// The wallet has built the funding transaction, or says why not.
+    Funded { channel: ChannelId, funding: Result<Box<(Transaction, u32)>, String> },
+    /// An order to a channel.
+    Order { channel: ChannelId, id: CommandId, command: Command },
+    /// A height that the channel asked for was reached before it asked.
+    Height { channel: ChannelId, height: u32 },
+    /// A received HTLC was decided; the row is durable.
+    Settled { channel: ChannelId, htlc_id: u64, settlement: SettlementRow },
+}
+
+/// An operator's wish for a channel.
+#[derive(Debug)]
+pub struct OpenOrder {
+    /// The row of the call; it is completed in the transaction that makes the channel.
+    pub operation: OperationRow,
+    pub funding: Sat,
+    pub push: Msat,
+    pub announce: bool,
+    /// For the funding transaction; the node's estimate if none.
+    pub funding_feerate: Option<FeeratePerKw>,
+}

@@ -1,0 +1,95 @@
+//! One peer: its connection, its channels, and the openings that have no row yet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use outrigger_bolt::features::Features;
+use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_channel::{Channel, Monitor, Opening, SoftSigner, Summary};
+
+use super::outbox::Outbox;
+use crate::store::row::{OperationRow, SettlementRow};
+
+/// A channel under its peer.
+#[derive(Debug)]
+pub struct Slot {
+    pub(super) channel: Channel,
+    pub(super) monitor: Monitor,
+    pub(super) signer: Arc<SoftSigner>,
+    /// Decided outcomes of received HTLCs, told to the channel again at every reestablish until they are irrevocable.
+    pub(super) settlements: BTreeMap<u64, SettlementRow>,
+}
+
+/// A channel in the making. It has no row: a disconnect or a crash forgets it, which is safe before `funding_signed`.
+#[derive(Debug)]
+pub(super) struct OpeningSlot {
+    pub(super) opening: Opening,
+    pub(super) signer: Arc<SoftSigner>,
+    /// The operator's call, if we open.
+    pub(super) order: Option<OpenerOrder>,
+}
+
+/// What the opener remembers of the operator's call.
+#[derive(Debug)]
+pub(super) struct OpenerOrder {
+    pub(super) operation: OperationRow,
+    pub(super) funding_feerate: Option<outrigger_bolt::amount::FeeratePerKw>,
+    /// The transaction whose inputs the wallet keeps for us.
+    pub(super) reserved: Option<bitcoin::Txid>,
+}
+
+/// A live connection.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) connection: u64,
+    pub(super) features: Features,
+    pub(super) outbox: Outbox,
+}
+
+/// Everything of one peer, behind one lock.
+#[derive(Debug)]
+pub struct Peer {
+    pub(super) node_id: NodeId,
+    pub(super) live: Option<Live>,
+    pub(super) slots: BTreeMap<ChannelId, Slot>,
+    pub(super) openings: BTreeMap<ChannelId, OpeningSlot>,
+    gone: bool,
+}
+
+impl Peer {
+    pub(super) fn new(node_id: NodeId) -> Self {
+        Self { node_id, live: None, slots: BTreeMap::new(), openings: BTreeMap::new(), gone: false }
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    pub(super) fn mark_gone(&mut self) {
+        self.gone = true;
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.live.is_none() && self.slots.is_empty() && self.openings.is_empty()
+    }
+
+    /// The generation of the live connection; 0 means none.
+    pub(super) fn connection(&self) -> u64 {
+        self.live.as_ref().map_or(0, |live| live.connection)
+    }
+
+    /// Whether a connection stands.
+    pub fn is_connected(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// Features that the peer told in `init`.
+    pub fn features(&self) -> Option<&Features> {
+        self.live.as_ref().map(|live| &live.features)
+    }
+
+    /// What stands in listings, channel by channel.
+    pub fn summaries(&self) -> impl Iterator<Item = (ChannelId, Summary)> + '_ {
+        self.slots.iter().map(|(id, slot)| (*id, slot.channel.summary()))
+    }
+}

@@ -1,0 +1,183 @@
+//! Receiving: invoices, and the judgement of HTLCs that end here.
+
+use outrigger_bolt::amount::Msat;
+use outrigger_bolt::id::{NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
+use outrigger_bolt::invoice::{self, InvoiceTerms};
+use outrigger_bolt::onion::failure::{self, Failure};
+use outrigger_bolt::onion::packet::{self, OnionPacket};
+use outrigger_bolt::onion::payload::{FinalPayload, Payload};
+use outrigger_channel::{FailReason, IncomingHtlc};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::Payments;
+use crate::store::row::{EventRow, InvoiceRow, Paid, SettlementRow};
+use crate::store::schema::{Table, numbered_key};
+use crate::store::{Batch, Held};
+
+/// Blocks that a payer must leave us: enough to claim on chain (BOLT 11, `min_final_cltv_expiry_delta`).
+const MIN_FINAL_CLTV_EXPIRY: u32 = 34;
+
+/// The most that a payer may overpay (BOLT 4: no more than twice the amount expected).
+const OVERPAY_FACTOR: u64 = 2;
+
+/// An invoice to make.
+#[derive(Clone, Debug)]
+pub struct InvoiceOrder {
+    pub amount: Option<Msat>,
+    pub description: String,
+    pub expiry_secs: u64,
+    pub label: Option<String>,
+}
+
+/// What becomes of an HTLC that ends here.
+enum Verdict {
+    Claim(Box<InvoiceRow>),
+    Fail(FailReason),
+}
+
+impl Payments {
+    /// Makes an invoice and returns it once it is durable.
+    pub async fn create_invoice(&self, order: InvoiceOrder) -> Result<InvoiceRow, invoice::InvoiceFault> {
+        let env = self.manager.env();
+        let preimage = PaymentPreimage(env.clock.random_bytes());
+        let payment_secret = PaymentSecret(env.clock.random_bytes());
+        let created_at = env.clock.now_unix();
+        let terms = InvoiceTerms {
+            network: self.network,
+            amount: order.amount,
+            payment_hash: preimage.payment_hash(),
+            payment_secret,
+            description: order.description,
+            timestamp: created_at,
+            expiry_secs: order.expiry_secs,
+            min_final_cltv_expiry: MIN_FINAL_CLTV_EXPIRY,
+        };
+        let row = InvoiceRow {
+            payment_hash: preimage.payment_hash(),
+            preimage,
+            payment_secret,
+            amount: order.amount,
+            created_at,
+            expires_at: created_at.saturating_add(order.expiry_secs),
+            min_final_cltv_expiry: MIN_FINAL_CLTV_EXPIRY,
+            invoice: invoice::sign(&terms, env.keys.node_secret())?,
+            label: order.label,
+            paid: None,
+        };
+        let (waiter, durable) = oneshot::channel();
+        let mut batch = Batch::default();
+        batch.put(Table::Invoice, row.payment_hash.0.to_vec(), Some(row.encode()));
+        batch.hold(Held::Durable(waiter));
+        env.writer.submit(batch);
+        // The writer drops the waiter only with the process.
+        let _ = durable.await;
+        Ok(row)
+    }
+
+    /// An invoice as it is on disk.
+    pub fn invoice(&self, hash: &PaymentHash) -> Result<Option<InvoiceRow>, crate::store::StoreError> {
+        self.reader.invoice(hash)
+    }
+
+    /// An HTLC is irrevocably ours to decide. The decision is a row before the channel hears of it.
+    pub(super) fn incoming(&self, peer: NodeId, htlc: &IncomingHtlc) {
+        let env = self.manager.env();
+        let mut batch = Batch::default();
+        let settlement = match self.judge(htlc) {
+            Verdict::Claim(invoice) => {
+                let now = env.clock.now_unix();
+                let preimage = invoice.preimage;
+                let paid = InvoiceRow { paid: Some(Paid { amount: htlc.amount, at: now }), ..*invoice };
+                let (waiter, durable) = oneshot::channel();
+                self.state.lock().claiming.insert(paid.payment_hash, durable);
+                batch.put(Table::Invoice, paid.payment_hash.0.to_vec(), Some(paid.encode()));
+                batch.event(EventRow::new(
+                    now,
+                    "invoice_paid",
+                    json!({ "payment_hash": paid.payment_hash.to_string(), "amount_msat": htlc.amount.get(),
+                            "label": paid.label }),
+                ));
+                batch.hold(Held::Durable(waiter));
+                SettlementRow::Fulfil(preimage)
+            }
+            Verdict::Fail(reason) => SettlementRow::Fail(reason),
+        };
+        let key = numbered_key(&htlc.channel, htlc.htlc_id);
+        batch.put(Table::Settlement, key, Some(settlement.encode()));
+        batch.hold(Held::Settled { peer, channel: htlc.channel, htlc_id: htlc.htlc_id, settlement });
+        env.writer.submit(batch);
+    }
+
+    /// BOLT 4, "Failure Messages", as the final node.
+    fn judge(&self, htlc: &IncomingHtlc) -> Verdict {
+        let env = self.manager.env();
+        let onion = OnionPacket::from_bytes(&htlc.onion);
+        let peeled = match packet::peel(env.keys.node_secret(), &onion, &htlc.payment_hash.0) {
+            Ok(peeled) => peeled,
+            Err(malformed) => {
+                return Verdict::Fail(FailReason::Malformed {
+                    sha256_of_onion: malformed.sha256_of_onion,
+                    failure_code: malformed.code,
+                });
+            }
+        };
+        let verdict = match Payload::decode(&peeled.payload, peeled.next.is_none()) {
+            Err(failure) => Err(failure),
+            Ok(Payload::Forward(_)) => Err(Failure::UnknownNextPeer),
+            Ok(Payload::Final(payload)) => self.judge_final(htlc, &payload),
+        };
+        match verdict {
+            Ok(invoice) => Verdict::Claim(Box::new(invoice)),
+            Err(failure) => {
+                Verdict::Fail(FailReason::Encrypted(failure::create(&peeled.shared_secret, &failure)))
+            }
+        }
+    }
+
+    fn judge_final(&self, htlc: &IncomingHtlc, payload: &FinalPayload) -> Result<InvoiceRow, Failure> {
+        let env = self.manager.env();
+        let height = env.chain.height();
+        if !env.chain.is_synced() {
+            return Err(Failure::TemporaryNodeFailure);
+        }
+        if payload.outgoing_cltv_value > htlc.cltv_expiry {
+            return Err(Failure::FinalIncorrectCltvExpiry { cltv_expiry: htlc.cltv_expiry });
+        }
+        if payload.amt_to_forward > htlc.amount {
+            return Err(Failure::FinalIncorrectHtlcAmount { incoming_htlc_amt: htlc.amount });
+        }
+        // One answer for everything that a prober could learn from (BOLT 4).
+        let unknown = Failure::IncorrectOrUnknownPaymentDetails { htlc_msat: htlc.amount, height };
+        let invoice = match self.reader.invoice(&htlc.payment_hash) {
+            Ok(Some(invoice)) => invoice,
+            Ok(None) => return Err(unknown),
+            Err(fault) => {
+                tracing::error!(%fault, "an invoice could not be read");
+                return Err(Failure::TemporaryNodeFailure);
+            }
+        };
+        let Some(data) = &payload.payment_data else { return Err(unknown) };
+        let wanted = invoice.amount.unwrap_or(htlc.amount);
+        let is_good = secrets_match(&data.payment_secret, &invoice.payment_secret)
+            && data.total_msat == htlc.amount
+            && htlc.amount >= wanted
+            && htlc.amount.get() <= wanted.get().saturating_mul(OVERPAY_FACTOR)
+            && invoice.expires_at > env.clock.now_unix()
+            && htlc.cltv_expiry >= height.saturating_add(invoice.min_final_cltv_expiry)
+            && !self.is_taken(&invoice);
+        if is_good { Ok(invoice) } else { Err(unknown) }
+    }
+
+    /// Whether the invoice was paid already, or is being claimed.
+    fn is_taken(&self, invoice: &InvoiceRow) -> bool {
+        let mut state = self.state.lock();
+        state.claiming.retain(|_, durable| matches!(durable.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        invoice.paid.is_some() || state.claiming.contains_key(&invoice.payment_hash)
+    }
+}
+
+/// In constant time: the secret is what keeps probers out.
+fn secrets_match(left: &PaymentSecret, right: &PaymentSecret) -> bool {
+    subtle::ConstantTimeEq::ct_eq(left.0.as_slice(), right.0.as_slice()).into()
+}

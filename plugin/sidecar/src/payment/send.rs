@@ -1,0 +1,264 @@
+//! Sending. Direct payments only: the payee is a peer with whom a channel stands.
+
+use bitcoin::secp256k1::SecretKey;
+use outrigger_bolt::amount::Msat;
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
+use outrigger_bolt::invoice::{Invoice, InvoiceFault};
+use outrigger_bolt::onion::failure::{self, Attribution};
+use outrigger_bolt::onion::packet::{self, Hop};
+use outrigger_bolt::onion::payload::{FinalPayload, Payload, PaymentData};
+use outrigger_channel::{Command, FailReason, HtlcOutcome, HtlcSource, Refusal, Reply};
+use tokio::sync::oneshot;
+
+use super::{Payments, forget_outcome};
+use crate::manager::ChannelView;
+use crate::manager::deliver::ReplyTo;
+use crate::store::row::{PaymentRow, PaymentState};
+use crate::store::schema::Table;
+use crate::store::{Batch, Held, StoreError};
+
+/// Blocks added to the payee's final expiry, so that a block found on the way fails nothing (BOLT 7, "shadow route").
+const FINAL_CLTV_MARGIN: u32 = 3;
+
+/// An invoice to pay.
+#[derive(Clone, Debug)]
+pub struct PayOrder {
+    pub invoice: String,
+    /// For invoices that name no amount.
+    pub amount: Option<Msat>,
+}
+
+/// Why a payment was not begun. Nothing was sent and nothing is stored.
+#[derive(Debug, thiserror::Error)]
+pub enum SendFault {
+    #[error("the chain is not synced yet, so nothing is paid; see node.status")]
+    NotSynced,
+    #[error("{0}")]
+    Invoice(#[from] InvoiceFault),
+    #[error("the invoice has expired at {0} (unix seconds); ask for a new one")]
+    Expired(u64),
+    #[error("the invoice names no amount: give amount_msat")]
+    AmountMissing,
+    #[error("the invoice asks for {asked} and amount_msat says {given}; leave amount_msat out")]
+    AmountDiffers { asked: Msat, given: Msat },
+    #[error("an amount of zero cannot be paid")]
+    AmountZero,
+    #[error("the invoice is our own")]
+    OwnInvoice,
+    #[error("no usable channel with {0}; only direct payments are there yet: open a channel with the payee")]
+    NoChannel(NodeId),
+    #[error("the channels with {node} can send {spendable} at the most, and the invoice asks for {asked}")]
+    TooLarge { node: NodeId, spendable: Msat, asked: Msat },
+    #[error("the payment does not fit an onion")]
+    Onion,
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+/// What goes into the onion of a direct payment.
+struct Terms {
+    payee: NodeId,
+    hash: PaymentHash,
+    secret: PaymentSecret,
+    metadata: Option<Vec<u8>>,
+    amount: Msat,
+    cltv_expiry: u32,
+}
+
+impl Payments {
+    /// Begins a payment and returns it once its row is durable. A payment of the same hash that is pending or has
+    /// succeeded is returned as it is: an invoice is paid once.
+    pub async fn send(&self, order: PayOrder) -> Result<PaymentRow, SendFault> {
+        if !self.manager.env().chain.is_synced() {
+            return Err(SendFault::NotSynced);
+        }
+        let terms = self.terms(&order)?;
+        if let Some(existing) = self.existing(&terms.hash).await? {
+            return Ok(existing);
+        }
+        let channel = self.choose(&terms.payee, terms.amount)?;
+        let row = PaymentRow {
+            payment_id: self.manager.env().clock.random_bytes(),
+            payment_hash: terms.hash,
+            destination: terms.payee,
+            amount: terms.amount,
+            created_at: self.manager.env().clock.now_unix(),
+            state: PaymentState::Pending,
+        };
+        let onion = self.onion(&row.payment_id, &terms)?;
+        let Some(durable) = self.begin(&row, &terms, channel, onion) else {
+            // Another caller began the same payment meanwhile.
+            return self.existing(&terms.hash).await?.ok_or(SendFault::Onion);
+        };
+        // The writer drops the waiter only with the process.
+        let _ = durable.await;
+        Ok(row)
+    }
+
+    fn terms(&self, order: &PayOrder) -> Result<Terms, SendFault> {
+        let invoice = Invoice::parse(&order.invoice, self.network)?;
+        let now = self.manager.env().clock.now_unix();
+        if invoice.expires_at() <= now {
+            return Err(SendFault::Expired(invoice.expires_at()));
+        }
+        let amount = match (invoice.amount(), order.amount) {
+            (Some(asked), Some(given)) if asked != given => return Err(SendFault::AmountDiffers { asked, given }),
+            (Some(amount), _) | (None, Some(amount)) => amount,
+            (None, None) => return Err(SendFault::AmountMissing),
+        };
+        if amount == Msat::ZERO {
+            return Err(SendFault::AmountZero);
+        }
+        let payee = invoice.payee();
+        if payee == self.manager.env().keys.node_id() {
+            return Err(SendFault::OwnInvoice);
+        }
+        let height = self.manager.env().chain.height();
+        let cltv_expiry =
+            height.saturating_add(invoice.min_final_cltv_expiry()).saturating_add(FINAL_CLTV_MARGIN);
+        Ok(Terms {
+            payee,
+            hash: invoice.payment_hash(),
+            secret: invoice.payment_secret(),
+            metadata: invoice.payment_metadata().map(<[u8]>::to_vec),
+            amount,
+            cltv_expiry,
+        })
+    }
+
+    /// The payment of this hash that must not be made again.
+    async fn existing(&self, hash: &PaymentHash) -> Result<Option<PaymentRow>, SendFault> {
+        let pending = {
+            let state = self.state.lock();
+            state.by_hash.get(hash).and_then(|id| state.pending.get(id)).cloned()
+        };
+        if pending.is_some() {
+            return Ok(pending);
+        }
+        let last = self.reader.payment_by_hash(hash)?;
+        Ok(last.filter(|row| !matches!(row.state, PaymentState::Failed { .. })))
+    }
+
+    /// The channel with the smallest balance that suffices: large balances are kept for large payments.
+    fn choose(&self, payee: &NodeId, amount: Msat) -> Result<ChannelId, SendFault> {
+        let usable: Vec<ChannelView> = self
+            .manager
+            .channels_of(payee)
+            .into_iter()
+            .filter(|view| view.summary.connected && view.summary.state == "normal")
+            .collect();
+        let spendable = usable.iter().map(|view| view.summary.spendable).max();
+        let spendable = spendable.ok_or(SendFault::NoChannel(*payee))?;
+        usable
+            .iter()
+            .filter(|view| view.summary.spendable >= amount)
+            .min_by_key(|view| view.summary.spendable)
+            .map(|view| view.channel_id)
+            .ok_or(SendFault::TooLarge { node: *payee, spendable, asked: amount })
+    }
+
+    fn onion(&self, payment_id: &[u8; 32], terms: &Terms) -> Result<Box<[u8; 1366]>, SendFault> {
+        let payload = Payload::Final(FinalPayload {
+            amt_to_forward: terms.amount,
+            outgoing_cltv_value: terms.cltv_expiry,
+            payment_data: Some(PaymentData { payment_secret: terms.secret, total_msat: terms.amount }),
+            payment_metadata: terms.metadata.clone(),
+            keysend_preimage: None,
+        });
+        let hops = [Hop { node: *terms.payee.public_key(), payload: payload.encode() }];
+        let built = packet::build(&self.session_key(payment_id), &hops, &terms.hash.0).map_err(|_| SendFault::Onion)?;
+        Ok(Box::new(built.packet.to_bytes()))
+    }
+
+    /// Derived, not stored: a failure can be read after a restart.
+    fn session_key(&self, payment_id: &[u8; 32]) -> SecretKey {
+        self.manager.env().keys.session_key(payment_id)
+    }
+
+    /// Stages the payment and the order to its channel. `None` if another payment of the hash is under way.
+    fn begin(
+        &self,
+        row: &PaymentRow,
+        terms: &Terms,
+        channel: ChannelId,
+        onion: Box<[u8; 1366]>,
+    ) -> Option<oneshot::Receiver<()>> {
+        let (waiter, durable) = oneshot::channel();
+        let env = self.manager.env();
+        let mut state = self.state.lock();
+        if state.by_hash.contains_key(&row.payment_hash) {
+            return None;
+        }
+        state.by_hash.insert(row.payment_hash, row.payment_id);
+        state.pending.insert(row.payment_id, row.clone());
+        let id = env.next_command();
+        self.manager.deliver().expect_reply(id, ReplyTo::Payment { payment_id: row.payment_id, part: 0 });
+        let command = Command::AddHtlc {
+            amount: terms.amount,
+            payment_hash: terms.hash,
+            cltv_expiry: terms.cltv_expiry,
+            onion,
+            source: HtlcSource::Payment { payment_id: row.payment_id, part: 0 },
+        };
+        let mut batch = Batch::default();
+        batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+        batch.put(Table::PaymentByHash, row.payment_hash.0.to_vec(), Some(row.payment_id.to_vec()));
+        batch.hold(Held::Durable(waiter));
+        batch.hold(Held::Order { peer: terms.payee, channel, id, command });
+        // Submitted under the owner's lock: the rows of a hash are queued in the order in which they were decided.
+        env.writer.submit(batch);
+        Some(durable)
+    }
+
+    /// The channel took the HTLC, or refused it: then nothing was sent.
+    pub(super) fn answered(&self, payment_id: [u8; 32], answer: Result<Reply, Refusal>) {
+        if let Err(refusal) = answer {
+            self.finish_failed(&payment_id, "refused_by_channel", &refusal.to_string(), Batch::default());
+        }
+    }
+
+    /// An HTLC of a payment has its answer. Told again after a crash, so the second time changes nothing.
+    pub(super) fn settled(&self, payment_id: [u8; 32], channel: ChannelId, htlc_id: u64, outcome: &HtlcOutcome) {
+        match outcome {
+            HtlcOutcome::Fulfilled(preimage) => self.succeeded(payment_id, channel, htlc_id, *preimage),
+            HtlcOutcome::Failed(reason) => {
+                let (kind, message) = self.explain(&payment_id, reason);
+                self.finish_failed(&payment_id, kind, &message, forget_outcome(&payment_id, &channel, htlc_id));
+            }
+            HtlcOutcome::NeverCommitted => {
+                self.finish_failed(&payment_id, "disconnected", NEVER_COMMITTED, Batch::default());
+            }
+        }
+    }
+
+    fn succeeded(&self, payment_id: [u8; 32], channel: ChannelId, htlc_id: u64, preimage: PaymentPreimage) {
+        let batch = forget_outcome(&payment_id, &channel, htlc_id);
+        let Some(row) = self.take_pending(&payment_id) else {
+            return self.manager.env().writer.submit(batch);
+        };
+        let at = self.manager.env().clock.now_unix();
+        let state = PaymentState::Succeeded { preimage, fee: Msat::ZERO, at };
+        self.finish(PaymentRow { state, ..row }, batch);
+    }
+
+    /// A failure in words: who failed it, with which code, and what that means.
+    fn explain(&self, payment_id: &[u8; 32], reason: &FailReason) -> (&'static str, String) {
+        let destination = self.state.lock().pending.get(payment_id).map(|row| row.destination);
+        match (reason, destination) {
+            (FailReason::Malformed { failure_code, .. }, _) => {
+                ("onion_unreadable", format!("the payee could not read the onion (code {failure_code:#06x})"))
+            }
+            (FailReason::Encrypted(_), None) => ("failed", "the payment failed".to_owned()),
+            (FailReason::Encrypted(reason), Some(destination)) => {
+                let path = [*destination.public_key()];
+                match failure::attribute(&self.session_key(payment_id), &path, reason) {
+                    Attribution::Hop { failure, .. } => ("rejected_by_payee", format!("the payee refused it: {failure}")),
+                    Attribution::Unknown => ("failed", "the payee refused it without a readable reason".to_owned()),
+                }
+            }
+        }
+    }
+}
+
+const NEVER_COMMITTED: &str =
+    "the peer disconnected before the payment was signed; nothing was paid, and it is safe to pay again";

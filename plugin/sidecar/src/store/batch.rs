@@ -1,0 +1,235 @@
+//! A batch: rows that are written together, and the effects that wait for them.
+//!
+//! Effects go in and have one way out: [`Released`], which only a finished commit makes.
+
+use bitcoin::{ScriptBuf, Transaction, Txid};
+use outrigger_bolt::amount::{FeeratePerKw, Sat};
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
+use outrigger_channel::{
+    ChannelChanges, ChannelNote, Command, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, MonitorChanges,
+};
+use tokio::sync::oneshot;
+
+use super::row::{BroadcastRow, EventRow, OutcomeRow, PUBLICATIONS, SettlementRow};
+use super::schema::{Table, channel_key, htlc_key, numbered_key, outcome_key, preimage_key};
+
+/// Where an effect of a channel belongs. `connection` is the one that stood when the step was made: a message for an
+/// older one is dropped, since `channel_reestablish` says what to send again (CST-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    pub peer: NodeId,
+    pub connection: u64,
+    pub channel: ChannelId,
+}
+
+/// The wallet is asked for a funding transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FundingRequest {
+    pub peer: NodeId,
+    /// The opening's temporary id.
+    pub channel: ChannelId,
+    pub script_pubkey: ScriptBuf,
+    pub amount: Sat,
+    /// The operator's choice; the wallet's estimate if none.
+    pub feerate: Option<FeeratePerKw>,
+}
+
+/// Work for the wallet and the broadcaster.
+#[derive(Debug)]
+pub enum ChainOrder {
+    Publish(Transaction),
+    Forget(Txid),
+    Fund(FundingRequest),
+    /// An opening ended before its funding transaction was published: its inputs are free again.
+    Release(Txid),
+}
+
+/// Something that happens only after the commit of the batch that holds it.
+#[derive(Debug)]
+pub enum Held {
+    /// An effect of a channel. `guard` is the signer's, as the rows of the same step make it.
+    Channel { at: Address, effect: Effect, guard: Option<Guard> },
+    /// An order to a channel, decided by rows of this batch.
+    Order { peer: NodeId, channel: ChannelId, id: CommandId, command: Command },
+    /// A received HTLC was decided by a row of this batch: its channel is told.
+    Settled { peer: NodeId, channel: ChannelId, htlc_id: u64, settlement: SettlementRow },
+    /// Work for the wallet or the broadcaster.
+    Chain(ChainOrder),
+    /// Somebody waits for these rows to be durable.
+    Durable(oneshot::Sender<()>),
+}
+
+/// One step of one channel, to be staged whole: there is no way to stage a channel without its monitor.
+#[derive(Debug)]
+pub struct Step<'a> {
+    pub changes: &'a ChannelChanges,
+    pub monitor: &'a MonitorChanges,
+    /// What the signer may do once these rows are durable.
+    pub guard: Guard,
+    pub effects: Vec<Effect>,
+}
+
+/// One write: a value, or `None` to delete.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) table: Table,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Option<Vec<u8>>,
+}
+
+/// Rows and effects of one step or of many.
+#[derive(Debug, Default)]
+#[must_use = "a batch that is not submitted is a step that never was"]
+pub struct Batch {
+    pub(super) writes: Vec<Write>,
+    pub(super) events: Vec<EventRow>,
+    held: Vec<Held>,
+}
+
+/// Effects whose rows are durable. Made by the writer alone, opened by `manager::deliver` alone.
+#[derive(Debug)]
+#[must_use = "released effects that nobody delivers are lost"]
+pub struct Released {
+    held: Vec<Held>,
+}
+
+impl Released {
+    /// The effects, in the order in which they were staged.
+    pub fn open(self) -> Vec<Held> {
+        self.held
+    }
+}
+
+impl Batch {
+    /// Takes in one step of one channel: its rows, its monitor's rows, what must be known of its effects after a
+    /// crash, and the effects themselves. `at_unix` is the time that events of the step carry.
+    pub fn stage(&mut self, at: Address, step: Step<'_>, at_unix: u64) {
+        self.stage_channel(&at.channel, step.changes);
+        self.stage_monitor(&at.channel, step.monitor);
+        for effect in step.effects {
+            self.stage_effect(at, &effect, at_unix);
+            self.held.push(Held::Channel { at, effect, guard: Some(step.guard) });
+        }
+    }
+
+    /// Holds an effect behind which no row stands: a message of an opening, a refusal.
+    pub fn hold_effect(&mut self, at: Address, effect: Effect) {
+        self.held.push(Held::Channel { at, effect, guard: None });
+    }
+
+    /// Writes or deletes one row.
+    pub fn put(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.writes.push(Write { table, key, value });
+    }
+
+    /// Adds an event; its sequence number is given at the commit.
+    pub fn event(&mut self, event: EventRow) {
+        self.events.push(event);
+    }
+
+    /// Holds something until the commit.
+    pub fn hold(&mut self, held: Held) {
+        self.held.push(held);
+    }
+
+    /// Folds a later batch into this one: group commit.
+    pub fn merge(&mut self, later: Self) {
+        self.writes.extend(later.writes);
+        self.events.extend(later.events);
+        self.held.extend(later.held);
+    }
+
+    /// Whether the batch has no row. It still keeps its place in the queue.
+    pub fn is_rowless(&self) -> bool {
+        self.writes.is_empty() && self.events.is_empty()
+    }
+
+    /// The one exit of effects. The caller is the writer, after the commit.
+    pub(super) fn release(self) -> Released {
+        Released { held: self.held }
+    }
+
+    fn stage_channel(&mut self, channel: &ChannelId, changes: &ChannelChanges) {
+        if let Some(params) = &changes.params {
+            self.put(Table::ChannelParams, channel_key(channel), Some(params.encode()));
+        }
+        if let Some(head) = &changes.head {
+            self.put(Table::ChannelHead, channel_key(channel), Some(head.encode()));
+        }
+        for (key, row) in &changes.htlcs {
+            self.put(Table::Htlc, htlc_key(channel, *key), row.as_ref().map(|row| row.encode()));
+        }
+        for (key, onion) in &changes.onions {
+            self.put(Table::Onion, htlc_key(channel, *key), onion.as_ref().map(|onion| onion.to_vec()));
+        }
+    }
+
+    fn stage_monitor(&mut self, channel: &ChannelId, changes: &MonitorChanges) {
+        if let Some(head) = &changes.head {
+            self.put(Table::MonitorHead, channel_key(channel), Some(head.encode()));
+        }
+        for (key, evidence) in &changes.evidence {
+            self.put(Table::Evidence, htlc_key(channel, *key), Some(evidence.encode()));
+        }
+        for (slot, (number, secret)) in &changes.secrets {
+            let mut value = number.to_be_bytes().to_vec();
+            value.extend_from_slice(secret);
+            self.put(Table::Secret, numbered_key(channel, u64::from(*slot)), Some(value));
+        }
+        for (number, signatures) in &changes.htlc_signatures {
+            let value = signatures
+                .as_ref()
+                .map(|signatures| signatures.iter().flat_map(|signature| signature.serialize_compact()).collect());
+            self.put(Table::HtlcSignatures, numbered_key(channel, *number), value);
+        }
+        for (hash, preimage) in &changes.preimages {
+            self.put(Table::Preimage, preimage_key(channel, hash), preimage.as_ref().map(|preimage| preimage.0.to_vec()));
+        }
+    }
+
+    /// The rows from which an effect is made again after a crash, where the channel's own rows do not suffice.
+    fn stage_effect(&mut self, at: Address, effect: &Effect, at_unix: u64) {
+        match effect {
+            Effect::Settle { htlc_id, source, payment_hash, outcome } => {
+                self.stage_outcome(at.channel, *htlc_id, *source, *payment_hash, outcome);
+            }
+            Effect::Publish { what, tx } => {
+                let row = BroadcastRow { channel: at.channel, what: *what, tx: tx.clone() };
+                self.put(Table::Broadcast, row.key(), Some(row.encode()));
+            }
+            Effect::Removed { htlc_id } => {
+                self.put(Table::Settlement, numbered_key(&at.channel, *htlc_id), None);
+            }
+            Effect::Note(note) => {
+                self.event(EventRow::of_channel(at_unix, at.peer, at.channel, note));
+                if let ChannelNote::Closed { .. } = note {
+                    for what in PUBLICATIONS {
+                        self.put(Table::Broadcast, BroadcastRow::key_of(&at.channel, what), None);
+                    }
+                }
+            }
+            Effect::Send(_)
+            | Effect::Revoke { .. }
+            | Effect::Disconnect(_)
+            | Effect::Watch(_)
+            | Effect::Incoming(_)
+            | Effect::Reply(..) => {}
+        }
+    }
+
+    /// An outcome of a payment of ours is a row in the transaction of the step that learned it. An add that was never
+    /// committed needs none: its HTLC has no row either.
+    fn stage_outcome(
+        &mut self,
+        channel: ChannelId,
+        htlc_id: u64,
+        source: HtlcSource,
+        payment_hash: PaymentHash,
+        outcome: &HtlcOutcome,
+    ) {
+        let HtlcSource::Payment { payment_id, part } = source else { return };
+        if let Some(row) = OutcomeRow::of(part, payment_hash, outcome) {
+            self.put(Table::Outcome, outcome_key(&payment_id, &channel, htlc_id), Some(row.encode()));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Reads for callers: payments, invoices, events and operations come from the file, never from memory, so that nothing
+//! is told that is not durable.
+
+use std::sync::Arc;
+
+use outrigger_bolt::id::PaymentHash;
+use redb::{Database, ReadableDatabase};
+
+use super::StoreError;
+use super::row::{EventRow, InvoiceRow, OperationRow, PaymentRow};
+use super::schema::Table;
+
+/// The most rows that one page holds.
+pub const PAGE_LIMIT: usize = 1000;
+
+/// Point and range reads of released rows.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    db: Arc<Database>,
+}
+
+impl Reader {
+    /// Reads from this file.
+    pub fn new(db: Arc<Database>) -> Self {
+        Self { db }
+    }
+
+    /// A payment by its id.
+    pub fn payment(&self, payment_id: &[u8; 32]) -> Result<Option<PaymentRow>, StoreError> {
+        self.get(Table::Payment, payment_id, PaymentRow::decode)
+    }
+
+    /// The newest payment for a hash.
+    pub fn payment_by_hash(&self, hash: &PaymentHash) -> Result<Option<PaymentRow>, StoreError> {
+        let id = self.get(Table::PaymentByHash, &hash.0, |bytes| Ok::<_, StoreError>(bytes.to_vec()))?;
+        match id.and_then(|id| id.try_into().ok()) {
+            Some(id) => self.payment(&id),
+            None => Ok(None),
+        }
+    }
+
+    /// An invoice of ours by its hash.
+    pub fn invoice(&self, hash: &PaymentHash) -> Result<Option<InvoiceRow>, StoreError> {
+        self.get(Table::Invoice, &hash.0, InvoiceRow::decode)
+    }
+
+    /// The operation that was started under this key.
+    pub fn operation(&self, idempotency_key: &str) -> Result<Option<OperationRow>, StoreError> {
+        self.get(Table::Operation, idempotency_key.as_bytes(), OperationRow::decode)
+    }
+
+    /// Events after `after`, oldest first, at most `limit`, of these kinds if any are named. With them comes the number
+    /// of the last event that was looked at: where the next call goes on.
+    pub fn events(
+        &self,
+        after: u64,
+        kinds: &[String],
+        limit: usize,
+    ) -> Result<(Vec<(u64, EventRow)>, u64), StoreError> {
+        let table = self.db.begin_read()?.open_table(Table::Event.definition())?;
+        let start = after.saturating_add(1).to_be_bytes();
+        let (mut found, mut last) = (Vec::new(), after);
+        for entry in table.range(start.as_slice()..)? {
+            if found.len() >= limit.min(PAGE_LIMIT) {
+                break;
+            }
+            let (key, value) = entry?;
+            let seq = key.value().try_into().map(u64::from_be_bytes).map_err(|_| unreadable("a key"))?;
+            let event = EventRow::decode(value.value()).map_err(unreadable)?;
+            last = seq;
+            if kinds.is_empty() || kinds.contains(&event.kind) {
+                found.push((seq, event));
+            }
+        }
+        Ok((found, last))
+    }
+
+    fn get<R, E: std::fmt::Display>(
+        &self,
+        table: Table,
+        key: &[u8],
+        decode: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<Option<R>, StoreError> {
+        let open = self.db.begin_read()?.open_table(table.definition())?;
+        open.get(key)?.map(|value| decode(value.value()).map_err(unreadable)).transpose()
+    }
+}
+
+fn unreadable(fault: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt { path: "outrigger.redb".into(), reason: fault.to_string() }
+}

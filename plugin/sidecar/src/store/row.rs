@@ -1,0 +1,500 @@
+//! The rows that the sidecar itself owns. Rows of channels and monitors are encoded by the `channel` crate.
+
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Transaction, Txid, consensus};
+use outrigger_bolt::amount::Msat;
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
+use outrigger_channel::{ChannelNote, Command, FailReason, HtlcOutcome, Publication};
+use serde_json::{Value, json};
+
+use super::record::{BadRecord, RecordReader, RecordWriter};
+
+/// The last block that every channel and the wallet have seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TipRow {
+    pub height: u32,
+    pub hash: BlockHash,
+}
+
+impl TipRow {
+    /// The bytes of the row.
+    pub fn encode(&self) -> Vec<u8> {
+        RecordWriter::new(1).put(0, self.height.to_be_bytes()).put(2, self.hash.to_byte_array()).finish()
+    }
+
+    /// Reads a row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let mut record = RecordReader::new(bytes, 1)?;
+        let row = Self { height: record.u32(0, "height")?, hash: BlockHash::from_byte_array(record.array(2, "hash")?) };
+        record.finish()?;
+        Ok(row)
+    }
+}
+
+/// A transaction to broadcast until it is buried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BroadcastRow {
+    pub channel: ChannelId,
+    pub what: Publication,
+    pub tx: Transaction,
+}
+
+impl BroadcastRow {
+    /// A channel publishes one transaction at a time of each kind.
+    pub fn key(&self) -> Vec<u8> {
+        Self::key_of(&self.channel, self.what)
+    }
+
+    /// The key of the row for one kind.
+    pub fn key_of(channel: &ChannelId, what: Publication) -> Vec<u8> {
+        let mut key = channel.0.to_vec();
+        key.push(publication_number(what));
+        key
+    }
+
+    /// The bytes of the row.
+    pub fn encode(&self) -> Vec<u8> {
+        RecordWriter::new(1)
+            .put(0, self.channel.0)
+            .put(2, [publication_number(self.what)])
+            .put(4, consensus::serialize(&self.tx))
+            .finish()
+    }
+
+    /// Reads a row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let mut record = RecordReader::new(bytes, 1)?;
+        let row = Self {
+            channel: ChannelId(record.array(0, "channel")?),
+            what: match record.u8(2, "kind")? {
+                0 => Publication::Funding,
+                1 => Publication::MutualClose,
+                2 => Publication::LocalCommitment,
+                3..=u8::MAX => return Err(BadRecord::Malformed("kind")),
+            },
+            tx: consensus::deserialize(record.bytes(4, "transaction")?)
+                .map_err(|_| BadRecord::Malformed("transaction"))?,
+        };
+        record.finish()?;
+        Ok(row)
+    }
+}
+
+/// Every kind of publication, for the deletion of all of a channel's rows.
+pub const PUBLICATIONS: [Publication; 3] =
+    [Publication::Funding, Publication::MutualClose, Publication::LocalCommitment];
+
+fn publication_number(what: Publication) -> u8 {
+    match what {
+        Publication::Funding => 0,
+        Publication::MutualClose => 1,
+        Publication::LocalCommitment => 2,
+    }
+}
+
+/// The decided outcome of a received HTLC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettlementRow {
+    Fulfil(PaymentPreimage),
+    Fail(FailReason),
+}
+
+impl SettlementRow {
+    /// The order that carries the outcome out.
+    pub fn command(&self, htlc_id: u64) -> Command {
+        match self {
+            Self::Fulfil(preimage) => Command::Fulfill { htlc_id, preimage: *preimage },
+            Self::Fail(reason) => Command::FailHtlc { htlc_id, reason: reason.clone() },
+        }
+    }
+
+    /// The bytes of the row.
+    pub fn encode(&self) -> Vec<u8> {
+        let record = RecordWriter::new(1);
+        match self {
+            Self::Fulfil(preimage) => record.put(0, preimage.0),
+            Self::Fail(reason) => put_reason(record, reason),
+        }
+        .finish()
+    }
+
+    /// Reads a row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let mut record = RecordReader::new(bytes, 1)?;
+        let row = match record.array_some(0, "preimage")? {
+            Some(preimage) => Self::Fulfil(PaymentPreimage(preimage)),
+            None => Self::Fail(take_reason(&mut record)?),
+        };
+        record.finish()?;
+        Ok(row)
+    }
+}
+
+/// Fields 2 and 4: an encrypted reason, or a malformed onion's digest and code.
+fn put_reason(record: RecordWriter, reason: &FailReason) -> RecordWriter {
+    match reason {
+        FailReason::Encrypted(reason) => record.put(2, reason),
+        FailReason::Malformed { sha256_of_onion, failure_code } => {
+            let mut value = failure_code.to_be_bytes().to_vec();
+            value.extend_from_slice(sha256_of_onion);
+            record.put(4, value)
+        }
+    }
+}
+
+fn take_reason(record: &mut RecordReader<'_>) -> Result<FailReason, BadRecord> {
+    if let Some(reason) = record.bytes_some(2) {
+        return Ok(FailReason::Encrypted(reason.to_vec()));
+    }
+    let malformed: [u8; 34] = record.array(4, "reason")?;
+    let [high, low, sha256_of_onion @ ..] = malformed;
+    Ok(FailReason::Malformed { sha256_of_onion, failure_code: u16::from_be_bytes([high, low]) })
+}
+
+/// What an HTLC of a payment of ours came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutcomeRow {
+    pub part: u16,
+    pub payment_hash: PaymentHash,
+    pub outcome: SettlementRow,
+}
+
+impl OutcomeRow {
+    /// The row of an outcome; none for an add that was never committed.
+    pub fn of(part: u16, payment_hash: PaymentHash, outcome: &HtlcOutcome) -> Option<Self> {
+        let outcome = match outcome {
+            HtlcOutcome::Fulfilled(preimage) => SettlementRow::Fulfil(*preimage),
+            HtlcOutcome::Failed(reason) => SettlementRow::Fail(reason.clone()),
+            HtlcOutcome::NeverCommitted => return None,
+        };
+        Some(Self { part, payment_hash, outcome })
+    }
+
+    /// The outcome as it was told.
+    pub fn outcome(&self) -> HtlcOutcome {
+        match &self.outcome {
+            SettlementRow::Fulfil(preimage) => HtlcOutcome::Fulfilled(*preimage),
+            SettlementRow::Fail(reason) => HtlcOutcome::Failed(reason.clone()),
+        }
+    }
+
+    /// The bytes of the row.
+    pub fn encode(&self) -> Vec<u8> {
+        RecordWriter::new(1)
+            .put(0, self.part.to_be_bytes())
+            .put(2, self.payment_hash.0)
+            .put(4, self.outcome.encode())
+            .finish()
+    }
+
+    /// Reads a row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let mut record = RecordReader::new(bytes, 1)?;
+        let row = Self {
+            part: u16::from_be_bytes(record.array(0, "part")?),
+            payment_hash: PaymentHash(record.array(2, "payment_hash")?),
+            outcome: SettlementRow::decode(record.bytes(4, "outcome")?)?,
+        };
+        record.finish()?;
+        Ok(row)
+    }
+}
+
+/// A payment that we sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaymentRow {
+    pub payment_id: [u8; 32],
+    pub payment_hash: PaymentHash,
+    pub destination: NodeId,
+    pub amount: Msat,
+    pub created_at: u64,
+    pub state: PaymentState,
+}
+
+/// Where a payment stands; never a guess.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PaymentState {
+    Pending,
+    Succeeded { preimage: PaymentPreimage, fee: Msat, at: u64 },
+    Failed { kind: String, message: String, at: u64 },
+}
+
+impl PaymentRow {
+    /// Whether its outcome is open.
+    pub fn is_pending(&self) -> bool {
+        matches!(self.state, PaymentState::Pending)
+    }
+
+    /// The bytes of the row.
+    pub fn encode(&self) -> Vec<u8> {
+        let record = RecordWriter::new(1)
+            .put(0, self.payment_id)
+            .put(2, self.payment_hash.0)
+            .put(4, self.destination.serialize())
+            .put(6, self.amount.get().to_be_bytes())
+            .put(8, self.created_at.to_be_bytes());
+        match &self.state {
+            PaymentState::Pending => record,
+            PaymentState::Succeeded { preimage, fee, at } => {
+                record.put(10, at.to_be_bytes()).put(12, preimage.0).put(14, fee.get().to_be_bytes())
+            }
+            PaymentState::Failed { kind, message, at } => {
+                record.put(10, at.to_be_bytes()).put(16, kind).put(18, message)
+            }
+        }
+        .finish()
+    }
+
+    /// Reads a row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let mut record = RecordReader::new(bytes, 1)?;
+        let row = Self {
+            payment_id: record.array(0, "payment_id")?,
+            payment_hash: PaymentHash(record.array(2, "payment_hash")?),
+            destination: record.node_id(4, "destination")?,
+            amount: Msat::new(record.u64(6, "amount")?),
+            created_at: record.u64(8, "time")?,
+            state: match record.u64_some(10, "time")? {
+                None => PaymentState::Pending,
+                Some(at) => match record.array_some(12, "preimage")? {
+                    Some(preimage) => PaymentState::Succeeded {
+                        preimage: PaymentPreimage(preimage),
+                        fee: Msat::new(record.u64(14, "fee")?),
+                        at,
+                    },
+                    None => PaymentState::Failed {
+                        kind: record.text(16, "failure kind")?,
+                        message: record.text(18, "failure message")?,
+                        at,
+                    },
+                },
+            },
+        };
+        record.finish()?;
+        Ok(row)
+    }
+}
+
+/// An invoice that we made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvoiceRow {
+    pub payment_hash: PaymentHash,
+    pub preimage: PaymentPreimage,
+    pub payment_secret: PaymentSecret,
+    pub amount: Option<Msat>,
+    pub created_at: u64,
+    pub expires_at: u64,
+    pub min_final_cltv_expiry: u32,
+    pub invoice: String,
+    pub label: Option<String>,
+    pub paid: Option<Paid>,
+}
+
+/// How an invoice was paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paid {
+    pub amount: Msat,
+    pub at: u64,
+}
+
+impl InvoiceRow {
+    /// The bytes of the row.
+    pub fn encode(&self) -> Vec<u8> {
+        let paid = self.paid.map(|paid| {
+            let mut value = paid.amount.get().to_be_bytes().to_vec();
+            value.extend_from_slice(&paid.at.to_be_bytes());
+            value
+        });
+        RecordWriter::new(1)
+            .put(0, self.payment_hash.0)
+            .put(2, self.preimage.0)
+            .put(4, self.payment_secret.0)
+            .put_some(6, self.amount.map(|amount| amount.get().to_be_bytes()))
+            .put(8, self.created_at.to_be_bytes())
+            .put(10, self.expires_at.to_be_bytes())
+            .put(12, self.min_final_cltv_expiry.to_be_bytes())
+            .put(14, &self.invoice)
+            .put_some(15, self.label.as_ref())
+            .put_some(16, paid)
+            .finish()
+    }
+
+    /// Reads a row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let mut record = RecordReader::new(bytes, 1)?;
+        let row = Self {
+            payment_hash: PaymentHash(record.array(0, "payment_hash")?),
+            preimage: PaymentPreimage(record.array(2, "preimage")?),
+            payment_secret: PaymentSecret(record.array(4, "payment_secret")?),
+            amount: record.u64_some(6, "amount")?.map(Msat::new),
+            created_at: record.u64(8, "time")?,
+            expires_at: record.u64(10, "expiry")?,
+            min_final_cltv_expiry: record.u32(12, "final CLTV")?,
+            invoice: record.text(14, "invoice")?,
+            label: record.bytes_some(15).map(|label| String::from_utf8_lossy(label).into_owned()),
+            paid: match record.array_some::<16>(16, "payment")? {
+                None => None,
+                Some(value) => {
+                    let (amount, at) = value.split_at(8);
+                    let number = |bytes: &[u8]| bytes.iter().fold(0u64, |n, byte| n << 8 | u64::from(*byte));
+                    Some(Paid { amount: Msat::new(number(amount)), at: number(at) })
+                }
+            },
+        };
+        record.finish()?;
+        Ok(row)
+    }
+}
+
+/// The answer to an idempotent call, kept with its effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationRow {
+    /// The caller's key, at most 256 bytes.
+    pub idempotency_key: String,
+    pub op_id: [u8; 16],
+    /// Digest of the call's body: the same key with another body is a conflict.
+    pub body: [u8; 32],
+    pub state: OperationState,
+}
+
+/// How far `channel.open` has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OperationState {
+    Opening,
+    Pending { channel_id: ChannelId, funding_txid: Txid },
+    Failed { reason: String },
+}
+
+impl OperationRow {
+    /// The key of the row.
+    pub fn key(&self) -> Vec<u8> {
+        self.idempotency_key.as_bytes().to_vec()
+    }
+
+    /// The row once the channel exists.
+    pub fn pending(self, channel_id: ChannelId, funding_txid: Txid) -> Self {
+        Self { state: OperationState::Pending { channel_id, funding_txid }, ..self }
+    }
+
+    /// The row once the opening failed.
+    pub fn failed(self, reason: &str) -> Self {
+        Self { state: OperationState::Failed { reason: reason.to_owned() }, ..self }
+    }
+
+    /// The bytes of the row.
+    pub fn encode(&self) -> Vec<u8> {
+        let record =
+            RecordWriter::new(1).put(0, &self.idempotency_key).put(2, self.op_id).put(4, self.body);
+        match &self.state {
+            OperationState::Opening => record,
+            OperationState::Pending { channel_id, funding_txid } => {
+                record.put(6, channel_id.0).put(8, funding_txid.to_byte_array())
+            }
+            OperationState::Failed { reason } => record.put(10, reason),
+        }
+        .finish()
+    }
+
+    /// Reads a row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let mut record = RecordReader::new(bytes, 1)?;
+        let row = Self {
+            idempotency_key: record.text(0, "idempotency key")?,
+            op_id: record.array(2, "op_id")?,
+            body: record.array(4, "digest")?,
+            state: match (record.array_some(6, "channel")?, record.array_some(8, "txid")?) {
+                (Some(channel), Some(txid)) => OperationState::Pending {
+                    channel_id: ChannelId(channel),
+                    funding_txid: Txid::from_byte_array(txid),
+                },
+                (Some(_), None) | (None, Some(_)) => return Err(BadRecord::Malformed("channel")),
+                (None, None) => match record.bytes_some(10) {
+                    Some(reason) => {
+                        OperationState::Failed { reason: String::from_utf8_lossy(reason).into_owned() }
+                    }
+                    None => OperationState::Opening,
+                },
+            },
+        };
+        record.finish()?;
+        Ok(row)
+    }
+}
+
+/// Something that an operator acts on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventRow {
+    /// Unix seconds.
+    pub at: u64,
+    pub kind: String,
+    /// The fields that the kind has, as they stand in `event.list`.
+    pub fields: Value,
+}
+
+impl EventRow {
+    /// An event with these fields, which must be a JSON object.
+    pub fn new(at: u64, kind: &str, fields: Value) -> Self {
+        Self { at, kind: kind.to_owned(), fields }
+    }
+
+    /// A peer came or went.
+    pub fn peer(at: u64, peer: NodeId, connected: bool) -> Self {
+        let kind = if connected { "peer_connected" } else { "peer_disconnected" };
+        Self::new(at, kind, json!({ "node_id": peer.to_string() }))
+    }
+
+    /// An opening of ours failed before there was a channel.
+    pub fn open_failed(at: u64, operation: &OperationRow) -> Self {
+        let reason = match &operation.state {
+            OperationState::Failed { reason } => reason.as_str(),
+            OperationState::Opening | OperationState::Pending { .. } => "",
+        };
+        let op_id = bitcoin::hex::DisplayHex::to_lower_hex_string(operation.op_id.as_slice());
+        Self::new(at, "channel_open_failed", json!({ "op_id": op_id, "reason": reason }))
+    }
+
+    /// News of a channel.
+    pub fn of_channel(at: u64, peer: NodeId, channel: ChannelId, note: &ChannelNote) -> Self {
+        let (kind, mut fields) = match note {
+            ChannelNote::Pending { funding, capacity } => {
+                ("channel_pending", json!({ "funding_outpoint": funding.to_string(), "capacity_sat": capacity.get() }))
+            }
+            ChannelNote::Ready { short_channel_id } => {
+                ("channel_ready", json!({ "short_channel_id": short_channel_id.to_string() }))
+            }
+            ChannelNote::ShuttingDown { by_us } => ("channel_shutdown", json!({ "by_us": by_us })),
+            ChannelNote::Closing { txid } => ("channel_closing", json!({ "closing_txid": txid.to_string() })),
+            ChannelNote::Closed { txid, height } => {
+                ("channel_closed", json!({ "closing_txid": txid.to_string(), "block_height": height }))
+            }
+            ChannelNote::Failed { reason } => ("channel_failed", json!({ "reason": reason })),
+            ChannelNote::FundingMismatch { reason } => ("channel_funding_mismatch", json!({ "reason": reason })),
+        };
+        if let Value::Object(fields) = &mut fields {
+            fields.insert("channel_id".into(), channel.to_string().into());
+            fields.insert("node_id".into(), peer.to_string().into());
+        }
+        Self::new(at, kind, fields)
+    }
+
+    /// The bytes of the row.
+    pub fn encode(&self) -> Vec<u8> {
+        RecordWriter::new(1)
+            .put(0, self.at.to_be_bytes())
+            .put(2, &self.kind)
+            .put(4, self.fields.to_string())
+            .finish()
+    }
+
+    /// Reads a row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let mut record = RecordReader::new(bytes, 1)?;
+        let row = Self {
+            at: record.u64(0, "time")?,
+            kind: record.text(2, "kind")?,
+            fields: serde_json::from_slice(record.bytes(4, "fields")?).map_err(|_| BadRecord::Malformed("fields"))?,
+        };
+        record.finish()?;
+        Ok(row)
+    }
+}

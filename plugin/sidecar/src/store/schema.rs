@@ -1,0 +1,130 @@
+//! Every table of the main file. No other file names one; `FORMAT.md` tells what stands in each.
+
+use outrigger_bolt::id::{ChannelId, PaymentHash};
+use outrigger_channel::{HtlcKey, Offerer};
+use redb::TableDefinition;
+
+/// The version of the layout. A file with a newer one is refused untouched.
+pub const FORMAT_VERSION: u16 = 1;
+
+/// A table's definition: bytes to bytes, so that a batch is a plain list of writes.
+pub type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// A table of the main file.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Table { $($(#[$doc])* $name,)* }
+
+        impl Table {
+            /// All of them; each exists from the first start on.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The definition that redb opens.
+            pub const fn definition(self) -> Definition {
+                match self { $(Self::$name => TableDefinition::new($text),)* }
+            }
+        }
+    };
+}
+
+tables! {
+    /// Facts about the file itself: format version, network, node id.
+    Meta = "meta",
+    /// The last block that every channel and the wallet have seen.
+    Tip = "tip",
+    /// What both sides of a channel agreed.
+    ChannelParams = "channel_params",
+    /// The moving part of a channel.
+    ChannelHead = "channel_head",
+    /// HTLCs in flight, shared by channel and monitor.
+    Htlc = "htlc",
+    /// Onions that may be sent again or have yet to be peeled.
+    Onion = "onion",
+    /// The moving part of a monitor.
+    MonitorHead = "monitor_head",
+    /// What the scripts of every HTLC ever signed need; append-only.
+    Evidence = "evidence",
+    /// The peer's per-commitment secrets, 49 at most per channel.
+    Secret = "secret",
+    /// The peer's HTLC signatures, by local commitment.
+    HtlcSignatures = "htlc_signatures",
+    /// Preimages that a monitor knows.
+    Preimage = "preimage",
+    /// The decided outcome of a received HTLC, until its removal is irrevocable.
+    Settlement = "settlement",
+    /// The learned outcome of an HTLC of our own payments, until the payment has taken it in.
+    Outcome = "outcome",
+    /// Payments that we sent.
+    Payment = "payment",
+    /// The newest payment for a payment hash.
+    PaymentByHash = "payment_by_hash",
+    /// Invoices that we made.
+    Invoice = "invoice",
+    /// What operators act on, by sequence number.
+    Event = "event",
+    /// Answers to idempotent calls, by idempotency key.
+    Operation = "operation",
+    /// Transactions to broadcast until they are buried.
+    Broadcast = "broadcast",
+    /// Change sets of the on-chain wallet, in order.
+    Wallet = "wallet",
+    /// Where peers with channels are reached.
+    PeerAddress = "peer_address",
+}
+
+/// The key of a row that a channel has once.
+pub fn channel_key(channel: &ChannelId) -> Vec<u8> {
+    channel.0.to_vec()
+}
+
+/// The key of a row that a channel has per HTLC: channel, who offered (0 local, 1 remote), id big-endian.
+pub fn htlc_key(channel: &ChannelId, htlc: HtlcKey) -> Vec<u8> {
+    let mut key = channel_key(channel);
+    key.push(match htlc.offerer {
+        Offerer::Local => 0,
+        Offerer::Remote => 1,
+    });
+    key.extend_from_slice(&htlc.id.to_be_bytes());
+    key
+}
+
+/// The HTLC that a key made by [`htlc_key`] names, or `None` for other bytes.
+pub fn parse_htlc_key(key: &[u8]) -> Option<(ChannelId, HtlcKey)> {
+    let (channel, rest) = key.split_first_chunk::<32>()?;
+    let (offerer, id) = rest.split_first()?;
+    let offerer = match offerer {
+        0 => Offerer::Local,
+        1 => Offerer::Remote,
+        2..=u8::MAX => return None,
+    };
+    let id = u64::from_be_bytes(id.try_into().ok()?);
+    Some((ChannelId(*channel), HtlcKey { offerer, id }))
+}
+
+/// The key of a row that a channel has per number, big-endian.
+pub fn numbered_key(channel: &ChannelId, number: u64) -> Vec<u8> {
+    let mut key = channel_key(channel);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The parts of a key made by [`numbered_key`], or `None` for other bytes.
+pub fn parse_numbered_key(key: &[u8]) -> Option<(ChannelId, u64)> {
+    let (channel, number) = key.split_first_chunk::<32>()?;
+    Some((ChannelId(*channel), u64::from_be_bytes(number.try_into().ok()?)))
+}
+
+/// The key of a preimage that a channel's monitor knows.
+pub fn preimage_key(channel: &ChannelId, hash: &PaymentHash) -> Vec<u8> {
+    let mut key = channel_key(channel);
+    key.extend_from_slice(&hash.0);
+    key
+}
+
+/// The key of an outcome: payment, then the HTLC that carried a part of it.
+pub fn outcome_key(payment_id: &[u8; 32], channel: &ChannelId, htlc_id: u64) -> Vec<u8> {
+    let mut key = payment_id.to_vec();
+    key.extend_from_slice(&numbered_key(channel, htlc_id));
+    key
+}

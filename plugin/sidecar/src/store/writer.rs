@@ -1,0 +1,178 @@
+//! The one writer. It takes all that is waiting, commits once, and hands the effects on. There is no timer: while one
+//! commit syncs, the next batch gathers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender};
+use redb::{Database, Durability, ReadableTable};
+use tokio::sync::Notify;
+
+use super::StoreError;
+use super::batch::{Batch, Released};
+use super::schema::Table;
+
+/// Commits between two that also save the allocator state, so that a start after a crash need not walk the file. Its
+/// cost grows with the file, so it is not paid at each commit.
+const CHECKPOINT_EVERY: u64 = 256;
+
+/// Batches that may wait before sockets are paused. `submit` itself never waits.
+const BACKLOG_LIMIT: usize = 4096;
+
+/// The most batches that one commit takes: bounds the time until the first of them is released.
+const GROUP_LIMIT: usize = 8192;
+
+/// What the writer has done since the start.
+#[derive(Debug, Default)]
+pub struct WriterStats {
+    pub commits: AtomicU64,
+    pub batches: AtomicU64,
+    pub rows: AtomicU64,
+    pub bytes: AtomicU64,
+}
+
+/// The queue end of the writer; cloned freely.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    queue: Sender<Batch>,
+    waiting: Arc<AtomicUsize>,
+    room: Arc<Notify>,
+    stats: Arc<WriterStats>,
+}
+
+impl Writer {
+    /// Starts the writer thread. `deliver` is called after each commit and only enqueues; `fatal` is called when a
+    /// commit fails, and does not return: nothing was sent, so disk and peers still agree.
+    pub fn start(
+        db: Arc<Database>,
+        deliver: impl Fn(Released, u64) + Send + 'static,
+        fatal: impl Fn(StoreError) + Send + 'static,
+    ) -> Result<(Self, JoinHandle<()>), StoreError> {
+        let (queue, batches) = crossbeam_channel::unbounded();
+        let writer =
+            Self { queue, waiting: Arc::default(), room: Arc::default(), stats: Arc::new(WriterStats::default()) };
+        let mut worker = Worker {
+            next_seq: next_event_seq(&db)?,
+            db,
+            waiting: writer.waiting.clone(),
+            room: writer.room.clone(),
+            stats: writer.stats.clone(),
+        };
+        let run = move || {
+            while let Some(batch) = worker.gather(&batches) {
+                match worker.commit(batch) {
+                    Ok(released) => deliver(released, worker.next_seq.saturating_sub(1)),
+                    Err(fault) => return fatal(fault),
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("writer".into()).spawn(run).map_err(StoreError::io)?;
+        Ok((writer, thread))
+    }
+
+    /// Queues a batch. Never waits, so it may be called under a peer lock: queue order equals state order.
+    pub fn submit(&self, batch: Batch) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // The writer ends only with the process; a batch sent after that was never promised to anyone.
+        let _ = self.queue.send(batch);
+    }
+
+    /// Whether sockets should be read: the backlog is within its limit.
+    pub fn has_room(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) < BACKLOG_LIMIT
+    }
+
+    /// Waits until the backlog is within its limit.
+    pub async fn room(&self) {
+        loop {
+            let notified = self.room.notified();
+            if self.has_room() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> &WriterStats {
+        &self.stats
+    }
+}
+
+struct Worker {
+    db: Arc<Database>,
+    next_seq: u64,
+    waiting: Arc<AtomicUsize>,
+    room: Arc<Notify>,
+    stats: Arc<WriterStats>,
+}
+
+impl Worker {
+    /// All that is waiting, as one batch; `None` once every queue end is gone.
+    fn gather(&self, batches: &Receiver<Batch>) -> Option<Batch> {
+        let mut group = batches.recv().ok()?;
+        let mut taken = 1;
+        while taken < GROUP_LIMIT {
+            let Ok(next) = batches.try_recv() else { break };
+            group.merge(next);
+            taken += 1;
+        }
+        self.waiting.fetch_sub(taken, Ordering::Relaxed);
+        self.room.notify_waiters();
+        self.stats.batches.fetch_add(taken as u64, Ordering::Relaxed);
+        Some(group)
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<Released, StoreError> {
+        if !batch.is_rowless() {
+            self.write(&batch)?;
+        }
+        Ok(batch.release())
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let number = self.stats.commits.fetch_add(1, Ordering::Relaxed);
+        let mut transaction = self.db.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        // Peers choose some of our bytes: a one-phase commit could be steered into a checksum collision.
+        transaction.set_two_phase_commit(true);
+        transaction.set_quick_repair(number.is_multiple_of(CHECKPOINT_EVERY));
+        for table in Table::ALL {
+            let mut writes = batch.writes.iter().filter(|write| write.table == *table).peekable();
+            if writes.peek().is_none() {
+                continue;
+            }
+            let mut open = transaction.open_table(table.definition())?;
+            for write in writes {
+                self.stats.rows.fetch_add(1, Ordering::Relaxed);
+                match &write.value {
+                    Some(value) => {
+                        self.stats.bytes.fetch_add((write.key.len() + value.len()) as u64, Ordering::Relaxed);
+                        open.insert(write.key.as_slice(), value.as_slice())?;
+                    }
+                    None => {
+                        open.remove(write.key.as_slice())?;
+                    }
+                }
+            }
+        }
+        if !batch.events.is_empty() {
+            let mut open = transaction.open_table(Table::Event.definition())?;
+            for event in &batch.events {
+                open.insert(self.next_seq.to_be_bytes().as_slice(), event.encode().as_slice())?;
+                self.next_seq += 1;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+/// One past the newest event on disk; the first is 1.
+fn next_event_seq(db: &Database) -> Result<u64, StoreError> {
+    use redb::ReadableDatabase;
+    let table = db.begin_read()?.open_table(Table::Event.definition())?;
+    let last = table.last()?.and_then(|(key, _)| key.value().try_into().ok().map(u64::from_be_bytes));
+    Ok(last.map_or(1, |seq| seq + 1))
+}
