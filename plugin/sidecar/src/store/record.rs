@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use outrigger_bolt::id::NodeId;
-use outrigger_bolt::wire::codec::BigSize;
+use outrigger_bolt::wire::codec::{Encode, Writer};
+use outrigger_bolt::wire::tlv::{TlvStream, TlvWriter};
 
 /// A row that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,19 +27,17 @@ pub enum BadRecord {
 /// Writes fields; types must rise.
 #[derive(Debug)]
 pub(super) struct RecordWriter {
-    bytes: Vec<u8>,
+    version: u8,
+    fields: Vec<(u64, Vec<u8>)>,
 }
 
 impl RecordWriter {
     pub(super) fn new(version: u8) -> Self {
-        Self { bytes: vec![version] }
+        Self { version, fields: Vec::new() }
     }
 
     pub(super) fn put(mut self, field: u64, value: impl AsRef<[u8]>) -> Self {
-        let value = value.as_ref();
-        self.bytes.extend(BigSize::encode(field));
-        self.bytes.extend(BigSize::encode(value.len() as u64));
-        self.bytes.extend_from_slice(value);
+        self.fields.push((field, value.as_ref().to_vec()));
         self
     }
 
@@ -49,8 +48,16 @@ impl RecordWriter {
         }
     }
 
+    /// The bytes of the row.
+    #[expect(clippy::expect_used, reason = "the callers are the row types of this crate, whose field numbers rise")]
     pub(super) fn finish(self) -> Vec<u8> {
-        self.bytes
+        let mut writer = Writer::new();
+        self.version.encode(&mut writer);
+        let mut stream = TlvWriter::new(&mut writer);
+        for (field, value) in &self.fields {
+            stream.record(*field, value);
+        }
+        writer.finish().expect("fields rise")
     }
 }
 
@@ -63,18 +70,14 @@ pub(super) struct RecordReader<'a> {
 impl<'a> RecordReader<'a> {
     /// Takes a row apart; it must be of this version.
     pub(super) fn new(bytes: &'a [u8], version: u8) -> Result<Self, BadRecord> {
-        let (found, mut rest) = bytes.split_first().ok_or(BadRecord::Empty)?;
+        let (found, rest) = bytes.split_first().ok_or(BadRecord::Empty)?;
         if *found != version {
             return Err(BadRecord::Version(*found));
         }
         let mut fields = BTreeMap::new();
-        while !rest.is_empty() {
-            let (field, after) = BigSize::decode(rest).map_err(|_| BadRecord::Truncated)?;
-            let (length, after) = BigSize::decode(after).map_err(|_| BadRecord::Truncated)?;
-            let length = usize::try_from(length).map_err(|_| BadRecord::Truncated)?;
-            let (value, after) = after.split_at_checked(length).ok_or(BadRecord::Truncated)?;
-            fields.insert(field, value);
-            rest = after;
+        let mut stream = TlvStream::new(rest);
+        while let Some(record) = stream.next_record().map_err(|_| BadRecord::Truncated)? {
+            fields.insert(record.number, record.value);
         }
         Ok(Self { fields })
     }
