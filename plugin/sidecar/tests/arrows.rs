@@ -1,0 +1,124 @@
+//! The arrows of `plugin/ARCHITECTURE.md`: between crates by their manifests, between modules by what they name.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Modules of this crate that a source text names by `crate::` or, one level up, by `super::super::`.
+fn named_modules(text: &str) -> BTreeSet<String> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let mut named = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let heads = match rest.strip_prefix('{') {
+            Some(group) => group.split('}').next().unwrap_or_default().split(',').collect(),
+            None => vec![rest],
+        };
+        for head in heads {
+            let word: String =
+                head.trim().chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+            named.insert(word);
+        }
+    }
+    named
+}
+
+/// What each module of the sidecar may name. `node` and `main` see everything.
+const MAY_NAME: &[(&str, &[&str])] = &[
+    ("chain", &["chain", "clock", "manager"]),
+    ("clock", &["clock"]),
+    ("config", &["config"]),
+    ("key", &["key", "clock"]),
+    ("manager", &["manager", "store", "key", "clock"]),
+    ("net", &["net", "manager", "clock"]),
+    ("payment", &["payment", "manager", "store", "key", "clock"]),
+    ("rpc", &["rpc", "manager", "payment", "config", "clock"]),
+    ("store", &["store"]),
+    ("wallet", &["wallet", "key", "clock"]),
+];
+
+#[test]
+fn modules_of_the_sidecar_follow_the_arrows() {
+    let src = root().join("plugin/sidecar/src");
+    for (module, allowed) in MAY_NAME {
+        let mut files = Vec::new();
+        let (folder, file) = (src.join(module), src.join(format!("{module}.rs")));
+        if folder.is_dir() {
+            rust_files(&folder, &mut files);
+        }
+        if file.is_file() {
+            files.push(file);
+        }
+        assert!(!files.is_empty(), "module {module} has no file: mend the table");
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for named in named_modules(&text) {
+                assert!(
+                    allowed.contains(&named.as_str()),
+                    "{} names crate::{named}: {module} may name {allowed:?} only",
+                    file.display()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_module_stands_in_the_table() {
+    let lib = std::fs::read_to_string(root().join("plugin/sidecar/src/lib.rs")).unwrap();
+    let modules = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    for module in modules.filter(|module| *module != "node") {
+        assert!(MAY_NAME.iter().any(|(name, _)| *name == module), "{module} is not in the table");
+    }
+}
+
+#[test]
+fn crates_follow_the_arrows() {
+    let may_use: &[(&str, &[&str])] = &[
+        ("plugin/bolt", &[]),
+        ("plugin/channel", &["outrigger-bolt"]),
+        ("plugin/sidecar", &["outrigger-bolt", "outrigger-channel", "outrigger-rpc-schema"]),
+        ("plugin/cli", &["outrigger-rpc-schema"]),
+        ("rpc-schema", &[]),
+        ("integration", &["outrigger-rpc-schema"]),
+    ];
+    for (folder, allowed) in may_use {
+        let manifest = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+        let used = manifest.lines().filter(|line| line.starts_with("outrigger-")).filter_map(|line| {
+            let name = line.split(['.', ' ', '=']).next()?;
+            Some(name.to_owned())
+        });
+        for name in used {
+            assert!(allowed.contains(&name.as_str()), "{folder} depends on {name}");
+        }
+    }
+}
+
+/// Law 4: what would let the core reach the world stands in none of its manifests.
+#[test]
+fn the_core_cannot_reach_the_world() {
+    for folder in ["plugin/bolt", "plugin/channel"] {
+        let manifest = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+        let (product, _) = manifest.split_once("[dev-dependencies]").unwrap_or((&manifest, ""));
+        for world in ["tokio", "redb", "jsonrpsee", "bitcoincore-rpc", "rand", "getrandom", "parking_lot"] {
+            let names_it = product.lines().any(|line| {
+                line.strip_prefix(world).is_some_and(|rest| rest.starts_with(['.', ' ', '=']))
+            });
+            assert!(!names_it, "{folder} depends on {world}");
+        }
+    }
+}
