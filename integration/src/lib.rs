@@ -1,1 +1,15 @@
-//!
+//! Black-box parts: a real bitcoind, the built daemon as an operator starts it, and what is needed to wait for them.
+//! Nothing here knows the product's insides: it links `rpc-schema` alone.
+
+pub mod bitcoind;
+pub mod sidecar;
+pub mod wait;
+
+pub use bitcoind::Bitcoind;
+pub use sidecar::Sidecar;
+pub use wait::until;
+
+/// What went wrong, with its causes, for people.
+pub type Fault = Box<dyn std::error::Error + Send + Sync>;
+/// The result of a step.
+pub type Done<T> = Result<T, Fault>;

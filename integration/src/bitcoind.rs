@@ -1,0 +1,180 @@
+//! A bitcoind on a regtest chain of its own.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use bitcoincore_rpc::bitcoin::address::NetworkUnchecked;
+use bitcoincore_rpc::bitcoin::{Address, BlockHash, Network, Txid};
+use bitcoincore_rpc::{Auth, Client, RpcApi};
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+use crate::{Done, until};
+
+/// Time for a start, and for a call that mines many blocks, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A process, its data directory and its RPC port.
+pub struct Bitcoind {
+    child: Child,
+    directory: PathBuf,
+    rpc_port: u16,
+}
+
+impl Bitcoind {
+    /// Starts the bitcoind at `BITCOIND_EXE`, or the one that `contrib/bitcoind` finds, in `directory`, which must exist.
+    pub async fn start(directory: &Path) -> Done<Self> {
+        let rpc_port = free_port()?;
+        let mut bitcoind = Self { child: spawn(directory, rpc_port).await?, directory: directory.to_owned(), rpc_port };
+        bitcoind.answers().await?;
+        Ok(bitcoind)
+    }
+
+    /// Stops it cleanly and starts it again on the same port; its cookie is then another.
+    pub async fn restart(&mut self) -> Done<()> {
+        self.stop().await?;
+        self.child = spawn(&self.directory, self.rpc_port).await?;
+        self.answers().await
+    }
+
+    /// Stops it cleanly.
+    pub async fn stop(&mut self) -> Done<()> {
+        self.call("stop", json!([])).await?;
+        tokio::time::timeout(LIMIT, self.child.wait()).await??;
+        Ok(())
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Where its RPC listens.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.rpc_port)
+    }
+
+    /// The port of its RPC.
+    pub fn rpc_port(&self) -> u16 {
+        self.rpc_port
+    }
+
+    /// The file that admits callers.
+    pub fn cookie(&self) -> PathBuf {
+        self.directory.join("regtest").join(".cookie")
+    }
+
+    /// The text of its version, as `getnetworkinfo` has it.
+    pub async fn version(&self) -> Done<String> {
+        let info = self.call("getnetworkinfo", json!([])).await?;
+        Ok(info["subversion"].as_str().unwrap_or_default().trim_matches('/').to_owned())
+    }
+
+    /// Mines blocks whose reward goes to `address`.
+    pub async fn mine(&self, blocks: u32, address: &str) -> Done<Vec<BlockHash>> {
+        Ok(serde_json::from_value(self.call("generatetoaddress", json!([blocks, address])).await?)?)
+    }
+
+    /// Mines blocks whose reward goes to nobody.
+    pub async fn mine_to_nobody(&self, blocks: u32) -> Done<Vec<BlockHash>> {
+        self.mine(blocks, NOBODY).await
+    }
+
+    /// The height of the best block.
+    pub async fn height(&self) -> Done<u32> {
+        Ok(serde_json::from_value(self.call("getblockcount", json!([])).await?)?)
+    }
+
+    /// Transactions that wait to be mined.
+    pub async fn mempool(&self) -> Done<Vec<Txid>> {
+        Ok(serde_json::from_value(self.call("getrawmempool", json!([])).await?)?)
+    }
+
+    /// Confirmations of a transaction's first unspent output; none if all are spent or it is unknown.
+    pub async fn confirmations(&self, txid: &str) -> Done<Option<u64>> {
+        for output in 0..4 {
+            let out = self.call("gettxout", json!([txid, output])).await?;
+            if let Some(confirmations) = out["confirmations"].as_u64() {
+                return Ok(Some(confirmations));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until the mempool holds a transaction.
+    pub async fn until_mempool_holds(&self, txid: &str) -> Done<()> {
+        until(LIMIT, &format!("transaction {txid} to reach bitcoind"), async || {
+            Ok(self.mempool().await?.iter().any(|held| held.to_string() == txid).then_some(()))
+        })
+        .await
+    }
+
+    /// Calls a method; the cookie is read anew each time, since a restart changes it.
+    pub async fn call(&self, method: &str, parameters: Value) -> Done<Value> {
+        let (url, cookie, method) = (self.url(), self.cookie(), method.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let client = Client::new(&url, Auth::CookieFile(cookie))?;
+            let parameters = match parameters {
+                Value::Array(parameters) => parameters,
+                other => vec![other],
+            };
+            Ok(client.call(&method, &parameters)?)
+        })
+        .await?
+    }
+
+    async fn answers(&mut self) -> Done<()> {
+        until(LIMIT, "bitcoind to answer", async || {
+            if let Some(status) = self.child.try_wait()? {
+                let log = self.directory.join("regtest").join("debug.log");
+                return Err(format!("bitcoind ended with {status}; its log is {}", log.display()).into());
+            }
+            Ok(self.call("getblockchaininfo", json!([])).await.ok().map(drop))
+        })
+        .await
+    }
+}
+
+/// An address of regtest whose key nobody has: the hash is all zeros.
+const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
+
+async fn spawn(directory: &Path, rpc_port: u16) -> Done<Child> {
+    let executable = executable().await?;
+    let child = Command::new(&executable)
+        .arg("-regtest")
+        .arg(format!("-datadir={}", directory.display()))
+        .arg(format!("-rpcport={rpc_port}"))
+        .args(["-server", "-listen=0", "-fallbackfee=0.0001", "-printtoconsole=0", "-rpcthreads=8"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|fault| format!("{}: {fault}", executable.display()))?;
+    Ok(child)
+}
+
+/// The path of a usable bitcoind, found as `contrib/check` and `contrib/quickstart` find it.
+pub async fn executable() -> Done<PathBuf> {
+    if let Some(path) = std::env::var_os("BITCOIND_EXE") {
+        return Ok(path.into());
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/bitcoind");
+    let output = Command::new(script).stdin(Stdio::null()).stderr(Stdio::inherit()).output().await?;
+    if !output.status.success() {
+        return Err("contrib/bitcoind found no bitcoind".into());
+    }
+    Ok(String::from_utf8(output.stdout)?.trim().into())
+}
+
+/// A port that nothing listens on at this moment.
+pub fn free_port() -> Done<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Checks that a text is an address of regtest.
+pub fn regtest_address(text: &str) -> Done<Address> {
+    Ok(text.parse::<Address<NetworkUnchecked>>()?.require_network(Network::Regtest)?)
+}

@@ -1,0 +1,245 @@
+//! The daemon, started and stopped as an operator does it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, network_directory};
+use outrigger_rpc_schema::{
+    CallError, ChannelGet, ChannelInfo, ChannelState, Client, InvoiceCreate, Method, NodeInfo, NodeInfoReport,
+    NodeStatus, NodeStop, PaymentInfo, PaymentSend, PaymentWait, PeerConnect, Phase, WalletBalance,
+    WalletBalanceReport, WalletNewAddress,
+};
+use tokio::process::{Child, Command};
+
+use crate::bitcoind::free_port;
+use crate::{Bitcoind, Done, until};
+
+/// Time for anything that takes a start or a few round trips, on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A daemon's process, its data directory, and a client of it.
+pub struct Sidecar {
+    child: Option<Child>,
+    directory: PathBuf,
+    arguments: Vec<String>,
+    listen_port: u16,
+    client: Client,
+}
+
+impl Sidecar {
+    /// Starts a daemon beside `bitcoind` with its data in `directory`, and waits until it is ready.
+    pub async fn start(directory: &Path, alias: &str, bitcoind: &Bitcoind, more: &[&str]) -> Done<Self> {
+        let listen_port = free_port()?;
+        let mut arguments: Vec<String> = [
+            "--network",
+            "regtest",
+            "--data-dir",
+            &directory.display().to_string(),
+            "--bitcoind-url",
+            &bitcoind.url(),
+            "--bitcoind-cookie",
+            &bitcoind.cookie().display().to_string(),
+            "--listen",
+            &format!("127.0.0.1:{listen_port}"),
+            "--rpc-listen",
+            "127.0.0.1:0",
+            "--alias",
+            alias,
+        ]
+        .map(str::to_owned)
+        .into();
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+        let (child, client) = launch(directory, &arguments).await?;
+        let sidecar = Self { child: Some(child), directory: directory.to_owned(), arguments, listen_port, client };
+        sidecar.ready().await?;
+        Ok(sidecar)
+    }
+
+    /// Kills the process as a power failure would.
+    pub async fn kill(&mut self) -> Done<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// Stops the process through the interface.
+    pub async fn stop(&mut self) -> Done<()> {
+        self.call(NodeStop {}).await?;
+        if let Some(mut child) = self.child.take() {
+            let status = tokio::time::timeout(LIMIT, child.wait()).await??;
+            if !status.success() {
+                return Err(format!("outriggerd ended with {status}").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the process again with the same data and waits until it is ready.
+    pub async fn start_again(&mut self) -> Done<()> {
+        let (child, client) = launch(&self.directory, &self.arguments).await?;
+        self.child = Some(child);
+        self.client = client;
+        self.ready().await
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
+    }
+
+    /// The directory that was given with `--data-dir`.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where peers reach it.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.listen_port)
+    }
+
+    /// Calls a method.
+    pub async fn call<M: Method>(&self, method: M) -> Result<M::Result, CallError> {
+        self.client.call(method).await
+    }
+
+    /// What the node is.
+    pub async fn info(&self) -> Done<NodeInfoReport> {
+        Ok(self.call(NodeInfo {}).await?)
+    }
+
+    /// The node's public key.
+    pub async fn node_id(&self) -> Done<String> {
+        Ok(self.info().await?.node_id)
+    }
+
+    /// An address of the node's wallet.
+    pub async fn new_address(&self) -> Done<String> {
+        Ok(self.call(WalletNewAddress {}).await?.address)
+    }
+
+    /// What the wallet holds.
+    pub async fn balance(&self) -> Done<WalletBalanceReport> {
+        Ok(self.call(WalletBalance {}).await?)
+    }
+
+    /// Connects to another daemon.
+    pub async fn connect(&self, other: &Self) -> Done<()> {
+        self.call(PeerConnect { node_id: other.node_id().await?, address: other.address() }).await?;
+        Ok(())
+    }
+
+    /// Mines to the node's wallet until it has mature coins, and waits until it sees them.
+    pub async fn fund(&self, bitcoind: &Bitcoind) -> Done<()> {
+        bitcoind.mine(1, &self.new_address().await?).await?;
+        bitcoind.mine_to_nobody(100).await?;
+        until(LIMIT, "the wallet to see its coins", async || {
+            Ok((self.balance().await?.confirmed_sat > 0).then_some(()))
+        })
+        .await
+    }
+
+    /// One channel.
+    pub async fn channel(&self, channel_id: &str) -> Done<ChannelInfo> {
+        Ok(self.call(ChannelGet { channel_id: channel_id.to_owned() }).await?)
+    }
+
+    /// Waits until the channel is in this state, and connected if the state is one in which it works.
+    pub async fn until_channel_is(&self, channel_id: &str, state: ChannelState) -> Done<ChannelInfo> {
+        until(LIMIT, &format!("channel {channel_id} to be {state:?}"), async || {
+            let channel = self.channel(channel_id).await?;
+            let works = channel.connected || state != ChannelState::Normal;
+            Ok((channel.state == state && works).then_some(channel))
+        })
+        .await
+    }
+
+    /// Makes an invoice.
+    pub async fn invoice(&self, amount_msat: u64, description: &str) -> Done<String> {
+        let order =
+            InvoiceCreate { amount_msat: Some(amount_msat), description: description.into(), ..Default::default() };
+        Ok(self.call(order).await?.invoice)
+    }
+
+    /// Pays an invoice and waits for the end of the payment.
+    pub async fn pay(&self, invoice: &str) -> Done<PaymentInfo> {
+        let sent = self.call(PaymentSend { invoice: Some(invoice.to_owned()), ..Default::default() }).await?;
+        self.payment_end(&sent.payment_id).await
+    }
+
+    /// Waits for the end of a payment.
+    pub async fn payment_end(&self, payment_id: &str) -> Done<PaymentInfo> {
+        let wait = PaymentWait { payment_id: payment_id.to_owned(), timeout_secs: Some(60) };
+        Ok(self.call(wait).await?)
+    }
+
+    /// Waits until the node has seen bitcoind's best block.
+    pub async fn until_synced_with(&self, bitcoind: &Bitcoind) -> Done<()> {
+        let height = bitcoind.height().await?;
+        until(LIMIT, &format!("the node to reach block {height}"), async || {
+            Ok((self.info().await?.block_height >= Some(height)).then_some(()))
+        })
+        .await
+    }
+
+    async fn ready(&self) -> Done<()> {
+        until(LIMIT, "the daemon to be ready", async || {
+            let status = self.call(NodeStatus {}).await?;
+            Ok((status.phase == Phase::Ready).then_some(()))
+        })
+        .await
+    }
+}
+
+/// Starts a process and waits until it has written where its interface listens.
+async fn launch(directory: &Path, arguments: &[String]) -> Done<(Child, Client)> {
+    let network = network_directory(directory, "regtest");
+    let address = network.join(ADDRESS_FILE);
+    if address.exists() {
+        // Left by a killed process: what is waited for is the new one.
+        std::fs::remove_file(&address)?;
+    }
+    std::fs::create_dir_all(directory)?;
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("outriggerd.log"))?;
+    let mut child = Command::new(executable()?)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(log))
+        .kill_on_drop(true)
+        .spawn()?;
+    let client = until(LIMIT, "the daemon's interface", async || {
+        if let Some(status) = child.try_wait()? {
+            let log = std::fs::read_to_string(directory.join("outriggerd.log")).unwrap_or_default();
+            let last = log.lines().rev().take(5).collect::<Vec<_>>();
+            return Err(format!("outriggerd ended with {status}: {}", last.join(" | ")).into());
+        }
+        if !address.exists() {
+            return Ok(None);
+        }
+        let Ok(client) = Client::in_directory(&network) else { return Ok(None) };
+        Ok(client.call(NodeStatus {}).await.ok().map(|_| client))
+    })
+    .await?;
+    Ok((child, client))
+}
+
+/// The built daemon: `OUTRIGGERD_EXE`, or beside the program that runs.
+pub fn executable() -> Done<PathBuf> {
+    built("OUTRIGGERD_EXE", "outriggerd")
+}
+
+/// The built command line: `OUTRIGGER_CLI_EXE`, or beside the program that runs.
+pub fn cli_executable() -> Done<PathBuf> {
+    built("OUTRIGGER_CLI_EXE", "outrigger-cli")
+}
+
+fn built(variable: &str, name: &str) -> Done<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
+        return Ok(path.into());
+    }
+    let current = std::env::current_exe()?;
+    let found = current.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| format!("{name} is not built: cargo build --bins, or set {variable}").into())
+}
