@@ -1,1 +1,54 @@
+//! The JSON-RPC plugin interface of Outrigger: its methods, their types, and the OpenRPC document made of them.
 //!
+//! A method is a struct: its fields are the parameters, by name, and [`Method`] gives it its name and its result.
+//! From that one definition come the call that a client writes, the check that the daemon makes, the text that the
+//! command line shows and the checked-in document `openrpc.json`.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use outrigger_rpc_schema::{Client, InvoiceCreate};
+//!
+//! let client = Client::in_directory("/home/me/.outrigger/regtest".as_ref())?;
+//! let invoice = client
+//!     .call(InvoiceCreate { amount_msat: Some(50_000), description: "coffee".into(), ..Default::default() })
+//!     .await?;
+//! # let _ = invoice; Ok(()) }
+//! ```
+//!
+//! Rules of the interface: every amount, time and height carries its unit in its name; a field without a value is
+//! absent, never null; hashes are lowercase hex in display order; short channel ids are written `BxTxO` and outpoints
+//! `txid:n`.
+
+mod chain;
+mod channel;
+mod client;
+mod error;
+mod event;
+mod invoice;
+mod method;
+mod node;
+mod openrpc;
+mod parameter;
+mod payment;
+mod peer;
+pub mod rendezvous;
+mod spelling;
+mod wallet;
+
+pub use chain::{ChainState, ChainStatus, ChainStatusReport};
+pub use channel::{
+    ChannelClose, ChannelClosing, ChannelGet, ChannelInfo, ChannelList, ChannelOpen, ChannelOpened, ChannelPage,
+    ChannelState, OpenState,
+};
+pub use client::{CallError, Client, Refusal};
+pub use error::{ErrorData, ErrorKind};
+pub use event::{Event, EventKind, EventList, EventPage};
+pub use invoice::{InvoiceCreate, InvoiceCreated, InvoiceGet, InvoiceInfo, InvoiceState};
+pub use method::{Method, MethodInfo, methods};
+pub use node::{NodeInfo, NodeInfoReport, NodeStatus, NodeStatusReport, NodeStop, NodeStopping, Phase};
+pub use openrpc::document;
+pub use parameter::{Parameter, ParameterFault, ParameterType};
+pub use payment::{PaymentFailure, PaymentGet, PaymentInfo, PaymentSend, PaymentSent, PaymentState, PaymentWait};
+pub use peer::{PeerConnect, PeerConnected, PeerInfo, PeerList, PeerPage};
+pub use spelling::nearest;
+pub use wallet::{WalletAddress, WalletBalance, WalletBalanceReport, WalletNewAddress};

@@ -1,0 +1,202 @@
+//! `channel.*`: opening, looking at and closing channels.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Method;
+
+/// Opens a channel with a connected peer. Answers at once; the opening goes on, and a repeat of the same call tells
+/// how far it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelOpen {
+    /// The peer's public key: 33 bytes, hex.
+    pub node_id: String,
+    /// The channel's capacity in satoshi, taken from the wallet; the fee of the funding transaction comes on top.
+    pub funding_sat: u64,
+    /// Any text of 1 to 128 characters that names this opening: the same text with the same parameters never opens a
+    /// second channel, and with other parameters is refused.
+    pub idempotency_key: String,
+    /// Millisatoshi of the capacity that are given to the peer; 0 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push_msat: Option<u64>,
+    /// Whether the channel shall be announced to the network; false without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announce: Option<bool>,
+    /// Feerate of the funding transaction in satoshi per virtual byte; bitcoind's estimate without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub feerate_sat_per_vb: Option<u32>,
+}
+
+impl Method for ChannelOpen {
+    const NAME: &'static str = "channel.open";
+    const MOVES_MONEY: bool = true;
+    type Result = ChannelOpened;
+}
+
+/// How far an opening is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChannelOpened {
+    /// Names the opening.
+    pub op_id: String,
+    /// How far it is.
+    pub state: OpenState,
+    /// The channel's name, hex; absent until it is final.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel_id: Option<String>,
+    /// The id of the funding transaction; absent until it is final.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub funding_txid: Option<String>,
+    /// Why it failed; present where the state is `failed`. No coins were spent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// How far an opening is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OpenState {
+    /// The peers are still agreeing; nothing can have been spent.
+    Opening,
+    /// The funding transaction is signed and stored, and is being published; `channel.get` tells the rest.
+    Pending,
+    /// The opening has ended without a channel.
+    Failed,
+}
+
+/// Lists channels that are not forgotten, in the order of their names.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelList {
+    /// Only channels in this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<ChannelState>,
+    /// Only channels with this peer: 33 bytes, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
+    /// The `next` of the page before; the first page without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// How many channels to give at most: 1 to 1000; 100 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub limit: Option<u32>,
+}
+
+impl Method for ChannelList {
+    const NAME: &'static str = "channel.list";
+    type Result = ChannelPage;
+}
+
+/// A page of channels.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChannelPage {
+    /// The channels.
+    pub items: Vec<ChannelInfo>,
+    /// What to give as `after` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Shows one channel.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelGet {
+    /// The channel's name: 32 bytes, hex.
+    pub channel_id: String,
+}
+
+impl Method for ChannelGet {
+    const NAME: &'static str = "channel.get";
+    type Result = ChannelInfo;
+}
+
+/// A channel. Every amount is of the state that both sides have signed, the pending HTLCs taken off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChannelInfo {
+    /// The channel's name: 32 bytes, hex.
+    pub channel_id: String,
+    /// The peer's public key: 33 bytes, hex.
+    pub node_id: String,
+    /// The state of the channel.
+    pub state: ChannelState,
+    /// Whether the peer is connected and the channel is agreed on since (BOLT 2, `channel_reestablish`).
+    pub connected: bool,
+    /// The funding output, as `txid:n`.
+    pub funding_outpoint: String,
+    /// Where the funding output stands in the chain, as `BxTxO`; absent until it is deep enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub short_channel_id: Option<String>,
+    /// The amount of the funding output, in satoshi.
+    pub capacity_sat: u64,
+    /// What is ours, in millisatoshi.
+    pub local_msat: u64,
+    /// What is the peer's, in millisatoshi.
+    pub remote_msat: u64,
+    /// The most that one payment could send now, in millisatoshi: ours less reserve, fees and limits.
+    pub spendable_msat: u64,
+    /// The most that one payment could bring now, in millisatoshi.
+    pub receivable_msat: u64,
+    /// How many HTLCs are pending.
+    pub htlcs: u32,
+    /// The channel type (BOLT 9): the bit field as hex, most significant byte first.
+    pub channel_type: String,
+    /// The number of the newest commitment transaction of ours, counting up from 0 (BOLT 3).
+    pub commitment_number: u64,
+    /// Whether this node opened the channel and pays its commitment fees.
+    pub is_opener: bool,
+    /// Whether the channel is to be announced to the network.
+    pub announce: bool,
+    /// How many confirmations the funding output still needs; absent once it has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needed_blocks: Option<u32>,
+    /// The id of the transaction that closes the channel; absent until one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closing_txid: Option<String>,
+}
+
+/// The state of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelState {
+    /// Waits for its confirmations, or for the peer's `channel_ready`.
+    Funding,
+    /// Carries payments.
+    Normal,
+    /// Takes no new payments and waits for the pending ones to end.
+    ShuttingDown,
+    /// The closing transaction is agreed on or published, and not deep enough yet.
+    Closing,
+    /// Closed for good.
+    Closed,
+    /// Failed: our newest commitment transaction goes on chain.
+    Failed,
+}
+
+/// Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelClose {
+    /// The channel's name: 32 bytes, hex.
+    pub channel_id: String,
+    /// Feerate of the closing transaction in satoshi per virtual byte; bitcoind's estimate without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub feerate_sat_per_vb: Option<u32>,
+}
+
+impl Method for ChannelClose {
+    const NAME: &'static str = "channel.close";
+    const MOVES_MONEY: bool = true;
+    type Result = ChannelClosing;
+}
+
+/// A channel is being closed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChannelClosing {
+    /// The channel's name: 32 bytes, hex.
+    pub channel_id: String,
+    /// The state of the channel.
+    pub state: ChannelState,
+}

@@ -1,0 +1,194 @@
+//! The errors of the interface: a code in the band of its group, and a kind that callers may rely on.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The `data` of an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorData {
+    /// What went wrong, in snake case: stable, for programs. One of [`ErrorKind`], or of a newer version's.
+    pub kind: String,
+    /// Whether the same call may succeed later without anybody changing anything but time.
+    pub retryable: bool,
+    /// What to do next, for people.
+    pub hint: String,
+    /// The parameter that is at fault, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameter: Option<String>,
+}
+
+/// What went wrong. Codes and names never change their meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The body is not one JSON value: broken, nested too deep, a key twice, not UTF-8.
+    ParseError,
+    /// The body is JSON, and not a JSON-RPC 2.0 request.
+    InvalidRequest,
+    /// A method that moves money was called without an id, so that nobody would hear the answer.
+    NotificationRefused,
+    /// There is no method of this name.
+    UnknownMethod,
+    /// A parameter is unknown, missing or does not fit; `parameter` names it.
+    InvalidParameter,
+    /// The daemon itself is at fault.
+    Internal,
+    /// The daemon is still opening its store.
+    Starting,
+    /// The daemon is stopping.
+    Stopping,
+    /// The idempotency key was used before, with other parameters.
+    IdempotencyConflict,
+    /// Blocks are still being taken in.
+    ChainNotSynced,
+    /// bitcoind does not answer or is not ready.
+    BitcoindUnavailable,
+    /// What bitcoind says cannot be used.
+    ChainBlind,
+    /// The wallet does not hold enough.
+    InsufficientFunds,
+    /// The wallet could not do it.
+    WalletFailed,
+    /// The peer is not connected.
+    PeerNotConnected,
+    /// Nothing answers at the peer's address.
+    PeerUnreachable,
+    /// What answers there is not that peer.
+    PeerHandshakeFailed,
+    /// The peer does not support what is needed.
+    PeerIncompatible,
+    /// The node id is this node's own.
+    PeerIsSelf,
+    /// There is no channel of this name.
+    ChannelNotFound,
+    /// The channel is not in a state in which this can be done.
+    ChannelStateUnfit,
+    /// The funding amount, or what is pushed of it, is outside the limits.
+    FundingOutOfRange,
+    /// The feerate is outside the limits.
+    FeerateOutOfRange,
+    /// Too many openings with this peer are under way.
+    TooManyPending,
+    /// The channel refused it.
+    ChannelRefused,
+    /// There is no invoice with this payment hash.
+    InvoiceNotFound,
+    /// The text is not a valid invoice.
+    InvoiceInvalid,
+    /// The invoice has expired.
+    InvoiceExpired,
+    /// The invoice is for another network.
+    InvoiceWrongNetwork,
+    /// The invoice leaves the amount to the payer, and none was given.
+    InvoiceAmountRequired,
+    /// The amount given is not the invoice's.
+    InvoiceAmountMismatch,
+    /// There is no payment of this name.
+    PaymentNotFound,
+    /// No way to the receiver is known.
+    NoRoute,
+    /// No channel can send this much now.
+    InsufficientCapacity,
+    /// The receiver is this node.
+    PaymentToSelf,
+    /// The events asked for are no longer kept.
+    EventGap,
+    /// The store failed.
+    StorageFailed,
+}
+
+impl ErrorKind {
+    /// Every kind, by code.
+    pub const ALL: [Self; 37] = [
+        Self::ParseError,
+        Self::InvalidRequest,
+        Self::NotificationRefused,
+        Self::UnknownMethod,
+        Self::InvalidParameter,
+        Self::Internal,
+        Self::Starting,
+        Self::Stopping,
+        Self::IdempotencyConflict,
+        Self::ChainNotSynced,
+        Self::BitcoindUnavailable,
+        Self::ChainBlind,
+        Self::InsufficientFunds,
+        Self::WalletFailed,
+        Self::PeerNotConnected,
+        Self::PeerUnreachable,
+        Self::PeerHandshakeFailed,
+        Self::PeerIncompatible,
+        Self::PeerIsSelf,
+        Self::ChannelNotFound,
+        Self::ChannelStateUnfit,
+        Self::FundingOutOfRange,
+        Self::FeerateOutOfRange,
+        Self::TooManyPending,
+        Self::ChannelRefused,
+        Self::InvoiceNotFound,
+        Self::InvoiceInvalid,
+        Self::InvoiceExpired,
+        Self::InvoiceWrongNetwork,
+        Self::InvoiceAmountRequired,
+        Self::InvoiceAmountMismatch,
+        Self::PaymentNotFound,
+        Self::NoRoute,
+        Self::InsufficientCapacity,
+        Self::PaymentToSelf,
+        Self::EventGap,
+        Self::StorageFailed,
+    ];
+
+    /// The code on the wire and the name in `data.kind`: JSON-RPC's own codes for faults of the call, then a band of a
+    /// hundred for the node and for each group.
+    pub const fn code_and_name(self) -> (i32, &'static str) {
+        match self {
+            Self::ParseError => (-32700, "parse_error"),
+            Self::InvalidRequest => (-32600, "invalid_request"),
+            Self::NotificationRefused => (-32600, "notification_refused"),
+            Self::UnknownMethod => (-32601, "unknown_method"),
+            Self::InvalidParameter => (-32602, "invalid_parameter"),
+            Self::Internal => (-32603, "internal"),
+            Self::Starting => (1001, "starting"),
+            Self::Stopping => (1002, "stopping"),
+            Self::IdempotencyConflict => (1003, "idempotency_conflict"),
+            Self::ChainNotSynced => (1101, "chain_not_synced"),
+            Self::BitcoindUnavailable => (1102, "bitcoind_unavailable"),
+            Self::ChainBlind => (1103, "chain_blind"),
+            Self::InsufficientFunds => (1201, "insufficient_funds"),
+            Self::WalletFailed => (1202, "wallet_failed"),
+            Self::PeerNotConnected => (1301, "peer_not_connected"),
+            Self::PeerUnreachable => (1302, "peer_unreachable"),
+            Self::PeerHandshakeFailed => (1303, "peer_handshake_failed"),
+            Self::PeerIncompatible => (1304, "peer_incompatible"),
+            Self::PeerIsSelf => (1305, "peer_is_self"),
+            Self::ChannelNotFound => (1401, "channel_not_found"),
+            Self::ChannelStateUnfit => (1402, "channel_state_unfit"),
+            Self::FundingOutOfRange => (1403, "funding_out_of_range"),
+            Self::FeerateOutOfRange => (1404, "feerate_out_of_range"),
+            Self::TooManyPending => (1405, "too_many_pending"),
+            Self::ChannelRefused => (1406, "channel_refused"),
+            Self::InvoiceNotFound => (1501, "invoice_not_found"),
+            Self::InvoiceInvalid => (1502, "invoice_invalid"),
+            Self::InvoiceExpired => (1503, "invoice_expired"),
+            Self::InvoiceWrongNetwork => (1504, "invoice_wrong_network"),
+            Self::InvoiceAmountRequired => (1505, "invoice_amount_required"),
+            Self::InvoiceAmountMismatch => (1506, "invoice_amount_mismatch"),
+            Self::PaymentNotFound => (1601, "payment_not_found"),
+            Self::NoRoute => (1602, "no_route"),
+            Self::InsufficientCapacity => (1603, "insufficient_capacity"),
+            Self::PaymentToSelf => (1604, "payment_to_self"),
+            Self::EventGap => (1701, "event_gap"),
+            Self::StorageFailed => (1901, "storage_failed"),
+        }
+    }
+
+    /// The code on the wire.
+    pub const fn code(self) -> i32 {
+        self.code_and_name().0
+    }
+
+    /// The name in `data.kind`.
+    pub const fn name(self) -> &'static str {
+        self.code_and_name().1
+    }
+}

@@ -1,0 +1,95 @@
+//! `event.*`: what has happened, in one order.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Method;
+
+/// Lists events after a number, oldest first. Following `next_seq` misses nothing.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventList {
+    /// Only events after this number; from the oldest kept without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_seq: Option<u64>,
+    /// Only events of these kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kinds: Option<Vec<EventKind>>,
+    /// How many events to give at most: 1 to 1000; 100 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub limit: Option<u32>,
+}
+
+impl Method for EventList {
+    const NAME: &'static str = "event.list";
+    type Result = EventPage;
+}
+
+/// A page of events.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EventPage {
+    /// The events, oldest first.
+    pub items: Vec<Event>,
+    /// What to give as `after_seq` to go on from here.
+    pub next_seq: u64,
+}
+
+/// Something that has happened. Which names it carries follows from its kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// Its number: one order for the whole node, rising.
+    pub seq: u64,
+    /// When it was stored, in unix seconds.
+    pub at: u64,
+    /// What happened.
+    pub kind: EventKind,
+    /// The peer concerned: 33 bytes, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
+    /// The channel concerned: 32 bytes, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel_id: Option<String>,
+    /// The opening concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub op_id: Option<String>,
+    /// The payment concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_id: Option<String>,
+    /// The payment hash concerned: 32 bytes, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_hash: Option<String>,
+    /// The amount concerned, in millisatoshi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount_msat: Option<u64>,
+    /// The transaction concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub txid: Option<String>,
+    /// What there is to say about it; what a peer sent is escaped and cut short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// A channel has its name and its funding transaction; it waits for confirmations.
+    ChannelPending,
+    /// A channel carries payments.
+    ChannelReady,
+    /// A channel is closing: no new payments.
+    ChannelClosing,
+    /// A channel is closed for good.
+    ChannelClosed,
+    /// A channel failed: our newest commitment transaction goes on chain.
+    ChannelFailed,
+    /// An opening ended without a channel.
+    OpenFailed,
+    /// An invoice was paid.
+    InvoicePaid,
+    /// A payment succeeded.
+    PaymentSucceeded,
+    /// A payment failed.
+    PaymentFailed,
+}

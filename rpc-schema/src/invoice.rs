@@ -1,0 +1,99 @@
+//! `invoice.*`: asking to be paid (BOLT 11).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Method;
+
+/// Creates an invoice. It is stored before it is given out.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InvoiceCreate {
+    /// The amount asked for, in millisatoshi; without it the payer decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub amount_msat: Option<u64>,
+    /// What the payment is for; the payer sees it. At most 639 bytes.
+    pub description: String,
+    /// How long the invoice can be paid, in seconds: 1 to 31,536,000; 3600 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub expiry_secs: Option<u32>,
+    /// A text of the operator's own, at most 128 characters; the payer does not see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Any text of 1 to 128 characters that names this invoice: the same text with the same parameters gives the same
+    /// invoice again, and with other parameters is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+impl Method for InvoiceCreate {
+    const NAME: &'static str = "invoice.create";
+    type Result = InvoiceCreated;
+}
+
+/// An invoice to hand to the payer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InvoiceCreated {
+    /// The invoice (BOLT 11).
+    pub invoice: String,
+    /// Its payment hash: 32 bytes, hex.
+    pub payment_hash: String,
+    /// When it expires, in unix seconds.
+    pub expires_at: u64,
+}
+
+/// Shows one invoice of this node.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InvoiceGet {
+    /// The invoice's payment hash: 32 bytes, hex.
+    pub payment_hash: String,
+}
+
+impl Method for InvoiceGet {
+    const NAME: &'static str = "invoice.get";
+    type Result = InvoiceInfo;
+}
+
+/// An invoice of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InvoiceInfo {
+    /// The invoice (BOLT 11).
+    pub invoice: String,
+    /// Its payment hash: 32 bytes, hex.
+    pub payment_hash: String,
+    /// The state of the invoice.
+    pub state: InvoiceState,
+    /// The amount asked for, in millisatoshi; absent where the payer decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount_msat: Option<u64>,
+    /// The amount received, in millisatoshi; absent until it is paid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub received_msat: Option<u64>,
+    /// What the payment is for.
+    pub description: String,
+    /// The operator's own text; absent where none was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// When it was created, in unix seconds.
+    pub created_at: u64,
+    /// When it expires, in unix seconds.
+    pub expires_at: u64,
+    /// When it was paid, in unix seconds; absent until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paid_at: Option<u64>,
+}
+
+/// The state of an invoice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InvoiceState {
+    /// Can be paid.
+    Open,
+    /// Has been paid: its preimage has been released.
+    Paid,
+    /// Was not paid in time.
+    Expired,
+}

@@ -1,0 +1,47 @@
+//! The OpenRPC document: the interface for programs and for people of other languages.
+
+use serde_json::{Map, Value, json};
+
+use crate::{ErrorKind, MethodInfo, Parameter, methods};
+
+/// The OpenRPC document of this version of the interface.
+pub fn document() -> Value {
+    json!({
+        "openrpc": "1.3.2",
+        "info": {
+            "title": "Outrigger",
+            "description": "The plugin interface of the Outrigger Lightning sidecar: JSON-RPC 2.0 over HTTP on a \
+                loopback port. Parameters are given by name, results are objects. A field without a value is absent, \
+                never null.",
+            "version": env!("CARGO_PKG_VERSION"),
+        },
+        "methods": methods().iter().map(method).collect::<Vec<_>>(),
+        "components": { "errors": ErrorKind::ALL.into_iter().map(error).collect::<Map<_, _>>() },
+    })
+}
+
+fn method(method: &MethodInfo) -> Value {
+    json!({
+        "name": method.name,
+        "summary": method.summary,
+        "paramStructure": "by-name",
+        "params": method.parameters.iter().map(parameter).collect::<Vec<_>>(),
+        "result": { "name": method.result_name, "schema": method.result },
+        "x-moves-money": method.moves_money,
+    })
+}
+
+fn parameter(parameter: &Parameter) -> Value {
+    json!({
+        "name": parameter.name,
+        "description": parameter.description,
+        "required": parameter.required,
+        "schema": parameter.schema,
+    })
+}
+
+/// An error object of OpenRPC, under the kind that stands in `data`.
+fn error(kind: ErrorKind) -> (String, Value) {
+    let (code, name) = kind.code_and_name();
+    (name.to_owned(), json!({ "code": code, "message": name.replace('_', " ") }))
+}

@@ -1,0 +1,25 @@
+//! Where the daemon leaves what its callers need: its address and the cookie that admits them.
+
+use std::path::{Path, PathBuf};
+
+/// The file that holds `__cookie__:` and 64 hex digits, readable by its owner only, new at every start.
+pub const COOKIE_FILE: &str = ".cookie";
+
+/// The file that holds the address of the JSON-RPC port as `ip:port` and a newline, new at every start.
+pub const ADDRESS_FILE: &str = "rpc_address";
+
+/// The user part of the cookie, as bitcoind has it.
+pub const COOKIE_USER: &str = "__cookie__";
+
+/// The networks that the daemon runs on.
+pub const NETWORKS: [&str; 2] = ["regtest", "signet"];
+
+/// The data directory where none is given: `.outrigger` in the home directory.
+pub fn default_data_directory(home: &Path) -> PathBuf {
+    home.join(".outrigger")
+}
+
+/// The directory of one network's node, inside the data directory. Cookie and address are in it.
+pub fn network_directory(data_directory: &Path, network: &str) -> PathBuf {
+    data_directory.join(network)
+}
