@@ -69,8 +69,9 @@ pub struct ChannelHead {
     pub local_number: u64,
     /// Number of the newest remote commitment that we signed.
     pub remote_number: u64,
-    /// Whether the peer still owes `revoke_and_ack` for the commitment before `remote_number`.
-    pub awaiting_revocation: bool,
+    /// The peer's per-commitment point for the commitment before `remote_number`, exactly as long as the peer owes the
+    /// `revoke_and_ack` of that one: the secret must answer to it.
+    pub revoking_point: Option<PublicKey>,
     /// The peer's per-commitment point for commitment `remote_number`.
     pub remote_point: PublicKey,
     /// The peer's point for the commitment after that, once it was told.
@@ -94,6 +95,15 @@ pub struct ChannelHead {
     pub remote_scid_alias: Option<ShortChannelId>,
     pub local_shutdown: Option<ScriptBuf>,
     pub remote_shutdown: Option<ScriptBuf>,
+    /// Id of the newest update that the monitor was given; ids are gapless from 1.
+    pub monitor_update_id: u64,
+}
+
+impl ChannelHead {
+    /// Whether the peer still owes `revoke_and_ack`, so that no `commitment_signed` may be sent (BOLT 2).
+    pub const fn awaiting_revocation(&self) -> bool {
+        self.revoking_point.is_some()
+    }
 }
 
 /// Running totals of one side's newest commitment, HTLCs on their way in or out counted as they stand there.
@@ -113,7 +123,9 @@ pub struct HtlcTotals {
     pub value: Msat,
 }
 
-/// Feerates in force, and the opener's change on its way through the same stages as an HTLC.
+/// Feerates in force, and a change on its way through the same stages as an HTLC. `change` is for our own `update_fee`
+/// alone, one at a time (CST-5): `Signed` while it is in the remote commitment only, `Revoked` once it is due in ours. A
+/// peer's change needs no mark: we revoke in the step that signs it, so what is in our commitment is due in theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeeState {
     pub local: FeeratePerKw,
@@ -141,8 +153,9 @@ pub enum Phase {
     Closing { tx: Transaction, confirmed_height: Option<u32> },
     /// The mutual close, or another spend, is buried.
     Closed { txid: Txid, height: u32 },
-    /// Ended by an error; `tx` is our newest commitment, published unless a spend is already known.
-    Failed { reason: String, spend: Option<(Txid, u32)> },
+    /// Ended by an error. `publish`: our newest commitment is published unless a spend is already known; not where the
+    /// peer proved that we have fallen behind, which no later message takes back.
+    Failed { reason: String, publish: bool, spend: Option<(Txid, u32)> },
 }
 
 /// What the opener publishes until the channel is confirmed; the accepter has nothing to publish.
@@ -213,8 +226,9 @@ pub enum MonitorStep {
     Revocation { number: u64, secret: [u8; 32] },
     /// A preimage that claims an HTLC we received, or that settles one we offered.
     Preimage(PaymentPreimage),
-    /// The channel was failed: only the newest local commitment may be published, and nothing signed after it.
-    Failed,
+    /// The channel was failed: only the newest local commitment may be published, and nothing signed after it. Without
+    /// `publish` not even that: the peer proved that we have fallen behind (CST-1).
+    Failed { publish: bool },
     /// The channel's end is buried.
     Closed,
 }
@@ -289,4 +303,37 @@ pub struct MonitorRows {
     pub htlc_signatures: BTreeMap<u64, Vec<Signature>>,
     pub preimages: BTreeMap<PaymentHash, PaymentPreimage>,
     pub htlcs: BTreeMap<HtlcKey, HtlcRow>,
+}
+
+impl Merge for ChannelChanges {
+    fn merge(&mut self, later: Self) {
+        self.params = later.params.or(self.params.take());
+        self.head = later.head.or(self.head.take());
+        self.htlcs.extend(later.htlcs);
+        self.onions.extend(later.onions);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.params.is_none() && self.head.is_none() && self.htlcs.is_empty() && self.onions.is_empty()
+    }
+}
+
+impl Merge for MonitorChanges {
+    fn merge(&mut self, later: Self) {
+        self.params = later.params.or(self.params.take());
+        self.head = later.head.or(self.head.take());
+        self.evidence.extend(later.evidence);
+        self.secrets.extend(later.secrets);
+        self.htlc_signatures.extend(later.htlc_signatures);
+        self.preimages.extend(later.preimages);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.params.is_none()
+            && self.head.is_none()
+            && self.evidence.is_empty()
+            && self.secrets.is_empty()
+            && self.htlc_signatures.is_empty()
+            && self.preimages.is_empty()
+    }
 }
