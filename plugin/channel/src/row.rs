@@ -2,14 +2,12 @@
 //! known may be skipped, an even one must be understood. A newer version is refused, never guessed at.
 
 mod channel;
-mod field;
 mod monitor;
 
 use std::collections::BTreeMap;
 
-use outrigger_bolt::wire::tlv;
-
-pub(crate) use field::Field;
+use outrigger_bolt::wire::codec::{Decode, Encode, Writer};
+use outrigger_bolt::wire::tlv::{TlvStream, TlvWriter};
 
 /// The version that this build writes, and the only one that it reads.
 const VERSION: u8 = 1;
@@ -63,93 +61,73 @@ impl CorruptRows {
     }
 }
 
-/// A value written as a TLV stream: a whole row, or a field within one.
-pub(crate) trait Record: Sized {
-    fn write(&self, fields: &mut Writer);
-    fn read(fields: &mut Reader<'_>) -> Result<Self, Fault>;
+/// A value written as a TLV stream: a whole row, or one field of a row.
+trait Record: Sized {
+    /// Writes the fields by increasing number.
+    fn write(&self, fields: &mut TlvWriter<'_>);
+
+    /// Takes the fields that it knows.
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Fault>;
 }
 
-/// Gathers the fields of a record in ascending order.
-#[derive(Default)]
-pub(crate) struct Writer(BTreeMap<u64, Vec<u8>>);
+/// The fields of a record that were not taken yet.
+struct Fields<'a>(BTreeMap<u64, &'a [u8]>);
 
-impl Writer {
-    pub(crate) fn field(&mut self, number: u64, value: &impl Field) -> &mut Self {
-        let mut bytes = Vec::new();
-        value.put(&mut bytes);
-        self.0.insert(number, bytes);
-        self
+impl Fields<'_> {
+    fn optional<T: Decode>(&mut self, number: u64) -> Result<Option<T>, Fault> {
+        self.0.remove(&number).map(|bytes| T::decode_value(bytes).map_err(|_| Fault::Field(number))).transpose()
     }
 
-    pub(crate) fn optional(&mut self, number: u64, value: Option<&impl Field>) -> &mut Self {
-        if let Some(value) = value {
-            self.field(number, value);
-        }
-        self
-    }
-
-    pub(crate) fn record(&mut self, number: u64, value: &impl Record) -> &mut Self {
-        self.0.insert(number, stream(value));
-        self
-    }
-}
-
-/// Hands out the fields of a record.
-pub(crate) struct Reader<'a>(BTreeMap<u64, &'a [u8]>);
-
-impl Reader<'_> {
-    pub(crate) fn field<T: Field>(&mut self, number: u64) -> Result<T, Fault> {
+    fn value<T: Decode>(&mut self, number: u64) -> Result<T, Fault> {
         self.optional(number)?.ok_or(Fault::Missing(number))
     }
 
-    pub(crate) fn optional<T: Field>(&mut self, number: u64) -> Result<Option<T>, Fault> {
-        self.0.remove(&number).map(|bytes| whole(bytes).ok_or(Fault::Field(number))).transpose()
+    fn flag(&mut self, number: u64) -> Result<bool, Fault> {
+        match self.value::<u8>(number)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            2.. => Err(Fault::Field(number)),
+        }
     }
 
-    pub(crate) fn record<T: Record>(&mut self, number: u64) -> Result<T, Fault> {
-        self.optional_record(number)?.ok_or(Fault::Missing(number))
-    }
-
-    pub(crate) fn optional_record<T: Record>(&mut self, number: u64) -> Result<Option<T>, Fault> {
+    fn optional_record<T: Record>(&mut self, number: u64) -> Result<Option<T>, Fault> {
         self.0.remove(&number).map(parse).transpose()
     }
-}
 
-/// A field that fills its bytes exactly.
-fn whole<T: Field>(mut bytes: &[u8]) -> Option<T> {
-    let value = T::take(&mut bytes)?;
-    bytes.is_empty().then_some(value)
-}
-
-fn stream(record: &impl Record) -> Vec<u8> {
-    let mut fields = Writer::default();
-    record.write(&mut fields);
-    let mut bytes = Vec::new();
-    for (number, value) in &fields.0 {
-        tlv::write_record(&mut bytes, *number, value);
+    fn record<T: Record>(&mut self, number: u64) -> Result<T, Fault> {
+        self.optional_record(number)?.ok_or(Fault::Missing(number))
     }
-    bytes
+}
+
+/// A record as the value of a field.
+struct Nested<'a, T>(&'a T);
+
+impl<T: Record> Encode for Nested<'_, T> {
+    fn encode(&self, writer: &mut Writer) {
+        self.0.write(&mut TlvWriter::new(writer));
+    }
 }
 
 fn parse<T: Record>(bytes: &[u8]) -> Result<T, Fault> {
-    let mut fields = BTreeMap::new();
-    for record in tlv::records(bytes) {
-        let (number, value) = record.map_err(|_| Fault::Stream)?;
-        fields.insert(number, value);
+    let mut stream = TlvStream::new(bytes);
+    let mut fields = Fields(BTreeMap::new());
+    while let Some(record) = stream.next_record().map_err(|_| Fault::Stream)? {
+        fields.0.insert(record.number, record.value);
     }
-    let mut reader = Reader(fields);
-    let record = T::read(&mut reader)?;
-    match reader.0.keys().find(|number| number.is_multiple_of(2)) {
+    let record = T::read(&mut fields)?;
+    match fields.0.keys().find(|number| number.is_multiple_of(2)) {
         Some(number) => Err(Fault::Unknown(*number)),
         None => Ok(record),
     }
 }
 
 /// The bytes of a row that is this record.
+#[expect(clippy::expect_used, reason = "only a list of more than 65535 elements has no encoding; 483 HTLCs is the most")]
 fn encode_row(record: &impl Record) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
-    bytes.extend(stream(record));
-    bytes
+    let mut writer = Writer::new();
+    VERSION.encode(&mut writer);
+    Nested(record).encode(&mut writer);
+    writer.finish().expect("every row can be encoded")
 }
 
 /// The record that is this row.

@@ -1,16 +1,14 @@
 //! The only seam to secrets. A signer derives what it signs from facts, and refuses by a guard of its own what a
 //! corrupted caller could ask: a secret too early, or a commitment whose secret is out (KEY-4).
 
+use bitcoin::Transaction;
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::secp256k1::ecdsa::Signature;
-use bitcoin::secp256k1::{All, Message, PublicKey, Secp256k1, SecretKey};
-use bitcoin::sighash::SighashCache;
-use bitcoin::{EcdsaSighashType, Transaction};
-use outrigger_bolt::amount::Sat;
-use outrigger_bolt::keys::{Basepoints, CommitmentKeys, derivation, secrets};
+use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
+use outrigger_bolt::keys::{Basepoints, CommitmentKeys, derivation, per_commitment_secret, sign};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
+use outrigger_bolt::tx::funding::FundingOutput;
 use outrigger_bolt::tx::htlc::{self, SighashKind};
-use outrigger_bolt::tx::script::funding_script;
 use zeroize::Zeroizing;
 
 use crate::changes::{ChannelParams, MonitorHead};
@@ -24,14 +22,13 @@ pub trait Signer: Send + Sync {
     fn per_commitment_point(&self, number: u64) -> PublicKey;
 
     /// Signs a commitment of the peer and, in BOLT 3 output order, the second stage of each of its HTLC outputs
-    /// (BOLT 2, `commitment_signed`). `keys` are those that the commitment was built with; `to_self_delay` is what
-    /// its owner waits.
+    /// (BOLT 2, `commitment_signed`). `keys` are those that the commitment was built with. The same arguments give the
+    /// same bytes, so a message that is made again is the message that was lost (CST-3).
     fn sign_remote_commitment(
         &self,
+        params: &ChannelParams,
         commitment: &CommitmentTx,
         keys: &CommitmentKeys,
-        to_self_delay: u16,
-        funding: &FundingOutput,
     ) -> (Signature, Vec<Signature>);
 
     /// Signs a local commitment, which can then be published. The commitment is built here from its plan, so that what
@@ -39,44 +36,24 @@ pub trait Signer: Send + Sync {
     fn sign_local_commitment(
         &self,
         guard: &Guard,
+        params: &ChannelParams,
         plan: &CommitmentPlan<'_>,
-        funding: &FundingOutput,
     ) -> Result<Signature, SigningRefused>;
 
     /// Signs a mutual close (BOLT 3, "Closing Transaction").
-    fn sign_closing(&self, closing: &Transaction, funding: &FundingOutput) -> Signature;
+    fn sign_closing(&self, params: &ChannelParams, closing: &Transaction) -> Signature;
 
     /// The per-commitment secret of a local commitment, which revokes it (BOLT 2, `revoke_and_ack`).
     fn release_secret(&self, number: u64, guard: &Guard) -> Result<[u8; 32], ReleaseRefused>;
 }
 
-/// The funding output, as far as the signature of a spend depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FundingOutput {
-    pub capacity: Sat,
-    /// The two keys of the 2-of-2, in any order.
-    pub local_funding_pubkey: PublicKey,
-    pub remote_funding_pubkey: PublicKey,
-}
-
-impl FundingOutput {
-    /// The funding output that these parameters agreed on.
-    pub fn of(params: &ChannelParams) -> Self {
-        Self {
-            capacity: params.capacity,
-            local_funding_pubkey: params.local.basepoints.funding_pubkey,
-            remote_funding_pubkey: params.remote.basepoints.funding_pubkey,
+impl ChannelParams {
+    /// The funding output that was agreed on.
+    pub fn funding_output(&self) -> FundingOutput {
+        FundingOutput {
+            pubkeys: [self.local.basepoints.funding_pubkey, self.remote.basepoints.funding_pubkey],
+            amount: self.capacity,
         }
-    }
-
-    /// What a signature over `spend`, whose only input is the funding output, signs.
-    pub fn sighash(&self, spend: &Transaction) -> Message {
-        let script = funding_script(&self.local_funding_pubkey, &self.remote_funding_pubkey);
-        #[expect(clippy::expect_used, reason = "a commitment and a close have exactly one input, and we build both")]
-        let sighash = SighashCache::new(spend)
-            .p2wsh_signature_hash(0, &script, self.capacity.into(), EcdsaSighashType::All)
-            .expect("input 0 exists");
-        Message::from_digest(sighash.to_byte_array())
     }
 }
 
@@ -157,11 +134,6 @@ impl SoftSigner {
             curve,
         }
     }
-
-    fn sign(&self, sighash: &Message, key: &SecretKey) -> Signature {
-        // RFC 6979 nonces: a resent message is byte-identical (CST-3). Signatures are low-S, as BOLT 2 asks.
-        self.curve.sign_ecdsa(sighash, key)
-    }
 }
 
 impl Drop for SoftSigner {
@@ -177,25 +149,27 @@ impl Signer for SoftSigner {
     }
 
     fn per_commitment_point(&self, number: u64) -> PublicKey {
-        secrets::per_commitment_secret(&self.commitment_seed, number).public_key(&self.curve)
+        per_commitment_secret(&self.commitment_seed, number).public_key(&self.curve)
     }
 
     fn sign_remote_commitment(
         &self,
+        params: &ChannelParams,
         commitment: &CommitmentTx,
         keys: &CommitmentKeys,
-        to_self_delay: u16,
-        funding: &FundingOutput,
     ) -> (Signature, Vec<Signature>) {
-        let signature = self.sign(&funding.sighash(&commitment.tx), &self.funding);
-        let mut key = derivation::derive_private_key(&self.htlc, &keys.per_commitment_point);
+        let signature = sign(&params.funding_output().sighash(&commitment.tx), &self.funding);
+        #[expect(clippy::expect_used, reason = "the same tweak has given the public key in `keys`")]
+        let mut key = derivation::derive_private_key(&self.htlc, &keys.per_commitment_point).expect("a valid key");
         let commitment_txid = commitment.tx.compute_txid();
+        // BOLT 2: the delay of the peer's second-stage outputs is the one that we set.
+        let to_self_delay = params.local.to_self_delay;
         let htlc_signatures = commitment
             .htlc_outputs
             .iter()
             .map(|output| {
                 let second_stage = htlc::htlc_transaction(commitment_txid, output, keys, to_self_delay);
-                self.sign(&htlc::htlc_sighash(&second_stage, output, keys, SighashKind::Other), &key)
+                sign(&htlc::htlc_sighash(&second_stage, output, keys, SighashKind::Other), &key)
             })
             .collect();
         key.non_secure_erase();
@@ -205,8 +179,8 @@ impl Signer for SoftSigner {
     fn sign_local_commitment(
         &self,
         guard: &Guard,
+        params: &ChannelParams,
         plan: &CommitmentPlan<'_>,
-        funding: &FundingOutput,
     ) -> Result<Signature, SigningRefused> {
         let number = plan.number;
         if number < guard.released_below {
@@ -216,16 +190,16 @@ impl Signer for SoftSigner {
             return Err(SigningRefused::ForeignPoint { number });
         }
         let commitment = CommitmentTx::build(plan).map_err(|_| SigningRefused::Unaffordable { number })?;
-        Ok(self.sign(&funding.sighash(&commitment.tx), &self.funding))
+        Ok(sign(&params.funding_output().sighash(&commitment.tx), &self.funding))
     }
 
-    fn sign_closing(&self, closing: &Transaction, funding: &FundingOutput) -> Signature {
-        self.sign(&funding.sighash(closing), &self.funding)
+    fn sign_closing(&self, params: &ChannelParams, closing: &Transaction) -> Signature {
+        sign(&params.funding_output().sighash(closing), &self.funding)
     }
 
     fn release_secret(&self, number: u64, guard: &Guard) -> Result<[u8; 32], ReleaseRefused> {
         if number < guard.released_below {
-            Ok(secrets::per_commitment_secret(&self.commitment_seed, number).secret_bytes())
+            Ok(per_commitment_secret(&self.commitment_seed, number).secret_bytes())
         } else {
             Err(ReleaseRefused { number, durable: guard.released_below })
         }

@@ -1,13 +1,14 @@
 //! What must hold between the rows of a monitor, and between them and the channel's.
 
-use outrigger_bolt::keys::secrets::SecretStore;
+use outrigger_bolt::keys::{SecretSlot, SecretStore};
 
 use crate::changes::{ChannelRows, MonitorRows, Phase};
 use crate::row::CorruptRows;
 
 /// The peer's secrets, if each of them follows from its successors.
 pub(super) fn secrets(rows: &MonitorRows) -> Result<SecretStore, CorruptRows> {
-    SecretStore::from_slots(&rows.secrets).map_err(|_| CorruptRows::new("the peer's secrets do not form one chain"))
+    let slots = rows.secrets.iter().map(|(slot, (number, secret))| SecretSlot { slot: *slot, number: *number, secret: *secret });
+    SecretStore::from_slots(slots).map_err(|_| CorruptRows::new("the peer's secrets do not form one chain"))
 }
 
 /// The commitments follow each other.

@@ -15,9 +15,8 @@ use std::sync::Arc;
 use bitcoin::secp256k1::{Secp256k1, SecretKey};
 use bitcoin::{Transaction, Txid};
 use outrigger_bolt::id::PaymentHash;
-use outrigger_bolt::keys::secrets::SecretStore;
+use outrigger_bolt::keys::SecretStore;
 use outrigger_bolt::tx::commitment::CommitmentTx;
-use outrigger_bolt::tx::funding;
 
 use crate::changes::{
     ChannelParams, Evidence, HtlcRow, MonitorChanges, MonitorHead, MonitorRows, MonitorStep, MonitorUpdate,
@@ -25,7 +24,7 @@ use crate::changes::{
 };
 use crate::commitments::htlc::HtlcKey;
 use crate::row::CorruptRows;
-use crate::signer::{FundingOutput, Guard, Signer, SigningRefused};
+use crate::signer::{Guard, Signer, SigningRefused};
 
 pub use classify::Spend;
 pub use revoked::{RevokedCommitment, RevokedOutput};
@@ -176,13 +175,13 @@ impl Monitor {
             return Err(CannotPublish::FallenBehind);
         }
         let contents = contents::Contents::local(&self.rows, signer.per_commitment_point(head.local.number))?;
-        let funding = FundingOutput::of(&self.rows.params);
-        let ours = signer.sign_local_commitment(&Guard::of(head), &contents.plan(), &funding)?;
+        let params = &self.rows.params;
+        let ours = signer.sign_local_commitment(&Guard::of(head), params, &contents.plan())?;
         let mut tx = contents.build()?.tx;
-        let witness = funding::funding_witness(
-            (&funding.local_funding_pubkey, &ours),
-            (&funding.remote_funding_pubkey, &head.local.signature),
-        );
+        let witness = params.funding_output().witness([
+            (&params.local.basepoints.funding_pubkey, &ours),
+            (&params.remote.basepoints.funding_pubkey, &head.local.signature),
+        ]);
         if let Some(input) = tx.input.first_mut() {
             input.witness = witness;
         }
@@ -196,7 +195,7 @@ impl Monitor {
 
     /// The scripts of a revoked commitment of the peer, or `None` where its secret is not known.
     pub fn revoked_commitment(&self, number: u64) -> Option<RevokedCommitment<'_>> {
-        RevokedCommitment::of(&self.rows.params, number, self.secrets.get(number)?)
+        RevokedCommitment::of(&self.rows.params, self.secrets.get(number)?)
     }
 
     fn local_txid(&self, signer: &dyn Signer) -> Option<Txid> {

@@ -30,7 +30,7 @@ pub enum RevokedOutput {
 }
 
 impl<'a> RevokedCommitment<'a> {
-    pub(super) fn of(params: &'a ChannelParams, _number: u64, secret: [u8; 32]) -> Option<Self> {
+    pub(super) fn of(params: &'a ChannelParams, secret: [u8; 32]) -> Option<Self> {
         let point = SecretKey::from_slice(&secret).ok()?.public_key(&Secp256k1::signing_only());
         let keys = CommitmentKeys::derive(&params.remote.basepoints, &params.local.basepoints, &point).ok()?;
         Some(Self { params, keys })
@@ -43,7 +43,7 @@ impl<'a> RevokedCommitment<'a> {
 
     /// The witness script of the peer's own output. The delay is the one that we set.
     pub fn to_local_script(&self) -> ScriptBuf {
-        script::to_local(&self.keys, self.params.local.to_self_delay)
+        script::revocable(&self.keys, self.params.local.to_self_delay)
     }
 
     /// The witness script of an HTLC output.
