@@ -268,6 +268,8 @@ pub struct MonitorHead {
     /// Lowest number whose secret the peer has not told.
     pub next_secret_number: u64,
     pub failed: bool,
+    /// Whether our newest commitment may be published: for ever not, once the peer proved that we have fallen behind.
+    pub may_publish: bool,
     pub closed: bool,
 }
 
