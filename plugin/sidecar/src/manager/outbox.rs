@@ -10,8 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use outrigger_bolt::id::NodeId;
-use outrigger_bolt::wire::Message;
-use outrigger_bolt::wire::setup::Init;
+use outrigger_bolt::wire::{Init, Message};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 

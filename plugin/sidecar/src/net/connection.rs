@@ -3,25 +3,24 @@
 use std::fmt;
 use std::future::ready;
 use std::sync::Arc;
-use std::time::Duration;
 
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
-use outrigger_bolt::wire::Message;
-use outrigger_bolt::wire::setup::{Ping, Pong, Warning};
+use outrigger_bolt::wire::{self, DecodeError, Message, PeerText, Ping, Pong, Warning};
 use tokio::time::timeout;
 
 use super::frame::{FrameFault, FrameReader, FrameWriter};
 use super::handshake::{HandshakeFault, Session};
 use super::init::{self, InitFault};
 use super::keepalive::{Keepalive, PingAllowance};
-use super::peer_text::{LOGGED_TEXTS, PeerText};
 use super::seat::Seat;
 use super::{FAREWELL_TIMEOUT, OUTBOX_BYTES, PONG_TIMEOUT, Shared, Stopped, WRITE_TIMEOUT};
 use crate::manager::outbox::{Closed, Connection, Next, Outbox, OutboxReader, PeerHandler, outbox};
 
-/// A `ping` that asks for this many bytes or more is to be ignored (BOLT 1).
-const NO_PONG_FROM: u16 = 65532;
+/// All channels, or none in particular (BOLT 1, "The `error` and `warning` Messages").
+const NO_CHANNEL: ChannelId = ChannelId([0; 32]);
+/// How many oddities of one connection are logged; the others pass in silence (DOS-10).
+const LOGGED_NOTES: u32 = 16;
 
 /// Why two nodes that opened a socket did not become peers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -120,7 +119,7 @@ pub(super) async fn join(net: &Arc<Shared>, mut session: Session) -> Result<Live
             return Err(fault.into());
         }
     };
-    let features = init.features.clone();
+    let features = init.combined_features();
     let seat = net.seats.take(peer, features.clone()).await.ok_or(MeetFault::Outrun)?;
     let (outbox, queue) = outbox(OUTBOX_BYTES);
     match net.handler.connected(peer, &init, outbox.clone()) {
@@ -137,14 +136,13 @@ pub(super) async fn join(net: &Arc<Shared>, mut session: Session) -> Result<Live
     }
 }
 
-/// A `warning` about no channel in particular.
-fn warning(text: &str) -> Message {
-    Message::Warning(Warning { channel_id: ChannelId([0; 32]), data: text.as_bytes().to_vec() })
+fn warning(channel_id: ChannelId, text: &str) -> Message {
+    Message::Warning(Warning { channel_id, data: PeerText::from(text) })
 }
 
 /// Tells the peer why it is left, then leaves. What goes wrong here changes nothing.
 async fn farewell(mut session: Session, text: &str) {
-    let Ok(bytes) = warning(text).encode() else { return };
+    let Ok(bytes) = warning(NO_CHANNEL, text).encode() else { return };
     let last = async {
         if session.writer.push(&bytes).is_ok() && session.writer.flush().await.is_ok() {
             linger(&mut session.reader, &mut session.writer).await;
@@ -260,7 +258,7 @@ impl<'a> Incoming<'a> {
     }
 
     /// Resolves once the manager has room; until then a `pong` cannot be read, so none is overdue.
-    async fn room(&self) {
+    async fn room(&mut self) {
         let mut room = self.joined.handler.room(&self.joined.peer);
         tokio::select! {
             biased;
@@ -270,5 +268,82 @@ impl<'a> Incoming<'a> {
         self.keepalive.pause();
         room.await;
         self.keepalive.resume();
+    }
+
+    /// Deals with one message; an error ends the connection.
+    fn take(&mut self, frame: &[u8]) -> Result<(), End> {
+        let message = Message::decode(frame).map_err(|error| self.unreadable(frame, &error))?;
+        match message {
+            Message::Init(_) => self.note("a second init, ignored"),
+            Message::Ping(ping) => self.ping(&ping),
+            Message::Pong(pong) => {
+                if !self.keepalive.answered(pong) {
+                    self.note("a pong that answers no ping, ignored");
+                }
+            }
+            // BOLT 1: an unknown odd type is ignored.
+            Message::Unknown(_) => {}
+            Message::Warning(ref warning) => {
+                self.note(&format!("warning: {}", warning.data));
+                self.hand_over(message, frame.len());
+            }
+            Message::Error(ref error) => {
+                self.note(&format!("error: {}", error.data));
+                self.hand_over(message, frame.len());
+            }
+            Message::OpenChannel(_)
+            | Message::AcceptChannel(_)
+            | Message::FundingCreated(_)
+            | Message::FundingSigned(_)
+            | Message::ChannelReady(_)
+            | Message::Shutdown(_)
+            | Message::ClosingSigned(_)
+            | Message::ClosingComplete(_)
+            | Message::ClosingSig(_)
+            | Message::UpdateAddHtlc(_)
+            | Message::UpdateFulfillHtlc(_)
+            | Message::UpdateFailHtlc(_)
+            | Message::UpdateFailMalformedHtlc(_)
+            | Message::CommitmentSigned(_)
+            | Message::RevokeAndAck(_)
+            | Message::UpdateFee(_)
+            | Message::ChannelReestablish(_)
+            | Message::AnnouncementSignatures(_)
+            | Message::Gossip(_) => self.hand_over(message, frame.len()),
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self, message: Message, bytes: usize) {
+        self.joined.handler.message(&self.joined.peer, self.joined.connection, message, bytes);
+    }
+
+    fn ping(&mut self, ping: &Ping) {
+        let Some(pong) = ping.answer() else { return };
+        if self.pings.spend() {
+            self.outbox.send(Message::Pong(pong));
+        } else {
+            self.note("more pings than are answered");
+        }
+    }
+
+    /// The end that a message which cannot be read brings: in silence for an unknown even type, else with a `warning`
+    /// that names the message's channel.
+    fn unreadable(&self, frame: &[u8], error: &DecodeError) -> End {
+        if let DecodeError::UnknownEvenType(_) | DecodeError::NoType = error {
+            return End::Broken(error.to_string());
+        }
+        let text = format!("a message cannot be read: {error}");
+        let channel_id = wire::channel_id_in(frame).unwrap_or(NO_CHANNEL);
+        self.outbox.send(warning(channel_id, &text));
+        End::Warned(text)
+    }
+
+    /// Logs an oddity of the peer, the first few of a connection.
+    fn note(&mut self, text: &str) {
+        self.notes = self.notes.saturating_add(1);
+        if self.notes <= LOGGED_NOTES {
+            tracing::info!("{}: {text}", self.joined.peer);
+        }
     }
 }

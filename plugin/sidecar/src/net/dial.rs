@@ -9,9 +9,9 @@ use outrigger_bolt::id::NodeId;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::Shared;
 use super::connection::{self, MeetFault};
 use super::handshake::{self, HandshakeFault};
-use super::Shared;
 use super::socket::Socket;
 
 /// How long the TCP connection may take to open.
@@ -77,7 +77,7 @@ impl DialFault {
 impl From<MeetFault> for DialFault {
     fn from(fault: MeetFault) -> Self {
         match fault {
-            MeetFault::Handshake(HandshakeFault::Timeout(act)) => Self::Timeout(act),
+            MeetFault::Handshake(HandshakeFault::Timeout(_)) => Self::Timeout("waiting for the peer's handshake"),
             MeetFault::Handshake(fault) => Self::WrongKey(fault.to_string()),
             MeetFault::Init(fault) if fault.is_timeout() => Self::Timeout("waiting for the peer's init"),
             MeetFault::Init(fault) => Self::InitRefused(fault.to_string()),

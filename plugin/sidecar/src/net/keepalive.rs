@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use outrigger_bolt::wire::setup::Ping;
+use outrigger_bolt::wire::{Padding, Ping, Pong};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -62,10 +62,10 @@ impl Keepalive {
         self.changed.notify_one();
     }
 
-    /// A `pong` of this size came. False where it answers no `ping` of ours: it is then ignored.
-    pub(super) fn pong(&self, byteslen: usize) -> bool {
+    /// A `pong` came. False where it answers no `ping` of ours: it is then ignored.
+    pub(super) fn answered(&self, pong: Pong) -> bool {
         let mut state = self.state.lock();
-        let answers = state.pong_due.is_some() && byteslen == usize::from(NUM_PONG_BYTES);
+        let answers = state.pong_due.is_some() && pong.byteslen == Padding(NUM_PONG_BYTES);
         if answers {
             state.pong_due = None;
             self.changed.notify_one();
@@ -94,7 +94,7 @@ impl Keepalive {
         loop {
             let tick = self.state.lock().tick(Instant::now());
             match tick {
-                Tick::Ping => send(Ping { num_pong_bytes: NUM_PONG_BYTES, ignored: Vec::new() }),
+                Tick::Ping => send(Ping { num_pong_bytes: NUM_PONG_BYTES, byteslen: Padding(0) }),
                 Tick::Overdue => return,
                 Tick::Paused => self.changed.notified().await,
                 Tick::Until(due) => tokio::select! {

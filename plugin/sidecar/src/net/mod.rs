@@ -15,7 +15,6 @@ mod init;
 mod keep;
 mod keepalive;
 mod listen;
-mod peer_text;
 mod seat;
 mod socket;
 
