@@ -78,6 +78,7 @@ impl From<MeetFault> for DialFault {
     fn from(fault: MeetFault) -> Self {
         match fault {
             MeetFault::Handshake(HandshakeFault::Timeout(_)) => Self::Timeout("waiting for the peer's handshake"),
+            MeetFault::Handshake(fault @ HandshakeFault::NoEntropy(_)) => Self::Unreachable(fault.to_string()),
             MeetFault::Handshake(fault) => Self::WrongKey(fault.to_string()),
             MeetFault::Init(fault) if fault.is_timeout() => Self::Timeout("waiting for the peer's init"),
             MeetFault::Init(fault) => Self::InitRefused(fault.to_string()),

@@ -17,7 +17,7 @@ use crate::clock::{Clock, NoEntropy};
 /// Why a handshake failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HandshakeFault {
-    #[error("no act {0} within {} s", ACT_TIMEOUT.as_secs())]
+    #[error("no act {0} within {secs} s", secs = ACT_TIMEOUT.as_secs())]
     Timeout(Act),
     #[error("instead of act {0}: {1}")]
     Socket(Act, FrameFault),

@@ -133,11 +133,7 @@ async fn redial(kept: &Kept, peer: &NodeId, address: &mut watch::Receiver<String
     }
 }
 
-async fn attempt(
-    kept: &Kept,
-    peer: &NodeId,
-    address: &mut watch::Receiver<String>,
-) -> Result<Features, DialFault> {
+async fn attempt(kept: &Kept, peer: &NodeId, address: &mut watch::Receiver<String>) -> Result<Features, DialFault> {
     // The semaphore is never closed, so the permit is always given.
     let _permit = kept.dials.acquire().await;
     let address = address.borrow_and_update().clone();
@@ -147,4 +143,25 @@ async fn attempt(
 /// A number for the jitter. It guards nothing, so a machine without randomness only loses the jitter.
 fn random() -> u64 {
     Clock::random_bytes().map_or(0, u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_minute() {
+        for random in [0, u64::MAX, 123_456_789] {
+            let mut backoff = Backoff::new();
+            for longest in [1, 2, 4, 8, 16, 32, 60, 60, 60].map(Duration::from_secs) {
+                let wait = backoff.next_wait(random);
+                assert!(wait >= longest / 2 && wait < longest, "{wait:?} of {longest:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn waits_differ_by_chance() {
+        assert_ne!(Backoff::new().next_wait(1), Backoff::new().next_wait(2));
+    }
 }

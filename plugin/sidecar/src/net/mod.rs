@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::secp256k1::{PublicKey, SECP256K1, SecretKey};
+use bitcoin::secp256k1::{Secp256k1, SecretKey};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::NodeId;
 use tokio::sync::watch;
@@ -69,7 +69,7 @@ impl Network {
 
     /// The identity under which peers know us.
     pub fn node_id(&self) -> NodeId {
-        NodeId::new(PublicKey::from_secret_key(SECP256K1, &self.shared.node_secret))
+        NodeId::new(self.shared.node_secret.public_key(&Secp256k1::signing_only()))
     }
 
     /// Accepts connections at `address` until the network stops, and gives the address with the port that was taken.
