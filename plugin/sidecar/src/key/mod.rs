@@ -1,1 +1,7 @@
-//! 
+//! The seed and every secret that grows from it. No type here has a `Debug` that could print one.
+
+mod node_keys;
+pub mod seed;
+
+pub use node_keys::NodeKeys;
+pub use seed::{Seed, SeedFault};

@@ -1,0 +1,202 @@
+//! Publishing transactions, again and again until told that they are no longer needed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bitcoin::{Transaction, Txid};
+use parking_lot::{Condvar, Mutex};
+
+use super::ChainSource;
+use super::fault::{FaultKind, RpcFault};
+
+/// How often everything is published again between blocks: mempools forget.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// What bitcoind said of a transaction the last time (`sendrawtransaction`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not asked yet.
+    Waiting,
+    /// It is in the mempool.
+    Accepted,
+    /// It is in the chain (code -27).
+    InChain,
+    /// An input is unknown or spent (code -25): a parent is missing, or a rival came first.
+    InputsMissing(String),
+    /// Against bitcoind's policy (code -26): the feerate is too low, or a rival pays more.
+    AgainstPolicy(String),
+    /// bitcoind could not be asked.
+    NotAsked(String),
+    /// Any other refusal, with its code.
+    Refused(i32, String),
+}
+
+impl Outcome {
+    fn of(result: Result<Txid, RpcFault>) -> Self {
+        match result {
+            Ok(_) => Self::Accepted,
+            Err(fault) => match fault.kind {
+                FaultKind::Refused(-27) => Self::InChain,
+                FaultKind::Refused(-25) => Self::InputsMissing(fault.message),
+                FaultKind::Refused(-26) => Self::AgainstPolicy(fault.message),
+                FaultKind::Refused(code) => Self::Refused(code, fault.message),
+                _ => Self::NotAsked(fault.to_string()),
+            },
+        }
+    }
+
+    /// Whether the network has it, as far as bitcoind knows.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Accepted | Self::InChain)
+    }
+}
+
+/// The set of transactions to publish, and the thread that does it. Dropping it ends the thread.
+pub struct Broadcaster {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    set: Mutex<Set>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Set {
+    /// By order of publishing, so that a parent goes before its child.
+    entries: BTreeMap<u64, Entry>,
+    next: u64,
+    stopped: bool,
+}
+
+struct Entry {
+    txid: Txid,
+    tx: Arc<Transaction>,
+    due: bool,
+    outcome: Outcome,
+}
+
+impl Set {
+    fn entry_of(&mut self, txid: Txid) -> Option<&mut Entry> {
+        self.entries.values_mut().find(|entry| entry.txid == txid)
+    }
+
+    fn nothing_to_do(&mut self) -> bool {
+        !self.stopped && self.entries.values().all(|entry| !entry.due)
+    }
+
+    fn all_due(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.due = true;
+        }
+    }
+}
+
+impl Broadcaster {
+    /// Starts the thread. An error is the operating system's refusal of a thread.
+    pub fn start(source: Arc<dyn ChainSource>) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        let run = move || theirs.run(source.as_ref());
+        let thread = std::thread::Builder::new().name("broadcast".to_owned()).spawn(run)?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Publishes `tx` soon, then on every block and each minute until [`forget`](Self::forget). Never blocks.
+    pub fn publish(&self, tx: Transaction) {
+        let txid = tx.compute_txid();
+        let mut set = self.shared.set.lock();
+        match set.entry_of(txid) {
+            Some(entry) => entry.due = true,
+            None => {
+                let place = set.next;
+                set.next = place.saturating_add(1);
+                let entry = Entry { txid, tx: Arc::new(tx), due: true, outcome: Outcome::Waiting };
+                set.entries.insert(place, entry);
+            }
+        }
+        self.shared.wake.notify_all();
+    }
+
+    /// Stops publishing the transaction: it is deep enough in the chain, or a rival is.
+    pub fn forget(&self, txid: Txid) {
+        self.shared.set.lock().entries.retain(|_, entry| entry.txid != txid);
+    }
+
+    /// Publishes everything again: a block may have made room, confirmed a parent or undone a confirmation.
+    pub fn new_block(&self) {
+        self.shared.set.lock().all_due();
+        self.shared.wake.notify_all();
+    }
+
+    /// What is being published and how it stands.
+    pub fn list(&self) -> Vec<(Txid, Outcome)> {
+        self.shared.set.lock().entries.values().map(|entry| (entry.txid, entry.outcome.clone())).collect()
+    }
+}
+
+impl Drop for Broadcaster {
+    fn drop(&mut self) {
+        self.shared.set.lock().stopped = true;
+        self.shared.wake.notify_all();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the broadcasting thread had panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, source: &dyn ChainSource) {
+        loop {
+            let Some(due) = self.await_due() else { return };
+            for (txid, tx) in due {
+                let outcome = Outcome::of(source.broadcast(&tx));
+                self.note(txid, outcome);
+            }
+        }
+    }
+
+    /// The transactions to publish now, or `None` at the end.
+    fn await_due(&self) -> Option<Vec<(Txid, Arc<Transaction>)>> {
+        let mut set = self.set.lock();
+        if self.wake.wait_while_for(&mut set, Set::nothing_to_do, AGAIN_AFTER).timed_out() {
+            set.all_due();
+        }
+        if set.stopped {
+            return None;
+        }
+        let due = |entry: &mut Entry| std::mem::take(&mut entry.due).then(|| (entry.txid, Arc::clone(&entry.tx)));
+        Some(set.entries.values_mut().filter_map(due).collect())
+    }
+
+    fn note(&self, txid: Txid, outcome: Outcome) {
+        let mut set = self.set.lock();
+        let Some(entry) = set.entry_of(txid) else { return };
+        if entry.outcome != outcome {
+            match outcome.is_success() {
+                true => tracing::info!(%txid, ?outcome, "published"),
+                false => tracing::warn!(%txid, ?outcome, "not published, will be tried again"),
+            }
+            entry.outcome = outcome;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn btc_8_bad_input_103_codes_of_sendrawtransaction() {
+        let refused = |code| Err(RpcFault::from_code(code, "why"));
+        assert_eq!(Outcome::of(refused(-27)), Outcome::InChain);
+        assert_eq!(Outcome::of(refused(-25)), Outcome::InputsMissing("why".to_owned()));
+        assert_eq!(Outcome::of(refused(-26)), Outcome::AgainstPolicy("why".to_owned()));
+        assert_eq!(Outcome::of(refused(-22)), Outcome::Refused(-22, "why".to_owned()));
+        assert!(matches!(Outcome::of(refused(-28)), Outcome::NotAsked(_)));
+    }
+}

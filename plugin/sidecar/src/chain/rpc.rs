@@ -1,0 +1,331 @@
+//! bitcoind's RPC as a [`ChainSource`].
+//!
+//! The calls and their envelope are `bitcoincore-rpc`'s; the transport below it (`http.rs`) and the result types
+//! are ours, so that size, time and unknown fields of an answer are bounded by us.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+use bitcoin::hex::FromHex;
+use bitcoin::{Amount, Block, BlockHash, Denomination, Transaction, Txid};
+use bitcoincore_rpc::jsonrpc::{self, Request, Response, Transport};
+use bitcoincore_rpc::{Client, RpcApi};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::fault::{FaultKind, RpcFault};
+use super::gate::{Gate, Urgency};
+use super::http::{self, Limits};
+use super::stop::StopFlag;
+use super::{ChainInfo, ChainSource, HeaderInfo};
+use crate::clock::Clock;
+
+/// Longest wait for an ordinary answer. bitcoind may be silent for long while it flushes (BTC-4).
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// What the long poll may take beyond the time it asked for.
+const POLL_GRACE: Duration = Duration::from_secs(10);
+/// The pause between polls of a bitcoind without `waitfornewblock`.
+const POLL_PAUSE: Duration = Duration::from_secs(1);
+
+/// How bitcoind knows us.
+#[derive(Clone)]
+pub enum Auth {
+    /// The cookie file that bitcoind writes at each start.
+    Cookie(PathBuf),
+    /// `rpcuser` and `rpcpassword`, or an `rpcauth` pair.
+    UserPass {
+        /// The user.
+        user: String,
+        /// The password, wiped when dropped.
+        password: Zeroizing<String>,
+    },
+}
+
+/// Where bitcoind is and how to get in.
+#[derive(Clone)]
+pub struct Access {
+    /// `host:port` of the RPC server.
+    pub address: String,
+    /// The credentials.
+    pub auth: Auth,
+    /// Whether an address that is not of this machine may be used; the connection is not encrypted (BTC-11).
+    pub allow_remote: bool,
+}
+
+/// bitcoind behind its RPC. Calls block the calling thread.
+pub struct Bitcoind {
+    calls: Client,
+    poll: Client,
+    gate: Gate,
+}
+
+impl Bitcoind {
+    /// Makes no connection yet. Every call ends soon after `stop` is raised.
+    pub fn new(access: Access, stop: StopFlag) -> Self {
+        let access = Arc::new(access);
+        let client = |timeout| {
+            let wire = Wire { access: Arc::clone(&access), stop: stop.clone(), timeout, authorization: Mutex::default() };
+            Client::from_jsonrpc(jsonrpc::Client::with_transport(wire))
+        };
+        Self { calls: client(CALL_TIMEOUT), poll: client(super::follow::PATIENCE + POLL_GRACE), gate: Gate::default() }
+    }
+
+    fn call<T: for<'a> Deserialize<'a>>(
+        &self,
+        urgency: Urgency,
+        method: &str,
+        params: &[Value],
+    ) -> Result<T, RpcFault> {
+        let _pass = self.gate.enter(urgency);
+        self.calls.call(method, params).map_err(into_fault)
+    }
+}
+
+fn into_fault(error: bitcoincore_rpc::Error) -> RpcFault {
+    match error {
+        bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Rpc(error)) => RpcFault::from_code(error.code, &error.message),
+        bitcoincore_rpc::Error::JsonRpc(jsonrpc::Error::Transport(error)) => match error.downcast::<RpcFault>() {
+            Ok(fault) => *fault,
+            Err(other) => RpcFault::new(FaultKind::Unreachable, other),
+        },
+        other => RpcFault::new(FaultKind::Malformed, other),
+    }
+}
+
+/// `Ok(None)` where bitcoind says that there is no such thing.
+fn found<T>(result: Result<T, RpcFault>) -> Result<Option<T>, RpcFault> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(fault) if fault.kind == FaultKind::NotFound => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+#[derive(Deserialize)]
+struct BlockchainInfo {
+    blocks: u32,
+    headers: u32,
+    bestblockhash: BlockHash,
+    initialblockdownload: bool,
+    pruneheight: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct BlockHeader {
+    height: u32,
+    confirmations: i64,
+    previousblockhash: Option<BlockHash>,
+    chainwork: String,
+    time: u64,
+}
+
+impl BlockHeader {
+    fn into_info(self) -> Result<HeaderInfo, RpcFault> {
+        let chainwork = <[u8; 32]>::from_hex(&self.chainwork)
+            .map_err(|_| RpcFault::new(FaultKind::Malformed, "chainwork is not 32 bytes of hex"))?;
+        Ok(HeaderInfo {
+            height: self.height,
+            previous: self.previousblockhash,
+            active: self.confirmations > 0,
+            chainwork,
+            time: self.time,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct FeeEstimate {
+    feerate: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct MempoolInfo {
+    mempoolminfee: Box<RawValue>,
+    minrelaytxfee: Box<RawValue>,
+}
+
+/// A decimal amount of bitcoin, read without a detour over floating point (BTC-8).
+fn exact_sat(number: &RawValue) -> Option<u64> {
+    Amount::from_str_in(number.get(), Denomination::Bitcoin).ok().map(Amount::to_sat)
+}
+
+impl ChainSource for Bitcoind {
+    fn chain_info(&self) -> Result<ChainInfo, RpcFault> {
+        let info: BlockchainInfo = self.call(Urgency::Routine, "getblockchaininfo", &[])?;
+        Ok(ChainInfo {
+            blocks: info.blocks,
+            headers: info.headers,
+            best: info.bestblockhash,
+            initial_block_download: info.initialblockdownload,
+            prune_height: info.pruneheight,
+        })
+    }
+
+    fn block_hash(&self, height: u32) -> Result<Option<BlockHash>, RpcFault> {
+        found(self.call(Urgency::Routine, "getblockhash", &[json!(height)]))
+    }
+
+    fn header(&self, hash: BlockHash) -> Result<Option<HeaderInfo>, RpcFault> {
+        let header: Option<BlockHeader> = found(self.call(Urgency::Routine, "getblockheader", &[json!(hash)]))?;
+        header.map(BlockHeader::into_info).transpose()
+    }
+
+    fn block(&self, hash: BlockHash) -> Result<Block, RpcFault> {
+        let hex: String = self.call(Urgency::Routine, "getblock", &[json!(hash), json!(0)])?;
+        deserialize_hex(&hex).map_err(|error| RpcFault::new(FaultKind::Malformed, format_args!("block {hash}: {error}")))
+    }
+
+    fn wait_for_new_block(&self, known: BlockHash, patience: Duration, stop: &StopFlag) -> Result<(), RpcFault> {
+        let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        // With the known tip as a parameter no block can slip in before the wait; bitcoind before 29 has no such parameter.
+        for params in [vec![json!(millis), json!(known)], vec![json!(millis)]] {
+            match self.poll.call::<Value>("waitfornewblock", &params).map_err(into_fault) {
+                Ok(_) => return Ok(()),
+                Err(fault) if matches!(fault.kind, FaultKind::NoSuchCall | FaultKind::Refused(-1)) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        stop.sleep(POLL_PAUSE.min(patience));
+        Ok(())
+    }
+
+    fn broadcast(&self, tx: &Transaction) -> Result<Txid, RpcFault> {
+        // Zero: no upper feerate. The claim of a large HTLC may cost more than bitcoind's guess of a mistake.
+        self.call(Urgency::Deadline, "sendrawtransaction", &[json!(serialize_hex(tx)), json!(0)])
+    }
+
+    fn estimate_fee(&self, target: u16) -> Result<Option<u64>, RpcFault> {
+        let estimate: FeeEstimate = self.call(Urgency::Routine, "estimatesmartfee", &[json!(target)])?;
+        Ok(estimate.feerate.and_then(|feerate| exact_sat(&feerate)))
+    }
+
+    fn mempool_min_fee(&self) -> Result<u64, RpcFault> {
+        let info: MempoolInfo = self.call(Urgency::Routine, "getmempoolinfo", &[])?;
+        let fees = exact_sat(&info.mempoolminfee).zip(exact_sat(&info.minrelaytxfee));
+        let (mempool, relay) = fees.ok_or_else(|| RpcFault::new(FaultKind::Malformed, "a feerate is no amount"))?;
+        Ok(mempool.max(relay))
+    }
+}
+
+/// `bitcoincore-rpc`'s way to the socket.
+struct Wire {
+    access: Arc<Access>,
+    stop: StopFlag,
+    timeout: Duration,
+    /// The last header value that was read from the cookie file, until bitcoind refuses it.
+    authorization: Mutex<Option<Zeroizing<String>>>,
+}
+
+impl Wire {
+    fn exchange(&self, request: &Request<'_>) -> Result<Response, RpcFault> {
+        let body = serde_json::to_vec(request).map_err(|error| RpcFault::new(FaultKind::Malformed, error))?;
+        let known = self.authorization.lock().clone();
+        let fresh = known.is_none();
+        let authorization = known.map_or_else(|| self.read_authorization(), Ok)?;
+        let response = match self.post(&authorization, &body) {
+            // bitcoind writes a new cookie at each start: a refused one is read again, once.
+            Err(fault) if fault.kind == FaultKind::Unauthorized && !fresh => {
+                let authorization = self.read_authorization()?;
+                self.post(&authorization, &body)?
+            }
+            other => other?,
+        };
+        if response.id != request.id {
+            return Err(RpcFault::new(FaultKind::Malformed, "the answer is to another request"));
+        }
+        Ok(response)
+    }
+
+    fn post(&self, authorization: &str, body: &[u8]) -> Result<Response, RpcFault> {
+        let limits = Limits {
+            deadline: Clock::monotonic() + self.timeout,
+            stop: &self.stop,
+            allow_remote: self.access.allow_remote,
+        };
+        let answer = http::post(&self.access.address, authorization, body, &limits)?;
+        match answer.status {
+            401 | 403 => {
+                *self.authorization.lock() = None;
+                Err(RpcFault::new(FaultKind::Unauthorized, format_args!("HTTP status {}", answer.status)))
+            }
+            503 => Err(RpcFault::new(FaultKind::Busy, "HTTP status 503")),
+            // Errors come with status 404 or 500 and an error object, which says more than the status.
+            status => serde_json::from_slice(&answer.body).map_err(|error| {
+                RpcFault::new(FaultKind::Malformed, format_args!("HTTP status {status} without JSON-RPC: {error}"))
+            }),
+        }
+    }
+
+    fn read_authorization(&self) -> Result<Zeroizing<String>, RpcFault> {
+        let pair = match &self.access.auth {
+            Auth::UserPass { user, password } => Zeroizing::new(format!("{user}:{}", password.as_str())),
+            Auth::Cookie(path) => {
+                let cookie = std::fs::read_to_string(path).map_err(|error| {
+                    RpcFault::new(FaultKind::NoCookie, format_args!("{}: {error}", path.display()))
+                })?;
+                Zeroizing::new(cookie.trim().to_owned())
+            }
+        };
+        let header = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
+        *self.authorization.lock() = Some(header.clone());
+        Ok(header)
+    }
+}
+
+impl Transport for Wire {
+    fn send_request(&self, request: Request<'_>) -> Result<Response, jsonrpc::Error> {
+        self.exchange(&request).map_err(|fault| jsonrpc::Error::Transport(Box::new(fault)))
+    }
+
+    fn send_batch(&self, requests: &[Request<'_>]) -> Result<Vec<Response>, jsonrpc::Error> {
+        requests.iter().cloned().map(|request| self.send_request(request)).collect()
+    }
+
+    fn fmt_target(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.access.address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn btc_8_amounts_are_exact_decimals() {
+        assert_eq!(exact_sat(&raw("0.00001000")), Some(1000));
+        assert_eq!(exact_sat(&raw("0.29000001")), Some(29_000_001));
+        for text in ["-1", "1e400", "null", "\"x\"", "0.000000001"] {
+            assert_eq!(exact_sat(&raw(text)), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn answers_may_have_more_fields_and_fewer_optional_ones() {
+        let hash = "00".repeat(32);
+        let info: BlockchainInfo = serde_json::from_str(&format!(
+            r#"{{"blocks":1,"headers":2,"bestblockhash":"{hash}","initialblockdownload":false,"new":[{{}}]}}"#
+        ))
+        .unwrap();
+        assert_eq!((info.blocks, info.headers, info.pruneheight), (1, 2, None));
+        let header: BlockHeader = serde_json::from_str(&format!(
+            r#"{{"height":0,"confirmations":-1,"chainwork":"{}02","time":5}}"#,
+            "00".repeat(31)
+        ))
+        .unwrap();
+        let header = header.into_info().unwrap();
+        assert!(!header.active && header.previous.is_none());
+        assert_eq!(header.chainwork[31], 2);
+    }
+}
