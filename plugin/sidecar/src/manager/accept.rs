@@ -10,7 +10,9 @@ use super::deliver::Registered;
 use super::drive::Drive;
 use super::mail::OpenOrder;
 use super::peer::{OpenerOrder, OpeningSlot, Peer, Slot};
-use crate::store::row::OperationRow;
+use crate::clock::{Clock, NoEntropy};
+use crate::store::row::{EventRow, OperationRow};
+use crate::store::schema::Table;
 use crate::store::{Address, ChainOrder, FundingRequest, Held, Step};
 
 /// Openings by one peer that are not confirmed yet (FND-6, FND-7: counted when the message arrives).
@@ -24,7 +26,9 @@ impl Drive<'_> {
             tracing::info!(peer = %peer.node_id, reason, "refused a channel");
             return self.send_error(at, reason);
         }
-        let (signer, keys_index) = self.fresh_keys();
+        let Ok((signer, keys_index)) = self.fresh_keys() else {
+            return self.send_error(at, "internal error: no randomness");
+        };
         match Opening::accept(open, peer.node_id, keys_index, &self.env.context(&signer)) {
             Ok((opening, answer)) => {
                 peer.openings.insert(open.temporary_channel_id, OpeningSlot { opening, signer, order: None });
@@ -62,8 +66,10 @@ impl Drive<'_> {
         if !self.env.chain.is_synced() {
             return self.operation_failed(order.operation, "the chain is not synced yet; see node.status");
         }
-        let (signer, keys_index) = self.fresh_keys();
-        let temporary_channel_id = ChannelId(self.env.clock.random_bytes());
+        let (Ok((signer, keys_index)), Ok(temporary)) = (self.fresh_keys(), Clock::random_bytes()) else {
+            return self.operation_failed(order.operation, "the operating system gives no randomness");
+        };
+        let temporary_channel_id = ChannelId(temporary);
         let cx = self.env.context(&signer);
         let wish = outrigger_channel::OpenOrder {
             peer: peer.node_id,
@@ -180,7 +186,7 @@ impl Drive<'_> {
         let slot = Slot { channel, monitor, signer, settlements: Default::default() };
         peer.slots.insert(birth.channel_id, slot);
         let step = Step { changes: &birth.changes, monitor: &monitor_changes, guard, effects: birth.effects };
-        self.batch.stage(at, step, self.env.clock.now_unix());
+        self.batch.stage(at, step, Clock::now_unix());
     }
 
     fn gone(&mut self, peer: &mut Peer, channel: ChannelId, reason: &str) {
@@ -195,12 +201,12 @@ impl Drive<'_> {
 
     fn operation_failed(&mut self, operation: OperationRow, reason: &str) {
         let row = operation.failed(reason);
-        self.batch.event(crate::store::row::EventRow::open_failed(self.env.clock.now_unix(), &row));
+        self.batch.event(EventRow::open_failed(Clock::now_unix(), &row));
         self.put_operation(&row);
     }
 
     fn put_operation(&mut self, row: &OperationRow) {
-        self.batch.put(crate::store::schema::Table::Operation, row.key(), Some(row.encode()));
+        self.batch.put(Table::Operation, row.key(), Some(row.encode()));
     }
 
     fn hold_all(&mut self, at: Address, effects: Vec<outrigger_channel::Effect>) {
@@ -213,9 +219,9 @@ impl Drive<'_> {
         self.send(at, Message::Error(Error { channel_id: at.channel, data: reason.as_bytes().to_vec() }));
     }
 
-    fn fresh_keys(&self) -> (Arc<SoftSigner>, u64) {
-        let keys_index = u64::from_be_bytes(self.env.clock.random_bytes());
-        (self.env.signer(keys_index), keys_index)
+    fn fresh_keys(&self) -> Result<(Arc<SoftSigner>, u64), NoEntropy> {
+        let keys_index = u64::from_be_bytes(Clock::random_bytes()?);
+        Ok((self.env.signer(keys_index), keys_index))
     }
 }
 

@@ -15,7 +15,8 @@ use super::env::Env;
 use super::mail::Mail;
 use super::outbox::Outbox;
 use super::peer::{Live, Peer, Slot};
-use crate::store::row::{EventRow, SettlementRow};
+use crate::clock::Clock;
+use crate::store::row::SettlementRow;
 use crate::store::{Address, Batch, Step};
 
 /// One visit to one peer: what it does is staged into one batch.
@@ -37,7 +38,7 @@ impl<'a> Drive<'a> {
         match mail {
             Mail::Connected { connection, features, outbox } => self.connected(peer, connection, features, outbox),
             Mail::Disconnected { connection } => self.disconnected(peer, connection),
-            Mail::Message { connection, message } => {
+            Mail::Message { connection, message, bytes: _ } => {
                 // A message that was still queued when its connection ended is a message that never came (CST-2).
                 if connection == peer.connection() {
                     self.message(peer, &message);
@@ -107,7 +108,7 @@ impl<'a> Drive<'a> {
         }
         let monitor = &monitor_changes.unwrap_or_default();
         let step = Step { changes: &changes, monitor, guard: Guard::of(slot.monitor.head()), effects };
-        self.batch.stage(at, step, self.env.clock.now_unix());
+        self.batch.stage(at, step, Clock::now_unix());
     }
 
     /// Answers a command that reached no channel. It waits its turn like any other effect.
@@ -124,7 +125,6 @@ impl<'a> Drive<'a> {
         if peer.live.is_some() {
             self.lost(peer);
         }
-        self.batch.event(EventRow::peer(self.env.clock.now_unix(), peer.node_id, true));
         peer.live = Some(Live { connection, features: features.clone(), outbox });
         for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
             self.step_channel(peer, channel, Input::Connected(&features));
@@ -139,7 +139,6 @@ impl<'a> Drive<'a> {
 
     fn lost(&mut self, peer: &mut Peer) {
         peer.live = None;
-        self.batch.event(EventRow::peer(self.env.clock.now_unix(), peer.node_id, false));
         for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
             self.step_channel(peer, channel, Input::Disconnected);
         }

@@ -1,4 +1,4 @@
-//! What a step may see of the world: policy, keys, feerates, height, the clock, and the writer's queue.
+//! What a step may see of the world: policy, keys, feerates, height, and the writer's queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -7,7 +7,6 @@ use bitcoin::constants::ChainHash;
 use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner};
 use parking_lot::RwLock;
 
-use crate::clock::Clock;
 use crate::key::NodeKeys;
 use crate::store::Writer;
 
@@ -62,7 +61,6 @@ pub struct Env {
     pub policy: Policy,
     pub chain_hash: ChainHash,
     pub keys: Arc<NodeKeys>,
-    pub clock: Arc<Clock>,
     pub writer: Writer,
     next_command: AtomicU64,
 }
@@ -74,10 +72,9 @@ impl Env {
         policy: Policy,
         chain_hash: ChainHash,
         keys: Arc<NodeKeys>,
-        clock: Arc<Clock>,
         writer: Writer,
     ) -> Self {
-        Self { chain, policy, chain_hash, keys, clock, writer, next_command: AtomicU64::new(1) }
+        Self { chain, policy, chain_hash, keys, writer, next_command: AtomicU64::new(1) }
     }
 
     /// An id that no other command of this run has. 0 is for commands whose answer nobody waits for.

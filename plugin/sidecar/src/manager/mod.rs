@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::Receiver;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
-use outrigger_bolt::wire::Message;
+use outrigger_bolt::wire::{Init, Message};
 use outrigger_channel::{Command, Effect, Refusal, Reply, Summary};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 pub use mail::{Mail, OpenOrder};
 pub use peer::Peer;
@@ -31,14 +31,14 @@ use deliver::{Deliver, Registered, ReplyTo};
 use directory::PeerDirectory;
 use drive::Drive;
 use env::Env;
-use outbox::Outbox;
+use outbox::{Connection, Outbox, PeerHandler, Room};
 use peer::Slot;
 
 /// Mail that one visit to a peer handles: a bound on how long its lock is held.
 const MAIL_PER_VISIT: usize = 256;
 
-/// Mail that may wait for one peer before its socket is paused.
-const MAILBOX_LIMIT: usize = 512;
+/// Bytes of a peer's messages that may wait before its socket is paused.
+const MAILBOX_BYTES: usize = 1024 * 1024;
 
 /// The only door to peers and channels.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub struct Manager {
     deliver: Arc<Deliver>,
     env: Env,
     connections: AtomicU64,
+    /// Rung after each visit to a peer: its mailbox may have room again.
+    visited: Notify,
 }
 
 /// A peer in a listing.
@@ -70,7 +72,7 @@ impl Manager {
     /// Takes the loaded channels in. What a crash may have lost is made again from their rows: watches at once, the
     /// rest as released effects when [`resume`](Self::resume) is called.
     pub fn new(directory: Arc<PeerDirectory>, deliver: Arc<Deliver>, env: Env, loaded: Vec<LoadedChannel>) -> Self {
-        let manager = Self { directory, deliver, env, connections: AtomicU64::new(1) };
+        let manager = Self { directory, deliver, env, connections: AtomicU64::new(1), visited: Notify::new() };
         for LoadedChannel { channel, monitor, settlements } in loaded {
             let (peer, id) = (channel.params().peer, channel.id());
             let signer = manager.env.signer(channel.params().keys_index);
@@ -119,6 +121,7 @@ impl Manager {
                     break;
                 }
                 self.directory.with(&peer, |peer| self.visit(peer, mail));
+                self.visited.notify_waiters();
             }
             self.directory.forget_idle(&peer);
         }
@@ -130,30 +133,6 @@ impl Manager {
             drive.handle(peer, piece);
         }
         drive.finish(peer);
-    }
-
-    /// A connection stands and `init` was exchanged. Returns its generation.
-    pub fn connected(&self, peer: NodeId, features: Features, outbox: Outbox) -> u64 {
-        let connection = self.connections.fetch_add(1, Ordering::Relaxed);
-        self.deliver.connected(peer, connection, outbox.clone());
-        self.post_to_new(peer, Mail::Connected { connection, features, outbox });
-        connection
-    }
-
-    /// A message of the peer.
-    pub fn message(&self, peer: &NodeId, connection: u64, message: Message) {
-        self.post(peer, Mail::Message { connection, message });
-    }
-
-    /// A connection ended.
-    pub fn disconnected(&self, peer: &NodeId, connection: u64) {
-        self.deliver.disconnected(peer, connection);
-        self.post(peer, Mail::Disconnected { connection });
-    }
-
-    /// Whether the peer's socket should be read: neither its mailbox nor the writer is over its limit.
-    pub fn has_room(&self, peer: &NodeId) -> bool {
-        self.env.writer.has_room() && self.directory.backlog(peer) < MAILBOX_LIMIT
     }
 
     /// Asks the peer's worker to open a channel. The answer stands in the operation's row.
@@ -241,5 +220,45 @@ impl Manager {
                 Err(returned) => mail = *returned,
             }
         }
+    }
+}
+
+impl PeerHandler for Manager {
+    fn our_init(&self) -> Init {
+        Init {
+            globalfeatures: Features::default(),
+            features: Features::ours(),
+            networks: Some(vec![self.env.chain_hash]),
+            remote_addr: None,
+        }
+    }
+
+    fn connected(&self, peer: NodeId, init: &Init, outbox: Outbox) -> Result<Connection, String> {
+        let connection = self.connections.fetch_add(1, Ordering::Relaxed);
+        self.deliver.connected(peer, connection, outbox.clone());
+        self.post_to_new(peer, Mail::Connected { connection, features: init.features.clone(), outbox });
+        Ok(Connection(connection))
+    }
+
+    fn message(&self, peer: &NodeId, connection: Connection, message: Message, bytes: usize) {
+        self.post(peer, Mail::Message { connection: connection.0, message, bytes });
+    }
+
+    fn room<'a>(&'a self, peer: &'a NodeId) -> Room<'a> {
+        Box::pin(async move {
+            self.env.writer.room().await;
+            loop {
+                let visited = self.visited.notified();
+                if self.directory.backlog(peer) < MAILBOX_BYTES {
+                    return;
+                }
+                visited.await;
+            }
+        })
+    }
+
+    fn disconnected(&self, peer: &NodeId, connection: Connection) {
+        self.deliver.disconnected(peer, connection.0);
+        self.post(peer, Mail::Disconnected { connection: connection.0 });
     }
 }

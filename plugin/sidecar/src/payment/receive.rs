@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::Payments;
+use crate::clock::Clock;
 use crate::store::row::{EventRow, InvoiceRow, Paid, SettlementRow};
 use crate::store::schema::{Table, numbered_key};
 use crate::store::{Batch, Held};
@@ -42,7 +43,7 @@ impl Payments {
         let env = self.manager.env();
         let preimage = PaymentPreimage(env.clock.random_bytes());
         let payment_secret = PaymentSecret(env.clock.random_bytes());
-        let created_at = env.clock.now_unix();
+        let created_at = Clock::now_unix();
         let terms = InvoiceTerms {
             network: self.network,
             amount: order.amount,
@@ -86,7 +87,7 @@ impl Payments {
         let mut batch = Batch::default();
         let settlement = match self.judge(htlc) {
             Verdict::Claim(invoice) => {
-                let now = env.clock.now_unix();
+                let now = Clock::now_unix();
                 let preimage = invoice.preimage;
                 let paid = InvoiceRow { paid: Some(Paid { amount: htlc.amount, at: now }), ..*invoice };
                 let (waiter, durable) = oneshot::channel();
@@ -95,8 +96,7 @@ impl Payments {
                 batch.event(EventRow::new(
                     now,
                     "invoice_paid",
-                    json!({ "payment_hash": paid.payment_hash.to_string(), "amount_msat": htlc.amount.get(),
-                            "label": paid.label }),
+                    json!({ "payment_hash": paid.payment_hash.to_string(), "amount_msat": htlc.amount.get() }),
                 ));
                 batch.hold(Held::Durable(waiter));
                 SettlementRow::Fulfil(preimage)
@@ -113,7 +113,7 @@ impl Payments {
     fn judge(&self, htlc: &IncomingHtlc) -> Verdict {
         let env = self.manager.env();
         let onion = OnionPacket::from_bytes(&htlc.onion);
-        let peeled = match packet::peel(env.keys.node_secret(), &onion, &htlc.payment_hash.0) {
+        let peeled = match onion::peel(env.keys.node_secret(), &onion, &htlc.payment_hash.0) {
             Ok(peeled) => peeled,
             Err(malformed) => {
                 return Verdict::Fail(FailReason::Malformed {
@@ -163,7 +163,7 @@ impl Payments {
             && data.total_msat == htlc.amount
             && htlc.amount >= wanted
             && htlc.amount.get() <= wanted.get().saturating_mul(OVERPAY_FACTOR)
-            && invoice.expires_at > env.clock.now_unix()
+            && invoice.expires_at > Clock::now_unix()
             && htlc.cltv_expiry >= height.saturating_add(invoice.min_final_cltv_expiry)
             && !self.is_taken(&invoice);
         if is_good { Ok(invoice) } else { Err(unknown) }

@@ -4,13 +4,12 @@ use bitcoin::secp256k1::SecretKey;
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
 use outrigger_bolt::invoice::{Invoice, InvoiceFault};
-use outrigger_bolt::onion::failure::{self, Attribution};
-use outrigger_bolt::onion::packet::{self, Hop};
-use outrigger_bolt::onion::payload::{FinalPayload, Payload, PaymentData};
+use outrigger_bolt::onion::{self, FinalPayload, Hop, Payload, PaymentData, Unwrapped};
 use outrigger_channel::{Command, FailReason, HtlcOutcome, HtlcSource, Refusal, Reply};
 use tokio::sync::oneshot;
 
 use super::{Payments, forget_outcome};
+use crate::clock::{Clock, NoEntropy};
 use crate::manager::ChannelView;
 use crate::manager::deliver::ReplyTo;
 use crate::store::row::{PaymentRow, PaymentState};
@@ -52,6 +51,8 @@ pub enum SendFault {
     #[error("the payment does not fit an onion")]
     Onion,
     #[error("{0}")]
+    NoEntropy(#[from] NoEntropy),
+    #[error("{0}")]
     Store(#[from] StoreError),
 }
 
@@ -78,11 +79,11 @@ impl Payments {
         }
         let channel = self.choose(&terms.payee, terms.amount)?;
         let row = PaymentRow {
-            payment_id: self.manager.env().clock.random_bytes(),
+            payment_id: Clock::random_bytes()?,
             payment_hash: terms.hash,
             destination: terms.payee,
             amount: terms.amount,
-            created_at: self.manager.env().clock.now_unix(),
+            created_at: Clock::now_unix(),
             state: PaymentState::Pending,
         };
         let onion = self.onion(&row.payment_id, &terms)?;
@@ -97,7 +98,7 @@ impl Payments {
 
     fn terms(&self, order: &PayOrder) -> Result<Terms, SendFault> {
         let invoice = Invoice::parse(&order.invoice, self.network)?;
-        let now = self.manager.env().clock.now_unix();
+        let now = Clock::now_unix();
         if invoice.expires_at() <= now {
             return Err(SendFault::Expired(invoice.expires_at()));
         }
@@ -166,13 +167,13 @@ impl Payments {
             keysend_preimage: None,
         });
         let hops = [Hop { node: *terms.payee.public_key(), payload: payload.encode() }];
-        let built = packet::build(&self.session_key(payment_id), &hops, &terms.hash.0).map_err(|_| SendFault::Onion)?;
+        let built = onion::build(&self.session_key(payment_id), &hops, &terms.hash.0).map_err(|_| SendFault::Onion)?;
         Ok(Box::new(built.packet.to_bytes()))
     }
 
     /// Derived, not stored: a failure can be read after a restart.
     fn session_key(&self, payment_id: &[u8; 32]) -> SecretKey {
-        self.manager.env().keys.session_key(payment_id)
+        self.manager.env().keys.onion_session_key(payment_id)
     }
 
     /// Stages the payment and the order to its channel. `None` if another payment of the hash is under way.
@@ -236,7 +237,7 @@ impl Payments {
         let Some(row) = self.take_pending(&payment_id) else {
             return self.manager.env().writer.submit(batch);
         };
-        let at = self.manager.env().clock.now_unix();
+        let at = Clock::now_unix();
         let state = PaymentState::Succeeded { preimage, fee: Msat::ZERO, at };
         self.finish(PaymentRow { state, ..row }, batch);
     }

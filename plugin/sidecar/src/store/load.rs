@@ -11,7 +11,7 @@ use outrigger_channel::{
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
-use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow, TipRow};
+use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow, BlockRow};
 use super::schema::{Table, parse_htlc_key, parse_numbered_key};
 
 /// A channel and its monitor as they stood at the last commit.
@@ -41,7 +41,8 @@ pub struct Snapshot {
     pub operations: Vec<OperationRow>,
     pub broadcasts: Vec<BroadcastRow>,
     pub wallet: Vec<Vec<u8>>,
-    pub tip: Option<TipRow>,
+    /// The newest blocks that were taken in, by rising height; the last is the tip.
+    pub blocks: Vec<BlockRow>,
     pub peer_addresses: Vec<(NodeId, String)>,
 }
 
@@ -68,7 +69,7 @@ impl Loader {
             ..Snapshot::default()
         };
         snapshot.pending_payments.retain(PaymentRow::is_pending);
-        snapshot.tip = self.rows(Table::Tip, |_, value| TipRow::decode(value))?.pop();
+        snapshot.blocks = self.rows(Table::Block, |_, value| BlockRow::decode(value))?;
         self.each(Table::Wallet, |_, value| {
             snapshot.wallet.push(value.to_vec());
             Ok(())
