@@ -72,7 +72,8 @@ impl Bitcoind {
     pub fn new(access: Access, stop: StopFlag) -> Self {
         let access = Arc::new(access);
         let client = |timeout| {
-            let wire = Wire { access: Arc::clone(&access), stop: stop.clone(), timeout, authorization: Mutex::default() };
+            let wire =
+                Wire { access: Arc::clone(&access), stop: stop.clone(), timeout, authorization: Mutex::default() };
             Client::from_jsonrpc(jsonrpc::Client::with_transport(wire))
         };
         Self { calls: client(CALL_TIMEOUT), poll: client(super::follow::PATIENCE + POLL_GRACE), gate: Gate::default() }
@@ -180,7 +181,8 @@ impl ChainSource for Bitcoind {
 
     fn block(&self, hash: BlockHash) -> Result<Block, RpcFault> {
         let hex: String = self.call(Urgency::Routine, "getblock", &[json!(hash), json!(0)])?;
-        deserialize_hex(&hex).map_err(|error| RpcFault::new(FaultKind::Malformed, format_args!("block {hash}: {error}")))
+        deserialize_hex(&hex)
+            .map_err(|error| RpcFault::new(FaultKind::Malformed, format_args!("block {hash}: {error}")))
     }
 
     fn wait_for_new_block(&self, known: BlockHash, patience: Duration, stop: &StopFlag) -> Result<(), RpcFault> {
@@ -268,9 +270,8 @@ impl Wire {
         let pair = match &self.access.auth {
             Auth::UserPass { user, password } => Zeroizing::new(format!("{user}:{}", password.as_str())),
             Auth::Cookie(path) => {
-                let cookie = std::fs::read_to_string(path).map_err(|error| {
-                    RpcFault::new(FaultKind::NoCookie, format_args!("{}: {error}", path.display()))
-                })?;
+                let cookie = std::fs::read_to_string(path)
+                    .map_err(|error| RpcFault::new(FaultKind::NoCookie, format_args!("{}: {error}", path.display())))?;
                 Zeroizing::new(cookie.trim().to_owned())
             }
         };

@@ -22,6 +22,8 @@ struct Script {
     initial_block_download: bool,
     headers_ahead: u32,
     faults: VecDeque<FaultKind>,
+    /// How many calls succeed before one that times out.
+    calls_before_timeout: Option<u32>,
     /// Given in place of the block with this hash.
     forged: HashMap<BlockHash, Block>,
     pruned: bool,
@@ -92,6 +94,7 @@ impl Scripted {
             initial_block_download: false,
             headers_ahead: 0,
             faults: VecDeque::new(),
+            calls_before_timeout: None,
             forged: HashMap::new(),
             pruned: false,
             asked_blocks: 0,
@@ -105,6 +108,11 @@ impl Scripted {
 
     fn answer<R>(&self, give: impl FnOnce(&mut Script) -> R) -> Result<R, RpcFault> {
         let mut script = self.state.lock();
+        let timeout = script.calls_before_timeout == Some(0);
+        script.calls_before_timeout = script.calls_before_timeout.and_then(|calls| calls.checked_sub(1));
+        if timeout {
+            script.faults.push_front(FaultKind::Timeout);
+        }
         match script.faults.pop_front() {
             Some(kind) => Err(RpcFault::new(kind, "scripted")),
             None => Ok(give(&mut script)),
@@ -308,11 +316,8 @@ fn a_fault_at_any_call_loses_nothing() {
         let (source, recorder, mut follower) = following(10);
         let fork = source.script(|script| script.best_chain()[7]);
         source.script(|script| script.extend(fork, 5, 1));
-        for _ in 0..calls_before {
-            // Faults are spread by letting single calls fail between rounds.
-            source.script(|script| script.faults.push_back(FaultKind::Timeout));
-            follower.step();
-        }
+        source.script(|script| script.calls_before_timeout = Some(calls_before));
+        settle(&mut follower);
         settle(&mut follower);
         let walked: Vec<_> = recorder.chain.lock().iter().map(|(_, hash)| *hash).collect();
         assert_eq!(walked, source.script(|script| script.best_chain()));
