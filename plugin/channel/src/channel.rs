@@ -6,15 +6,15 @@ use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, ShortChannelId};
 use outrigger_bolt::wire::{Message, Warning};
 
-use crate::changes::{ChannelChanges, ChannelHead, ChannelRows, Phase};
-use crate::commitments::htlc::{HtlcState, Offerer};
+use crate::changes::{ChannelChanges, ChannelRows, Phase, Totals};
+use crate::commitments::htlc::{HtlcState, Offerer, Side};
 use crate::draft::Draft;
 use crate::input::{ChainEvent, Command, CommandId, Context, Input};
 use crate::link::{self, Link, Volatile, VolatileChanges};
 use crate::phase::{ended, funding, normal, shutdown};
 use crate::row::CorruptRows;
 use crate::signer::FundingOutput;
-use crate::transition::{Effect, HtlcOutcome, Publication, Transition, Watch};
+use crate::transition::{Effect, Publication, Transition, Watch};
 use crate::violation::{Rule, Violation};
 
 /// A channel whose funding transaction is signed. Before that it is an [`Opening`](crate::Opening).
@@ -61,7 +61,7 @@ impl Channel {
         Ok(Self { rows, volatile })
     }
 
-    pub(crate) fn with_volatile(rows: ChannelRows, link: Link) -> Self {
+    pub(crate) fn with_link(rows: ChannelRows, link: Link) -> Self {
         let volatile = Volatile { link, ..Volatile::at_rest(&rows) };
         Self { rows, volatile }
     }
@@ -327,15 +327,20 @@ fn fail(draft: &mut Draft<'_>, rule: &Rule) {
 /// What any rows must fulfil to be a channel.
 fn check(rows: &ChannelRows) -> Result<(), CorruptRows> {
     let ChannelRows { params, head, htlcs, .. } = rows;
-    let total = params.capacity.to_msat().ok_or(CorruptRows("capacity is too large"))?;
-    for totals in [&head.local_commitment, &head.remote_commitment] {
-        let sum: Msat =
-            [totals.to_local, totals.to_remote, totals.offered_by_local.value, totals.offered_by_remote.value]
-                .into_iter()
-                .sum();
-        if sum != total {
-            return Err(CorruptRows("a commitment does not add up to the capacity"));
+    let total = params.capacity.to_msat().ok_or_else(|| CorruptRows::new("the capacity is beyond all bitcoin"))?;
+    for (owner, totals) in [(Side::Local, &head.local_commitment), (Side::Remote, &head.remote_commitment)] {
+        let mut found = Totals { to_local: totals.to_local, to_remote: totals.to_remote, ..Totals::default() };
+        for (key, row) in htlcs.iter().filter(|(key, row)| row.state.in_commitment(key.offerer, owner)) {
+            found = found
+                .counting(key.offerer, row.amount, params.dust_limit(owner))
+                .ok_or_else(|| CorruptRows::new("a commitment holds more than can be counted"))?;
+        }
+        if found != *totals {
+            return Err(CorruptRows::new("the HTLCs of a commitment are not those of its running totals"));
+        }
+        if found.sum() != total {
+            return Err(CorruptRows::new("a commitment does not add up to the capacity"));
         }
     }
-    check_htlcs(head, htlcs)
+    Ok(())
 }

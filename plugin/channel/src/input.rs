@@ -1,6 +1,11 @@
 //! What a channel can be told: peer messages, our own commands, the chain, and the state of the connection.
 
+<<<<<<< HEAD
 use bitcoin::{Script, ScriptBuf, Transaction};
+=======
+use bitcoin::constants::ChainHash;
+use bitcoin::{ScriptBuf, Transaction};
+>>>>>>> channel
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{PaymentHash, PaymentPreimage};
@@ -101,6 +106,8 @@ pub struct Feerates {
 /// The limits that we set, from the operator's config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// The chain that we follow; channels of no other are opened.
+    pub chain_hash: ChainHash,
     /// Smallest channel that a peer may open to us.
     pub min_funding: Sat,
     /// Largest channel that a peer may open to us, or we to a peer.

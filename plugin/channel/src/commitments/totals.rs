@@ -27,10 +27,20 @@ impl Totals {
         usize::from(self.offered_by_local.untrimmed).saturating_add(usize::from(self.offered_by_remote.untrimmed))
     }
 
+    /// All that the commitment shares out: the capacity.
+    pub(crate) fn sum(&self) -> Msat {
+        [self.to_local, self.to_remote, self.offered_by_local.value, self.offered_by_remote.value].into_iter().sum()
+    }
+
     /// With one HTLC more in a commitment of this dust limit; `None` where its offerer does not have the amount.
     pub(crate) fn with_htlc(mut self, offerer: Offerer, amount: Msat, dust_limit: Sat) -> Option<Self> {
         let balance = self.balance_mut(offerer.side());
         *balance = balance.checked_sub(amount)?;
+        self.counting(offerer, amount, dust_limit)
+    }
+
+    /// With one HTLC more whose amount is in no balance.
+    pub(crate) fn counting(mut self, offerer: Offerer, amount: Msat, dust_limit: Sat) -> Option<Self> {
         let htlcs = self.offered_by_mut(offerer);
         htlcs.count = htlcs.count.checked_add(1)?;
         htlcs.value = htlcs.value.checked_add(amount)?;

@@ -9,6 +9,7 @@ pub mod directory;
 mod drive;
 pub mod env;
 mod mail;
+pub mod operations;
 pub mod outbox;
 mod peer;
 

@@ -11,7 +11,7 @@ use outrigger_channel::{
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
-use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow, BlockRow};
+use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow};
 use super::schema::{Table, parse_htlc_key, parse_numbered_key};
 
 /// A channel and its monitor as they stood at the last commit.
@@ -41,8 +41,6 @@ pub struct Snapshot {
     pub operations: Vec<OperationRow>,
     pub broadcasts: Vec<BroadcastRow>,
     pub wallet: Vec<Vec<u8>>,
-    /// The newest blocks that were taken in, by rising height; the last is the tip.
-    pub blocks: Vec<BlockRow>,
     pub peer_addresses: Vec<(NodeId, String)>,
 }
 
@@ -69,7 +67,6 @@ impl Loader {
             ..Snapshot::default()
         };
         snapshot.pending_payments.retain(PaymentRow::is_pending);
-        snapshot.blocks = self.rows(Table::Block, |_, value| BlockRow::decode(value))?;
         self.each(Table::Wallet, |_, value| {
             snapshot.wallet.push(value.to_vec());
             Ok(())

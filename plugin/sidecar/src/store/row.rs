@@ -1,35 +1,13 @@
 //! The rows that the sidecar itself owns. Rows of channels and monitors are encoded by the `channel` crate.
 
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, Transaction, Txid, consensus};
+use bitcoin::{Transaction, Txid, consensus};
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
 use outrigger_channel::{ChannelNote, Command, FailReason, HtlcOutcome, Publication};
 use serde_json::{Value, json};
 
 use super::record::{BadRecord, RecordReader, RecordWriter};
-
-/// A block that every channel and the wallet have taken in; keyed by height.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockRow {
-    pub height: u32,
-    pub hash: BlockHash,
-}
-
-impl BlockRow {
-    /// The bytes of the row.
-    pub fn encode(&self) -> Vec<u8> {
-        RecordWriter::new(1).put(0, self.height.to_be_bytes()).put(2, self.hash.to_byte_array()).finish()
-    }
-
-    /// Reads a row.
-    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
-        let mut record = RecordReader::new(bytes, 1)?;
-        let row = Self { height: record.u32(0, "height")?, hash: BlockHash::from_byte_array(record.array(2, "hash")?) };
-        record.finish()?;
-        Ok(row)
-    }
-}
 
 /// A transaction to broadcast until it is buried.
 #[derive(Clone, Debug, PartialEq, Eq)]

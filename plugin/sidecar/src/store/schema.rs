@@ -31,8 +31,6 @@ macro_rules! tables {
 tables! {
     /// Facts about the file itself: format version, network, node id.
     Meta = "meta",
-    /// The newest blocks that every channel and the wallet have taken in.
-    Block = "block",
     /// What both sides of a channel agreed.
     ChannelParams = "channel_params",
     /// The moving part of a channel.
