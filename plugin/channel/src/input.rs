@@ -1,11 +1,7 @@
 //! What a channel can be told: peer messages, our own commands, the chain, and the state of the connection.
 
-<<<<<<< HEAD
-use bitcoin::{Script, ScriptBuf, Transaction};
-=======
 use bitcoin::constants::ChainHash;
-use bitcoin::{ScriptBuf, Transaction};
->>>>>>> channel
+use bitcoin::{Script, ScriptBuf, Transaction};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{PaymentHash, PaymentPreimage};

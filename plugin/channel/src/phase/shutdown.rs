@@ -2,7 +2,7 @@
 //! Initiation: `shutdown`"). What follows is in [`super::closing`].
 
 use bitcoin::{Script, ScriptBuf};
-use outrigger_bolt::amount::FeeratePerKw;
+use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_bolt::features::Feature;
 use outrigger_bolt::tx::closing::is_standard_shutdown_script;
 use outrigger_bolt::wire::{Message, Shutdown};
@@ -16,17 +16,19 @@ use crate::link::Link;
 use crate::transition::{ChannelNote, Effect};
 use crate::violation::{Refusal, Rule, Violation};
 
-pub(crate) use super::closing::{on_closing_signed, on_funding_spend_unconfirmed, on_funding_spent, on_height, watches};
+pub(crate) use super::closing::{
+    on_closing_signed, on_funding_spend_unconfirmed, on_funding_spent, on_height, watches,
+};
 
 /// Where the close stands on this connection. `shutdown` is sent again on the next, and the negotiation starts over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Negotiation {
+pub(crate) struct Negotiation {
     pub(crate) shutdown_sent: bool,
     pub(crate) shutdown_received: bool,
     /// Our newest `closing_signed`.
     pub(crate) offer: Option<Offer>,
     /// The fee of the peer's newest `closing_signed`.
-    pub(crate) counteroffer: Option<outrigger_bolt::amount::Sat>,
+    pub(crate) counteroffer: Option<Sat>,
 }
 
 /// The peer wants the channel to end.
