@@ -165,6 +165,8 @@ pub enum Rule {
 /// Why an order of our own was not followed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
+    #[error("there is no such channel")]
+    UnknownChannel,
     #[error("the peer is not connected or the channel is not re-established yet")]
     NotConnected,
     #[error("the channel is not ready: its funding transaction has yet to be confirmed on both sides")]

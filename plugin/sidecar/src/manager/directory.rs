@@ -35,7 +35,6 @@ impl Drop for Guard {
 }
 
 /// One peer: its state behind its lock, and the mail that waits for it.
-#[derive(Debug)]
 struct Entry {
     mailbox: Mutex<Mailbox>,
     peer: Mutex<Peer>,
@@ -51,7 +50,7 @@ struct Mailbox {
 }
 
 /// All peers. A guard never leaves, and no lock crosses an await: callers give a closure.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct PeerDirectory {
     peers: RwLock<HashMap<NodeId, Arc<Entry>>>,
 }

@@ -7,14 +7,13 @@ use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::Message;
 use outrigger_channel::{Command, CommandId};
 
-use super::outbox::Outbox;
 use crate::store::row::{OperationRow, SettlementRow};
 
 /// One thing for a peer's worker to do. Mail of one peer is handled in order, by one worker at a time.
 #[derive(Debug)]
 pub enum Mail {
     /// A connection stands; it replaces any older one.
-    Connected { connection: u64, features: Features, outbox: Outbox },
+    Connected { connection: u64, features: Features },
     /// A connection ended.
     Disconnected { connection: u64 },
     /// A message of the peer, of so many bytes on the wire.

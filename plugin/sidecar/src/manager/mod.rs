@@ -20,7 +20,7 @@ use crossbeam_channel::Receiver;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::{Init, Message};
-use outrigger_channel::{Command, Effect, Refusal, Reply, Summary};
+use outrigger_channel::{Command, Effect, Phase, Refusal, Reply, Summary};
 use tokio::sync::{Notify, oneshot};
 
 pub use mail::{Mail, OpenOrder};
@@ -42,7 +42,6 @@ const MAIL_PER_VISIT: usize = 256;
 const MAILBOX_BYTES: usize = 1024 * 1024;
 
 /// The only door to peers and channels.
-#[derive(Debug)]
 pub struct Manager {
     directory: Arc<PeerDirectory>,
     deliver: Arc<Deliver>,
@@ -75,8 +74,8 @@ impl Manager {
     pub fn new(directory: Arc<PeerDirectory>, deliver: Arc<Deliver>, env: Env, loaded: Vec<LoadedChannel>) -> Self {
         let manager = Self { directory, deliver, env, connections: AtomicU64::new(1), visited: Notify::new() };
         for LoadedChannel { channel, monitor, settlements } in loaded {
-            let (peer, id) = (channel.params().peer, channel.id());
-            let signer = manager.env.signer(channel.params().keys_index);
+            let (peer, id) = (channel.rows().params.peer, channel.id());
+            let signer = manager.env.signer(channel.rows().params.keys_index);
             manager.deliver.register(id, Registered { peer, signer: signer.clone() });
             manager.directory.ensure(peer);
             for watch in channel.watches() {
@@ -102,10 +101,18 @@ impl Manager {
             let at = Address { peer: peer.node_id, connection: peer.connection(), channel: *id };
             let undecided = slot.channel.resume().into_iter().filter(|effect| match effect {
                 Effect::Incoming(htlc) => !slot.settlements.contains_key(&htlc.htlc_id),
-                _other => true,
+                Effect::Send(_)
+                | Effect::Revoke { .. }
+                | Effect::Disconnect(_)
+                | Effect::Publish { .. }
+                | Effect::Watch(_)
+                | Effect::Settle { .. }
+                | Effect::Removed { .. }
+                | Effect::Reply(..)
+                | Effect::Note(_) => true,
             });
-            let failed = matches!(slot.channel.phase(), outrigger_channel::Phase::Failed { .. });
-            let commitment = if failed { drive::local_commitment(slot) } else { None };
+            let publish = matches!(slot.channel.phase(), Phase::Failed { publish: true, spend: None, .. });
+            let commitment = if publish { drive::local_commitment(slot) } else { None };
             for effect in undecided.chain(commitment) {
                 batch.hold_effect(at, effect);
             }
@@ -165,7 +172,7 @@ impl Manager {
                 node_id: id,
                 connected: peer.is_connected(),
                 features: peer.features().cloned(),
-                channels: peer.summaries().count(),
+                channels: peer.slots.len(),
             })
         };
         self.directory.ids().into_iter().filter_map(view).collect()
@@ -183,7 +190,7 @@ impl Manager {
     pub fn channels_of(&self, peer: &NodeId) -> Vec<ChannelView> {
         let views = self.directory.with(peer, |state| {
             state
-                .summaries()
+                .summaries(self.env.chain.height())
                 .map(|(channel_id, summary)| ChannelView { channel_id, peer: *peer, summary })
                 .collect::<Vec<_>>()
         });
@@ -228,16 +235,16 @@ impl PeerHandler for Manager {
     fn our_init(&self) -> Init {
         Init {
             globalfeatures: Features::default(),
-            features: Features::ours(),
-            networks: Some(vec![self.env.chain_hash]),
+            features: Features::init(),
+            networks: Some(vec![self.env.policy.chain_hash]),
             remote_addr: None,
         }
     }
 
     fn connected(&self, peer: NodeId, init: &Init, outbox: Outbox) -> Result<Connection, String> {
         let connection = self.connections.fetch_add(1, Ordering::Relaxed);
-        self.deliver.connected(peer, connection, outbox.clone());
-        self.post_to_new(peer, Mail::Connected { connection, features: init.features.clone(), outbox });
+        self.deliver.connected(peer, connection, outbox);
+        self.post_to_new(peer, Mail::Connected { connection, features: init.features.clone() });
         Ok(Connection(connection))
     }
 

@@ -166,7 +166,7 @@ impl Payments {
             payment_metadata: terms.metadata.clone(),
             keysend_preimage: None,
         });
-        let hops = [Hop { node: *terms.payee.public_key(), payload: payload.encode() }];
+        let hops = [Hop { node: *terms.payee.public_key(), payload: payload.encode().map_err(|_| SendFault::Onion)? }];
         let built = onion::build(&self.session_key(payment_id), &hops, &terms.hash.0).map_err(|_| SendFault::Onion)?;
         Ok(Box::new(built.packet.to_bytes()))
     }
@@ -251,10 +251,14 @@ impl Payments {
             }
             (FailReason::Encrypted(_), None) => ("failed", "the payment failed".to_owned()),
             (FailReason::Encrypted(reason), Some(destination)) => {
-                let path = [*destination.public_key()];
-                match failure::attribute(&self.session_key(payment_id), &path, reason) {
-                    Attribution::Hop { failure, .. } => ("rejected_by_payee", format!("the payee refused it: {failure}")),
-                    Attribution::Unknown => ("failed", "the payee refused it without a readable reason".to_owned()),
+                let hops = [*destination.public_key()];
+                match onion::unwrap(&onion::shared_secrets(&self.session_key(payment_id), &hops), reason) {
+                    Unwrapped::Attributed { failure, .. } => {
+                        ("rejected_by_payee", format!("the payee refused it: {} ({:#06x})", failure.name(), failure.code()))
+                    }
+                    Unwrapped::Unattributable => {
+                        ("failed", "the payee refused it without a readable reason".to_owned())
+                    }
                 }
             }
         }
