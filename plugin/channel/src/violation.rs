@@ -233,7 +233,8 @@ impl Refusal {
             | Self::FailureProposed
             | Self::CannotAffordFee
             | Self::FeeChangePending => true,
-            Self::ShuttingDown
+            Self::UnknownChannel
+            | Self::ShuttingDown
             | Self::Ended
             | Self::AmountTooSmall(_)
             | Self::ExpiryIsTime

@@ -53,6 +53,8 @@ impl Drive<'_> {
             Some("this node is on another chain")
         } else if pending + unconfirmed >= MAX_PENDING_PER_PEER {
             Some("too many pending channels; wait until one is confirmed")
+        } else if open.temporary_channel_id == ChannelId([0; 32]) {
+            Some("a temporary_channel_id of zeros would name every channel")
         } else if peer.openings.contains_key(&open.temporary_channel_id) {
             Some("this temporary_channel_id is in use")
         } else {

@@ -151,17 +151,20 @@ impl<'a> Drive<'a> {
         if let Message::OpenChannel(open) = message {
             return self.accept(peer, open);
         }
-        let Some(channel) = message.channel_id() else { return };
         let is_complaint = matches!(message, Message::Error(_) | Message::Warning(_));
+        let Some(channel) = message.channel_id() else {
+            if is_complaint {
+                // BOLT 1: an all-zero channel_id refers to all channels with this peer, and with no other.
+                for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
+                    self.step_channel(peer, channel, Input::Message(message));
+                }
+            }
+            return;
+        };
         if peer.openings.contains_key(&channel) {
             self.step_opening(peer, channel, outrigger_channel::OpeningInput::Message(message));
         } else if peer.slots.contains_key(&channel) {
             self.step_channel(peer, channel, Input::Message(message));
-        } else if is_complaint && channel == ChannelId([0; 32]) {
-            // BOLT 1: an all-zero channel_id refers to all channels with this peer, and with no other.
-            for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
-                self.step_channel(peer, channel, Input::Message(message));
-            }
         } else if !is_complaint {
             let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
             self.send(at, Message::Error(Error { channel_id: channel, data: "unknown channel".into() }));

@@ -25,7 +25,6 @@ use crate::store::schema::{Table, outcome_key};
 use crate::store::{Batch, Reader};
 
 /// The owner of payments and invoices.
-#[derive(Debug)]
 pub struct Payments {
     manager: Arc<Manager>,
     reader: Reader,

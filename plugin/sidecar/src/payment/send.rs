@@ -4,7 +4,7 @@ use bitcoin::secp256k1::SecretKey;
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
 use outrigger_bolt::invoice::{Invoice, InvoiceFault};
-use outrigger_bolt::onion::{self, FinalPayload, Hop, Payload, PaymentData, Unwrapped};
+use outrigger_bolt::onion::{self, FinalPayload, Hop, Payload, PaymentData, Unwrapped, failure};
 use outrigger_channel::{Command, FailReason, HtlcOutcome, HtlcSource, Refusal, Reply};
 use tokio::sync::oneshot;
 
@@ -211,6 +211,15 @@ impl Payments {
         Some(durable)
     }
 
+    /// Reads what came back with the keys that the packet was built with.
+    fn read_failure(&self, payment_id: &[u8; 32], destination: NodeId, reason: &[u8]) -> Unwrapped {
+        let hops = [Hop { node: *destination.public_key(), payload: vec![0; 2] }];
+        match onion::build(&self.session_key(payment_id), &hops, &[]) {
+            Ok(built) => failure::unwrap(&built.shared_secrets, reason),
+            Err(_) => Unwrapped::Unattributable,
+        }
+    }
+
     /// The channel took the HTLC, or refused it: then nothing was sent.
     pub(super) fn answered(&self, payment_id: [u8; 32], answer: Result<Reply, Refusal>) {
         if let Err(refusal) = answer {
@@ -251,8 +260,7 @@ impl Payments {
             }
             (FailReason::Encrypted(_), None) => ("failed", "the payment failed".to_owned()),
             (FailReason::Encrypted(reason), Some(destination)) => {
-                let hops = [*destination.public_key()];
-                match onion::unwrap(&onion::shared_secrets(&self.session_key(payment_id), &hops), reason) {
+                match self.read_failure(payment_id, destination, reason) {
                     Unwrapped::Attributed { failure, .. } => {
                         ("rejected_by_payee", format!("the payee refused it: {} ({:#06x})", failure.name(), failure.code()))
                     }

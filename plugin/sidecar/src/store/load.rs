@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bitcoin::secp256k1::ecdsa::Signature;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage};
 use outrigger_channel::{
-    Channel, ChannelHead, ChannelParams, ChannelRows, HtlcKey, HtlcRow, Monitor, MonitorHead, MonitorRows,
+    Channel, ChannelHead, ChannelParams, ChannelRows, HtlcKey, HtlcRow, Monitor, MonitorHead, MonitorRows, Row,
 };
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
@@ -15,7 +15,6 @@ use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementR
 use super::schema::{Table, parse_htlc_key, parse_numbered_key};
 
 /// A channel and its monitor as they stood at the last commit.
-#[derive(Debug)]
 pub struct LoadedChannel {
     pub channel: Channel,
     pub monitor: Monitor,
@@ -33,7 +32,7 @@ pub struct LoadedOutcome {
 }
 
 /// All that a start needs.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Snapshot {
     pub channels: Vec<LoadedChannel>,
     pub outcomes: Vec<LoadedOutcome>,
