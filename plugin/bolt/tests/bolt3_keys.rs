@@ -5,8 +5,7 @@ use outrigger_bolt::keys::derivation::{
     derive_private_key, derive_public_key, revocation_private_key, revocation_public_key,
 };
 use outrigger_bolt::keys::{
-    CorruptSecrets, InvalidSignature, SecretMismatch, SecretSlot, SecretStore, per_commitment_secret,
-    sign, verify,
+    CorruptSecrets, InvalidSignature, SecretMismatch, SecretSlot, SecretStore, per_commitment_secret, sign, verify,
 };
 use proptest::prelude::*;
 use serde_json::Value;

@@ -272,20 +272,21 @@ impl fmt::Display for Failure {
 }
 
 /// `failure_len` and `pad_len` together, so that failures look alike.
-const PADDED_LEN: usize = 256;
+const PADDED_LEN: u16 = 256;
 
 /// How many hops the origin tries: more than this no route has (BOLT 4, "Origin node").
 const MAX_HOPS: usize = 27;
 
 /// The `reason` that the failing hop sends upstream.
 pub fn create(shared_secret: &[u8; 32], failure: &Failure) -> Vec<u8> {
-    seal(shared_secret, &failure.encode())
+    seal(shared_secret, &failure.encode(), PADDED_LEN)
 }
 
-/// As [`create`], for a `failuremsg` of any content, such as one with TLVs behind its data. Over 65535 bytes are cut.
-pub fn seal(shared_secret: &[u8; 32], message: &[u8]) -> Vec<u8> {
+/// As [`create`], for a `failuremsg` of any content, such as one with TLVs behind its data, padded to `padded_len`.
+/// What exceeds 65535 bytes is cut.
+pub fn seal(shared_secret: &[u8; 32], message: &[u8], padded_len: u16) -> Vec<u8> {
     let message = message.get(..usize::from(u16::MAX)).unwrap_or(message);
-    let padding = vec![0; PADDED_LEN.saturating_sub(message.len())];
+    let padding = vec![0; usize::from(padded_len).saturating_sub(message.len())];
     let (failure_len, pad_len) = (message.len() as u16, padding.len() as u16);
     let body = [&failure_len.to_be_bytes(), message, &pad_len.to_be_bytes(), &padding].concat();
     let hmac = stream::hmac(&KeyType::Um.derive(shared_secret), &[&body]);
