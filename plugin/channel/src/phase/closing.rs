@@ -2,11 +2,11 @@
 //! Closing Negotiation: `closing_signed`"; BOLT 3, "Legacy Closing Transaction").
 
 use bitcoin::secp256k1::ecdsa::Signature;
-use bitcoin::{Transaction, TxOut};
+use bitcoin::{ScriptBuf, Transaction, TxOut};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction, closing_weight};
-use outrigger_bolt::tx::commitment;
+use outrigger_bolt::tx::{Unaffordable, commitment};
 use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message};
 
 use super::shutdown::{change_negotiation, may_negotiate};
@@ -118,25 +118,37 @@ fn conclude(draft: &mut Draft<'_>, cx: &Context<'_>, mut tx: Transaction, theirs
 /// What a close is made from, once both have said `shutdown` and no HTLC is left.
 struct Closing<'a> {
     params: &'a ChannelParams,
-    opener: Share<'a>,
-    accepter: Share<'a>,
+    opener: Party,
+    accepter: Party,
     /// The fee that we would choose.
     preferred: Sat,
     /// The fees that we take.
     range: FeeRange,
 }
 
+/// One side of the close.
+struct Party {
+    script: ScriptBuf,
+    balance: Msat,
+}
+
+impl Party {
+    fn share(&self) -> Share<'_> {
+        Share { script_pubkey: &self.script, balance: self.balance }
+    }
+}
+
 impl<'a> Closing<'a> {
-    fn of(draft: &'a Draft<'_>, cx: &Context<'_>) -> Option<Self> {
+    fn of(draft: &Draft<'a>, cx: &Context<'_>) -> Option<Self> {
         let (params, head) = (draft.params(), draft.head());
         let totals = &head.local_commitment;
-        let local = Share { script_pubkey: head.local_shutdown.as_ref()?, balance: totals.to_local };
-        let remote = Share { script_pubkey: head.remote_shutdown.as_ref()?, balance: totals.to_remote };
+        let local = Party { script: head.local_shutdown.clone()?, balance: totals.to_local };
+        let remote = Party { script: head.remote_shutdown.clone()?, balance: totals.to_remote };
         let (opener, accepter) = match params.opener() {
             Side::Local => (local, remote),
             Side::Remote => (remote, local),
         };
-        let weight = closing_weight([opener.script_pubkey, accepter.script_pubkey]);
+        let weight = closing_weight([opener.script.as_script(), accepter.script.as_script()]);
         let balance = opener.balance.to_sat_floor();
         let floor = cx.feerates.floor.max(FeeratePerKw::FLOOR).fee(weight).min(balance);
         let wanted = agreed_fee(params, head).unwrap_or_else(|| wanted_feerate(head, cx).fee(weight));
@@ -155,8 +167,11 @@ impl<'a> Closing<'a> {
 
     /// Our variant of the transaction: without outputs below this dust limit.
     fn transaction(&self, fee: Sat, dust_limit: Sat) -> Result<Transaction, ()> {
-        let outputs = closing_outputs(&self.opener, &self.accepter, fee, dust_limit).map_err(|_| ())?;
-        self.of_outputs(outputs).ok_or(())
+        self.of_outputs(self.outputs(fee, dust_limit).map_err(|_| ())?).ok_or(())
+    }
+
+    fn outputs(&self, fee: Sat, dust_limit: Sat) -> Result<Vec<TxOut>, Unaffordable> {
+        closing_outputs(&self.opener.share(), &self.accepter.share(), fee, dust_limit)
     }
 
     fn of_outputs(&self, outputs: Vec<TxOut>) -> Option<Transaction> {
@@ -166,15 +181,15 @@ impl<'a> Closing<'a> {
     /// The variant that the peer signed: by its dust limit, by ours, or without its own output, which it may give up
     /// (BOLT 3). Dust limits are at least 354 sat here, so no output is below what its script needs to be relayed.
     fn signed_by_peer(&self, message: &ClosingSigned) -> Result<Transaction, Rule> {
-        let by_limit = |dust_limit| closing_outputs(&self.opener, &self.accepter, message.fee_satoshis, dust_limit);
-        let theirs = by_limit(self.params.remote.dust_limit).map_err(|_| Rule::ClosingFee)?;
-        let ours = by_limit(self.params.local.dust_limit).map_err(|_| Rule::ClosingFee)?;
+        let by_limit = |dust_limit| self.outputs(message.fee_satoshis, dust_limit).map_err(|_| Rule::ClosingFee);
+        let theirs = by_limit(self.params.remote.dust_limit)?;
+        let ours = by_limit(self.params.local.dust_limit)?;
         let peer_script = match self.params.opener() {
-            Side::Local => self.accepter.script_pubkey,
-            Side::Remote => self.opener.script_pubkey,
+            Side::Local => &self.accepter.script,
+            Side::Remote => &self.opener.script,
         };
         let mut given_up = ours.clone();
-        given_up.retain(|output| output.script_pubkey.as_script() != peer_script);
+        given_up.retain(|output| output.script_pubkey != *peer_script);
         let funding = self.params.funding_output();
         let key = &self.params.remote.basepoints.funding_pubkey;
         [theirs, ours, given_up]
@@ -328,17 +343,15 @@ fn buried_at(confirmed: u32, depth: u32) -> u32 {
     confirmed.saturating_add(depth.saturating_sub(1))
 }
 
-/// What the phase Closing waits for in the chain, besides the funding output.
-pub(crate) fn watches(head: &ChannelHead, close_depth: u32) -> Vec<Watch> {
-    match &head.phase {
-        Phase::Closing { confirmed_height: Some(confirmed), .. } => {
-            vec![Watch::Height(buried_at(*confirmed, close_depth))]
-        }
+/// What the phase Closing waits for in the chain, besides the funding output: a block of this height or later, which then
+/// asks for the one that buries the close.
+pub(crate) fn watches(head: &ChannelHead) -> Option<Watch> {
+    match head.phase {
+        Phase::Closing { confirmed_height, .. } => confirmed_height.map(Watch::Height),
         Phase::Funding(_)
         | Phase::Normal
         | Phase::ShuttingDown { .. }
-        | Phase::Closing { confirmed_height: None, .. }
         | Phase::Closed { .. }
-        | Phase::Failed { .. } => Vec::new(),
+        | Phase::Failed { .. } => None,
     }
 }

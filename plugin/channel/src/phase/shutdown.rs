@@ -2,7 +2,7 @@
 //! Initiation: `shutdown`"). What follows is in [`super::closing`].
 
 use bitcoin::{Script, ScriptBuf};
-use outrigger_bolt::amount::FeeratePerKw;
+use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_bolt::features::Feature;
 use outrigger_bolt::tx::closing::is_standard_shutdown_script;
 use outrigger_bolt::wire::{Message, Shutdown};
@@ -26,7 +26,7 @@ pub struct Negotiation {
     /// Our newest `closing_signed`.
     pub(crate) offer: Option<Offer>,
     /// The fee of the peer's newest `closing_signed`.
-    pub(crate) counteroffer: Option<outrigger_bolt::amount::Sat>,
+    pub(crate) counteroffer: Option<Sat>,
 }
 
 /// The peer wants the channel to end.
