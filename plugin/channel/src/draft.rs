@@ -6,7 +6,9 @@ use std::sync::Arc;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::Message;
 
-use crate::changes::{ChannelChanges, ChannelHead, ChannelParams, ChannelRows, HtlcRow, MonitorStep, MonitorUpdate, Phase, Removal};
+use crate::changes::{
+    ChannelChanges, ChannelHead, ChannelParams, ChannelRows, HtlcRow, MonitorStep, MonitorUpdate, Phase, Removal,
+};
 use crate::commitments::htlc::HtlcKey;
 use crate::commitments::outlook::Outlook;
 use crate::link::{Link, ProposedAdd, Volatile, VolatileChanges};
@@ -198,8 +200,7 @@ impl<'a> Draft<'a> {
     pub(crate) fn salvage_into(self, other: &mut Draft<'_>) {
         let preimages = self.steps.into_iter().filter(|step| matches!(step, MonitorStep::Preimage(_)));
         other.steps.extend(preimages);
-        let settled =
-            |effect: &Effect| matches!(effect, Effect::Settle { outcome: HtlcOutcome::Fulfilled(_), .. });
+        let settled = |effect: &Effect| matches!(effect, Effect::Settle { outcome: HtlcOutcome::Fulfilled(_), .. });
         other.effects.extend(self.effects.into_iter().filter(settled));
     }
 

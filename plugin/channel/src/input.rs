@@ -1,7 +1,7 @@
 //! What a channel can be told: peer messages, our own commands, the chain, and the state of the connection.
 
 use bitcoin::constants::ChainHash;
-use bitcoin::{ScriptBuf, Transaction};
+use bitcoin::{Script, ScriptBuf, Transaction};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{PaymentHash, PaymentPreimage};
@@ -84,6 +84,8 @@ pub struct Context<'a> {
     pub policy: &'a Policy,
     /// The keys of this channel.
     pub signer: &'a dyn Signer,
+    /// Where a cooperative close that the peer begins pays us, if no script was fixed before: an address of our wallet.
+    pub shutdown_script: &'a Script,
 }
 
 /// Current estimates, already clamped to sane bounds.

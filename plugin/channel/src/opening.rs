@@ -13,6 +13,7 @@ use bitcoin::{OutPoint, ScriptBuf, Transaction};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_bolt::tx::funding::FundingOutput;
 use outrigger_bolt::wire::{
     AcceptChannel, CommitmentSigned, FundingCreated, FundingSigned, Message, OpenChannel, Warning,
 };
@@ -28,7 +29,6 @@ use crate::commitments::spec::{BuiltCommitment, CommitmentSpec};
 use crate::input::Context;
 use crate::link::Link;
 use crate::phase::ended::error_message;
-use crate::signer::FundingOutput;
 use crate::transition::{ChannelNote, Effect, Publication, Watch};
 use crate::violation::{Refusal, Rule, Violation};
 
@@ -72,7 +72,11 @@ enum State {
     /// The opener's own shell builds the funding transaction.
     Transaction(Remote),
     Created(Remote),
-    Signed { params: Arc<ChannelParams>, first_point: PublicKey, tx: Arc<Transaction> },
+    Signed {
+        params: Arc<ChannelParams>,
+        first_point: PublicKey,
+        tx: Arc<Transaction>,
+    },
     Over,
 }
 
@@ -259,9 +263,8 @@ impl Opening {
             })
             .map_err(Violation::Fail)?;
         let output = FundingOutput {
-            capacity: self.funding,
-            local_funding_pubkey: self.local.basepoints.funding_pubkey,
-            remote_funding_pubkey: remote.side.basepoints.funding_pubkey,
+            pubkeys: [self.local.basepoints.funding_pubkey, remote.side.basepoints.funding_pubkey],
+            amount: self.funding,
         };
         self.state = State::Transaction(remote);
         Ok(OpeningStep::Fund { script_pubkey: output.script_pubkey(), amount: self.funding })
@@ -278,7 +281,7 @@ impl Opening {
         let Ok(index) = u16::try_from(output_index) else {
             return self.give_up(Refusal::FundingOutputMissing(self.funding).to_string());
         };
-        let output = FundingOutput::of(&params);
+        let output = params.funding_output();
         let pays = tx.output.get(usize::from(index)).is_some_and(|found| {
             found.script_pubkey == output.script_pubkey() && found.value == bitcoin::Amount::from(self.funding)
         });
@@ -372,9 +375,7 @@ impl Opening {
 
     fn sign_remote(&self, params: &ChannelParams, point: PublicKey, cx: &Context<'_>) -> Result<Signature, Rule> {
         let built = self.first(Side::Remote, point, params)?;
-        let output = FundingOutput::of(params);
-        let (signature, _no_htlcs) =
-            cx.signer.sign_remote_commitment(&built.commitment, &built.keys, built.to_self_delay, &output);
+        let (signature, _no_htlcs) = cx.signer.sign_remote_commitment(params, &built.commitment, &built.keys);
         Ok(signature)
     }
 
@@ -398,15 +399,10 @@ impl Opening {
             SignedCommitment { number: 0, feerate, to_local, to_remote, signature, htlc_signatures: Vec::new() };
         let remote = RemoteCommitment { number: 0, point: remote_point, feerate, to_local, to_remote };
         let funded = MonitorStep::Funded { params: Arc::clone(params), local, remote };
-        let changes = ChannelChanges {
-            params: Some(Arc::clone(params)),
-            head: Some(head.clone()),
-            ..ChannelChanges::default()
-        };
-        let rows =
-            ChannelRows { params: Arc::clone(params), head, htlcs: BTreeMap::new(), onions: BTreeMap::new() };
-        let watch =
-            Watch::Funding { outpoint: params.funding, script_pubkey: FundingOutput::of(params).script_pubkey() };
+        let changes =
+            ChannelChanges { params: Some(Arc::clone(params)), head: Some(head.clone()), ..ChannelChanges::default() };
+        let rows = ChannelRows { params: Arc::clone(params), head, htlcs: BTreeMap::new(), onions: BTreeMap::new() };
+        let watch = Watch::Funding { outpoint: params.funding, script_pubkey: params.funding_output().script_pubkey() };
         Birth {
             channel_id: params.channel_id,
             channel: Channel::with_link(rows, Link::Connected(self.features.clone())),

@@ -50,16 +50,9 @@ pub enum Fault {
 }
 
 /// Rows that can be read one by one, but not together.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("rows that do not fit together: {0}")]
-pub struct CorruptRows(String);
-
-impl CorruptRows {
-    /// With what was found, for the operator.
-    pub fn new(finding: impl Into<String>) -> Self {
-        Self(finding.into())
-    }
-}
+pub struct CorruptRows(pub &'static str);
 
 /// A value written as a TLV stream: a whole row, or one field of a row.
 trait Record: Sized {

@@ -169,7 +169,9 @@ impl Signer for SoftSigner {
             .iter()
             .map(|output| {
                 let second_stage = htlc::htlc_transaction(commitment_txid, output, keys, to_self_delay);
-                sign(&htlc::htlc_sighash(&second_stage, output, keys, SighashKind::Other), &key)
+                let script = output.htlc.witness_script(keys);
+                let amount = output.htlc.amount.to_sat_floor();
+                sign(&htlc::htlc_sighash(&second_stage, &script, amount, SighashKind::Other), &key)
             })
             .collect();
         key.non_secure_erase();

@@ -8,7 +8,7 @@ use crate::row::CorruptRows;
 /// The peer's secrets, if each of them follows from its successors.
 pub(super) fn secrets(rows: &MonitorRows) -> Result<SecretStore, CorruptRows> {
     let slots = rows.secrets.iter().map(|(slot, (number, secret))| SecretSlot { slot: *slot, number: *number, secret: *secret });
-    SecretStore::from_slots(slots).map_err(|_| CorruptRows::new("the peer's secrets do not form one chain"))
+    SecretStore::from_slots(slots).map_err(|_| CorruptRows("the peer's secrets do not form one chain"))
 }
 
 /// The commitments follow each other.
@@ -58,5 +58,5 @@ pub(super) fn against(monitor: &MonitorRows, channel: &ChannelRows) -> Result<()
 }
 
 fn require(holds: bool, otherwise: &'static str) -> Result<(), CorruptRows> {
-    if holds { Ok(()) } else { Err(CorruptRows::new(otherwise)) }
+    if holds { Ok(()) } else { Err(CorruptRows(otherwise)) }
 }

@@ -42,9 +42,8 @@ pub(super) fn classify(monitor: &Monitor, spend: &Transaction, signer: &dyn Sign
     let params = &monitor.rows.params;
     let (opener, accepter) =
         if params.is_opener { (&params.local, &params.remote) } else { (&params.remote, &params.local) };
-    let number =
-        commitment::commitment_number(spend, &opener.basepoints.payment, &accepter.basepoints.payment);
-    match number {
+    let factor = commitment::obscuring_factor(&opener.basepoints.payment, &accepter.basepoints.payment);
+    match commitment::commitment_number(spend, factor) {
         None => Spend::Mutual,
         Some(number) if number < head.next_secret_number => Spend::Revoked(number),
         Some(_) => Spend::Unknown,

@@ -97,7 +97,7 @@ impl Contents {
             Side::Remote => (remote, local),
         };
         let keys = CommitmentKeys::derive(ours, theirs, &commitment.point)
-            .map_err(|_| CorruptRows::new("a commitment's per-commitment point gives no key"))?;
+            .map_err(|_| CorruptRows("a commitment's per-commitment point gives no key"))?;
         let htlcs = rows.htlcs.iter().filter(|(key, row)| which.holds(key.offerer, row.state));
         Ok(Self {
             params: Arc::clone(&rows.params),
@@ -140,7 +140,7 @@ impl Contents {
 
     /// The transaction, not signed.
     pub(super) fn build(&self) -> Result<CommitmentTx, CorruptRows> {
-        CommitmentTx::build(&self.plan()).map_err(|_| CorruptRows::new("a signed commitment cannot pay its own fee"))
+        CommitmentTx::build(&self.plan()).map_err(|_| CorruptRows("a signed commitment cannot pay its own fee"))
     }
 }
 

@@ -19,7 +19,7 @@ use outrigger_bolt::keys::SecretStore;
 use outrigger_bolt::tx::commitment::CommitmentTx;
 
 use crate::changes::{
-    ChannelParams, Evidence, HtlcRow, MonitorChanges, MonitorHead, MonitorRows, MonitorStep, MonitorUpdate,
+    Evidence, HtlcRow, MonitorChanges, MonitorHead, MonitorRows, MonitorStep, MonitorUpdate,
     RemoteCommitment, SignedCommitment,
 };
 use crate::commitments::htlc::HtlcKey;
