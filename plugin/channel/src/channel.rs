@@ -336,13 +336,13 @@ fn fail(draft: &mut Draft<'_>, rule: &Rule) {
 /// What any rows must fulfil to be a channel.
 fn check(rows: &ChannelRows) -> Result<(), CorruptRows> {
     let ChannelRows { params, head, htlcs, .. } = rows;
-    let total = params.capacity.to_msat().ok_or_else(|| CorruptRows("the capacity is beyond all bitcoin"))?;
+    let total = params.capacity.to_msat().ok_or(CorruptRows("the capacity is beyond all bitcoin"))?;
     for (owner, totals) in [(Side::Local, &head.local_commitment), (Side::Remote, &head.remote_commitment)] {
         let mut found = Totals { to_local: totals.to_local, to_remote: totals.to_remote, ..Totals::default() };
         for (key, row) in htlcs.iter().filter(|(key, row)| row.state.in_commitment(key.offerer, owner)) {
             found = found
                 .counting(key.offerer, row.amount, params.dust_limit(owner))
-                .ok_or_else(|| CorruptRows("a commitment holds more than can be counted"))?;
+                .ok_or(CorruptRows("a commitment holds more than can be counted"))?;
         }
         if found != *totals {
             return Err(CorruptRows("the HTLCs of a commitment are not those of its running totals"));

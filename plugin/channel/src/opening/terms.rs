@@ -22,11 +22,11 @@ const MAX_DUST_LIMIT: Sat = Sat::new(10_000);
 const MAX_ACCEPTED_HTLCS: u16 = 483;
 /// From here on, both sides must offer `option_support_large_channel`, which we do not (BOLT 2, `open_channel`).
 const LARGE_CHANNEL: Sat = Sat::new(1 << 24);
-const MILLION: u64 = 1_000_000;
+const MILLION: u128 = 1_000_000;
 
 /// A share in parts per million, rounded down.
 fn share(amount: u64, ppm: u32) -> u64 {
-    let share = u128::from(amount).saturating_mul(u128::from(ppm)) / u128::from(MILLION);
+    let share = u128::from(amount).saturating_mul(u128::from(ppm)) / MILLION;
     u64::try_from(share).unwrap_or(u64::MAX)
 }
 
