@@ -148,14 +148,26 @@ pub enum Phase {
     Funding(FundingPhase),
     Normal,
     /// At least one `shutdown` went out or came in.
-    ShuttingDown { feerate: FeeratePerKw },
+    ShuttingDown {
+        feerate: FeeratePerKw,
+    },
     /// A mutual close is signed by both and published until it is confirmed.
-    Closing { tx: Transaction, confirmed_height: Option<u32> },
+    Closing {
+        tx: Transaction,
+        confirmed_height: Option<u32>,
+    },
     /// The mutual close, or another spend, is buried.
-    Closed { txid: Txid, height: u32 },
+    Closed {
+        txid: Txid,
+        height: u32,
+    },
     /// Ended by an error. `publish`: our newest commitment is published unless a spend is already known; not where the
     /// peer proved that we have fallen behind, which no later message takes back.
-    Failed { reason: String, publish: bool, spend: Option<(Txid, u32)> },
+    Failed {
+        reason: String,
+        publish: bool,
+        spend: Option<(Txid, u32)>,
+    },
 }
 
 /// What the opener publishes until the channel is confirmed; the accepter has nothing to publish.

@@ -6,15 +6,14 @@ use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, ShortChannelId};
 use outrigger_bolt::wire::{Message, Warning};
 
-use crate::changes::{ChannelChanges, ChannelHead, ChannelRows, Phase};
-use crate::commitments::htlc::{HtlcState, Offerer};
+use crate::changes::{ChannelChanges, ChannelRows, Phase, Totals};
+use crate::commitments::htlc::{HtlcState, Offerer, Side};
 use crate::draft::Draft;
 use crate::input::{ChainEvent, Command, CommandId, Context, Input};
 use crate::link::{self, Link, Volatile, VolatileChanges};
 use crate::phase::{ended, funding, normal, shutdown};
 use crate::row::CorruptRows;
-use crate::signer::FundingOutput;
-use crate::transition::{Effect, HtlcOutcome, Publication, Transition, Watch};
+use crate::transition::{Effect, Publication, Transition, Watch};
 use crate::violation::{Rule, Violation};
 
 /// A channel whose funding transaction is signed. Before that it is an [`Opening`](crate::Opening).
@@ -61,7 +60,7 @@ impl Channel {
         Ok(Self { rows, volatile })
     }
 
-    pub(crate) fn with_volatile(rows: ChannelRows, link: Link) -> Self {
+    pub(crate) fn with_link(rows: ChannelRows, link: Link) -> Self {
         let volatile = Volatile { link, ..Volatile::at_rest(&rows) };
         Self { rows, volatile }
     }
@@ -98,10 +97,7 @@ impl Channel {
             }
             Input::Message(message) => on_message(&mut draft, message, cx),
             Input::Command(id, command) => on_command(&mut draft, id, command, cx),
-            Input::Chain(event) => {
-                on_chain(&mut draft, event, cx);
-                Ok(())
-            }
+            Input::Chain(event) => on_chain(&mut draft, event, cx),
         };
         match outcome {
             Ok(()) => draft.finish(),
@@ -168,13 +164,14 @@ impl Channel {
             | Phase::ShuttingDown { .. }
             | Phase::Closing { .. }
             | Phase::Failed { .. } => {
-                let script_pubkey = FundingOutput::of(params).script_pubkey();
+                let script_pubkey = params.funding_output().script_pubkey();
                 vec![Watch::Funding { outpoint: params.funding, script_pubkey }]
             }
         };
         if !head.channel_ready_sent {
             watches.extend(funding::ready_height(head, params).map(Watch::Height));
         }
+        watches.extend(shutdown::watches(head));
         watches
     }
 
@@ -190,9 +187,11 @@ impl Channel {
             | Phase::Failed { .. } => None,
         };
         let publish = publish.map(|(what, tx)| Effect::Publish { what, tx });
-        let standing = self.rows.htlcs.iter().filter(|(key, row)| {
-            key.offerer == Offerer::Remote && row.state == HtlcState::STANDING
-        });
+        let standing = self
+            .rows
+            .htlcs
+            .iter()
+            .filter(|(key, row)| key.offerer == Offerer::Remote && row.state == HtlcState::STANDING);
         let incoming = standing.filter_map(|(key, row)| {
             let onion = self.rows.onions.get(key)?;
             Some(Effect::Incoming(row.incoming(self.id(), key.id, onion)))
@@ -256,12 +255,7 @@ fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> Res
     }
 }
 
-fn on_command(
-    draft: &mut Draft<'_>,
-    id: CommandId,
-    command: Command,
-    cx: &Context<'_>,
-) -> Result<(), Violation> {
+fn on_command(draft: &mut Draft<'_>, id: CommandId, command: Command, cx: &Context<'_>) -> Result<(), Violation> {
     let ended = matches!(draft.head().phase, Phase::Failed { .. } | Phase::Closed { .. });
     let (commit, failure) = match &command {
         Command::Commit => (!ended, None),
@@ -287,30 +281,45 @@ fn on_command(
     Ok(())
 }
 
-fn on_chain(draft: &mut Draft<'_>, event: ChainEvent<'_>, cx: &Context<'_>) {
-    let (ended, closing) = match draft.head().phase {
-        Phase::Closed { .. } | Phase::Failed { .. } => (true, false),
-        Phase::ShuttingDown { .. } | Phase::Closing { .. } => (false, true),
-        Phase::Funding(_) | Phase::Normal => (false, false),
-    };
+fn on_chain(draft: &mut Draft<'_>, event: ChainEvent<'_>, cx: &Context<'_>) -> Result<(), Violation> {
+    let failed = matches!(draft.head().phase, Phase::Failed { .. });
+    let ended = failed || matches!(draft.head().phase, Phase::Closed { .. });
     match event {
-        ChainEvent::FundingConfirmed { .. } | ChainEvent::FundingUnconfirmed if ended => {}
+        ChainEvent::FundingConfirmed { .. } | ChainEvent::FundingUnconfirmed if ended => Ok(()),
         ChainEvent::FundingConfirmed { height, tx_index, tx } => {
-            funding::on_confirmed(draft, (height, tx_index), tx, cx);
+            funding::on_confirmed(draft, (height, tx_index), tx, cx)
         }
-        ChainEvent::FundingUnconfirmed => funding::on_unconfirmed(draft),
-        ChainEvent::FundingSpent { height, tx } if closing => shutdown::on_funding_spent(draft, height, tx, cx),
-        ChainEvent::FundingSpent { height, tx } => ended::on_funding_spent(draft, height, tx),
-        ChainEvent::FundingSpendUnconfirmed if closing => shutdown::on_funding_spend_unconfirmed(draft, cx),
-        ChainEvent::FundingSpendUnconfirmed => ended::on_funding_spend_unconfirmed(draft),
-        ChainEvent::Height(height) => {
-            if closing {
-                shutdown::on_height(draft, height, cx);
-            }
-            if !ended {
-                funding::on_height(draft, cx);
-            }
+        ChainEvent::FundingUnconfirmed => {
+            funding::on_unconfirmed(draft);
+            Ok(())
         }
+        ChainEvent::FundingSpent { height, tx } => {
+            if failed {
+                ended::on_funding_spent(draft, height, tx);
+            } else {
+                shutdown::on_funding_spent(draft, height, tx, cx);
+                end_talk(draft);
+            }
+            Ok(())
+        }
+        ChainEvent::FundingSpendUnconfirmed => {
+            ended::on_funding_spend_unconfirmed(draft);
+            shutdown::on_funding_spend_unconfirmed(draft, cx);
+            Ok(())
+        }
+        ChainEvent::Height(height) if !ended => {
+            shutdown::on_height(draft, height, cx);
+            funding::on_height(draft, cx)
+        }
+        ChainEvent::Height(_) => Ok(()),
+    }
+}
+
+/// A channel that the chain has just failed has no more to say to its peer than why.
+fn end_talk(draft: &mut Draft<'_>) {
+    if matches!(draft.head().phase, Phase::Failed { .. }) {
+        ended::send_reason(draft);
+        link::on_disconnected(draft);
     }
 }
 
@@ -327,15 +336,20 @@ fn fail(draft: &mut Draft<'_>, rule: &Rule) {
 /// What any rows must fulfil to be a channel.
 fn check(rows: &ChannelRows) -> Result<(), CorruptRows> {
     let ChannelRows { params, head, htlcs, .. } = rows;
-    let total = params.capacity.to_msat().ok_or(CorruptRows("capacity is too large"))?;
-    for totals in [&head.local_commitment, &head.remote_commitment] {
-        let sum: Msat =
-            [totals.to_local, totals.to_remote, totals.offered_by_local.value, totals.offered_by_remote.value]
-                .into_iter()
-                .sum();
-        if sum != total {
+    let total = params.capacity.to_msat().ok_or(CorruptRows("the capacity is beyond all bitcoin"))?;
+    for (owner, totals) in [(Side::Local, &head.local_commitment), (Side::Remote, &head.remote_commitment)] {
+        let mut found = Totals { to_local: totals.to_local, to_remote: totals.to_remote, ..Totals::default() };
+        for (key, row) in htlcs.iter().filter(|(key, row)| row.state.in_commitment(key.offerer, owner)) {
+            found = found
+                .counting(key.offerer, row.amount, params.dust_limit(owner))
+                .ok_or(CorruptRows("a commitment holds more than can be counted"))?;
+        }
+        if found != *totals {
+            return Err(CorruptRows("the HTLCs of a commitment are not those of its running totals"));
+        }
+        if found.sum() != total {
             return Err(CorruptRows("a commitment does not add up to the capacity"));
         }
     }
-    check_htlcs(head, htlcs)
+    Ok(())
 }

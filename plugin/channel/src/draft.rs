@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use outrigger_bolt::id::{ChannelId, PaymentPreimage};
+use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::Message;
 
-use crate::changes::{ChannelChanges, ChannelHead, ChannelParams, ChannelRows, HtlcRow, MonitorStep, MonitorUpdate, Phase, Removal};
+use crate::changes::{
+    ChannelChanges, ChannelHead, ChannelParams, ChannelRows, HtlcRow, MonitorStep, MonitorUpdate, Phase, Removal,
+};
 use crate::commitments::htlc::HtlcKey;
 use crate::commitments::outlook::Outlook;
 use crate::link::{Link, ProposedAdd, Volatile, VolatileChanges};
 use crate::phase::shutdown::Negotiation;
-use crate::transition::{Effect, Transition};
+use crate::transition::{ChannelNote, Effect, HtlcOutcome, Transition};
 
 /// What a step has written so far, over what it began with.
 #[derive(Debug)]
@@ -194,18 +196,12 @@ impl<'a> Draft<'a> {
         self.steps.push(step);
     }
 
-    /// The preimages that this draft told the monitor: they outlive the draft if it is dropped for a violation.
-    pub(crate) fn preimages(&self) -> Vec<PaymentPreimage> {
-        let preimage = |step: &MonitorStep| match step {
-            MonitorStep::Preimage(preimage) => Some(*preimage),
-            MonitorStep::Funded { .. }
-            | MonitorStep::LocalCommitment(_)
-            | MonitorStep::RemoteCommitment(_)
-            | MonitorStep::Revocation { .. }
-            | MonitorStep::Failed { .. }
-            | MonitorStep::Closed => None,
-        };
-        self.steps.iter().filter_map(preimage).collect()
+    /// Hands on what outlives this draft where a violation ends it: a preimage, once told, is proof.
+    pub(crate) fn salvage_into(self, other: &mut Draft<'_>) {
+        let preimages = self.steps.into_iter().filter(|step| matches!(step, MonitorStep::Preimage(_)));
+        other.steps.extend(preimages);
+        let settled = |effect: &Effect| matches!(effect, Effect::Settle { outcome: HtlcOutcome::Fulfilled(_), .. });
+        other.effects.extend(self.effects.into_iter().filter(settled));
     }
 
     /// Ends the channel by an error (BOLT 5, "Failing a Channel"). Does nothing to a channel that has failed already:
@@ -216,7 +212,7 @@ impl<'a> Draft<'a> {
         }
         self.set_phase(Phase::Failed { reason: reason.clone(), publish, spend: None });
         self.monitor(MonitorStep::Failed { publish });
-        self.effect(Effect::Note(crate::transition::ChannelNote::Failed { reason }));
+        self.effect(Effect::Note(ChannelNote::Failed { reason }));
     }
 
     pub(crate) fn finish(mut self) -> Transition {

@@ -1,5 +1,6 @@
 //! What a channel can be told: peer messages, our own commands, the chain, and the state of the connection.
 
+use bitcoin::constants::ChainHash;
 use bitcoin::{Script, ScriptBuf, Transaction};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::Features;
@@ -101,6 +102,8 @@ pub struct Feerates {
 /// The limits that we set, from the operator's config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// The chain that we follow; channels of no other are opened.
+    pub chain_hash: ChainHash,
     /// Smallest channel that a peer may open to us.
     pub min_funding: Sat,
     /// Largest channel that a peer may open to us, or we to a peer.

@@ -13,8 +13,8 @@
 //!   which the two share.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-mod channel;
 mod changes;
+mod channel;
 mod commitments;
 mod draft;
 mod input;
@@ -29,8 +29,9 @@ mod violation;
 
 pub use changes::*;
 pub use channel::{Channel, Summary};
-pub use commitments::htlc::{HtlcKey, HtlcState, Offerer};
+pub use commitments::htlc::{HtlcKey, HtlcState, Offerer, Stage};
 pub use input::*;
+pub use link::{Link, VolatileChanges};
 pub use monitor::{CannotPublish, Monitor, RevokedCommitment, RevokedOutput, Spend, UpdateRefused};
 pub use opening::{Birth, OpenOrder, Opening, OpeningInput, OpeningStep};
 pub use row::{CorruptRow, CorruptRows, Fault, Row};

@@ -40,14 +40,14 @@ impl Link {
 
 /// An `update_add_htlc` that no `commitment_signed` covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProposedAdd {
-    pub row: HtlcRow,
-    pub onion: Arc<[u8; 1366]>,
+pub(crate) struct ProposedAdd {
+    pub(crate) row: HtlcRow,
+    pub(crate) onion: Arc<[u8; 1366]>,
 }
 
 /// All that a disconnect or a crash takes away.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Volatile {
+pub(crate) struct Volatile {
     pub(crate) link: Link,
     pub(crate) adds: BTreeMap<HtlcKey, ProposedAdd>,
     pub(crate) removals: BTreeMap<HtlcKey, Removal>,

@@ -26,6 +26,7 @@ pub struct Transition {
 
 /// Something that leaves the channel. Made again from rows after a crash, as each variant says.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "most effects are messages: boxing them would cost more than it saves")]
 pub enum Effect {
     /// A message to the peer. Made again by `channel_reestablish` or by the phase on `Connected`.
     Send(Message),

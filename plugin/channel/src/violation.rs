@@ -67,8 +67,6 @@ pub enum Rule {
     NobodyAboveReserve,
     #[error("minimum_depth is above our maximum of {0}")]
     MinimumDepthTooLong(u32),
-    #[error("two basepoints of one side, or a basepoint of each side, are the same key")]
-    RepeatedKey,
     #[error("temporary_channel_id is not that of this opening")]
     WrongTemporaryId,
     #[error("channel_id is not that of the funding output")]
@@ -211,6 +209,8 @@ pub enum Refusal {
     ShutdownScriptFixed,
     #[error("the funding amount must be at least {minimum} and at most {maximum}")]
     FundingOutOfRange { minimum: Sat, maximum: Sat },
+    #[error("the peer does not offer option_anchors, and we open no other channels")]
+    PeerLacksAnchors,
     #[error("push is more than the funding amount leaves after fee, anchors and reserve")]
     PushTooLarge,
     #[error("the funding transaction has no output that pays {0} to the channel")]
@@ -243,6 +243,7 @@ impl Refusal {
             | Self::ShutdownScript
             | Self::ShutdownScriptFixed
             | Self::FundingOutOfRange { .. }
+            | Self::PeerLacksAnchors
             | Self::PushTooLarge
             | Self::FundingOutputMissing(_) => false,
         }

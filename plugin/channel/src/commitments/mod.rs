@@ -1,7 +1,7 @@
 //! The two commitments of a channel and the updates that move them (BOLT 2, "Normal Operation").
 
 pub(crate) mod fee;
-pub mod htlc;
+pub(crate) mod htlc;
 pub(crate) mod outlook;
 pub(crate) mod receive;
 pub(crate) mod send;

@@ -8,7 +8,7 @@ use crate::changes::{ChannelParams, ChannelRows, HtlcRow, Removal, SideParams, T
 
 /// One side's commitment as the next `commitment_signed` for it makes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Next {
+pub(crate) struct Next {
     pub(crate) totals: Totals,
     pub(crate) feerate: FeeratePerKw,
     /// Whether an update is in it that the newest commitment lacks.
@@ -17,7 +17,7 @@ pub struct Next {
 
 /// The view ahead. All scalars: O(1) to keep, and to copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outlook {
+pub(crate) struct Outlook {
     pub(crate) local: Next,
     pub(crate) remote: Next,
     pub(crate) next_local_htlc_id: u64,
@@ -101,14 +101,6 @@ impl Outlook {
         match owner {
             Side::Local => &mut self.local,
             Side::Remote => &mut self.remote,
-        }
-    }
-
-    /// The most HTLC outputs that `owner`'s commitment may come to hold.
-    pub(crate) const fn worst(&self, owner: Side) -> usize {
-        match owner {
-            Side::Local => self.worst_local,
-            Side::Remote => self.worst_remote,
         }
     }
 

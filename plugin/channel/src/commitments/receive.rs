@@ -14,7 +14,6 @@ use crate::changes::{ChannelParams, HtlcRow, LastSent, MonitorStep, Removal, Sig
 use crate::draft::Draft;
 use crate::input::{Context, FailReason};
 use crate::link::ProposedAdd;
-use crate::signer::FundingOutput;
 use crate::transition::{Effect, HtlcOutcome, IncomingHtlc};
 use crate::violation::{Rule, Violation};
 
@@ -236,7 +235,7 @@ pub(crate) fn check_signatures(
 ) -> Result<(), Rule> {
     let commitment = &built.commitment;
     let txid = commitment.tx.compute_txid();
-    let sighash = FundingOutput::of(params).sighash(&commitment.tx);
+    let sighash = params.funding_output().sighash(&commitment.tx);
     verify(&sighash, &message.signature, &params.remote.basepoints.funding_pubkey).map_err(|error| match error {
         InvalidSignature::HighS => Rule::HighS,
         InvalidSignature::Mismatch => Rule::BadSignature(txid),
@@ -247,7 +246,8 @@ pub(crate) fn check_signatures(
     }
     for (index, (output, signature)) in commitment.htlc_outputs.iter().zip(&message.htlc_signatures).enumerate() {
         let second_stage = htlc_transaction(txid, output, &built.keys, built.to_self_delay);
-        let sighash = htlc_sighash(&second_stage, output, &built.keys, SighashKind::Other);
+        let (script, amount) = (output.htlc.witness_script(&built.keys), output.htlc.amount.to_sat_floor());
+        let sighash = htlc_sighash(&second_stage, &script, amount, SighashKind::Other);
         verify(&sighash, signature, &built.keys.other_htlc).map_err(|error| match error {
             InvalidSignature::HighS => Rule::HighS,
             InvalidSignature::Mismatch => Rule::BadHtlcSignature(index),

@@ -15,7 +15,6 @@ use crate::changes::{ChannelParams, HtlcRow, LastSent, MonitorStep, RemoteCommit
 use crate::draft::Draft;
 use crate::input::{Context, FailReason};
 use crate::link::ProposedAdd;
-use crate::signer::FundingOutput;
 use crate::transition::{Effect, HtlcSource, Reply};
 use crate::violation::{Refusal, Violation};
 
@@ -214,9 +213,7 @@ fn commitment_signed(draft: &Draft<'_>, cx: &Context<'_>) -> Result<CommitmentSi
         &draft.htlcs(),
     );
     let built = spec.build(params).map_err(Violation::Fail)?;
-    let funding = FundingOutput::of(params);
-    let (signature, htlc_signatures) =
-        cx.signer.sign_remote_commitment(&built.commitment, &built.keys, built.to_self_delay, &funding);
+    let (signature, htlc_signatures) = cx.signer.sign_remote_commitment(params, &built.commitment, &built.keys);
     Ok(CommitmentSigned { channel_id: params.channel_id, signature, htlc_signatures })
 }
 

@@ -7,30 +7,25 @@ use super::htlc::{Offerer, Side};
 use crate::changes::{HtlcTotals, Totals};
 
 impl Totals {
-    /// What this side has for itself, outside of HTLCs, before the opener's costs.
-    pub(crate) const fn balance(&self, side: Side) -> Msat {
-        match side {
-            Side::Local => self.to_local,
-            Side::Remote => self.to_remote,
-        }
-    }
-
-    pub(crate) const fn offered_by(&self, offerer: Offerer) -> &HtlcTotals {
-        match offerer {
-            Offerer::Local => &self.offered_by_local,
-            Offerer::Remote => &self.offered_by_remote,
-        }
-    }
-
     /// HTLCs that have an output.
     pub(crate) fn untrimmed(&self) -> usize {
         usize::from(self.offered_by_local.untrimmed).saturating_add(usize::from(self.offered_by_remote.untrimmed))
+    }
+
+    /// All that the commitment shares out: the capacity.
+    pub(crate) fn sum(&self) -> Msat {
+        [self.to_local, self.to_remote, self.offered_by_local.value, self.offered_by_remote.value].into_iter().sum()
     }
 
     /// With one HTLC more in a commitment of this dust limit; `None` where its offerer does not have the amount.
     pub(crate) fn with_htlc(mut self, offerer: Offerer, amount: Msat, dust_limit: Sat) -> Option<Self> {
         let balance = self.balance_mut(offerer.side());
         *balance = balance.checked_sub(amount)?;
+        self.counting(offerer, amount, dust_limit)
+    }
+
+    /// With one HTLC more whose amount is in no balance.
+    pub(crate) fn counting(mut self, offerer: Offerer, amount: Msat, dust_limit: Sat) -> Option<Self> {
         let htlcs = self.offered_by_mut(offerer);
         htlcs.count = htlcs.count.checked_add(1)?;
         htlcs.value = htlcs.value.checked_add(amount)?;
@@ -41,7 +36,13 @@ impl Totals {
     }
 
     /// With one HTLC less, its amount now `winner`'s; `None` where it was not counted in.
-    pub(crate) fn without_htlc(mut self, offerer: Offerer, amount: Msat, dust_limit: Sat, winner: Side) -> Option<Self> {
+    pub(crate) fn without_htlc(
+        mut self,
+        offerer: Offerer,
+        amount: Msat,
+        dust_limit: Sat,
+        winner: Side,
+    ) -> Option<Self> {
         let htlcs = self.offered_by_mut(offerer);
         htlcs.count = htlcs.count.checked_sub(1)?;
         htlcs.value = htlcs.value.checked_sub(amount)?;

@@ -77,15 +77,9 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command) -> Result<Repl
     }
 }
 
-/// The funding output was spent by what is no mutual close: the monitor resolves it. Publishing our own commitment
-/// would be too late, and after a reorganisation not known to be safe, so we do not ask for it.
+/// What spends the funding output of a failed channel; the monitor resolves it.
 pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transaction) {
-    let txid = tx.compute_txid();
-    if !matches!(draft.head().phase, Phase::Failed { .. }) {
-        draft.fail(format!("transaction {txid} spends the funding output"), false);
-        send_reason(draft);
-    }
-    set_spend(draft, Some((txid, height)));
+    set_spend(draft, Some((tx.compute_txid(), height)));
 }
 
 pub(crate) fn on_funding_spend_unconfirmed(draft: &mut Draft<'_>) {
@@ -93,6 +87,9 @@ pub(crate) fn on_funding_spend_unconfirmed(draft: &mut Draft<'_>) {
 }
 
 fn set_spend(draft: &mut Draft<'_>, found: Option<(Txid, u32)>) {
+    if !matches!(draft.head().phase, Phase::Failed { .. }) {
+        return;
+    }
     if let Phase::Failed { spend, .. } = &mut draft.head_mut().phase {
         *spend = found;
     }

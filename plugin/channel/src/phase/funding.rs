@@ -9,9 +9,9 @@ use crate::draft::Draft;
 use crate::input::Context;
 use crate::link::Link;
 use crate::phase::ended::error_message;
-use crate::signer::FundingOutput;
+use crate::phase::shutdown;
 use crate::transition::{ChannelNote, Effect, Watch};
-use crate::violation::Rule;
+use crate::violation::{Rule, Violation};
 
 /// Confirmations before an output of a coinbase can be spent (consensus; FND-4).
 const COINBASE_MATURITY: u32 = 100;
@@ -39,14 +39,17 @@ pub(crate) fn on_confirmed(
     (height, tx_index): (u32, u32),
     tx: &Transaction,
     cx: &Context<'_>,
-) {
+) -> Result<(), Violation> {
     let params = draft.params();
     if tx.compute_txid() != params.funding.txid {
-        return;
+        return Ok(());
     }
     let scid = match check_funding(params, tx, (height, tx_index)) {
         Ok(scid) => scid,
-        Err(reason) => return forget(draft, height, reason),
+        Err(reason) => {
+            forget(draft, height, reason);
+            return Ok(());
+        }
     };
     let head = draft.head_mut();
     head.funding_height = Some(height);
@@ -54,7 +57,7 @@ pub(crate) fn on_confirmed(
     if let Some(ready) = ready_height(head, params).filter(|ready| *ready > cx.height) {
         draft.effect(Effect::Watch(Watch::Height(ready)));
     }
-    on_height(draft, cx);
+    on_height(draft, cx)
 }
 
 /// Exact script, exact amount, exact place (BOLT 2: no `channel_ready` for anything else).
@@ -66,7 +69,7 @@ fn check_funding(
     let vout = params.funding.vout;
     let index = usize::try_from(vout).map_err(|_| format!("there is no output {vout}"))?;
     let output = tx.output.get(index).ok_or_else(|| format!("there is no output {vout}"))?;
-    if output.script_pubkey != FundingOutput::of(params).script_pubkey() {
+    if output.script_pubkey != params.funding_output().script_pubkey() {
         return Err(format!("output {vout} has another script than the 2-of-2 of this channel"));
     }
     if output.value != bitcoin::Amount::from(params.capacity) {
@@ -97,17 +100,17 @@ pub(crate) fn on_unconfirmed(draft: &mut Draft<'_>) {
 }
 
 /// `channel_ready` is due as soon as the funding transaction is deep enough, connected or not.
-pub(crate) fn on_height(draft: &mut Draft<'_>, cx: &Context<'_>) {
+pub(crate) fn on_height(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
     let head = draft.head();
     let deep = ready_height(head, draft.params()).is_some_and(|ready| cx.height >= ready);
     if !deep || head.channel_ready_sent {
-        return;
+        return Ok(());
     }
     draft.head_mut().channel_ready_sent = true;
     if matches!(draft.link(), Link::Connected(_)) {
         send_channel_ready(draft, cx);
     }
-    become_normal(draft);
+    become_normal(draft, cx)
 }
 
 /// Also sent again on every reconnection before the first update (BOLT 2, "Message Retransmission").
@@ -119,24 +122,30 @@ pub(crate) fn send_channel_ready(draft: &mut Draft<'_>, cx: &Context<'_>) {
 
 /// The peer's `channel_ready` may come before ours is due: it is remembered. A repeated one may bring a new alias; else
 /// it is ignored (BOLT 2).
-pub(crate) fn on_channel_ready(draft: &mut Draft<'_>, message: &ChannelReady) {
+pub(crate) fn on_channel_ready(
+    draft: &mut Draft<'_>,
+    message: &ChannelReady,
+    cx: &Context<'_>,
+) -> Result<(), Violation> {
     if message.short_channel_id.is_some() && draft.head().remote_scid_alias != message.short_channel_id {
         draft.head_mut().remote_scid_alias = message.short_channel_id;
     }
     if draft.head().channel_ready_received {
-        return;
+        return Ok(());
     }
     let head = draft.head_mut();
     head.channel_ready_received = true;
     head.remote_next_point = Some(message.second_per_commitment_point);
-    become_normal(draft);
+    become_normal(draft, cx)
 }
 
-fn become_normal(draft: &mut Draft<'_>) {
+fn become_normal(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
     let head = draft.head();
     let ready = head.channel_ready_sent && head.channel_ready_received;
     if let (true, Phase::Funding(_), Some(short_channel_id)) = (ready, &head.phase, head.short_channel_id) {
         draft.set_phase(Phase::Normal);
         draft.effect(Effect::Note(ChannelNote::Ready { short_channel_id }));
+        return shutdown::on_ready(draft, cx);
     }
+    Ok(())
 }

@@ -16,10 +16,7 @@ use crate::violation::{Refusal, Rule, Violation};
 /// A message on an established link, in any phase but Failed and Closed.
 pub(crate) fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> Result<(), Violation> {
     match message {
-        Message::ChannelReady(ready) => {
-            funding::on_channel_ready(draft, ready);
-            Ok(())
-        }
+        Message::ChannelReady(ready) => funding::on_channel_ready(draft, ready, cx),
         Message::UpdateAddHtlc(_)
         | Message::UpdateFulfillHtlc(_)
         | Message::UpdateFailHtlc(_)
@@ -62,14 +59,10 @@ fn on_operation(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> R
         }
         Message::UpdateAddHtlc(add) => receive::add_htlc(draft, add),
         Message::UpdateFulfillHtlc(fulfill) => receive::fulfill_htlc(draft, fulfill.id, fulfill.payment_preimage),
-        Message::UpdateFailHtlc(fail) => {
-            receive::fail_htlc(draft, fail.id, FailReason::Encrypted(fail.reason.clone()))
-        }
+        Message::UpdateFailHtlc(fail) => receive::fail_htlc(draft, fail.id, FailReason::Encrypted(fail.reason.clone())),
         Message::UpdateFailMalformedHtlc(fail) => {
-            let reason = FailReason::Malformed {
-                sha256_of_onion: fail.sha256_of_onion,
-                failure_code: fail.failure_code,
-            };
+            let reason =
+                FailReason::Malformed { sha256_of_onion: fail.sha256_of_onion, failure_code: fail.failure_code };
             receive::fail_htlc(draft, fail.id, reason)
         }
         Message::UpdateFee(update) => fee::receive_update_fee(draft, update, cx.policy),

@@ -16,11 +16,13 @@ use crate::link::Link;
 use crate::transition::{ChannelNote, Effect};
 use crate::violation::{Refusal, Rule, Violation};
 
-pub(crate) use super::closing::{on_closing_signed, on_funding_spend_unconfirmed, on_funding_spent, on_height, watches};
+pub(crate) use super::closing::{
+    on_closing_signed, on_funding_spend_unconfirmed, on_funding_spent, on_height, watches,
+};
 
 /// Where the close stands on this connection. `shutdown` is sent again on the next, and the negotiation starts over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Negotiation {
+pub(crate) struct Negotiation {
     pub(crate) shutdown_sent: bool,
     pub(crate) shutdown_received: bool,
     /// Our newest `closing_signed`.
