@@ -102,6 +102,17 @@ async fn a_closed_outbox_ends_the_connection_after_its_last_message() {
 }
 
 #[tokio::test]
+async fn a_message_too_long_for_the_wire_ends_the_connection() {
+    let (mut node, mut peer) = Node::stranger().await;
+    peer.exchange_init().await;
+    let (_, _, outbox) = node.events.connected().await;
+    let data = PeerText::from(vec![b'x'; 65_535 - 36 + 1]);
+    assert!(!outbox.send(Message::Error(Error { channel_id: ChannelId([7; 32]), data })));
+    assert_eq!(peer.hear().await, None);
+    node.events.disconnected().await;
+}
+
+#[tokio::test]
 async fn nothing_is_read_while_the_manager_has_no_room_and_writing_goes_on() {
     let (mut node, mut peer) = Node::stranger().await;
     node.manager.set_room(false);
