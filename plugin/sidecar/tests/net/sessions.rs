@@ -7,7 +7,7 @@ use outrigger_bolt::wire::{Error, Message, PeerText};
 use outrigger_sidecar::net::{ACT_TIMEOUT, OUTBOX_BYTES};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::raw_peer::RawPeer;
 use super::{Node, PEER};
@@ -93,7 +93,10 @@ async fn dos_1_a_peer_that_does_not_read_is_closed_at_the_budget() {
     peer.exchange_init().await;
     let (_, connection, outbox) = node.events.connected().await;
     let large = Message::Error(Error { channel_id: ChannelId([7; 32]), data: PeerText::from(vec![b'x'; 65_000]) });
-    let mut accepted = 0;
+    assert!(outbox.send(large.clone()));
+    // Time passes only once every task waits: the writer hangs in its first write now.
+    assert!(timeout(Duration::from_millis(1), node.events.next()).await.is_err());
+    let mut accepted = 65_036;
     while outbox.send(large.clone()) {
         accepted += 65_036;
         assert!(outbox.queued_bytes() <= OUTBOX_BYTES);
