@@ -181,10 +181,11 @@ impl Live {
         };
         let mut reader = incoming.reader;
         tracing::info!("disconnected from {}: {end}", joined.peer);
+        // The manager must not hear of the end while the queue still takes messages (CST-2).
+        outbox.close(end.to_string());
         drop(joined);
         drop(seat);
         if end.is_told() {
-            outbox.close(end.to_string());
             let last = async {
                 outgoing.run().await;
                 linger(&mut reader, &mut outgoing.writer).await;

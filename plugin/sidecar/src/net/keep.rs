@@ -42,6 +42,14 @@ impl Backoff {
         let span = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).max(1);
         half + Duration::from_millis(random % span)
     }
+
+    /// The peer was connected for this long. Only more than the longest wait makes the waits short again: a peer that
+    /// accepts and hangs up is not dialled the faster for it.
+    pub fn was_connected(&mut self, time: Duration) {
+        if time > Self::LAST {
+            self.longest = Self::FIRST;
+        }
+    }
 }
 
 impl Default for Backoff {
@@ -119,10 +127,7 @@ async fn redial(kept: &Kept, peer: &NodeId, address: &mut watch::Receiver<String
         last_fault = fault;
         let since = Instant::now();
         kept.net.shared.seats.vacant(peer).await;
-        // A peer that accepts and hangs up is not dialled the faster for it.
-        if since.elapsed() > Backoff::LAST {
-            backoff = Backoff::new();
-        }
+        backoff.was_connected(since.elapsed());
         tokio::select! {
             () = tokio::time::sleep(backoff.next_wait(random())) => {}
             changed = address.changed() => match changed {
@@ -158,6 +163,18 @@ mod tests {
                 assert!(wait >= longest / 2 && wait < longest, "{wait:?} of {longest:?}");
             }
         }
+    }
+
+    #[test]
+    fn only_a_lasting_connection_makes_waits_short_again() {
+        let mut backoff = Backoff::new();
+        backoff.next_wait(0);
+        for brief in [Duration::ZERO, Backoff::LAST] {
+            backoff.was_connected(brief);
+            assert!(backoff.next_wait(0) >= Backoff::FIRST);
+        }
+        backoff.was_connected(Backoff::LAST + Duration::from_millis(1));
+        assert!(backoff.next_wait(0) < Backoff::FIRST);
     }
 
     #[test]

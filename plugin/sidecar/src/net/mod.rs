@@ -105,6 +105,12 @@ impl Network {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.node_secret.non_secure_erase();
+    }
+}
+
 /// A task's view of the stop signal, and its proof that it still runs.
 struct Stopped(watch::Receiver<bool>);
 

@@ -3,9 +3,11 @@
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message, PeerText};
+use outrigger_sidecar::manager::outbox::Outbox;
 use outrigger_sidecar::net::DialFault;
 use tokio::net::TcpListener;
 
+use super::fake_manager::Event;
 use super::raw_peer::RawPeer;
 use super::{Node, PEER, init, init_on};
 
@@ -149,7 +151,7 @@ async fn a_kept_peer_is_found_at_its_new_address() {
     assert_eq!(peer.hear_pong().await, 1);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_dropped_peer_is_not_dialled_again() {
     let mut node = Node::new();
     let (listener, address) = place().await;
@@ -160,7 +162,8 @@ async fn a_dropped_peer_is_not_dialled_again() {
     dialer.drop(&peer_id());
     drop(peer);
     node.events.disconnected().await;
-    // Well past the longest wait, on the paused clock.
+    // Well past the longest wait.
+    tokio::time::pause();
     let again = tokio::time::timeout(std::time::Duration::from_secs(600), listener.accept()).await;
     assert!(again.is_err());
 }
@@ -181,4 +184,32 @@ async fn a_kept_peer_that_connects_to_us_is_not_dialled() {
     let mut outbound = answer(&listener).await;
     outbound.send(Message::Init(init())).await;
     assert!(node.events.connected().await.1 > connection);
+}
+
+#[tokio::test]
+async fn two_nodes_that_dial_each_other_settle_on_one_connection() {
+    let (mut here, at_here) = Node::listening().await;
+    let mut there = Node::with_key(PEER);
+    let at_there = there.network.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    here.network.dialer().keep(there.network.node_id(), at_there.to_string());
+    there.network.dialer().keep(here.network.node_id(), at_here.to_string());
+    // However often they cut each other off, in the end a message passes and comes back.
+    let mut echo = None;
+    loop {
+        tokio::select! {
+            event = here.events.next() => match event {
+                Event::Connected(_, _, _, outbox) => assert!(outbox.send(error()) || outbox.is_closed()),
+                Event::Message(..) => return,
+                Event::Disconnected(_) => {}
+            },
+            event = there.events.next() => match event {
+                Event::Connected(_, _, _, outbox) => echo = Some(outbox),
+                Event::Message(_, message, _) => {
+                    let outbox: &Outbox = echo.as_ref().unwrap();
+                    assert!(outbox.send(*message) || outbox.is_closed());
+                }
+                Event::Disconnected(_) => {}
+            },
+        }
+    }
 }

@@ -9,13 +9,13 @@ use outrigger_sidecar::manager::outbox::{Connection, Outbox, PeerHandler, Room};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
-pub enum Event {
+pub(super) enum Event {
     Connected(NodeId, Init, Connection, Outbox),
-    Message(Connection, Message, usize),
+    Message(Connection, Box<Message>, usize),
     Disconnected(Connection),
 }
 
-pub struct FakeManager {
+pub(super) struct FakeManager {
     init: Init,
     refusal: Mutex<Option<String>>,
     room: watch::Sender<bool>,
@@ -24,21 +24,21 @@ pub struct FakeManager {
 }
 
 /// What the manager heard, in order.
-pub struct Events(mpsc::UnboundedReceiver<Event>);
+pub(super) struct Events(mpsc::UnboundedReceiver<Event>);
 
 impl FakeManager {
-    pub fn new(init: Init) -> (Arc<Self>, Events) {
+    pub(super) fn new(init: Init) -> (Arc<Self>, Events) {
         let (events, heard) = mpsc::unbounded_channel();
         let room = watch::Sender::new(true);
         let manager = Self { init, refusal: Mutex::new(None), room, events, next: AtomicU64::new(1) };
         (Arc::new(manager), Events(heard))
     }
 
-    pub fn set_room(&self, room: bool) {
+    pub(super) fn set_room(&self, room: bool) {
         self.room.send_replace(room);
     }
 
-    pub fn refuse(&self, reason: &str) {
+    pub(super) fn refuse(&self, reason: &str) {
         *self.refusal.lock() = Some(reason.to_owned());
     }
 
@@ -63,7 +63,7 @@ impl PeerHandler for FakeManager {
     }
 
     fn message(&self, _peer: &NodeId, connection: Connection, message: Message, bytes: usize) {
-        self.tell(Event::Message(connection, message, bytes));
+        self.tell(Event::Message(connection, Box::new(message), bytes));
     }
 
     fn room<'a>(&'a self, _peer: &'a NodeId) -> Room<'a> {
@@ -79,11 +79,11 @@ impl PeerHandler for FakeManager {
 }
 
 impl Events {
-    pub async fn next(&mut self) -> Event {
+    pub(super) async fn next(&mut self) -> Event {
         self.0.recv().await.unwrap()
     }
 
-    pub async fn connected(&mut self) -> (NodeId, Connection, Outbox) {
+    pub(super) async fn connected(&mut self) -> (NodeId, Connection, Outbox) {
         match self.next().await {
             Event::Connected(peer, _, connection, outbox) => (peer, connection, outbox),
             Event::Message(_, message, _) => panic!("{} instead of a connection", message.name()),
@@ -91,15 +91,15 @@ impl Events {
         }
     }
 
-    pub async fn message(&mut self) -> (Connection, Message, usize) {
+    pub(super) async fn message(&mut self) -> (Connection, Message, usize) {
         match self.next().await {
-            Event::Message(connection, message, bytes) => (connection, message, bytes),
+            Event::Message(connection, message, bytes) => (connection, *message, bytes),
             Event::Connected(..) => panic!("a connection instead of a message"),
             Event::Disconnected(_) => panic!("an end instead of a message"),
         }
     }
 
-    pub async fn disconnected(&mut self) -> Connection {
+    pub(super) async fn disconnected(&mut self) -> Connection {
         match self.next().await {
             Event::Disconnected(connection) => connection,
             Event::Connected(..) => panic!("a connection instead of an end"),
@@ -108,7 +108,7 @@ impl Events {
     }
 
     /// Nothing was heard up to now.
-    pub fn none(&mut self) -> bool {
+    pub(super) fn none(&mut self) -> bool {
         self.0.is_empty()
     }
 }

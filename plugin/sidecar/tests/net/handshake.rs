@@ -1,8 +1,9 @@
 //! BOLT 8's handshake over real sockets: whatever is wrong with an act, the socket closes and nothing is said.
 
-use outrigger_bolt::transport::Initiator;
+use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::transport::handshake::{ACT_ONE_LEN, ACT_TWO_LEN};
-use outrigger_bolt::wire::Message;
+use outrigger_bolt::transport::{Initiator, Responder};
+use outrigger_bolt::wire::{Error, Message, PeerText};
 use outrigger_sidecar::net::{DialFault, Socket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -68,7 +69,7 @@ async fn bad_input_04_act_two_with_a_bad_tag_is_a_wrong_key() {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut act_one = [0; ACT_ONE_LEN];
         stream.read_exact(&mut act_one).await.unwrap();
-        let responder = outrigger_bolt::transport::Responder::new(secret(PEER), secret(EPHEMERAL));
+        let responder = Responder::new(secret(PEER), secret(EPHEMERAL));
         let (mut act_two, _) = responder.act_one(&act_one).unwrap();
         act_two[49] ^= 1;
         stream.write_all(&act_two).await.unwrap();
@@ -112,18 +113,20 @@ async fn bad_input_06_a_replayed_packet_is_dropped() {
 
 #[tokio::test]
 async fn bad_input_06_keys_rotate_with_the_peer() {
-    let (mut node, mut peer) = Node::connected().await;
-    // A key is used twice a message and 1000 times in all: this goes through two rotations each way.
-    for _ in 0..1100 {
-        peer.ping(1).await;
-        node.network.node_id();
-        peer.say(&[0x80, 0x01]).await;
+    let (mut node, mut peer) = Node::stranger().await;
+    peer.exchange_init().await;
+    let (_, _, outbox) = node.events.connected().await;
+    let message = |number: u32| {
+        let data = PeerText::from(number.to_string().as_str());
+        Message::Error(Error { channel_id: ChannelId([7; 32]), data })
+    };
+    // A key is used twice a message and 1000 times in all: two rotations each way.
+    for number in 0..1100 {
+        peer.send(message(number)).await;
+        assert_eq!(node.events.message().await.1, message(number));
+        assert!(outbox.send(message(number)));
+        assert_eq!(peer.hear().await, Some(message(number)));
     }
-    peer.say(&[0, 18]).await;
-    while let Some(message) = peer.hear().await {
-        assert!(matches!(message, Message::Pong(_) | Message::Warning(_)));
-    }
-    node.events.disconnected().await;
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message, Padding, PeerText, Ping, Warning};
 
-use super::{Node, init};
+use super::raw_peer::RawPeer;
+use super::{Node, PEER, init};
 
 fn error() -> Message {
     Message::Error(Error { channel_id: ChannelId([7; 32]), data: PeerText::from("no") })
@@ -68,6 +69,36 @@ async fn bad_input_15_the_warning_names_the_channel_of_the_message() {
 }
 
 #[tokio::test]
+async fn bad_input_15_the_warning_arrives_though_the_peer_talks_on() {
+    let (mut node, mut peer) = Node::connected().await;
+    peer.say(&[0, 18, 0, 1, 0, 9]).await;
+    // Bytes that nobody reads would make a hasty close take the warning back.
+    for _ in 0..8 {
+        peer.say(&[&[0x80, 0x01][..], &[0; 10_000]].concat()).await;
+    }
+    node.events.disconnected().await;
+    peer.is_warned("a message cannot be read: insufficient length for the contents").await;
+}
+
+#[tokio::test]
+async fn bad_input_15_the_warning_follows_all_that_was_queued() {
+    let mut node = Node::new();
+    let mut peer = RawPeer::initiate(node.pipe(200), PEER, &node.network.node_id()).await;
+    peer.exchange_init().await;
+    let (_, _, outbox) = node.events.connected().await;
+    for _ in 0..50 {
+        assert!(outbox.send(error()));
+    }
+    peer.say(&[0, 18, 0, 1, 0, 9]).await;
+    node.events.disconnected().await;
+    assert!(!outbox.send(error()));
+    for _ in 0..50 {
+        assert_eq!(peer.hear().await, Some(error()));
+    }
+    peer.is_warned("a message cannot be read: insufficient length for the contents").await;
+}
+
+#[tokio::test]
 async fn bad_input_18_ping_of_65532_is_ignored() {
     let (_node, mut peer) = Node::connected().await;
     peer.ping(65532).await;
@@ -99,6 +130,17 @@ async fn a_closed_outbox_ends_the_connection_after_its_last_message() {
     assert_eq!(peer.hear().await, Some(error()));
     assert_eq!(peer.hear().await, None);
     assert_eq!(node.events.disconnected().await, connection);
+}
+
+#[tokio::test]
+async fn a_message_too_long_for_the_wire_ends_the_connection() {
+    let (mut node, mut peer) = Node::stranger().await;
+    peer.exchange_init().await;
+    let (_, _, outbox) = node.events.connected().await;
+    let data = PeerText::from(vec![b'x'; 65_535 - 36 + 1]);
+    assert!(!outbox.send(Message::Error(Error { channel_id: ChannelId([7; 32]), data })));
+    assert_eq!(peer.hear().await, None);
+    node.events.disconnected().await;
 }
 
 #[tokio::test]

@@ -12,17 +12,17 @@ use tokio::net::TcpStream;
 
 use super::{init, secret};
 
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
 
-pub struct RawPeer {
+pub(super) struct RawPeer {
     stream: Box<dyn Stream>,
     encryptor: Encryptor,
     decryptor: Decryptor,
 }
 
 /// The ephemeral key of every connection of this peer: what the vectors of BOLT 8 use is good enough here.
-pub const EPHEMERAL: u8 = 0x12;
+pub(super) const EPHEMERAL: u8 = 0x12;
 
 impl RawPeer {
     fn new(stream: impl Stream, established: Established) -> Self {
@@ -30,11 +30,13 @@ impl RawPeer {
         Self { stream: Box::new(stream), encryptor, decryptor }
     }
 
-    pub async fn connect(address: SocketAddr, key: u8, node: &NodeId) -> Self {
-        Self::initiate(TcpStream::connect(address).await.unwrap(), key, node).await
+    pub(super) async fn connect(address: SocketAddr, key: u8, node: &NodeId) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self::initiate(stream, key, node).await
     }
 
-    pub async fn initiate(mut stream: impl Stream, key: u8, node: &NodeId) -> Self {
+    pub(super) async fn initiate(mut stream: impl Stream, key: u8, node: &NodeId) -> Self {
         let (act_one, initiator) = Initiator::begin(secret(key), node, secret(EPHEMERAL));
         stream.write_all(&act_one).await.unwrap();
         let mut act_two = [0; ACT_TWO_LEN];
@@ -44,7 +46,7 @@ impl RawPeer {
         Self::new(stream, established)
     }
 
-    pub async fn respond(mut stream: impl Stream, key: u8) -> Self {
+    pub(super) async fn respond(mut stream: impl Stream, key: u8) -> Self {
         let mut act_one = [0; ACT_ONE_LEN];
         stream.read_exact(&mut act_one).await.unwrap();
         let (act_two, responder) = Responder::new(secret(key), secret(EPHEMERAL)).act_one(&act_one).unwrap();
@@ -54,34 +56,34 @@ impl RawPeer {
         Self::new(stream, responder.act_three(&act_three).unwrap())
     }
 
-    pub fn encrypt(&mut self, message: &[u8]) -> Vec<u8> {
+    pub(super) fn encrypt(&mut self, message: &[u8]) -> Vec<u8> {
         self.encryptor.encrypt(message).unwrap()
     }
 
-    pub async fn write(&mut self, bytes: &[u8]) {
+    pub(super) async fn write(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
     }
 
     /// Sends these bytes as a message.
-    pub async fn say(&mut self, message: &[u8]) {
+    pub(super) async fn say(&mut self, message: &[u8]) {
         let packet = self.encrypt(message);
         self.write(&packet).await;
     }
 
-    pub async fn send(&mut self, message: Message) {
+    pub(super) async fn send(&mut self, message: Message) {
         self.say(&message.encode().unwrap()).await;
     }
 
-    pub async fn ping(&mut self, num_pong_bytes: u16) {
+    pub(super) async fn ping(&mut self, num_pong_bytes: u16) {
         self.send(Message::Ping(Ping { num_pong_bytes, byteslen: Padding(0) })).await;
     }
 
-    pub async fn pong(&mut self, bytes: u16) {
+    pub(super) async fn pong(&mut self, bytes: u16) {
         self.send(Message::Pong(Pong { byteslen: Padding(bytes) })).await;
     }
 
     /// The next message, or `None` where the node hung up.
-    pub async fn hear(&mut self) -> Option<Message> {
+    pub(super) async fn hear(&mut self) -> Option<Message> {
         let mut header = [0; LENGTH_HEADER_LEN];
         self.stream.read_exact(&mut header).await.ok()?;
         let length = self.decryptor.decrypt_length(&header).unwrap();
@@ -91,7 +93,7 @@ impl RawPeer {
         Some(Message::decode(&message).unwrap())
     }
 
-    pub async fn hear_init(&mut self) -> Init {
+    pub(super) async fn hear_init(&mut self) -> Init {
         match self.hear().await {
             Some(Message::Init(init)) => init,
             other => panic!("{other:?} instead of init"),
@@ -99,14 +101,14 @@ impl RawPeer {
     }
 
     /// The answer to a `ping`, by which a test knows that the node has dealt with all that was said before.
-    pub async fn hear_pong(&mut self) -> u16 {
+    pub(super) async fn hear_pong(&mut self) -> u16 {
         match self.hear().await {
             Some(Message::Pong(pong)) => pong.byteslen.0,
             other => panic!("{other:?} instead of pong"),
         }
     }
 
-    pub async fn hear_ping(&mut self) -> u16 {
+    pub(super) async fn hear_ping(&mut self) -> u16 {
         match self.hear().await {
             Some(Message::Ping(ping)) => ping.num_pong_bytes,
             other => panic!("{other:?} instead of ping"),
@@ -114,13 +116,13 @@ impl RawPeer {
     }
 
     /// The node's last word is a `warning` about no channel with this text, and then it hangs up.
-    pub async fn is_warned(&mut self, text: &str) {
+    pub(super) async fn is_warned(&mut self, text: &str) {
         let warning = Warning { channel_id: ChannelId([0; 32]), data: PeerText::from(text) };
         assert_eq!(self.hear().await, Some(Message::Warning(warning)));
         assert_eq!(self.hear().await, None);
     }
 
-    pub async fn exchange_init(&mut self) {
+    pub(super) async fn exchange_init(&mut self) {
         self.send(Message::Init(init())).await;
         self.hear_init().await;
     }

@@ -1,9 +1,13 @@
 //! Connections that follow, replace or crowd one another.
 
+use std::time::Duration;
+
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message, PeerText};
+use outrigger_sidecar::net::{ACT_TIMEOUT, OUTBOX_BYTES};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
 use super::raw_peer::RawPeer;
 use super::{Node, PEER};
@@ -82,26 +86,32 @@ async fn cst_2_queued_messages_die_with_their_session() {
     assert_eq!(newer.hear().await, Some(error("of the new session")));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn dos_1_a_peer_that_does_not_read_is_closed_at_the_budget() {
     let mut node = Node::new();
     let mut peer = RawPeer::initiate(node.pipe(512), PEER, &node.network.node_id()).await;
     peer.exchange_init().await;
     let (_, connection, outbox) = node.events.connected().await;
     let large = Message::Error(Error { channel_id: ChannelId([7; 32]), data: PeerText::from(vec![b'x'; 65_000]) });
-    let mut accepted = 0;
+    assert!(outbox.send(large.clone()));
+    // Time passes only once every task waits: the writer hangs in its first write now.
+    assert!(timeout(Duration::from_millis(1), node.events.next()).await.is_err());
+    let mut accepted = 65_036;
     while outbox.send(large.clone()) {
         accepted += 65_036;
-        assert!(outbox.queued_bytes() <= outrigger_sidecar::net::OUTBOX_BYTES);
+        assert!(outbox.queued_bytes() <= OUTBOX_BYTES);
     }
-    assert!(accepted > outrigger_sidecar::net::OUTBOX_BYTES - 65_036);
+    assert!(accepted > OUTBOX_BYTES - 65_036);
+    let start = Instant::now();
     assert_eq!(node.events.disconnected().await, connection);
+    assert_eq!(start.elapsed(), Duration::ZERO);
     assert_eq!(outbox.queued_bytes(), 0);
 }
 
 #[tokio::test]
 async fn dos_7_silent_connections_do_not_keep_a_peer_out() {
     let (mut node, address) = Node::listening().await;
+    let start = Instant::now();
     let mut silent = Vec::new();
     for _ in 0..150 {
         silent.push(TcpStream::connect(address).await.unwrap());
@@ -113,6 +123,7 @@ async fn dos_7_silent_connections_do_not_keep_a_peer_out() {
     for stream in &mut silent[..50] {
         assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0);
     }
+    assert!(start.elapsed() < ACT_TIMEOUT, "they ended by their own time");
     // A known peer is no stranger any more: as many again do not touch it.
     for _ in 0..150 {
         silent.push(TcpStream::connect(address).await.unwrap());
