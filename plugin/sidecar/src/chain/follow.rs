@@ -310,6 +310,13 @@ impl Follower {
             let Some(next_height) = height.checked_add(1) else {
                 return blind("the chain is higher than heights go".to_owned());
             };
+            // BTC-6: the oldest block that is still needed is the one above our tip.
+            if let Some(kept) = info.prune_height.filter(|kept| *kept > next_height) {
+                return blind(format!(
+                    "the block at height {next_height} is needed, but bitcoind pruned it and has blocks from {kept} on; \
+                     fetch the missing ones with getblockfrompeer, or run bitcoind with -reindex and less pruning"
+                ));
+            }
             let Some(next) = self.source.block_hash(next_height)? else {
                 return Ok(Round::Unsettled);
             };
