@@ -42,7 +42,19 @@ impl Outcome {
                 FaultKind::Refused(-25) => Self::InputsMissing(fault.message),
                 FaultKind::Refused(-26) => Self::AgainstPolicy(fault.message),
                 FaultKind::Refused(code) => Self::Refused(code, fault.message),
-                _ => Self::NotAsked(fault.to_string()),
+                FaultKind::Unreachable
+                | FaultKind::Timeout
+                | FaultKind::NoCookie
+                | FaultKind::Unauthorized
+                | FaultKind::Remote
+                | FaultKind::WarmingUp
+                | FaultKind::Busy
+                | FaultKind::TooLarge
+                | FaultKind::Malformed
+                | FaultKind::NotFound
+                | FaultKind::Pruned
+                | FaultKind::NoSuchCall
+                | FaultKind::Stopped => Self::NotAsked(fault.to_string()),
             },
         }
     }

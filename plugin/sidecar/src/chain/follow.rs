@@ -131,7 +131,7 @@ fn blind<T>(reason: String) -> Result<T, Halt> {
 
 impl Follower {
     /// A follower for the chain of `network`, at the listener's tip.
-    pub fn new(source: Arc<dyn ChainSource>, listener: Arc<dyn BlockListener>, network: Network) -> Self {
+    fn new(source: Arc<dyn ChainSource>, listener: Arc<dyn BlockListener>, network: Network) -> Self {
         Self {
             source,
             listener,
@@ -194,11 +194,10 @@ impl Follower {
         self.best = None;
         let failing_for = self.failing_since.get_or_insert_with(Clock::monotonic).elapsed();
         let reason = format!("{fault}; {}", fault.hint());
-        match fault.kind {
-            FaultKind::Stopped => {}
-            FaultKind::Pruned => self.report(ChainState::Blind { reason }),
-            _ if failing_for >= self.blind_after => self.report(ChainState::Blind { reason }),
-            _ => self.report(ChainState::WaitingForBitcoind { reason }),
+        let is_blind = fault.kind == FaultKind::Pruned || failing_for >= self.blind_after;
+        if fault.kind != FaultKind::Stopped {
+            let state = if is_blind { ChainState::Blind { reason } } else { ChainState::WaitingForBitcoind { reason } };
+            self.report(state);
         }
         let pause = self.pause;
         self.pause = LONGEST_PAUSE.min(pause.saturating_mul(2));

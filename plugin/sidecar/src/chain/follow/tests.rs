@@ -421,7 +421,7 @@ fn btc_1_another_genesis_is_another_chain() {
 }
 
 #[test]
-fn bad_input_98_initial_download_headers_ahead_and_an_old_tip_are_not_synced() {
+fn btc_2_btc_7_bad_input_98_initial_download_headers_ahead_and_an_old_tip_are_not_synced() {
     let source = Scripted::new(Network::Signet);
     let recorder = Arc::new(Recorder::default());
     let mut follower = Follower::new(source.clone(), recorder.clone(), Network::Signet);
