@@ -60,7 +60,8 @@ pub enum WalletFault {
 pub struct Balance {
     /// Confirmed and free.
     pub confirmed: Sat,
-    /// Not confirmed and free: change of our own transactions, and payments to us.
+    /// Not confirmed and free: change of our own transactions, and payments to us, those included that a
+    /// reorganisation took back.
     pub unconfirmed: Sat,
     /// Mined to us less than 100 blocks ago.
     pub immature: Sat,

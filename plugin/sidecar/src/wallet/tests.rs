@@ -348,3 +348,64 @@ fn addresses_are_those_of_bip_84() {
     assert_eq!(first(KeychainKind::External), "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu");
     assert_eq!(first(KeychainKind::Internal), "bc1q8c6fshw2dlwun7ekn9qwf37cu2rn755upcp6el");
 }
+
+#[test]
+fn reo_5_after_a_reorg_of_any_depth_the_wallet_is_that_of_a_fresh_replay() {
+    for depth in 1..=8_usize {
+        let mut bench = Bench::new();
+        let payments: Vec<_> = (1..=8).map(|n| bench.payment(n * 10_000)).collect();
+        for payment in &payments {
+            bench.mine(vec![payment.clone()]);
+            bench.commit();
+        }
+        for _ in 0..depth {
+            bench.undo();
+        }
+        bench.mine(Vec::new());
+        // The first of the undone payments never comes back.
+        for payment in payments.iter().skip(9 - depth).rev() {
+            bench.mine(vec![payment.clone()]);
+        }
+        bench.mine(Vec::new());
+        bench.commit();
+
+        let mut fresh = Bench::new();
+        for payment in &payments {
+            let same = fresh.payment(payment.output[0].value.to_sat());
+            assert_eq!(same, *payment);
+        }
+        for (height, block) in bench.blocks.iter().enumerate().skip(1) {
+            fresh.wallet.connected(height as u32, block).unwrap();
+        }
+        let lost = Sat::new((9 - depth as u64) * 10_000);
+        assert_eq!(fresh.confirmed(), 360_000 - lost.get());
+        // All that is left of the old branch is that the lost payment was once seen, and may confirm again.
+        let expected = Balance { unconfirmed: lost, ..fresh.wallet.balance() };
+        for _ in 0..2 {
+            assert_eq!(bench.wallet.balance(), expected, "depth {depth}");
+            assert_eq!(bench.wallet.tip(), fresh.wallet.tip());
+            for height in 0..=bench.blocks.len() as u32 {
+                assert_eq!(bench.wallet.hash_at(height), fresh.wallet.hash_at(height), "height {height}");
+            }
+            bench.reload();
+        }
+    }
+}
+
+#[test]
+fn reo_5_a_crash_in_the_middle_of_a_reorg_is_made_up_for() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    bench.mine(Vec::new());
+    bench.commit();
+    let tip = bench.wallet.tip();
+    bench.undo();
+    bench.undo();
+    bench.commit();
+    bench.reload();
+    assert_eq!(bench.wallet.tip(), tip, "a disconnected block is told again");
+    let mut other = bench.block(Vec::new());
+    other.header.time += 7;
+    bench.wallet.connected(1, &other).unwrap();
+    assert_eq!((bench.wallet.tip(), bench.confirmed()), (Some((1, other.block_hash())), 0));
+}

@@ -27,6 +27,7 @@ struct Script {
     /// Given in place of the block with this hash.
     forged: HashMap<BlockHash, Block>,
     pruned: bool,
+    prune_height: Option<u32>,
     asked_blocks: usize,
 }
 
@@ -97,6 +98,7 @@ impl Scripted {
             calls_before_timeout: None,
             forged: HashMap::new(),
             pruned: false,
+            prune_height: None,
             asked_blocks: 0,
         };
         Arc::new(Self { state: Mutex::new(script) })
@@ -129,7 +131,7 @@ impl ChainSource for Scripted {
                 headers: blocks + script.headers_ahead,
                 best: script.best,
                 initial_block_download: script.initial_block_download,
-                prune_height: None,
+                prune_height: script.prune_height,
             }
         })
     }
@@ -419,7 +421,7 @@ fn btc_1_another_genesis_is_another_chain() {
 }
 
 #[test]
-fn bad_input_98_initial_download_headers_ahead_and_an_old_tip_are_not_synced() {
+fn btc_2_btc_7_bad_input_98_initial_download_headers_ahead_and_an_old_tip_are_not_synced() {
     let source = Scripted::new(Network::Signet);
     let recorder = Arc::new(Recorder::default());
     let mut follower = Follower::new(source.clone(), recorder.clone(), Network::Signet);
@@ -441,7 +443,8 @@ fn bad_input_98_initial_download_headers_ahead_and_an_old_tip_are_not_synced() {
 
 #[test]
 fn bad_input_100_a_forged_block_is_never_connected() {
-    let forgeries: [(&str, fn(&mut Block)); 3] = [
+    type Forgery = fn(&mut Block);
+    let forgeries: [(&str, Forgery); 3] = [
         ("another hash", |block| block.header.time += 1),
         ("transactions", |block| block.txdata[0].output[0].value = Amount::from_sat(1)),
         ("witnesses", |block| block.txdata[0].input[0].witness = Witness::from_slice(&[[0; 32]])),
@@ -489,7 +492,18 @@ fn btc_6_bad_input_101_a_pruned_block_names_the_remedy() {
     });
     settle(&mut follower);
     assert!(recorder.blind_reason().contains("getblockfrompeer"));
-    source.script(|script| script.pruned = false);
+    let asked = source.script(|script| {
+        script.prune_height = Some(5);
+        script.asked_blocks
+    });
+    settle(&mut follower);
+    let reason = recorder.blind_reason();
+    assert!(reason.contains("height 4") && reason.contains("from 5 on"), "{reason}");
+    assert_eq!(source.script(|script| script.asked_blocks), asked, "known without asking");
+    source.script(|script| {
+        script.pruned = false;
+        script.prune_height = Some(4);
+    });
     settle(&mut follower);
     assert_eq!(recorder.last_state(), synced(&source));
 }
