@@ -1,4 +1,5 @@
 //! BOLT 11: the examples, valid and invalid, and invoices broken in every way that the catalogue lists.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use bitcoin::Network;
 use bitcoin::hashes::{Hash, sha256};
@@ -9,6 +10,7 @@ use outrigger_bolt::features::{FeatureError, Features};
 use outrigger_bolt::id::{NodeId, PaymentHash, PaymentSecret, ShortChannelId};
 use outrigger_bolt::invoice::{Description, HintHop, InvalidInvoice, Invoice, Terms, UnwritableInvoice};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use serde_json::Value;
 
 const PAYEE: &str = "03e7156ae33b0a208d0744199163177e909e80176e55d97a2f221ede0f934dd9ad";
@@ -465,8 +467,16 @@ fn terms() -> impl Strategy<Value = Terms> {
         )
 }
 
+/// A failing seed is printed and kept beside this file.
+fn seeds_kept() -> ProptestConfig {
+    ProptestConfig {
+        cases: 96,
+        ..ProptestConfig::with_failure_persistence(FileFailurePersistence::WithSource("regressions"))
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(seeds_kept())]
 
     #[test]
     fn what_is_written_is_read_back(terms in terms()) {
