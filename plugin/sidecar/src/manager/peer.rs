@@ -10,7 +10,7 @@ use outrigger_channel::{Channel, Monitor, Opening, SoftSigner};
 use crate::store::row::{OperationRow, SettlementRow};
 
 /// A channel under its peer.
-pub struct Slot {
+pub(super) struct Slot {
     pub(super) channel: Channel,
     pub(super) monitor: Monitor,
     pub(super) signer: Arc<SoftSigner>,
