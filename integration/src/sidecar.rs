@@ -37,12 +37,12 @@ impl Sidecar {
             "--data-dir",
             &directory.display().to_string(),
             "--bitcoind-url",
-            &bitcoind.url(),
+            &bitcoind.address(),
             "--bitcoind-cookie",
             &bitcoind.cookie().display().to_string(),
             "--listen",
             &format!("127.0.0.1:{listen_port}"),
-            "--rpc-listen",
+            "--rpc-address",
             "127.0.0.1:0",
             "--alias",
             alias,
@@ -134,9 +134,11 @@ impl Sidecar {
     pub async fn fund(&self, bitcoind: &Bitcoind) -> Done<()> {
         bitcoind.mine(1, &self.new_address().await?).await?;
         bitcoind.mine_to_nobody(100).await?;
-        until(LIMIT, "the wallet to see its coins", async || {
-            Ok((self.balance().await?.confirmed_sat > 0).then_some(()))
-        })
+        until(
+            LIMIT,
+            "the wallet to see its coins",
+            async || Ok((self.balance().await?.confirmed_sat > 0).then_some(())),
+        )
         .await
     }
 

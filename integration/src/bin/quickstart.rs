@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use outrigger_integration::sidecar::cli_executable;
 use outrigger_integration::{Bitcoind, Done, Sidecar, until};
-use outrigger_rpc_schema::{
-    ChannelClose, ChannelClosing, ChannelOpen, ChannelOpened, ChannelState, PaymentInfo,
-};
+use outrigger_rpc_schema::{ChannelClose, ChannelClosing, ChannelOpen, ChannelOpened, ChannelState, PaymentInfo};
 use serde_json::{Value, json};
 
 /// What the channel holds.
@@ -134,7 +132,7 @@ async fn run(options: &Options) -> Done<()> {
     let version = bitcoind.version().await?;
     // A chain whose tip is old counts as not synced, and a new one has only the genesis block of 2011.
     bitcoind.mine_to_nobody(1).await?;
-    narrator.result(&format!("{version}, RPC at {}", bitcoind.url()));
+    narrator.result(&format!("{version}, RPC at {}", bitcoind.address()));
 
     let alice = start(&mut narrator, "alice", directory.path(), &bitcoind).await?;
     let bob = start(&mut narrator, "bob", directory.path(), &bitcoind).await?;
@@ -177,7 +175,7 @@ async fn start(narrator: &mut Narrator, name: &'static str, directory: &Path, bi
     narrator.would_type(&format!(
         "outriggerd --network regtest --data-dir {} --bitcoind-url {} --bitcoind-cookie {} --alias {name}",
         data.display(),
-        bitcoind.url(),
+        bitcoind.address(),
         bitcoind.cookie().display()
     ));
     let sidecar = Sidecar::start(&data, name, bitcoind, &[]).await?;
@@ -187,7 +185,10 @@ async fn start(narrator: &mut Narrator, name: &'static str, directory: &Path, bi
 }
 
 async fn fund(narrator: &mut Narrator, node: &Node, bitcoind: &Bitcoind) -> Done<()> {
-    narrator.step(&format!("Funding {}'s on-chain wallet: one block reward, and 100 blocks until it may be spent", node.name));
+    narrator.step(&format!(
+        "Funding {}'s on-chain wallet: one block reward, and 100 blocks until it may be spent",
+        node.name
+    ));
     narrator.would_type(&node.cli("wallet.new_address"));
     node.sidecar.fund(bitcoind).await?;
     narrator.result(&format!("{} holds {} sat", node.name, node.sidecar.balance().await?.confirmed_sat));
@@ -201,10 +202,12 @@ async fn open(narrator: &mut Narrator, from: &Node, to: &Node, bitcoind: &Bitcoi
     }
     narrator.would_type(&from.cli(&format!("peer.connect node_id={} address={}", to.node_id, to.sidecar.address())));
     from.sidecar.connect(&to.sidecar).await?;
-    narrator.would_type(&from.cli(&format!(
-        "channel.open node_id={} funding_sat={CAPACITY_SAT} idempotency_key=first-channel",
-        to.node_id
-    )));
+    narrator.would_type(
+        &from.cli(&format!(
+            "channel.open node_id={} funding_sat={CAPACITY_SAT} idempotency_key=first-channel",
+            to.node_id
+        )),
+    );
     let order = ChannelOpen {
         node_id: to.node_id.clone(),
         funding_sat: CAPACITY_SAT,
@@ -253,21 +256,14 @@ async fn pay(narrator: &mut Narrator, from: &Node, to: &Node, amount_msat: u64) 
     }))
 }
 
-async fn close(
-    narrator: &mut Narrator,
-    from: &Node,
-    to: &Node,
-    bitcoind: &Bitcoind,
-    channel_id: &str,
-) -> Done<String> {
+async fn close(narrator: &mut Narrator, from: &Node, to: &Node, bitcoind: &Bitcoind, channel_id: &str) -> Done<String> {
     narrator.step("Closing the channel together");
     narrator.would_type(&from.cli(&format!("channel.close channel_id={channel_id}")));
     let ChannelClosing { .. } =
         from.sidecar.call(ChannelClose { channel_id: channel_id.to_owned(), ..Default::default() }).await?;
-    let closing_txid = until(LIMIT, "both to agree on the close", async || {
-        Ok(from.sidecar.channel(channel_id).await?.closing_txid)
-    })
-    .await?;
+    let closing_txid =
+        until(LIMIT, "both to agree on the close", async || Ok(from.sidecar.channel(channel_id).await?.closing_txid))
+            .await?;
     narrator.result(&format!("closed by transaction {closing_txid}"));
     bitcoind.until_mempool_holds(&closing_txid).await?;
     bitcoind.mine_to_nobody(6).await?;

@@ -122,8 +122,7 @@ impl Dance {
 
 fn dance(seed: u64) {
     let setup = Setup::default();
-    let mut dance =
-        Dance { pair: Pair::connected(seed, &setup), rng: ChaCha8Rng::seed_from_u64(seed), closing: false };
+    let mut dance = Dance { pair: Pair::connected(seed, &setup), rng: ChaCha8Rng::seed_from_u64(seed), closing: false };
     let steps = dance.rng.random_range(40..240);
     let closing_at = dance.rng.random_bool(0.3).then(|| dance.rng.random_range(0..steps));
     for step in 0..steps {

@@ -183,7 +183,11 @@ impl Batch {
             self.put(Table::HtlcSignatures, numbered_key(channel, *number), value);
         }
         for (hash, preimage) in &changes.preimages {
-            self.put(Table::Preimage, preimage_key(channel, hash), preimage.as_ref().map(|preimage| preimage.0.to_vec()));
+            self.put(
+                Table::Preimage,
+                preimage_key(channel, hash),
+                preimage.as_ref().map(|preimage| preimage.0.to_vec()),
+            );
         }
     }
 
