@@ -82,8 +82,10 @@ impl Deliver {
     pub fn deliver(&self, released: Released, last_seq: u64) {
         for held in released.open() {
             match held {
-                Held::Channel { at, effect, guard } => self.effect(at, effect, guard),
-                Held::Order { peer, channel, id, command } => self.order(peer, Mail::Order { channel, id, command }),
+                Held::Channel { at, effect, guard } => self.effect(at, *effect, guard),
+                Held::Order { peer, channel, id, command } => {
+                    self.order(peer, Mail::Order { channel, id, command });
+                }
                 Held::Settled { peer, channel, htlc_id, settlement } => {
                     self.settled(peer, channel, htlc_id, settlement)
                 }
@@ -223,10 +225,10 @@ impl Deliver {
     }
 
     fn order(&self, peer: NodeId, mail: Mail) {
-        if let Err(mail) = self.post(&peer, mail) {
-            if let Mail::Order { id, .. } = *mail {
-                self.reply(id, Err(Refusal::UnknownChannel));
-            }
+        if let Err(mail) = self.post(&peer, mail)
+            && let Mail::Order { id, .. } = *mail
+        {
+            self.reply(id, Err(Refusal::UnknownChannel));
         }
     }
 
