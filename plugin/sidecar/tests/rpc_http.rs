@@ -1,4 +1,5 @@
 //! The interface over real HTTP, before a node that answers with what it was asked.
+#![expect(clippy::expect_used, clippy::panic, reason = "a test stops at its first surprise")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
