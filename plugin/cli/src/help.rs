@@ -50,11 +50,21 @@ fn entry(parameter: &Parameter) -> String {
 /// The fields of an object, those of what is inside it indented.
 fn fields(schema: &Value, indent: usize, text: &mut String) {
     for (name, field) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        let description = field.get("description").and_then(Value::as_str).unwrap_or_default().replace('\n', " ");
+        let mut description = field.get("description").and_then(Value::as_str).unwrap_or_default().replace('\n', " ");
+        if let Some(choices) = choices(field) {
+            description.push_str(&format!(" One of {choices}."));
+        }
         let margin = " ".repeat(indent);
         text.push_str(&format!("{margin}{name}\n{margin}    {}\n", wrapped(&description, indent.saturating_add(4))));
         fields(field.get("items").unwrap_or(field), indent.saturating_add(4), text);
     }
+}
+
+/// The texts that a field may have, where the schema lists them.
+fn choices(field: &Value) -> Option<String> {
+    let options = field.get("oneOf")?.as_array()?;
+    let texts: Vec<&str> = options.iter().filter_map(|option| option.get("const")?.as_str()).collect();
+    Some(texts.join(", "))
 }
 
 fn first_sentence(text: &str) -> &str {

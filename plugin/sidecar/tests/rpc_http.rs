@@ -506,7 +506,8 @@ async fn what_moves_money_goes_on_when_the_caller_hangs_up() {
     socket.read_to_end(&mut answer).await.expect("the server hangs up too");
     assert_eq!(answer, b"", "the server has given the call up");
     stage.node.released.notify_one();
-    stage.node.finished.notified().await;
+    let finished = tokio::time::timeout(Duration::from_secs(10), stage.node.finished.notified()).await;
+    finished.expect("the call went on");
 }
 
 #[tokio::test]
