@@ -2,7 +2,7 @@
 //!
 //! After every step of either side the four properties of the design are asserted: rows and value agree, a crash is a
 //! disconnect, lost effects are made again, and the monitor's rows alone rebuild every commitment ever signed.
-#![allow(dead_code, reason = "every test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
 pub mod founding;
 pub mod link;
@@ -12,6 +12,7 @@ pub mod store;
 
 use std::collections::BTreeMap;
 
+use bitcoin::constants::ChainHash;
 use bitcoin::{ScriptBuf, Transaction, Txid};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::{PaymentHash, PaymentPreimage};
@@ -129,6 +130,7 @@ impl Default for Setup {
 
 pub fn policy() -> Policy {
     Policy {
+        chain_hash: ChainHash::REGTEST,
         min_funding: Sat::new(20_000),
         max_funding: Sat::new(100_000_000),
         dust_limit: Sat::new(354),
@@ -212,8 +214,11 @@ impl Pair {
             (Alice, [alice, bob]) => (alice, &*bob),
             (Bob, [alice, bob]) => (bob, &*alice),
         };
-        node.step(input, world, *generation);
-        node.assert_properties(world, peer);
+        let monitor_learned = node.step(input, world, *generation);
+        node.assert_properties(world);
+        if monitor_learned {
+            node.assert_commitments(peer);
+        }
     }
 
     /// Gives an order. What it is answered can be read once it is delivered.
@@ -406,7 +411,7 @@ impl Pair {
     /// Tells one side of a height that it asked for.
     pub fn tell_height(&mut self, name: Name) {
         let height = self.world.height;
-        if self.node(name).asked_for(height) {
+        if self.node_mut(name).asked_for(height) {
             self.input(name, Input::Chain(ChainEvent::Height(height)));
         }
     }
