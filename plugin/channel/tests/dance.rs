@@ -151,7 +151,18 @@ fn dance(seed: u64) {
         dance.pay_again();
     }
     dance.pair.assert_settled(&setup);
-    for name in Name::BOTH { let n=dance.pair.node(name); eprintln!("STAT {seed} {name:?} given={} outcomes={} ful={} payments={} closing={} disc={:?}", n.given(), n.outcomes().len(), n.outcomes().values().filter(|o| matches!(o, outrigger_channel::HtlcOutcome::Fulfilled(_))).count(), dance.pair.world.payments.len(), dance.pair.is_shutting_down(), n.disconnects); }
+    for name in Name::BOTH {
+        let n = dance.pair.node(name);
+        eprintln!(
+            "STAT {seed} {name:?} given={} outcomes={} ful={} payments={} closing={} disc={:?}",
+            n.given(),
+            n.outcomes().len(),
+            n.outcomes().values().filter(|o| matches!(o, outrigger_channel::HtlcOutcome::Fulfilled(_))).count(),
+            dance.pair.world.payments.len(),
+            dance.pair.is_shutting_down(),
+            n.disconnects
+        );
+    }
     for name in Name::BOTH {
         dance.pair.node(name).assert_past();
     }

@@ -209,6 +209,9 @@ impl Pair {
 
     /// Steps one side. Its rows are staged, its effects held.
     pub fn input(&mut self, name: Name, input: Input<'_>) {
+        if std::env::var_os("DANCE_TRACE").is_some() {
+            eprintln!("{name:?} <- {}", trace(&input));
+        }
         let Self { nodes, world, generation, .. } = self;
         let (node, peer) = match (name, nodes) {
             (Alice, [alice, bob]) => (alice, &*bob),
@@ -480,5 +483,17 @@ impl Pair {
                 assert_eq!([totals.to_local, totals.to_remote].map(|msat| i128::from(msat.get())), expected);
             }
         }
+    }
+}
+
+/// One line of what happens, for whoever replays a seed with `DANCE_TRACE` set.
+fn trace(input: &Input<'_>) -> String {
+    match input {
+        Input::Message(message) => format!("message {}", message.name()),
+        Input::Command(_, Command::AddHtlc { amount, .. }) => format!("add {amount}"),
+        Input::Command(_, command) => format!("command {command:?}"),
+        Input::Connected(_) => "connected".to_owned(),
+        Input::Disconnected => "disconnected".to_owned(),
+        Input::Chain(_) => "chain".to_owned(),
     }
 }
