@@ -3,11 +3,10 @@
 mod duo;
 
 use bitcoin::hashes::Hash;
-use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::{Amount, ScriptBuf, Txid};
 use duo::{
-    Alice, Bob, Duo, TEMPORARY_ID, Terms, context, features, funding_tx, node_id, order, policy, sat, sent, signer,
-    wired,
+    Alice, Bob, Duo, TEMPORARY_ID, Terms, context, features, funding_tx, high_s, node_id, order, policy, sat, sent,
+    signer, wired,
 };
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::{Feature, Features};
@@ -281,19 +280,6 @@ fn cst_10_bad_input_33_a_high_s_signature_opens_nothing() {
     assert_eq!(gone(step), Rule::HighS.to_string());
 }
 
-/// The same signature with the other of the two possible S values.
-fn high_s(signature: &Signature) -> Signature {
-    let order = hex::decode("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141").expect("hex");
-    let mut compact = signature.serialize_compact();
-    let mut borrow = 0_i32;
-    for index in (32..64).rev() {
-        let digit = i32::from(order[index - 32]) - i32::from(compact[index]) - borrow;
-        borrow = i32::from(digit < 0);
-        compact[index] = u8::try_from(digit.rem_euclid(256)).expect("a byte");
-    }
-    Signature::from_compact(&compact).expect("a signature")
-}
-
 #[test]
 fn orders_that_cannot_be_followed_are_refused() {
     let alice = signer(Alice);
@@ -477,4 +463,42 @@ fn fnd_10_updates_before_channel_ready_are_warned_of() {
     assert_eq!(warning.data.to_string(), Rule::BeforeReady.to_string());
     assert!(matches!(duo.bob.channel.phase(), Phase::Funding(_)));
     assert_eq!(duo.order(Bob, Command::UpdateFee(FeeratePerKw::new(500))), Err(Refusal::NotReady));
+}
+
+#[test]
+fn fnd_6_a_channel_that_is_never_funded_is_forgotten_by_the_accepter_alone() {
+    let mut duo = Duo::born(&Terms::default());
+    assert!(duo.bob.channel.watches().contains(&Watch::Height(2516)));
+    for height in [2515, 2516] {
+        duo.height = height;
+        for who in [Alice, Bob] {
+            duo.input(who, Input::Chain(ChainEvent::Height(height)));
+        }
+        let forgotten = matches!(duo.bob.channel.phase(), Phase::Closed { .. });
+        assert_eq!(forgotten, height == 2516);
+    }
+    assert!(matches!(duo.alice.channel.phase(), Phase::Funding(_)), "the opener may have published");
+    assert!(duo.take_effects(Bob).iter().any(|effect| matches!(effect, Effect::Note(ChannelNote::NeverFunded))));
+    // FND-8: the monitor has nothing to watch either.
+    assert!(duo.bob.monitor.is_closed());
+
+    // Once it is confirmed, time does not matter any more.
+    let mut duo = Duo::born(&Terms::default());
+    duo.confirm();
+    duo.height = 9999;
+    duo.input(Bob, Input::Chain(ChainEvent::Height(9999)));
+    assert!(!matches!(duo.bob.channel.phase(), Phase::Closed { .. }));
+}
+
+#[test]
+fn bad_input_59_cst_20_a_closed_channel_still_answers() {
+    let mut duo = Duo::born(&Terms::default());
+    duo.height = 2516;
+    duo.input(Bob, Input::Chain(ChainEvent::Height(2516)));
+    duo.connect();
+    let reestablish = duo.alice.outbox.pop_front().expect("channel_reestablish");
+    duo.bob.outbox.clear();
+    duo.message(Bob, &reestablish);
+    let answer: Vec<Message> = duo.bob.outbox.drain(..).collect();
+    assert!(matches!(answer.as_slice(), [Message::ChannelReestablish(_), Message::Error(_)]), "{answer:?}");
 }

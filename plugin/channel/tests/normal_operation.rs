@@ -2,8 +2,7 @@
 
 mod duo;
 
-use bitcoin::secp256k1::ecdsa::Signature;
-use duo::{Alice, Bob, Duo, Terms, Who, add, hash, preimage, sat};
+use duo::{Alice, Bob, Duo, Terms, Who, add, hash, high_s, preimage, sat};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::wire::{
     CommitmentSigned, Message, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc, UpdateFailHtlc,
@@ -431,19 +430,6 @@ fn commitment_on_its_way() -> (Duo, CommitmentSigned) {
     duo.receive(Bob);
     let Some(Message::CommitmentSigned(signed)) = duo.alice.outbox.pop_front() else { panic!("signed") };
     (duo, signed)
-}
-
-/// The same signature with the other of the two possible S values.
-fn high_s(signature: &Signature) -> Signature {
-    let order = hex::decode("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141").expect("hex");
-    let mut compact = signature.serialize_compact();
-    let mut borrow = 0_i32;
-    for index in (32..64).rev() {
-        let digit = i32::from(order[index - 32]) - i32::from(compact[index]) - borrow;
-        borrow = i32::from(digit < 0);
-        compact[index] = u8::try_from(digit.rem_euclid(256)).expect("a byte");
-    }
-    Signature::from_compact(&compact).expect("a signature")
 }
 
 #[test]

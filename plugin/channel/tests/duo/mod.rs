@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use bitcoin::absolute::LockTime;
 use bitcoin::constants::ChainHash;
+use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::transaction::Version;
 use bitcoin::{OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
@@ -417,4 +418,17 @@ pub fn add(amount: Msat, number: u8) -> Command {
 
 pub fn sat(sat: u64) -> Msat {
     Sat::new(sat).to_msat().expect("fits")
+}
+
+/// The same signature with the other of the two possible S values.
+pub fn high_s(signature: &Signature) -> Signature {
+    let order = hex::decode("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141").expect("hex");
+    let mut compact = signature.serialize_compact();
+    let mut borrow = 0_i32;
+    for index in (32..64).rev() {
+        let digit = i32::from(order[index - 32]) - i32::from(compact[index]) - borrow;
+        borrow = i32::from(digit < 0);
+        compact[index] = u8::try_from(digit.rem_euclid(256)).expect("a byte");
+    }
+    Signature::from_compact(&compact).expect("a signature")
 }
