@@ -1,5 +1,6 @@
 //! Two channels whose messages the test hands over one by one, each durable at once. Alice opens.
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;
 
