@@ -9,7 +9,7 @@ use outrigger_bolt::wire::{Message, Warning};
 use crate::changes::{ChannelChanges, ChannelRows, Phase, Totals};
 use crate::commitments::htlc::{HtlcState, Offerer, Side};
 use crate::draft::Draft;
-use crate::input::{ChainEvent, Command, CommandId, Context, Input};
+use crate::input::{ChainEvent, Command, CommandId, Context, Input, Policy};
 use crate::link::{self, Link, Volatile, VolatileChanges};
 use crate::phase::{ended, funding, normal, shutdown};
 use crate::row::CorruptRows;
@@ -205,6 +205,13 @@ impl Channel {
             Some(Effect::Incoming(row.incoming(self.id(), key.id, onion)))
         });
         publish.into_iter().chain(incoming).collect()
+    }
+
+    /// Whether a received HTLC of this amount is to be failed because HTLCs like it could lose too much to fees. It stands
+    /// in the commitments already; its preimage should not be told (BOLT 2, "Bounding exposure to trimmed in-flight
+    /// HTLCs").
+    pub fn exposes_too_much(&self, amount: Msat, policy: &Policy) -> bool {
+        self.volatile.outlook.exposes_too_much(&self.rows.params, 0, amount, policy)
     }
 
     /// The channel at this block height, for callers.

@@ -100,7 +100,7 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command, cx: &Context<'
     match command {
         Command::AddHtlc { amount, payment_hash, cltv_expiry, onion, source } => {
             may_add(draft)?;
-            send::add_htlc(draft, Offer { amount, payment_hash, cltv_expiry, onion, source })
+            send::add_htlc(draft, Offer { amount, payment_hash, cltv_expiry, onion, source }, cx.policy)
         }
         Command::Fulfill { htlc_id, preimage } => {
             learn_own_preimage(draft, htlc_id, preimage)?;
