@@ -142,6 +142,8 @@ const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 
 async fn spawn(directory: &Path, rpc_port: u16) -> Done<Child> {
     let executable = executable().await?;
+    // Not our standard error: a pipe that reads it would stay open for as long as bitcoind runs.
+    let errors = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("stderr.log"))?;
     let child = Command::new(&executable)
         .arg("-regtest")
         .arg(format!("-datadir={}", directory.display()))
@@ -149,7 +151,7 @@ async fn spawn(directory: &Path, rpc_port: u16) -> Done<Child> {
         .args(["-server", "-listen=0", "-fallbackfee=0.0001", "-printtoconsole=0", "-rpcthreads=8"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
+        .stderr(Stdio::from(errors))
         .kill_on_drop(true)
         .spawn()
         .map_err(|fault| format!("{}: {fault}", executable.display()))?;
