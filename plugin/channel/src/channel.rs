@@ -13,7 +13,7 @@ use crate::input::{ChainEvent, Command, CommandId, Context, Input, Policy};
 use crate::link::{self, Link, Volatile, VolatileChanges};
 use crate::phase::{ended, funding, normal, shutdown};
 use crate::row::CorruptRows;
-use crate::transition::{Effect, Publication, Transition, Watch};
+use crate::transition::{ChannelNote, Effect, Publication, Transition, Watch};
 use crate::violation::{Refusal, Rule, Violation};
 
 /// A channel whose funding transaction is signed. Before that it is an [`Opening`](crate::Opening).
@@ -260,12 +260,15 @@ fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> Res
     match draft.link() {
         // What is left of a connection that is over (CST-2).
         Link::Disconnected => Ok(()),
-        Link::Reestablishing(_) => match message {
-            Message::ChannelReestablish(reestablish) => link::on_reestablish(draft, reestablish, cx),
-            Message::Warning(_) => Ok(()),
-            before if before.channel_id().is_none() => Ok(()),
-            _ => Err(Violation::Warn(Rule::BeforeReestablish)),
-        },
+        Link::Reestablishing(_) => {
+            if let Message::ChannelReestablish(reestablish) = message {
+                link::on_reestablish(draft, reestablish, cx)
+            } else if matches!(message, Message::Warning(_)) || message.channel_id().is_none() {
+                Ok(())
+            } else {
+                Err(Violation::Warn(Rule::BeforeReestablish))
+            }
+        }
         Link::Connected(_) => normal::on_message(draft, message, cx),
     }
 }
@@ -339,7 +342,21 @@ fn end_talk(draft: &mut Draft<'_>) {
 }
 
 /// Fails the channel (BOLT 5). Adds that were never signed are told so; what was signed is the monitor's.
+///
+/// Two channels end otherwise. A mutual close that both have signed stands: peers forget such channels and say so with an
+/// `error`. And where nothing of ours can be in the funding output, which is not even in a block, there is nothing to
+/// publish (FND-8).
 fn fail(draft: &mut Draft<'_>, rule: &Rule) {
+    if matches!(draft.head().phase, Phase::Closing { .. }) && !matches!(rule, Rule::Ordered(_)) {
+        if !matches!(rule, Rule::PeerError(_)) {
+            let message = ended::error_message(draft.channel_id(), &rule.to_string());
+            draft.send(message);
+        }
+        return link::on_disconnected(draft);
+    }
+    if funding::nothing_at_stake(draft.head(), draft.params()) {
+        return funding::forget(draft, draft.params().opened_height, &rule.to_string(), ChannelNote::NeverFunded);
+    }
     let publish = !matches!(rule, Rule::FallenBehind);
     draft.fail(rule.to_string(), publish);
     if !matches!(rule, Rule::PeerError(_)) {
