@@ -11,7 +11,7 @@ use outrigger_bolt::wire::{
     PerCommitmentSecret, RevokeAndAck, Shutdown, UpdateAddHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc, UpdateFee,
     UpdateFulfillHtlc, Warning,
 };
-use outrigger_channel::{ChainEvent, Command, Input, Link, Phase, Signer};
+use outrigger_channel::{ChainEvent, Channel, ChannelRows, Command, Effect, Input, Link, Phase, Signer};
 
 type Arrange = fn() -> Duo;
 
@@ -228,5 +228,39 @@ fn fnd_8_an_error_before_the_funding_confirms_leaves_an_accepter_nothing_to_publ
     for who in [Alice, Bob] {
         duo.message(who, &message);
         assert!(matches!(duo.side(who).channel.phase(), Phase::Failed { publish: true, .. }));
+    }
+}
+
+#[test]
+fn cst_13_an_error_that_only_tells_of_a_passing_trouble_costs_the_connection() {
+    for text in ["internal error", "sync error"] {
+        let mut duo = proposing();
+        let error = Error { channel_id: duo.bob.channel.id(), data: text.into() };
+        duo.take_effects(Bob);
+        duo.message(Bob, &Message::Error(error));
+        assert_eq!(*duo.bob.channel.phase(), Phase::Normal);
+        assert_eq!(*duo.bob.channel.link(), Link::Disconnected);
+        assert!(matches!(duo.take_effects(Bob).first(), Some(Effect::Disconnect(_))));
+    }
+}
+
+#[test]
+fn rows_that_no_channel_wrote_are_refused() {
+    let refused = |change: &dyn Fn(&mut ChannelRows)| {
+        let mut rows = awaiting_revocation().bob.channel.rows().clone();
+        Channel::load(rows.clone()).expect("rows of a channel");
+        change(&mut rows);
+        Channel::load(rows).map(|_| ()).expect_err("corrupt rows").to_string()
+    };
+    let reasons = [
+        refused(&|rows| rows.head.local_commitment.to_local = Msat::ZERO),
+        refused(&|rows| rows.head.remote_commitment.offered_by_local.count = 7),
+        refused(&|rows| rows.head.next_local_htlc_id = 0),
+        refused(&|rows| rows.head.revoking_point = None),
+        refused(&|rows| rows.htlcs.clear()),
+        refused(&|rows| rows.htlcs.values_mut().for_each(|row| row.removal = None)),
+    ];
+    for reason in reasons {
+        assert!(reason.contains("commitment") || reason.contains("HTLC"), "{reason}");
     }
 }
