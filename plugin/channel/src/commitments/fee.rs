@@ -76,6 +76,17 @@ impl Outlook {
         }
     }
 
+    /// Whether the opener can pay for either commitment if everything that either side has proposed ends up in it, its
+    /// reserve set aside. Where updates cross, each side may have done nothing wrong; but what cannot be paid for cannot
+    /// be signed, so it must not come to that (CST-7).
+    pub(crate) fn opener_survives(&self, params: &ChannelParams) -> bool {
+        let balance = match params.opener() {
+            Side::Local => self.remote.totals.to_local,
+            Side::Remote => self.local.totals.to_remote,
+        };
+        covers(balance, commitment_cost(self.highest_feerate(), self.worst_outputs()), Sat::ZERO)
+    }
+
     /// What we can send in one HTLC now.
     pub(crate) fn spendable(&self, params: &ChannelParams) -> Msat {
         let offered = &self.remote.totals.offered_by_local;
@@ -149,7 +160,11 @@ pub(crate) fn receive_update_fee(draft: &mut Draft<'_>, message: &UpdateFee, pol
     check_feerate(message.feerate_per_kw, policy).map_err(Violation::Warn)?;
     let outlook = draft.outlook_mut();
     outlook.set_feerate(Side::Local, message.feerate_per_kw);
-    if outlook.local.affordable_for_peer(params) { Ok(()) } else { Err(Violation::Warn(Rule::CannotAffordFee)) }
+    if outlook.local.affordable_for_peer(params) && outlook.opener_survives(params) {
+        Ok(())
+    } else {
+        Err(Violation::Warn(Rule::CannotAffordFee))
+    }
 }
 
 /// The bounds of a feerate that a peer sets. With anchors a low one is no danger, only one that no node relays is.
