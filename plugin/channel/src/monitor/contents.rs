@@ -9,6 +9,7 @@ use outrigger_bolt::tx::commitment::{CommitmentHtlc, CommitmentPlan, CommitmentT
 
 use crate::changes::{ChannelParams, HtlcRow, MonitorRows, RemoteCommitment};
 use crate::commitments::htlc::{HtlcKey, HtlcState, Offerer, Side, Stage};
+use crate::commitments::spec::opener_share;
 use crate::row::CorruptRows;
 
 /// The commitments that can still be published unpunished.
@@ -119,12 +120,16 @@ impl Contents {
             Side::Remote => (remote, local, self.to_remote, self.to_local),
         };
         let (opener, accepter) = if self.params.is_opener { (local, remote) } else { (remote, local) };
+        let share = |balance| opener_share(balance, self.feerate, &self.htlcs, owner.dust_limit);
+        let owner_is_opener = self.params.is_opener == (self.owner == Side::Local);
+        let (to_owner, to_other) =
+            if owner_is_opener { (share(to_owner), to_other) } else { (to_owner, share(to_other)) };
         CommitmentPlan {
             funding_outpoint: self.params.funding,
             number: self.number,
             opener_payment_basepoint: opener.basepoints.payment,
             accepter_payment_basepoint: accepter.basepoints.payment,
-            owner_is_opener: self.params.is_opener == (self.owner == Side::Local),
+            owner_is_opener,
             // BOLT 2: each side says how long the other's own output waits.
             to_self_delay: other.to_self_delay,
             dust_limit: owner.dust_limit,
