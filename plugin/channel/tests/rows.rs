@@ -1,4 +1,5 @@
 //! Rows come back as they were written, and bytes that are no row are told, never a panic (PER-7, PER-8).
+#![allow(clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, ShortC
 use outrigger_bolt::keys::Basepoints;
 use outrigger_channel::{
     ChannelHead, ChannelParams, CorruptRow, Evidence, FailReason, Fault, FeeState, FundingPhase, HtlcRow, HtlcSource,
-    HtlcState, HtlcTotals, LastSent, MonitorHead, Phase, Removal, RemoteCommitment, Row, SideParams, SignedCommitment,
+    HtlcState, HtlcTotals, LastSent, MonitorHead, Phase, RemoteCommitment, Removal, Row, SideParams, SignedCommitment,
     Stage, Totals,
 };
 use proptest::collection::vec;
@@ -163,8 +164,11 @@ fn phase() -> impl Strategy<Value = Phase> {
 
 fn totals() -> impl Strategy<Value = Totals> {
     let htlcs = || {
-        (any::<u16>(), any::<u16>(), msat())
-            .prop_map(|(count, untrimmed, value)| HtlcTotals { count, untrimmed, value })
+        (any::<u16>(), any::<u16>(), msat()).prop_map(|(count, untrimmed, value)| HtlcTotals {
+            count,
+            untrimmed,
+            value,
+        })
     };
     (msat(), msat(), htlcs(), htlcs()).prop_map(|(to_local, to_remote, offered_by_local, offered_by_remote)| Totals {
         to_local,
@@ -177,8 +181,11 @@ fn totals() -> impl Strategy<Value = Totals> {
 fn head() -> impl Strategy<Value = ChannelHead> {
     let numbers = any::<[u64; 5]>();
     let points = (option::of(point()), point(), option::of(point()), option::of(any::<[u8; 32]>()));
-    let fee = (feerate(), feerate(), option::of((feerate(), stage())))
-        .prop_map(|(local, remote, change)| FeeState { local, remote, change });
+    let fee = (feerate(), feerate(), option::of((feerate(), stage()))).prop_map(|(local, remote, change)| FeeState {
+        local,
+        remote,
+        change,
+    });
     let last_sent = prop_oneof![Just(LastSent::Nothing), Just(LastSent::Commitment), Just(LastSent::Revocation)];
     let chain = (option::of(any::<u32>()), option::of(any::<u64>()), option::of(any::<u64>()));
     let shutdown = (any::<[bool; 2]>(), option::of(script()), option::of(script()));
