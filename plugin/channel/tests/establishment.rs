@@ -1,4 +1,5 @@
 //! Opening a channel, from both sides, up to its first use (BOLT 2, "Channel Establishment v1").
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod duo;
 

@@ -1,4 +1,5 @@
 //! Reconnections at every point of an exchange (BOLT 2, "Message Retransmission").
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod duo;
 

@@ -1,5 +1,6 @@
 //! Two channels whose messages the test hands over one by one, each durable at once. Alice opens.
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;
 
@@ -48,6 +49,7 @@ pub fn policy() -> Policy {
         htlc_minimum: Msat::new(1000),
         minimum_depth: 3,
         max_minimum_depth: 144,
+        max_dust_exposure: Sat::new(50_000),
         max_commitment_feerate: FeeratePerKw::new(25_000),
         close_depth: 6,
     }
