@@ -71,7 +71,7 @@ fn stage() -> impl Strategy<Value = Stage> {
 }
 
 fn transaction() -> impl Strategy<Value = Transaction> {
-    let output = (0..21_000_000_0000_0000u64, script())
+    let output = (0..2_100_000_000_000_000u64, script())
         .prop_map(|(value, script_pubkey)| TxOut { value: Amount::from_sat(value), script_pubkey });
     let witness = vec(vec(any::<u8>(), 0..80), 0..4).prop_map(|items| Witness::from_slice(&items));
     (txid(), any::<u32>(), any::<u32>(), any::<u32>(), witness, vec(output, 1..4)).prop_map(
