@@ -1,4 +1,5 @@
 //! Cooperative close: `shutdown`, `closing_signed`, burial (BOLT 2, "Channel Close").
+#![allow(clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
 mod pair;
 
