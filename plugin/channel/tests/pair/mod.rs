@@ -335,6 +335,12 @@ impl Pair {
         nodes[name.index()].restart(world);
     }
 
+    /// One side starts again from another state of its store.
+    pub fn restore(&mut self, name: Name, store: store::Store) {
+        self.node_mut(name).restore(store);
+        self.crash(name);
+    }
+
     /// How many messages are on their way to this side.
     pub fn in_flight(&self, to: Name) -> usize {
         self.connection.as_ref().map_or(0, |connection| connection.in_flight(to))
