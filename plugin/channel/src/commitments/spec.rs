@@ -88,50 +88,6 @@ impl CommitmentSpec {
         }
     }
 
-    /// The keys in its scripts.
-    pub(crate) fn keys(&self, params: &ChannelParams) -> Result<CommitmentKeys, Rule> {
-        let (owner, other) = (params.side(self.owner), params.side(self.owner.other()));
-        CommitmentKeys::derive(&owner.basepoints, &other.basepoints, &self.point).map_err(|_| Rule::DegeneratePoint)
-    }
-
-    /// All that decides the transaction, from the point of view of its owner (BOLT 3).
-    pub(crate) fn plan<'a>(&'a self, params: &ChannelParams, keys: &'a CommitmentKeys) -> CommitmentPlan<'a> {
-        let (owner, other) = (params.side(self.owner), params.side(self.owner.other()));
-        let (opener, accepter) = (params.side(params.opener()), params.side(params.opener().other()));
-        let (to_owner, to_other) = self.shares(params);
-        CommitmentPlan {
-            funding_outpoint: params.funding,
-            number: self.number,
-            opener_payment_basepoint: opener.basepoints.payment,
-            accepter_payment_basepoint: accepter.basepoints.payment,
-            owner_is_opener: params.opener() == self.owner,
-            // BOLT 2: each side says how long the other's own output waits.
-            to_self_delay: other.to_self_delay,
-            dust_limit: owner.dust_limit,
-            feerate: self.feerate,
-            to_owner,
-            to_other,
-            htlcs: &self.htlcs,
-            keys,
-            owner_funding_pubkey: owner.basepoints.funding_pubkey,
-            other_funding_pubkey: other.basepoints.funding_pubkey,
-        }
-    }
-
-    /// What the owner and the other side put in, HTLCs not counted.
-    fn shares(&self, params: &ChannelParams) -> (Msat, Msat) {
-        let opener_share =
-            |balance| opener_share(balance, self.feerate, &self.htlcs, params.side(self.owner).dust_limit);
-        let (to_local, to_remote) = match params.opener() {
-            Side::Local => (opener_share(self.to_local), self.to_remote),
-            Side::Remote => (self.to_local, opener_share(self.to_remote)),
-        };
-        match self.owner {
-            Side::Local => (to_local, to_remote),
-            Side::Remote => (to_remote, to_local),
-        }
-    }
-
     /// The transaction, unsigned.
     pub(crate) fn build(&self, params: &ChannelParams) -> Result<BuiltCommitment, Rule> {
         let keys = self.keys(params)?;
@@ -155,7 +111,6 @@ fn opener_share(balance: Msat, feerate: FeeratePerKw, htlcs: &[CommitmentHtlc], 
 }
 
 /// An HTLC as the commitment of `owner` holds it.
-pub(crate) /// An HTLC as the commitment of `owner` holds it.
 pub(crate) fn commitment_htlc(owner: Side, key: HtlcKey, row: &HtlcRow) -> CommitmentHtlc {
     CommitmentHtlc {
         id: key.id,
