@@ -10,8 +10,7 @@ use outrigger_bolt::tx::commitment::{CommitmentTx, HtlcDirection, commitment_num
 use outrigger_bolt::wire::{CommitmentSigned, Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
     Channel, ChannelNote, ChannelParams, CommandId, Context, Effect, Evidence, Guard, HtlcKey, HtlcOutcome,
-    IncomingHtlc, Input, Monitor, MonitorChanges, MonitorUpdate, Offerer, Phase, Refusal, Reply, RevokedOutput, Signer,
-    Spend, Watch,
+    IncomingHtlc, Input, Monitor, MonitorChanges, Offerer, Phase, Refusal, Reply, RevokedOutput, Signer, Spend, Watch,
 };
 
 use super::World;
@@ -115,15 +114,11 @@ impl Node {
     /// Returns whether the monitor learned something.
     pub fn step(&mut self, input: Input<'_>, world: &World, generation: u64) -> bool {
         let before = self.channel.clone();
-        let mut transition = self.channel.step(input, &self.context(world));
+        let (mut transition, monitor_changes) = self.monitor.follow(&self.channel, input, &self.context(world));
         assert_eq!(before, self.channel, "a step leaves the value whole");
-        let monitor_changes = match &transition.monitor {
-            Some(update) => self.update_monitor(update),
-            None => {
-                assert!(transition.changes.htlcs.is_empty(), "the monitor is told of every HTLC row");
-                MonitorChanges::default()
-            }
-        };
+        let monitor_learned = transition.monitor.is_some();
+        assert!(monitor_learned || transition.changes.htlcs.is_empty(), "the monitor is told of every HTLC row");
+        self.monitor.apply(&monitor_changes, &transition.changes.htlcs);
         let mut writes = Writes::of(&transition.changes, &monitor_changes);
         for effect in &transition.effects {
             if let Effect::Settle { htlc_id, outcome, .. } = effect {
@@ -133,11 +128,7 @@ impl Node {
         self.channel.take_in(&mut transition);
         self.staged.apply(&writes);
         self.held.push_back(Batch { writes, effects: transition.effects, generation });
-        transition.monitor.is_some()
-    }
-
-    fn update_monitor(&mut self, update: &MonitorUpdate) -> MonitorChanges {
-        self.monitor.update(update).expect("an update that follows the last")
+        monitor_learned
     }
 
     /// Makes the oldest staged step durable. What it does is still to be delivered.
