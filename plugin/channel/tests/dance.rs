@@ -133,6 +133,7 @@ impl Dance {
             assert!(matches!(phase, Phase::Closing { .. }), "{name:?} is not closing but in {phase:?}");
         }
         self.pair.assert_closed_fairly();
+        self.pair.bury_close();
     }
 }
 
