@@ -1,6 +1,7 @@
 //! Released effects to queue ends. Delivery only enqueues: it never blocks, never steps a channel, takes no peer lock.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
@@ -125,9 +126,17 @@ impl Deliver {
         }
     }
 
-    /// Makes a channel known: whose it is, and the keys that release its secrets.
-    pub(super) fn register(&self, channel: ChannelId, registered: Registered) {
-        self.channels.write().insert(channel, registered);
+    /// Makes a channel known: whose it is, and the keys that release its secrets. False where the id is taken: two
+    /// peers may name one funding output at the same time, and rows of two channels under one id would be no channel.
+    #[must_use = "a channel whose id is taken must not come to life"]
+    pub(super) fn register(&self, channel: ChannelId, registered: Registered) -> bool {
+        match self.channels.write().entry(channel) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(vacant) => {
+                vacant.insert(registered);
+                true
+            }
+        }
     }
 
     /// What is known of a channel.

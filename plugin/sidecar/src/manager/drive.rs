@@ -7,7 +7,8 @@ use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
 use outrigger_channel::{
-    Command, CommandId, Effect, Guard, Input, Link, MonitorChanges, MonitorStep, Publication, Refusal, Transition,
+    Command, CommandId, Context, Effect, Guard, Input, Link, MonitorChanges, MonitorStep, Publication, Refusal,
+    Transition, UpdateRefused,
 };
 
 use super::deliver::Deliver;
@@ -77,8 +78,19 @@ impl<'a> Drive<'a> {
     fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) {
         let was_connected = is_in_step(slot);
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
-        let transition = slot.channel.step(input, &self.env.context(&slot.signer, &self.env.shutdown_script()));
-        self.take_in(at, slot, transition);
+        let script = self.env.shutdown_script();
+        let cx = self.env.context(&slot.signer, &script);
+        let transition = slot.channel.step(input, &cx);
+        match learned(slot, &transition) {
+            Ok(learned) => self.take_in(at, slot, transition, learned),
+            Err(refused) => {
+                tracing::error!(channel = %at.channel, %refused, "the monitor does not follow: the channel fails");
+                let transition = fail_instead(slot, transition, &refused, &cx);
+                #[expect(clippy::expect_used, reason = "a monitor that cannot even fail is a bug of ours: stop")]
+                let learned = learned(slot, &transition).expect("a failure follows any state");
+                self.take_in(at, slot, transition, learned);
+            }
+        }
         if !is_commit {
             self.touched.insert(at.channel);
         }
@@ -87,16 +99,14 @@ impl<'a> Drive<'a> {
         }
     }
 
-    /// Monitor, apply, stage: nothing of the transition is lost, and nothing of it leaves here.
-    pub(super) fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition) {
+    /// Monitor, apply, stage: nothing of the transition is lost, and nothing of it leaves here. `learned` is what the
+    /// monitor makes of it.
+    fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition, learned: MonitorChanges) {
         let Transition { changes, volatile, monitor, mut effects } = transition;
         let mut publish = false;
-        let mut monitor_changes = MonitorChanges::default();
         if let Some(update) = monitor {
             publish = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed { publish: true }));
-            #[expect(clippy::expect_used, reason = "a monitor that does not follow its channel is a bug of ours: stop")]
-            let learned = slot.monitor.update(&update).expect("the monitor follows its channel");
-            monitor_changes = learned;
+            slot.monitor.apply(&learned, &update.htlcs);
         }
         slot.channel.apply(&changes);
         slot.channel.settle(volatile);
@@ -109,7 +119,7 @@ impl<'a> Drive<'a> {
             }
         }
         let guard = Guard::of(&slot.monitor.rows().head);
-        let step = Step { changes: &changes, monitor: &monitor_changes, guard, effects };
+        let step = Step { changes: &changes, monitor: &learned, guard, effects };
         self.batch.stage(at, step, Clock::now_unix());
     }
 
@@ -190,6 +200,21 @@ impl<'a> Drive<'a> {
             self.step_slot(at, slot, Input::Command(NOBODY, command));
         }
     }
+}
+
+/// What the monitor makes of a step. Nothing has happened yet.
+fn learned(slot: &Slot, transition: &Transition) -> Result<MonitorChanges, UpdateRefused> {
+    transition.monitor.as_ref().map_or_else(|| Ok(MonitorChanges::default()), |update| slot.monitor.step(update))
+}
+
+/// The step that fails the channel in place of one that its monitor refuses. The peer can cause one: secrets that answer
+/// to their points and yet do not form one chain (BOLT 3, "Efficient Per-commitment Secret Storage") are seen by the
+/// monitor alone. Who waits for an answer gets it.
+fn fail_instead(slot: &Slot, refused: Transition, fault: &UpdateRefused, cx: &Context<'_>) -> Transition {
+    let fail = Command::Fail { reason: fault.to_string() };
+    let mut transition = slot.channel.step(Input::Command(NOBODY, fail), cx);
+    transition.effects.extend(refused.effects.into_iter().filter(|effect| matches!(effect, Effect::Reply(..))));
+    transition
 }
 
 /// The command whose answer nobody waits for.

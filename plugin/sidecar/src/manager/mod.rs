@@ -79,7 +79,8 @@ impl Manager {
         for LoadedChannel { channel, monitor, settlements } in loaded {
             let (peer, id) = (channel.rows().params.peer, channel.id());
             let signer = manager.env.signer(channel.rows().params.keys_index);
-            manager.deliver.register(id, Registered { peer, signer: signer.clone() });
+            // Rows have one channel for each id.
+            let _is_new = manager.deliver.register(id, Registered { peer, signer: signer.clone() });
             manager.directory.ensure(peer);
             for watch in channel.watches() {
                 manager.deliver.index().lock().watch(peer, id, watch);
