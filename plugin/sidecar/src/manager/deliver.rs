@@ -103,12 +103,17 @@ impl Deliver {
         match self.directory.post(peer, mail) {
             Posted::Waiting => Ok(()),
             Posted::Schedule => {
-                // The workers end only with the process.
-                let _ = self.work.send(*peer);
+                self.schedule(peer);
                 Ok(())
             }
             Posted::NoSuchPeer(mail) => Err(mail),
         }
+    }
+
+    /// Puts a peer that has mail at the end of the workers' queue.
+    pub(super) fn schedule(&self, peer: &NodeId) {
+        // The workers end only with the process.
+        let _ = self.work.send(*peer);
     }
 
     /// Remembers where to send messages of this connection.
@@ -147,6 +152,11 @@ impl Deliver {
     /// Who is to be told the answer of this command. A command without an entry is answered to nobody.
     pub fn expect_reply(&self, id: CommandId, to: ReplyTo) {
         self.replies.lock().insert(id, to);
+    }
+
+    /// Nobody will answer this command.
+    pub(super) fn forget_reply(&self, id: CommandId) {
+        self.replies.lock().remove(&id);
     }
 
     /// The index of outpoints and heights that channels wait for.

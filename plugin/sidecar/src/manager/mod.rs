@@ -28,7 +28,7 @@ pub use mail::{Mail, OpenOrder};
 pub use peer::Peer;
 
 use crate::store::load::LoadedChannel;
-use crate::store::{Address, Batch};
+use crate::store::{Address, Batch, ChainOrder, Held};
 use deliver::{Deliver, Registered, ReplyTo};
 use directory::PeerDirectory;
 use drive::Drive;
@@ -127,15 +127,15 @@ impl Manager {
     /// Drains mailboxes until every queue end is gone; one of a small pool of threads.
     pub fn work(&self, queue: &Receiver<NodeId>) {
         while let Ok(peer) = queue.recv() {
-            loop {
-                let mail = self.directory.take_mail(&peer, MAIL_PER_VISIT);
-                if mail.is_empty() {
-                    break;
-                }
-                self.directory.with(&peer, |peer| self.visit(peer, mail));
-                self.visited.notify_waiters();
+            let mail = self.directory.take_mail(&peer, MAIL_PER_VISIT);
+            self.directory.with(&peer, |peer| self.visit(peer, mail));
+            self.visited.notify_waiters();
+            if self.directory.give_back(&peer) {
+                self.directory.forget_idle(&peer);
+            } else {
+                // Behind the others: a peer that never stops talking must not keep a worker to itself (DOS-11).
+                self.deliver.schedule(&peer);
             }
-            self.directory.forget_idle(&peer);
         }
     }
 
@@ -154,7 +154,15 @@ impl Manager {
 
     /// The wallet's answer to a funding request.
     pub fn funded(&self, peer: &NodeId, channel: ChannelId, funding: Result<(bitcoin::Transaction, u32), String>) {
-        self.post(peer, Mail::Funded { channel, funding: funding.map(Box::new) });
+        let mail = Mail::Funded { channel, funding: funding.map(Box::new) };
+        if let Err(mail) = self.deliver.post(peer, mail)
+            && let Mail::Funded { funding: Ok(funding), .. } = *mail
+        {
+            // The peer was forgotten, and the opening with it: the coins are free again.
+            let mut batch = Batch::default();
+            batch.hold(Held::Chain(ChainOrder::Release(funding.0.compute_txid())));
+            self.env.writer.submit(batch);
+        }
     }
 
     /// Gives an order to a channel and waits for its answer, which is durable.
@@ -164,6 +172,7 @@ impl Manager {
         let id = self.env.next_command();
         self.deliver.expect_reply(id, ReplyTo::Caller(waiter));
         if self.deliver.post(&peer, Mail::Order { channel, id, command }).is_err() {
+            self.deliver.forget_reply(id);
             return Err(Refusal::UnknownChannel);
         }
         answer.await.unwrap_or(Err(Refusal::UnknownChannel))
@@ -192,23 +201,28 @@ impl Manager {
 
     /// The channels with one peer.
     pub fn channels_of(&self, peer: &NodeId) -> Vec<ChannelView> {
-        let views = self.directory.with(peer, |state| {
-            let height = self.env.chain.height();
-            let view = |(id, slot): (&ChannelId, &Slot)| ChannelView {
-                channel_id: *id,
-                peer: *peer,
-                summary: slot.channel.summary(height),
-                closing_txid: closing_txid(slot.channel.phase()),
-            };
-            state.slots.iter().map(view).collect::<Vec<_>>()
-        });
-        views.unwrap_or_default()
+        let views = |state: &mut Peer| state.slots.values().map(|slot| self.view(*peer, slot)).collect();
+        self.directory.with(peer, views).unwrap_or_default()
     }
 
     /// One channel.
     pub fn channel(&self, channel: &ChannelId) -> Option<ChannelView> {
         let Registered { peer, .. } = self.deliver.registered(channel)?;
-        self.channels_of(&peer).into_iter().find(|view| view.channel_id == *channel)
+        self.directory.with(&peer, |state| state.slots.get(channel).map(|slot| self.view(peer, slot)))?
+    }
+
+    /// Whether a connection to the peer stands.
+    pub fn is_connected(&self, peer: &NodeId) -> bool {
+        self.directory.with(peer, |peer| peer.is_connected()).unwrap_or(false)
+    }
+
+    fn view(&self, peer: NodeId, slot: &Slot) -> ChannelView {
+        ChannelView {
+            channel_id: slot.channel.id(),
+            peer,
+            summary: slot.channel.summary(self.env.chain.height()),
+            closing_txid: closing_txid(slot.channel.phase()),
+        }
     }
 
     /// What steps see of the world.
