@@ -7,8 +7,8 @@ use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
 use outrigger_channel::{
-    Command, CommandId, Context, Effect, Guard, Input, Link, MonitorChanges, MonitorStep, Publication, Refusal,
-    Transition, UpdateRefused,
+    Command, CommandId, Context, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep, Offerer,
+    Publication, Refusal, Transition, UpdateRefused,
 };
 
 use super::deliver::Deliver;
@@ -17,6 +17,7 @@ use super::mail::Mail;
 use super::peer::{Live, Peer, Slot};
 use crate::clock::Clock;
 use crate::store::row::SettlementRow;
+use crate::store::schema::{Table, numbered_key};
 use crate::store::{Address, Batch, Step};
 
 /// One visit to one peer: what it does is staged into one batch.
@@ -188,6 +189,11 @@ impl<'a> Drive<'a> {
     fn settled(&mut self, peer: &mut Peer, channel: ChannelId, htlc_id: u64, settlement: SettlementRow) {
         let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
         let Some(slot) = peer.slots.get_mut(&channel) else { return };
+        let key = HtlcKey { offerer: Offerer::Remote, id: htlc_id };
+        if !slot.channel.rows().htlcs.contains_key(&key) {
+            // Nothing is left to settle, and no removal will come that takes the row away.
+            return self.batch.put(Table::Settlement, numbered_key(&channel, htlc_id), None);
+        }
         let command = settlement.command(htlc_id);
         slot.settlements.insert(htlc_id, settlement);
         self.step_slot(at, slot, Input::Command(NOBODY, command));
