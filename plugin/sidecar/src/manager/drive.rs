@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use bitcoin::Txid;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
 use outrigger_channel::{
-    Command, CommandId, Context, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep, Offerer,
-    Publication, Refusal, Transition, UpdateRefused,
+    ChannelNote, Command, CommandId, Context, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep,
+    Offerer, Phase, Publication, Refusal, Transition, UpdateRefused,
 };
 
 use super::deliver::Deliver;
@@ -18,7 +19,7 @@ use super::peer::{Live, Peer, Slot};
 use crate::clock::Clock;
 use crate::store::row::SettlementRow;
 use crate::store::schema::{Table, numbered_key};
-use crate::store::{Address, Batch, Step};
+use crate::store::{Address, Batch, ChainOrder, Held, Step};
 
 /// One visit to one peer: what it does is staged into one batch.
 pub(super) struct Drive<'a> {
@@ -121,7 +122,11 @@ impl<'a> Drive<'a> {
         }
         let guard = Guard::of(&slot.monitor.rows().head);
         let step = Step { changes: &changes, monitor: &learned, guard, effects };
+        let forgotten: Vec<_> = step.effects.iter().flat_map(|effect| no_longer_published(slot, effect)).collect();
         self.batch.stage(at, step, Clock::now_unix());
+        for txid in forgotten {
+            self.batch.hold(Held::Chain(ChainOrder::Forget(txid)));
+        }
     }
 
     /// Answers a command that reached no channel. It waits its turn like any other effect.
@@ -199,12 +204,66 @@ impl<'a> Drive<'a> {
         self.step_slot(at, slot, Input::Command(NOBODY, command));
     }
 
+    /// What a crash may have lost, made again from rows. A settlement may be all that stands of a preimage: told again, it
+    /// reaches the monitor even of a channel that is never re-established.
+    pub(super) fn resume(&mut self, peer: &mut Peer) {
+        let (node, connection) = (peer.node_id, peer.connection());
+        for (channel, slot) in &mut peer.slots {
+            let at = Address { peer: node, connection, channel: *channel };
+            let is_due = |effect: &Effect| match effect {
+                Effect::Incoming(htlc) => !slot.settlements.contains_key(&htlc.htlc_id),
+                Effect::Send(_)
+                | Effect::Revoke { .. }
+                | Effect::Disconnect(_)
+                | Effect::Publish { .. }
+                | Effect::Watch(_)
+                | Effect::Settle { .. }
+                | Effect::Removed { .. }
+                | Effect::Reply(..)
+                | Effect::Note(_) => true,
+            };
+            let effects: Vec<_> = slot.channel.resume().into_iter().filter(is_due).collect();
+            let publish = matches!(slot.channel.phase(), Phase::Failed { publish: true, spend: None, .. });
+            let commitment = if publish { local_commitment(slot) } else { None };
+            for effect in effects.into_iter().chain(commitment) {
+                self.batch.hold_effect(at, effect);
+            }
+            self.repeat_settlements(at, slot);
+        }
+    }
+
     /// What was decided is told again after every reestablish, until its removal is irrevocable.
     fn repeat_settlements(&mut self, at: Address, slot: &mut Slot) {
         let commands: Vec<_> = slot.settlements.iter().map(|(id, settlement)| settlement.command(*id)).collect();
         for command in commands {
             self.step_slot(at, slot, Input::Command(NOBODY, command));
         }
+    }
+}
+
+/// Transactions that are deep enough in the chain by what the channel says: published again at each block they would cost
+/// a call for every channel there ever was.
+fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
+    let funding = slot.channel.rows().params.funding.txid;
+    match effect {
+        Effect::Note(ChannelNote::Ready { .. }) => vec![funding],
+        Effect::Note(ChannelNote::Closed { txid, .. }) => vec![funding, *txid],
+        Effect::Note(
+            ChannelNote::Pending { .. }
+            | ChannelNote::ShuttingDown { .. }
+            | ChannelNote::Closing { .. }
+            | ChannelNote::Failed { .. }
+            | ChannelNote::FundingMismatch { .. },
+        )
+        | Effect::Send(_)
+        | Effect::Revoke { .. }
+        | Effect::Disconnect(_)
+        | Effect::Publish { .. }
+        | Effect::Watch(_)
+        | Effect::Incoming(_)
+        | Effect::Settle { .. }
+        | Effect::Removed { .. }
+        | Effect::Reply(..) => Vec::new(),
     }
 }
 

@@ -21,14 +21,14 @@ use crossbeam_channel::Receiver;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::{Init, Message};
-use outrigger_channel::{Command, Effect, Phase, Refusal, Reply, Summary};
+use outrigger_channel::{Command, Phase, Refusal, Reply, Summary};
 use tokio::sync::{Notify, oneshot};
 
 pub use mail::{Mail, OpenOrder};
 pub use peer::Peer;
 
 use crate::store::load::LoadedChannel;
-use crate::store::{Address, Batch, ChainOrder, Held};
+use crate::store::{Batch, ChainOrder, Held};
 use deliver::{Deliver, Registered, ReplyTo};
 use directory::PeerDirectory;
 use drive::Drive;
@@ -88,11 +88,14 @@ impl Manager {
             let slot = Slot { channel, monitor, signer, settlements };
             manager.directory.with(&peer, |peer| peer.slots.insert(id, slot));
         }
+        // A crash may have left channels a block ahead of the tip, and that block may be gone by now: what stands above
+        // the tip is seen again if it is still there.
+        manager.block_disconnected(manager.env.chain.height().saturating_add(1));
         manager
     }
 
-    /// Makes the effects again that a crash may have lost: undecided HTLCs, transactions to publish. Called once, when
-    /// the chain is synced.
+    /// Makes the effects again that a crash may have lost: undecided HTLCs, decided ones that the monitor has not heard
+    /// of, transactions to publish. Called once, when the chain is synced.
     pub fn resume(&self) {
         for peer in self.directory.ids() {
             self.directory.with(&peer, |peer| self.resume_peer(peer));
@@ -100,28 +103,9 @@ impl Manager {
     }
 
     fn resume_peer(&self, peer: &mut Peer) {
-        let mut batch = Batch::default();
-        for (id, slot) in &peer.slots {
-            let at = Address { peer: peer.node_id, connection: peer.connection(), channel: *id };
-            let undecided = slot.channel.resume().into_iter().filter(|effect| match effect {
-                Effect::Incoming(htlc) => !slot.settlements.contains_key(&htlc.htlc_id),
-                Effect::Send(_)
-                | Effect::Revoke { .. }
-                | Effect::Disconnect(_)
-                | Effect::Publish { .. }
-                | Effect::Watch(_)
-                | Effect::Settle { .. }
-                | Effect::Removed { .. }
-                | Effect::Reply(..)
-                | Effect::Note(_) => true,
-            });
-            let publish = matches!(slot.channel.phase(), Phase::Failed { publish: true, spend: None, .. });
-            let commitment = if publish { drive::local_commitment(slot) } else { None };
-            for effect in undecided.chain(commitment) {
-                batch.hold_effect(at, effect);
-            }
-        }
-        self.env.writer.submit(batch);
+        let mut drive = Drive::new(&self.env, &self.deliver);
+        drive.resume(peer);
+        drive.finish(peer);
     }
 
     /// Drains mailboxes until every queue end is gone; one of a small pool of threads.
