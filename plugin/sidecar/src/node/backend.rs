@@ -132,8 +132,7 @@ impl Backend for Doorkeeper {
         let key = &order.idempotency_key;
         if self.reader.operation(key).map_err(storage)?.is_none() {
             self.require_synced()?;
-            let connected = self.manager.peers().iter().any(|peer| peer.node_id == order.node_id && peer.connected);
-            if !connected {
+            if !self.manager.is_connected(&order.node_id) {
                 return Err(Fault::peer_not_connected(&order.node_id));
             }
         }

@@ -6,7 +6,8 @@ use bitcoin::{ScriptBuf, Transaction, Txid};
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_channel::{
-    ChannelChanges, ChannelNote, Command, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, MonitorChanges, Row,
+    ChannelChanges, ChannelNote, Command, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, MonitorChanges,
+    Publication, Row,
 };
 use tokio::sync::oneshot;
 
@@ -206,10 +207,8 @@ impl Batch {
             }
             Effect::Note(note) => {
                 self.events.extend(EventRow::of_channel(at_unix, at.peer, at.channel, note));
-                if let ChannelNote::Closed { .. } = note {
-                    for what in PUBLICATIONS {
-                        self.put(Table::Broadcast, BroadcastRow::key_of(&at.channel, what), None);
-                    }
+                for what in no_longer_published(note) {
+                    self.put(Table::Broadcast, BroadcastRow::key_of(&at.channel, *what), None);
                 }
             }
             Effect::Send(_)
@@ -235,5 +234,18 @@ impl Batch {
         if let Some(row) = OutcomeRow::of(part, payment_hash, outcome) {
             self.put(Table::Outcome, outcome_key(&payment_id, &channel, htlc_id), Some(row.encode()));
         }
+    }
+}
+
+/// What needs no more broadcasting after this news.
+fn no_longer_published(note: &ChannelNote) -> &'static [Publication] {
+    match note {
+        ChannelNote::Ready { .. } => &[Publication::Funding],
+        ChannelNote::Closed { .. } => &PUBLICATIONS,
+        ChannelNote::Pending { .. }
+        | ChannelNote::ShuttingDown { .. }
+        | ChannelNote::Closing { .. }
+        | ChannelNote::Failed { .. }
+        | ChannelNote::FundingMismatch { .. } => &[],
     }
 }
