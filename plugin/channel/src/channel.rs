@@ -14,7 +14,7 @@ use crate::link::{self, Link, Volatile, VolatileChanges};
 use crate::phase::{ended, funding, normal, shutdown};
 use crate::row::CorruptRows;
 use crate::transition::{Effect, Publication, Transition, Watch};
-use crate::violation::{Rule, Violation};
+use crate::violation::{Refusal, Rule, Violation};
 
 /// A channel whose funding transaction is signed. Before that it is an [`Opening`](crate::Opening).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +86,7 @@ impl Channel {
     /// What this input leads to. The channel is as it was until the transition is taken in.
     pub fn step(&self, input: Input<'_>, cx: &Context<'_>) -> Transition {
         let mut draft = Draft::new(&self.rows, &self.volatile);
+        let ordered = if let Input::Command(id, _) = &input { Some(*id) } else { None };
         let outcome = match input {
             Input::Connected(features) => {
                 link::on_connected(&mut draft, features, cx);
@@ -101,7 +102,13 @@ impl Channel {
         };
         match outcome {
             Ok(()) => draft.finish(),
-            Err(violation) => self.answer(&violation, draft).finish(),
+            Err(violation) => {
+                let mut draft = self.answer(&violation, draft);
+                if let Some(id) = ordered {
+                    draft.effect(Effect::Reply(id, Err(Refusal::Ended)));
+                }
+                draft.finish()
+            }
         }
     }
 
@@ -170,6 +177,7 @@ impl Channel {
         };
         if !head.channel_ready_sent {
             watches.extend(funding::ready_height(head, params).map(Watch::Height));
+            watches.extend(funding::forgotten_height(head, params).map(Watch::Height));
         }
         watches.extend(shutdown::watches(head));
         watches
@@ -236,7 +244,7 @@ const fn state(phase: &Phase) -> &'static str {
 
 fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> Result<(), Violation> {
     if matches!(draft.head().phase, Phase::Failed { .. } | Phase::Closed { .. }) {
-        ended::on_message(draft, message);
+        ended::on_message(draft, message, cx);
         return Ok(());
     }
     if let Message::Error(error) = message {

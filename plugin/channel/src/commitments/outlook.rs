@@ -75,8 +75,13 @@ impl Outlook {
             next_remote_htlc_id: head.next_remote_htlc_id,
             ..Self::default()
         };
-        for (key, row) in &rows.htlcs {
+        for row in rows.htlcs.values() {
             outlook.count_in(params, row.amount);
+        }
+        // Removals first: an add may spend what they give.
+        let (removals, adds): (Vec<_>, Vec<_>) =
+            rows.htlcs.iter().partition(|(_, row)| matches!(row.state, HtlcState::Removing(_)));
+        for (key, row) in removals.into_iter().chain(adds) {
             outlook.take_due(params, *key, row);
         }
         match head.fee.change {
@@ -146,13 +151,14 @@ impl Outlook {
             return;
         }
         // The receiver's commitment holds the same update already, so the amounts are there.
-        let _in = match (row.state, &row.removal) {
+        let in_balance = match (row.state, &row.removal) {
             (HtlcState::Adding(_), _) => self.put_add(params, sender, key.offerer, row.amount),
             (HtlcState::Removing(_), Some(removal)) => {
                 self.put_removal(params, sender, key.offerer, (row.amount, removal))
             }
             (HtlcState::Removing(_), None) => false,
         };
+        debug_assert!(in_balance, "an update that the receiver's commitment holds is affordable in the sender's");
     }
 
     /// One HTLC more that is proposed or committed somewhere.

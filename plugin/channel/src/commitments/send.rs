@@ -188,13 +188,15 @@ fn sign_updates(draft: &mut Draft<'_>) {
     }
 }
 
-/// The rows that this move takes a stage further, moved.
+/// The rows that this move takes a stage further, moved. Removals come first: an add may spend what they give.
 pub(super) fn moved(draft: &Draft<'_>, event: Move) -> Vec<(HtlcKey, HtlcRow)> {
     let after = |(key, row): (HtlcKey, &HtlcRow)| {
         let state = row.state.after(key.offerer, event)?;
         Some((key, HtlcRow { state, ..row.clone() }))
     };
-    draft.htlcs().into_iter().filter_map(after).collect()
+    let mut rows: Vec<(HtlcKey, HtlcRow)> = draft.htlcs().into_iter().filter_map(after).collect();
+    rows.sort_by_key(|(_, row)| matches!(row.state, HtlcState::Adding(_)));
+    rows
 }
 
 /// Removals that no signature covers, of HTLCs that this side offered.
