@@ -222,20 +222,19 @@ fn last_secret_is_ours(message: &ChannelReestablish, cx: &Context<'_>) -> bool {
     }
 }
 
+/// BOLT 2: what went out first goes out first again.
 fn resend(draft: &mut Draft<'_>, lost: Lost, cx: &Context<'_>) -> Result<(), Violation> {
-    let revoke = Effect::Revoke { number: draft.head().local_number.saturating_sub(1) };
-    match (lost, draft.head().last_sent) {
-        (Lost { commitment: false, revocation: false }, _) => {}
-        (Lost { commitment: false, revocation: true }, _) => draft.effect(revoke),
-        (Lost { commitment: true, revocation: false }, _) => send::resend_commitment(draft, cx)?,
-        (Lost { commitment: true, revocation: true }, LastSent::Revocation) => {
-            send::resend_commitment(draft, cx)?;
-            draft.effect(revoke);
-        }
-        (Lost { commitment: true, revocation: true }, LastSent::Commitment | LastSent::Nothing) => {
-            draft.effect(revoke);
-            send::resend_commitment(draft, cx)?;
-        }
+    let head = draft.head();
+    let commitment_first = head.last_sent == LastSent::Revocation;
+    let revoked = head.local_number.saturating_sub(1);
+    if lost.commitment && commitment_first {
+        send::resend_commitment(draft, cx)?;
+    }
+    if lost.revocation {
+        draft.effect(Effect::Revoke { number: revoked });
+    }
+    if lost.commitment && !commitment_first {
+        send::resend_commitment(draft, cx)?;
     }
     Ok(())
 }

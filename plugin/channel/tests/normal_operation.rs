@@ -614,3 +614,25 @@ fn updates_cost_no_rows_before_they_are_signed() {
     assert_eq!(*duo.alice.channel.rows(), before);
     assert_eq!(duo.bob.channel.rows().htlcs.len(), 0);
 }
+
+#[test]
+fn fee_2_htlcs_without_an_output_are_bounded_in_what_they_can_lose() {
+    let mut terms = Terms::default();
+    terms.alice.max_dust_exposure = Sat::new(4 * 354);
+    let mut duo = Duo::normal(&terms);
+    for number in 1..=4 {
+        duo.add(Alice, sat(353), number).expect("room");
+    }
+    assert_eq!(duo.add(Alice, sat(353), 5), Err(Refusal::DustExposure(Sat::new(4 * 354))));
+    assert!(duo.add(Alice, sat(354), 5).is_ok(), "one with an output loses nothing");
+    duo.run();
+    assert!(!duo.alice.channel.exposes_too_much(sat(353), &terms.alice));
+    // What the peer adds is committed and left to relay to fail.
+    duo.add(Bob, sat(300), 6).expect("room");
+    duo.run();
+    assert!(duo.alice.channel.exposes_too_much(sat(300), &terms.alice));
+    assert!(!duo.alice.channel.exposes_too_much(sat(400), &terms.alice));
+    duo.fail(Bob, 0).expect("standing");
+    duo.run();
+    assert!(!duo.alice.channel.exposes_too_much(sat(300), &terms.alice));
+}

@@ -22,6 +22,8 @@ pub(crate) struct Outlook {
     pub(crate) remote: Next,
     pub(crate) next_local_htlc_id: u64,
     pub(crate) next_remote_htlc_id: u64,
+    /// HTLCs that are proposed or committed anywhere.
+    pub(crate) alive: usize,
     /// HTLCs with an output in the local and in the remote commitment if every one that is proposed or committed
     /// anywhere stood in both: the most that the opener may come to pay for.
     pub(crate) worst_local: usize,
@@ -163,6 +165,7 @@ impl Outlook {
 
     /// One HTLC more that is proposed or committed somewhere.
     pub(crate) fn count_in(&mut self, params: &ChannelParams, amount: Msat) {
+        self.alive = self.alive.saturating_add(1);
         let (local, remote) = outputs(params, amount);
         self.worst_local = self.worst_local.saturating_add(local);
         self.worst_remote = self.worst_remote.saturating_add(remote);
@@ -170,6 +173,7 @@ impl Outlook {
 
     /// One HTLC less: its removal is irrevocable.
     pub(crate) fn count_out(&mut self, params: &ChannelParams, amount: Msat) {
+        self.alive = self.alive.saturating_sub(1);
         let (local, remote) = outputs(params, amount);
         self.worst_local = self.worst_local.saturating_sub(local);
         self.worst_remote = self.worst_remote.saturating_sub(remote);

@@ -49,38 +49,49 @@ impl CommitmentSpec {
         Self { owner, number, point, feerate, to_local: totals.to_local, to_remote: totals.to_remote, htlcs }
     }
 
-    /// The transaction, unsigned.
-    pub(crate) fn build(&self, params: &ChannelParams) -> Result<BuiltCommitment, Rule> {
+    /// The keys in its scripts.
+    pub(crate) fn keys(&self, params: &ChannelParams) -> Result<CommitmentKeys, Rule> {
         let (owner, other) = (params.side(self.owner), params.side(self.owner.other()));
-        let keys = CommitmentKeys::derive(&owner.basepoints, &other.basepoints, &self.point)
-            .map_err(|_| Rule::DegeneratePoint)?;
+        CommitmentKeys::derive(&owner.basepoints, &other.basepoints, &self.point).map_err(|_| Rule::DegeneratePoint)
+    }
+
+    /// All that decides the transaction, from the point of view of its owner (BOLT 3).
+    pub(crate) fn plan<'a>(&'a self, params: &ChannelParams, keys: &'a CommitmentKeys) -> CommitmentPlan<'a> {
+        let (owner, other) = (params.side(self.owner), params.side(self.owner.other()));
         let (opener, accepter) = (params.side(params.opener()), params.side(params.opener().other()));
         let (to_owner, to_other) = match self.owner {
             Side::Local => (self.to_local, self.to_remote),
             Side::Remote => (self.to_remote, self.to_local),
         };
-        let plan = CommitmentPlan {
+        CommitmentPlan {
             funding_outpoint: params.funding,
             number: self.number,
             opener_payment_basepoint: opener.basepoints.payment,
             accepter_payment_basepoint: accepter.basepoints.payment,
             owner_is_opener: params.opener() == self.owner,
+            // BOLT 2: each side says how long the other's own output waits.
             to_self_delay: other.to_self_delay,
             dust_limit: owner.dust_limit,
             feerate: self.feerate,
             to_owner,
             to_other,
             htlcs: &self.htlcs,
-            keys: &keys,
+            keys,
             owner_funding_pubkey: owner.basepoints.funding_pubkey,
             other_funding_pubkey: other.basepoints.funding_pubkey,
-        };
-        let commitment = CommitmentTx::build(&plan).map_err(|_| Rule::Unaffordable)?;
-        Ok(BuiltCommitment { commitment, keys, to_self_delay: other.to_self_delay })
+        }
+    }
+
+    /// The transaction, unsigned.
+    pub(crate) fn build(&self, params: &ChannelParams) -> Result<BuiltCommitment, Rule> {
+        let keys = self.keys(params)?;
+        let commitment = CommitmentTx::build(&self.plan(params, &keys)).map_err(|_| Rule::Unaffordable)?;
+        Ok(BuiltCommitment { commitment, keys, to_self_delay: params.side(self.owner.other()).to_self_delay })
     }
 }
 
-fn commitment_htlc(owner: Side, key: HtlcKey, row: &HtlcRow) -> CommitmentHtlc {
+/// An HTLC as the commitment of `owner` holds it.
+pub(crate) fn commitment_htlc(owner: Side, key: HtlcKey, row: &HtlcRow) -> CommitmentHtlc {
     CommitmentHtlc {
         id: key.id,
         direction: if key.offerer.side() == owner { HtlcDirection::Offered } else { HtlcDirection::Received },

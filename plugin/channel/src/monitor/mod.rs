@@ -23,6 +23,7 @@ use crate::changes::{
     SignedCommitment,
 };
 use crate::commitments::htlc::HtlcKey;
+use crate::commitments::spec::CommitmentSpec;
 use crate::row::CorruptRows;
 use crate::signer::{Guard, Signer, SigningRefused};
 
@@ -155,29 +156,25 @@ impl Monitor {
 
     /// Our newest commitment, built from the rows.
     pub fn local_commitment(&self, signer: &dyn Signer) -> Result<CommitmentTx, CorruptRows> {
-        let point = signer.per_commitment_point(self.rows.head.local.number);
-        contents::Contents::local(&self.rows, point)?.build()
+        self.build(&self.local_spec(signer))
     }
 
-    /// The peer's commitments that it may publish unpunished: its newest, and while it owes a revocation the one
-    /// before that.
+    /// The peer's commitments that it may publish unpunished: its newest whose predecessor is revoked, and the one that
+    /// we signed after it, if any.
     pub fn remote_commitments(&self) -> Result<Vec<CommitmentTx>, CorruptRows> {
-        let head = &self.rows.head;
-        let current = contents::Contents::remote(&self.rows, &head.remote)?.build()?;
-        let Some(next) = &head.remote_next else { return Ok(vec![current]) };
-        Ok(vec![current, contents::Contents::remote_next(&self.rows, next)?.build()?])
+        contents::remote(&self.rows).iter().map(|spec| self.build(spec)).collect()
     }
 
     /// Our newest commitment with both signatures, ready to be published. The signer's guard has the last word.
     pub fn local_commitment_tx(&self, signer: &dyn Signer) -> Result<Transaction, CannotPublish> {
-        let head = &self.rows.head;
+        let (head, params) = (&self.rows.head, &self.rows.params);
         if !head.may_publish {
             return Err(CannotPublish::FallenBehind);
         }
-        let contents = contents::Contents::local(&self.rows, signer.per_commitment_point(head.local.number))?;
-        let params = &self.rows.params;
-        let ours = signer.sign_local_commitment(&Guard::of(head), params, &contents.plan())?;
-        let mut tx = contents.build()?.tx;
+        let spec = self.local_spec(signer);
+        let keys = spec.keys(params).map_err(|_| NOT_A_COMMITMENT)?;
+        let ours = signer.sign_local_commitment(&Guard::of(head), params, &spec.plan(params, &keys))?;
+        let mut tx = self.build(&spec)?.tx;
         let witness = params.funding_output().witness([
             (&params.local.basepoints.funding_pubkey, &ours),
             (&params.remote.basepoints.funding_pubkey, &head.local.signature),
@@ -186,6 +183,14 @@ impl Monitor {
             input.witness = witness;
         }
         Ok(tx)
+    }
+
+    fn local_spec(&self, signer: &dyn Signer) -> CommitmentSpec {
+        contents::local(&self.rows, signer.per_commitment_point(self.rows.head.local.number))
+    }
+
+    fn build(&self, spec: &CommitmentSpec) -> Result<CommitmentTx, CorruptRows> {
+        spec.build(&self.rows.params).map(|built| built.commitment).map_err(|_| NOT_A_COMMITMENT)
     }
 
     /// What a transaction that spends the funding output is.
@@ -202,6 +207,9 @@ impl Monitor {
         self.local_commitment(signer).ok().map(|commitment| commitment.tx.compute_txid())
     }
 }
+
+/// Only a commitment that can be built is ever signed.
+const NOT_A_COMMITMENT: CorruptRows = CorruptRows("a signed commitment cannot be built");
 
 /// Why our newest commitment is not at hand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! Messages and orders of an open channel, held to its phase (BOLT 2, "Normal Operation").
 
+use outrigger_bolt::id::PaymentPreimage;
 use outrigger_bolt::wire::Message;
 
 use crate::changes::{ChannelHead, MonitorStep, Phase};
@@ -100,7 +101,7 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command, cx: &Context<'
     match command {
         Command::AddHtlc { amount, payment_hash, cltv_expiry, onion, source } => {
             may_add(draft)?;
-            send::add_htlc(draft, Offer { amount, payment_hash, cltv_expiry, onion, source })
+            send::add_htlc(draft, Offer { amount, payment_hash, cltv_expiry, onion, source }, cx.policy)
         }
         Command::Fulfill { htlc_id, preimage } => {
             learn_own_preimage(draft, htlc_id, preimage)?;
@@ -129,11 +130,7 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command, cx: &Context<'
 
 /// The monitor must be able to claim on the chain whatever becomes of the connection. An HTLC whose claim is proposed or
 /// committed was told already.
-fn learn_own_preimage(
-    draft: &mut Draft<'_>,
-    htlc_id: u64,
-    preimage: outrigger_bolt::id::PaymentPreimage,
-) -> Result<(), Refusal> {
+fn learn_own_preimage(draft: &mut Draft<'_>, htlc_id: u64, preimage: PaymentPreimage) -> Result<(), Refusal> {
     let key = HtlcKey::received(htlc_id);
     let row = draft.htlc(key).ok_or(Refusal::UnknownHtlc)?;
     if row.payment_hash != preimage.payment_hash() {

@@ -49,6 +49,7 @@ pub fn policy() -> Policy {
         htlc_minimum: Msat::new(1000),
         minimum_depth: 3,
         max_minimum_depth: 144,
+        max_dust_exposure: Sat::new(50_000),
         max_commitment_feerate: FeeratePerKw::new(25_000),
         close_depth: 6,
     }

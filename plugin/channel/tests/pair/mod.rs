@@ -142,6 +142,7 @@ pub fn policy() -> Policy {
         htlc_minimum: Msat::new(1),
         minimum_depth: 3,
         max_minimum_depth: 144,
+        max_dust_exposure: Sat::new(50_000),
         max_commitment_feerate: FeeratePerKw::new(25_000),
         close_depth: 6,
     }
@@ -332,6 +333,12 @@ impl Pair {
         self.input(name.other(), Input::Disconnected);
         let Self { nodes, world, .. } = self;
         nodes[name.index()].restart(world);
+    }
+
+    /// One side starts again from another state of its store.
+    pub fn restore(&mut self, name: Name, store: store::Store) {
+        self.node_mut(name).restore(store);
+        self.crash(name);
     }
 
     /// How many messages are on their way to this side.

@@ -224,6 +224,11 @@ impl Node {
         if params.is_opener { obscuring_factor(ours, theirs) } else { obscuring_factor(theirs, ours) }
     }
 
+    /// Puts another state of the store in the place of this one, as a backup does.
+    pub fn restore(&mut self, store: Store) {
+        self.store = store;
+    }
+
     /// Starts again from what is durable.
     pub fn restart(&mut self, world: &mut World) {
         self.held.clear();
@@ -316,8 +321,10 @@ impl Node {
         matches!(self.channel.phase(), Phase::Failed { .. })
     }
 
-    pub fn given(&self) -> usize {
-        self.given.len()
+    /// The peer's commitments that left signed, by number.
+    pub fn given_by_number(&self) -> BTreeMap<u64, CommitmentTx> {
+        let number = |tx| commitment_number(tx, self.obscuring_factor()).expect("a commitment");
+        self.given.values().map(|(_, commitment)| (number(&commitment.tx), commitment.clone())).collect()
     }
 }
 
