@@ -8,6 +8,7 @@ use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
 use outrigger_channel::{
     Command, CommandId, Effect, Guard, Input, Link, MonitorChanges, MonitorStep, Publication, Refusal, Transition,
+    UpdateRefused,
 };
 
 use super::deliver::Deliver;
@@ -77,13 +78,28 @@ impl<'a> Drive<'a> {
     fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) {
         let was_connected = is_in_step(slot);
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
-        let transition = slot.channel.step(input, &self.env.context(&slot.signer, &self.env.shutdown_script()));
+        let transition = self.transition(slot, input);
         self.take_in(at, slot, transition);
         if !is_commit {
             self.touched.insert(at.channel);
         }
         if !was_connected && is_in_step(slot) {
             self.repeat_settlements(at, slot);
+        }
+    }
+
+    /// What the input leads to. A secret of the peer that its own chain of secrets does not allow fails the channel: the
+    /// monitor could not keep it, and what the peer revokes with it could not be punished (bad input 53).
+    fn transition(&self, slot: &Slot, input: Input<'_>) -> Transition {
+        let script = self.env.shutdown_script();
+        let cx = self.env.context(&slot.signer, &script);
+        let transition = slot.channel.step(input, &cx);
+        match transition.monitor.as_ref().map(|update| slot.monitor.step(update)) {
+            Some(Err(refused @ UpdateRefused::Secret { .. })) => {
+                let failure = Command::Fail { reason: refused.to_string() };
+                slot.channel.step(Input::Command(NOBODY, failure), &cx)
+            }
+            Some(Ok(_) | Err(_)) | None => transition,
         }
     }
 
