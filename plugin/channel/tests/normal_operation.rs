@@ -173,6 +173,9 @@ fn a_claim_takes_an_unsigned_failure_back_with_the_connection() {
     duo.fail(Bob, 0).expect("standing");
     assert_eq!(duo.fulfill(Bob, 0, 1), Err(Refusal::FailureProposed));
     assert!(matches!(duo.take_effects(Bob).as_slice(), [Effect::Disconnect(_)]));
+    // The shell signs once more before it hears of the disconnect that was asked for.
+    duo.commit(Bob);
+    assert_eq!(duo.bob.monitor.rows().preimages.get(&hash(1)), Some(&preimage(1)));
     duo.reconnect();
     duo.run();
     assert_eq!(duo.fulfill(Bob, 0, 1), Ok(Reply::Done));
