@@ -269,6 +269,10 @@ fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> Res
         Link::Reestablishing(_) => {
             if let Message::ChannelReestablish(reestablish) = message {
                 link::on_reestablish(draft, reestablish, cx)
+            } else if let Message::ChannelReady(ready) = message {
+                // LND says it before channel_reestablish where the channel was confirmed without a connection
+                // (https://github.com/lightningnetwork/lnd/issues/4006). It moves nothing that a reestablish compares.
+                funding::on_channel_ready(draft, ready, cx)
             } else if matches!(message, Message::Warning(_)) || message.channel_id().is_none() {
                 Ok(())
             } else {

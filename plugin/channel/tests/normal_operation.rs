@@ -3,13 +3,16 @@
 
 mod duo;
 
-use duo::{Alice, Bob, Duo, Terms, Who, add, hash, high_s, preimage, sat};
+use bitcoin::secp256k1::{Secp256k1, SecretKey};
+use duo::{Alice, Bob, Duo, Terms, Who, add, context, hash, high_s, policy, preimage, sat, signer};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::wire::{
-    CommitmentSigned, Message, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc, UpdateFailHtlc,
+    ChannelReady, CommitmentSigned, Message, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc, UpdateFailHtlc,
     UpdateFailMalformedHtlc, UpdateFee, UpdateFulfillHtlc,
 };
-use outrigger_channel::{Command, Effect, FailReason, HtlcOutcome, Link, Phase, Refusal, Reply, Rule};
+use outrigger_channel::{
+    Command, Effect, FailReason, Guard, HtlcOutcome, Input, Link, Phase, Refusal, Reply, Rule, Signer, UpdateRefused,
+};
 
 /// Alice has offered, and Bob has irrevocably, an HTLC with id 0 of this amount.
 fn standing(amount: Msat) -> Duo {
@@ -173,6 +176,9 @@ fn a_claim_takes_an_unsigned_failure_back_with_the_connection() {
     duo.fail(Bob, 0).expect("standing");
     assert_eq!(duo.fulfill(Bob, 0, 1), Err(Refusal::FailureProposed));
     assert!(matches!(duo.take_effects(Bob).as_slice(), [Effect::Disconnect(_)]));
+    // The shell signs once more before it hears of the disconnect that was asked for.
+    duo.commit(Bob);
+    assert_eq!(duo.bob.monitor.rows().preimages.get(&hash(1)), Some(&preimage(1)));
     duo.reconnect();
     duo.run();
     assert_eq!(duo.fulfill(Bob, 0, 1), Ok(Reply::Done));
@@ -499,6 +505,39 @@ fn bad_input_53_revocations_that_are_not_due_or_not_true() {
         duo.message(Alice, &wrong);
         assert_failed(&mut duo, Alice, &Rule::WrongSecret);
     }
+}
+
+/// Each secret answers to its point, but they are no chain: the monitor says so, and the channel can still be failed.
+#[test]
+fn bad_input_53_a_secret_that_breaks_the_chain() {
+    let unchained = SecretKey::from_slice(&[7; 32]).expect("a key");
+    let point = unchained.public_key(&Secp256k1::signing_only());
+    let mut duo = Duo::born(&Terms::default());
+    duo.confirm();
+    let channel_id = duo.alice.channel.id();
+    let ready = ChannelReady { channel_id, second_per_commitment_point: point, short_channel_id: None };
+    duo.message(Alice, &Message::ChannelReady(ready));
+    let revocation = |secret| {
+        let per_commitment_secret = PerCommitmentSecret(secret);
+        Message::RevokeAndAck(RevokeAndAck { channel_id, per_commitment_secret, next_per_commitment_point: point })
+    };
+    let mut durable = duo.bob.monitor.rows().head.clone();
+    durable.local.number = 1;
+    let first = duo.bob.signer.release_secret(0, &Guard::of(&durable)).expect("given");
+    duo.add(Alice, sat(20_000), 1).expect("room");
+    duo.commit(Alice);
+    duo.message(Alice, &revocation(first));
+    duo.add(Alice, sat(20_000), 2).expect("room");
+    duo.commit(Alice);
+    let message = revocation(unchained.secret_bytes());
+    let (policy, alice) = (policy(), signer(Alice));
+    let cx = context(duo.height, &policy, &alice);
+    let update = duo.alice.channel.step(Input::Message(&message), &cx).monitor.expect("an update");
+    let refused = duo.alice.monitor.step(&update).expect_err("no chain");
+    assert_eq!(refused, UpdateRefused::Secret { number: 1 });
+    let answer = duo.order(Alice, Command::Fail { reason: refused.to_string() });
+    assert_eq!(answer, Ok(Reply::Done));
+    assert!(matches!(duo.alice.channel.phase(), Phase::Failed { publish: true, .. }));
 }
 
 #[test]

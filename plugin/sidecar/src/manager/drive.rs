@@ -8,8 +8,8 @@ use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
 use outrigger_channel::{
-    ChannelNote, Command, CommandId, Context, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep,
-    Offerer, Phase, Publication, Refusal, Transition, UpdateRefused,
+    ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep,
+    Offerer, Phase, Publication, Refusal, Transition,
 };
 
 use super::deliver::Deliver;
@@ -81,18 +81,8 @@ impl<'a> Drive<'a> {
         let was_connected = is_in_step(slot);
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
         let script = self.env.shutdown_script();
-        let cx = self.env.context(&slot.signer, &script);
-        let transition = slot.channel.step(input, &cx);
-        match learned(slot, &transition) {
-            Ok(learned) => self.take_in(at, slot, transition, learned),
-            Err(refused) => {
-                tracing::error!(channel = %at.channel, %refused, "the monitor does not follow: the channel fails");
-                let transition = fail_instead(slot, transition, &refused, &cx);
-                #[expect(clippy::expect_used, reason = "a monitor that cannot even fail is a bug of ours: stop")]
-                let learned = learned(slot, &transition).expect("a failure follows any state");
-                self.take_in(at, slot, transition, learned);
-            }
-        }
+        let (transition, learned) = slot.monitor.follow(&slot.channel, input, &self.env.context(&slot.signer, &script));
+        self.take_in(at, slot, transition, learned);
         if !is_commit {
             self.touched.insert(at.channel);
         }
@@ -253,7 +243,8 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
             | ChannelNote::ShuttingDown { .. }
             | ChannelNote::Closing { .. }
             | ChannelNote::Failed { .. }
-            | ChannelNote::FundingMismatch { .. },
+            | ChannelNote::FundingMismatch { .. }
+            | ChannelNote::NeverFunded,
         )
         | Effect::Send(_)
         | Effect::Revoke { .. }
@@ -265,21 +256,6 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
         | Effect::Removed { .. }
         | Effect::Reply(..) => Vec::new(),
     }
-}
-
-/// What the monitor makes of a step. Nothing has happened yet.
-fn learned(slot: &Slot, transition: &Transition) -> Result<MonitorChanges, UpdateRefused> {
-    transition.monitor.as_ref().map_or_else(|| Ok(MonitorChanges::default()), |update| slot.monitor.step(update))
-}
-
-/// The step that fails the channel in place of one that its monitor refuses. The peer can cause one: secrets that answer
-/// to their points and yet do not form one chain (BOLT 3, "Efficient Per-commitment Secret Storage") are seen by the
-/// monitor alone. Who waits for an answer gets it.
-fn fail_instead(slot: &Slot, refused: Transition, fault: &UpdateRefused, cx: &Context<'_>) -> Transition {
-    let fail = Command::Fail { reason: fault.to_string() };
-    let mut transition = slot.channel.step(Input::Command(NOBODY, fail), cx);
-    transition.effects.extend(refused.effects.into_iter().filter(|effect| matches!(effect, Effect::Reply(..))));
-    transition
 }
 
 /// The command whose answer nobody waits for.

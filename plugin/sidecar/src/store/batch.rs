@@ -246,6 +246,7 @@ fn no_longer_published(note: &ChannelNote) -> &'static [Publication] {
         | ChannelNote::ShuttingDown { .. }
         | ChannelNote::Closing { .. }
         | ChannelNote::Failed { .. }
-        | ChannelNote::FundingMismatch { .. } => &[],
+        | ChannelNote::FundingMismatch { .. }
+        | ChannelNote::NeverFunded => &[],
     }
 }
