@@ -110,7 +110,15 @@ fn overlay<T>(base: &mut BTreeMap<HtlcKey, T>, changes: BTreeMap<HtlcKey, Option
 pub(crate) fn on_connected(draft: &mut Draft<'_>, features: &Features, cx: &Context<'_>) {
     on_disconnected(draft);
     match draft.head().phase {
-        Phase::Failed { .. } => ended::send_reason(draft),
+        Phase::Failed { publish, .. } => {
+            // Only the peer can end a channel that we have fallen behind in, and some peers do so for our old numbers
+            // alone, not for an error.
+            if !publish {
+                let reestablish = own_reestablish(draft, cx);
+                draft.send(Message::ChannelReestablish(reestablish));
+            }
+            ended::send_reason(draft);
+        }
         Phase::Closed { .. } => {}
         Phase::Funding(_) | Phase::Normal | Phase::ShuttingDown { .. } | Phase::Closing { .. } => {
             draft.set_link(Link::Reestablishing(features.clone()));
