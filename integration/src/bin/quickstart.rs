@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use outrigger_integration::sidecar::cli_executable;
 use outrigger_integration::{Bitcoind, Done, Sidecar, until};
-use outrigger_rpc_schema::{
-    ChannelClose, ChannelClosing, ChannelOpen, ChannelOpened, ChannelState, PaymentInfo,
-};
+use outrigger_rpc_schema::{ChannelOpen, ChannelState, PaymentInfo};
 use serde_json::{Value, json};
 
 /// What the channel holds.
@@ -187,7 +185,10 @@ async fn start(narrator: &mut Narrator, name: &'static str, directory: &Path, bi
 }
 
 async fn fund(narrator: &mut Narrator, node: &Node, bitcoind: &Bitcoind) -> Done<()> {
-    narrator.step(&format!("Funding {}'s on-chain wallet: one block reward, and 100 blocks until it may be spent", node.name));
+    narrator.step(&format!(
+        "Funding {}'s on-chain wallet: one block reward, and 100 blocks until it may be spent",
+        node.name
+    ));
     narrator.would_type(&node.cli("wallet.new_address"));
     node.sidecar.fund(bitcoind).await?;
     narrator.result(&format!("{} holds {} sat", node.name, node.sidecar.balance().await?.confirmed_sat));
@@ -201,24 +202,19 @@ async fn open(narrator: &mut Narrator, from: &Node, to: &Node, bitcoind: &Bitcoi
     }
     narrator.would_type(&from.cli(&format!("peer.connect node_id={} address={}", to.node_id, to.sidecar.address())));
     from.sidecar.connect(&to.sidecar).await?;
-    narrator.would_type(&from.cli(&format!(
-        "channel.open node_id={} funding_sat={CAPACITY_SAT} idempotency_key=first-channel",
-        to.node_id
-    )));
+    narrator.would_type(
+        &from.cli(&format!(
+            "channel.open node_id={} funding_sat={CAPACITY_SAT} idempotency_key=first-channel",
+            to.node_id
+        )),
+    );
     let order = ChannelOpen {
         node_id: to.node_id.clone(),
         funding_sat: CAPACITY_SAT,
         idempotency_key: "first-channel".into(),
         ..Default::default()
     };
-    let (channel_id, funding_txid) = until(LIMIT, "the channel to be signed", async || {
-        let ChannelOpened { channel_id, funding_txid, failure, .. } = from.sidecar.call(order.clone()).await?;
-        match failure {
-            Some(failure) => Err(format!("the channel was not opened: {failure}").into()),
-            None => Ok(channel_id.zip(funding_txid)),
-        }
-    })
-    .await?;
+    let (channel_id, funding_txid) = from.sidecar.open(order).await?;
     narrator.result(&format!("channel {channel_id}"));
     narrator.result(&format!("funded by transaction {funding_txid}"));
 
@@ -253,21 +249,10 @@ async fn pay(narrator: &mut Narrator, from: &Node, to: &Node, amount_msat: u64) 
     }))
 }
 
-async fn close(
-    narrator: &mut Narrator,
-    from: &Node,
-    to: &Node,
-    bitcoind: &Bitcoind,
-    channel_id: &str,
-) -> Done<String> {
+async fn close(narrator: &mut Narrator, from: &Node, to: &Node, bitcoind: &Bitcoind, channel_id: &str) -> Done<String> {
     narrator.step("Closing the channel together");
     narrator.would_type(&from.cli(&format!("channel.close channel_id={channel_id}")));
-    let ChannelClosing { .. } =
-        from.sidecar.call(ChannelClose { channel_id: channel_id.to_owned(), ..Default::default() }).await?;
-    let closing_txid = until(LIMIT, "both to agree on the close", async || {
-        Ok(from.sidecar.channel(channel_id).await?.closing_txid)
-    })
-    .await?;
+    let closing_txid = from.sidecar.close(channel_id).await?;
     narrator.result(&format!("closed by transaction {closing_txid}"));
     bitcoind.until_mempool_holds(&closing_txid).await?;
     bitcoind.mine_to_nobody(6).await?;
