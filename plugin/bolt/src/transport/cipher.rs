@@ -5,14 +5,13 @@ use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use zeroize::Zeroizing;
 
+use crate::wire::MAX_MESSAGE_LEN;
+
 /// Bytes of a Poly1305 tag.
 pub const MAC_LEN: usize = 16;
 
 /// Bytes of an encrypted length with its MAC: what is read first of every message.
 pub const LENGTH_HEADER_LEN: usize = 2 + MAC_LEN;
-
-/// Most bytes of a message before encryption.
-pub const MAX_MESSAGE_LEN: usize = 65535;
 
 /// Most bytes of a message on the wire.
 pub const MAX_PACKET_LEN: usize = LENGTH_HEADER_LEN + MAX_MESSAGE_LEN + MAC_LEN;

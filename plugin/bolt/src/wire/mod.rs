@@ -3,6 +3,7 @@
 pub mod close;
 pub mod codec;
 pub mod establishment;
+mod field;
 pub mod gossip;
 mod message;
 pub mod operation;

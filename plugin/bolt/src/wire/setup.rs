@@ -85,6 +85,11 @@ impl Init {
     pub fn combined_features(&self) -> Features {
         self.globalfeatures.union(&self.features)
     }
+
+    /// Whether the sender is interested in this chain. One that lists none has not said that it is not.
+    pub fn allows_chain(&self, chain: ChainHash) -> bool {
+        self.networks.as_ref().is_none_or(|networks| networks.contains(&chain))
+    }
 }
 
 impl Ping {

@@ -42,7 +42,19 @@ impl Outcome {
                 FaultKind::Refused(-25) => Self::InputsMissing(fault.message),
                 FaultKind::Refused(-26) => Self::AgainstPolicy(fault.message),
                 FaultKind::Refused(code) => Self::Refused(code, fault.message),
-                _ => Self::NotAsked(fault.to_string()),
+                FaultKind::Unreachable
+                | FaultKind::Timeout
+                | FaultKind::NoCookie
+                | FaultKind::Unauthorized
+                | FaultKind::Remote
+                | FaultKind::WarmingUp
+                | FaultKind::Busy
+                | FaultKind::TooLarge
+                | FaultKind::Malformed
+                | FaultKind::NotFound
+                | FaultKind::Pruned
+                | FaultKind::NoSuchCall
+                | FaultKind::Stopped => Self::NotAsked(fault.to_string()),
             },
         }
     }
@@ -198,5 +210,47 @@ mod tests {
         assert_eq!(Outcome::of(refused(-26)), Outcome::AgainstPolicy("why".to_owned()));
         assert_eq!(Outcome::of(refused(-22)), Outcome::Refused(-22, "why".to_owned()));
         assert!(matches!(Outcome::of(refused(-28)), Outcome::NotAsked(_)));
+    }
+
+    fn transaction(lock_time: u32) -> Transaction {
+        Transaction {
+            version: bitcoin::transaction::Version::TWO,
+            lock_time: bitcoin::absolute::LockTime::from_consensus(lock_time),
+            input: Vec::new(),
+            output: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn transactions_go_out_in_order_again_on_each_block_and_never_once_forgotten() {
+        let broadcaster = Broadcaster { shared: Arc::default(), thread: None };
+        let due =
+            || -> Vec<Txid> { broadcaster.shared.await_due().unwrap().into_iter().map(|(txid, _)| txid).collect() };
+        let (parent, child) = (transaction(9), transaction(1));
+        let txids = [parent.compute_txid(), child.compute_txid()];
+        broadcaster.publish(parent.clone());
+        broadcaster.publish(child);
+        broadcaster.publish(parent);
+        assert_eq!(due(), txids, "in order, each once");
+        assert!(broadcaster.shared.set.lock().nothing_to_do());
+        broadcaster.shared.note(txids[0], Outcome::Accepted);
+        broadcaster.shared.note(txids[1], Outcome::AgainstPolicy("fee".to_owned()));
+        let listed = [(txids[0], Outcome::Accepted), (txids[1], Outcome::AgainstPolicy("fee".to_owned()))];
+        assert_eq!(broadcaster.list(), listed);
+        broadcaster.new_block();
+        assert_eq!(due(), txids, "an accepted one too: mempools forget and blocks are undone");
+        broadcaster.forget(txids[0]);
+        broadcaster.shared.note(txids[0], Outcome::Accepted);
+        broadcaster.new_block();
+        assert_eq!(due(), [txids[1]]);
+    }
+
+    #[test]
+    fn the_thread_ends_with_its_owner() {
+        let broadcaster = Broadcaster { shared: Arc::default(), thread: None };
+        let shared = Arc::clone(&broadcaster.shared);
+        let thread = std::thread::spawn(move || shared.await_due().is_none());
+        drop(broadcaster);
+        assert!(thread.join().unwrap());
     }
 }

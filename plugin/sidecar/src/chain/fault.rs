@@ -87,7 +87,9 @@ impl RpcFault {
             FaultKind::Busy => "wait, or raise rpcworkqueue in bitcoin.conf",
             FaultKind::TooLarge | FaultKind::Malformed => "check that the RPC address is that of a bitcoind",
             FaultKind::NotFound => "wait until bitcoind has synchronised",
-            FaultKind::Pruned => "fetch the block with getblockfrompeer, or run bitcoind with -reindex and less pruning",
+            FaultKind::Pruned => {
+                "fetch the block with getblockfrompeer, or run bitcoind with -reindex and less pruning"
+            }
             FaultKind::NoSuchCall => "use a newer bitcoind",
             FaultKind::Refused(_) => "look at bitcoind's log",
             FaultKind::Stopped => "start the daemon again",

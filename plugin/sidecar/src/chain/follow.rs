@@ -131,7 +131,7 @@ fn blind<T>(reason: String) -> Result<T, Halt> {
 
 impl Follower {
     /// A follower for the chain of `network`, at the listener's tip.
-    pub fn new(source: Arc<dyn ChainSource>, listener: Arc<dyn BlockListener>, network: Network) -> Self {
+    fn new(source: Arc<dyn ChainSource>, listener: Arc<dyn BlockListener>, network: Network) -> Self {
         Self {
             source,
             listener,
@@ -194,11 +194,10 @@ impl Follower {
         self.best = None;
         let failing_for = self.failing_since.get_or_insert_with(Clock::monotonic).elapsed();
         let reason = format!("{fault}; {}", fault.hint());
-        match fault.kind {
-            FaultKind::Stopped => {}
-            FaultKind::Pruned => self.report(ChainState::Blind { reason }),
-            _ if failing_for >= self.blind_after => self.report(ChainState::Blind { reason }),
-            _ => self.report(ChainState::WaitingForBitcoind { reason }),
+        let is_blind = fault.kind == FaultKind::Pruned || failing_for >= self.blind_after;
+        if fault.kind != FaultKind::Stopped {
+            let state = if is_blind { ChainState::Blind { reason } } else { ChainState::WaitingForBitcoind { reason } };
+            self.report(state);
         }
         let pause = self.pause;
         self.pause = LONGEST_PAUSE.min(pause.saturating_mul(2));
@@ -310,6 +309,13 @@ impl Follower {
             let Some(next_height) = height.checked_add(1) else {
                 return blind("the chain is higher than heights go".to_owned());
             };
+            // BTC-6: the oldest block that is still needed is the one above our tip.
+            if let Some(kept) = info.prune_height.filter(|kept| *kept > next_height) {
+                return blind(format!(
+                    "the block at height {next_height} is needed, but bitcoind pruned it and has blocks from {kept} on; \
+                     fetch the missing ones with getblockfrompeer, or run bitcoind with -reindex and less pruning"
+                ));
+            }
             let Some(next) = self.source.block_hash(next_height)? else {
                 return Ok(Round::Unsettled);
             };

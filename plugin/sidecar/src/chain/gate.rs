@@ -14,7 +14,7 @@ pub(super) enum Urgency {
     Routine,
 }
 
-/// Lets [`AT_ONCE`] callers through; a waiting caller with a deadline passes before routine ones.
+/// Lets [`AT_ONCE`] callers through, one of them routine at most: hanging routine calls cannot keep a deadline waiting.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     state: Mutex<State>,
@@ -24,6 +24,7 @@ pub(super) struct Gate {
 #[derive(Debug, Default)]
 struct State {
     inside: usize,
+    routine_inside: bool,
     deadline_waiting: usize,
 }
 
@@ -38,23 +39,30 @@ impl Gate {
                 state.deadline_waiting -= 1;
             }
             Urgency::Routine => {
-                let must_wait = |state: &mut State| state.inside >= AT_ONCE || state.deadline_waiting > 0;
+                let must_wait =
+                    |state: &mut State| state.routine_inside || state.inside >= AT_ONCE || state.deadline_waiting > 0;
                 self.freed.wait_while(&mut state, must_wait);
+                state.routine_inside = true;
             }
         }
         state.inside += 1;
-        Pass { gate: self }
+        Pass { gate: self, urgency }
     }
 }
 
 /// Room for one call.
 pub(super) struct Pass<'a> {
     gate: &'a Gate,
+    urgency: Urgency,
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        self.gate.state.lock().inside -= 1;
+        let mut state = self.gate.state.lock();
+        state.inside -= 1;
+        if self.urgency == Urgency::Routine {
+            state.routine_inside = false;
+        }
         self.gate.freed.notify_all();
     }
 }
@@ -70,8 +78,8 @@ mod tests {
     fn btc_12_deadline_work_passes_before_routine_work() {
         let gate = Gate::default();
         let (said, heard) = mpsc::channel();
-        let first = gate.enter(Urgency::Routine);
-        let second = gate.enter(Urgency::Routine);
+        let routine = gate.enter(Urgency::Routine);
+        let deadline = gate.enter(Urgency::Deadline);
         thread::scope(|scope| {
             let gate = &gate;
             for urgency in [Urgency::Deadline, Urgency::Routine] {
@@ -87,11 +95,24 @@ mod tests {
                 }
             }
             assert!(heard.try_recv().is_err(), "no third call passes while two are inside");
-            drop(first);
+            drop(routine);
             assert_eq!(heard.recv().unwrap(), Urgency::Deadline);
             assert_eq!(heard.recv().unwrap(), Urgency::Routine);
         });
-        drop(second);
-        assert_eq!(gate.state.lock().inside, 0);
+        drop(deadline);
+        let state = gate.state.lock();
+        assert_eq!((state.inside, state.routine_inside, state.deadline_waiting), (0, false, 0));
+    }
+
+    #[test]
+    fn btc_12_ahanging_routine_call_leaves_room_for_a_deadline() {
+        let gate = Gate::default();
+        let hanging = gate.enter(Urgency::Routine);
+        thread::scope(|scope| {
+            let second = scope.spawn(|| drop(gate.enter(Urgency::Routine)));
+            drop(gate.enter(Urgency::Deadline));
+            assert!(!second.is_finished(), "one routine call at a time");
+            drop(hanging);
+        });
     }
 }

@@ -31,12 +31,7 @@ pub(super) struct Answer {
 }
 
 /// Posts `body` to bitcoind at `address` (`host:port`) on a connection of its own and reads the whole answer.
-pub(super) fn post(
-    address: &str,
-    authorization: &str,
-    body: &[u8],
-    limits: &Limits<'_>,
-) -> Result<Answer, RpcFault> {
+pub(super) fn post(address: &str, authorization: &str, body: &[u8], limits: &Limits<'_>) -> Result<Answer, RpcFault> {
     let mut stream = connect(address, limits)?;
     let head = format!(
         "POST / HTTP/1.1\r\nHost: {address}\r\nAuthorization: {authorization}\r\nContent-Type: application/json\r\n\

@@ -72,7 +72,8 @@ impl Bitcoind {
     pub fn new(access: Access, stop: StopFlag) -> Self {
         let access = Arc::new(access);
         let client = |timeout| {
-            let wire = Wire { access: Arc::clone(&access), stop: stop.clone(), timeout, authorization: Mutex::default() };
+            let wire =
+                Wire { access: Arc::clone(&access), stop: stop.clone(), timeout, authorization: Mutex::default() };
             Client::from_jsonrpc(jsonrpc::Client::with_transport(wire))
         };
         Self { calls: client(CALL_TIMEOUT), poll: client(super::follow::PATIENCE + POLL_GRACE), gate: Gate::default() }
@@ -180,7 +181,8 @@ impl ChainSource for Bitcoind {
 
     fn block(&self, hash: BlockHash) -> Result<Block, RpcFault> {
         let hex: String = self.call(Urgency::Routine, "getblock", &[json!(hash), json!(0)])?;
-        deserialize_hex(&hex).map_err(|error| RpcFault::new(FaultKind::Malformed, format_args!("block {hash}: {error}")))
+        deserialize_hex(&hex)
+            .map_err(|error| RpcFault::new(FaultKind::Malformed, format_args!("block {hash}: {error}")))
     }
 
     fn wait_for_new_block(&self, known: BlockHash, patience: Duration, stop: &StopFlag) -> Result<(), RpcFault> {
@@ -268,9 +270,8 @@ impl Wire {
         let pair = match &self.access.auth {
             Auth::UserPass { user, password } => Zeroizing::new(format!("{user}:{}", password.as_str())),
             Auth::Cookie(path) => {
-                let cookie = std::fs::read_to_string(path).map_err(|error| {
-                    RpcFault::new(FaultKind::NoCookie, format_args!("{}: {error}", path.display()))
-                })?;
+                let cookie = std::fs::read_to_string(path)
+                    .map_err(|error| RpcFault::new(FaultKind::NoCookie, format_args!("{}: {error}", path.display())))?;
                 Zeroizing::new(cookie.trim().to_owned())
             }
         };
@@ -296,6 +297,9 @@ impl Transport for Wire {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+
     use super::*;
 
     fn raw(text: &str) -> Box<RawValue> {
@@ -327,5 +331,106 @@ mod tests {
         let header = header.into_info().unwrap();
         assert!(!header.active && header.previous.is_none());
         assert_eq!(header.chainwork[31], 2);
+    }
+
+    /// A server that gives these answers, one for each connection, and returns the credentials that it was shown.
+    fn serve(answers: Vec<String>) -> (String, std::thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let run = move || {
+            let mut shown = Vec::new();
+            for answer in answers {
+                let mut stream = listener.accept().unwrap().0;
+                let mut request = BufReader::new(stream.try_clone().unwrap());
+                let mut length = 0;
+                for line in request.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty()) {
+                    match line.split_once(": ") {
+                        Some(("Authorization", value)) => shown.push(value.to_owned()),
+                        Some(("Content-Length", value)) => length = value.parse().unwrap(),
+                        _ => {}
+                    }
+                }
+                let mut body = vec![0; length];
+                request.read_exact(&mut body).unwrap();
+                let id = serde_json::from_slice::<Value>(&body).unwrap()["id"].to_string();
+                stream.write_all(answer.replace("$ID", &id).as_bytes()).unwrap();
+            }
+            shown
+        };
+        (address, std::thread::spawn(run))
+    }
+
+    fn http(status: &str, body: &str) -> String {
+        // The id may be longer than its place, so the end of the connection ends the body.
+        format!("HTTP/1.1 {status}\r\n\r\n{body}")
+    }
+
+    fn client(address: String, auth: Auth) -> Bitcoind {
+        Bitcoind::new(Access { address, auth, allow_remote: false }, StopFlag::new())
+    }
+
+    #[test]
+    fn btc_4_a_refused_cookie_is_read_again_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".cookie");
+        std::fs::write(&path, "__cookie__:old").unwrap();
+        let good = http("200 OK", r#"{"result":null,"error":{"code":-8,"message":"no"},"id":$ID}"#);
+        let bad = http("401 Unauthorized", "");
+        let (address, server) = serve(vec![good.clone(), bad.clone(), good, bad.clone(), bad]);
+        let bitcoind = client(address, Auth::Cookie(path.clone()));
+        assert_eq!(bitcoind.block_hash(0), Ok(None));
+        std::fs::write(&path, "__cookie__:new\n").unwrap();
+        assert_eq!(bitcoind.block_hash(0), Ok(None));
+        assert_eq!(bitcoind.block_hash(0).unwrap_err().kind, FaultKind::Unauthorized);
+        let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
+        let (old, new) = (basic("__cookie__:old"), basic("__cookie__:new"));
+        assert_eq!(server.join().unwrap(), [old.clone(), old, new.clone(), new.clone(), new]);
+    }
+
+    #[test]
+    fn bad_input_101_answers_that_are_not_bitcoinds_are_faults() {
+        let cases = [
+            // First: known credentials would be tried again.
+            (http("403 Forbidden", ""), FaultKind::Unauthorized),
+            (http("503 Service Unavailable", "Work queue depth exceeded"), FaultKind::Busy),
+            (http("200 OK", "<html>it works</html>"), FaultKind::Malformed),
+            (http("200 OK", r#"{"result":{"blocks":1"#), FaultKind::Malformed),
+            (http("200 OK", r#"{"result":{"blocks":-1},"error":null,"id":$ID}"#), FaultKind::Malformed),
+            (http("200 OK", r#"{"result":{},"error":null,"id":"another"}"#), FaultKind::Malformed),
+            (
+                http("404 Not Found", r#"{"result":null,"error":{"code":-32601,"message":"x"},"id":$ID}"#),
+                FaultKind::NoSuchCall,
+            ),
+            (
+                http("500 Oops", r#"{"result":null,"error":{"code":-28,"message":"Verifying"},"id":$ID}"#),
+                FaultKind::WarmingUp,
+            ),
+            (String::new(), FaultKind::Unreachable),
+        ];
+        let (answers, kinds): (Vec<_>, Vec<_>) = cases.into_iter().unzip();
+        let (address, server) = serve(answers);
+        let auth = Auth::UserPass { user: "user".to_owned(), password: Zeroizing::new("password".to_owned()) };
+        let bitcoind = client(address, auth);
+        for kind in kinds {
+            let fault = bitcoind.chain_info().unwrap_err();
+            assert_eq!(fault.kind, kind, "{fault}");
+            assert!(!fault.to_string().contains("password"));
+        }
+        server.join().unwrap();
+        assert_eq!(bitcoind.chain_info().unwrap_err().kind, FaultKind::Unreachable, "nobody listens any more");
+    }
+
+    #[test]
+    fn an_old_bitcoind_without_the_long_poll_is_polled() {
+        let unknown = http("200 OK", r#"{"result":null,"error":{"code":-1,"message":"help"},"id":$ID}"#);
+        let missing = http("404 No", r#"{"result":null,"error":{"code":-32601,"message":"x"},"id":$ID}"#);
+        let (address, server) = serve(vec![unknown, missing]);
+        let auth = Auth::UserPass { user: "user".to_owned(), password: Zeroizing::new("password".to_owned()) };
+        let known = bitcoin::constants::genesis_block(bitcoin::Network::Regtest).block_hash();
+        let stop = StopFlag::new();
+        stop.raise();
+        let bitcoind = client(address, auth);
+        assert_eq!(bitcoind.wait_for_new_block(known, Duration::from_secs(9), &stop), Ok(()));
+        assert_eq!(server.join().unwrap().len(), 2);
     }
 }

@@ -10,7 +10,9 @@ use super::deliver::Registered;
 use super::drive::Drive;
 use super::mail::OpenOrder;
 use super::peer::{OpenerOrder, OpeningSlot, Peer, Slot};
-use crate::store::row::OperationRow;
+use crate::clock::{Clock, NoEntropy};
+use crate::store::row::{EventRow, OperationRow};
+use crate::store::schema::Table;
 use crate::store::{Address, ChainOrder, FundingRequest, Held, Step};
 
 /// Openings by one peer that are not confirmed yet (FND-6, FND-7: counted when the message arrives).
@@ -24,8 +26,12 @@ impl Drive<'_> {
             tracing::info!(peer = %peer.node_id, reason, "refused a channel");
             return self.send_error(at, reason);
         }
-        let (signer, keys_index) = self.fresh_keys();
-        match Opening::accept(open, peer.node_id, keys_index, &self.env.context(&signer)) {
+        let Ok((signer, keys_index)) = self.fresh_keys() else {
+            return self.send_error(at, "internal error: no randomness");
+        };
+        let script = self.env.shutdown_script();
+        let features = peer.features().cloned().unwrap_or_default();
+        match Opening::accept(open, peer.node_id, keys_index, &features, &self.env.context(&signer, &script)) {
             Ok((opening, answer)) => {
                 peer.openings.insert(open.temporary_channel_id, OpeningSlot { opening, signer, order: None });
                 self.send(at, answer);
@@ -43,10 +49,12 @@ impl Drive<'_> {
         let unconfirmed = peer.slots.values().filter(|slot| is_unconfirmed_by_peer(&slot.channel)).count();
         if !self.env.chain.is_synced() {
             Some("this node is still syncing with the chain; try again later")
-        } else if open.chain_hash != self.env.chain_hash {
+        } else if open.chain_hash != self.env.policy.chain_hash {
             Some("this node is on another chain")
         } else if pending + unconfirmed >= MAX_PENDING_PER_PEER {
             Some("too many pending channels; wait until one is confirmed")
+        } else if open.temporary_channel_id == ChannelId([0; 32]) {
+            Some("a temporary_channel_id of zeros would name every channel")
         } else if peer.openings.contains_key(&open.temporary_channel_id) {
             Some("this temporary_channel_id is in use")
         } else {
@@ -62,13 +70,16 @@ impl Drive<'_> {
         if !self.env.chain.is_synced() {
             return self.operation_failed(order.operation, "the chain is not synced yet; see node.status");
         }
-        let (signer, keys_index) = self.fresh_keys();
-        let temporary_channel_id = ChannelId(self.env.clock.random_bytes());
-        let cx = self.env.context(&signer);
+        let (Ok((signer, keys_index)), Ok(temporary)) = (self.fresh_keys(), Clock::random_bytes()) else {
+            return self.operation_failed(order.operation, "the operating system gives no randomness");
+        };
+        let temporary_channel_id = ChannelId(temporary);
+        let script = self.env.shutdown_script();
+        let cx = self.env.context(&signer, &script);
         let wish = outrigger_channel::OpenOrder {
             peer: peer.node_id,
             keys_index,
-            chain_hash: self.env.chain_hash,
+            features: peer.features().cloned().unwrap_or_default(),
             temporary_channel_id,
             funding: order.funding,
             push: order.push,
@@ -124,7 +135,7 @@ impl Drive<'_> {
     pub(super) fn step_opening(&mut self, peer: &mut Peer, channel: ChannelId, input: OpeningInput<'_>) {
         let at = opening_address(peer, channel);
         let Some(slot) = peer.openings.get_mut(&channel) else { return };
-        let step = slot.opening.step(input, &self.env.context(&slot.signer));
+        let step = slot.opening.step(input, &self.env.context(&slot.signer, &self.env.shutdown_script()));
         match step {
             OpeningStep::Wait(effects) => self.hold_all(at, effects),
             OpeningStep::Fund { script_pubkey, amount } => {
@@ -162,25 +173,23 @@ impl Drive<'_> {
             // Bad input 35: a funding output serves one channel.
             return self.send_error(at, "this funding output belongs to another channel");
         }
-        let (channel, monitor) = match (Channel::born(&birth), Monitor::new(&birth.monitor)) {
-            (Ok(channel), Ok(monitor)) => (channel, monitor),
-            (Err(fault), _) | (_, Err(fault)) => {
-                tracing::error!(channel = %birth.channel_id, %fault, "a new channel's rows do not load");
+        let (monitor, monitor_changes) = match Monitor::new(&birth.monitor) {
+            Ok(monitor) => monitor,
+            Err(refused) => {
+                tracing::error!(channel = %birth.channel_id, %refused, "a new channel has no monitor");
                 return self.send_error(at, "internal error");
             }
         };
-        let (monitor, monitor_changes) = monitor;
         if let Some(order) = order {
-            let funding = channel.params().funding;
-            let row = order.operation.pending(birth.channel_id, funding.txid);
+            let row = order.operation.pending(birth.channel_id, birth.channel.rows().params.funding.txid);
             self.put_operation(&row);
         }
         self.deliver.register(birth.channel_id, Registered { peer: peer.node_id, signer: signer.clone() });
-        let guard = Guard::of(monitor.head());
-        let slot = Slot { channel, monitor, signer, settlements: Default::default() };
+        let guard = Guard::of(&monitor.rows().head);
+        let slot = Slot { channel: birth.channel, monitor, signer, settlements: Default::default() };
         peer.slots.insert(birth.channel_id, slot);
         let step = Step { changes: &birth.changes, monitor: &monitor_changes, guard, effects: birth.effects };
-        self.batch.stage(at, step, self.env.clock.now_unix());
+        self.batch.stage(at, step, Clock::now_unix());
     }
 
     fn gone(&mut self, peer: &mut Peer, channel: ChannelId, reason: &str) {
@@ -195,12 +204,12 @@ impl Drive<'_> {
 
     fn operation_failed(&mut self, operation: OperationRow, reason: &str) {
         let row = operation.failed(reason);
-        self.batch.event(crate::store::row::EventRow::open_failed(self.env.clock.now_unix(), &row));
+        self.batch.event(EventRow::open_failed(Clock::now_unix(), &row));
         self.put_operation(&row);
     }
 
     fn put_operation(&mut self, row: &OperationRow) {
-        self.batch.put(crate::store::schema::Table::Operation, row.key(), Some(row.encode()));
+        self.batch.put(Table::Operation, row.key(), Some(row.encode()));
     }
 
     fn hold_all(&mut self, at: Address, effects: Vec<outrigger_channel::Effect>) {
@@ -210,12 +219,12 @@ impl Drive<'_> {
     }
 
     fn send_error(&mut self, at: Address, reason: &str) {
-        self.send(at, Message::Error(Error { channel_id: at.channel, data: reason.as_bytes().to_vec() }));
+        self.send(at, Message::Error(Error { channel_id: at.channel, data: reason.into() }));
     }
 
-    fn fresh_keys(&self) -> (Arc<SoftSigner>, u64) {
-        let keys_index = u64::from_be_bytes(self.env.clock.random_bytes());
-        (self.env.signer(keys_index), keys_index)
+    fn fresh_keys(&self) -> Result<(Arc<SoftSigner>, u64), NoEntropy> {
+        let keys_index = u64::from_be_bytes(Clock::random_bytes()?);
+        Ok((self.env.signer(keys_index), keys_index))
     }
 }
 
@@ -224,5 +233,5 @@ fn opening_address(peer: &Peer, channel: ChannelId) -> Address {
 }
 
 fn is_unconfirmed_by_peer(channel: &Channel) -> bool {
-    matches!(channel.phase(), Phase::Funding(_)) && !channel.params().is_opener
+    matches!(channel.phase(), Phase::Funding(_)) && !channel.rows().params.is_opener
 }

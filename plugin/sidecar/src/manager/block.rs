@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bitcoin::{Block, OutPoint, Transaction, Txid};
 use outrigger_bolt::id::{ChannelId, NodeId};
-use outrigger_channel::{ChainEvent, Input, Watch};
+use outrigger_channel::{ChainEvent, Input, Phase, Watch};
 
 use super::Manager;
 use super::drive::Drive;
@@ -76,8 +76,8 @@ impl Manager {
                     .slots
                     .iter()
                     .flat_map(|(id, slot)| {
-                        let funding = slot.channel.funding_height() == Some(height);
-                        let spend = slot.channel.spend_height() == Some(height);
+                        let funding = slot.channel.rows().head.funding_height == Some(height);
+                        let spend = spend_height(slot.channel.phase()) == Some(height);
                         let events = [
                             spend.then_some(ChainEvent::FundingSpendUnconfirmed),
                             funding.then_some(ChainEvent::FundingUnconfirmed),
@@ -124,5 +124,15 @@ fn concerns_of<'a>(
         if let Some(channel) = index.spender_concerns(&input.previous_output) {
             concerns.push((channel, ChainEvent::FundingSpent { height, tx }));
         }
+    }
+}
+
+/// The height at which the funding output was spent, as far as the channel knows.
+fn spend_height(phase: &Phase) -> Option<u32> {
+    match phase {
+        Phase::Closing { confirmed_height, .. } => *confirmed_height,
+        Phase::Failed { spend, .. } => spend.map(|(_, height)| height),
+        Phase::Closed { height, .. } => Some(*height),
+        Phase::Funding(_) | Phase::Normal | Phase::ShuttingDown { .. } => None,
     }
 }

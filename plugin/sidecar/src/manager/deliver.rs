@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
-use outrigger_bolt::wire::{Message, RevokeAndAck};
+use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
     CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Refusal, Reply, Signer, SoftSigner, Watch,
 };
@@ -47,14 +47,13 @@ pub struct Ends {
 }
 
 /// What is known of a channel without its peer's lock.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Registered {
     pub peer: NodeId,
     pub signer: Arc<SoftSigner>,
 }
 
 /// Delivers released effects.
-#[derive(Debug)]
 pub struct Deliver {
     directory: Arc<PeerDirectory>,
     work: Sender<NodeId>,
@@ -146,7 +145,7 @@ impl Deliver {
         match effect {
             Effect::Send(message) => self.send(at, message),
             Effect::Revoke { number } => self.revoke(at, number, guard),
-            Effect::Disconnect(reason) => self.on_connection(at, |outbox| outbox.close(&reason)),
+            Effect::Disconnect(reason) => self.on_connection(at, |outbox| outbox.close(reason)),
             Effect::Publish { what: _, tx } => self.chain(ChainOrder::Publish(tx)),
             Effect::Watch(watch) => self.watch(at, watch),
             Effect::Incoming(htlc) => self.notify(PaymentNotice::Incoming { peer: at.peer, htlc }),
@@ -168,12 +167,12 @@ impl Deliver {
     fn revoke(&self, at: Address, number: u64, guard: Option<Guard>) {
         let (Some(Registered { signer, .. }), Some(guard)) = (self.registered(&at.channel), guard) else { return };
         match signer.release_secret(number, &guard) {
-            Ok(per_commitment_secret) => {
+            Ok(secret) => {
                 let next_per_commitment_point = signer.per_commitment_point(number.saturating_add(2));
                 let channel_id = at.channel;
                 self.send(
                     at,
-                    Message::RevokeAndAck(RevokeAndAck { channel_id, per_commitment_secret, next_per_commitment_point }),
+                    Message::RevokeAndAck(RevokeAndAck { channel_id, per_commitment_secret: PerCommitmentSecret(secret), next_per_commitment_point }),
                 );
             }
             Err(refused) => tracing::error!(channel = %at.channel, number, %refused, "the signer kept a secret"),

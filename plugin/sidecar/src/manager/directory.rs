@@ -35,7 +35,6 @@ impl Drop for Guard {
 }
 
 /// One peer: its state behind its lock, and the mail that waits for it.
-#[derive(Debug)]
 struct Entry {
     mailbox: Mutex<Mailbox>,
     peer: Mutex<Peer>,
@@ -44,12 +43,14 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Mailbox {
     mail: VecDeque<Mail>,
+    /// What the peer's own mail holds.
+    bytes: usize,
     /// Whether a worker has the mailbox, or will: one worker at a time keeps the order.
     scheduled: bool,
 }
 
 /// All peers. A guard never leaves, and no lock crosses an await: callers give a closure.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct PeerDirectory {
     peers: RwLock<HashMap<NodeId, Arc<Entry>>>,
 }
@@ -97,6 +98,7 @@ impl PeerDirectory {
     pub fn post(&self, peer: &NodeId, mail: Mail) -> Posted {
         let Some(entry) = self.entry(peer) else { return Posted::NoSuchPeer(Box::new(mail)) };
         let mut mailbox = entry.mailbox.lock();
+        mailbox.bytes = mailbox.bytes.saturating_add(mail.bytes());
         mailbox.mail.push_back(mail);
         if std::mem::replace(&mut mailbox.scheduled, true) { Posted::Waiting } else { Posted::Schedule }
     }
@@ -110,12 +112,14 @@ impl PeerDirectory {
             return Vec::new();
         }
         let count = mailbox.mail.len().min(limit);
-        mailbox.mail.drain(..count).collect()
+        let taken: Vec<_> = mailbox.mail.drain(..count).collect();
+        mailbox.bytes = mailbox.bytes.saturating_sub(taken.iter().map(Mail::bytes).sum());
+        taken
     }
 
-    /// Pieces of mail that wait for this peer.
+    /// Bytes of the peer's own messages that wait.
     pub fn backlog(&self, peer: &NodeId) -> usize {
-        self.entry(peer).map_or(0, |entry| entry.mailbox.lock().mail.len())
+        self.entry(peer).map_or(0, |entry| entry.mailbox.lock().bytes)
     }
 
     fn entry(&self, peer: &NodeId) -> Option<Arc<Entry>> {

@@ -7,15 +7,15 @@ use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
 use outrigger_channel::{
-    Command, CommandId, Effect, Guard, Input, MonitorStep, Publication, Refusal, Transition,
+    Command, CommandId, Effect, Guard, Input, Link, MonitorChanges, MonitorStep, Publication, Refusal, Transition,
 };
 
 use super::deliver::Deliver;
 use super::env::Env;
 use super::mail::Mail;
-use super::outbox::Outbox;
 use super::peer::{Live, Peer, Slot};
-use crate::store::row::{EventRow, SettlementRow};
+use crate::clock::Clock;
+use crate::store::row::SettlementRow;
 use crate::store::{Address, Batch, Step};
 
 /// One visit to one peer: what it does is staged into one batch.
@@ -35,9 +35,9 @@ impl<'a> Drive<'a> {
     /// Handles one piece of mail.
     pub(super) fn handle(&mut self, peer: &mut Peer, mail: Mail) {
         match mail {
-            Mail::Connected { connection, features, outbox } => self.connected(peer, connection, features, outbox),
+            Mail::Connected { connection, features } => self.connected(peer, connection, features),
             Mail::Disconnected { connection } => self.disconnected(peer, connection),
-            Mail::Message { connection, message } => {
+            Mail::Message { connection, message, bytes: _ } => {
                 // A message that was still queued when its connection ended is a message that never came (CST-2).
                 if connection == peer.connection() {
                     self.message(peer, &message);
@@ -75,14 +75,14 @@ impl<'a> Drive<'a> {
     }
 
     fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) {
-        let was_connected = slot.channel.is_connected();
+        let was_connected = is_in_step(slot);
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
-        let transition = slot.channel.step(input, &self.env.context(&slot.signer));
+        let transition = slot.channel.step(input, &self.env.context(&slot.signer, &self.env.shutdown_script()));
         self.take_in(at, slot, transition);
         if !is_commit {
             self.touched.insert(at.channel);
         }
-        if !was_connected && slot.channel.is_connected() {
+        if !was_connected && is_in_step(slot) {
             self.repeat_settlements(at, slot);
         }
     }
@@ -90,14 +90,17 @@ impl<'a> Drive<'a> {
     /// Monitor, apply, stage: nothing of the transition is lost, and nothing of it leaves here.
     pub(super) fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition) {
         let Transition { changes, volatile, monitor, mut effects } = transition;
-        let mut has_failed = false;
-        let monitor_changes = monitor.map(|update| {
-            has_failed = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed));
-            slot.monitor.update(&update)
-        });
+        let mut publish = false;
+        let mut monitor_changes = MonitorChanges::default();
+        if let Some(update) = monitor {
+            publish = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed { publish: true }));
+            #[expect(clippy::expect_used, reason = "a monitor that does not follow its channel is a bug of ours: stop")]
+            let learned = slot.monitor.update(&update).expect("the monitor follows its channel");
+            monitor_changes = learned;
+        }
         slot.channel.apply(&changes);
         slot.channel.settle(volatile);
-        if has_failed {
+        if publish {
             effects.extend(local_commitment(slot));
         }
         for effect in &effects {
@@ -105,9 +108,9 @@ impl<'a> Drive<'a> {
                 slot.settlements.remove(htlc_id);
             }
         }
-        let monitor = &monitor_changes.unwrap_or_default();
-        let step = Step { changes: &changes, monitor, guard: Guard::of(slot.monitor.head()), effects };
-        self.batch.stage(at, step, self.env.clock.now_unix());
+        let guard = Guard::of(&slot.monitor.rows().head);
+        let step = Step { changes: &changes, monitor: &monitor_changes, guard, effects };
+        self.batch.stage(at, step, Clock::now_unix());
     }
 
     /// Answers a command that reached no channel. It waits its turn like any other effect.
@@ -120,12 +123,11 @@ impl<'a> Drive<'a> {
         self.batch.hold_effect(at, Effect::Send(message));
     }
 
-    fn connected(&mut self, peer: &mut Peer, connection: u64, features: Features, outbox: Outbox) {
+    fn connected(&mut self, peer: &mut Peer, connection: u64, features: Features) {
         if peer.live.is_some() {
             self.lost(peer);
         }
-        self.batch.event(EventRow::peer(self.env.clock.now_unix(), peer.node_id, true));
-        peer.live = Some(Live { connection, features: features.clone(), outbox });
+        peer.live = Some(Live { connection, features: features.clone() });
         for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
             self.step_channel(peer, channel, Input::Connected(&features));
         }
@@ -139,7 +141,6 @@ impl<'a> Drive<'a> {
 
     fn lost(&mut self, peer: &mut Peer) {
         peer.live = None;
-        self.batch.event(EventRow::peer(self.env.clock.now_unix(), peer.node_id, false));
         for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
             self.step_channel(peer, channel, Input::Disconnected);
         }
@@ -150,20 +151,23 @@ impl<'a> Drive<'a> {
         if let Message::OpenChannel(open) = message {
             return self.accept(peer, open);
         }
-        let Some(channel) = message.channel_id() else { return };
         let is_complaint = matches!(message, Message::Error(_) | Message::Warning(_));
+        let Some(channel) = message.channel_id() else {
+            if is_complaint {
+                // BOLT 1: an all-zero channel_id refers to all channels with this peer, and with no other.
+                for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
+                    self.step_channel(peer, channel, Input::Message(message));
+                }
+            }
+            return;
+        };
         if peer.openings.contains_key(&channel) {
             self.step_opening(peer, channel, outrigger_channel::OpeningInput::Message(message));
         } else if peer.slots.contains_key(&channel) {
             self.step_channel(peer, channel, Input::Message(message));
-        } else if is_complaint && channel == ChannelId([0; 32]) {
-            // BOLT 1: an all-zero channel_id refers to all channels with this peer, and with no other.
-            for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
-                self.step_channel(peer, channel, Input::Message(message));
-            }
         } else if !is_complaint {
             let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
-            self.send(at, Message::Error(Error { channel_id: channel, data: b"unknown channel".to_vec() }));
+            self.send(at, Message::Error(Error { channel_id: channel, data: "unknown channel".into() }));
         }
     }
 
@@ -200,4 +204,9 @@ pub(super) fn local_commitment(slot: &Slot) -> Option<Effect> {
             None
         }
     }
+}
+
+/// Whether the channel was re-established on the live connection.
+fn is_in_step(slot: &Slot) -> bool {
+    matches!(slot.channel.link(), Link::Connected(_))
 }

@@ -1,13 +1,12 @@
-//! What a step may see of the world: policy, keys, feerates, height, the clock, and the writer's queue.
+//! What a step may see of the world: policy, keys, feerates, height, and the writer's queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use bitcoin::constants::ChainHash;
+use bitcoin::{Script, ScriptBuf};
 use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner};
 use parking_lot::RwLock;
 
-use crate::clock::Clock;
 use crate::key::NodeKeys;
 use crate::store::Writer;
 
@@ -56,14 +55,12 @@ impl ChainView {
 }
 
 /// Shared by every worker; nothing in it is behind a peer lock.
-#[derive(Debug)]
 pub struct Env {
     pub chain: ChainView,
     pub policy: Policy,
-    pub chain_hash: ChainHash,
     pub keys: Arc<NodeKeys>,
-    pub clock: Arc<Clock>,
     pub writer: Writer,
+    shutdown_script: RwLock<ScriptBuf>,
     next_command: AtomicU64,
 }
 
@@ -72,12 +69,10 @@ impl Env {
     pub fn new(
         chain: ChainView,
         policy: Policy,
-        chain_hash: ChainHash,
         keys: Arc<NodeKeys>,
-        clock: Arc<Clock>,
         writer: Writer,
     ) -> Self {
-        Self { chain, policy, chain_hash, keys, clock, writer, next_command: AtomicU64::new(1) }
+        Self { chain, policy, keys, writer, shutdown_script: RwLock::default(), next_command: AtomicU64::new(1) }
     }
 
     /// An id that no other command of this run has. 0 is for commands whose answer nobody waits for.
@@ -85,12 +80,23 @@ impl Env {
         CommandId(self.next_command.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(super) fn context<'a>(&'a self, signer: &'a SoftSigner) -> Context<'a> {
+    /// Where cooperative closes pay us. Set before anything is opened or accepted: both wait for the chain.
+    pub fn set_shutdown_script(&self, script: ScriptBuf) {
+        *self.shutdown_script.write() = script;
+    }
+
+    /// Where cooperative closes pay us.
+    pub fn shutdown_script(&self) -> ScriptBuf {
+        self.shutdown_script.read().clone()
+    }
+
+    pub(super) fn context<'a>(&'a self, signer: &'a SoftSigner, shutdown_script: &'a Script) -> Context<'a> {
         Context {
             height: self.chain.height(),
             feerates: self.chain.feerates(),
             policy: &self.policy,
             signer: signer as &dyn Signer,
+            shutdown_script,
         }
     }
 

@@ -7,18 +7,17 @@ use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::Message;
 use outrigger_channel::{Command, CommandId};
 
-use super::outbox::Outbox;
 use crate::store::row::{OperationRow, SettlementRow};
 
 /// One thing for a peer's worker to do. Mail of one peer is handled in order, by one worker at a time.
 #[derive(Debug)]
 pub enum Mail {
     /// A connection stands; it replaces any older one.
-    Connected { connection: u64, features: Features, outbox: Outbox },
+    Connected { connection: u64, features: Features },
     /// A connection ended.
     Disconnected { connection: u64 },
-    /// A message of the peer about a channel.
-    Message { connection: u64, message: Message },
+    /// A message of the peer, of so many bytes on the wire.
+    Message { connection: u64, message: Message, bytes: usize },
     /// Open a channel to the peer.
     Open(Box<OpenOrder>),
     /// The wallet has built the funding transaction, or says why not.
@@ -41,4 +40,20 @@ pub struct OpenOrder {
     pub announce: bool,
     /// For the funding transaction; the node's estimate if none.
     pub funding_feerate: Option<FeeratePerKw>,
+}
+
+impl Mail {
+    /// What the piece counts against the budget of its mailbox, in bytes. Only the peer's own mail counts.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Message { bytes, .. } => *bytes,
+            Self::Connected { .. }
+            | Self::Disconnected { .. }
+            | Self::Open(_)
+            | Self::Funded { .. }
+            | Self::Order { .. }
+            | Self::Height { .. }
+            | Self::Settled { .. } => 0,
+        }
+    }
 }

@@ -9,6 +9,7 @@ pub mod directory;
 mod drive;
 pub mod env;
 mod mail;
+pub mod operations;
 pub mod outbox;
 mod peer;
 
@@ -18,9 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::Receiver;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
-use outrigger_bolt::wire::Message;
-use outrigger_channel::{Command, Effect, Refusal, Reply, Summary};
-use tokio::sync::oneshot;
+use outrigger_bolt::wire::{Init, Message};
+use outrigger_channel::{Command, Effect, Phase, Refusal, Reply, Summary};
+use tokio::sync::{Notify, oneshot};
 
 pub use mail::{Mail, OpenOrder};
 pub use peer::Peer;
@@ -31,22 +32,23 @@ use deliver::{Deliver, Registered, ReplyTo};
 use directory::PeerDirectory;
 use drive::Drive;
 use env::Env;
-use outbox::Outbox;
+use outbox::{Connection, Outbox, PeerHandler, Room};
 use peer::Slot;
 
 /// Mail that one visit to a peer handles: a bound on how long its lock is held.
 const MAIL_PER_VISIT: usize = 256;
 
-/// Mail that may wait for one peer before its socket is paused.
-const MAILBOX_LIMIT: usize = 512;
+/// Bytes of a peer's messages that may wait before its socket is paused.
+const MAILBOX_BYTES: usize = 1024 * 1024;
 
 /// The only door to peers and channels.
-#[derive(Debug)]
 pub struct Manager {
     directory: Arc<PeerDirectory>,
     deliver: Arc<Deliver>,
     env: Env,
     connections: AtomicU64,
+    /// Rung after each visit to a peer: its mailbox may have room again.
+    visited: Notify,
 }
 
 /// A peer in a listing.
@@ -70,10 +72,10 @@ impl Manager {
     /// Takes the loaded channels in. What a crash may have lost is made again from their rows: watches at once, the
     /// rest as released effects when [`resume`](Self::resume) is called.
     pub fn new(directory: Arc<PeerDirectory>, deliver: Arc<Deliver>, env: Env, loaded: Vec<LoadedChannel>) -> Self {
-        let manager = Self { directory, deliver, env, connections: AtomicU64::new(1) };
+        let manager = Self { directory, deliver, env, connections: AtomicU64::new(1), visited: Notify::new() };
         for LoadedChannel { channel, monitor, settlements } in loaded {
-            let (peer, id) = (channel.params().peer, channel.id());
-            let signer = manager.env.signer(channel.params().keys_index);
+            let (peer, id) = (channel.rows().params.peer, channel.id());
+            let signer = manager.env.signer(channel.rows().params.keys_index);
             manager.deliver.register(id, Registered { peer, signer: signer.clone() });
             manager.directory.ensure(peer);
             for watch in channel.watches() {
@@ -99,10 +101,18 @@ impl Manager {
             let at = Address { peer: peer.node_id, connection: peer.connection(), channel: *id };
             let undecided = slot.channel.resume().into_iter().filter(|effect| match effect {
                 Effect::Incoming(htlc) => !slot.settlements.contains_key(&htlc.htlc_id),
-                _other => true,
+                Effect::Send(_)
+                | Effect::Revoke { .. }
+                | Effect::Disconnect(_)
+                | Effect::Publish { .. }
+                | Effect::Watch(_)
+                | Effect::Settle { .. }
+                | Effect::Removed { .. }
+                | Effect::Reply(..)
+                | Effect::Note(_) => true,
             });
-            let failed = matches!(slot.channel.phase(), outrigger_channel::Phase::Failed { .. });
-            let commitment = if failed { drive::local_commitment(slot) } else { None };
+            let publish = matches!(slot.channel.phase(), Phase::Failed { publish: true, spend: None, .. });
+            let commitment = if publish { drive::local_commitment(slot) } else { None };
             for effect in undecided.chain(commitment) {
                 batch.hold_effect(at, effect);
             }
@@ -119,6 +129,7 @@ impl Manager {
                     break;
                 }
                 self.directory.with(&peer, |peer| self.visit(peer, mail));
+                self.visited.notify_waiters();
             }
             self.directory.forget_idle(&peer);
         }
@@ -130,30 +141,6 @@ impl Manager {
             drive.handle(peer, piece);
         }
         drive.finish(peer);
-    }
-
-    /// A connection stands and `init` was exchanged. Returns its generation.
-    pub fn connected(&self, peer: NodeId, features: Features, outbox: Outbox) -> u64 {
-        let connection = self.connections.fetch_add(1, Ordering::Relaxed);
-        self.deliver.connected(peer, connection, outbox.clone());
-        self.post_to_new(peer, Mail::Connected { connection, features, outbox });
-        connection
-    }
-
-    /// A message of the peer.
-    pub fn message(&self, peer: &NodeId, connection: u64, message: Message) {
-        self.post(peer, Mail::Message { connection, message });
-    }
-
-    /// A connection ended.
-    pub fn disconnected(&self, peer: &NodeId, connection: u64) {
-        self.deliver.disconnected(peer, connection);
-        self.post(peer, Mail::Disconnected { connection });
-    }
-
-    /// Whether the peer's socket should be read: neither its mailbox nor the writer is over its limit.
-    pub fn has_room(&self, peer: &NodeId) -> bool {
-        self.env.writer.has_room() && self.directory.backlog(peer) < MAILBOX_LIMIT
     }
 
     /// Asks the peer's worker to open a channel. The answer stands in the operation's row.
@@ -185,7 +172,7 @@ impl Manager {
                 node_id: id,
                 connected: peer.is_connected(),
                 features: peer.features().cloned(),
-                channels: peer.summaries().count(),
+                channels: peer.slots.len(),
             })
         };
         self.directory.ids().into_iter().filter_map(view).collect()
@@ -203,7 +190,7 @@ impl Manager {
     pub fn channels_of(&self, peer: &NodeId) -> Vec<ChannelView> {
         let views = self.directory.with(peer, |state| {
             state
-                .summaries()
+                .summaries(self.env.chain.height())
                 .map(|(channel_id, summary)| ChannelView { channel_id, peer: *peer, summary })
                 .collect::<Vec<_>>()
         });
@@ -241,5 +228,45 @@ impl Manager {
                 Err(returned) => mail = *returned,
             }
         }
+    }
+}
+
+impl PeerHandler for Manager {
+    fn our_init(&self) -> Init {
+        Init {
+            globalfeatures: Features::default(),
+            features: Features::init(),
+            networks: Some(vec![self.env.policy.chain_hash]),
+            remote_addr: None,
+        }
+    }
+
+    fn connected(&self, peer: NodeId, init: &Init, outbox: Outbox) -> Result<Connection, String> {
+        let connection = self.connections.fetch_add(1, Ordering::Relaxed);
+        self.deliver.connected(peer, connection, outbox);
+        self.post_to_new(peer, Mail::Connected { connection, features: init.features.clone() });
+        Ok(Connection(connection))
+    }
+
+    fn message(&self, peer: &NodeId, connection: Connection, message: Message, bytes: usize) {
+        self.post(peer, Mail::Message { connection: connection.0, message, bytes });
+    }
+
+    fn room<'a>(&'a self, peer: &'a NodeId) -> Room<'a> {
+        Box::pin(async move {
+            self.env.writer.room().await;
+            loop {
+                let visited = self.visited.notified();
+                if self.directory.backlog(peer) < MAILBOX_BYTES {
+                    return;
+                }
+                visited.await;
+            }
+        })
+    }
+
+    fn disconnected(&self, peer: &NodeId, connection: Connection) {
+        self.deliver.disconnected(peer, connection.0);
+        self.post(peer, Mail::Disconnected { connection: connection.0 });
     }
 }

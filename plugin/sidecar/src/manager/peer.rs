@@ -7,11 +7,9 @@ use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_channel::{Channel, Monitor, Opening, SoftSigner, Summary};
 
-use super::outbox::Outbox;
 use crate::store::row::{OperationRow, SettlementRow};
 
 /// A channel under its peer.
-#[derive(Debug)]
 pub struct Slot {
     pub(super) channel: Channel,
     pub(super) monitor: Monitor,
@@ -21,7 +19,6 @@ pub struct Slot {
 }
 
 /// A channel in the making. It has no row: a disconnect or a crash forgets it, which is safe before `funding_signed`.
-#[derive(Debug)]
 pub(super) struct OpeningSlot {
     pub(super) opening: Opening,
     pub(super) signer: Arc<SoftSigner>,
@@ -43,11 +40,9 @@ pub(super) struct OpenerOrder {
 pub(super) struct Live {
     pub(super) connection: u64,
     pub(super) features: Features,
-    pub(super) outbox: Outbox,
 }
 
 /// Everything of one peer, behind one lock.
-#[derive(Debug)]
 pub struct Peer {
     pub(super) node_id: NodeId,
     pub(super) live: Option<Live>,
@@ -88,8 +83,8 @@ impl Peer {
         self.live.as_ref().map(|live| &live.features)
     }
 
-    /// What stands in listings, channel by channel.
-    pub fn summaries(&self) -> impl Iterator<Item = (ChannelId, Summary)> + '_ {
-        self.slots.iter().map(|(id, slot)| (*id, slot.channel.summary()))
+    /// What stands in listings at this block height, channel by channel.
+    pub fn summaries(&self, height: u32) -> impl Iterator<Item = (ChannelId, Summary)> + '_ {
+        self.slots.iter().map(move |(id, slot)| (*id, slot.channel.summary(height)))
     }
 }

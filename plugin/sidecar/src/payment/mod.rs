@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 pub use receive::InvoiceOrder;
 pub use send::{PayOrder, SendFault};
 
+use crate::clock::Clock;
 use crate::manager::Manager;
 use crate::manager::deliver::PaymentNotice;
 use crate::store::load::LoadedOutcome;
@@ -24,7 +25,6 @@ use crate::store::schema::{Table, outcome_key};
 use crate::store::{Batch, Reader};
 
 /// The owner of payments and invoices.
-#[derive(Debug)]
 pub struct Payments {
     manager: Arc<Manager>,
     reader: Reader,
@@ -111,21 +111,21 @@ impl Payments {
 
     /// Ends a payment in the same transaction as `batch`: its row, its event.
     fn finish(&self, row: PaymentRow, mut batch: Batch) {
-        let now = self.manager.env().clock.now_unix();
+        let now = Clock::now_unix();
         let id = hex(&row.payment_id);
         let event = match &row.state {
             PaymentState::Pending => return,
-            PaymentState::Succeeded { fee, .. } => EventRow::new(
+            PaymentState::Succeeded { .. } => EventRow::new(
                 now,
                 "payment_succeeded",
                 json!({ "payment_id": id, "payment_hash": row.payment_hash.to_string(),
-                        "amount_msat": row.amount.get(), "fee_msat": fee.get() }),
+                        "amount_msat": row.amount.get() }),
             ),
-            PaymentState::Failed { kind, message, .. } => EventRow::new(
+            PaymentState::Failed { message, .. } => EventRow::new(
                 now,
                 "payment_failed",
                 json!({ "payment_id": id, "payment_hash": row.payment_hash.to_string(),
-                        "amount_msat": row.amount.get(), "failure": { "kind": kind, "message": message } }),
+                        "amount_msat": row.amount.get(), "message": message }),
             ),
         };
         batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
@@ -137,7 +137,7 @@ impl Payments {
         let Some(row) = self.take_pending(payment_id) else {
             return self.manager.env().writer.submit(batch);
         };
-        let at = self.manager.env().clock.now_unix();
+        let at = Clock::now_unix();
         let state = PaymentState::Failed { kind: kind.to_owned(), message: message.to_owned(), at };
         self.finish(PaymentRow { state, ..row }, batch);
     }

@@ -1,16 +1,17 @@
 //! Receiving: invoices, and the judgement of HTLCs that end here.
 
 use outrigger_bolt::amount::Msat;
-use outrigger_bolt::id::{NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
+use outrigger_bolt::id::{NodeId, PaymentHash, PaymentSecret};
 use outrigger_bolt::invoice::{self, InvoiceTerms};
-use outrigger_bolt::onion::failure::{self, Failure};
-use outrigger_bolt::onion::packet::{self, OnionPacket};
-use outrigger_bolt::onion::payload::{FinalPayload, Payload};
+use outrigger_bolt::onion::{
+    self, Failure, FinalPayload, InvalidPayload, Malformed, OnionPacket, Payload, PeelError, failure,
+};
 use outrigger_channel::{FailReason, IncomingHtlc};
 use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::Payments;
+use crate::clock::Clock;
 use crate::store::row::{EventRow, InvoiceRow, Paid, SettlementRow};
 use crate::store::schema::{Table, numbered_key};
 use crate::store::{Batch, Held};
@@ -40,9 +41,10 @@ impl Payments {
     /// Makes an invoice and returns it once it is durable.
     pub async fn create_invoice(&self, order: InvoiceOrder) -> Result<InvoiceRow, invoice::InvoiceFault> {
         let env = self.manager.env();
-        let preimage = PaymentPreimage(env.clock.random_bytes());
-        let payment_secret = PaymentSecret(env.clock.random_bytes());
-        let created_at = env.clock.now_unix();
+        let nonce = Clock::random_bytes()?;
+        let preimage = env.keys.invoice_preimage(&nonce);
+        let payment_secret = env.keys.payment_secret(&nonce);
+        let created_at = Clock::now_unix();
         let terms = InvoiceTerms {
             network: self.network,
             amount: order.amount,
@@ -86,7 +88,7 @@ impl Payments {
         let mut batch = Batch::default();
         let settlement = match self.judge(htlc) {
             Verdict::Claim(invoice) => {
-                let now = env.clock.now_unix();
+                let now = Clock::now_unix();
                 let preimage = invoice.preimage;
                 let paid = InvoiceRow { paid: Some(Paid { amount: htlc.amount, at: now }), ..*invoice };
                 let (waiter, durable) = oneshot::channel();
@@ -95,8 +97,7 @@ impl Payments {
                 batch.event(EventRow::new(
                     now,
                     "invoice_paid",
-                    json!({ "payment_hash": paid.payment_hash.to_string(), "amount_msat": htlc.amount.get(),
-                            "label": paid.label }),
+                    json!({ "payment_hash": paid.payment_hash.to_string(), "amount_msat": htlc.amount.get() }),
                 ));
                 batch.hold(Held::Durable(waiter));
                 SettlementRow::Fulfil(preimage)
@@ -112,26 +113,26 @@ impl Payments {
     /// BOLT 4, "Failure Messages", as the final node.
     fn judge(&self, htlc: &IncomingHtlc) -> Verdict {
         let env = self.manager.env();
-        let onion = OnionPacket::from_bytes(&htlc.onion);
-        let peeled = match packet::peel(env.keys.node_secret(), &onion, &htlc.payment_hash.0) {
-            Ok(peeled) => peeled,
-            Err(malformed) => {
-                return Verdict::Fail(FailReason::Malformed {
-                    sha256_of_onion: malformed.sha256_of_onion,
-                    failure_code: malformed.code,
-                });
+        let packet = OnionPacket::from_bytes(&htlc.onion);
+        let (shared_secret, verdict) = match onion::peel(|point| env.keys.ecdh(point), &packet, &htlc.payment_hash.0) {
+            Err(PeelError::Malformed(Malformed { code, sha256_of_onion })) => {
+                return Verdict::Fail(FailReason::Malformed { sha256_of_onion, failure_code: code });
             }
-        };
-        let verdict = match Payload::decode(&peeled.payload, peeled.next.is_none()) {
-            Err(failure) => Err(failure),
-            Ok(Payload::Forward(_)) => Err(Failure::UnknownNextPeer),
-            Ok(Payload::Final(payload)) => self.judge_final(htlc, &payload),
+            Err(PeelError::InvalidPayload { shared_secret }) => {
+                (shared_secret, Err(Failure::InvalidOnionPayload { tlv_type: 0, offset: 0 }))
+            }
+            Ok(peeled) => {
+                let verdict = match Payload::decode(&peeled.payload, peeled.next.is_none()) {
+                    Err(InvalidPayload { tlv_type, offset }) => Err(Failure::InvalidOnionPayload { tlv_type, offset }),
+                    Ok(Payload::Forward(_)) => Err(Failure::UnknownNextPeer),
+                    Ok(Payload::Final(payload)) => self.judge_final(htlc, &payload),
+                };
+                (peeled.shared_secret, verdict)
+            }
         };
         match verdict {
             Ok(invoice) => Verdict::Claim(Box::new(invoice)),
-            Err(failure) => {
-                Verdict::Fail(FailReason::Encrypted(failure::create(&peeled.shared_secret, &failure)))
-            }
+            Err(failure) => Verdict::Fail(FailReason::Encrypted(failure::create(&shared_secret, &failure))),
         }
     }
 
@@ -163,7 +164,7 @@ impl Payments {
             && data.total_msat == htlc.amount
             && htlc.amount >= wanted
             && htlc.amount.get() <= wanted.get().saturating_mul(OVERPAY_FACTOR)
-            && invoice.expires_at > env.clock.now_unix()
+            && invoice.expires_at > Clock::now_unix()
             && htlc.cltv_expiry >= height.saturating_add(invoice.min_final_cltv_expiry)
             && !self.is_taken(&invoice);
         if is_good { Ok(invoice) } else { Err(unknown) }

@@ -4,13 +4,12 @@ use bitcoin::secp256k1::SecretKey;
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
 use outrigger_bolt::invoice::{Invoice, InvoiceFault};
-use outrigger_bolt::onion::failure::{self, Attribution};
-use outrigger_bolt::onion::packet::{self, Hop};
-use outrigger_bolt::onion::payload::{FinalPayload, Payload, PaymentData};
+use outrigger_bolt::onion::{self, FinalPayload, Hop, Payload, PaymentData, Unwrapped, failure};
 use outrigger_channel::{Command, FailReason, HtlcOutcome, HtlcSource, Refusal, Reply};
 use tokio::sync::oneshot;
 
 use super::{Payments, forget_outcome};
+use crate::clock::{Clock, NoEntropy};
 use crate::manager::ChannelView;
 use crate::manager::deliver::ReplyTo;
 use crate::store::row::{PaymentRow, PaymentState};
@@ -52,6 +51,8 @@ pub enum SendFault {
     #[error("the payment does not fit an onion")]
     Onion,
     #[error("{0}")]
+    NoEntropy(#[from] NoEntropy),
+    #[error("{0}")]
     Store(#[from] StoreError),
 }
 
@@ -78,11 +79,11 @@ impl Payments {
         }
         let channel = self.choose(&terms.payee, terms.amount)?;
         let row = PaymentRow {
-            payment_id: self.manager.env().clock.random_bytes(),
+            payment_id: Clock::random_bytes()?,
             payment_hash: terms.hash,
             destination: terms.payee,
             amount: terms.amount,
-            created_at: self.manager.env().clock.now_unix(),
+            created_at: Clock::now_unix(),
             state: PaymentState::Pending,
         };
         let onion = self.onion(&row.payment_id, &terms)?;
@@ -97,7 +98,7 @@ impl Payments {
 
     fn terms(&self, order: &PayOrder) -> Result<Terms, SendFault> {
         let invoice = Invoice::parse(&order.invoice, self.network)?;
-        let now = self.manager.env().clock.now_unix();
+        let now = Clock::now_unix();
         if invoice.expires_at() <= now {
             return Err(SendFault::Expired(invoice.expires_at()));
         }
@@ -165,14 +166,14 @@ impl Payments {
             payment_metadata: terms.metadata.clone(),
             keysend_preimage: None,
         });
-        let hops = [Hop { node: *terms.payee.public_key(), payload: payload.encode() }];
-        let built = packet::build(&self.session_key(payment_id), &hops, &terms.hash.0).map_err(|_| SendFault::Onion)?;
+        let hops = [Hop { node: *terms.payee.public_key(), payload: payload.encode().map_err(|_| SendFault::Onion)? }];
+        let built = onion::build(&self.session_key(payment_id), &hops, &terms.hash.0).map_err(|_| SendFault::Onion)?;
         Ok(Box::new(built.packet.to_bytes()))
     }
 
     /// Derived, not stored: a failure can be read after a restart.
     fn session_key(&self, payment_id: &[u8; 32]) -> SecretKey {
-        self.manager.env().keys.session_key(payment_id)
+        self.manager.env().keys.onion_session_key(payment_id)
     }
 
     /// Stages the payment and the order to its channel. `None` if another payment of the hash is under way.
@@ -210,6 +211,15 @@ impl Payments {
         Some(durable)
     }
 
+    /// Reads what came back with the keys that the packet was built with.
+    fn read_failure(&self, payment_id: &[u8; 32], destination: NodeId, reason: &[u8]) -> Unwrapped {
+        let hops = [Hop { node: *destination.public_key(), payload: vec![0; 2] }];
+        match onion::build(&self.session_key(payment_id), &hops, &[]) {
+            Ok(built) => failure::unwrap(&built.shared_secrets, reason),
+            Err(_) => Unwrapped::Unattributable,
+        }
+    }
+
     /// The channel took the HTLC, or refused it: then nothing was sent.
     pub(super) fn answered(&self, payment_id: [u8; 32], answer: Result<Reply, Refusal>) {
         if let Err(refusal) = answer {
@@ -236,7 +246,7 @@ impl Payments {
         let Some(row) = self.take_pending(&payment_id) else {
             return self.manager.env().writer.submit(batch);
         };
-        let at = self.manager.env().clock.now_unix();
+        let at = Clock::now_unix();
         let state = PaymentState::Succeeded { preimage, fee: Msat::ZERO, at };
         self.finish(PaymentRow { state, ..row }, batch);
     }
@@ -250,10 +260,13 @@ impl Payments {
             }
             (FailReason::Encrypted(_), None) => ("failed", "the payment failed".to_owned()),
             (FailReason::Encrypted(reason), Some(destination)) => {
-                let path = [*destination.public_key()];
-                match failure::attribute(&self.session_key(payment_id), &path, reason) {
-                    Attribution::Hop { failure, .. } => ("rejected_by_payee", format!("the payee refused it: {failure}")),
-                    Attribution::Unknown => ("failed", "the payee refused it without a readable reason".to_owned()),
+                match self.read_failure(payment_id, destination, reason) {
+                    Unwrapped::Attributed { failure, .. } => {
+                        ("rejected_by_payee", format!("the payee refused it: {} ({:#06x})", failure.name(), failure.code()))
+                    }
+                    Unwrapped::Unattributable => {
+                        ("failed", "the payee refused it without a readable reason".to_owned())
+                    }
                 }
             }
         }

@@ -6,7 +6,7 @@ use bitcoin::{ScriptBuf, Transaction, Txid};
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_channel::{
-    ChannelChanges, ChannelNote, Command, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, MonitorChanges,
+    ChannelChanges, ChannelNote, Command, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, MonitorChanges, Row,
 };
 use tokio::sync::oneshot;
 
@@ -201,7 +201,7 @@ impl Batch {
                 self.put(Table::Settlement, numbered_key(&at.channel, *htlc_id), None);
             }
             Effect::Note(note) => {
-                self.event(EventRow::of_channel(at_unix, at.peer, at.channel, note));
+                self.events.extend(EventRow::of_channel(at_unix, at.peer, at.channel, note));
                 if let ChannelNote::Closed { .. } = note {
                     for what in PUBLICATIONS {
                         self.put(Table::Broadcast, BroadcastRow::key_of(&at.channel, what), None);

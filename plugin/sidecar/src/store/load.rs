@@ -6,16 +6,15 @@ use std::sync::Arc;
 use bitcoin::secp256k1::ecdsa::Signature;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage};
 use outrigger_channel::{
-    Channel, ChannelHead, ChannelParams, ChannelRows, HtlcKey, HtlcRow, Monitor, MonitorHead, MonitorRows,
+    Channel, ChannelHead, ChannelParams, ChannelRows, HtlcKey, HtlcRow, Monitor, MonitorHead, MonitorRows, Row,
 };
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
-use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow, TipRow};
+use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow};
 use super::schema::{Table, parse_htlc_key, parse_numbered_key};
 
 /// A channel and its monitor as they stood at the last commit.
-#[derive(Debug)]
 pub struct LoadedChannel {
     pub channel: Channel,
     pub monitor: Monitor,
@@ -33,7 +32,7 @@ pub struct LoadedOutcome {
 }
 
 /// All that a start needs.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Snapshot {
     pub channels: Vec<LoadedChannel>,
     pub outcomes: Vec<LoadedOutcome>,
@@ -41,7 +40,6 @@ pub struct Snapshot {
     pub operations: Vec<OperationRow>,
     pub broadcasts: Vec<BroadcastRow>,
     pub wallet: Vec<Vec<u8>>,
-    pub tip: Option<TipRow>,
     pub peer_addresses: Vec<(NodeId, String)>,
 }
 
@@ -68,7 +66,6 @@ impl Loader {
             ..Snapshot::default()
         };
         snapshot.pending_payments.retain(PaymentRow::is_pending);
-        snapshot.tip = self.rows(Table::Tip, |_, value| TipRow::decode(value))?.pop();
         self.each(Table::Wallet, |_, value| {
             snapshot.wallet.push(value.to_vec());
             Ok(())

@@ -1,35 +1,13 @@
 //! The rows that the sidecar itself owns. Rows of channels and monitors are encoded by the `channel` crate.
 
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, Transaction, Txid, consensus};
+use bitcoin::{Transaction, Txid, consensus};
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
 use outrigger_channel::{ChannelNote, Command, FailReason, HtlcOutcome, Publication};
 use serde_json::{Value, json};
 
 use super::record::{BadRecord, RecordReader, RecordWriter};
-
-/// The last block that every channel and the wallet have seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TipRow {
-    pub height: u32,
-    pub hash: BlockHash,
-}
-
-impl TipRow {
-    /// The bytes of the row.
-    pub fn encode(&self) -> Vec<u8> {
-        RecordWriter::new(1).put(0, self.height.to_be_bytes()).put(2, self.hash.to_byte_array()).finish()
-    }
-
-    /// Reads a row.
-    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
-        let mut record = RecordReader::new(bytes, 1)?;
-        let row = Self { height: record.u32(0, "height")?, hash: BlockHash::from_byte_array(record.array(2, "hash")?) };
-        record.finish()?;
-        Ok(row)
-    }
-}
 
 /// A transaction to broadcast until it is buried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -437,12 +415,6 @@ impl EventRow {
         Self { at, kind: kind.to_owned(), fields }
     }
 
-    /// A peer came or went.
-    pub fn peer(at: u64, peer: NodeId, connected: bool) -> Self {
-        let kind = if connected { "peer_connected" } else { "peer_disconnected" };
-        Self::new(at, kind, json!({ "node_id": peer.to_string() }))
-    }
-
     /// An opening of ours failed before there was a channel.
     pub fn open_failed(at: u64, operation: &OperationRow) -> Self {
         let reason = match &operation.state {
@@ -450,31 +422,26 @@ impl EventRow {
             OperationState::Opening | OperationState::Pending { .. } => "",
         };
         let op_id = bitcoin::hex::DisplayHex::to_lower_hex_string(operation.op_id.as_slice());
-        Self::new(at, "channel_open_failed", json!({ "op_id": op_id, "reason": reason }))
+        Self::new(at, "open_failed", json!({ "op_id": op_id, "message": reason }))
     }
 
-    /// News of a channel.
-    pub fn of_channel(at: u64, peer: NodeId, channel: ChannelId, note: &ChannelNote) -> Self {
+    /// News of a channel that an operator acts on; a beginning shutdown is none.
+    pub fn of_channel(at: u64, peer: NodeId, channel: ChannelId, note: &ChannelNote) -> Option<Self> {
         let (kind, mut fields) = match note {
-            ChannelNote::Pending { funding, capacity } => {
-                ("channel_pending", json!({ "funding_outpoint": funding.to_string(), "capacity_sat": capacity.get() }))
+            ChannelNote::Pending { funding, .. } => ("channel_pending", json!({ "txid": funding.txid.to_string() })),
+            ChannelNote::Ready { .. } => ("channel_ready", json!({})),
+            ChannelNote::ShuttingDown { .. } => return None,
+            ChannelNote::Closing { txid } => ("channel_closing", json!({ "txid": txid.to_string() })),
+            ChannelNote::Closed { txid, .. } => ("channel_closed", json!({ "txid": txid.to_string() })),
+            ChannelNote::Failed { reason } | ChannelNote::FundingMismatch { reason } => {
+                ("channel_failed", json!({ "message": reason }))
             }
-            ChannelNote::Ready { short_channel_id } => {
-                ("channel_ready", json!({ "short_channel_id": short_channel_id.to_string() }))
-            }
-            ChannelNote::ShuttingDown { by_us } => ("channel_shutdown", json!({ "by_us": by_us })),
-            ChannelNote::Closing { txid } => ("channel_closing", json!({ "closing_txid": txid.to_string() })),
-            ChannelNote::Closed { txid, height } => {
-                ("channel_closed", json!({ "closing_txid": txid.to_string(), "block_height": height }))
-            }
-            ChannelNote::Failed { reason } => ("channel_failed", json!({ "reason": reason })),
-            ChannelNote::FundingMismatch { reason } => ("channel_funding_mismatch", json!({ "reason": reason })),
         };
         if let Value::Object(fields) = &mut fields {
             fields.insert("channel_id".into(), channel.to_string().into());
             fields.insert("node_id".into(), peer.to_string().into());
         }
-        Self::new(at, kind, fields)
+        Some(Self::new(at, kind, fields))
     }
 
     /// The bytes of the row.

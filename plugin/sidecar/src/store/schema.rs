@@ -31,8 +31,6 @@ macro_rules! tables {
 tables! {
     /// Facts about the file itself: format version, network, node id.
     Meta = "meta",
-    /// The last block that every channel and the wallet have seen.
-    Tip = "tip",
     /// What both sides of a channel agreed.
     ChannelParams = "channel_params",
     /// The moving part of a channel.

@@ -1,1 +1,304 @@
-//! 
+//! The on-chain wallet: coins of the seed's BIP 84 account, from which channels are funded.
+//!
+//! `bdk_wallet` does the bookkeeping. What it stages for the disk goes into the batch of the step that caused it:
+//! an address must not be shown, nor a transaction leave, before [`Wallet::take_staged`] of it is committed.
+
+use std::collections::BTreeMap;
+
+use bdk_wallet::chain::BlockId;
+use bdk_wallet::error::CreateTxError;
+use bdk_wallet::template::Bip84Public;
+use bdk_wallet::{KeychainKind, LoadError};
+use bitcoin::bip32::{ChildNumber, Xpriv, Xpub};
+use bitcoin::constants::genesis_block;
+use bitcoin::secp256k1::Secp256k1;
+use bitcoin::{Address, Amount, Block, BlockHash, FeeRate, Network, OutPoint, Psbt, ScriptBuf, Transaction, Txid};
+use outrigger_bolt::amount::{FeeratePerKw, Sat};
+
+use crate::clock::Clock;
+use crate::key::Seed;
+
+mod stored;
+#[cfg(test)]
+mod tests;
+
+use stored::Stored;
+
+/// What the wallet refuses or cannot do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WalletFault {
+    /// No block was seen yet: a payment to an address given out now could be missed.
+    #[error("the chain is not known yet: wait until bitcoind answers and has synchronised")]
+    NotStarted,
+    /// Not enough coins that are confirmed, or our own change, and not locked by another transaction.
+    #[error("{needed} are needed with the fee, {available} are there")]
+    InsufficientFunds {
+        /// Amount and fee.
+        needed: Sat,
+        /// What could be spent.
+        available: Sat,
+    },
+    /// The output is too small to be relayed.
+    #[error("{0} is below the dust limit")]
+    Dust(Sat),
+    /// The rows are not what this code wrote.
+    #[error("the wallet's rows are damaged: {0}")]
+    Damaged(String),
+    /// The rows were written by a newer release.
+    #[error("the wallet's rows have version {0}: use the release that wrote them, or a newer one")]
+    Newer(u8),
+    /// The rows belong to another seed or another network (KEY-3).
+    #[error("the wallet's rows belong to another seed or network: {0}")]
+    OtherSeed(String),
+    /// A bug: the wallet contradicts itself.
+    #[error("the wallet contradicts itself: {0}")]
+    Inconsistent(String),
+}
+
+/// The wallet's coins by what can be done with them. No coin is counted twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Confirmed and free.
+    pub confirmed: Sat,
+    /// Not confirmed and free: change of our own transactions, and payments to us, those included that a
+    /// reorganisation took back.
+    pub unconfirmed: Sat,
+    /// Mined to us less than 100 blocks ago.
+    pub immature: Sat,
+    /// Promised to a transaction that was not seen on the network yet.
+    pub locked: Sat,
+}
+
+/// Coins, addresses and their keys. It has one owner and is not shared.
+pub struct Wallet {
+    /// The root of the keys, wiped when dropped. `inner` knows public keys alone.
+    master: Xpriv,
+    inner: bdk_wallet::Wallet,
+    /// The last block connected and not disconnected; `inner` learns of a disconnected block from its successor.
+    tip: Option<(u32, BlockHash)>,
+    /// The step that connects the first block also stores that there was one.
+    start_staged: bool,
+    /// Inputs of transactions that were made but not seen yet. In memory alone: a crash frees them, and the
+    /// transactions that survived it are seen again at start.
+    locked: BTreeMap<Txid, Vec<OutPoint>>,
+    compacted: Option<Vec<u8>>,
+}
+
+impl Wallet {
+    /// The wallet as the change sets left it, in the order in which they were taken; a new one where there are none.
+    pub fn load(seed: &Seed, network: Network, change_sets: &[Vec<u8>]) -> Result<Self, WalletFault> {
+        let master = seed.master(network);
+        let (external, internal) = descriptors(&master, network)?;
+        let mut stored = Stored::merge(change_sets)?;
+        let (inner, tip) = if change_sets.is_empty() {
+            let created = bdk_wallet::Wallet::create(external, internal).network(network).create_wallet_no_persist();
+            (created.map_err(inconsistent)?, None)
+        } else {
+            stored.prune();
+            let loaded = bdk_wallet::Wallet::load()
+                .descriptor(KeychainKind::External, Some(external))
+                .descriptor(KeychainKind::Internal, Some(internal))
+                .check_network(network)
+                .load_wallet_no_persist(stored.bdk.clone());
+            let inner = loaded.map_err(load_fault)?.ok_or_else(|| WalletFault::Damaged("they are empty".to_owned()))?;
+            let tip = inner.latest_checkpoint().block_id();
+            (inner, stored.started.then_some((tip.height, tip.hash)))
+        };
+        let compacted = (change_sets.len() > 1).then(|| stored.encode());
+        Ok(Self { master, inner, tip, start_staged: false, locked: BTreeMap::new(), compacted })
+    }
+
+    /// All that [`load`](Self::load) was given in one change set, to be stored in place of it. Once, where it was more than one.
+    pub fn take_compacted(&mut self) -> Option<Vec<u8>> {
+        self.compacted.take()
+    }
+
+    /// What changed since the last call, for the batch of the step that changed it.
+    pub fn take_staged(&mut self) -> Option<Vec<u8>> {
+        let bdk = self.inner.take_staged();
+        let started = std::mem::take(&mut self.start_staged);
+        (bdk.is_some() || started).then(|| Stored { started, bdk: bdk.unwrap_or_default() }.encode())
+    }
+
+    /// Height and hash of the last block connected and not disconnected, or `None` before the first ever.
+    pub fn tip(&self) -> Option<(u32, BlockHash)> {
+        self.tip
+    }
+
+    /// The connected block at `height`, where it is remembered: at least the last thousand.
+    pub fn hash_at(&self, height: u32) -> Option<BlockHash> {
+        let (tip_height, tip) = self.tip?;
+        if height == tip_height {
+            return Some(tip);
+        }
+        let known = self.inner.local_chain().get(height).map(|checkpoint| checkpoint.hash());
+        known.filter(|_| height < tip_height)
+    }
+
+    /// A block on top of the tip, or the first one, at any height.
+    pub fn connected(&mut self, height: u32, block: &Block) -> Result<(), WalletFault> {
+        let hash = block.block_hash();
+        let applied = match self.tip {
+            None if height == 0 => Ok(()),
+            None => {
+                let genesis = BlockId { height: 0, hash: genesis_block(self.inner.network()).block_hash() };
+                self.inner.apply_block_connected_to(block, height, genesis).map_err(|error| error.to_string())
+            }
+            Some(_) => self.inner.apply_block(block, height).map_err(|error| error.to_string()),
+        };
+        applied.map_err(|error| inconsistent(format_args!("block {hash} at height {height}: {error}")))?;
+        self.start_staged |= self.tip.is_none();
+        self.tip = Some((height, hash));
+        if !self.locked.is_empty() {
+            for tx in &block.txdata {
+                self.locked.remove(&tx.compute_txid());
+            }
+        }
+        Ok(())
+    }
+
+    /// The tip left the best chain; `previous` is the tip now.
+    pub fn disconnected(&mut self, height: u32, hash: BlockHash, previous: BlockHash) -> Result<(), WalletFault> {
+        let below = height.checked_sub(1).filter(|_| self.tip == Some((height, hash)));
+        let below = below.ok_or_else(|| {
+            inconsistent(format_args!("block {hash} at height {height} is not the tip and cannot leave"))
+        })?;
+        self.tip = Some((below, previous));
+        Ok(())
+    }
+
+    /// A transaction of ours that was or will now be published: its inputs are spent and its change is there.
+    /// Called again at start for those that are not confirmed.
+    pub fn saw_unconfirmed(&mut self, tx: &Transaction) {
+        self.locked.remove(&tx.compute_txid());
+        self.inner.apply_unconfirmed_txs([(tx.clone(), Clock::now_unix())]);
+    }
+
+    /// Frees the inputs of a transaction that will never be published.
+    pub fn release(&mut self, txid: Txid) {
+        self.locked.remove(&txid);
+        let last_seen = self.inner.tx_graph().get_tx_node(txid).and_then(|node| node.last_seen);
+        if let Some(last_seen) = last_seen {
+            self.inner.apply_evicted_txs([(txid, Clock::now_unix().max(last_seen))]);
+        }
+    }
+
+    /// What the wallet holds.
+    pub fn balance(&self) -> Balance {
+        let all = self.inner.balance();
+        let locked = |confirmed: bool| -> Amount {
+            let coins = self.locked.values().flatten().filter_map(|outpoint| self.inner.get_utxo(*outpoint));
+            coins.filter(|coin| coin.chain_position.is_confirmed() == confirmed).map(|coin| coin.txout.value).sum()
+        };
+        let (locked_confirmed, locked_unconfirmed) = (Sat::from(locked(true)), Sat::from(locked(false)));
+        let unconfirmed = Sat::from(all.trusted_pending.checked_add(all.untrusted_pending).unwrap_or(Amount::MAX));
+        Balance {
+            confirmed: Sat::from(all.confirmed).saturating_sub(locked_confirmed),
+            unconfirmed: unconfirmed.saturating_sub(locked_unconfirmed),
+            immature: all.immature.into(),
+            locked: locked_confirmed.saturating_add(locked_unconfirmed),
+        }
+    }
+
+    /// An address that was never given out before.
+    pub fn new_address(&mut self) -> Result<Address, WalletFault> {
+        self.tip.ok_or(WalletFault::NotStarted)?;
+        Ok(self.inner.reveal_next_address(KeychainKind::External).address)
+    }
+
+    /// Makes and signs a transaction that pays `amount` to `script`, and tells the output's index.
+    /// Its inputs are locked until it is [seen](Self::saw_unconfirmed) or [released](Self::release).
+    pub fn fund(
+        &mut self,
+        script: ScriptBuf,
+        amount: Sat,
+        feerate: FeeratePerKw,
+    ) -> Result<(Transaction, u32), WalletFault> {
+        self.tip.ok_or(WalletFault::NotStarted)?;
+        if Amount::from(amount) > Amount::MAX_MONEY {
+            return Err(WalletFault::InsufficientFunds { needed: amount, available: self.balance().confirmed });
+        }
+        let unspendable = self.unspendable();
+        let mut builder = self.inner.build_tx();
+        builder
+            .add_recipient(script.clone(), Amount::from(amount))
+            .fee_rate(FeeRate::from_sat_per_kwu(u64::from(feerate.get())))
+            .unspendable(unspendable);
+        let psbt = builder.finish().map_err(|error| create_fault(error, amount))?;
+        let tx = self.signed(psbt)?;
+        let pays = |output: &bitcoin::TxOut| output.script_pubkey == script && output.value == Amount::from(amount);
+        let index = tx.output.iter().position(pays).and_then(|index| u32::try_from(index).ok());
+        let index = index.ok_or_else(|| inconsistent("the payment is not in its transaction"))?;
+        let inputs = tx.input.iter().map(|input| input.previous_output).collect();
+        self.locked.insert(tx.compute_txid(), inputs);
+        Ok((tx, index))
+    }
+
+    fn signed(&self, mut psbt: Psbt) -> Result<Transaction, WalletFault> {
+        psbt.sign(&self.master, self.inner.secp_ctx()).map_err(|_| inconsistent("a coin of ours cannot be signed"))?;
+        let finalized = self.inner.try_finalize_psbt(&mut psbt).map_err(inconsistent)?;
+        if !finalized.is_finalized() {
+            return Err(inconsistent("a signature for a coin of ours is missing"));
+        }
+        let tx = psbt.extract_tx().map_err(inconsistent)?;
+        check_segwit(&tx)?;
+        Ok(tx)
+    }
+
+    /// Coins that must not be spent: those of other transactions in the making, and those that a stranger
+    /// could still take back, because a funding transaction that never confirms binds both sides.
+    fn unspendable(&self) -> Vec<OutPoint> {
+        let revocable = self
+            .inner
+            .list_unspent()
+            .filter(|coin| coin.keychain == KeychainKind::External && !coin.chain_position.is_confirmed());
+        let revocable = revocable.map(|coin| coin.outpoint);
+        self.locked.values().flatten().copied().chain(revocable).collect()
+    }
+}
+
+impl Drop for Wallet {
+    fn drop(&mut self) {
+        self.master.private_key.non_secure_erase();
+    }
+}
+
+fn inconsistent(what: impl std::fmt::Display) -> WalletFault {
+    WalletFault::Inconsistent(what.to_string())
+}
+
+/// The receiving and the change descriptor of BIP 84's first account, without private keys.
+fn descriptors(master: &Xpriv, network: Network) -> Result<(Bip84Public<Xpub>, Bip84Public<Xpub>), WalletFault> {
+    let secp = Secp256k1::new();
+    let coin = if network == Network::Bitcoin { 0 } else { 1 };
+    let path = [84, coin, 0].map(|index| ChildNumber::Hardened { index });
+    let account = Xpub::from_priv(&secp, &master.derive_priv(&secp, &path).map_err(inconsistent)?);
+    let descriptor = |keychain| Bip84Public(account, master.fingerprint(&secp), keychain);
+    Ok((descriptor(KeychainKind::External), descriptor(KeychainKind::Internal)))
+}
+
+/// FND-5: a transaction whose id a third party could change must never fund a channel.
+fn check_segwit(tx: &Transaction) -> Result<(), WalletFault> {
+    let safe = tx.input.iter().all(|input| input.script_sig.is_empty() && !input.witness.is_empty());
+    if safe && !tx.input.is_empty() {
+        return Ok(());
+    }
+    Err(inconsistent("an input has no witness: the txid is not final"))
+}
+
+fn create_fault(error: CreateTxError, amount: Sat) -> WalletFault {
+    match error {
+        CreateTxError::CoinSelection(missing) => {
+            WalletFault::InsufficientFunds { needed: missing.needed.into(), available: missing.available.into() }
+        }
+        CreateTxError::OutputBelowDustLimit(_) => WalletFault::Dust(amount),
+        other => inconsistent(other),
+    }
+}
+
+fn load_fault(error: LoadError) -> WalletFault {
+    match error {
+        LoadError::Mismatch(mismatch) => WalletFault::OtherSeed(mismatch.to_string()),
+        other => WalletFault::Damaged(other.to_string()),
+    }
+}

@@ -22,9 +22,12 @@ struct Script {
     initial_block_download: bool,
     headers_ahead: u32,
     faults: VecDeque<FaultKind>,
+    /// How many calls succeed before one that times out.
+    calls_before_timeout: Option<u32>,
     /// Given in place of the block with this hash.
     forged: HashMap<BlockHash, Block>,
     pruned: bool,
+    prune_height: Option<u32>,
     asked_blocks: usize,
 }
 
@@ -92,8 +95,10 @@ impl Scripted {
             initial_block_download: false,
             headers_ahead: 0,
             faults: VecDeque::new(),
+            calls_before_timeout: None,
             forged: HashMap::new(),
             pruned: false,
+            prune_height: None,
             asked_blocks: 0,
         };
         Arc::new(Self { state: Mutex::new(script) })
@@ -105,6 +110,11 @@ impl Scripted {
 
     fn answer<R>(&self, give: impl FnOnce(&mut Script) -> R) -> Result<R, RpcFault> {
         let mut script = self.state.lock();
+        let timeout = script.calls_before_timeout == Some(0);
+        script.calls_before_timeout = script.calls_before_timeout.and_then(|calls| calls.checked_sub(1));
+        if timeout {
+            script.faults.push_front(FaultKind::Timeout);
+        }
         match script.faults.pop_front() {
             Some(kind) => Err(RpcFault::new(kind, "scripted")),
             None => Ok(give(&mut script)),
@@ -121,7 +131,7 @@ impl ChainSource for Scripted {
                 headers: blocks + script.headers_ahead,
                 best: script.best,
                 initial_block_download: script.initial_block_download,
-                prune_height: None,
+                prune_height: script.prune_height,
             }
         })
     }
@@ -308,11 +318,8 @@ fn a_fault_at_any_call_loses_nothing() {
         let (source, recorder, mut follower) = following(10);
         let fork = source.script(|script| script.best_chain()[7]);
         source.script(|script| script.extend(fork, 5, 1));
-        for _ in 0..calls_before {
-            // Faults are spread by letting single calls fail between rounds.
-            source.script(|script| script.faults.push_back(FaultKind::Timeout));
-            follower.step();
-        }
+        source.script(|script| script.calls_before_timeout = Some(calls_before));
+        settle(&mut follower);
         settle(&mut follower);
         let walked: Vec<_> = recorder.chain.lock().iter().map(|(_, hash)| *hash).collect();
         assert_eq!(walked, source.script(|script| script.best_chain()));
@@ -414,7 +421,7 @@ fn btc_1_another_genesis_is_another_chain() {
 }
 
 #[test]
-fn bad_input_98_initial_download_headers_ahead_and_an_old_tip_are_not_synced() {
+fn btc_2_btc_7_bad_input_98_initial_download_headers_ahead_and_an_old_tip_are_not_synced() {
     let source = Scripted::new(Network::Signet);
     let recorder = Arc::new(Recorder::default());
     let mut follower = Follower::new(source.clone(), recorder.clone(), Network::Signet);
@@ -436,7 +443,8 @@ fn bad_input_98_initial_download_headers_ahead_and_an_old_tip_are_not_synced() {
 
 #[test]
 fn bad_input_100_a_forged_block_is_never_connected() {
-    let forgeries: [(&str, fn(&mut Block)); 3] = [
+    type Forgery = fn(&mut Block);
+    let forgeries: [(&str, Forgery); 3] = [
         ("another hash", |block| block.header.time += 1),
         ("transactions", |block| block.txdata[0].output[0].value = Amount::from_sat(1)),
         ("witnesses", |block| block.txdata[0].input[0].witness = Witness::from_slice(&[[0; 32]])),
@@ -484,7 +492,18 @@ fn btc_6_bad_input_101_a_pruned_block_names_the_remedy() {
     });
     settle(&mut follower);
     assert!(recorder.blind_reason().contains("getblockfrompeer"));
-    source.script(|script| script.pruned = false);
+    let asked = source.script(|script| {
+        script.prune_height = Some(5);
+        script.asked_blocks
+    });
+    settle(&mut follower);
+    let reason = recorder.blind_reason();
+    assert!(reason.contains("height 4") && reason.contains("from 5 on"), "{reason}");
+    assert_eq!(source.script(|script| script.asked_blocks), asked, "known without asking");
+    source.script(|script| {
+        script.pruned = false;
+        script.prune_height = Some(4);
+    });
     settle(&mut follower);
     assert_eq!(recorder.last_state(), synced(&source));
 }

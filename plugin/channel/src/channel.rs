@@ -1,0 +1,355 @@
+//! One channel: its rows, what a disconnect takes away, and the step.
+
+use bitcoin::OutPoint;
+use outrigger_bolt::amount::{Msat, Sat};
+use outrigger_bolt::features::Features;
+use outrigger_bolt::id::{ChannelId, ShortChannelId};
+use outrigger_bolt::wire::{Message, Warning};
+
+use crate::changes::{ChannelChanges, ChannelRows, Phase, Totals};
+use crate::commitments::htlc::{HtlcState, Offerer, Side};
+use crate::draft::Draft;
+use crate::input::{ChainEvent, Command, CommandId, Context, Input};
+use crate::link::{self, Link, Volatile, VolatileChanges};
+use crate::phase::{ended, funding, normal, shutdown};
+use crate::row::CorruptRows;
+use crate::transition::{Effect, Publication, Transition, Watch};
+use crate::violation::{Rule, Violation};
+
+/// A channel whose funding transaction is signed. Before that it is an [`Opening`](crate::Opening).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    rows: ChannelRows,
+    volatile: Volatile,
+}
+
+/// A channel as callers are shown it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// `funding`, `normal`, `shutting_down`, `closing`, `closed` or `failed`.
+    pub state: &'static str,
+    /// Whether the peer is there and in step.
+    pub connected: bool,
+    pub funding: OutPoint,
+    pub short_channel_id: Option<ShortChannelId>,
+    pub capacity: Sat,
+    /// What is ours in our newest commitment, HTLCs not counted, before the opener's costs.
+    pub local: Msat,
+    /// What is the peer's there.
+    pub remote: Msat,
+    /// The largest HTLC that we could send now.
+    pub spendable: Msat,
+    /// The largest HTLC that the peer could send now.
+    pub receivable: Msat,
+    /// HTLCs in any commitment.
+    pub htlcs: usize,
+    /// Number of our newest commitment.
+    pub commitment_number: u64,
+    pub channel_type: Features,
+    pub announce: bool,
+    pub is_opener: bool,
+    /// Confirmations that the funding transaction still lacks for our `channel_ready`.
+    pub confirmations_needed: u32,
+}
+
+impl Channel {
+    /// The channel that these rows are, with no connection: what a crash leaves is what a disconnect leaves.
+    pub fn load(rows: ChannelRows) -> Result<Self, CorruptRows> {
+        check(&rows)?;
+        let volatile = Volatile::at_rest(&rows);
+        Ok(Self { rows, volatile })
+    }
+
+    pub(crate) fn with_link(rows: ChannelRows, link: Link) -> Self {
+        let volatile = Volatile { link, ..Volatile::at_rest(&rows) };
+        Self { rows, volatile }
+    }
+
+    /// The rows as the steps taken in so far leave them.
+    pub fn rows(&self) -> &ChannelRows {
+        &self.rows
+    }
+
+    /// The channel's name.
+    pub fn id(&self) -> ChannelId {
+        self.rows.params.channel_id
+    }
+
+    pub fn phase(&self) -> &Phase {
+        &self.rows.head.phase
+    }
+
+    pub fn link(&self) -> &Link {
+        &self.volatile.link
+    }
+
+    /// What this input leads to. The channel is as it was until the transition is taken in.
+    pub fn step(&self, input: Input<'_>, cx: &Context<'_>) -> Transition {
+        let mut draft = Draft::new(&self.rows, &self.volatile);
+        let outcome = match input {
+            Input::Connected(features) => {
+                link::on_connected(&mut draft, features, cx);
+                Ok(())
+            }
+            Input::Disconnected => {
+                link::on_disconnected(&mut draft);
+                Ok(())
+            }
+            Input::Message(message) => on_message(&mut draft, message, cx),
+            Input::Command(id, command) => on_command(&mut draft, id, command, cx),
+            Input::Chain(event) => on_chain(&mut draft, event, cx),
+        };
+        match outcome {
+            Ok(()) => draft.finish(),
+            Err(violation) => self.answer(&violation, draft).finish(),
+        }
+    }
+
+    /// Drops what a broken input began, but never a preimage that came with it, and answers as BOLT 1 says.
+    fn answer(&self, violation: &Violation, broken: Draft<'_>) -> Draft<'_> {
+        let mut draft = Draft::new(&self.rows, &self.volatile);
+        broken.salvage_into(&mut draft);
+        let (channel_id, text) = (self.id(), violation.rule().to_string());
+        match violation {
+            Violation::Warn(_) => {
+                draft.send(Message::Warning(Warning { channel_id, data: text.as_str().into() }));
+                draft.effect(Effect::Disconnect(text));
+                link::on_disconnected(&mut draft);
+            }
+            Violation::Fail(rule) => fail(&mut draft, rule),
+        }
+        draft
+    }
+
+    /// Takes the rows of a step in.
+    pub fn apply(&mut self, changes: &ChannelChanges) {
+        if let Some(params) = &changes.params {
+            self.rows.params = params.clone();
+        }
+        if let Some(head) = &changes.head {
+            self.rows.head = head.clone();
+        }
+        for (key, row) in &changes.htlcs {
+            match row {
+                Some(row) => self.rows.htlcs.insert(*key, row.clone()),
+                None => self.rows.htlcs.remove(key),
+            };
+        }
+        for (key, onion) in &changes.onions {
+            match onion {
+                Some(onion) => self.rows.onions.insert(*key, onion.clone()),
+                None => self.rows.onions.remove(key),
+            };
+        }
+    }
+
+    /// Takes the volatile part of a step in, after its rows.
+    pub fn settle(&mut self, changes: VolatileChanges) {
+        self.volatile.settle(changes, &self.rows);
+    }
+
+    /// [`apply`](Self::apply) and [`settle`](Self::settle) in their order. The transition keeps its rows for disk.
+    pub fn take_in(&mut self, transition: &mut Transition) {
+        self.apply(&transition.changes);
+        self.settle(std::mem::take(&mut transition.volatile));
+    }
+
+    /// What the chain must tell this channel; the same before and after a restart.
+    pub fn watches(&self) -> Vec<Watch> {
+        let (head, params) = (&self.rows.head, &self.rows.params);
+        let mut watches = match head.phase {
+            Phase::Closed { .. } => Vec::new(),
+            Phase::Funding(_)
+            | Phase::Normal
+            | Phase::ShuttingDown { .. }
+            | Phase::Closing { .. }
+            | Phase::Failed { .. } => {
+                let script_pubkey = params.funding_output().script_pubkey();
+                vec![Watch::Funding { outpoint: params.funding, script_pubkey }]
+            }
+        };
+        if !head.channel_ready_sent {
+            watches.extend(funding::ready_height(head, params).map(Watch::Height));
+        }
+        watches.extend(shutdown::watches(head));
+        watches
+    }
+
+    /// Effects that a crash may have lost and that no reconnection repeats.
+    pub fn resume(&self) -> Vec<Effect> {
+        let publish = match &self.rows.head.phase {
+            Phase::Funding(funding) => funding.tx.as_ref().map(|tx| (Publication::Funding, tx.as_ref().clone())),
+            Phase::Closing { tx, confirmed_height: None } => Some((Publication::MutualClose, tx.clone())),
+            Phase::Normal
+            | Phase::ShuttingDown { .. }
+            | Phase::Closing { confirmed_height: Some(_), .. }
+            | Phase::Closed { .. }
+            | Phase::Failed { .. } => None,
+        };
+        let publish = publish.map(|(what, tx)| Effect::Publish { what, tx });
+        let standing = self
+            .rows
+            .htlcs
+            .iter()
+            .filter(|(key, row)| key.offerer == Offerer::Remote && row.state == HtlcState::STANDING);
+        let incoming = standing.filter_map(|(key, row)| {
+            let onion = self.rows.onions.get(key)?;
+            Some(Effect::Incoming(row.incoming(self.id(), key.id, onion)))
+        });
+        publish.into_iter().chain(incoming).collect()
+    }
+
+    /// The channel at this block height, for callers.
+    pub fn summary(&self, height: u32) -> Summary {
+        let (head, params, outlook) = (&self.rows.head, &self.rows.params, &self.volatile.outlook);
+        let open = matches!(head.phase, Phase::Normal);
+        Summary {
+            state: state(&head.phase),
+            connected: matches!(self.volatile.link, Link::Connected(_)),
+            funding: params.funding,
+            short_channel_id: head.short_channel_id,
+            capacity: params.capacity,
+            local: head.local_commitment.to_local,
+            remote: head.local_commitment.to_remote,
+            spendable: if open { outlook.spendable(params) } else { Msat::ZERO },
+            receivable: if open { outlook.receivable(params) } else { Msat::ZERO },
+            htlcs: self.rows.htlcs.len(),
+            commitment_number: head.local_number,
+            channel_type: params.channel_type.clone(),
+            announce: params.announce,
+            is_opener: params.is_opener,
+            confirmations_needed: funding::confirmations_needed(head, params, height),
+        }
+    }
+}
+
+const fn state(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Funding(_) => "funding",
+        Phase::Normal => "normal",
+        Phase::ShuttingDown { .. } => "shutting_down",
+        Phase::Closing { .. } => "closing",
+        Phase::Closed { .. } => "closed",
+        Phase::Failed { .. } => "failed",
+    }
+}
+
+fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> Result<(), Violation> {
+    if matches!(draft.head().phase, Phase::Failed { .. } | Phase::Closed { .. }) {
+        ended::on_message(draft, message);
+        return Ok(());
+    }
+    if let Message::Error(error) = message {
+        return Err(Violation::Fail(Rule::PeerError(error.data.to_string())));
+    }
+    match draft.link() {
+        // What is left of a connection that is over (CST-2).
+        Link::Disconnected => Ok(()),
+        Link::Reestablishing(_) => match message {
+            Message::ChannelReestablish(reestablish) => link::on_reestablish(draft, reestablish, cx),
+            Message::Warning(_) => Ok(()),
+            before if before.channel_id().is_none() => Ok(()),
+            _ => Err(Violation::Warn(Rule::BeforeReestablish)),
+        },
+        Link::Connected(_) => normal::on_message(draft, message, cx),
+    }
+}
+
+fn on_command(draft: &mut Draft<'_>, id: CommandId, command: Command, cx: &Context<'_>) -> Result<(), Violation> {
+    let ended = matches!(draft.head().phase, Phase::Failed { .. } | Phase::Closed { .. });
+    let (commit, failure) = match &command {
+        Command::Commit => (!ended, None),
+        Command::Fail { reason } => (false, Some(reason.clone()).filter(|_| !ended)),
+        Command::AddHtlc { .. }
+        | Command::Fulfill { .. }
+        | Command::FailHtlc { .. }
+        | Command::UpdateFee(_)
+        | Command::Shutdown { .. } => (false, None),
+    };
+    if commit {
+        normal::commit(draft, cx)?;
+    }
+    if let Some(reason) = failure {
+        fail(draft, &Rule::Ordered(reason));
+    }
+    let reply = if ended || matches!(command, Command::Fail { .. }) {
+        ended::on_command(draft, command)
+    } else {
+        normal::on_command(draft, command, cx)
+    };
+    draft.effect(Effect::Reply(id, reply));
+    Ok(())
+}
+
+fn on_chain(draft: &mut Draft<'_>, event: ChainEvent<'_>, cx: &Context<'_>) -> Result<(), Violation> {
+    let failed = matches!(draft.head().phase, Phase::Failed { .. });
+    let ended = failed || matches!(draft.head().phase, Phase::Closed { .. });
+    match event {
+        ChainEvent::FundingConfirmed { .. } | ChainEvent::FundingUnconfirmed if ended => Ok(()),
+        ChainEvent::FundingConfirmed { height, tx_index, tx } => {
+            funding::on_confirmed(draft, (height, tx_index), tx, cx)
+        }
+        ChainEvent::FundingUnconfirmed => {
+            funding::on_unconfirmed(draft);
+            Ok(())
+        }
+        ChainEvent::FundingSpent { height, tx } => {
+            if failed {
+                ended::on_funding_spent(draft, height, tx);
+            } else {
+                shutdown::on_funding_spent(draft, height, tx, cx);
+                end_talk(draft);
+            }
+            Ok(())
+        }
+        ChainEvent::FundingSpendUnconfirmed => {
+            ended::on_funding_spend_unconfirmed(draft);
+            shutdown::on_funding_spend_unconfirmed(draft, cx);
+            Ok(())
+        }
+        ChainEvent::Height(height) if !ended => {
+            shutdown::on_height(draft, height, cx);
+            funding::on_height(draft, cx)
+        }
+        ChainEvent::Height(_) => Ok(()),
+    }
+}
+
+/// A channel that the chain has just failed has no more to say to its peer than why.
+fn end_talk(draft: &mut Draft<'_>) {
+    if matches!(draft.head().phase, Phase::Failed { .. }) {
+        ended::send_reason(draft);
+        link::on_disconnected(draft);
+    }
+}
+
+/// Fails the channel (BOLT 5). Adds that were never signed are told so; what was signed is the monitor's.
+fn fail(draft: &mut Draft<'_>, rule: &Rule) {
+    let publish = !matches!(rule, Rule::FallenBehind);
+    draft.fail(rule.to_string(), publish);
+    if !matches!(rule, Rule::PeerError(_)) {
+        ended::send_reason(draft);
+    }
+    link::on_disconnected(draft);
+}
+
+/// What any rows must fulfil to be a channel.
+fn check(rows: &ChannelRows) -> Result<(), CorruptRows> {
+    let ChannelRows { params, head, htlcs, .. } = rows;
+    let total = params.capacity.to_msat().ok_or(CorruptRows("the capacity is beyond all bitcoin"))?;
+    for (owner, totals) in [(Side::Local, &head.local_commitment), (Side::Remote, &head.remote_commitment)] {
+        let mut found = Totals { to_local: totals.to_local, to_remote: totals.to_remote, ..Totals::default() };
+        for (key, row) in htlcs.iter().filter(|(key, row)| row.state.in_commitment(key.offerer, owner)) {
+            found = found
+                .counting(key.offerer, row.amount, params.dust_limit(owner))
+                .ok_or(CorruptRows("a commitment holds more than can be counted"))?;
+        }
+        if found != *totals {
+            return Err(CorruptRows("the HTLCs of a commitment are not those of its running totals"));
+        }
+        if found.sum() != total {
+            return Err(CorruptRows("a commitment does not add up to the capacity"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Who can afford what (BOLT 2, `update_add_htlc` and `update_fee`). All costs come from the one function of
+//! `bolt::tx::fee`, all counts from the same trimming rule that builds the transaction (CST-7, CST-8).
+
+use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
+use outrigger_bolt::tx::fee::commitment_cost;
+use outrigger_bolt::wire::{Message, UpdateFee};
+
+use super::htlc::Side;
+use super::outlook::{Next, Outlook};
+use crate::changes::ChannelParams;
+use crate::draft::Draft;
+use crate::input::Policy;
+use crate::violation::{Refusal, Rule, Violation};
+
+/// HTLCs that the opener keeps room for when it adds one: that one, and the next.
+const HTLC_ROOM: usize = 2;
+
+/// What is left of a balance after costs and reserve; nothing where it falls short.
+fn left_after(balance: Msat, cost: Sat, reserve: Sat) -> Msat {
+    let kept = cost.saturating_add(reserve).to_msat().unwrap_or(Msat::new(u64::MAX));
+    balance.saturating_sub(kept)
+}
+
+/// Whether a balance covers costs and reserve.
+fn covers(balance: Msat, cost: Sat, reserve: Sat) -> bool {
+    balance.to_sat_floor() >= cost.saturating_add(reserve)
+}
+
+/// Twice the feerate: what the fee spike buffer must bear (BOLT 2, `update_add_htlc`).
+fn spiked(feerate: FeeratePerKw) -> FeeratePerKw {
+    FeeratePerKw::new(feerate.get().saturating_mul(2))
+}
+
+impl Outlook {
+    fn highest_feerate(&self) -> FeeratePerKw {
+        self.local.feerate.max(self.remote.feerate)
+    }
+
+    fn worst_outputs(&self) -> usize {
+        self.worst_local.max(self.worst_remote)
+    }
+
+    /// What one more HTLC of ours may be worth as to our balance: above the reserve, and where we pay the fee, above the
+    /// fee spike buffer too. All updates of ours are in the next remote commitment, so our balance is never lower than
+    /// there.
+    pub(crate) fn affordable(&self, params: &ChannelParams) -> Msat {
+        let cost = match params.opener() {
+            Side::Local => {
+                commitment_cost(spiked(self.highest_feerate()), self.worst_outputs().saturating_add(HTLC_ROOM))
+            }
+            Side::Remote => Sat::ZERO,
+        };
+        left_after(self.remote.totals.to_local, cost, params.reserve_of(Side::Local))
+    }
+
+    /// Whether the peer, where it is the opener, can pay for one more HTLC of ours in both commitments.
+    pub(crate) fn opener_can_take_htlc(&self, params: &ChannelParams) -> bool {
+        match params.opener() {
+            Side::Local => true,
+            Side::Remote => {
+                let balance = self.local.totals.to_remote.min(self.remote.totals.to_remote);
+                let cost = commitment_cost(self.highest_feerate(), self.worst_outputs().saturating_add(1));
+                covers(balance, cost, params.reserve_of(Side::Remote))
+            }
+        }
+    }
+
+    /// What we can send in one HTLC now.
+    pub(crate) fn spendable(&self, params: &ChannelParams) -> Msat {
+        let offered = &self.remote.totals.offered_by_local;
+        if offered.count >= params.remote.max_accepted_htlcs || !self.opener_can_take_htlc(params) {
+            return Msat::ZERO;
+        }
+        self.affordable(params).min(params.remote.max_htlc_value_in_flight.saturating_sub(offered.value))
+    }
+
+    /// What the peer can send in one HTLC now, as far as we can tell: the peer keeps a buffer of its own.
+    pub(crate) fn receivable(&self, params: &ChannelParams) -> Msat {
+        let offered = &self.local.totals.offered_by_remote;
+        if offered.count >= params.local.max_accepted_htlcs {
+            return Msat::ZERO;
+        }
+        let cost = match params.opener() {
+            Side::Local => Sat::ZERO,
+            Side::Remote => commitment_cost(self.highest_feerate(), self.worst_outputs().saturating_add(1)),
+        };
+        left_after(self.local.totals.to_remote, cost, params.reserve_of(Side::Remote))
+            .min(params.local.max_htlc_value_in_flight.saturating_sub(offered.value))
+    }
+}
+
+impl Next {
+    /// Whether the peer, who has just added an HTLC or changed the feerate, can afford this commitment with its reserve.
+    /// Where we pay the fee, we must still be able to: our reserve may dip, for both sides can add at once (CST-7).
+    pub(crate) fn affordable_for_peer(&self, params: &ChannelParams) -> bool {
+        let cost = commitment_cost(self.feerate, self.totals.untrimmed());
+        let reserve = params.reserve_of(Side::Remote);
+        match params.opener() {
+            Side::Remote => covers(self.totals.to_remote, cost, reserve),
+            Side::Local => {
+                covers(self.totals.to_remote, Sat::ZERO, reserve) && covers(self.totals.to_local, cost, Sat::ZERO)
+            }
+        }
+    }
+}
+
+/// Proposes another feerate, one at a time (CST-5). Never one that leaves us without a valid commitment (CST-9).
+pub(crate) fn send_update_fee(draft: &mut Draft<'_>, feerate: FeeratePerKw, policy: &Policy) -> Result<(), Refusal> {
+    let params = draft.params();
+    if !params.is_opener {
+        return Err(Refusal::NotOpener);
+    }
+    let (floor, maximum) = (FeeratePerKw::FLOOR, policy.max_commitment_feerate);
+    if feerate < floor || feerate > maximum {
+        return Err(Refusal::FeerateOutOfRange { floor, maximum });
+    }
+    let outlook = draft.outlook();
+    if outlook.fee_proposed || draft.head().fee.change.is_some() {
+        return Err(Refusal::FeeChangePending);
+    }
+    let cost = commitment_cost(feerate, outlook.worst_outputs().saturating_add(1));
+    if !covers(outlook.remote.totals.to_local, cost, params.reserve_of(Side::Local)) {
+        return Err(Refusal::CannotAffordFee);
+    }
+    let outlook = draft.outlook_mut();
+    outlook.set_feerate(Side::Remote, feerate);
+    outlook.fee_proposed = true;
+    draft.send(Message::UpdateFee(UpdateFee { channel_id: params.channel_id, feerate_per_kw: feerate }));
+    Ok(())
+}
+
+/// The opener's new feerate, for our commitment first. One that comes before the last is signed replaces it.
+pub(crate) fn receive_update_fee(draft: &mut Draft<'_>, message: &UpdateFee, policy: &Policy) -> Result<(), Violation> {
+    let params = draft.params();
+    if params.is_opener {
+        return Err(Violation::Warn(Rule::FeeFromAccepter));
+    }
+    check_feerate(message.feerate_per_kw, policy).map_err(Violation::Warn)?;
+    let outlook = draft.outlook_mut();
+    outlook.set_feerate(Side::Local, message.feerate_per_kw);
+    if outlook.local.affordable_for_peer(params) { Ok(()) } else { Err(Violation::Warn(Rule::CannotAffordFee)) }
+}
+
+/// The bounds of a feerate that a peer sets. With anchors a low one is no danger, only one that no node relays is.
+pub(crate) fn check_feerate(feerate: FeeratePerKw, policy: &Policy) -> Result<(), Rule> {
+    if feerate < FeeratePerKw::FLOOR {
+        Err(Rule::FeerateTooLow)
+    } else if feerate > policy.max_commitment_feerate {
+        Err(Rule::FeerateTooHigh(policy.max_commitment_feerate))
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! What one side's commitment holds, and the transaction that says so (BOLT 3).
+
+use std::collections::BTreeMap;
+
+use bitcoin::secp256k1::PublicKey;
+use outrigger_bolt::amount::{FeeratePerKw, Msat};
+use outrigger_bolt::keys::CommitmentKeys;
+use outrigger_bolt::tx::commitment::{CommitmentHtlc, CommitmentPlan, CommitmentTx, HtlcDirection};
+
+use super::htlc::{HtlcKey, Side};
+use crate::changes::{ChannelParams, HtlcRow, Totals};
+use crate::violation::Rule;
+
+/// All that one commitment depends on, besides what was agreed at the opening.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CommitmentSpec {
+    pub(crate) owner: Side,
+    pub(crate) number: u64,
+    /// The owner's per-commitment point.
+    pub(crate) point: PublicKey,
+    pub(crate) feerate: FeeratePerKw,
+    pub(crate) to_local: Msat,
+    pub(crate) to_remote: Msat,
+    pub(crate) htlcs: Vec<CommitmentHtlc>,
+}
+
+/// A commitment transaction with the keys in its scripts.
+#[derive(Clone, Debug)]
+pub(crate) struct BuiltCommitment {
+    pub(crate) commitment: CommitmentTx,
+    pub(crate) keys: CommitmentKeys,
+    /// What the owner waits for its own outputs.
+    pub(crate) to_self_delay: u16,
+}
+
+impl CommitmentSpec {
+    /// The commitment of `owner` with these totals, and with the HTLCs whose rows say that its newest one holds them.
+    pub(crate) fn of(
+        owner: Side,
+        (number, point): (u64, PublicKey),
+        (feerate, totals): (FeeratePerKw, &Totals),
+        rows: &BTreeMap<HtlcKey, &HtlcRow>,
+    ) -> Self {
+        let htlcs = rows
+            .iter()
+            .filter(|(key, row)| row.state.in_commitment(key.offerer, owner))
+            .map(|(key, row)| commitment_htlc(owner, *key, row))
+            .collect();
+        Self { owner, number, point, feerate, to_local: totals.to_local, to_remote: totals.to_remote, htlcs }
+    }
+
+    /// The transaction, unsigned.
+    pub(crate) fn build(&self, params: &ChannelParams) -> Result<BuiltCommitment, Rule> {
+        let (owner, other) = (params.side(self.owner), params.side(self.owner.other()));
+        let keys = CommitmentKeys::derive(&owner.basepoints, &other.basepoints, &self.point)
+            .map_err(|_| Rule::DegeneratePoint)?;
+        let (opener, accepter) = (params.side(params.opener()), params.side(params.opener().other()));
+        let (to_owner, to_other) = match self.owner {
+            Side::Local => (self.to_local, self.to_remote),
+            Side::Remote => (self.to_remote, self.to_local),
+        };
+        let plan = CommitmentPlan {
+            funding_outpoint: params.funding,
+            number: self.number,
+            opener_payment_basepoint: opener.basepoints.payment,
+            accepter_payment_basepoint: accepter.basepoints.payment,
+            owner_is_opener: params.opener() == self.owner,
+            to_self_delay: other.to_self_delay,
+            dust_limit: owner.dust_limit,
+            feerate: self.feerate,
+            to_owner,
+            to_other,
+            htlcs: &self.htlcs,
+            keys: &keys,
+            owner_funding_pubkey: owner.basepoints.funding_pubkey,
+            other_funding_pubkey: other.basepoints.funding_pubkey,
+        };
+        let commitment = CommitmentTx::build(&plan).map_err(|_| Rule::Unaffordable)?;
+        Ok(BuiltCommitment { commitment, keys, to_self_delay: other.to_self_delay })
+    }
+}
+
+fn commitment_htlc(owner: Side, key: HtlcKey, row: &HtlcRow) -> CommitmentHtlc {
+    CommitmentHtlc {
+        id: key.id,
+        direction: if key.offerer.side() == owner { HtlcDirection::Offered } else { HtlcDirection::Received },
+        amount: row.amount,
+        payment_hash: row.payment_hash,
+        cltv_expiry: row.cltv_expiry,
+    }
+}

@@ -1,0 +1,241 @@
+//! The connection and what goes with it: proposals that no `commitment_signed` covers, and `channel_reestablish`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use outrigger_bolt::features::Features;
+use outrigger_bolt::wire::{ChannelReestablish, Message, PerCommitmentSecret};
+
+use crate::changes::{ChannelHead, ChannelRows, HtlcRow, LastSent, Phase, Removal};
+use crate::commitments::htlc::HtlcKey;
+use crate::commitments::outlook::Outlook;
+use crate::commitments::{receive, send};
+use crate::draft::Draft;
+use crate::input::Context;
+use crate::phase::shutdown::Negotiation;
+use crate::phase::{ended, funding, shutdown};
+use crate::transition::{Effect, HtlcOutcome};
+use crate::violation::{Rule, Violation};
+
+/// How far the peer can be talked to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Link {
+    #[default]
+    Disconnected,
+    /// Our `channel_reestablish` is out, the peer's is due: nothing else may be sent or accepted (BOLT 2).
+    Reestablishing(Features),
+    /// In step with the peer. The features are those that both sides offered.
+    Connected(Features),
+}
+
+impl Link {
+    /// What both sides offered in `init`, while connected.
+    pub fn features(&self) -> Option<&Features> {
+        match self {
+            Self::Disconnected => None,
+            Self::Reestablishing(features) | Self::Connected(features) => Some(features),
+        }
+    }
+}
+
+/// An `update_add_htlc` that no `commitment_signed` covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProposedAdd {
+    pub(crate) row: HtlcRow,
+    pub(crate) onion: Arc<[u8; 1366]>,
+}
+
+/// All that a disconnect or a crash takes away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Volatile {
+    pub(crate) link: Link,
+    pub(crate) adds: BTreeMap<HtlcKey, ProposedAdd>,
+    pub(crate) removals: BTreeMap<HtlcKey, Removal>,
+    pub(crate) outlook: Outlook,
+    pub(crate) negotiation: Negotiation,
+}
+
+/// What a step changes of it. `reset` comes first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolatileChanges {
+    pub(crate) reset: bool,
+    pub(crate) link: Option<Link>,
+    pub(crate) adds: BTreeMap<HtlcKey, Option<ProposedAdd>>,
+    pub(crate) removals: BTreeMap<HtlcKey, Option<Removal>>,
+    pub(crate) outlook: Option<Outlook>,
+    pub(crate) negotiation: Option<Negotiation>,
+}
+
+impl Volatile {
+    /// The volatile part of a channel that was just loaded.
+    pub(crate) fn at_rest(rows: &ChannelRows) -> Self {
+        Self {
+            link: Link::Disconnected,
+            adds: BTreeMap::new(),
+            removals: BTreeMap::new(),
+            outlook: Outlook::of_rows(rows),
+            negotiation: Negotiation::default(),
+        }
+    }
+
+    /// Takes a step's changes in. `rows` are those after the step.
+    pub(crate) fn settle(&mut self, changes: VolatileChanges, rows: &ChannelRows) {
+        if changes.reset {
+            *self = Self::at_rest(rows);
+        }
+        if let Some(link) = changes.link {
+            self.link = link;
+        }
+        if let Some(outlook) = changes.outlook {
+            self.outlook = outlook;
+        }
+        if let Some(negotiation) = changes.negotiation {
+            self.negotiation = negotiation;
+        }
+        overlay(&mut self.adds, changes.adds);
+        overlay(&mut self.removals, changes.removals);
+    }
+}
+
+fn overlay<T>(base: &mut BTreeMap<HtlcKey, T>, changes: BTreeMap<HtlcKey, Option<T>>) {
+    for (key, value) in changes {
+        match value {
+            Some(value) => base.insert(key, value),
+            None => base.remove(&key),
+        };
+    }
+}
+
+/// A new connection: whatever the last one left is rolled back, and the peer is told where we stand.
+pub(crate) fn on_connected(draft: &mut Draft<'_>, features: &Features, cx: &Context<'_>) {
+    on_disconnected(draft);
+    match draft.head().phase {
+        Phase::Failed { .. } => ended::send_reason(draft),
+        Phase::Closed { .. } => {}
+        Phase::Funding(_) | Phase::Normal | Phase::ShuttingDown { .. } | Phase::Closing { .. } => {
+            draft.set_link(Link::Reestablishing(features.clone()));
+            let reestablish = own_reestablish(draft, cx);
+            draft.send(Message::ChannelReestablish(reestablish));
+        }
+    }
+}
+
+/// The connection is gone, and with it every update that no `commitment_signed` covers, on both sides (BOLT 2; CST-4).
+pub(crate) fn on_disconnected(draft: &mut Draft<'_>) {
+    if matches!(draft.link(), Link::Disconnected) {
+        return;
+    }
+    let never_committed = |(key, add): (HtlcKey, &ProposedAdd)| {
+        let source = add.row.source?;
+        let (payment_hash, outcome) = (add.row.payment_hash, HtlcOutcome::NeverCommitted);
+        Some(Effect::Settle { htlc_id: key.id, source, payment_hash, outcome })
+    };
+    let effects: Vec<Effect> = draft.adds().into_iter().filter_map(never_committed).collect();
+    draft.reset_volatile();
+    for effect in effects {
+        draft.effect(effect);
+    }
+}
+
+fn own_reestablish(draft: &Draft<'_>, cx: &Context<'_>) -> ChannelReestablish {
+    let head = draft.head();
+    ChannelReestablish {
+        channel_id: draft.channel_id(),
+        next_commitment_number: head.local_number.saturating_add(1),
+        next_revocation_number: next_revocation_number(head),
+        your_last_per_commitment_secret: PerCommitmentSecret(head.last_remote_secret.unwrap_or([0; 32])),
+        my_current_per_commitment_point: cx.signer.per_commitment_point(head.local_number),
+    }
+}
+
+/// The number of the remote commitment that the peer revokes next.
+fn next_revocation_number(head: &ChannelHead) -> u64 {
+    head.remote_number.saturating_sub(u64::from(head.awaiting_revocation()))
+}
+
+/// The peer tells where it stands. What it missed is sent again, in the order in which it went out.
+pub(crate) fn on_reestablish(
+    draft: &mut Draft<'_>,
+    message: &ChannelReestablish,
+    cx: &Context<'_>,
+) -> Result<(), Violation> {
+    let lost = compare(draft.head(), message, cx)?;
+    if let Link::Reestablishing(features) = draft.link() {
+        let features = features.clone();
+        draft.set_link(Link::Connected(features));
+    }
+    let head = draft.head();
+    let both_at_start = message.next_commitment_number == 1 && head.local_number == 0;
+    if both_at_start && head.channel_ready_sent {
+        funding::send_channel_ready(draft, cx);
+    }
+    resend(draft, lost, cx)?;
+    match draft.head().phase {
+        Phase::ShuttingDown { .. } | Phase::Closing { .. } => shutdown::on_connected_closing(draft, cx),
+        Phase::Funding(_) | Phase::Normal | Phase::Closed { .. } | Phase::Failed { .. } => Ok(()),
+    }
+}
+
+/// What the peer never received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lost {
+    commitment: bool,
+    revocation: bool,
+}
+
+/// Holds the peer's numbers and secret against ours (BOLT 2, "Message Retransmission"). Proof that we are the ones who
+/// lost data comes before everything else (CST-1).
+fn compare(head: &ChannelHead, message: &ChannelReestablish, cx: &Context<'_>) -> Result<Lost, Violation> {
+    let next_revocation = message.next_revocation_number;
+    let proves = || last_secret_is_ours(message, cx);
+    if next_revocation > head.local_number && proves() {
+        return Err(Violation::Fail(Rule::FallenBehind));
+    }
+    if message.next_commitment_number == 0 {
+        return Err(Violation::Fail(Rule::ZeroCommitmentNumber));
+    }
+    let expected = head.remote_number.saturating_add(1);
+    let commitment = message.next_commitment_number == head.remote_number && head.awaiting_revocation();
+    if !commitment && message.next_commitment_number != expected {
+        let found = message.next_commitment_number;
+        return Err(Violation::Fail(Rule::CommitmentNumber { expected, found }));
+    }
+    let revocation = next_revocation.checked_add(1) == Some(head.local_number);
+    if !revocation && next_revocation != head.local_number {
+        return Err(Violation::Fail(Rule::RevocationNumber { expected: head.local_number, found: next_revocation }));
+    }
+    if !proves() {
+        return Err(Violation::Fail(Rule::LastSecret));
+    }
+    Ok(Lost { commitment, revocation })
+}
+
+/// Whether `your_last_per_commitment_secret` is the one that revokes our commitment before `next_revocation_number`,
+/// or all zero where that is 0. Told by its point: our secrets stay where they are.
+fn last_secret_is_ours(message: &ChannelReestablish, cx: &Context<'_>) -> bool {
+    /// Commitment numbers have 48 bits (BOLT 3).
+    const NUMBERS: u64 = 1 << 48;
+    let secret = &message.your_last_per_commitment_secret.0;
+    match message.next_revocation_number.checked_sub(1) {
+        None => *secret == [0; 32],
+        Some(number) => number < NUMBERS && receive::answers_to(secret, &cx.signer.per_commitment_point(number)),
+    }
+}
+
+fn resend(draft: &mut Draft<'_>, lost: Lost, cx: &Context<'_>) -> Result<(), Violation> {
+    let revoke = Effect::Revoke { number: draft.head().local_number.saturating_sub(1) };
+    match (lost, draft.head().last_sent) {
+        (Lost { commitment: false, revocation: false }, _) => {}
+        (Lost { commitment: false, revocation: true }, _) => draft.effect(revoke),
+        (Lost { commitment: true, revocation: false }, _) => send::resend_commitment(draft, cx)?,
+        (Lost { commitment: true, revocation: true }, LastSent::Revocation) => {
+            send::resend_commitment(draft, cx)?;
+            draft.effect(revoke);
+        }
+        (Lost { commitment: true, revocation: true }, LastSent::Commitment | LastSent::Nothing) => {
+            draft.effect(revoke);
+            send::resend_commitment(draft, cx)?;
+        }
+    }
+    Ok(())
+}

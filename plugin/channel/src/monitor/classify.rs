@@ -1,0 +1,51 @@
+//! What a spend of the funding output is (BOLT 5, "General Nomenclature"). Any transaction may stand here: nothing is
+//! taken for granted (FND-2).
+
+use bitcoin::Transaction;
+use outrigger_bolt::tx::commitment;
+
+use super::Monitor;
+use crate::signer::Signer;
+
+/// A spend of the funding output, by what it asks of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spend {
+    /// A close that both signed.
+    Mutual,
+    /// Our newest commitment.
+    Local,
+    /// The peer's newest commitment whose predecessor is revoked.
+    Remote,
+    /// The commitment that we signed for the peer after that.
+    RemoteNext,
+    /// A commitment of the peer whose secret we hold.
+    Revoked(u64),
+    /// A commitment that our rows do not explain: the peer may know of a newer state than we do.
+    Unknown,
+}
+
+/// Known commitments are known by their txid. Both sides sign nothing but commitments and closes, and only a
+/// commitment carries its number in locktime and sequence (BOLT 3, "Commitment Transaction").
+pub(super) fn classify(monitor: &Monitor, spend: &Transaction, signer: &dyn Signer) -> Spend {
+    let head = &monitor.rows.head;
+    let txid = spend.compute_txid();
+    if monitor.local_txid(signer) == Some(txid) {
+        return Spend::Local;
+    }
+    if let Ok(remote) = monitor.remote_commitments() {
+        for (commitment, known) in remote.iter().zip([Spend::Remote, Spend::RemoteNext]) {
+            if commitment.tx.compute_txid() == txid {
+                return known;
+            }
+        }
+    }
+    let params = &monitor.rows.params;
+    let (opener, accepter) =
+        if params.is_opener { (&params.local, &params.remote) } else { (&params.remote, &params.local) };
+    let factor = commitment::obscuring_factor(&opener.basepoints.payment, &accepter.basepoints.payment);
+    match commitment::commitment_number(spend, factor) {
+        None => Spend::Mutual,
+        Some(number) if number < head.next_secret_number => Spend::Revoked(number),
+        Some(_) => Spend::Unknown,
+    }
+}

@@ -1,0 +1,344 @@
+//! The monitor of one channel: what may stand on the chain, known from its own rows and the HTLC rows alone.
+//!
+//! It learns from the updates that the channel's steps make, in the transaction of the step, and works on after the
+//! channel failed. It never holds more than the commitments that can still be published without being punished; the
+//! revoked past is evidence and secrets.
+
+mod check;
+mod classify;
+mod contents;
+mod revoked;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bitcoin::secp256k1::{Secp256k1, SecretKey};
+use bitcoin::{Transaction, Txid};
+use outrigger_bolt::id::PaymentHash;
+use outrigger_bolt::keys::SecretStore;
+use outrigger_bolt::tx::commitment::CommitmentTx;
+
+use crate::changes::{
+    Evidence, HtlcRow, MonitorChanges, MonitorHead, MonitorRows, MonitorStep, MonitorUpdate,
+    RemoteCommitment, SignedCommitment,
+};
+use crate::commitments::htlc::HtlcKey;
+use crate::row::CorruptRows;
+use crate::signer::{Guard, Signer, SigningRefused};
+
+pub use classify::Spend;
+pub use revoked::{RevokedCommitment, RevokedOutput};
+
+/// What the chain could show of one channel, and how to answer it.
+#[derive(Clone)]
+pub struct Monitor {
+    rows: MonitorRows,
+    secrets: SecretStore,
+}
+
+/// An update that cannot follow the rows. The monitor is unchanged; the step that made the update must not be staged,
+/// and the channel is to be failed instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UpdateRefused {
+    /// The first update of a monitor, and only the first, tells that the channel is funded.
+    #[error("update {id} does not belong at the start of a monitor")]
+    NotFunded { id: u64 },
+    /// Ids are gapless from 1.
+    #[error("update {found} came where {expected} was due")]
+    Gap { expected: u64, found: u64 },
+    /// A commitment that is not the successor of the newest one, or of one that is not revoked.
+    #[error("commitment {found} came where {expected} was due")]
+    Commitment { expected: u64, found: u64 },
+    /// The peer's secret is not the one behind its point, or breaks the chain of its secrets (BOLT 3, "Efficient
+    /// Per-commitment Secret Storage").
+    #[error("secret {number} is not the one that was promised")]
+    Secret { number: u64 },
+    /// After the failure of a channel nothing new is signed.
+    #[error("the channel has failed")]
+    Failed,
+}
+
+impl Monitor {
+    /// The monitor of a channel that has just been funded, and its first rows.
+    pub fn new(update: &MonitorUpdate) -> Result<(Self, MonitorChanges), UpdateRefused> {
+        let [MonitorStep::Funded { params, local, remote }] = update.steps.as_slice() else {
+            return Err(UpdateRefused::NotFunded { id: update.id });
+        };
+        if update.id != 1 {
+            return Err(UpdateRefused::Gap { expected: 1, found: update.id });
+        }
+        let head = MonitorHead {
+            update_id: update.id,
+            local: without_htlc_signatures(local),
+            remote: remote.clone(),
+            remote_next: None,
+            next_secret_number: remote.number,
+            failed: false,
+            may_publish: true,
+            closed: false,
+        };
+        let changes =
+            MonitorChanges { params: Some(Arc::clone(params)), head: Some(head.clone()), ..MonitorChanges::default() };
+        let rows = MonitorRows {
+            params: Arc::clone(params),
+            head,
+            secrets: BTreeMap::new(),
+            htlc_signatures: BTreeMap::new(),
+            preimages: BTreeMap::new(),
+            htlcs: BTreeMap::new(),
+        };
+        Ok((Self { rows, secrets: SecretStore::default() }, changes))
+    }
+
+    /// The monitor that these rows hold, or why they cannot be those of one monitor.
+    pub fn load(rows: MonitorRows) -> Result<Self, CorruptRows> {
+        let secrets = check::secrets(&rows)?;
+        check::rows(&rows)?;
+        Ok(Self { rows, secrets })
+    }
+
+    /// The rows as they are to be found on disk.
+    pub fn rows(&self) -> &MonitorRows {
+        &self.rows
+    }
+
+    /// Takes one update in and returns the rows that it writes. Refused, it leaves the monitor as it was.
+    pub fn update(&mut self, update: &MonitorUpdate) -> Result<MonitorChanges, UpdateRefused> {
+        let changes = self.step(update)?;
+        self.apply(&changes, &update.htlcs);
+        Ok(changes)
+    }
+
+    /// What an update would write. Nothing has happened yet.
+    pub fn step(&self, update: &MonitorUpdate) -> Result<MonitorChanges, UpdateRefused> {
+        let expected = self.rows.head.update_id.saturating_add(1);
+        if update.id != expected {
+            return Err(UpdateRefused::Gap { expected, found: update.id });
+        }
+        let mut lesson = Lesson { monitor: self, head: self.rows.head.clone(), changes: MonitorChanges::default() };
+        for step in &update.steps {
+            lesson.learn(step)?;
+        }
+        lesson.keep_evidence(&update.htlcs);
+        lesson.forget_preimages(&update.htlcs);
+        lesson.head.update_id = update.id;
+        lesson.changes.head = Some(lesson.head);
+        Ok(lesson.changes)
+    }
+
+    /// Takes rows in, with the HTLC rows that the channel wrote in the same step.
+    pub fn apply(&mut self, changes: &MonitorChanges, htlcs: &BTreeMap<HtlcKey, Option<HtlcRow>>) {
+        let rows = &mut self.rows;
+        if let Some(head) = &changes.head {
+            rows.head = head.clone();
+        }
+        for (slot, (number, secret)) in &changes.secrets {
+            rows.secrets.insert(*slot, (*number, *secret));
+            let inserted = self.secrets.insert(*number, *secret);
+            debug_assert!(inserted.is_ok(), "a step lets no secret through that breaks the chain");
+        }
+        write(&mut rows.htlc_signatures, &changes.htlc_signatures);
+        write(&mut rows.preimages, &changes.preimages);
+        write(&mut rows.htlcs, htlcs);
+    }
+
+    /// Compares what channel and monitor both know. They are written in one transaction, so a difference means that
+    /// the file was damaged or put together from two.
+    pub fn check_against(&self, channel: &crate::changes::ChannelRows) -> Result<(), CorruptRows> {
+        check::against(&self.rows, channel)
+    }
+
+    /// Whether there is nothing more to watch for.
+    pub fn is_closed(&self) -> bool {
+        self.rows.head.closed
+    }
+
+    /// Our newest commitment, built from the rows.
+    pub fn local_commitment(&self, signer: &dyn Signer) -> Result<CommitmentTx, CorruptRows> {
+        let point = signer.per_commitment_point(self.rows.head.local.number);
+        contents::Contents::local(&self.rows, point)?.build()
+    }
+
+    /// The peer's commitments that it may publish unpunished: its newest, and while it owes a revocation the one
+    /// before that.
+    pub fn remote_commitments(&self) -> Result<Vec<CommitmentTx>, CorruptRows> {
+        let head = &self.rows.head;
+        let current = contents::Contents::remote(&self.rows, &head.remote)?.build()?;
+        let Some(next) = &head.remote_next else { return Ok(vec![current]) };
+        Ok(vec![current, contents::Contents::remote_next(&self.rows, next)?.build()?])
+    }
+
+    /// Our newest commitment with both signatures, ready to be published. The signer's guard has the last word.
+    pub fn local_commitment_tx(&self, signer: &dyn Signer) -> Result<Transaction, CannotPublish> {
+        let head = &self.rows.head;
+        if !head.may_publish {
+            return Err(CannotPublish::FallenBehind);
+        }
+        let contents = contents::Contents::local(&self.rows, signer.per_commitment_point(head.local.number))?;
+        let params = &self.rows.params;
+        let ours = signer.sign_local_commitment(&Guard::of(head), params, &contents.plan())?;
+        let mut tx = contents.build()?.tx;
+        let witness = params.funding_output().witness([
+            (&params.local.basepoints.funding_pubkey, &ours),
+            (&params.remote.basepoints.funding_pubkey, &head.local.signature),
+        ]);
+        if let Some(input) = tx.input.first_mut() {
+            input.witness = witness;
+        }
+        Ok(tx)
+    }
+
+    /// What a transaction that spends the funding output is.
+    pub fn classify(&self, spend: &Transaction, signer: &dyn Signer) -> Spend {
+        classify::classify(self, spend, signer)
+    }
+
+    /// The scripts of a revoked commitment of the peer, or `None` where its secret is not known.
+    pub fn revoked_commitment(&self, number: u64) -> Option<RevokedCommitment<'_>> {
+        RevokedCommitment::of(&self.rows.params, self.secrets.get(number)?)
+    }
+
+    fn local_txid(&self, signer: &dyn Signer) -> Option<Txid> {
+        self.local_commitment(signer).ok().map(|commitment| commitment.tx.compute_txid())
+    }
+}
+
+/// Why our newest commitment is not at hand.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CannotPublish {
+    /// The peer proved that it knows of a newer state: what we hold is revoked (CST-1).
+    #[error("our newest commitment is revoked: the peer proved a later state")]
+    FallenBehind,
+    #[error(transparent)]
+    Refused(#[from] SigningRefused),
+    #[error(transparent)]
+    Corrupt(#[from] CorruptRows),
+}
+
+/// One update on its way in: the head as it will be, and the rows to write.
+struct Lesson<'a> {
+    monitor: &'a Monitor,
+    head: MonitorHead,
+    changes: MonitorChanges,
+}
+
+impl Lesson<'_> {
+    fn learn(&mut self, step: &MonitorStep) -> Result<(), UpdateRefused> {
+        match step {
+            MonitorStep::Funded { .. } => {
+                return Err(UpdateRefused::NotFunded { id: self.head.update_id.saturating_add(1) });
+            }
+            MonitorStep::LocalCommitment(commitment) => self.local_commitment(commitment)?,
+            MonitorStep::RemoteCommitment(commitment) => self.remote_commitment(commitment)?,
+            MonitorStep::Revocation { number, secret } => self.revocation(*number, secret)?,
+            MonitorStep::Preimage(preimage) => {
+                self.changes.preimages.insert(preimage.payment_hash(), Some(*preimage));
+            }
+            MonitorStep::Failed { publish } => {
+                self.head.failed = true;
+                self.head.may_publish &= publish;
+            }
+            MonitorStep::Closed => self.head.closed = true,
+        }
+        Ok(())
+    }
+
+    fn local_commitment(&mut self, commitment: &SignedCommitment) -> Result<(), UpdateRefused> {
+        self.signable()?;
+        let replaced = self.head.local.number;
+        due(replaced.saturating_add(1), commitment.number)?;
+        // A commitment without HTLC outputs has no row here.
+        if self.monitor.rows.htlc_signatures.contains_key(&replaced) {
+            self.changes.htlc_signatures.insert(replaced, None);
+        }
+        if !commitment.htlc_signatures.is_empty() {
+            self.changes.htlc_signatures.insert(commitment.number, Some(commitment.htlc_signatures.clone()));
+        }
+        self.head.local = without_htlc_signatures(commitment);
+        Ok(())
+    }
+
+    fn remote_commitment(&mut self, commitment: &RemoteCommitment) -> Result<(), UpdateRefused> {
+        self.signable()?;
+        let expected = self.head.remote.number.saturating_add(1);
+        if self.head.remote_next.is_some() {
+            // BOLT 2: one unrevoked successor at most.
+            return Err(UpdateRefused::Commitment { expected, found: commitment.number });
+        }
+        due(expected, commitment.number)?;
+        self.head.remote_next = Some(commitment.clone());
+        Ok(())
+    }
+
+    fn revocation(&mut self, number: u64, secret: &[u8; 32]) -> Result<(), UpdateRefused> {
+        let refused = UpdateRefused::Secret { number };
+        due(self.head.remote.number, number)?;
+        let Some(next) = self.head.remote_next.take() else {
+            return Err(UpdateRefused::Commitment { expected: number, found: number });
+        };
+        let promised = SecretKey::from_slice(secret).map_err(|_| refused)?;
+        if promised.public_key(&Secp256k1::signing_only()) != self.head.remote.point {
+            return Err(refused);
+        }
+        let slot = self.monitor.secrets.clone().insert(number, *secret).map_err(|_| refused)?;
+        self.changes.secrets.insert(slot, (number, *secret));
+        self.head.next_secret_number = number.saturating_add(1);
+        self.head.remote = next;
+        Ok(())
+    }
+
+    fn signable(&self) -> Result<(), UpdateRefused> {
+        if self.head.failed || self.head.closed { Err(UpdateRefused::Failed) } else { Ok(()) }
+    }
+
+    /// An HTLC has a row from the first commitment on that holds it: then its evidence is written, once.
+    fn keep_evidence(&mut self, htlcs: &BTreeMap<HtlcKey, Option<HtlcRow>>) {
+        let known = &self.monitor.rows.htlcs;
+        let first_seen = htlcs.iter().filter(|(key, _)| !known.contains_key(key));
+        self.changes.evidence.extend(first_seen.filter_map(|(key, row)| Some((*key, Evidence::of(row.as_ref()?)))));
+    }
+
+    /// A preimage has done its work when the last HTLC with its hash is irrevocably removed (FWD-1).
+    fn forget_preimages(&mut self, htlcs: &BTreeMap<HtlcKey, Option<HtlcRow>>) {
+        let rows = &self.monitor.rows;
+        let removed: BTreeSet<PaymentHash> = htlcs
+            .iter()
+            .filter(|(_, row)| row.is_none())
+            .filter_map(|(key, _)| Some(rows.htlcs.get(key)?.payment_hash))
+            .filter(|hash| rows.preimages.contains_key(hash) || self.changes.preimages.contains_key(hash))
+            .collect();
+        if removed.is_empty() {
+            return;
+        }
+        let standing = rows.htlcs.iter().filter(|(key, _)| !matches!(htlcs.get(key), Some(None))).map(|(_, row)| row);
+        let written = htlcs.values().flatten();
+        let needed: BTreeSet<PaymentHash> = standing.chain(written).map(|row| row.payment_hash).collect();
+        for hash in removed.difference(&needed) {
+            self.changes.preimages.insert(*hash, None);
+        }
+    }
+}
+
+impl Evidence {
+    /// What the scripts of this HTLC need.
+    pub fn of(row: &HtlcRow) -> Self {
+        Self { payment_hash: row.payment_hash, cltv_expiry: row.cltv_expiry, amount: row.amount }
+    }
+}
+
+fn due(expected: u64, found: u64) -> Result<(), UpdateRefused> {
+    if expected == found { Ok(()) } else { Err(UpdateRefused::Commitment { expected, found }) }
+}
+
+fn without_htlc_signatures(commitment: &SignedCommitment) -> SignedCommitment {
+    SignedCommitment { htlc_signatures: Vec::new(), ..commitment.clone() }
+}
+
+fn write<K: Ord + Clone, V: Clone>(table: &mut BTreeMap<K, V>, changes: &BTreeMap<K, Option<V>>) {
+    for (key, value) in changes {
+        match value {
+            Some(value) => table.insert(key.clone(), value.clone()),
+            None => table.remove(key),
+        };
+    }
+}

@@ -1,0 +1,206 @@
+//! What each side asks for in `open_channel` and `accept_channel`, and what of it is acceptable (BOLT 2).
+
+use bitcoin::ScriptBuf;
+use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
+use outrigger_bolt::features::{Feature, Features};
+use outrigger_bolt::keys::Basepoints;
+use outrigger_bolt::tx::closing::is_standard_shutdown_script;
+use outrigger_bolt::tx::fee::commitment_cost;
+use outrigger_bolt::wire::{AcceptChannel, OpenChannel};
+
+use super::OpenOrder;
+use crate::changes::SideParams;
+use crate::commitments::fee::check_feerate;
+use crate::input::{Context, Policy};
+use crate::violation::{Refusal, Rule};
+
+/// Below it, some standard output type would not be relayed (BOLT 3, "Dust Limits").
+const MIN_DUST_LIMIT: Sat = Sat::new(354);
+/// A higher dust limit only serves to burn other people's HTLCs.
+const MAX_DUST_LIMIT: Sat = Sat::new(10_000);
+/// More could not all be signed in one message (BOLT 2, `update_add_htlc`).
+const MAX_ACCEPTED_HTLCS: u16 = 483;
+/// From here on, both sides must offer `option_support_large_channel`, which we do not (BOLT 2, `open_channel`).
+const LARGE_CHANNEL: Sat = Sat::new(1 << 24);
+const MILLION: u128 = 1_000_000;
+
+/// A share in parts per million, rounded down.
+fn share(amount: u64, ppm: u32) -> u64 {
+    let share = u128::from(amount).saturating_mul(u128::from(ppm)) / MILLION;
+    u64::try_from(share).unwrap_or(u64::MAX)
+}
+
+/// What we ask for in a channel of this capacity. Our reserve is above the dust limits of both sides, as BOLT 2 demands
+/// of it; the opener does not know the peer's yet and gives zero.
+pub(super) fn own(cx: &Context<'_>, capacity: Sat, remote_dust_limit: Sat, script: Option<ScriptBuf>) -> SideParams {
+    let policy = cx.policy;
+    let reserve = Sat::new(share(capacity.get(), policy.reserve_ppm));
+    let in_flight = share(capacity.get(), policy.max_in_flight_ppm).saturating_mul(1000);
+    SideParams {
+        basepoints: *cx.signer.basepoints(),
+        dust_limit: own_dust_limit(policy),
+        channel_reserve: reserve.max(own_dust_limit(policy)).max(remote_dust_limit),
+        to_self_delay: policy.to_self_delay,
+        max_htlc_value_in_flight: Msat::new(in_flight).max(policy.htlc_minimum),
+        max_accepted_htlcs: policy.max_accepted_htlcs.clamp(1, MAX_ACCEPTED_HTLCS),
+        htlc_minimum: policy.htlc_minimum,
+        upfront_shutdown_script: script,
+    }
+}
+
+fn own_dust_limit(policy: &Policy) -> Sat {
+    policy.dust_limit.max(MIN_DUST_LIMIT)
+}
+
+fn largest_funding(policy: &Policy) -> Sat {
+    policy.max_funding.min(LARGE_CHANNEL.saturating_sub(Sat::new(1)))
+}
+
+/// Whether we may open this at all.
+pub(super) fn check_order(order: &OpenOrder, cx: &Context<'_>) -> Result<(), Refusal> {
+    let policy = cx.policy;
+    let (minimum, maximum) = (policy.min_funding, largest_funding(policy));
+    if !order.features.supports(Feature::ANCHORS) {
+        return Err(Refusal::PeerLacksAnchors);
+    }
+    if order.funding < minimum || order.funding > maximum {
+        return Err(Refusal::FundingOutOfRange { minimum, maximum });
+    }
+    let (floor, maximum) = (FeeratePerKw::FLOOR, policy.max_commitment_feerate);
+    if order.commitment_feerate < floor || order.commitment_feerate > maximum {
+        return Err(Refusal::FeerateOutOfRange { floor, maximum });
+    }
+    if order.shutdown_script.as_ref().is_some_and(|script| !is_standard_shutdown_script(script, false)) {
+        return Err(Refusal::ShutdownScript);
+    }
+    // The peer will ask for a reserve of about ours; with less than that we could not send a thing.
+    let reserve = own(cx, order.funding, Sat::ZERO, None).channel_reserve;
+    check_balances(order.funding, order.push, order.commitment_feerate, reserve).map_err(|_| Refusal::PushTooLarge)
+}
+
+/// A peer's `open_channel`, all but what depends on our own terms.
+pub(super) fn check_open(open: &OpenChannel, cx: &Context<'_>) -> Result<(), Rule> {
+    let policy = cx.policy;
+    if open.chain_hash != policy.chain_hash {
+        return Err(Rule::UnknownChain);
+    }
+    check_channel_type(open.channel_type.as_ref(), Rule::ChannelTypeUnsuitable)?;
+    if open.funding_satoshis < policy.min_funding || open.funding_satoshis == Sat::ZERO {
+        return Err(Rule::FundingTooSmall(policy.min_funding));
+    }
+    let largest = largest_funding(policy);
+    if open.funding_satoshis > largest {
+        return Err(Rule::FundingTooLarge(largest));
+    }
+    check_feerate(open.feerate_per_kw, policy)?;
+    check_side(&of_open(open), open.funding_satoshis, cx)?;
+    let reserve = own(cx, open.funding_satoshis, open.dust_limit_satoshis, None).channel_reserve;
+    let reserve = reserve.max(open.channel_reserve_satoshis);
+    check_balances(open.funding_satoshis, open.push_msat, open.feerate_per_kw, reserve)
+}
+
+/// What an `accept_channel` says besides its terms.
+pub(super) fn check_accept(accept: &AcceptChannel, cx: &Context<'_>) -> Result<(), Rule> {
+    check_channel_type(accept.channel_type.as_ref(), Rule::ChannelTypeChanged)?;
+    let maximum = cx.policy.max_minimum_depth;
+    if accept.minimum_depth > maximum { Err(Rule::MinimumDepthTooLong(maximum)) } else { Ok(()) }
+}
+
+fn check_channel_type(channel_type: Option<&Features>, otherwise: Rule) -> Result<(), Rule> {
+    match channel_type {
+        None => Err(Rule::ChannelTypeMissing),
+        Some(channel_type) if *channel_type == Features::channel_type_anchors() => Ok(()),
+        Some(_) => Err(otherwise),
+    }
+}
+
+/// The limits that the peer sets for us: none may keep us from using, or from enforcing, the channel.
+pub(super) fn check_side(side: &SideParams, capacity: Sat, cx: &Context<'_>) -> Result<(), Rule> {
+    if side.dust_limit < MIN_DUST_LIMIT {
+        return Err(Rule::DustLimitTooSmall);
+    }
+    if side.dust_limit > MAX_DUST_LIMIT {
+        return Err(Rule::DustLimitTooLarge);
+    }
+    if side.channel_reserve < side.dust_limit {
+        return Err(Rule::ReserveBelowDust);
+    }
+    if side.channel_reserve > Sat::new((capacity.get() / 10).max(MAX_DUST_LIMIT.get())) {
+        return Err(Rule::ReserveTooLarge);
+    }
+    if side.to_self_delay > cx.policy.max_to_self_delay {
+        return Err(Rule::ToSelfDelayTooLong(cx.policy.max_to_self_delay));
+    }
+    if side.max_accepted_htlcs == 0 || side.max_accepted_htlcs > MAX_ACCEPTED_HTLCS {
+        return Err(Rule::MaxAcceptedHtlcs);
+    }
+    if side.htlc_minimum > Msat::new(capacity.get().saturating_mul(10)) {
+        return Err(Rule::HtlcMinimumTooLarge);
+    }
+    if side.max_htlc_value_in_flight < side.htlc_minimum {
+        return Err(Rule::MaxInFlightTooSmall);
+    }
+    match &side.upfront_shutdown_script {
+        Some(script) if !is_standard_shutdown_script(script, true) => Err(Rule::ShutdownScript),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Either side's reserve is above either side's dust limit, so that no commitment is without any output (CST-9).
+pub(super) fn check_sides(local: &SideParams, remote: &SideParams) -> Result<(), Rule> {
+    let reserve = local.channel_reserve.min(remote.channel_reserve);
+    let dust_limit = local.dust_limit.max(remote.dust_limit);
+    if reserve < dust_limit { Err(Rule::ReserveBelowDust) } else { Ok(()) }
+}
+
+/// The first commitment: the opener pays for it, and somebody is above the reserve.
+pub(super) fn check_balances(funding: Sat, push: Msat, feerate: FeeratePerKw, reserve: Sat) -> Result<(), Rule> {
+    let opener = funding.to_msat().and_then(|all| all.checked_sub(push)).ok_or(Rule::PushAboveFunding)?;
+    let left = opener.to_sat_floor().checked_sub(commitment_cost(feerate, 0)).ok_or(Rule::OpenerCannotPayFee)?;
+    if left <= reserve && push.to_sat_floor() <= reserve { Err(Rule::NobodyAboveReserve) } else { Ok(()) }
+}
+
+/// The peer's terms as the opener.
+pub(super) fn of_open(open: &OpenChannel) -> SideParams {
+    SideParams {
+        basepoints: Basepoints {
+            funding_pubkey: open.funding_pubkey,
+            revocation: open.revocation_basepoint,
+            payment: open.payment_basepoint,
+            delayed_payment: open.delayed_payment_basepoint,
+            htlc: open.htlc_basepoint,
+        },
+        dust_limit: open.dust_limit_satoshis,
+        channel_reserve: open.channel_reserve_satoshis,
+        to_self_delay: open.to_self_delay,
+        max_htlc_value_in_flight: open.max_htlc_value_in_flight_msat,
+        max_accepted_htlcs: open.max_accepted_htlcs,
+        htlc_minimum: open.htlc_minimum_msat,
+        upfront_shutdown_script: nonempty(open.upfront_shutdown_script.as_ref()),
+    }
+}
+
+/// The peer's terms as the accepter.
+pub(super) fn of_accept(accept: &AcceptChannel) -> SideParams {
+    SideParams {
+        basepoints: Basepoints {
+            funding_pubkey: accept.funding_pubkey,
+            revocation: accept.revocation_basepoint,
+            payment: accept.payment_basepoint,
+            delayed_payment: accept.delayed_payment_basepoint,
+            htlc: accept.htlc_basepoint,
+        },
+        dust_limit: accept.dust_limit_satoshis,
+        channel_reserve: accept.channel_reserve_satoshis,
+        to_self_delay: accept.to_self_delay,
+        max_htlc_value_in_flight: accept.max_htlc_value_in_flight_msat,
+        max_accepted_htlcs: accept.max_accepted_htlcs,
+        htlc_minimum: accept.htlc_minimum_msat,
+        upfront_shutdown_script: nonempty(accept.upfront_shutdown_script.as_ref()),
+    }
+}
+
+/// A script of no length says that there is none (BOLT 2).
+fn nonempty(script: Option<&ScriptBuf>) -> Option<ScriptBuf> {
+    script.filter(|script| !script.is_empty()).cloned()
+}

@@ -1,0 +1,357 @@
+//! The second half of a cooperative close: the fee is agreed on, the transaction published and buried (BOLT 2, "Legacy
+//! Closing Negotiation: `closing_signed`"; BOLT 3, "Legacy Closing Transaction").
+
+use bitcoin::secp256k1::ecdsa::Signature;
+use bitcoin::{ScriptBuf, Transaction, TxOut};
+use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
+use outrigger_bolt::keys::verify;
+use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction, closing_weight};
+use outrigger_bolt::tx::{Unaffordable, commitment};
+use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message};
+
+use super::shutdown::{change_negotiation, may_negotiate};
+use crate::changes::{ChannelHead, ChannelParams, MonitorStep, Phase};
+use crate::commitments::htlc::Side;
+use crate::draft::Draft;
+use crate::input::Context;
+use crate::transition::{ChannelNote, Effect, Publication, Watch};
+use crate::violation::{Rule, Violation};
+
+/// A fee that we proposed in `closing_signed`, and those that we would take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) fee: Sat,
+    pub(crate) range: FeeRange,
+}
+
+/// How a `closing_signed` of the peer is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// It is the fee that we proposed: nothing more to say.
+    Agreed,
+    /// The same fee back, which seals it.
+    Accept,
+    /// Another fee.
+    Counter(Sat),
+}
+
+/// The opener, who pays the fee, speaks first.
+pub(super) fn make_first_offer(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
+    let Some(closing) = Closing::of(draft, cx) else { return Ok(()) };
+    let Ok(tx) = closing.transaction(closing.preferred, draft.params().local.dust_limit) else {
+        return Err(Violation::Fail(Rule::ClosingFee));
+    };
+    send_offer(draft, cx, &tx, Offer { fee: closing.preferred, range: closing.range });
+    Ok(())
+}
+
+/// The peer proposes a fee, or agrees to ours.
+pub(crate) fn on_closing_signed(
+    draft: &mut Draft<'_>,
+    message: &ClosingSigned,
+    cx: &Context<'_>,
+) -> Result<(), Violation> {
+    match draft.head().phase {
+        Phase::ShuttingDown { .. } | Phase::Closing { confirmed_height: None, .. } => {}
+        // The close is in a block: nothing is left to be agreed on.
+        Phase::Closing { confirmed_height: Some(_), .. } | Phase::Closed { .. } | Phase::Failed { .. } => return Ok(()),
+        Phase::Funding(_) | Phase::Normal => return Err(Violation::Warn(Rule::EarlyClosingSigned)),
+    }
+    // The opener speaks first.
+    let out_of_turn = draft.params().is_opener && draft.negotiation().offer.is_none();
+    if out_of_turn || !may_negotiate(draft) {
+        return Err(Violation::Warn(Rule::EarlyClosingSigned));
+    }
+    let Some(closing) = Closing::of(draft, cx) else {
+        return Err(Violation::Warn(Rule::EarlyClosingSigned));
+    };
+    let tx = closing.signed_by_peer(message).map_err(Violation::Warn)?;
+    let answer = closing.answer(message, draft.negotiation().offer, draft.negotiation().counteroffer)?;
+    change_negotiation(draft, |negotiation| negotiation.counteroffer = Some(message.fee_satoshis));
+    match answer {
+        Answer::Agreed => conclude(draft, cx, tx, &message.signature),
+        Answer::Accept => {
+            send_offer(draft, cx, &tx, Offer { fee: message.fee_satoshis, range: closing.range });
+            conclude(draft, cx, tx, &message.signature);
+        }
+        Answer::Counter(fee) => {
+            let ours = closing.transaction(fee, draft.params().local.dust_limit);
+            let ours = ours.map_err(|()| Violation::Fail(Rule::ClosingFee))?;
+            send_offer(draft, cx, &ours, Offer { fee, range: closing.range });
+        }
+    }
+    Ok(())
+}
+
+fn send_offer(draft: &mut Draft<'_>, cx: &Context<'_>, tx: &Transaction, offer: Offer) {
+    let message = ClosingSigned {
+        channel_id: draft.channel_id(),
+        fee_satoshis: offer.fee,
+        signature: cx.signer.sign_closing(draft.params(), tx),
+        fee_range: Some(offer.range),
+    };
+    draft.send(Message::ClosingSigned(message));
+    change_negotiation(draft, |negotiation| negotiation.offer = Some(offer));
+}
+
+/// Both have signed: the close goes out, and stays in the head row until it is buried.
+fn conclude(draft: &mut Draft<'_>, cx: &Context<'_>, mut tx: Transaction, theirs: &Signature) {
+    let params = draft.params();
+    let ours = cx.signer.sign_closing(params, &tx);
+    let witness = params.funding_output().witness([
+        (&params.local.basepoints.funding_pubkey, &ours),
+        (&params.remote.basepoints.funding_pubkey, theirs),
+    ]);
+    if let Some(input) = tx.input.first_mut() {
+        input.witness = witness;
+    }
+    let txid = tx.compute_txid();
+    // Agreed on again after a reconnection: the same transaction needs no new row.
+    if matches!(&draft.head().phase, Phase::Closing { tx: agreed, .. } if agreed.compute_txid() == txid) {
+        return;
+    }
+    draft.set_phase(Phase::Closing { tx: tx.clone(), confirmed_height: None });
+    draft.effect(Effect::Publish { what: Publication::MutualClose, tx });
+    draft.effect(Effect::Note(ChannelNote::Closing { txid }));
+}
+
+/// What a close is made from, once both have said `shutdown` and no HTLC is left.
+struct Closing<'a> {
+    params: &'a ChannelParams,
+    opener: Party,
+    accepter: Party,
+    /// The fee that we would choose.
+    preferred: Sat,
+    /// The fees that we take.
+    range: FeeRange,
+}
+
+/// One side of the close.
+struct Party {
+    script: ScriptBuf,
+    balance: Msat,
+}
+
+impl Party {
+    fn share(&self) -> Share<'_> {
+        Share { script_pubkey: &self.script, balance: self.balance }
+    }
+}
+
+impl<'a> Closing<'a> {
+    fn of(draft: &Draft<'a>, cx: &Context<'_>) -> Option<Self> {
+        let (params, head) = (draft.params(), draft.head());
+        let totals = &head.local_commitment;
+        let local = Party { script: head.local_shutdown.clone()?, balance: totals.to_local };
+        let remote = Party { script: head.remote_shutdown.clone()?, balance: totals.to_remote };
+        let (opener, accepter) = match params.opener() {
+            Side::Local => (local, remote),
+            Side::Remote => (remote, local),
+        };
+        let weight = closing_weight([opener.script.as_script(), accepter.script.as_script()]);
+        let balance = opener.balance.to_sat_floor();
+        let floor = cx.feerates.floor.max(FeeratePerKw::FLOOR).fee(weight).min(balance);
+        let wanted = agreed_fee(params, head).unwrap_or_else(|| wanted_feerate(head, cx).fee(weight));
+        let most = match params.opener() {
+            // We pay: up to twice what we want, and never above what we would pay for a commitment.
+            Side::Local => {
+                let twice = wanted.saturating_add(wanted);
+                twice.min(cx.policy.max_commitment_feerate.fee(weight)).max(floor).min(balance)
+            }
+            // The peer pays: as much as it has.
+            Side::Remote => balance,
+        };
+        let range = FeeRange { min_fee_satoshis: floor, max_fee_satoshis: most };
+        Some(Self { params, opener, accepter, preferred: wanted.clamp(floor, most), range })
+    }
+
+    /// Our variant of the transaction: without outputs below this dust limit.
+    fn transaction(&self, fee: Sat, dust_limit: Sat) -> Result<Transaction, ()> {
+        self.of_outputs(self.outputs(fee, dust_limit).map_err(|_| ())?).ok_or(())
+    }
+
+    fn outputs(&self, fee: Sat, dust_limit: Sat) -> Result<Vec<TxOut>, Unaffordable> {
+        closing_outputs(&self.opener.share(), &self.accepter.share(), fee, dust_limit)
+    }
+
+    fn of_outputs(&self, outputs: Vec<TxOut>) -> Option<Transaction> {
+        (!outputs.is_empty()).then(|| closing_transaction(self.params.funding, outputs))
+    }
+
+    /// The variant that the peer signed: by its dust limit, by ours, or without its own output, which it may give up
+    /// (BOLT 3). Dust limits are at least 354 sat here, so no output is below what its script needs to be relayed.
+    fn signed_by_peer(&self, message: &ClosingSigned) -> Result<Transaction, Rule> {
+        let by_limit = |dust_limit| self.outputs(message.fee_satoshis, dust_limit).map_err(|_| Rule::ClosingFee);
+        let theirs = by_limit(self.params.remote.dust_limit)?;
+        let ours = by_limit(self.params.local.dust_limit)?;
+        let peer_script = match self.params.opener() {
+            Side::Local => &self.accepter.script,
+            Side::Remote => &self.opener.script,
+        };
+        let mut given_up = ours.clone();
+        given_up.retain(|output| output.script_pubkey != *peer_script);
+        let funding = self.params.funding_output();
+        let key = &self.params.remote.basepoints.funding_pubkey;
+        [theirs, ours, given_up]
+            .into_iter()
+            .filter_map(|outputs| self.of_outputs(outputs))
+            .find(|tx| verify(&funding.sighash(tx), &message.signature, key).is_ok())
+            .ok_or(Rule::ClosingSignature)
+    }
+
+    /// BOLT 2, the receiving node of `closing_signed`.
+    fn answer(
+        &self,
+        message: &ClosingSigned,
+        offer: Option<Offer>,
+        counteroffer: Option<Sat>,
+    ) -> Result<Answer, Violation> {
+        let fee = message.fee_satoshis;
+        if offer.is_some_and(|offer| offer.fee == fee) {
+            return Ok(Answer::Agreed);
+        }
+        match &message.fee_range {
+            Some(theirs) => self.answer_range(fee, theirs, offer),
+            None => self.answer_bargain(fee, offer, counteroffer),
+        }
+    }
+
+    /// The modern way: both give a range, and the accepter chooses within the overlap.
+    fn answer_range(&self, fee: Sat, theirs: &FeeRange, offer: Option<Offer>) -> Result<Answer, Violation> {
+        let least = self.range.min_fee_satoshis.max(theirs.min_fee_satoshis);
+        let most = self.range.max_fee_satoshis.min(theirs.max_fee_satoshis);
+        if least > most {
+            return Err(Violation::Warn(Rule::ClosingFee));
+        }
+        let within = (least..=most).contains(&fee);
+        match (self.params.opener(), offer) {
+            (Side::Local, _) | (Side::Remote, None) if within => Ok(Answer::Accept),
+            (Side::Remote, None) => Ok(Answer::Counter(fee.clamp(least, most))),
+            // The opener got a fee outside of what it asked for, or the accepter another than the one it chose.
+            (Side::Local, _) | (Side::Remote, Some(_)) => Err(Violation::Fail(Rule::ClosingFee)),
+        }
+    }
+
+    /// The old way: each fee lies strictly between the last two, until both are the same.
+    fn answer_bargain(&self, fee: Sat, offer: Option<Offer>, counteroffer: Option<Sat>) -> Result<Answer, Violation> {
+        let range = self.range.min_fee_satoshis..=self.range.max_fee_satoshis;
+        if range.contains(&fee) {
+            return Ok(Answer::Accept);
+        }
+        let Some(offer) = offer else {
+            return Ok(Answer::Counter(self.preferred));
+        };
+        if counteroffer.is_some_and(|last| !strictly_between(fee, offer.fee, last)) {
+            return Err(Violation::Warn(Rule::ClosingFee));
+        }
+        let middle = offer.fee.get().midpoint(fee.get());
+        let next = Sat::new(middle).clamp(*range.start(), *range.end());
+        if strictly_between(next, offer.fee, fee) {
+            Ok(Answer::Counter(next))
+        } else {
+            Err(Violation::Fail(Rule::ClosingFee))
+        }
+    }
+}
+
+fn strictly_between(fee: Sat, one: Sat, other: Sat) -> bool {
+    one.min(other) < fee && fee < one.max(other)
+}
+
+fn wanted_feerate(head: &ChannelHead, cx: &Context<'_>) -> FeeratePerKw {
+    match head.phase {
+        Phase::ShuttingDown { feerate } => feerate,
+        Phase::Funding(_) | Phase::Normal | Phase::Closing { .. } | Phase::Closed { .. } | Phase::Failed { .. } => {
+            cx.feerates.normal
+        }
+    }
+}
+
+/// The fee of a close that is agreed on already: offered again, it gives the same transaction.
+fn agreed_fee(params: &ChannelParams, head: &ChannelHead) -> Option<Sat> {
+    let Phase::Closing { tx, confirmed_height: None } = &head.phase else { return None };
+    let (balance, script) = match params.opener() {
+        Side::Local => (head.local_commitment.to_local, head.local_shutdown.as_ref()?),
+        Side::Remote => (head.local_commitment.to_remote, head.remote_shutdown.as_ref()?),
+    };
+    let kept = tx.output.iter().find(|output| output.script_pubkey == *script)?.value;
+    Msat::to_sat_floor(balance).checked_sub(kept.into())
+}
+
+/// A transaction at this height spends the funding output; in any phase but Failed.
+pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transaction, cx: &Context<'_>) {
+    let (params, head) = (draft.params(), draft.head());
+    let txid = tx.compute_txid();
+    if matches!(head.phase, Phase::Closed { .. }) {
+        return;
+    }
+    match number_of_commitment(params, tx) {
+        None => {
+            draft.set_phase(Phase::Closing { tx: tx.clone(), confirmed_height: Some(height) });
+            bury(draft, height, cx);
+        }
+        Some(number) => {
+            // A commitment later than all that we know of: the peer holds a newer state, ours is revoked (CST-1).
+            let publish = number <= head.local_number.max(head.remote_number);
+            draft.fail(format!("commitment transaction {txid} spent the funding output"), publish);
+            if let Phase::Failed { spend, .. } = &mut draft.head_mut().phase {
+                *spend = Some((txid, height));
+            }
+        }
+    }
+}
+
+/// The number in a spend that has the form of a commitment; closes have none.
+fn number_of_commitment(params: &ChannelParams, tx: &Transaction) -> Option<u64> {
+    let (opener, accepter) = match params.opener() {
+        Side::Local => (&params.local, &params.remote),
+        Side::Remote => (&params.remote, &params.local),
+    };
+    let factor = commitment::obscuring_factor(&opener.basepoints.payment, &accepter.basepoints.payment);
+    commitment::commitment_number(tx, factor)
+}
+
+/// A reorganisation took the close out of its block: it goes out again.
+pub(crate) fn on_funding_spend_unconfirmed(draft: &mut Draft<'_>, _: &Context<'_>) {
+    let Phase::Closing { tx, confirmed_height: Some(_) } = &draft.head().phase else { return };
+    let tx = tx.clone();
+    draft.set_phase(Phase::Closing { tx: tx.clone(), confirmed_height: None });
+    draft.effect(Effect::Publish { what: Publication::MutualClose, tx });
+}
+
+/// A height came that the phase Closing may have asked for.
+pub(crate) fn on_height(draft: &mut Draft<'_>, height: u32, cx: &Context<'_>) {
+    bury(draft, height, cx);
+}
+
+/// Ends the channel once its close is as deep as the policy asks, or asks to be told when it is.
+fn bury(draft: &mut Draft<'_>, height: u32, cx: &Context<'_>) {
+    let Phase::Closing { tx, confirmed_height: Some(confirmed) } = &draft.head().phase else { return };
+    let (txid, confirmed) = (tx.compute_txid(), *confirmed);
+    let buried = buried_at(confirmed, cx.policy.close_depth);
+    if height < buried {
+        draft.effect(Effect::Watch(Watch::Height(buried)));
+        return;
+    }
+    draft.set_phase(Phase::Closed { txid, height: confirmed });
+    draft.monitor(MonitorStep::Closed);
+    draft.effect(Effect::Note(ChannelNote::Closed { txid, height: confirmed }));
+}
+
+/// The height of the block that buries a close under `depth` blocks, its own included.
+fn buried_at(confirmed: u32, depth: u32) -> u32 {
+    confirmed.saturating_add(depth.saturating_sub(1))
+}
+
+/// What the phase Closing waits for in the chain, besides the funding output: a block of this height or later, which then
+/// asks for the one that buries the close.
+pub(crate) fn watches(head: &ChannelHead) -> Option<Watch> {
+    match head.phase {
+        Phase::Closing { confirmed_height, .. } => confirmed_height.map(Watch::Height),
+        Phase::Funding(_)
+        | Phase::Normal
+        | Phase::ShuttingDown { .. }
+        | Phase::Closed { .. }
+        | Phase::Failed { .. } => None,
+    }
+}

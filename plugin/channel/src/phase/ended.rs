@@ -1,0 +1,96 @@
+//! Channels that are over: Failed and Closed. What they still do is answer, learn preimages and watch.
+
+use bitcoin::{Transaction, Txid};
+use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::wire::{Error, Message};
+
+use crate::changes::{MonitorStep, Phase};
+use crate::commitments::htlc::HtlcKey;
+use crate::commitments::receive;
+use crate::draft::Draft;
+use crate::input::Command;
+use crate::transition::Reply;
+use crate::violation::Refusal;
+
+/// An `error` for one channel.
+pub(crate) fn error_message(channel_id: ChannelId, text: &str) -> Message {
+    Message::Error(Error { channel_id, data: text.into() })
+}
+
+/// What a peer is told that comes back to a channel that is over (BOLT 2: repeat the error).
+pub(crate) fn send_reason(draft: &mut Draft<'_>) {
+    let text = match &draft.head().phase {
+        Phase::Failed { reason, .. } => reason.clone(),
+        Phase::Closed { .. } => "the channel is closed".to_owned(),
+        Phase::Funding(_) | Phase::Normal | Phase::ShuttingDown { .. } | Phase::Closing { .. } => return,
+    };
+    let message = error_message(draft.channel_id(), &text);
+    draft.send(message);
+}
+
+/// All messages but two are ignored: a reestablish is answered with the error, and a preimage is worth money.
+pub(crate) fn on_message(draft: &mut Draft<'_>, message: &Message) {
+    match message {
+        Message::ChannelReestablish(_) => send_reason(draft),
+        Message::UpdateFulfillHtlc(fulfill) => {
+            receive::learn_preimage(draft, HtlcKey::offered(fulfill.id), fulfill.payment_preimage);
+        }
+        Message::Init(_)
+        | Message::Error(_)
+        | Message::Warning(_)
+        | Message::Ping(_)
+        | Message::Pong(_)
+        | Message::OpenChannel(_)
+        | Message::AcceptChannel(_)
+        | Message::FundingCreated(_)
+        | Message::FundingSigned(_)
+        | Message::ChannelReady(_)
+        | Message::Shutdown(_)
+        | Message::ClosingSigned(_)
+        | Message::ClosingComplete(_)
+        | Message::ClosingSig(_)
+        | Message::UpdateAddHtlc(_)
+        | Message::UpdateFailHtlc(_)
+        | Message::UpdateFailMalformedHtlc(_)
+        | Message::CommitmentSigned(_)
+        | Message::RevokeAndAck(_)
+        | Message::UpdateFee(_)
+        | Message::AnnouncementSignatures(_)
+        | Message::Gossip(_)
+        | Message::Unknown(_) => {}
+    }
+}
+
+/// A preimage goes to the monitor, which claims on the chain; a failure needs nothing but time.
+pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command) -> Result<Reply, Refusal> {
+    match command {
+        Command::Fulfill { htlc_id, preimage } => {
+            let row = draft.htlc(HtlcKey::received(htlc_id)).ok_or(Refusal::UnknownHtlc)?;
+            if row.payment_hash != preimage.payment_hash() {
+                return Err(Refusal::WrongPreimage);
+            }
+            draft.monitor(MonitorStep::Preimage(preimage));
+            Ok(Reply::Done)
+        }
+        Command::FailHtlc { .. } | Command::Commit | Command::Fail { .. } => Ok(Reply::Done),
+        Command::AddHtlc { .. } | Command::UpdateFee(_) | Command::Shutdown { .. } => Err(Refusal::Ended),
+    }
+}
+
+/// What spends the funding output of a failed channel; the monitor resolves it.
+pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transaction) {
+    set_spend(draft, Some((tx.compute_txid(), height)));
+}
+
+pub(crate) fn on_funding_spend_unconfirmed(draft: &mut Draft<'_>) {
+    set_spend(draft, None);
+}
+
+fn set_spend(draft: &mut Draft<'_>, found: Option<(Txid, u32)>) {
+    if !matches!(draft.head().phase, Phase::Failed { .. }) {
+        return;
+    }
+    if let Phase::Failed { spend, .. } = &mut draft.head_mut().phase {
+        *spend = found;
+    }
+}

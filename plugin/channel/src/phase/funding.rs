@@ -1,0 +1,151 @@
+//! From the signed funding transaction to `channel_ready` on both sides (BOLT 2, "The `channel_ready` Message").
+
+use bitcoin::Transaction;
+use outrigger_bolt::id::ShortChannelId;
+use outrigger_bolt::wire::{ChannelReady, Message};
+
+use crate::changes::{ChannelHead, ChannelParams, MonitorStep, Phase};
+use crate::draft::Draft;
+use crate::input::Context;
+use crate::link::Link;
+use crate::phase::ended::error_message;
+use crate::phase::shutdown;
+use crate::transition::{ChannelNote, Effect, Watch};
+use crate::violation::{Rule, Violation};
+
+/// Confirmations before an output of a coinbase can be spent (consensus; FND-4).
+const COINBASE_MATURITY: u32 = 100;
+
+/// The height at which the funding output is deep enough, once it is in a block.
+pub(crate) fn ready_height(head: &ChannelHead, params: &ChannelParams) -> Option<u32> {
+    let height = head.funding_height?;
+    let is_coinbase = head.short_channel_id.is_some_and(|scid| scid.tx_index() == 0);
+    let maturity = if is_coinbase { COINBASE_MATURITY } else { 1 };
+    Some(height.saturating_add(params.minimum_depth.max(maturity)).saturating_sub(1))
+}
+
+/// Confirmations that are missing at this height; `None` before the first.
+pub(crate) fn confirmations_needed(head: &ChannelHead, params: &ChannelParams, height: u32) -> u32 {
+    match ready_height(head, params) {
+        _ if head.channel_ready_sent => 0,
+        Some(ready) => ready.saturating_sub(height),
+        None => params.minimum_depth,
+    }
+}
+
+/// The funding transaction stands in a block. It is held to what was agreed, each time it is seen there (FND-1).
+pub(crate) fn on_confirmed(
+    draft: &mut Draft<'_>,
+    (height, tx_index): (u32, u32),
+    tx: &Transaction,
+    cx: &Context<'_>,
+) -> Result<(), Violation> {
+    let params = draft.params();
+    if tx.compute_txid() != params.funding.txid {
+        return Ok(());
+    }
+    let scid = match check_funding(params, tx, (height, tx_index)) {
+        Ok(scid) => scid,
+        Err(reason) => {
+            forget(draft, height, reason);
+            return Ok(());
+        }
+    };
+    let head = draft.head_mut();
+    head.funding_height = Some(height);
+    head.short_channel_id = Some(scid);
+    if let Some(ready) = ready_height(head, params).filter(|ready| *ready > cx.height) {
+        draft.effect(Effect::Watch(Watch::Height(ready)));
+    }
+    on_height(draft, cx)
+}
+
+/// Exact script, exact amount, exact place (BOLT 2: no `channel_ready` for anything else).
+fn check_funding(
+    params: &ChannelParams,
+    tx: &Transaction,
+    (height, tx_index): (u32, u32),
+) -> Result<ShortChannelId, String> {
+    let vout = params.funding.vout;
+    let index = usize::try_from(vout).map_err(|_| format!("there is no output {vout}"))?;
+    let output = tx.output.get(index).ok_or_else(|| format!("there is no output {vout}"))?;
+    if output.script_pubkey != params.funding_output().script_pubkey() {
+        return Err(format!("output {vout} has another script than the 2-of-2 of this channel"));
+    }
+    if output.value != bitcoin::Amount::from(params.capacity) {
+        return Err(format!("output {vout} is worth {} and not {}", output.value, params.capacity));
+    }
+    ShortChannelId::new(height, tx_index, vout).ok_or_else(|| "its place in the chain has no short id".to_owned())
+}
+
+/// There is no channel behind this output and there never was.
+fn forget(draft: &mut Draft<'_>, height: u32, reason: String) {
+    let text = Rule::FundingMismatch(reason.clone()).to_string();
+    let message = error_message(draft.channel_id(), &text);
+    let txid = draft.params().funding.txid;
+    draft.reset_volatile();
+    draft.send(message);
+    draft.set_phase(Phase::Closed { txid, height });
+    draft.monitor(MonitorStep::Closed);
+    draft.effect(Effect::Note(ChannelNote::FundingMismatch { reason }));
+}
+
+/// The block with the funding transaction is gone. Before `channel_ready` we wait anew; after it our word stands.
+pub(crate) fn on_unconfirmed(draft: &mut Draft<'_>) {
+    let head = draft.head_mut();
+    head.funding_height = None;
+    if !head.channel_ready_sent {
+        head.short_channel_id = None;
+    }
+}
+
+/// `channel_ready` is due as soon as the funding transaction is deep enough, connected or not.
+pub(crate) fn on_height(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
+    let head = draft.head();
+    let deep = ready_height(head, draft.params()).is_some_and(|ready| cx.height >= ready);
+    if !deep || head.channel_ready_sent {
+        return Ok(());
+    }
+    draft.head_mut().channel_ready_sent = true;
+    if matches!(draft.link(), Link::Connected(_)) {
+        send_channel_ready(draft, cx);
+    }
+    become_normal(draft, cx)
+}
+
+/// Also sent again on every reconnection before the first update (BOLT 2, "Message Retransmission").
+pub(crate) fn send_channel_ready(draft: &mut Draft<'_>, cx: &Context<'_>) {
+    let channel_id = draft.channel_id();
+    let second_per_commitment_point = cx.signer.per_commitment_point(1);
+    draft.send(Message::ChannelReady(ChannelReady { channel_id, second_per_commitment_point, short_channel_id: None }));
+}
+
+/// The peer's `channel_ready` may come before ours is due: it is remembered. A repeated one may bring a new alias; else
+/// it is ignored (BOLT 2).
+pub(crate) fn on_channel_ready(
+    draft: &mut Draft<'_>,
+    message: &ChannelReady,
+    cx: &Context<'_>,
+) -> Result<(), Violation> {
+    if message.short_channel_id.is_some() && draft.head().remote_scid_alias != message.short_channel_id {
+        draft.head_mut().remote_scid_alias = message.short_channel_id;
+    }
+    if draft.head().channel_ready_received {
+        return Ok(());
+    }
+    let head = draft.head_mut();
+    head.channel_ready_received = true;
+    head.remote_next_point = Some(message.second_per_commitment_point);
+    become_normal(draft, cx)
+}
+
+fn become_normal(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
+    let head = draft.head();
+    let ready = head.channel_ready_sent && head.channel_ready_received;
+    if let (true, Phase::Funding(_), Some(short_channel_id)) = (ready, &head.phase, head.short_channel_id) {
+        draft.set_phase(Phase::Normal);
+        draft.effect(Effect::Note(ChannelNote::Ready { short_channel_id }));
+        return shutdown::on_ready(draft, cx);
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! The first half of a cooperative close: `shutdown` from both sides, until no HTLC is left (BOLT 2, "Closing
+//! Initiation: `shutdown`"). What follows is in [`super::closing`].
+
+use bitcoin::{Script, ScriptBuf};
+use outrigger_bolt::amount::{FeeratePerKw, Sat};
+use outrigger_bolt::features::Feature;
+use outrigger_bolt::tx::closing::is_standard_shutdown_script;
+use outrigger_bolt::wire::{Message, Shutdown};
+
+use super::closing::{self, Offer};
+use crate::changes::Phase;
+use crate::commitments::htlc::Offerer;
+use crate::draft::Draft;
+use crate::input::Context;
+use crate::link::Link;
+use crate::transition::{ChannelNote, Effect};
+use crate::violation::{Refusal, Rule, Violation};
+
+pub(crate) use super::closing::{
+    on_closing_signed, on_funding_spend_unconfirmed, on_funding_spent, on_height, watches,
+};
+
+/// Where the close stands on this connection. `shutdown` is sent again on the next, and the negotiation starts over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Negotiation {
+    pub(crate) shutdown_sent: bool,
+    pub(crate) shutdown_received: bool,
+    /// Our newest `closing_signed`.
+    pub(crate) offer: Option<Offer>,
+    /// The fee of the peer's newest `closing_signed`.
+    pub(crate) counteroffer: Option<Sat>,
+}
+
+/// The peer wants the channel to end.
+pub(crate) fn on_shutdown(draft: &mut Draft<'_>, message: &Shutdown, cx: &Context<'_>) -> Result<(), Violation> {
+    check_script_of_peer(draft, &message.scriptpubkey).map_err(Violation::Warn)?;
+    if draft.negotiation().shutdown_received {
+        return Ok(());
+    }
+    // BOLT 2: no `shutdown` before the sender's updates are signed.
+    if peer_has_unsigned_updates(draft) {
+        return Err(Violation::Warn(Rule::ShutdownWithPendingUpdates));
+    }
+    if draft.head().remote_shutdown.is_none() {
+        draft.head_mut().remote_shutdown = Some(message.scriptpubkey.clone());
+    }
+    change_negotiation(draft, |negotiation| negotiation.shutdown_received = true);
+    answer(draft, cx)
+}
+
+/// The channel became usable: a `shutdown` that came before is answered now.
+pub(crate) fn on_ready(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
+    if draft.head().remote_shutdown.is_some() { answer(draft, cx) } else { Ok(()) }
+}
+
+/// Begins the close that the peer asked for, where it has not begun.
+fn answer(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
+    match draft.head().phase {
+        Phase::Normal => {
+            begin(draft, cx.shutdown_script, cx.feerates.normal);
+            draft.effect(Effect::Note(ChannelNote::ShuttingDown { by_us: false }));
+            advance(draft, cx)
+        }
+        Phase::ShuttingDown { .. } | Phase::Closing { .. } => advance(draft, cx),
+        // An unconfirmed channel is closed as soon as it is one; BOLT 2 lets the answer wait for that.
+        Phase::Funding(_) | Phase::Closed { .. } | Phase::Failed { .. } => Ok(()),
+    }
+}
+
+/// Ends the channel because we want it to. Asked again, it changes the feerate of a negotiation yet to come.
+pub(crate) fn command_shutdown(
+    draft: &mut Draft<'_>,
+    script: &ScriptBuf,
+    feerate: FeeratePerKw,
+    cx: &Context<'_>,
+) -> Result<(), Refusal> {
+    let by_us = match draft.head().phase {
+        Phase::Funding(_) => return Err(Refusal::NotReady),
+        Phase::Normal => true,
+        Phase::ShuttingDown { .. } => false,
+        Phase::Closing { .. } => return Err(Refusal::ShuttingDown),
+        Phase::Closed { .. } | Phase::Failed { .. } => return Err(Refusal::Ended),
+    };
+    let (floor, maximum) = (cx.feerates.floor.max(FeeratePerKw::FLOOR), cx.policy.max_commitment_feerate);
+    if feerate < floor || feerate > maximum {
+        return Err(Refusal::FeerateOutOfRange { floor, maximum });
+    }
+    check_own_script(draft, script)?;
+    begin(draft, script, feerate);
+    if by_us {
+        draft.effect(Effect::Note(ChannelNote::ShuttingDown { by_us: true }));
+    }
+    // No message of the peer is at work here, so whatever is not yet due waits.
+    say_shutdown(draft);
+    Ok(())
+}
+
+/// Our script is the one that we fixed before, if any, and one of the forms that BOLT 2 allows.
+fn check_own_script(draft: &Draft<'_>, script: &Script) -> Result<(), Refusal> {
+    let fixed = draft.params().local.upfront_shutdown_script.as_ref().or(draft.head().local_shutdown.as_ref());
+    if fixed.is_some_and(|fixed| fixed.as_script() != script) {
+        return Err(Refusal::ShutdownScriptFixed);
+    }
+    if is_standard_shutdown_script(script, false) {
+        return Ok(());
+    }
+    if !is_standard_shutdown_script(script, true) {
+        return Err(Refusal::ShutdownScript);
+    }
+    match draft.link().features() {
+        None => Err(Refusal::NotConnected),
+        Some(features) if features.supports(Feature::SHUTDOWN_ANYSEGWIT) => Ok(()),
+        Some(_) => Err(Refusal::ShutdownScript),
+    }
+}
+
+fn begin(draft: &mut Draft<'_>, script: &Script, feerate: FeeratePerKw) {
+    let upfront = draft.params().local.upfront_shutdown_script.clone();
+    let head = draft.head_mut();
+    if head.local_shutdown.is_none() {
+        head.local_shutdown = Some(upfront.unwrap_or_else(|| script.to_owned()));
+    }
+    head.phase = Phase::ShuttingDown { feerate };
+}
+
+/// The link is up again in phase ShuttingDown or Closing. BOLT 2: a `shutdown` that was sent is sent again; one that
+/// only waited for signatures may go now as well, for no proposal of ours has outlived the disconnect.
+pub(crate) fn on_connected_closing(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
+    send_shutdown(draft);
+    advance(draft, cx)
+}
+
+/// Goes as far as it can in phase ShuttingDown or Closing: our `shutdown` once our updates are signed, the opener's
+/// first `closing_signed` once no HTLC is left.
+pub(crate) fn advance(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
+    say_shutdown(draft);
+    if draft.params().is_opener && draft.negotiation().offer.is_none() && may_negotiate(draft) {
+        closing::make_first_offer(draft, cx)?;
+    }
+    Ok(())
+}
+
+/// Sends our `shutdown` if nothing is left that a `commitment_signed` must cover first (BOLT 2).
+fn say_shutdown(draft: &mut Draft<'_>) {
+    if !draft.outlook().remote.changed {
+        send_shutdown(draft);
+    }
+}
+
+fn send_shutdown(draft: &mut Draft<'_>) {
+    if !is_connected(draft) || draft.negotiation().shutdown_sent {
+        return;
+    }
+    if let Some(scriptpubkey) = draft.head().local_shutdown.clone() {
+        draft.send(Message::Shutdown(Shutdown { channel_id: draft.channel_id(), scriptpubkey }));
+        change_negotiation(draft, |negotiation| negotiation.shutdown_sent = true);
+    }
+}
+
+/// Whether both sides have said `shutdown` on this connection and nothing moves any more: no HTLC, no revocation owed,
+/// no update under way (BOLT 2).
+pub(super) fn may_negotiate(draft: &Draft<'_>) -> bool {
+    let (head, outlook, negotiation) = (draft.head(), draft.outlook(), draft.negotiation());
+    is_connected(draft)
+        && negotiation.shutdown_sent
+        && negotiation.shutdown_received
+        && draft.has_no_htlcs()
+        && !head.awaiting_revocation()
+        && head.fee.change.is_none()
+        && !outlook.local.changed
+        && !outlook.remote.changed
+}
+
+pub(super) fn change_negotiation(draft: &mut Draft<'_>, change: impl FnOnce(&mut Negotiation)) {
+    let mut negotiation = draft.negotiation().clone();
+    change(&mut negotiation);
+    draft.set_negotiation(negotiation);
+}
+
+/// BOLT 2: one of the standard forms, the one that was fixed at the opening, and the same one every time.
+fn check_script_of_peer(draft: &Draft<'_>, script: &Script) -> Result<(), Rule> {
+    let anysegwit = draft.link().features().is_some_and(|features| features.supports(Feature::SHUTDOWN_ANYSEGWIT));
+    if !is_standard_shutdown_script(script, anysegwit) {
+        return Err(Rule::ShutdownScript);
+    }
+    let fixed = [&draft.params().remote.upfront_shutdown_script, &draft.head().remote_shutdown];
+    if fixed.into_iter().flatten().any(|fixed| fixed.as_script() != script) {
+        return Err(Rule::ShutdownScriptChanged);
+    }
+    Ok(())
+}
+
+fn peer_has_unsigned_updates(draft: &Draft<'_>) -> bool {
+    let unsigned_fee = !draft.params().is_opener && draft.outlook().local.feerate != draft.head().fee.local;
+    draft.adds().keys().any(|key| key.offerer == Offerer::Remote)
+        || draft.removals().keys().any(|key| key.offerer == Offerer::Local)
+        || unsigned_fee
+}
+
+fn is_connected(draft: &Draft<'_>) -> bool {
+    matches!(draft.link(), Link::Connected(_))
+}

@@ -1,0 +1,232 @@
+//! The only seam to secrets. A signer derives what it signs from facts, and refuses by a guard of its own what a
+//! corrupted caller could ask: a secret too early, or a commitment whose secret is out (KEY-4).
+
+use bitcoin::Transaction;
+use bitcoin::hashes::{Hash, HashEngine, sha256};
+use bitcoin::secp256k1::ecdsa::Signature;
+use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
+use outrigger_bolt::keys::{Basepoints, CommitmentKeys, derivation, per_commitment_secret, sign};
+use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
+use outrigger_bolt::tx::funding::FundingOutput;
+use outrigger_bolt::tx::htlc::{self, SighashKind};
+use zeroize::Zeroizing;
+
+use crate::changes::{ChannelParams, MonitorHead};
+
+/// The keys of one channel: signs, and gives away per-commitment points and, when it is due, secrets.
+pub trait Signer: Send + Sync {
+    /// Our public keys of this channel (BOLT 3, "Key Derivation").
+    fn basepoints(&self) -> &Basepoints;
+
+    /// The point of the local commitment of this number, which counts from 0 and stays below 2^48.
+    fn per_commitment_point(&self, number: u64) -> PublicKey;
+
+    /// Signs a commitment of the peer and, in BOLT 3 output order, the second stage of each of its HTLC outputs
+    /// (BOLT 2, `commitment_signed`). `keys` are those that the commitment was built with. The same arguments give the
+    /// same bytes, so a message that is made again is the message that was lost (CST-3).
+    fn sign_remote_commitment(
+        &self,
+        params: &ChannelParams,
+        commitment: &CommitmentTx,
+        keys: &CommitmentKeys,
+    ) -> (Signature, Vec<Signature>);
+
+    /// Signs a local commitment, which can then be published. The commitment is built here from its plan, so that what
+    /// is signed is what the guard looked at.
+    fn sign_local_commitment(
+        &self,
+        guard: &Guard,
+        params: &ChannelParams,
+        plan: &CommitmentPlan<'_>,
+    ) -> Result<Signature, SigningRefused>;
+
+    /// Signs a mutual close (BOLT 3, "Closing Transaction").
+    fn sign_closing(&self, params: &ChannelParams, closing: &Transaction) -> Signature;
+
+    /// The per-commitment secret of a local commitment, which revokes it (BOLT 2, `revoke_and_ack`).
+    fn release_secret(&self, number: u64, guard: &Guard) -> Result<[u8; 32], ReleaseRefused>;
+}
+
+impl ChannelParams {
+    /// The funding output that was agreed on.
+    pub fn funding_output(&self) -> FundingOutput {
+        FundingOutput {
+            pubkeys: [self.local.basepoints.funding_pubkey, self.remote.basepoints.funding_pubkey],
+            amount: self.capacity,
+        }
+    }
+}
+
+/// What durable rows allow the signer. Made from them alone, so it moves in the commit that moves the channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// Secrets below this number may be released; the commitment of this number and later ones may be signed.
+    released_below: u64,
+}
+
+impl Guard {
+    /// The guard that durable monitor rows stand for: the successor of each commitment below `local` is signed by the
+    /// peer and kept.
+    pub fn of(durable: &MonitorHead) -> Self {
+        Self { released_below: durable.local.number }
+    }
+
+    /// The lowest local commitment whose secret was never released.
+    pub fn released_below(&self) -> u64 {
+        self.released_below
+    }
+}
+
+/// The signer keeps a secret: no durable commitment has taken the place of the one it revokes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("secret {number} stays: the newest durable local commitment is {durable}")]
+pub struct ReleaseRefused {
+    pub number: u64,
+    pub durable: u64,
+}
+
+/// The signer does not sign a local commitment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SigningRefused {
+    /// Its secret is out: the peer could take everything.
+    #[error("commitment {number} may be revoked: the newest durable local commitment is {durable}")]
+    Revoked { number: u64, durable: u64 },
+    /// Its keys were not made from our per-commitment point of that number.
+    #[error("commitment {number} is not built on our per-commitment point")]
+    ForeignPoint { number: u64 },
+    /// Its balances cannot pay its fee and anchors.
+    #[error("commitment {number} cannot be built")]
+    Unaffordable { number: u64 },
+}
+
+/// A signer with its keys in memory, all of them derived from one seed. It has no `Debug`; the keys are erased on drop.
+pub struct SoftSigner {
+    curve: Secp256k1<All>,
+    funding: SecretKey,
+    htlc: SecretKey,
+    basepoints: Basepoints,
+    commitment_seed: Zeroizing<[u8; 32]>,
+}
+
+impl SoftSigner {
+    /// The signer of the channel that this seed belongs to; the same seed always gives the same keys.
+    pub fn new(seed: [u8; 32]) -> Self {
+        let seed = Zeroizing::new(seed);
+        let curve = Secp256k1::new();
+        let public = |purpose: &str| {
+            let mut secret = derive_secret(&seed, purpose);
+            let point = secret.public_key(&curve);
+            secret.non_secure_erase();
+            point
+        };
+        let basepoints = Basepoints {
+            funding_pubkey: public("funding"),
+            revocation: public("revocation"),
+            payment: public("payment"),
+            delayed_payment: public("delayed_payment"),
+            htlc: public("htlc"),
+        };
+        Self {
+            funding: derive_secret(&seed, "funding"),
+            htlc: derive_secret(&seed, "htlc"),
+            commitment_seed: Zeroizing::new(digest(&seed, "commitment_seed", 0)),
+            basepoints,
+            curve,
+        }
+    }
+}
+
+impl Drop for SoftSigner {
+    fn drop(&mut self) {
+        self.funding.non_secure_erase();
+        self.htlc.non_secure_erase();
+    }
+}
+
+impl Signer for SoftSigner {
+    fn basepoints(&self) -> &Basepoints {
+        &self.basepoints
+    }
+
+    fn per_commitment_point(&self, number: u64) -> PublicKey {
+        per_commitment_secret(&self.commitment_seed, number).public_key(&self.curve)
+    }
+
+    fn sign_remote_commitment(
+        &self,
+        params: &ChannelParams,
+        commitment: &CommitmentTx,
+        keys: &CommitmentKeys,
+    ) -> (Signature, Vec<Signature>) {
+        let signature = sign(&params.funding_output().sighash(&commitment.tx), &self.funding);
+        #[expect(clippy::expect_used, reason = "the same tweak has given the public key in `keys`")]
+        let mut key = derivation::derive_private_key(&self.htlc, &keys.per_commitment_point).expect("a valid key");
+        let commitment_txid = commitment.tx.compute_txid();
+        // BOLT 2: the delay of the peer's second-stage outputs is the one that we set.
+        let to_self_delay = params.local.to_self_delay;
+        let htlc_signatures = commitment
+            .htlc_outputs
+            .iter()
+            .map(|output| {
+                let second_stage = htlc::htlc_transaction(commitment_txid, output, keys, to_self_delay);
+                let script = output.htlc.witness_script(keys);
+                let amount = output.htlc.amount.to_sat_floor();
+                sign(&htlc::htlc_sighash(&second_stage, &script, amount, SighashKind::Other), &key)
+            })
+            .collect();
+        key.non_secure_erase();
+        (signature, htlc_signatures)
+    }
+
+    fn sign_local_commitment(
+        &self,
+        guard: &Guard,
+        params: &ChannelParams,
+        plan: &CommitmentPlan<'_>,
+    ) -> Result<Signature, SigningRefused> {
+        let number = plan.number;
+        if number < guard.released_below {
+            return Err(SigningRefused::Revoked { number, durable: guard.released_below });
+        }
+        if plan.keys.per_commitment_point != self.per_commitment_point(number) {
+            return Err(SigningRefused::ForeignPoint { number });
+        }
+        let commitment = CommitmentTx::build(plan).map_err(|_| SigningRefused::Unaffordable { number })?;
+        Ok(sign(&params.funding_output().sighash(&commitment.tx), &self.funding))
+    }
+
+    fn sign_closing(&self, params: &ChannelParams, closing: &Transaction) -> Signature {
+        sign(&params.funding_output().sighash(closing), &self.funding)
+    }
+
+    fn release_secret(&self, number: u64, guard: &Guard) -> Result<[u8; 32], ReleaseRefused> {
+        if number < guard.released_below {
+            Ok(per_commitment_secret(&self.commitment_seed, number).secret_bytes())
+        } else {
+            Err(ReleaseRefused { number, durable: guard.released_below })
+        }
+    }
+}
+
+/// One key of the channel. All but a share of 2^-128 of the digests are valid keys; then the next one is taken.
+fn derive_secret(seed: &[u8; 32], purpose: &str) -> SecretKey {
+    let mut attempt = 0;
+    loop {
+        if let Ok(secret) = SecretKey::from_slice(Zeroizing::new(digest(seed, purpose, attempt)).as_slice()) {
+            return secret;
+        }
+        attempt = attempt.wrapping_add(1);
+    }
+}
+
+/// A tagged hash of the seed: one value for each purpose and attempt.
+fn digest(seed: &[u8; 32], purpose: &str, attempt: u8) -> [u8; 32] {
+    let tag = sha256::Hash::hash(b"outrigger/channel-keys");
+    let mut engine = sha256::Hash::engine();
+    engine.input(tag.as_byte_array());
+    engine.input(tag.as_byte_array());
+    engine.input(seed);
+    engine.input(&[attempt]);
+    engine.input(purpose.as_bytes());
+    sha256::Hash::from_engine(engine).to_byte_array()
+}

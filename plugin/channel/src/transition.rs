@@ -1,0 +1,129 @@
+//! What a step leads to: rows, and effects that wait for those rows to be durable.
+
+use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
+use outrigger_bolt::amount::{Msat, Sat};
+use outrigger_bolt::id::{ChannelId, PaymentHash, PaymentPreimage, ShortChannelId};
+use outrigger_bolt::wire::Message;
+
+use crate::changes::{ChannelChanges, MonitorUpdate};
+use crate::input::{CommandId, FailReason};
+use crate::link::VolatileChanges;
+use crate::violation::Refusal;
+
+/// The whole outcome of one step. Nothing in it has happened yet.
+#[must_use = "a transition that is dropped is a step that never was"]
+#[derive(Debug, Default)]
+pub struct Transition {
+    /// Rows to write, for disk and for [`Channel::apply`](crate::Channel::apply) alike.
+    pub changes: ChannelChanges,
+    /// What a disconnect rolls back; never in a row.
+    pub volatile: VolatileChanges,
+    /// What the monitor must know before any effect leaves: nothing or one update.
+    pub monitor: Option<MonitorUpdate>,
+    /// What may happen once the rows are durable, in this order.
+    pub effects: Vec<Effect>,
+}
+
+/// Something that leaves the channel. Made again from rows after a crash, as each variant says.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "most effects are messages: boxing them would cost more than it saves")]
+pub enum Effect {
+    /// A message to the peer. Made again by `channel_reestablish` or by the phase on `Connected`.
+    Send(Message),
+    /// `revoke_and_ack` for the local commitment of this number. The secret enters at delivery, against the proof that
+    /// the successor is durable. Made again by `channel_reestablish`.
+    Revoke { number: u64 },
+    /// End the connection, after what was sent before it. The text is for our log.
+    Disconnect(String),
+    /// A transaction to broadcast until it is confirmed. Made again from the phase in the head row.
+    Publish { what: Publication, tx: Transaction },
+    /// Something the chain must tell us of. Made again by [`Channel::watches`](crate::Channel::watches).
+    Watch(Watch),
+    /// A received HTLC is irrevocably committed: relay or receive it. Made again from its row.
+    Incoming(IncomingHtlc),
+    /// An HTLC that we offered has its answer. Made again from its row or from the outcome row staged with it.
+    Settle { htlc_id: u64, source: HtlcSource, payment_hash: PaymentHash, outcome: HtlcOutcome },
+    /// The removal of a received HTLC is irrevocable on both sides: its settlement may be forgotten.
+    Removed { htlc_id: u64 },
+    /// The answer to a command. Lost in a crash: callers ask again.
+    Reply(CommandId, Result<Reply, Refusal>),
+    /// News for the operator. Staged as an event row with the step that made it.
+    Note(ChannelNote),
+}
+
+/// What a published transaction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Publication {
+    Funding,
+    MutualClose,
+    LocalCommitment,
+}
+
+/// What a channel wants to hear of from the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// The confirmation of this output, its reorganisation, and its spend.
+    Funding { outpoint: OutPoint, script_pubkey: ScriptBuf },
+    /// The best block reaching this height.
+    Height(u32),
+}
+
+/// Who an offered HTLC belongs to; stored in the HTLC's own row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HtlcSource {
+    /// A payment of our own.
+    Payment { payment_id: [u8; 32], part: u16 },
+    /// A received HTLC that we relay.
+    Relayed { channel: ChannelId, htlc_id: u64 },
+}
+
+/// A received HTLC that neither side can take back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncomingHtlc {
+    pub channel: ChannelId,
+    pub htlc_id: u64,
+    pub amount: Msat,
+    pub payment_hash: PaymentHash,
+    /// Absolute block height.
+    pub cltv_expiry: u32,
+    pub onion: Box<[u8; 1366]>,
+}
+
+/// How an offered HTLC ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HtlcOutcome {
+    /// Told at `update_fulfill_htlc`: the proof counts from the moment it is known.
+    Fulfilled(PaymentPreimage),
+    /// Told when the removal is irrevocable on both commitments, never before.
+    Failed(FailReason),
+    /// The add was never signed and is gone with the connection: it may be offered again.
+    NeverCommitted,
+}
+
+/// The good answer to a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The HTLC was offered under this id. It is in no row before the `commitment_signed` that covers it.
+    Added { htlc_id: u64 },
+    /// The order was taken.
+    Done,
+}
+
+/// News of a channel that an operator acts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChannelNote {
+    /// Funding signed; waiting for its confirmation.
+    Pending { funding: OutPoint, capacity: Sat },
+    /// Usable in both directions.
+    Ready { short_channel_id: ShortChannelId },
+    /// A cooperative close has begun.
+    ShuttingDown { by_us: bool },
+    /// The cooperative close is signed and published.
+    Closing { txid: Txid },
+    /// The close is buried: the channel is history.
+    Closed { txid: Txid, height: u32 },
+    /// The channel was failed. What is safe and what to do stand in the text.
+    Failed { reason: String },
+    /// The funding transaction does not pay what was agreed: the channel never existed (FND-1).
+    FundingMismatch { reason: String },
+}

@@ -1,0 +1,138 @@
+//! How the two come to have a channel: by the opening conversation itself.
+
+use bitcoin::absolute::LockTime;
+use bitcoin::hashes::{Hash, HashEngine, sha256};
+use bitcoin::secp256k1::{Secp256k1, SecretKey};
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, WPubkeyHash, Witness};
+use outrigger_bolt::features::Features;
+use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_bolt::wire::Message;
+use outrigger_channel::{
+    Birth, Channel, Context, Effect, Monitor, MonitorChanges, OpenOrder, Opening, OpeningInput, OpeningStep, Signer,
+};
+
+use super::node::Node;
+use super::signer::LoggingSigner;
+use super::store::{Store, Writes};
+use super::{Setup, World};
+
+/// Thirty-two bytes that this purpose and number always give.
+pub fn bytes(purpose: &str, number: u64) -> [u8; 32] {
+    let mut engine = sha256::Hash::engine();
+    engine.input(purpose.as_bytes());
+    engine.input(&number.to_be_bytes());
+    sha256::Hash::from_engine(engine).to_byte_array()
+}
+
+/// What both sides offered in `init`.
+pub fn features() -> Features {
+    Features::init()
+}
+
+/// Where a close pays one side.
+pub fn wallet_script(purpose: &str, seed: u64) -> ScriptBuf {
+    let [hash @ .., _, _, _, _, _, _, _, _, _, _, _, _] = bytes(purpose, seed);
+    ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array(hash))
+}
+
+fn node_id(purpose: &str, seed: u64) -> NodeId {
+    let secret = SecretKey::from_slice(&bytes(purpose, seed)).expect("a key");
+    NodeId::new(secret.public_key(&Secp256k1::new()))
+}
+
+/// The founders' keys and scripts.
+struct Founder {
+    signer: LoggingSigner,
+    script: ScriptBuf,
+}
+
+impl Founder {
+    fn new(purpose: &str, seed: u64) -> Self {
+        let script = wallet_script(&format!("{purpose} wallet"), seed);
+        Self { signer: LoggingSigner::new(bytes(&format!("{purpose} channel"), seed)), script }
+    }
+
+    fn context<'a>(&'a self, world: &'a World) -> Context<'a> {
+        Context {
+            height: world.height,
+            feerates: world.feerates,
+            policy: &world.policy,
+            signer: &self.signer,
+            shutdown_script: &self.script,
+        }
+    }
+}
+
+/// A transaction that pays the funding output, and nothing else of interest.
+fn funding_transaction(seed: u64, script_pubkey: ScriptBuf, amount: Amount) -> Transaction {
+    let previous_output = OutPoint::new(Txid::from_byte_array(bytes("coin", seed)), 0);
+    Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn {
+            previous_output,
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::MAX,
+            witness: Witness::new(),
+        }],
+        output: vec![TxOut { value: amount, script_pubkey }],
+    }
+}
+
+/// The opening conversation, from `open_channel` to `funding_signed`, and the funding transaction.
+pub fn found(seed: u64, setup: &Setup, world: &World) -> ([Node; 2], Transaction) {
+    let (alice, bob) = (Founder::new("alice", seed), Founder::new("bob", seed));
+    let order = OpenOrder {
+        peer: node_id("bob node", seed),
+        keys_index: 1,
+        temporary_channel_id: ChannelId(bytes("temporary", seed)),
+        funding: setup.capacity,
+        push: setup.push,
+        announce: false,
+        commitment_feerate: setup.feerate,
+        shutdown_script: setup.upfront_script.clone(),
+        features: features(),
+    };
+    let (mut opening, open) = Opening::open(order, &alice.context(world)).expect("a good order");
+    let Message::OpenChannel(open) = open else { panic!("not open_channel") };
+    let (mut accepting, accept) =
+        Opening::accept(&open, node_id("alice node", seed), 1, &features(), &bob.context(world)).expect("a good offer");
+    let asked = opening.step(OpeningInput::Message(&accept), &alice.context(world));
+    let OpeningStep::Fund { script_pubkey, amount } = asked else { panic!("{asked:?}") };
+    let tx = funding_transaction(seed, script_pubkey, amount.into());
+    let funding = OpeningInput::Funding { tx: tx.clone(), output_index: 0 };
+    let OpeningStep::Renamed(_, effects) = opening.step(funding, &alice.context(world)) else { panic!("not renamed") };
+    let created = sent(&effects);
+    let OpeningStep::Born(of_bob) = accepting.step(OpeningInput::Message(&created), &bob.context(world)) else {
+        panic!("the accepter refuses funding_created")
+    };
+    let signed = sent(&of_bob.effects);
+    let OpeningStep::Born(of_alice) = opening.step(OpeningInput::Message(&signed), &alice.context(world)) else {
+        panic!("the opener refuses funding_signed")
+    };
+    let points = [alice.signer.per_commitment_point(0), bob.signer.per_commitment_point(0)];
+    let [alice_point, bob_point] = points;
+    let alice = node(alice, &of_alice, bob_point);
+    let bob = node(bob, &of_bob, alice_point);
+    ([alice, bob], tx)
+}
+
+fn sent(effects: &[Effect]) -> Message {
+    let message = effects.iter().find_map(|effect| match effect {
+        Effect::Send(message) => Some(message.clone()),
+        _ => None,
+    });
+    message.expect("a message")
+}
+
+fn node(founder: Founder, birth: &Birth, peer_point: bitcoin::secp256k1::PublicKey) -> Node {
+    let (monitor, monitor_changes): (Monitor, MonitorChanges) = Monitor::new(&birth.monitor).expect("a first update");
+    let writes = Writes::of(&birth.changes, &monitor_changes);
+    let mut store = Store::default();
+    store.apply(&writes);
+    let channel = Channel::load(store.channel()).expect("rows of a channel");
+    assert_eq!(channel.rows(), birth.channel.rows(), "a channel is born from its rows");
+    let first = (founder.signer.only_commitment(), peer_point);
+    Node::new(channel, (monitor, store), founder.signer, founder.script, first)
+}

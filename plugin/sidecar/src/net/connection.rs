@@ -1,0 +1,350 @@
+//! One connection, from the shown key to its end: one task that reads, writes and watches at once.
+
+use std::fmt;
+use std::future::ready;
+use std::sync::Arc;
+
+use outrigger_bolt::features::Features;
+use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_bolt::wire::{self, DecodeError, Message, PeerText, Ping, Pong, Warning};
+use tokio::time::timeout;
+
+use super::frame::{FrameFault, FrameReader, FrameWriter};
+use super::handshake::{HandshakeFault, Session};
+use super::init::{self, InitFault};
+use super::keepalive::{Keepalive, PingAllowance};
+use super::seat::Seat;
+use super::{FAREWELL_TIMEOUT, OUTBOX_BYTES, PONG_TIMEOUT, Shared, Stopped, WRITE_TIMEOUT};
+use crate::manager::outbox::{Closed, Connection, Next, Outbox, OutboxReader, PeerHandler, outbox};
+
+/// All channels, or none in particular (BOLT 1, "The `error` and `warning` Messages").
+const NO_CHANNEL: ChannelId = ChannelId([0; 32]);
+/// How many oddities of one connection are logged; the others pass in silence (DOS-10).
+const LOGGED_NOTES: u32 = 16;
+
+/// Why two nodes that opened a socket did not become peers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum MeetFault {
+    #[error(transparent)]
+    Handshake(#[from] HandshakeFault),
+    #[error(transparent)]
+    Init(#[from] InitFault),
+    #[error("we do not accept the peer: {0}")]
+    NotWanted(String),
+    #[error("a newer connection of the same peer took its place")]
+    Outrun,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum End {
+    /// The peer's bytes ended, or were not what it must send.
+    Frame(FrameFault),
+    /// The peer broke a rule after which nothing is said.
+    Broken(String),
+    /// The peer broke a rule and was told so.
+    Warned(String),
+    /// No `pong` in time.
+    Silent,
+    /// The peer takes none of our bytes.
+    Stuck,
+    /// Our own side closed the queue.
+    Ours(Closed),
+    /// A newer connection of the same peer.
+    Replaced,
+    /// The node stops.
+    Stopped,
+}
+
+impl End {
+    /// Whether the peer may still have to read something that says why.
+    fn is_told(&self) -> bool {
+        match self {
+            Self::Warned(_) | Self::Ours(Closed::OnRequest(_)) => true,
+            Self::Ours(Closed::OverBudget { .. } | Closed::Disconnected) => false,
+            Self::Frame(_) | Self::Broken(_) | Self::Silent | Self::Stuck | Self::Replaced | Self::Stopped => false,
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frame(fault) => write!(f, "{fault}"),
+            Self::Broken(rule) => write!(f, "the peer broke a rule: {rule}"),
+            Self::Warned(rule) => write!(f, "the peer broke a rule and was warned: {rule}"),
+            Self::Silent => write!(f, "no pong within {} s", PONG_TIMEOUT.as_secs()),
+            Self::Stuck => write!(f, "the peer took nothing for {} s", WRITE_TIMEOUT.as_secs()),
+            Self::Ours(closed) => write!(f, "closed by us: {closed}"),
+            Self::Replaced => f.write_str("a newer connection took its place"),
+            Self::Stopped => f.write_str("the node stops"),
+        }
+    }
+}
+
+/// A connection that the manager knows of. Dropping it tells the manager that it is over.
+struct Joined {
+    handler: Arc<dyn PeerHandler>,
+    peer: NodeId,
+    connection: Connection,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.handler.disconnected(&self.peer, self.connection);
+    }
+}
+
+/// A connection that is up. The fields are in the order in which they are given up: the manager hears of the end before
+/// the peer's seat is free.
+pub(super) struct Live {
+    joined: Joined,
+    seat: Seat,
+    features: Features,
+    reader: FrameReader,
+    writer: FrameWriter,
+    outbox: Outbox,
+    queue: OutboxReader,
+}
+
+/// Exchanges `init`, takes the peer's seat and makes the peer known to the manager.
+pub(super) async fn join(net: &Arc<Shared>, mut session: Session) -> Result<Live, MeetFault> {
+    let peer = session.peer;
+    let init = match init::exchange(&mut session.reader, &mut session.writer, &net.handler.our_init()).await {
+        Ok(init) => init,
+        Err(fault) => {
+            if let Some(text) = fault.warning() {
+                farewell(session, &text).await;
+            }
+            return Err(fault.into());
+        }
+    };
+    let features = init.combined_features();
+    let seat = net.seats.take(peer, features.clone()).await.ok_or(MeetFault::Outrun)?;
+    let (outbox, queue) = outbox(OUTBOX_BYTES);
+    match net.handler.connected(peer, &init, outbox.clone()) {
+        Ok(connection) => {
+            tracing::info!("connected to {peer}");
+            let joined = Joined { handler: Arc::clone(&net.handler), peer, connection };
+            Ok(Live { joined, seat, features, reader: session.reader, writer: session.writer, outbox, queue })
+        }
+        Err(reason) => {
+            drop(seat);
+            farewell(session, &reason).await;
+            Err(MeetFault::NotWanted(reason))
+        }
+    }
+}
+
+fn warning(channel_id: ChannelId, text: &str) -> Message {
+    Message::Warning(Warning { channel_id, data: PeerText::from(text) })
+}
+
+/// Tells the peer why it is left, then leaves. What goes wrong here changes nothing.
+async fn farewell(mut session: Session, text: &str) {
+    let Ok(bytes) = warning(NO_CHANNEL, text).encode() else { return };
+    let last = async {
+        if session.writer.push(&bytes).is_ok() && session.writer.flush().await.is_ok() {
+            linger(&mut session.reader, &mut session.writer).await;
+        }
+    };
+    let _ = timeout(FAREWELL_TIMEOUT, last).await;
+}
+
+/// Reads on after the last word until the peer hangs up: closing a socket that holds unread bytes may take the last
+/// word back.
+async fn linger(reader: &mut FrameReader, writer: &mut FrameWriter) {
+    if writer.shutdown().await.is_ok() {
+        reader.drain().await;
+    }
+}
+
+impl Live {
+    pub(super) fn features(&self) -> Features {
+        self.features.clone()
+    }
+
+    /// Runs the connection to its end.
+    pub(super) async fn run(self, mut stopped: Stopped) {
+        let Self { joined, seat, features: _, reader, writer, outbox, queue } = self;
+        let keepalive = Keepalive::new();
+        let overflow = queue.overflow();
+        let mut outgoing = Outgoing { writer, queue, keepalive: &keepalive };
+        let mut incoming = Incoming::new(&joined, reader, &outbox, &keepalive);
+        let end = tokio::select! {
+            end = incoming.run() => end,
+            end = outgoing.run() => end,
+            () = keepalive.overdue(|ping| { outbox.send(Message::Ping(ping)); }) => End::Silent,
+            () = overflow => End::Ours(Closed::OverBudget { max_bytes: OUTBOX_BYTES }),
+            () = seat.wanted() => End::Replaced,
+            () = stopped.wait() => End::Stopped,
+        };
+        let mut reader = incoming.reader;
+        tracing::info!("disconnected from {}: {end}", joined.peer);
+        // The manager must not hear of the end while the queue still takes messages (CST-2).
+        outbox.close(end.to_string());
+        drop(joined);
+        drop(seat);
+        if end.is_told() {
+            let last = async {
+                outgoing.run().await;
+                linger(&mut reader, &mut outgoing.writer).await;
+            };
+            let _ = timeout(FAREWELL_TIMEOUT, last).await;
+        }
+    }
+}
+
+/// The writing half: from the queue to the socket.
+struct Outgoing<'a> {
+    writer: FrameWriter,
+    queue: OutboxReader,
+    keepalive: &'a Keepalive,
+}
+
+impl Outgoing<'_> {
+    /// Writes what is queued until the queue is closed and empty. Cancel safe: a second call goes on where the first
+    /// was dropped.
+    async fn run(&mut self) -> End {
+        loop {
+            match timeout(WRITE_TIMEOUT, self.writer.flush()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(fault)) => return End::Frame(fault),
+                Err(_) => return End::Stuck,
+            }
+            match self.queue.next().await {
+                Next::Closed(closed) => return End::Ours(closed),
+                Next::Messages(messages) => {
+                    for message in messages {
+                        if let Err(fault) = self.writer.push(&message.bytes) {
+                            return End::Frame(fault);
+                        }
+                        if !matches!(message.type_number, Ping::TYPE | Pong::TYPE) {
+                            self.keepalive.sent();
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The reading half: from the socket to the manager.
+struct Incoming<'a> {
+    joined: &'a Joined,
+    reader: FrameReader,
+    outbox: &'a Outbox,
+    keepalive: &'a Keepalive,
+    pings: PingAllowance,
+    notes: u32,
+}
+
+impl<'a> Incoming<'a> {
+    fn new(joined: &'a Joined, reader: FrameReader, outbox: &'a Outbox, keepalive: &'a Keepalive) -> Self {
+        Self { joined, reader, outbox, keepalive, pings: PingAllowance::new(), notes: 0 }
+    }
+
+    async fn run(&mut self) -> End {
+        loop {
+            self.room().await;
+            let frame = match self.reader.next().await {
+                Ok(frame) => frame,
+                Err(fault) => return End::Frame(fault),
+            };
+            self.keepalive.heard();
+            if let Err(end) = self.take(&frame) {
+                return end;
+            }
+        }
+    }
+
+    /// Resolves once the manager has room; until then a `pong` cannot be read, so none is overdue.
+    async fn room(&mut self) {
+        let mut room = self.joined.handler.room(&self.joined.peer);
+        tokio::select! {
+            biased;
+            () = &mut room => return,
+            () = ready(()) => {}
+        }
+        self.keepalive.pause();
+        room.await;
+        self.keepalive.resume();
+    }
+
+    /// Deals with one message; an error ends the connection.
+    fn take(&mut self, frame: &[u8]) -> Result<(), End> {
+        let message = Message::decode(frame).map_err(|error| self.unreadable(frame, &error))?;
+        match message {
+            Message::Init(_) => self.note("a second init, ignored"),
+            Message::Ping(ping) => self.ping(&ping),
+            Message::Pong(pong) => {
+                if !self.keepalive.answered(pong) {
+                    self.note("a pong that answers no ping, ignored");
+                }
+            }
+            // BOLT 1: an unknown odd type is ignored.
+            Message::Unknown(_) => {}
+            Message::Warning(ref warning) => {
+                self.note(&format!("warning: {}", warning.data));
+                self.hand_over(message, frame.len());
+            }
+            Message::Error(ref error) => {
+                self.note(&format!("error: {}", error.data));
+                self.hand_over(message, frame.len());
+            }
+            Message::OpenChannel(_)
+            | Message::AcceptChannel(_)
+            | Message::FundingCreated(_)
+            | Message::FundingSigned(_)
+            | Message::ChannelReady(_)
+            | Message::Shutdown(_)
+            | Message::ClosingSigned(_)
+            | Message::ClosingComplete(_)
+            | Message::ClosingSig(_)
+            | Message::UpdateAddHtlc(_)
+            | Message::UpdateFulfillHtlc(_)
+            | Message::UpdateFailHtlc(_)
+            | Message::UpdateFailMalformedHtlc(_)
+            | Message::CommitmentSigned(_)
+            | Message::RevokeAndAck(_)
+            | Message::UpdateFee(_)
+            | Message::ChannelReestablish(_)
+            | Message::AnnouncementSignatures(_)
+            | Message::Gossip(_) => self.hand_over(message, frame.len()),
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self, message: Message, bytes: usize) {
+        self.joined.handler.message(&self.joined.peer, self.joined.connection, message, bytes);
+    }
+
+    fn ping(&mut self, ping: &Ping) {
+        let Some(pong) = ping.answer() else { return };
+        if self.pings.spend() {
+            self.outbox.send(Message::Pong(pong));
+        } else {
+            self.note("more pings than are answered");
+        }
+    }
+
+    /// The end that a message which cannot be read brings: in silence for an unknown even type, else with a `warning`
+    /// that names the message's channel.
+    fn unreadable(&self, frame: &[u8], error: &DecodeError) -> End {
+        if let DecodeError::UnknownEvenType(_) | DecodeError::NoType = error {
+            return End::Broken(error.to_string());
+        }
+        let text = format!("a message cannot be read: {error}");
+        let channel_id = wire::channel_id_in(frame).unwrap_or(NO_CHANNEL);
+        self.outbox.send(warning(channel_id, &text));
+        End::Warned(text)
+    }
+
+    /// Logs an oddity of the peer, the first few of a connection.
+    fn note(&mut self, text: &str) {
+        self.notes = self.notes.saturating_add(1);
+        if self.notes <= LOGGED_NOTES {
+            tracing::info!("{}: {text}", self.joined.peer);
+        }
+    }
+}

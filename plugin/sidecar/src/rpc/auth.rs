@@ -1,0 +1,136 @@
+//! Who may call: whoever can read the cookie file, exactly as with bitcoind.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{AUTHORIZATION, HeaderMap};
+use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, COOKIE_FILE, COOKIE_USER};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+/// What a caller must show. It has no `Debug`.
+pub struct Cookie(Zeroizing<String>);
+
+impl Cookie {
+    /// The cookie made of these random bytes, new at every start.
+    pub fn new(secret: &Zeroizing<[u8; 32]>) -> Self {
+        let mut text = Zeroizing::new(String::with_capacity(COOKIE_USER.len() + 65));
+        text.push_str(COOKIE_USER);
+        text.push(':');
+        text.push_str(&Zeroizing::new(hex::encode(secret.as_slice())));
+        Self(text)
+    }
+
+    /// Whether the request carries exactly one `Authorization` and it is this cookie as basic auth. The time it takes
+    /// tells nothing of the cookie but its length, which everybody knows.
+    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
+        let mut given = headers.get_all(AUTHORIZATION).iter();
+        let (Some(only), None) = (given.next(), given.next()) else { return false };
+        let Some((scheme, credentials)) = only.to_str().ok().and_then(|text| text.split_once(' ')) else {
+            return false;
+        };
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return false;
+        }
+        STANDARD.decode(credentials.trim()).is_ok_and(|shown| shown.ct_eq(self.0.as_bytes()).into())
+    }
+}
+
+/// The two files by which callers find the server. They are removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Rendezvous {
+    cookie: PathBuf,
+    address: PathBuf,
+}
+
+impl Rendezvous {
+    /// Writes cookie and address into the network's directory, replacing what an earlier run left there. The caller
+    /// holds the lock of that directory.
+    pub(super) fn publish(directory: &Path, cookie: &Cookie, address: SocketAddr) -> io::Result<Self> {
+        let files = Self { cookie: directory.join(COOKIE_FILE), address: directory.join(ADDRESS_FILE) };
+        replace(&files.cookie, cookie.0.as_bytes())?;
+        replace(&files.address, format!("{address}\n").as_bytes())?;
+        Ok(files)
+    }
+}
+
+impl Drop for Rendezvous {
+    fn drop(&mut self) {
+        // The address first: a caller that finds no address needs no cookie. A file that is gone already is no harm.
+        let _ = fs::remove_file(&self.address);
+        let _ = fs::remove_file(&self.cookie);
+    }
+}
+
+/// Puts a file that only the owner can read in the place of `path`, so that a reader sees the old or the new one whole.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    // Only a file that this call creates has the mode asked for, and is no link to another.
+    let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn cookie() -> Cookie {
+        Cookie::new(&Zeroizing::new([7; 32]))
+    }
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (AUTHORIZATION, value.parse().expect("a header"))).collect()
+    }
+
+    #[test]
+    fn bad_input_79_only_the_cookie_is_admitted() {
+        let right = STANDARD.encode(format!("__cookie__:{}", "07".repeat(32)));
+        assert!(cookie().admits(&headers(&[&format!("Basic {right}")])));
+        let wrong = STANDARD.encode(format!("__cookie__:{}", "08".repeat(32)));
+        let short = STANDARD.encode("__cookie__:");
+        let basic = |text: &str| format!("Basic {text}");
+        let bad: [&[&str]; 8] = [
+            &[],
+            &[&basic(&wrong)],
+            &[&basic(&short)],
+            &[&basic("")],
+            &[&basic("%%%")],
+            &[&format!("Bearer {right}")],
+            &[&right],
+            &[&basic(&right), &basic(&right)],
+        ];
+        for values in bad {
+            assert!(!cookie().admits(&headers(values)), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn rpc_5_cookie_file_is_the_owners_alone_also_over_an_old_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(COOKIE_FILE);
+        fs::write(&path, "old").expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
+        let address = "127.0.0.1:1".parse().expect("an address");
+        let files = Rendezvous::publish(directory.path(), &cookie(), address).expect("published");
+        assert_eq!(fs::read_to_string(&path).expect("read"), format!("__cookie__:{}", "07".repeat(32)));
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_to_string(directory.path().join(ADDRESS_FILE)).expect("read"), "127.0.0.1:1\n");
+        drop(files);
+        assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 0);
+    }
+}

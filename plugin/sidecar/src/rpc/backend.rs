@@ -1,0 +1,176 @@
+//! What the methods ask of the node: the seam between the interface and everything behind it.
+
+use std::future::Future;
+use std::time::Duration;
+
+use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
+use outrigger_rpc_schema as schema;
+
+use super::Answer;
+
+/// The node behind the interface; tests have one of their own.
+///
+/// Parameters are read and checked before they get here: types, ranges and lengths, not whether the node can do it. An
+/// answer is given when it is durable. A method may be cancelled at any await when its caller goes away.
+pub trait Backend: Send + Sync + 'static {
+    /// `node.info`.
+    fn node_info(&self) -> impl Future<Output = Answer<schema::NodeInfoReport>> + Send;
+    /// `chain.status`.
+    fn chain_status(&self) -> impl Future<Output = Answer<schema::ChainStatusReport>> + Send;
+    /// `wallet.balance`.
+    fn wallet_balance(&self) -> impl Future<Output = Answer<schema::WalletBalanceReport>> + Send;
+    /// `wallet.new_address`.
+    fn wallet_new_address(&self) -> impl Future<Output = Answer<schema::WalletAddress>> + Send;
+    /// `peer.connect`.
+    fn peer_connect(
+        &self,
+        node_id: NodeId,
+        address: PeerAddress,
+    ) -> impl Future<Output = Answer<schema::PeerConnected>> + Send;
+    /// `peer.list`: the first `query.count` peers after `query.after`, by node id.
+    fn peer_list(&self, query: PeerQuery) -> impl Future<Output = Answer<Vec<schema::PeerInfo>>> + Send;
+    /// `channel.open`: starts the opening or, for a key seen before, tells how far it is.
+    fn channel_open(&self, order: OpenOrder) -> impl Future<Output = Answer<schema::ChannelOpened>> + Send;
+    /// `channel.list`: the first `query.count` channels after `query.after` that match, by channel id.
+    fn channel_list(&self, query: ChannelQuery) -> impl Future<Output = Answer<Vec<schema::ChannelInfo>>> + Send;
+    /// `channel.get`.
+    fn channel_get(&self, channel_id: ChannelId) -> impl Future<Output = Answer<schema::ChannelInfo>> + Send;
+    /// `channel.close`.
+    fn channel_close(
+        &self,
+        channel_id: ChannelId,
+        feerate: Option<FeeratePerKw>,
+    ) -> impl Future<Output = Answer<schema::ChannelClosing>> + Send;
+    /// `invoice.create`.
+    fn invoice_create(&self, order: InvoiceOrder) -> impl Future<Output = Answer<schema::InvoiceCreated>> + Send;
+    /// `invoice.get`.
+    fn invoice_get(&self, payment_hash: PaymentHash) -> impl Future<Output = Answer<schema::InvoiceInfo>> + Send;
+    /// `payment.send`.
+    fn payment_send(&self, order: PaymentOrder) -> impl Future<Output = Answer<schema::PaymentSent>> + Send;
+    /// `payment.wait`: the payment once it is no longer pending, or as it is after `timeout`.
+    fn payment_wait(
+        &self,
+        payment_id: String,
+        timeout: Duration,
+    ) -> impl Future<Output = Answer<schema::PaymentInfo>> + Send;
+    /// `payment.get`.
+    fn payment_get(&self, payment_id: String) -> impl Future<Output = Answer<schema::PaymentInfo>> + Send;
+    /// `event.list`.
+    fn event_list(&self, query: EventQuery) -> impl Future<Output = Answer<schema::EventPage>> + Send;
+}
+
+/// Where a peer listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// A host name or an IP address, without brackets.
+    pub host: String,
+    /// The port, not 0.
+    pub port: u16,
+}
+
+impl std::fmt::Display for PeerAddress {
+    /// As `host:port`, an IPv6 address in brackets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Which peers are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerQuery {
+    /// Only peers whose node id comes after this one.
+    pub after: Option<NodeId>,
+    /// How many to give at most; one more than the page, so that its end shows.
+    pub count: usize,
+}
+
+/// A channel to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenOrder {
+    /// The peer.
+    pub node_id: NodeId,
+    /// The capacity.
+    pub funding: Sat,
+    /// What is given to the peer; not more than the capacity.
+    pub push: Msat,
+    /// Whether to announce the channel.
+    pub announce: bool,
+    /// Feerate of the funding transaction; the estimate without it.
+    pub feerate: Option<FeeratePerKw>,
+    /// The name of this opening.
+    pub idempotency_key: String,
+}
+
+/// Which channels are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelQuery {
+    /// Only in this state.
+    pub state: Option<schema::ChannelState>,
+    /// Only with this peer.
+    pub node_id: Option<NodeId>,
+    /// Only channels whose id comes after this one.
+    pub after: Option<ChannelId>,
+    /// How many to give at most; one more than the page, so that its end shows.
+    pub count: usize,
+}
+
+/// An invoice to create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvoiceOrder {
+    /// The amount, not 0; without it the payer decides.
+    pub amount: Option<Msat>,
+    /// At most 639 bytes (BOLT 11, field `d`).
+    pub description: String,
+    /// How long it can be paid: from a second to a year.
+    pub expiry: Duration,
+    /// The operator's own text.
+    pub label: Option<String>,
+    /// The name of this invoice's creation.
+    pub idempotency_key: Option<String>,
+}
+
+/// A payment to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaymentOrder {
+    /// Whom to pay.
+    pub target: PaymentTarget,
+    /// The most to pay in fees over all attempts; the default share of the amount without it.
+    pub max_fee: Option<Msat>,
+    /// The name of this payment; always there without an invoice.
+    pub idempotency_key: Option<String>,
+}
+
+/// Whom to pay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PaymentTarget {
+    /// The text of an invoice, not read yet, and the amount given beside it.
+    Invoice {
+        /// What claims to be a BOLT 11 invoice.
+        invoice: String,
+        /// For an invoice that leaves the amount open.
+        amount: Option<Msat>,
+    },
+    /// A node that expects nothing (keysend).
+    Node {
+        /// The receiver.
+        node_id: NodeId,
+        /// The amount, not 0.
+        amount: Msat,
+    },
+}
+
+/// Which events are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventQuery {
+    /// Only events after this number; from the oldest kept without it.
+    pub after_seq: Option<u64>,
+    /// Only these kinds; all where it is empty.
+    pub kinds: Vec<schema::EventKind>,
+    /// How many to give at most.
+    pub limit: usize,
+}

@@ -1,0 +1,87 @@
+//! The JSON-RPC gate: unknown methods, and calls without an id.
+
+use std::future::Future;
+
+use jsonrpsee::core::middleware::{Batch, BatchEntry, Notification, RpcServiceT};
+use jsonrpsee::server::{BatchResponseBuilder, MethodResponse};
+use jsonrpsee::types::{ErrorObjectOwned, Id, Request};
+use outrigger_rpc_schema::{MethodInfo, methods, nearest};
+
+use super::Fault;
+use super::server::MAX_ANSWER_BYTES;
+
+/// Lets known methods through to the service behind it.
+#[derive(Clone)]
+pub(super) struct Calls<S> {
+    inner: S,
+}
+
+impl<S> Calls<S> {
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<S> RpcServiceT for Calls<S>
+where
+    S: RpcServiceT<MethodResponse = MethodResponse> + Clone + Send + Sync + 'static,
+{
+    type MethodResponse = MethodResponse;
+    type NotificationResponse = MethodResponse;
+    type BatchResponse = MethodResponse;
+
+    fn call<'a>(&self, request: Request<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
+        let inner = self.inner.clone();
+        async move {
+            if MethodInfo::named(request.method_name()).is_some() {
+                return inner.call(request).await;
+            }
+            let known = methods().iter().map(|method| method.name);
+            let fault = Fault::unknown_method(request.method_name(), nearest(request.method_name(), known));
+            MethodResponse::error(request.id, ErrorObjectOwned::from(fault))
+        }
+    }
+
+    /// A notification has no answer. One that moves money is refused with an error nevertheless: its sender would
+    /// never learn what became of the money. Any other is carried out.
+    fn notification<'a>(&self, notification: Notification<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
+        let this = self.clone();
+        async move {
+            if MethodInfo::named(notification.method_name()).is_some_and(|method| method.moves_money) {
+                let fault = Fault::notification_refused(notification.method_name());
+                return MethodResponse::error(Id::Null, ErrorObjectOwned::from(fault));
+            }
+            let Notification { jsonrpc, method, params, extensions } = notification;
+            let request = Request { jsonrpc, id: Id::Null, method, params, extensions };
+            drop(this.call(request).await);
+            MethodResponse::notification()
+        }
+    }
+
+    fn batch<'a>(&self, batch: Batch<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
+        let this = self.clone();
+        async move {
+            let mut answers = BatchResponseBuilder::new_with_limit(MAX_ANSWER_BYTES);
+            let mut notified = false;
+            for entry in batch {
+                let answer = match entry {
+                    Ok(BatchEntry::Call(request)) => this.call(request).await,
+                    Ok(BatchEntry::Notification(notification)) => this.notification(notification).await,
+                    Err(fault) => {
+                        let (error, id) = fault.into_parts();
+                        MethodResponse::error(id, error)
+                    }
+                };
+                if answer.is_notification() {
+                    notified = true;
+                } else if let Err(too_long) = answers.append(answer) {
+                    return too_long;
+                }
+            }
+            if notified && answers.is_empty() {
+                return MethodResponse::notification();
+            }
+            MethodResponse::from_batch(answers.finish())
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! `chain.*`.
+
+use std::sync::Arc;
+
+use outrigger_rpc_schema::{ChainStatus, ChainStatusReport};
+
+use super::serve::Serve;
+use super::{Answer, Backend, Doors};
+
+impl<B: Backend> Serve<B> for ChainStatus {
+    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ChainStatusReport> {
+        doors.node()?.chain_status().await
+    }
+}

@@ -1,0 +1,66 @@
+//! `channel.*`.
+
+use std::sync::Arc;
+
+use outrigger_bolt::amount::{Msat, Sat};
+use outrigger_rpc_schema::{
+    ChannelClose, ChannelClosing, ChannelGet, ChannelInfo, ChannelList, ChannelOpen, ChannelOpened, ChannelPage,
+};
+
+use super::serve::Serve;
+use super::{Answer, Backend, ChannelQuery, Doors, Fault, OpenOrder, page, read};
+
+impl<B: Backend> Serve<B> for ChannelOpen {
+    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ChannelOpened> {
+        let order = open_order(self)?;
+        doors.node()?.channel_open(order).await
+    }
+}
+
+fn open_order(call: ChannelOpen) -> Answer<OpenOrder> {
+    let funding = Sat::new(call.funding_sat);
+    let capacity = funding.to_msat().ok_or_else(|| Fault::invalid_parameter("funding_sat", "is more than exists"))?;
+    let push = Msat::new(call.push_msat.unwrap_or(0));
+    // BOLT 2, `open_channel`: `push_msat` is at most 1000 * `funding_satoshis`.
+    if push > capacity {
+        return Err(Fault::invalid_parameter("push_msat", "is more than funding_sat"));
+    }
+    Ok(OpenOrder {
+        node_id: read::id("node_id", &call.node_id)?,
+        funding,
+        push,
+        announce: call.announce.unwrap_or(false),
+        feerate: read::feerate(call.feerate_sat_per_vb)?,
+        idempotency_key: read::name("idempotency_key", call.idempotency_key)?,
+    })
+}
+
+impl<B: Backend> Serve<B> for ChannelList {
+    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ChannelPage> {
+        let limit = page::limit(self.limit);
+        let query = ChannelQuery {
+            state: self.state,
+            node_id: self.node_id.as_deref().map(|node_id| read::id("node_id", node_id)).transpose()?,
+            after: read::cursor(self.after.as_deref())?,
+            count: limit.saturating_add(1),
+        };
+        let channels = doors.node()?.channel_list(query).await?;
+        let (items, next) = page::cut(channels, limit, |channel| channel.channel_id.clone());
+        Ok(ChannelPage { items, next })
+    }
+}
+
+impl<B: Backend> Serve<B> for ChannelGet {
+    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ChannelInfo> {
+        let channel_id = read::id("channel_id", &self.channel_id)?;
+        doors.node()?.channel_get(channel_id).await
+    }
+}
+
+impl<B: Backend> Serve<B> for ChannelClose {
+    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ChannelClosing> {
+        let channel_id = read::id("channel_id", &self.channel_id)?;
+        let feerate = read::feerate(self.feerate_sat_per_vb)?;
+        doors.node()?.channel_close(channel_id, feerate).await
+    }
+}

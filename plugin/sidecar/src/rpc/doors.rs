@@ -1,0 +1,72 @@
+//! What stands between the server and the node: open from the first moment, the node coming in behind.
+
+use std::sync::{Arc, OnceLock};
+
+use outrigger_rpc_schema::{NodeStatusReport, Phase};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{Answer, Fault};
+
+/// Holds the status from process start on, and the node once it is there.
+#[derive(Debug)]
+pub struct Doors<B> {
+    status: Mutex<NodeStatusReport>,
+    node: OnceLock<Arc<B>>,
+    stop: watch::Sender<bool>,
+}
+
+impl<B> Doors<B> {
+    /// Doors of a process that has just started.
+    pub fn new(network: &str) -> Arc<Self> {
+        let status = NodeStatusReport {
+            phase: Phase::Starting,
+            reason: None,
+            block_height: None,
+            target_height: None,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            network: network.to_owned(),
+        };
+        Arc::new(Self { status: Mutex::new(status), node: OnceLock::new(), stop: watch::Sender::new(false) })
+    }
+
+    /// Lets the methods through to the node. Only the first call counts.
+    pub fn open(&self, node: Arc<B>) {
+        let _ = self.node.set(node);
+    }
+
+    /// Changes what `node.status` answers. Once the phase is `stopping` it stays so.
+    pub fn report(&self, change: impl FnOnce(&mut NodeStatusReport)) {
+        let mut status = self.status.lock();
+        let stopping = status.phase == Phase::Stopping;
+        change(&mut status);
+        if stopping {
+            status.phase = Phase::Stopping;
+        }
+    }
+
+    /// What `node.status` answers now.
+    pub fn status(&self) -> NodeStatusReport {
+        self.status.lock().clone()
+    }
+
+    /// Asks the process to stop, as `node.stop` does.
+    pub fn request_stop(&self) {
+        self.report(|status| status.phase = Phase::Stopping);
+        self.stop.send_replace(true);
+    }
+
+    /// Ends once somebody has asked the process to stop, also where that was before.
+    pub async fn stop_requested(&self) {
+        // The sender is `self.stop`: it cannot be gone while this borrow lives.
+        let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+
+    /// The node, or why there is none to ask.
+    pub(super) fn node(&self) -> Answer<&B> {
+        if self.status.lock().phase == Phase::Stopping {
+            return Err(Fault::stopping());
+        }
+        self.node.get().map(Arc::as_ref).ok_or_else(Fault::starting)
+    }
+}

@@ -1,0 +1,60 @@
+//! `payment.*`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_bolt::amount::Msat;
+use outrigger_rpc_schema::{PaymentGet, PaymentInfo, PaymentSend, PaymentSent, PaymentWait};
+
+use super::serve::Serve;
+use super::{Answer, Backend, Doors, Fault, PaymentOrder, PaymentTarget, read};
+
+/// How long `payment.wait` waits where the caller does not say.
+const DEFAULT_WAIT_SECS: u32 = 60;
+
+impl<B: Backend> Serve<B> for PaymentSend {
+    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<PaymentSent> {
+        let order = payment_order(self)?;
+        doors.node()?.payment_send(order).await
+    }
+}
+
+fn payment_order(call: PaymentSend) -> Answer<PaymentOrder> {
+    let max_fee = call.max_fee_msat.map(Msat::new);
+    let idempotency_key = call.idempotency_key.map(|key| read::name("idempotency_key", key)).transpose()?;
+    let amount = call.amount_msat.map(Msat::new);
+    let target = match (call.invoice, call.node_id) {
+        (Some(invoice), None) => PaymentTarget::Invoice { invoice, amount },
+        (None, Some(node_id)) => {
+            let node_id = read::id("node_id", &node_id)?;
+            let amount = amount.ok_or_else(|| Fault::invalid_parameter("amount_msat", "is needed with node_id"))?;
+            if idempotency_key.is_none() {
+                return Err(Fault::invalid_parameter("idempotency_key", "is needed with node_id"));
+            }
+            PaymentTarget::Node { node_id, amount }
+        }
+        (Some(_), Some(_)) => return Err(Fault::invalid_parameter("node_id", "must not be given with an invoice")),
+        (None, None) => return Err(Fault::invalid_parameter("invoice", "is needed, or node_id with amount_msat")),
+    };
+    Ok(PaymentOrder { target, max_fee, idempotency_key })
+}
+
+impl<B: Backend> Serve<B> for PaymentWait {
+    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<PaymentInfo> {
+        let timeout = Duration::from_secs(self.timeout_secs.unwrap_or(DEFAULT_WAIT_SECS).into());
+        let payment_id = read::name("payment_id", self.payment_id)?;
+        let node = doors.node()?;
+        // A stop must not wait for a wait.
+        tokio::select! {
+            answer = node.payment_wait(payment_id, timeout) => answer,
+            () = doors.stop_requested() => Err(Fault::stopping()),
+        }
+    }
+}
+
+impl<B: Backend> Serve<B> for PaymentGet {
+    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<PaymentInfo> {
+        let payment_id = read::name("payment_id", self.payment_id)?;
+        doors.node()?.payment_get(payment_id).await
+    }
+}

@@ -1,0 +1,26 @@
+//! `peer.*`.
+
+use std::sync::Arc;
+
+use outrigger_rpc_schema::{PeerConnect, PeerConnected, PeerList, PeerPage};
+
+use super::serve::Serve;
+use super::{Answer, Backend, Doors, PeerQuery, page, read};
+
+impl<B: Backend> Serve<B> for PeerConnect {
+    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<PeerConnected> {
+        let node_id = read::id("node_id", &self.node_id)?;
+        let address = read::peer_address(&self.address)?;
+        doors.node()?.peer_connect(node_id, address).await
+    }
+}
+
+impl<B: Backend> Serve<B> for PeerList {
+    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<PeerPage> {
+        let limit = page::limit(self.limit);
+        let query = PeerQuery { after: read::cursor(self.after.as_deref())?, count: limit.saturating_add(1) };
+        let peers = doors.node()?.peer_list(query).await?;
+        let (items, next) = page::cut(peers, limit, |peer| peer.node_id.clone());
+        Ok(PeerPage { items, next })
+    }
+}

@@ -1,0 +1,112 @@
+//! From the texts and numbers of a call to the node's own types. Every fault names the parameter.
+
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use outrigger_bolt::amount::FeeratePerKw;
+
+use super::{Answer, Fault, PeerAddress};
+
+/// The most characters in a text that a caller chooses as a name.
+const NAME_CHARS: usize = 128;
+
+/// The longest host name of DNS.
+const HOST_BYTES: usize = 253;
+
+/// Weight units in a thousand virtual bytes over those in a thousand weight units.
+const KW_PER_VB: u32 = 250;
+
+/// An identifier, in lowercase hex as the interface writes it.
+pub(super) fn id<T: FromStr>(parameter: &str, text: &str) -> Answer<T> {
+    let lowercase = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    let id = text.parse().ok().filter(|_| lowercase);
+    id.ok_or_else(|| Fault::invalid_parameter(parameter, format!("is not a valid {parameter} in lowercase hex")))
+}
+
+/// A cursor that a page before has given: the id of its last item.
+pub(super) fn cursor<T: FromStr>(text: Option<&str>) -> Answer<Option<T>> {
+    let read = |text: &str| text.parse().map_err(|_| Fault::invalid_parameter("after", "is not the next of a page"));
+    text.map(read).transpose()
+}
+
+/// A text that a caller chooses as a name.
+pub(super) fn name(parameter: &str, text: String) -> Answer<String> {
+    let problem = if text.is_empty() {
+        "must not be empty"
+    } else if text.chars().count() > NAME_CHARS {
+        "must have at most 128 characters"
+    } else if text.chars().any(char::is_control) {
+        "must not have control characters"
+    } else {
+        return Ok(text);
+    };
+    Err(Fault::invalid_parameter(parameter, problem))
+}
+
+/// A feerate that people type, in the unit of BOLT 2.
+pub(super) fn feerate(sat_per_vb: Option<u32>) -> Answer<Option<FeeratePerKw>> {
+    let read = |sat_per_vb: u32| {
+        let sat_per_kw = sat_per_vb.checked_mul(KW_PER_VB).map(FeeratePerKw::new);
+        sat_per_kw.ok_or_else(|| Fault::invalid_parameter("feerate_sat_per_vb", "is far above any feerate"))
+    };
+    sat_per_vb.map(read).transpose()
+}
+
+/// `host:port`, an IPv6 address in brackets.
+pub(super) fn peer_address(text: &str) -> Answer<PeerAddress> {
+    let fault = || Fault::invalid_parameter("address", "must be host:port, an IPv6 address in brackets");
+    let (host, port) = text.rsplit_once(':').ok_or_else(fault)?;
+    let port: u16 = port.parse().ok().filter(|port| *port != 0).ok_or_else(fault)?;
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = match bracketed {
+        Some(address) => Some(address).filter(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => Some(host).filter(|host| is_host(host)),
+    };
+    Ok(PeerAddress { host: host.ok_or_else(fault)?.to_owned(), port })
+}
+
+fn is_host(text: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    !text.is_empty() && text.len() <= HOST_BYTES && text.bytes().all(letter)
+}
+
+#[cfg(test)]
+mod tests {
+    use outrigger_bolt::id::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_host_and_port() {
+        for good in ["127.0.0.1:9735", "node.example:1", "[::1]:9735", "abc234.onion:9735"] {
+            assert_eq!(peer_address(good).map(|address| address.to_string()), Ok(good.to_owned()));
+        }
+        for bad in ["", "127.0.0.1", ":9735", "host:", "host:0", "host:65536", "::1:9735", "[::1]", "a b:1", "[x]:1"] {
+            assert!(peer_address(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_short_and_plain() {
+        assert!(name("label", "x".repeat(128)).is_ok());
+        for bad in [String::new(), "x".repeat(129), "a\nb".to_owned()] {
+            assert!(name("label", bad.clone()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn feerates_change_their_unit() {
+        assert_eq!(feerate(Some(4)), Ok(Some(FeeratePerKw::new(1000))));
+        assert!(feerate(Some(u32::MAX)).is_err());
+    }
+
+    #[test]
+    fn ids_are_lowercase_hex() {
+        let key = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619";
+        assert!(id::<NodeId>("node_id", key).is_ok());
+        for bad in [key.to_uppercase(), key[2..].to_owned(), format!("05{}", &key[2..]), String::new()] {
+            let fault = id::<NodeId>("node_id", &bad).unwrap_err();
+            assert_eq!(fault.to_string(), "parameter node_id is not a valid node_id in lowercase hex");
+        }
+    }
+}

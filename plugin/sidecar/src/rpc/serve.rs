@@ -1,0 +1,39 @@
+//! From a call on the wire to the method's own file and back.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use jsonrpsee::server::{RegisterMethodError, RpcModule};
+use jsonrpsee::types::{ErrorObjectOwned, Params};
+use outrigger_rpc_schema::{Method, MethodInfo};
+use serde_json::{Map, Value};
+
+use super::{Answer, Backend, Doors, Fault};
+
+/// A method as the daemon serves it.
+pub(super) trait Serve<B: Backend>: Method {
+    /// Reads the parameters' meaning and asks the node.
+    fn serve(self, doors: Arc<Doors<B>>) -> impl Future<Output = Answer<Self::Result>> + Send;
+}
+
+/// Adds a method to the module.
+pub(super) fn register<B: Backend, M: Serve<B>>(module: &mut RpcModule<Doors<B>>) -> Result<(), RegisterMethodError> {
+    module.register_async_method(M::NAME, |params, doors, _| async move {
+        let call: M = parse(&params)?;
+        let answer = call.serve(doors).await?;
+        // As a value: the wire form then has one order of fields.
+        serde_json::to_value(answer).map_err(|error| ErrorObjectOwned::from(Fault::internal(error)))
+    })?;
+    Ok(())
+}
+
+/// The parameters, checked against the schema, so that a fault names the one that causes it.
+fn parse<M: Method>(params: &Params<'_>) -> Answer<M> {
+    let given: Map<String, Value> = match params.as_str() {
+        None => Map::new(),
+        Some(text) => serde_json::from_str(text).map_err(|_| Fault::parameters_by_name())?,
+    };
+    let method = MethodInfo::named(M::NAME).ok_or_else(|| Fault::internal("a method outside the schema"))?;
+    method.check(&given)?;
+    serde_json::from_value(Value::Object(given)).map_err(|error| Fault::internal(format!("unread parameter: {error}")))
+}

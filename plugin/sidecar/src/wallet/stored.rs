@@ -1,0 +1,65 @@
+//! The wallet's rows: a version byte, then JSON.
+
+use std::collections::BTreeSet;
+
+use bdk_wallet::ChangeSet;
+use bdk_wallet::chain::Merge;
+use serde::{Deserialize, Serialize};
+
+use super::WalletFault;
+
+/// The version that is written.
+const VERSION: u8 = 1;
+/// Blocks below the tip whose hashes are kept; deeper than any reorganisation that is followed.
+const REMEMBERED: u32 = 1000;
+
+/// One change set, or many merged.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Stored {
+    /// Whether a block was ever connected. Written once.
+    #[serde(default)]
+    pub(super) started: bool,
+    /// `bdk_wallet`'s own change set.
+    pub(super) bdk: ChangeSet,
+}
+
+impl Stored {
+    /// The change sets in their order as one.
+    pub(super) fn merge(rows: &[Vec<u8>]) -> Result<Self, WalletFault> {
+        let mut merged = Self::default();
+        for row in rows {
+            let next = Self::decode(row)?;
+            merged.started |= next.started;
+            merged.bdk.merge(next.bdk);
+        }
+        Ok(merged)
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        #[expect(clippy::expect_used, reason = "every map in it has keys that are strings or numbers")]
+        serde_json::to_writer(&mut bytes, self).expect("a change set is JSON");
+        bytes
+    }
+
+    fn decode(row: &[u8]) -> Result<Self, WalletFault> {
+        match row.split_first() {
+            Some((&VERSION, json)) => {
+                serde_json::from_slice(json).map_err(|error| WalletFault::Damaged(error.to_string()))
+            }
+            Some((&version, _)) if version > VERSION => Err(WalletFault::Newer(version)),
+            Some(_) | None => Err(WalletFault::Damaged("a row without a version".to_owned())),
+        }
+    }
+
+    /// Forgets the hashes of old blocks that hold nothing of ours, so that a wallet does not grow with the chain.
+    pub(super) fn prune(&mut self) {
+        let blocks = &mut self.bdk.local_chain.blocks;
+        blocks.retain(|_, hash| hash.is_some());
+        let tip = blocks.last_key_value().map_or(0, |(height, _)| *height);
+        let oldest = tip.saturating_sub(REMEMBERED);
+        let anchors: BTreeSet<u32> =
+            self.bdk.tx_graph.anchors.iter().map(|(anchor, _)| anchor.block_id.height).collect();
+        blocks.retain(|height, _| *height == 0 || *height >= oldest || anchors.contains(height));
+    }
+}

@@ -1,0 +1,411 @@
+//! The wallet on blocks made by hand.
+
+use bitcoin::absolute::LockTime;
+use bitcoin::hashes::Hash;
+use bitcoin::transaction::Version;
+use bitcoin::{Sequence, TxIn, TxMerkleNode, TxOut, Witness};
+
+use super::*;
+
+const FEERATE: FeeratePerKw = FeeratePerKw::new(1000);
+
+fn seed(byte: u8) -> Seed {
+    let dir = tempfile::tempdir().unwrap();
+    Seed::create(dir.path(), || Ok([byte; 32])).unwrap()
+}
+
+/// A wallet, the chain it sees and the rows that it wrote.
+struct Bench {
+    wallet: Wallet,
+    blocks: Vec<Block>,
+    rows: Vec<Vec<u8>>,
+    coins: u32,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let wallet = Wallet::load(&seed(1), Network::Regtest, &[]).unwrap();
+        let mut bench = Self { wallet, blocks: vec![genesis_block(Network::Regtest)], rows: Vec::new(), coins: 0 };
+        bench.wallet.connected(0, &bench.blocks[0].clone()).unwrap();
+        bench
+    }
+
+    fn block(&self, txdata: Vec<Transaction>) -> Block {
+        let mut block = Block { header: self.blocks.last().unwrap().header, txdata };
+        block.header.prev_blockhash = self.blocks.last().unwrap().block_hash();
+        block.header.time += 1;
+        block.header.merkle_root = block.compute_merkle_root().unwrap_or(TxMerkleNode::all_zeros());
+        block
+    }
+
+    fn mine(&mut self, txdata: Vec<Transaction>) {
+        let block = self.block(txdata);
+        self.wallet.connected(self.blocks.len() as u32, &block).unwrap();
+        self.blocks.push(block);
+    }
+
+    fn undo(&mut self) {
+        let gone = self.blocks.pop().unwrap();
+        let height = self.blocks.len() as u32;
+        self.wallet.disconnected(height, gone.block_hash(), gone.header.prev_blockhash).unwrap();
+    }
+
+    /// A stranger's payment to the wallet.
+    fn payment(&mut self, sat: u64) -> Transaction {
+        self.coins += 1;
+        let script_pubkey = self.wallet.new_address().unwrap().script_pubkey();
+        let previous_output = OutPoint::new(Txid::from_byte_array([9; 32]), self.coins);
+        let input = TxIn { previous_output, sequence: Sequence::MAX, ..TxIn::default() };
+        let output = TxOut { value: Amount::from_sat(sat), script_pubkey };
+        Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![input], output: vec![output] }
+    }
+
+    fn receive(&mut self, sat: u64) {
+        let tx = self.payment(sat);
+        self.mine(vec![tx]);
+    }
+
+    fn commit(&mut self) {
+        self.rows.extend(self.wallet.take_staged());
+    }
+
+    /// What a crash after the last commit leaves.
+    fn reload(&mut self) {
+        self.wallet = Wallet::load(&seed(1), Network::Regtest, &self.rows).unwrap();
+    }
+
+    fn fund(&mut self, sat: u64) -> Result<(Transaction, u32), WalletFault> {
+        self.wallet.fund(target(), Sat::new(sat), FEERATE)
+    }
+
+    fn confirmed(&self) -> u64 {
+        self.wallet.balance().confirmed.get()
+    }
+}
+
+fn target() -> ScriptBuf {
+    ScriptBuf::new_p2wsh(&bitcoin::WScriptHash::from_byte_array([3; 32]))
+}
+
+#[test]
+fn an_address_waits_for_the_first_block() {
+    let mut wallet = Wallet::load(&seed(1), Network::Regtest, &[]).unwrap();
+    assert_eq!(wallet.new_address().unwrap_err(), WalletFault::NotStarted);
+    assert_eq!(wallet.fund(target(), Sat::new(1000), FEERATE).unwrap_err(), WalletFault::NotStarted);
+    assert_eq!(wallet.tip(), None);
+}
+
+#[test]
+fn the_first_block_may_have_any_height_and_is_remembered() {
+    let mut wallet = Wallet::load(&seed(1), Network::Regtest, &[]).unwrap();
+    let mut rows = vec![wallet.take_staged().unwrap()];
+    let block = Bench::new().block(Vec::new());
+    wallet.connected(700, &block).unwrap();
+    rows.extend(wallet.take_staged());
+    assert!(wallet.take_staged().is_none());
+    let again = Wallet::load(&seed(1), Network::Regtest, &rows).unwrap();
+    assert_eq!(again.tip(), Some((700, block.block_hash())));
+    assert_eq!(again.hash_at(700), Some(block.block_hash()));
+}
+
+#[test]
+fn a_start_at_the_genesis_block_is_remembered_too() {
+    let mut bench = Bench::new();
+    bench.commit();
+    bench.reload();
+    assert_eq!(bench.wallet.tip(), Some((0, bench.blocks[0].block_hash())));
+}
+
+#[test]
+fn coins_addresses_and_tip_survive_a_restart() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    let given = bench.wallet.new_address().unwrap();
+    bench.commit();
+    bench.receive(7_000);
+    bench.commit();
+    let (tip, balance) = (bench.wallet.tip(), bench.wallet.balance());
+    bench.reload();
+    assert_eq!((bench.wallet.tip(), bench.wallet.balance()), (tip, balance));
+    assert_eq!(bench.confirmed(), 57_000);
+    assert_ne!(bench.wallet.new_address().unwrap(), given);
+    let compacted = bench.wallet.take_compacted().unwrap();
+    bench.rows = vec![compacted];
+    bench.reload();
+    assert_eq!((bench.wallet.tip(), bench.wallet.balance()), (tip, balance));
+    assert!(bench.wallet.take_compacted().is_none());
+}
+
+#[test]
+fn fnd_5_a_funding_transaction_is_segwit_signed_and_exact() {
+    let mut bench = Bench::new();
+    bench.receive(30_000);
+    bench.receive(40_000);
+    let (tx, index) = bench.fund(60_000).unwrap();
+    let output = &tx.output[index as usize];
+    assert_eq!((output.value, &output.script_pubkey), (Amount::from_sat(60_000), &target()));
+    assert_eq!(tx.input.len(), 2);
+    assert!(tx.input.iter().all(|input| input.script_sig.is_empty() && input.witness.len() == 2));
+    let paid: u64 = tx.output.iter().map(|output| output.value.to_sat()).sum();
+    let fee = 70_000 - paid;
+    let least = FEERATE.fee(tx.weight().to_wu()).get();
+    assert!((least..=least + 10).contains(&fee), "{fee} for {least}");
+    let mut naked = tx.clone();
+    naked.input[1].witness = Witness::new();
+    assert!(check_segwit(&naked).is_err());
+    let mut legacy = tx;
+    legacy.input[0].script_sig = ScriptBuf::from_bytes(vec![0]);
+    assert!(check_segwit(&legacy).is_err());
+}
+
+#[test]
+fn fnd_13_inputs_are_locked_until_released() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    let (tx, _) = bench.fund(20_000).unwrap();
+    let balance = bench.wallet.balance();
+    assert_eq!((balance.confirmed.get(), balance.locked.get()), (0, 50_000));
+    assert!(matches!(bench.fund(20_000), Err(WalletFault::InsufficientFunds { .. })));
+    bench.wallet.release(tx.compute_txid());
+    assert_eq!(bench.confirmed(), 50_000);
+    bench.fund(20_000).unwrap();
+}
+
+#[test]
+fn fnd_13_a_restart_frees_the_inputs_of_what_was_never_stored() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    bench.fund(20_000).unwrap();
+    bench.commit();
+    bench.reload();
+    assert_eq!(bench.confirmed(), 50_000);
+    bench.fund(20_000).unwrap();
+}
+
+#[test]
+fn a_published_transaction_spends_and_gives_change_and_can_be_released() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    let (tx, index) = bench.fund(20_000).unwrap();
+    bench.wallet.saw_unconfirmed(&tx);
+    let change = tx.output[1 - index as usize].value.to_sat();
+    let balance = bench.wallet.balance();
+    assert_eq!((balance.confirmed.get(), balance.unconfirmed.get(), balance.locked.get()), (0, change, 0));
+    bench.commit();
+    bench.reload();
+    assert_eq!(bench.wallet.balance(), balance, "a published transaction survives a restart");
+    bench.wallet.release(tx.compute_txid());
+    assert_eq!(bench.confirmed(), 50_000);
+    bench.commit();
+    bench.reload();
+    assert_eq!(bench.confirmed(), 50_000);
+}
+
+#[test]
+fn our_change_funds_before_it_confirms() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    let (tx, _) = bench.fund(20_000).unwrap();
+    bench.wallet.saw_unconfirmed(&tx);
+    let (next, _) = bench.fund(10_000).unwrap();
+    assert_eq!(next.input[0].previous_output.txid, tx.compute_txid());
+}
+
+#[test]
+fn fnd_11_a_strangers_unconfirmed_coin_funds_nothing() {
+    let mut bench = Bench::new();
+    let payment = bench.payment(50_000);
+    bench.wallet.saw_unconfirmed(&payment);
+    assert_eq!(bench.wallet.balance().unconfirmed.get(), 50_000);
+    let fault = bench.fund(20_000).unwrap_err();
+    assert!(matches!(fault, WalletFault::InsufficientFunds { available, .. } if available == Sat::ZERO), "{fault}");
+    bench.mine(vec![payment]);
+    bench.fund(20_000).unwrap();
+}
+
+#[test]
+fn reo_5_a_reorg_takes_coins_away_and_brings_them_back() {
+    let mut bench = Bench::new();
+    bench.mine(Vec::new());
+    let payment = bench.payment(50_000);
+    bench.mine(vec![payment.clone()]);
+    bench.mine(Vec::new());
+    bench.commit();
+    assert_eq!(bench.confirmed(), 50_000);
+    bench.undo();
+    bench.undo();
+    assert_eq!(bench.wallet.tip().unwrap().0, 1);
+    assert_eq!(bench.wallet.hash_at(2), None);
+    let mut other = bench.block(Vec::new());
+    other.header.time += 7;
+    bench.wallet.connected(2, &other).unwrap();
+    bench.blocks.push(other);
+    assert_eq!(bench.confirmed(), 0, "the payment is in no block of this chain");
+    bench.mine(vec![payment]);
+    assert_eq!(bench.confirmed(), 50_000);
+    bench.commit();
+    bench.reload();
+    assert_eq!((bench.wallet.tip().unwrap().0, bench.confirmed()), (3, 50_000));
+}
+
+#[test]
+fn reo_4_our_own_transaction_survives_the_loss_of_its_block() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    let (tx, index) = bench.fund(20_000).unwrap();
+    bench.wallet.saw_unconfirmed(&tx);
+    let change = tx.output[1 - index as usize].value.to_sat();
+    bench.mine(vec![tx]);
+    assert_eq!(bench.confirmed(), change);
+    bench.undo();
+    let mut other = bench.block(Vec::new());
+    other.header.time += 7;
+    bench.wallet.connected(2, &other).unwrap();
+    let balance = bench.wallet.balance();
+    assert_eq!((balance.confirmed.get(), balance.unconfirmed.get()), (0, change), "the coin stays spent");
+}
+
+#[test]
+fn a_block_that_does_not_fit_is_an_error_and_changes_nothing() {
+    let mut bench = Bench::new();
+    bench.mine(Vec::new());
+    let tip = bench.wallet.tip();
+    let mut stranger = bench.block(Vec::new());
+    stranger.header.prev_blockhash = BlockHash::from_byte_array([8; 32]);
+    assert!(matches!(bench.wallet.connected(5, &stranger), Err(WalletFault::Inconsistent(_))));
+    let (hash, previous) = (stranger.block_hash(), tip.unwrap().1);
+    assert!(matches!(bench.wallet.disconnected(1, hash, previous), Err(WalletFault::Inconsistent(_))));
+    assert_eq!(bench.wallet.tip(), tip);
+}
+
+#[test]
+fn bad_input_105_an_empty_wallet_and_dust_are_refused() {
+    let mut bench = Bench::new();
+    assert!(matches!(bench.fund(20_000), Err(WalletFault::InsufficientFunds { .. })));
+    bench.receive(50_000);
+    assert_eq!(bench.fund(100).unwrap_err(), WalletFault::Dust(Sat::new(100)));
+    assert!(matches!(bench.fund(50_000), Err(WalletFault::InsufficientFunds { .. })));
+    assert!(bench.fund(u64::MAX).is_err());
+    assert_eq!(bench.confirmed(), 50_000);
+}
+
+#[test]
+fn key_3_rows_of_another_seed_or_network_are_refused() {
+    let mut bench = Bench::new();
+    bench.commit();
+    let other_seed = Wallet::load(&seed(2), Network::Regtest, &bench.rows);
+    assert!(matches!(other_seed.err(), Some(WalletFault::OtherSeed(_))));
+    let other_network = Wallet::load(&seed(1), Network::Signet, &bench.rows);
+    assert!(matches!(other_network.err(), Some(WalletFault::OtherSeed(_))));
+}
+
+#[test]
+fn damaged_and_newer_rows_are_refused() {
+    let mut bench = Bench::new();
+    bench.commit();
+    let load = |row: &[u8]| Wallet::load(&seed(1), Network::Regtest, &[row.to_vec()]).err().unwrap();
+    let whole = &bench.rows[0];
+    assert!(matches!(load(&[]), WalletFault::Damaged(_)));
+    assert!(matches!(load(&whole[..whole.len() / 2]), WalletFault::Damaged(_)));
+    assert!(matches!(load(&[0, b'{', b'}']), WalletFault::Damaged(_)));
+    assert_eq!(load(&[2, b'{', b'}']), WalletFault::Newer(2));
+}
+
+#[test]
+fn a_compacted_wallet_does_not_grow_with_the_chain() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    bench.commit();
+    for _ in 0..3000 {
+        bench.mine(Vec::new());
+        bench.commit();
+    }
+    let size = |bench: &mut Bench| {
+        bench.reload();
+        bench.wallet.take_compacted().unwrap().len()
+    };
+    let before = size(&mut bench);
+    for _ in 0..1000 {
+        bench.mine(Vec::new());
+        bench.commit();
+    }
+    let after = size(&mut bench);
+    assert!(after < before + 100, "{before} {after}");
+    assert_eq!(bench.confirmed(), 50_000, "the block that holds our coin is kept");
+    assert_eq!(bench.wallet.hash_at(3900), Some(bench.blocks[3900].block_hash()));
+}
+
+#[test]
+fn addresses_are_those_of_bip_84() {
+    // BIP 84's own vector: the mnemonic of eleven times "abandon" and "about".
+    let words = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+    let mnemonic = bip39::Mnemonic::parse(words).unwrap();
+    let master = Xpriv::new_master(Network::Bitcoin, &mnemonic.to_seed("")).unwrap();
+    let (external, internal) = descriptors(&master, Network::Bitcoin).unwrap();
+    let wallet =
+        bdk_wallet::Wallet::create(external, internal).network(Network::Bitcoin).create_wallet_no_persist().unwrap();
+    let first = |keychain| wallet.peek_address(keychain, 0).address.to_string();
+    assert_eq!(first(KeychainKind::External), "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu");
+    assert_eq!(first(KeychainKind::Internal), "bc1q8c6fshw2dlwun7ekn9qwf37cu2rn755upcp6el");
+}
+
+#[test]
+fn reo_5_after_a_reorg_of_any_depth_the_wallet_is_that_of_a_fresh_replay() {
+    for depth in 1..=8_usize {
+        let mut bench = Bench::new();
+        let payments: Vec<_> = (1..=8).map(|n| bench.payment(n * 10_000)).collect();
+        for payment in &payments {
+            bench.mine(vec![payment.clone()]);
+            bench.commit();
+        }
+        for _ in 0..depth {
+            bench.undo();
+        }
+        bench.mine(Vec::new());
+        // The first of the undone payments never comes back.
+        for payment in payments.iter().skip(9 - depth).rev() {
+            bench.mine(vec![payment.clone()]);
+        }
+        bench.mine(Vec::new());
+        bench.commit();
+
+        let mut fresh = Bench::new();
+        for payment in &payments {
+            let same = fresh.payment(payment.output[0].value.to_sat());
+            assert_eq!(same, *payment);
+        }
+        for (height, block) in bench.blocks.iter().enumerate().skip(1) {
+            fresh.wallet.connected(height as u32, block).unwrap();
+        }
+        let lost = Sat::new((9 - depth as u64) * 10_000);
+        assert_eq!(fresh.confirmed(), 360_000 - lost.get());
+        // All that is left of the old branch is that the lost payment was once seen, and may confirm again.
+        let expected = Balance { unconfirmed: lost, ..fresh.wallet.balance() };
+        for _ in 0..2 {
+            assert_eq!(bench.wallet.balance(), expected, "depth {depth}");
+            assert_eq!(bench.wallet.tip(), fresh.wallet.tip());
+            for height in 0..=bench.blocks.len() as u32 {
+                assert_eq!(bench.wallet.hash_at(height), fresh.wallet.hash_at(height), "height {height}");
+            }
+            bench.reload();
+        }
+    }
+}
+
+#[test]
+fn reo_5_a_crash_in_the_middle_of_a_reorg_is_made_up_for() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    bench.mine(Vec::new());
+    bench.commit();
+    let tip = bench.wallet.tip();
+    bench.undo();
+    bench.undo();
+    bench.commit();
+    bench.reload();
+    assert_eq!(bench.wallet.tip(), tip, "a disconnected block is told again");
+    let mut other = bench.block(Vec::new());
+    other.header.time += 7;
+    bench.wallet.connected(1, &other).unwrap();
+    assert_eq!((bench.wallet.tip(), bench.confirmed()), (Some((1, other.block_hash())), 0));
+}

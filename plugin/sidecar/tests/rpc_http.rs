@@ -1,0 +1,579 @@
+//! The interface over real HTTP, before a node that answers with what it was asked.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
+use outrigger_rpc_schema as schema;
+use outrigger_rpc_schema::{CallError, Client, Phase};
+use outrigger_sidecar::rpc::{
+    Answer, Backend, ChannelQuery, Doors, EventQuery, Fault, InvoiceOrder, OpenOrder, PaymentOrder, PaymentTarget,
+    PeerAddress, PeerQuery, Server, ServerFault, start,
+};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use zeroize::Zeroizing;
+
+const NODE_ID: &str = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619";
+
+/// A node that remembers its orders.
+#[derive(Default)]
+struct Recorder {
+    orders: Mutex<Vec<String>>,
+}
+
+impl Recorder {
+    fn note(&self, order: impl std::fmt::Debug) {
+        self.orders.lock().push(format!("{order:?}"));
+    }
+}
+
+impl Backend for Recorder {
+    async fn node_info(&self) -> Answer<schema::NodeInfoReport> {
+        Err(Fault::internal("not asked for in these tests"))
+    }
+
+    async fn chain_status(&self) -> Answer<schema::ChainStatusReport> {
+        Err(Fault::bitcoind_unavailable("connection refused"))
+    }
+
+    async fn wallet_balance(&self) -> Answer<schema::WalletBalanceReport> {
+        self.note("wallet_balance");
+        Ok(schema::WalletBalanceReport { confirmed_sat: 1, unconfirmed_sat: 2, locked_sat: 3 })
+    }
+
+    async fn wallet_new_address(&self) -> Answer<schema::WalletAddress> {
+        Ok(schema::WalletAddress { address: "bcrt1qexample".to_owned() })
+    }
+
+    async fn peer_connect(&self, node_id: NodeId, address: PeerAddress) -> Answer<schema::PeerConnected> {
+        self.note(&address);
+        Ok(schema::PeerConnected { node_id: node_id.to_string(), features: String::new() })
+    }
+
+    async fn peer_list(&self, _: PeerQuery) -> Answer<Vec<schema::PeerInfo>> {
+        Ok(Vec::new())
+    }
+
+    async fn channel_open(&self, order: OpenOrder) -> Answer<schema::ChannelOpened> {
+        if order.idempotency_key == "taken" {
+            return Err(Fault::idempotency_conflict(&order.idempotency_key));
+        }
+        self.note(&order);
+        Ok(schema::ChannelOpened {
+            op_id: "1".to_owned(),
+            state: schema::OpenState::Opening,
+            channel_id: None,
+            funding_txid: None,
+            failure: None,
+        })
+    }
+
+    async fn channel_list(&self, query: ChannelQuery) -> Answer<Vec<schema::ChannelInfo>> {
+        let first = query.after.map_or(0, |after| after.0[31] + 1);
+        Ok((first..5).map(|number| channel(ChannelId([number; 32]))).take(query.count).collect())
+    }
+
+    async fn channel_get(&self, channel_id: ChannelId) -> Answer<schema::ChannelInfo> {
+        Err(Fault::channel_not_found(&channel_id))
+    }
+
+    async fn channel_close(
+        &self,
+        channel_id: ChannelId,
+        feerate: Option<FeeratePerKw>,
+    ) -> Answer<schema::ChannelClosing> {
+        self.note(feerate);
+        Ok(schema::ChannelClosing { channel_id: channel_id.to_string(), state: schema::ChannelState::ShuttingDown })
+    }
+
+    async fn invoice_create(&self, order: InvoiceOrder) -> Answer<schema::InvoiceCreated> {
+        self.note(order);
+        Ok(schema::InvoiceCreated { invoice: "lnbcrt1".to_owned(), payment_hash: "00".repeat(32), expires_at: 1 })
+    }
+
+    async fn invoice_get(&self, payment_hash: PaymentHash) -> Answer<schema::InvoiceInfo> {
+        Err(Fault::invoice_not_found(&payment_hash))
+    }
+
+    async fn payment_send(&self, order: PaymentOrder) -> Answer<schema::PaymentSent> {
+        self.note(&order);
+        let PaymentTarget::Invoice { .. } = order.target else { return Err(Fault::payment_to_self()) };
+        Ok(schema::PaymentSent {
+            payment_id: "7".to_owned(),
+            payment_hash: "00".repeat(32),
+            state: schema::PaymentState::Pending,
+        })
+    }
+
+    async fn payment_wait(&self, _: String, timeout: Duration) -> Answer<schema::PaymentInfo> {
+        tokio::time::sleep(timeout).await;
+        Err(Fault::payment_not_found("7"))
+    }
+
+    async fn payment_get(&self, payment_id: String) -> Answer<schema::PaymentInfo> {
+        Err(Fault::payment_not_found(&payment_id))
+    }
+
+    async fn event_list(&self, query: EventQuery) -> Answer<schema::EventPage> {
+        self.note(&query);
+        Ok(schema::EventPage { items: Vec::new(), next_seq: query.after_seq.unwrap_or(0) })
+    }
+}
+
+fn channel(channel_id: ChannelId) -> schema::ChannelInfo {
+    schema::ChannelInfo {
+        channel_id: channel_id.to_string(),
+        node_id: NODE_ID.to_owned(),
+        state: schema::ChannelState::Normal,
+        connected: true,
+        funding_outpoint: format!("{}:0", "00".repeat(32)),
+        short_channel_id: None,
+        capacity_sat: 0,
+        local_msat: 0,
+        remote_msat: 0,
+        spendable_msat: 0,
+        receivable_msat: 0,
+        htlcs: 0,
+        channel_type: String::new(),
+        commitment_number: 0,
+        is_opener: true,
+        announce: false,
+        needed_blocks: None,
+        closing_txid: None,
+    }
+}
+
+/// A served node, and raw access to its port.
+struct Stage {
+    server: Server,
+    doors: Arc<Doors<Recorder>>,
+    node: Arc<Recorder>,
+    directory: TempDir,
+}
+
+/// An HTTP answer.
+#[derive(Debug)]
+struct HttpAnswer {
+    status: u16,
+    body: String,
+}
+
+impl HttpAnswer {
+    fn json(&self) -> Value {
+        assert_eq!(self.status, 200, "{self:?}");
+        serde_json::from_str(&self.body).expect("JSON")
+    }
+
+    /// Code and kind of the error that a JSON-RPC answer carries.
+    fn error(&self) -> (i64, String) {
+        let error = &self.json()["error"];
+        (error["code"].as_i64().expect("a code"), error["data"]["kind"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+impl Stage {
+    /// Just started: no node yet.
+    async fn empty() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let doors = Doors::new("regtest");
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let server = start(any, directory.path(), &Zeroizing::new([7; 32]), Arc::clone(&doors)).await.expect("starts");
+        Self { server, doors, node: Arc::default(), directory }
+    }
+
+    /// With its node.
+    async fn open() -> Self {
+        let stage = Self::empty().await;
+        stage.doors.open(Arc::clone(&stage.node));
+        stage
+    }
+
+    fn client(&self) -> Client {
+        Client::in_directory(self.directory.path()).expect("cookie and address are there")
+    }
+
+    fn orders(&self) -> Vec<String> {
+        self.node.orders.lock().clone()
+    }
+
+    fn host(&self) -> String {
+        format!("Host: {}", self.server.address())
+    }
+
+    fn authorization(&self) -> String {
+        format!("Authorization: Basic {}", STANDARD.encode(format!("__cookie__:{}", "07".repeat(32))))
+    }
+
+    /// Sends a POST with the right headers and this body.
+    async fn post(&self, body: &[u8]) -> HttpAnswer {
+        let headers = [self.host(), self.authorization(), "Content-Type: application/json".to_owned()];
+        self.send("POST", &headers, body).await
+    }
+
+    async fn rpc(&self, request: Value) -> HttpAnswer {
+        self.post(request.to_string().as_bytes()).await
+    }
+
+    /// Calls a method with these parameters.
+    async fn call(&self, method: &str, params: Value) -> HttpAnswer {
+        self.rpc(json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })).await
+    }
+
+    async fn send(&self, verb: &str, headers: &[String], body: &[u8]) -> HttpAnswer {
+        let mut head = format!("{verb} / HTTP/1.1\r\n");
+        for header in headers {
+            head.push_str(&format!("{header}\r\n"));
+        }
+        head.push_str(&format!("Connection: close\r\nContent-Length: {}\r\n\r\n", body.len()));
+        self.exchange(&[head.as_bytes(), body].concat()).await
+    }
+
+    async fn exchange(&self, request: &[u8]) -> HttpAnswer {
+        let socket = TcpStream::connect(self.server.address()).await.expect("connects");
+        let (mut reader, mut writer) = socket.into_split();
+        // A server that turns the head away may close before it has read the body.
+        let _ = writer.write_all(request).await;
+        let mut answer = Vec::new();
+        let _ = reader.read_to_end(&mut answer).await;
+        let answer = String::from_utf8(answer).expect("text");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {answer:?}"));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        HttpAnswer { status, body: body.to_owned() }
+    }
+}
+
+const STATUS: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"node.status"}"#;
+
+#[tokio::test]
+async fn status_answers_before_there_is_a_node_and_within_100_ms() {
+    let before = Instant::now();
+    let stage = Stage::empty().await;
+    let status = stage.client().call(schema::NodeStatus {}).await.expect("answers");
+    assert!(before.elapsed() < Duration::from_millis(100), "took {:?}", before.elapsed());
+    assert_eq!(status.phase, Phase::Starting);
+    let error = stage.call("wallet.balance", json!({})).await.error();
+    assert_eq!(error, (1001, "starting".to_owned()));
+    stage.doors.open(Arc::clone(&stage.node));
+    stage.doors.report(|status| {
+        status.phase = Phase::Syncing;
+        status.block_height = Some(5);
+        status.target_height = Some(10);
+    });
+    let status = stage.client().call(schema::NodeStatus {}).await.expect("answers");
+    assert_eq!((status.phase, status.block_height, status.target_height), (Phase::Syncing, Some(5), Some(10)));
+    let balance = stage.client().call(schema::WalletBalance {}).await.expect("answers");
+    assert_eq!(balance, schema::WalletBalanceReport { confirmed_sat: 1, unconfirmed_sat: 2, locked_sat: 3 });
+}
+
+#[tokio::test]
+async fn bad_input_79_without_the_cookie_nobody_learns_anything() {
+    let stage = Stage::open().await;
+    let json = "Content-Type: application/json".to_owned();
+    let wrong = format!("Authorization: Basic {}", STANDARD.encode(format!("__cookie__:{}", "08".repeat(32))));
+    let empty = "Authorization: Basic ".to_owned();
+    for headers in [
+        vec![stage.host(), json.clone()],
+        vec![stage.host(), json.clone(), wrong],
+        vec![stage.host(), json.clone(), empty],
+        vec![stage.host(), json, stage.authorization(), stage.authorization()],
+    ] {
+        let answer = stage.send("POST", &headers, STATUS).await;
+        assert_eq!((answer.status, answer.body.as_str()), (401, ""), "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn bad_input_80_foreign_hosts_and_origins_are_turned_away() {
+    let stage = Stage::open().await;
+    let port = stage.server.address().port();
+    let right = [stage.authorization(), "Content-Type: application/json".to_owned()];
+    let with = |more: &[String]| [more, &right].concat();
+    for host in [
+        "evil.example".to_owned(),
+        format!("evil.example:{port}"),
+        format!("127.0.0.1.nip.io:{port}"),
+        format!("user@127.0.0.1:{port}"),
+        "127.0.0.1".to_owned(),
+        format!("127.0.0.1:{}", port ^ 1),
+    ] {
+        let answer = stage.send("POST", &with(&[format!("Host: {host}")]), STATUS).await;
+        assert_eq!(answer.status, 403, "{host}");
+    }
+    let twice = stage.send("POST", &with(&[stage.host(), stage.host()]), STATUS).await;
+    assert_eq!(twice.status, 403, "two Host headers");
+    assert_eq!(stage.send("POST", &with(&[]), STATUS).await.status, 403, "no Host header");
+    for origin in ["http://evil.example".to_owned(), "null".to_owned(), format!("http://127.0.0.1:{port}")] {
+        let answer = stage.send("POST", &with(&[stage.host(), format!("Origin: {origin}")]), STATUS).await;
+        assert_eq!(answer.status, 403, "{origin}");
+    }
+    let localhost = stage.send("POST", &with(&[format!("Host: LocalHost:{port}")]), STATUS).await;
+    assert_eq!(localhost.json()["result"]["phase"], "starting");
+}
+
+#[tokio::test]
+async fn rpc_2_the_target_of_an_absolute_request_is_checked_too() {
+    let stage = Stage::open().await;
+    let headers = format!("{}\r\n{}\r\nContent-Type: application/json\r\n", stage.host(), stage.authorization());
+    let length = STATUS.len();
+    let own = stage.server.address();
+    for (target, status) in [("evil.example".to_owned(), 403), (own.to_string(), 200)] {
+        let head =
+            format!("POST http://{target}/ HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n");
+        assert_eq!(stage.exchange(&[head.as_bytes(), STATUS].concat()).await.status, status, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn bad_input_80_only_posts_of_json_are_taken() {
+    let stage = Stage::open().await;
+    let right = [stage.host(), stage.authorization()];
+    for verb in ["GET", "PUT", "OPTIONS", "DELETE"] {
+        let headers = [&right[..], &["Content-Type: application/json".to_owned()]].concat();
+        assert_eq!(stage.send(verb, &headers, STATUS).await.status, 405, "{verb}");
+    }
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonx"] {
+        let headers = [&right[..], &[format!("Content-Type: {kind}")]].concat();
+        assert_eq!(stage.send("POST", &headers, STATUS).await.status, 415, "{kind}");
+    }
+    assert_eq!(stage.send("POST", &right, STATUS).await.status, 415, "no content type");
+}
+
+#[tokio::test]
+async fn rpc_3_a_websocket_is_not_opened() {
+    let stage = Stage::open().await;
+    let headers = [
+        stage.host(),
+        stage.authorization(),
+        "Upgrade: websocket".to_owned(),
+        "Sec-WebSocket-Version: 13".to_owned(),
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==".to_owned(),
+    ];
+    assert_eq!(stage.send("GET", &headers, b"").await.status, 405);
+}
+
+#[tokio::test]
+async fn bad_input_81_a_body_of_1_mib_is_read_and_one_byte_more_is_not() {
+    let stage = Stage::open().await;
+    let padded = |length: usize| {
+        let mut body = STATUS.to_vec();
+        body.resize(length, b' ');
+        body
+    };
+    assert_eq!(stage.post(&padded(1024 * 1024)).await.json()["result"]["phase"], "starting");
+    assert_eq!(stage.post(&padded(1024 * 1024 + 1)).await.status, 413);
+}
+
+#[tokio::test]
+async fn bad_input_81_a_chunked_body_has_the_same_limit() {
+    let stage = Stage::open().await;
+    let head = format!(
+        "POST / HTTP/1.1\r\n{}\r\n{}\r\nContent-Type: application/json\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n",
+        stage.host(),
+        stage.authorization()
+    );
+    let size = 1024 * 1024 + 1;
+    let chunk = format!("{size:x}\r\n{}\r\n0\r\n\r\n", " ".repeat(size));
+    assert_eq!(stage.exchange(format!("{head}{chunk}").as_bytes()).await.status, 413);
+}
+
+#[tokio::test]
+async fn bad_input_81_a_batch_has_at_most_20_requests() {
+    let stage = Stage::open().await;
+    let batch = |count: usize| {
+        let requests = (0..count).map(|id| json!({ "jsonrpc": "2.0", "id": id, "method": "node.status" }));
+        Value::Array(requests.collect())
+    };
+    let answers = stage.rpc(batch(20)).await.json();
+    assert_eq!(answers.as_array().map(Vec::len), Some(20));
+    assert_eq!(answers[19]["id"], 19);
+    assert_eq!(stage.rpc(batch(21)).await.json()["error"]["code"], -32010);
+}
+
+#[tokio::test]
+async fn bad_input_81_unsound_json_is_a_parse_error() {
+    let stage = Stage::open().await;
+    let deep = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"node.status","params":{{"a":{}{}}}}}"#,
+        "[".repeat(10_000),
+        "]".repeat(10_000)
+    );
+    let bodies: [&[u8]; 6] = [
+        deep.as_bytes(),
+        br#"{"jsonrpc":"2.0","id":1,"method":"node.status","method":"node.stop"}"#,
+        br#"{"jsonrpc":"2.0","id":1,"method":"payment.send","params":{"amount_msat":1,"amount_msat":2}}"#,
+        b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"node.status\xff\"}",
+        b"node.status",
+        b"",
+    ];
+    for body in bodies {
+        assert_eq!(stage.post(body).await.error(), (-32700, "parse_error".to_owned()));
+    }
+    assert_eq!(stage.doors.status().phase, Phase::Starting, "nothing was carried out");
+}
+
+#[tokio::test]
+async fn bad_input_82_a_wrong_parameter_is_named() {
+    let stage = Stage::open().await;
+    let open = |funding_sat: Value| json!({ "node_id": NODE_ID, "funding_sat": funding_sat, "idempotency_key": "a" });
+    let two_to_the_64 = serde_json::from_str("18446744073709551616").expect("a number");
+    for wrong in [json!(-1), json!(1.5), json!("1000"), Value::Null, two_to_the_64] {
+        let answer = stage.call("channel.open", open(wrong.clone())).await;
+        assert_eq!(answer.error(), (-32602, "invalid_parameter".to_owned()), "{wrong}");
+        assert_eq!(answer.json()["error"]["data"]["parameter"], "funding_sat", "{wrong}");
+    }
+    for (method, params, parameter) in [
+        ("node.status", json!({ "verbose": true }), "verbose"),
+        ("invoice.create", json!({ "amount_msat": 1 }), "description"),
+        ("channel.get", json!({ "channel_id": "AB".repeat(32) }), "channel_id"),
+        ("channel.list", json!({ "after": "x" }), "after"),
+        ("peer.connect", json!({ "node_id": NODE_ID, "address": "nowhere" }), "address"),
+        ("payment.send", json!({}), "invoice"),
+        ("payment.send", json!({ "node_id": NODE_ID, "amount_msat": 1 }), "idempotency_key"),
+        ("payment.send", json!({ "node_id": NODE_ID, "idempotency_key": "a" }), "amount_msat"),
+        ("payment.send", json!({ "node_id": NODE_ID, "invoice": "lnbcrt1" }), "node_id"),
+        ("invoice.create", json!({ "description": "x".repeat(640) }), "description"),
+    ] {
+        let answer = stage.call(method, params).await;
+        assert_eq!(answer.error().0, -32602, "{method} {parameter}");
+        assert_eq!(answer.json()["error"]["data"]["parameter"], parameter, "{method}");
+    }
+    let mut push_too_much = open(json!(1));
+    push_too_much["push_msat"] = json!(1001);
+    assert_eq!(stage.call("channel.open", push_too_much).await.json()["error"]["data"]["parameter"], "push_msat");
+    assert_eq!(stage.call("node.status", json!([true])).await.error().0, -32602);
+    assert_eq!(stage.orders(), [""; 0], "the node was asked for nothing");
+}
+
+#[tokio::test]
+async fn bad_input_83_a_notification_that_moves_money_is_refused() {
+    let stage = Stage::open().await;
+    let open = json!({ "node_id": NODE_ID, "funding_sat": 1, "idempotency_key": "a" });
+    for (method, params) in [("channel.open", open.clone()), ("payment.send", json!({ "invoice": "lnbcrt1" }))] {
+        let notification = json!({ "jsonrpc": "2.0", "method": method, "params": params });
+        let answer = stage.rpc(notification.clone()).await;
+        assert_eq!(answer.error(), (-32600, "notification_refused".to_owned()), "{method}");
+        let answer = stage.rpc(json!([notification])).await.json();
+        assert_eq!(answer[0]["error"]["data"]["kind"], "notification_refused", "{method}");
+    }
+    assert_eq!(stage.orders(), [""; 0], "the node was asked for nothing");
+    let harmless = stage.rpc(json!({ "jsonrpc": "2.0", "method": "wallet.balance" })).await;
+    assert_eq!(harmless.json(), Value::Null);
+    assert_eq!(stage.orders(), [r#""wallet_balance""#], "carried out without an answer");
+}
+
+#[tokio::test]
+async fn bad_input_84_an_idempotency_conflict_reaches_the_caller() {
+    let stage = Stage::open().await;
+    let open = json!({ "node_id": NODE_ID, "funding_sat": 1, "idempotency_key": "taken" });
+    assert_eq!(stage.call("channel.open", open).await.error(), (1003, "idempotency_conflict".to_owned()));
+}
+
+#[tokio::test]
+async fn unknown_methods_are_told_apart_and_the_nearest_is_named() {
+    let stage = Stage::open().await;
+    let answer = stage.call("chanel.open", json!({})).await;
+    assert_eq!(answer.error(), (-32601, "unknown_method".to_owned()));
+    assert_eq!(answer.json()["error"]["data"]["hint"], "Did you mean channel.open?");
+    assert_eq!(answer.json()["id"], 1);
+}
+
+#[tokio::test]
+async fn parameters_reach_the_node_in_its_own_types() {
+    let stage = Stage::open().await;
+    let client = stage.client();
+    let call = schema::ChannelOpen {
+        node_id: NODE_ID.to_owned(),
+        funding_sat: 100_000,
+        idempotency_key: "first".to_owned(),
+        push_msat: Some(5),
+        feerate_sat_per_vb: Some(2),
+        ..Default::default()
+    };
+    let opened = client.call(call).await.expect("answers");
+    assert_eq!(opened.state, schema::OpenState::Opening);
+    let order = OpenOrder {
+        node_id: NODE_ID.parse().expect("a key"),
+        funding: Sat::new(100_000),
+        push: Msat::new(5),
+        announce: false,
+        feerate: Some(FeeratePerKw::new(500)),
+        idempotency_key: "first".to_owned(),
+    };
+    client.call(schema::InvoiceCreate { description: "tea".to_owned(), ..Default::default() }).await.expect("answers");
+    let invoice = InvoiceOrder {
+        amount: None,
+        description: "tea".to_owned(),
+        expiry: Duration::from_secs(3600),
+        label: None,
+        idempotency_key: None,
+    };
+    assert_eq!(stage.orders(), [format!("{order:?}"), format!("{invoice:?}")]);
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_and_end() {
+    let stage = Stage::open().await;
+    let client = stage.client();
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let call = schema::ChannelList { after, limit: Some(2), ..Default::default() };
+        let page = client.call(call).await.expect("answers");
+        assert!(page.items.len() <= 2);
+        seen.extend(page.items.into_iter().map(|channel| channel.channel_id));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let all: Vec<String> = (0..5).map(|number| ChannelId([number; 32]).to_string()).collect();
+    assert_eq!(seen, all);
+}
+
+#[tokio::test]
+async fn a_refusal_carries_code_kind_and_hint() {
+    let stage = Stage::open().await;
+    let call = schema::ChannelGet { channel_id: "00".repeat(32) };
+    let Err(CallError::Refused(refusal)) = stage.client().call(call).await else { panic!("not refused") };
+    assert_eq!(refusal.code, 1401);
+    let data = refusal.data.expect("data");
+    assert_eq!((data.kind.as_str(), data.retryable), ("channel_not_found", false));
+    assert!(!data.hint.is_empty());
+}
+
+#[tokio::test]
+async fn stop_answers_ends_waits_and_removes_the_files() {
+    let stage = Stage::open().await;
+    let client = stage.client();
+    let waiting = client.clone();
+    let wait = tokio::spawn(async move {
+        waiting.call(schema::PaymentWait { payment_id: "7".to_owned(), timeout_secs: Some(600) }).await
+    });
+    let answer = client.call(schema::NodeStop {}).await.expect("answers");
+    assert_eq!(answer.phase, Phase::Stopping);
+    stage.doors.stop_requested().await;
+    assert_eq!(wait.await.expect("ends").expect_err("is refused").kind(), Some("stopping"));
+    let error = stage.call("wallet.balance", json!({})).await.error();
+    assert_eq!(error, (1002, "stopping".to_owned()));
+    stage.server.stop().await;
+    assert_eq!(std::fs::read_dir(stage.directory.path()).expect("listed").count(), 0);
+    assert!(matches!(client.call(schema::NodeStatus {}).await, Err(CallError::Unreachable(_))));
+}
+
+#[tokio::test]
+async fn rpc_4_an_address_of_the_network_is_not_bound() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let doors = Doors::<Recorder>::new("regtest");
+    let all: SocketAddr = "0.0.0.0:0".parse().expect("an address");
+    let refused = start(all, directory.path(), &Zeroizing::new([7; 32]), doors).await;
+    assert!(matches!(refused, Err(ServerFault::NotLoopback(address)) if address == all));
+    assert_eq!(std::fs::read_dir(directory.path()).expect("listed").count(), 0);
+}
