@@ -21,7 +21,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sidecar_opens_an_announced_channel_pays_is_paid_and_closes() -> Done<()> {
     on_regtest(async |regtest| {
-        let meeting = Meeting::of(regtest, Opener::Sidecar, true).await?;
+        let meeting =
+            Meeting::of(regtest, Terms { opener: Side::Sidecar, dialler: Side::Sidecar, announce: true }).await?;
         let ldk_msat = meeting.pay_around(0).await?;
         let closing_txid = meeting.sidecar.close(&meeting.opened.channel_id).await?;
         let reason = meeting.ldk.until_closed(&meeting.opened.channel_id).await?;
@@ -34,7 +35,7 @@ async fn the_sidecar_opens_an_announced_channel_pays_is_paid_and_closes() -> Don
 #[tokio::test(flavor = "multi_thread")]
 async fn ldk_opens_a_private_channel_pays_is_paid_and_closes() -> Done<()> {
     on_regtest(async |regtest| {
-        let meeting = Meeting::of(regtest, Opener::Ldk, false).await?;
+        let meeting = Meeting::of(regtest, Terms { opener: Side::Ldk, dialler: Side::Ldk, announce: false }).await?;
         let ldk_msat = meeting.pay_around(CAPACITY_SAT * 1000).await?;
         meeting.ldk.close(&meeting.opened.channel_id)?;
         let closing_txid = meeting.sidecar.closing_txid(&meeting.opened.channel_id).await?;
@@ -52,7 +53,8 @@ const CUTS: [(Way, usize); 4] = [(Way::Out, 0), (Way::Back, 0), (Way::Back, 133)
 #[tokio::test(flavor = "multi_thread")]
 async fn payments_survive_a_cut_wire_and_ldk_closes() -> Done<()> {
     on_regtest(async |regtest| {
-        let meeting = Meeting::of(regtest, Opener::Sidecar, false).await?;
+        let meeting =
+            Meeting::of(regtest, Terms { opener: Side::Sidecar, dialler: Side::Sidecar, announce: false }).await?;
         let mut ldk_msat = 0;
         for (way, allowance) in CUTS {
             let invoice = meeting.ldk.invoice(40_000_000)?;
@@ -87,7 +89,8 @@ async fn payments_survive_a_cut_wire_and_ldk_closes() -> Done<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn payments_survive_a_kill_of_the_sidecar_and_it_closes() -> Done<()> {
     on_regtest(async |regtest| {
-        let mut meeting = Meeting::of(regtest, Opener::Ldk, true).await?;
+        let mut meeting =
+            Meeting::of(regtest, Terms { opener: Side::Ldk, dialler: Side::Sidecar, announce: true }).await?;
         let mut ldk_msat = CAPACITY_SAT * 1000;
         let invoice = meeting.sidecar.invoice(200_000_000, "to begin with").await?;
         meeting.ldk.send(&invoice)?;
@@ -141,7 +144,8 @@ async fn payments_survive_a_kill_of_the_sidecar_and_it_closes() -> Done<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_survives_a_restart_of_ldk() -> Done<()> {
     on_regtest(async |regtest| {
-        let meeting = Meeting::of(regtest, Opener::Sidecar, false).await?;
+        let meeting =
+            Meeting::of(regtest, Terms { opener: Side::Sidecar, dialler: Side::Sidecar, announce: false }).await?;
         let held = meeting.ldk.hold_invoice(40_000_000, 3)?;
         let payment_id = meeting.sidecar.send(&held.invoice).await?;
         meeting.ldk.until_held(&held).await?;
@@ -156,65 +160,59 @@ async fn a_payment_survives_a_restart_of_ldk() -> Done<()> {
     .await
 }
 
+/// One of the two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Opener {
+enum Side {
     Sidecar,
     Ldk,
 }
 
-/// A daemon, an LDK node, the wire that the daemon dialled, and a channel that works.
+/// How the two meet.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    opener: Side,
+    dialler: Side,
+    announce: bool,
+}
+
+/// A daemon, an LDK node, a wire from the one to the other, and a channel that works.
 struct Meeting {
     sidecar: Sidecar,
     ldk: LdkNode,
     wire: Proxy,
     opened: Opened,
-    opener: Opener,
+    opener: Side,
 }
 
 impl Meeting {
-    async fn of(regtest: &Regtest, opener: Opener, announce: bool) -> Done<Self> {
+    async fn of(regtest: &Regtest, terms: Terms) -> Done<Self> {
         let sidecar = regtest.sidecar("sidecar").await?;
         let ldk = LdkNode::start(&regtest.directory("ldk")?, &regtest.bitcoind)?;
-        match opener {
-            Opener::Sidecar => sidecar.fund(&regtest.bitcoind).await?,
-            Opener::Ldk => ldk.fund(&regtest.bitcoind).await?,
+        match terms.opener {
+            Side::Sidecar => sidecar.fund(&regtest.bitcoind).await?,
+            Side::Ldk => ldk.fund(&regtest.bitcoind).await?,
         }
         sidecar.until_synced_with(&regtest.bitcoind).await?;
         ldk.until_synced_with(&regtest.bitcoind).await?;
         let wire = Proxy::start(&ldk.address()).await?;
-        sidecar.connect_to(&ldk.node_id(), wire.address()).await?;
-        let opened = match opener {
-            Opener::Sidecar => {
-                let order = ChannelOpen {
-                    node_id: ldk.node_id(),
-                    funding_sat: CAPACITY_SAT,
-                    announce: Some(announce),
-                    idempotency_key: "with ldk".to_owned(),
-                    ..Default::default()
-                };
-                regtest.open(&sidecar, order).await?
-            }
-            Opener::Ldk => {
-                let sidecar_id = sidecar.node_id().await?;
-                until(LIMIT, "LDK to see the connection", async || Ok(ldk.is_connected_to(&sidecar_id).then_some(())))
-                    .await?;
-                ldk.open(&sidecar_id, &sidecar.address(), CAPACITY_SAT, announce)?;
-                let (channel_id, funding_txid) = ldk.until_channel_pending().await?;
-                let funding_fee_sat = regtest.confirm(&funding_txid).await?;
-                Opened { channel_id, funding_txid, funding_fee_sat }
-            }
+        if terms.dialler == Side::Sidecar {
+            sidecar.connect_to(&ldk.node_id(), wire.address()).await?;
+        }
+        let opened = match terms.opener {
+            Side::Sidecar => sidecar_opens(regtest, &sidecar, &ldk, terms.announce).await?,
+            Side::Ldk => ldk_opens(regtest, &sidecar, &ldk, terms).await?,
         };
         ldk.until_usable(&opened.channel_id).await?;
         let channel = sidecar.until_channel_is(&opened.channel_id, ChannelState::Normal).await?;
-        assert_eq!((channel.announce, channel.is_opener), (announce, opener == Opener::Sidecar));
+        assert_eq!((channel.announce, channel.is_opener), (terms.announce, terms.opener == Side::Sidecar));
         assert_eq!(channel.funding_outpoint.split(':').next(), Some(opened.funding_txid.as_str()));
-        Ok(Self { sidecar, ldk, wire, opened, opener })
+        Ok(Self { sidecar, ldk, wire, opened, opener: terms.opener })
     }
 
     /// One payment each way from the opener on, then five at a time each way; gives what LDK has then.
     async fn pay_around(&self, ldk_msat: u64) -> Done<u64> {
         let mut ldk_msat = ldk_msat;
-        if self.opener == Opener::Sidecar {
+        if self.opener == Side::Sidecar {
             ldk_msat = self.pay_ldk(&[90_000_000], ldk_msat).await?;
             ldk_msat = self.ldk_pays(&[15_000_001], ldk_msat).await?;
         } else {
@@ -279,8 +277,8 @@ impl Meeting {
         let closing_fee_sat = regtest.confirm(closing_txid).await?;
         let all_sat = REWARD_SAT - self.opened.funding_fee_sat - closing_fee_sat;
         let (sidecar_sat, ldk_sat) = match self.opener {
-            Opener::Sidecar => (all_sat - ldk_msat / 1000, ldk_msat / 1000),
-            Opener::Ldk => {
+            Side::Sidecar => (all_sat - ldk_msat / 1000, ldk_msat / 1000),
+            Side::Ldk => {
                 let sidecar_sat = (CAPACITY_SAT * 1000 - ldk_msat) / 1000;
                 (sidecar_sat, all_sat - sidecar_sat)
             }
@@ -293,4 +291,27 @@ impl Meeting {
         assert!(self.sidecar.call(ChannelList::default()).await?.items.iter().all(|channel| channel.htlcs == 0));
         Ok(())
     }
+}
+
+async fn sidecar_opens(regtest: &Regtest, sidecar: &Sidecar, ldk: &LdkNode, announce: bool) -> Done<Opened> {
+    let order = ChannelOpen {
+        node_id: ldk.node_id(),
+        funding_sat: CAPACITY_SAT,
+        announce: Some(announce),
+        idempotency_key: "with ldk".to_owned(),
+        ..Default::default()
+    };
+    regtest.open(sidecar, order).await
+}
+
+/// LDK dials if it is not connected by then.
+async fn ldk_opens(regtest: &Regtest, sidecar: &Sidecar, ldk: &LdkNode, terms: Terms) -> Done<Opened> {
+    let sidecar_id = sidecar.node_id().await?;
+    if terms.dialler == Side::Sidecar {
+        until(LIMIT, "LDK to see the connection", async || Ok(ldk.is_connected_to(&sidecar_id).then_some(()))).await?;
+    }
+    ldk.open(&sidecar_id, &sidecar.address(), CAPACITY_SAT, terms.announce)?;
+    let (channel_id, funding_txid) = ldk.until_channel_pending().await?;
+    let funding_fee_sat = regtest.confirm(&funding_txid).await?;
+    Ok(Opened { channel_id, funding_txid, funding_fee_sat })
 }

@@ -92,17 +92,12 @@ impl LdkNode {
         balances.total_onchain_balance_sats + balances.total_lightning_balance_sats
     }
 
-    /// Connects to a node.
-    pub(crate) fn connect(&self, node_id: &str, address: &str) -> Done<()> {
-        Ok(self.node.connect(node_id.parse()?, socket(address)?, true)?)
-    }
-
     /// Whether the node is connected to it.
     pub(crate) fn is_connected_to(&self, node_id: &str) -> bool {
         self.node.list_peers().iter().any(|peer| peer.is_connected && peer.node_id.to_string() == node_id)
     }
 
-    /// Asks a node for a channel. It is announced where that is said.
+    /// Connects to a node, unless it is connected, and asks it for a channel, which is announced where that is said.
     pub(crate) fn open(&self, node_id: &str, address: &str, funding_sat: u64, announce: bool) -> Done<()> {
         let (node_id, address) = (node_id.parse()?, socket(address)?);
         if announce {
