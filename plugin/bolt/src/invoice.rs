@@ -125,8 +125,8 @@ pub enum InvalidInvoice {
     ZeroAmount,
     #[error("invoice field is cut off")]
     TruncatedField,
-    #[error("number in invoice field {0:?} is too large")]
-    FieldTooLarge(char),
+    #[error("expiry or CLTV delta of the invoice is too large a number")]
+    NumberTooLarge,
     #[error("invoice field {0:?} has a wrong length")]
     WrongLength(char),
     #[error("invoice has more than one field {0:?}")]
@@ -161,8 +161,6 @@ pub enum InvalidInvoice {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's text says what it is")]
 pub enum UnwritableInvoice {
-    #[error("no invoice prefix is known for this network")]
-    Network,
     #[error("description is longer than 639 bytes")]
     DescriptionTooLong,
     #[error("timestamp is not below 2^35")]
@@ -193,10 +191,10 @@ impl Invoice {
         if signed.to_string() != lowercase {
             return Err(InvalidInvoice::NotCanonical);
         }
+        let payee = payee(&signed)?;
         let fields = Fields::gather(&signed)?;
         let features = fields.features.clone().unwrap_or_default();
         features.check(&understood_features()).map_err(InvalidInvoice::Features)?;
-        let payee = payee(&signed, fields.payee)?;
         let amount = amount(&signed)?;
         let terms = fields.terms(network, signed.raw_invoice().data.timestamp.as_unix_timestamp(), amount)?;
         Ok(Self { payee, terms, features })
@@ -217,7 +215,7 @@ impl Terms {
     /// Writes the invoice and has it signed by the payee's node key.
     pub fn sign(&self, sign: impl FnOnce(&Message) -> RecoverableSignature) -> Result<String, UnwritableInvoice> {
         let description = self.description_field()?;
-        let mut builder = InvoiceBuilder::new(currency(self.network).ok_or(UnwritableInvoice::Network)?)
+        let mut builder = InvoiceBuilder::new(currency(self.network))
             .invoice_description(description)
             .payment_hash(sha256::Hash::from_byte_array(self.payment_hash.0))
             .duration_since_epoch(Duration::from_secs(self.timestamp))
@@ -298,13 +296,12 @@ fn understood_features() -> Features {
 }
 
 /// The prefix that BOLT 11 gives a network.
-const fn currency(network: Network) -> Option<Currency> {
+const fn currency(network: Network) -> Currency {
     match network {
-        Network::Bitcoin => Some(Currency::Bitcoin),
-        Network::Testnet | Network::Testnet4 => Some(Currency::BitcoinTestnet),
-        Network::Signet => Some(Currency::Signet),
-        Network::Regtest => Some(Currency::Regtest),
-        _ => None,
+        Network::Bitcoin => Currency::Bitcoin,
+        Network::Testnet | Network::Testnet4 => Currency::BitcoinTestnet,
+        Network::Signet => Currency::Signet,
+        Network::Regtest => Currency::Regtest,
     }
 }
 
@@ -336,7 +333,7 @@ fn check_prefix(lowercase: &str, network: Network) -> Result<(), InvalidInvoice>
         Bolt11ParseError::UnknownSiPrefix => InvalidInvoice::UnknownMultiplier,
         _ => InvalidInvoice::UnknownPrefix,
     })?;
-    if Some(prefix.currency) == currency(network) { Ok(()) } else { Err(InvalidInvoice::WrongNetwork(network)) }
+    if prefix.currency == currency(network) { Ok(()) } else { Err(InvalidInvoice::WrongNetwork(network)) }
 }
 
 /// The amount, which BOLT 11 counts in whole bitcoin or fractions of it.
@@ -353,10 +350,10 @@ fn amount(signed: &SignedRawBolt11Invoice) -> Result<Option<Msat>, InvalidInvoic
 }
 
 /// Who signed: the node that `n` names, or else whoever the signature gives.
-fn payee(signed: &SignedRawBolt11Invoice, named: Option<PublicKey>) -> Result<NodeId, InvalidInvoice> {
+fn payee(signed: &SignedRawBolt11Invoice) -> Result<NodeId, InvalidInvoice> {
     let message = Message::from_digest(*signed.signable_hash());
     let signature = &signed.signature().0;
-    match named {
+    match signed.payee_pub_key().map(|named| named.0) {
         Some(key) => verify(&message, &signature.to_standard(), &key).map(|()| key).map_err(|fault| match fault {
             InvalidSignature::HighS => InvalidInvoice::HighS,
             InvalidSignature::Mismatch => InvalidInvoice::WrongSignature,
@@ -374,8 +371,8 @@ fn reason(fault: Bolt11ParseError) -> InvalidInvoice {
         Bolt11ParseError::MalformedSignature(_) => InvalidInvoice::UnrecoverableSignature,
         Bolt11ParseError::TooShortDataPart => InvalidInvoice::TooShort,
         Bolt11ParseError::DescriptionDecodeError(_) => InvalidInvoice::DescriptionNotUtf8,
-        // Amounts were checked before: what is left is `x` and `c`, and only `x` may sensibly be long.
-        Bolt11ParseError::IntegerOverflowError => InvalidInvoice::FieldTooLarge('x'),
+        // Amounts were checked before: what is left is `x` and `c`.
+        Bolt11ParseError::IntegerOverflowError => InvalidInvoice::NumberTooLarge,
         Bolt11ParseError::InvalidSegWitProgramLength
         | Bolt11ParseError::InvalidPubKeyHashLength
         | Bolt11ParseError::InvalidScriptHashLength => InvalidInvoice::InvalidFallback,
@@ -468,7 +465,7 @@ impl Fields {
             amount,
             description,
             expiry_secs: self.expiry_secs.unwrap_or(DEFAULT_EXPIRY_SECS),
-            min_final_cltv_expiry_delta: u32::try_from(delta).map_err(|_| InvalidInvoice::FieldTooLarge('c'))?,
+            min_final_cltv_expiry_delta: u32::try_from(delta).map_err(|_| InvalidInvoice::NumberTooLarge)?,
             payment_metadata: self.payment_metadata,
             route_hints: self.route_hints,
             basic_mpp: self.features.is_some_and(|features| features.supports(Feature::BASIC_MPP)),

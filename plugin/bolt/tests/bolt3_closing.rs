@@ -1,4 +1,5 @@
 //! BOLT 3, closing transactions, fees and weights; BOLT 2, the scripts of `shutdown`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bitcoin::secp256k1::{Secp256k1, SecretKey};
 use bitcoin::{OutPoint, ScriptBuf, Sequence, TxOut};

@@ -1,4 +1,5 @@
 //! BOLT 3, appendices D (per-commitment secrets) and E (key derivation).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use outrigger_bolt::keys::derivation::{
@@ -8,6 +9,7 @@ use outrigger_bolt::keys::{
     CorruptSecrets, InvalidSignature, SecretMismatch, SecretSlot, SecretStore, per_commitment_secret, sign, verify,
 };
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use serde_json::Value;
 
 const FIRST_INDEX: u64 = (1 << 48) - 1;
@@ -177,8 +179,16 @@ fn high_s(compact: &[u8; 64]) -> bitcoin::secp256k1::ecdsa::Signature {
     bitcoin::secp256k1::ecdsa::Signature::from_compact(&high).unwrap()
 }
 
+/// A failing seed is printed and kept beside this file.
+fn seeds_kept() -> ProptestConfig {
+    ProptestConfig {
+        cases: 32,
+        ..ProptestConfig::with_failure_persistence(FileFailurePersistence::WithSource("regressions"))
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(seeds_kept())]
 
     #[test]
     fn derived_keys_match_their_secrets(base in secret(), commitment in secret()) {

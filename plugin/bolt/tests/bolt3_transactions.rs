@@ -1,4 +1,5 @@
 //! BOLT 3, appendix F: commitment and HTLC transactions with anchors, to the last signature.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use bitcoin::absolute::LockTime;
 use bitcoin::consensus::encode::deserialize_hex;
@@ -19,6 +20,7 @@ use outrigger_bolt::tx::fee::{commitment_cost, commitment_fee, is_trimmed};
 use outrigger_bolt::tx::funding::FundingOutput;
 use outrigger_bolt::tx::htlc::{SighashKind, htlc_sighash, htlc_transaction, success_witness, timeout_witness};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use serde_json::Value;
 
 /// The appendix's two nodes; "local" owns the commitments and opened the channel.
@@ -155,6 +157,11 @@ fn htlcs_of(vector: &Value) -> Vec<CommitmentHtlc> {
     ids.into_iter().map(htlc).collect()
 }
 
+fn cases() -> Vec<Value> {
+    let fixture: Value = serde_json::from_str(include_str!("fixtures/bolt3-anchors.json")).unwrap();
+    fixture["cases"].as_array().unwrap().clone()
+}
+
 fn signature(value: &Value) -> Signature {
     Signature::from_der(&hex::decode(value.as_str().unwrap()).unwrap()).unwrap()
 }
@@ -166,7 +173,7 @@ fn transaction(value: &Value) -> Transaction {
 #[test]
 fn appendix_f_commitments_and_htlc_transactions() {
     let vectors = Vectors::new();
-    let cases: Vec<Value> = serde_json::from_str(include_str!("fixtures/bolt3-anchors.json")).unwrap();
+    let cases = cases();
     assert_eq!(cases.len(), 9);
     for case in &cases {
         let name = case["Name"].as_str().unwrap();
@@ -207,7 +214,7 @@ fn appendix_c_keys_and_obscuring_factor() {
 #[test]
 fn cst_8_an_htlc_is_trimmed_exactly_below_the_dust_limit() {
     let vectors = Vectors::new();
-    let cases: Vec<Value> = serde_json::from_str(include_str!("fixtures/bolt3-anchors.json")).unwrap();
+    let cases = cases();
     for offset in -2_i64..=2 {
         let amount = Msat::new((546_000 + offset) as u64);
         for direction in [HtlcDirection::Offered, HtlcDirection::Received] {
@@ -227,7 +234,7 @@ fn cst_8_an_htlc_is_trimmed_exactly_below_the_dust_limit() {
 #[test]
 fn the_opener_pays_whoever_owns_the_commitment() {
     let vectors = Vectors::new();
-    let cases: Vec<Value> = serde_json::from_str(include_str!("fixtures/bolt3-anchors.json")).unwrap();
+    let cases = cases();
     let mut plan = vectors.plan(&cases[0], &[]);
     plan.owner_is_opener = false;
     let commitment = CommitmentTx::build(&plan).unwrap();
@@ -249,7 +256,7 @@ fn the_opener_pays_whoever_owns_the_commitment() {
 #[test]
 fn anchors_follow_outputs_and_htlcs() {
     let vectors = Vectors::new();
-    let cases: Vec<Value> = serde_json::from_str(include_str!("fixtures/bolt3-anchors.json")).unwrap();
+    let cases = cases();
     let htlcs = [htlc(4)];
     let mut plan = vectors.plan(&cases[0], &htlcs);
     plan.to_other = Msat::ZERO;
@@ -270,7 +277,17 @@ fn a_closing_transaction_hides_no_commitment_number() {
     assert_eq!(commitment_number(&no_input, 0), None);
 }
 
+/// A failing seed is printed and kept beside this file.
+fn seeds_kept() -> ProptestConfig {
+    ProptestConfig {
+        cases: 128,
+        ..ProptestConfig::with_failure_persistence(FileFailurePersistence::WithSource("regressions"))
+    }
+}
+
 proptest! {
+    #![proptest_config(seeds_kept())]
+
     /// CST-8: what acceptance computes from the trimming function is what the built transaction holds, and no
     /// satoshi appears from nowhere.
     #[test]
@@ -283,7 +300,7 @@ proptest! {
         number in 0_u64..(1 << 48),
     ) {
         let vectors = Vectors::new();
-        let cases: Vec<Value> = serde_json::from_str(include_str!("fixtures/bolt3-anchors.json")).unwrap();
+        let cases = cases();
         let htlcs: Vec<_> = (0..).zip(&amounts).map(|(id, (offered, amount, cltv_expiry, hash))| CommitmentHtlc {
             id,
             direction: if *offered { HtlcDirection::Offered } else { HtlcDirection::Received },

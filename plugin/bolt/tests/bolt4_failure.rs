@@ -1,8 +1,10 @@
 //! BOLT 4: failures on their way back.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::onion::failure::{BADONION, Failure, NODE, PERM, UPDATE, Unwrapped, create, seal, unwrap, wrap};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use serde_json::Value;
 
 fn bytes(value: &Value) -> Vec<u8> {
@@ -131,7 +133,17 @@ fn bad_input_70_reasons_that_no_hop_made() {
     assert_eq!(unwrap(&shared, &create(&shared[0], &huge)), Unwrapped::Attributed { hop: 0, failure: cut });
 }
 
+/// A failing seed is printed and kept beside this file.
+fn seeds_kept() -> ProptestConfig {
+    ProptestConfig {
+        cases: 96,
+        ..ProptestConfig::with_failure_persistence(FileFailurePersistence::WithSource("regressions"))
+    }
+}
+
 proptest! {
+    #![proptest_config(seeds_kept())]
+
     #[test]
     fn failures_of_random_bytes_do_not_panic(message in prop::collection::vec(any::<u8>(), 0..600)) {
         let decoded = Failure::decode(&message);

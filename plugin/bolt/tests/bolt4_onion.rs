@@ -1,4 +1,5 @@
 //! BOLT 4: packets and payloads.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::ecdh::SharedSecret;
@@ -10,6 +11,7 @@ use outrigger_bolt::onion::{
     PeelError, Peeled, build, peel,
 };
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use serde_json::Value;
 
 const ASSOCIATED_DATA: [u8; 32] = [0x42; 32];
@@ -234,8 +236,16 @@ fn bad_input_67_payloads_that_cannot_be_acted_on() {
     assert_eq!(Payload::decode(&with_scid, false), Err(InvalidPayload { tlv_type: 8, offset: 0 }));
 }
 
+/// A failing seed is printed and kept beside this file.
+fn seeds_kept() -> ProptestConfig {
+    ProptestConfig {
+        cases: 64,
+        ..ProptestConfig::with_failure_persistence(FileFailurePersistence::WithSource("regressions"))
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(seeds_kept())]
 
     #[test]
     fn random_packets_do_not_panic(packet in prop::collection::vec(any::<u8>(), 1366), good_start in any::<bool>()) {

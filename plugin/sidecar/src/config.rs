@@ -1,1 +1,301 @@
-//! 
+//! The configuration: one struct, read once from the command line and one TOML file, checked before anything is opened.
+//!
+//! Every key is a row of [`keys::KEYS`]: its flag, its place in the file, its default and its line in the example file
+//! come from that row. A flag wins over the file, the file over the default.
+
+mod keys;
+mod values;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use bitcoin::Network;
+use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
+use outrigger_rpc_schema::rendezvous;
+use zeroize::Zeroizing;
+
+pub use keys::example_file;
+use values::Values;
+
+/// Weight units in a virtual byte, in thousandths of a kiloweight.
+const KW_PER_VB: u32 = 250;
+
+/// What the operator wants.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where all networks' nodes are kept.
+    pub data_dir: PathBuf,
+    /// The network: regtest or signet.
+    pub network: Network,
+    /// The node's name for people, at most 32 bytes (BOLT 7).
+    pub alias: String,
+    /// How much is logged: `error`, `warn`, `info`, `debug` or `trace`.
+    pub log_level: String,
+    /// Where peers are awaited.
+    pub listen: SocketAddr,
+    /// Where the JSON-RPC interface is served; a loopback address.
+    pub rpc_address: SocketAddr,
+    /// How to reach bitcoind.
+    pub bitcoind: BitcoindConfig,
+    /// What we ask of channels.
+    pub channel: ChannelLimits,
+    /// The most that funding and closing transactions of ours pay, whatever bitcoind estimates.
+    pub max_feerate: FeeratePerKw,
+    /// Blocks that the last HTLC of a payment to us must leave before it expires (BOLT 11, field `c`).
+    pub final_cltv_blocks: u16,
+}
+
+/// How to reach bitcoind.
+#[derive(Clone, Debug)]
+pub struct BitcoindConfig {
+    /// `host:port` of its RPC server.
+    pub address: String,
+    /// How to be admitted.
+    pub auth: BitcoindAuth,
+    /// Whether the address may be of another machine; the connection is not encrypted.
+    pub allow_remote: bool,
+}
+
+/// How bitcoind admits us.
+#[derive(Clone)]
+pub enum BitcoindAuth {
+    /// By the cookie file that it writes at every start. It need not be there yet.
+    Cookie(PathBuf),
+    /// By `rpcuser` and `rpcpassword`, or an `rpcauth` pair.
+    UserPass {
+        /// The user.
+        user: String,
+        /// The password, wiped when dropped.
+        password: Zeroizing<String>,
+    },
+}
+
+impl fmt::Debug for BitcoindAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cookie(path) => write!(f, "Cookie({})", path.display()),
+            Self::UserPass { user, .. } => write!(f, "UserPass({user}, ..)"),
+        }
+    }
+}
+
+/// What we ask of channels, our own and those that peers open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelLimits {
+    /// Smallest channel.
+    pub min_funding: Sat,
+    /// Largest channel.
+    pub max_funding: Sat,
+    /// Our dust limit.
+    pub dust_limit: Sat,
+    /// The share of the capacity, in parts per million, that each side keeps as its reserve.
+    pub reserve_ppm: u32,
+    /// Blocks that a peer's own output waits after it publishes its commitment.
+    pub to_self_delay: u16,
+    /// The most blocks that a peer may make us wait so.
+    pub max_to_self_delay: u16,
+    /// HTLCs accepted in flight from the peer, at most 483.
+    pub max_accepted_htlcs: u16,
+    /// The share of the capacity, in parts per million, that may be in flight towards us.
+    pub max_in_flight_ppm: u32,
+    /// Smallest HTLC that is accepted.
+    pub htlc_minimum: Msat,
+    /// Confirmations before a channel that a peer funds is usable.
+    pub minimum_depth: u32,
+    /// The most confirmations that a peer may ask of a channel that we fund.
+    pub max_minimum_depth: u32,
+    /// The highest commitment feerate that we sign for.
+    pub max_commitment_feerate: FeeratePerKw,
+    /// Blocks that bury a closing transaction before the channel counts as closed.
+    pub close_depth: u32,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigFault {
+    /// The command line cannot be read, or asks for help or the version: the error prints what there is to say and
+    /// knows its exit code.
+    #[error(transparent)]
+    Arguments(#[from] clap::Error),
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line where it is known.
+        reason: String,
+    },
+    /// The file has a key that does not exist.
+    #[error("{}: unknown key {key}{}", path.display(), nearest.as_ref().map(|key| format!("; did you mean {key}?")).unwrap_or_default())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key, with its section.
+        key: String,
+        /// The key that is spelled most alike.
+        nearest: Option<String>,
+    },
+    /// A value does not fit.
+    #[error("{key} (from {origin}): {problem}")]
+    Unfit {
+        /// The key, with its section.
+        key: String,
+        /// Where the value comes from.
+        origin: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads the command line, the first argument being the program, and the configuration file it names or finds.
+    /// `home` is the operator's home directory.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>, home: &Path) -> Result<Self, ConfigFault> {
+        Self::from_values(&Values::read(arguments, home)?, home)
+    }
+
+    /// The directory of this network's node: its store, its seed, its cookie.
+    pub fn network_dir(&self) -> PathBuf {
+        rendezvous::network_directory(&self.data_dir, network_name(self.network))
+    }
+
+    fn from_values(values: &Values, home: &Path) -> Result<Self, ConfigFault> {
+        let network = network(values)?;
+        let ports = Ports::of(network);
+        let rpc_address = address(values, "rpc.address", ports.rpc)?;
+        // Whoever reaches the port could try to spend (RPC-4), and TLS is not offered.
+        if !rpc_address.ip().is_loopback() {
+            let problem = "must be a loopback address: whoever reaches the port could try to spend; \
+                           use a tunnel (ssh -L) from elsewhere";
+            return Err(values.unfit("rpc.address", problem));
+        }
+        let alias = values.text("alias").to_owned();
+        if alias.len() > 32 || alias.chars().any(char::is_control) {
+            return Err(values.unfit("alias", "must have at most 32 bytes and no control characters"));
+        }
+        Ok(Self {
+            data_dir: data_dir(values, home),
+            network,
+            alias,
+            log_level: values.text("log_level").to_owned(),
+            listen: address(values, "listen", ports.listen)?,
+            rpc_address,
+            bitcoind: bitcoind(values, home, network)?,
+            channel: channel_limits(values)?,
+            max_feerate: feerate(values, "feerate.max_sat_per_vb"),
+            final_cltv_blocks: values.number("invoice.final_cltv_blocks"),
+        })
+    }
+}
+
+/// The name of a network in files, flags and answers.
+pub fn network_name(network: Network) -> &'static str {
+    match network {
+        Network::Regtest => "regtest",
+        Network::Signet => "signet",
+        Network::Bitcoin => "mainnet",
+        Network::Testnet => "testnet",
+        // `bitcoin::Network` may grow; none but the first two is ever run.
+        _ => "testnet4",
+    }
+}
+
+fn network(values: &Values) -> Result<Network, ConfigFault> {
+    match values.text("network") {
+        "regtest" => Ok(Network::Regtest),
+        "signet" => Ok(Network::Signet),
+        "mainnet" | "bitcoin" | "main" => Err(values.unfit(
+            "network",
+            "mainnet is refused: this version cannot yet collect every output of a channel that a peer closes alone, \
+             so real money could be lost; use signet or regtest",
+        )),
+        _ => Err(values.unfit("network", "must be regtest or signet")),
+    }
+}
+
+/// The ports of a network where none are configured.
+struct Ports {
+    listen: u16,
+    rpc: u16,
+    bitcoind: u16,
+}
+
+impl Ports {
+    fn of(network: Network) -> Self {
+        if network == Network::Regtest {
+            Self { listen: 19735, rpc: 19737, bitcoind: 18443 }
+        } else {
+            Self { listen: 39735, rpc: 39737, bitcoind: 38332 }
+        }
+    }
+}
+
+fn address(values: &Values, key: &'static str, port: u16) -> Result<SocketAddr, ConfigFault> {
+    match values.text(key) {
+        "" => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
+        text => text.parse().map_err(|_| values.unfit(key, "must be ip:port")),
+    }
+}
+
+fn data_dir(values: &Values, home: &Path) -> PathBuf {
+    values.path("data_dir", home).unwrap_or_else(|| rendezvous::default_data_directory(home))
+}
+
+fn bitcoind(values: &Values, home: &Path, network: Network) -> Result<BitcoindConfig, ConfigFault> {
+    let url = values.text("bitcoind.url");
+    let address = match url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/') {
+        "" => format!("127.0.0.1:{}", Ports::of(network).bitcoind),
+        address => address.to_owned(),
+    };
+    let port = address.rsplit_once(':').map(|(host, port)| (host.len(), port.parse::<u16>()));
+    if !matches!(port, Some((1.., Ok(1..)))) || address.contains(['/', '@', ' ']) {
+        return Err(values.unfit("bitcoind.url", "must be host:port or http://host:port, without user or path"));
+    }
+    let cookie = values.path("bitcoind.cookie", home);
+    let (user, password) = (values.text("bitcoind.user"), values.text("bitcoind.password"));
+    let auth = match (cookie, user, password) {
+        (cookie, "", "") => BitcoindAuth::Cookie(cookie.unwrap_or_else(|| bitcoind_cookie(home, network))),
+        (None, user, password) if !user.is_empty() && !password.is_empty() => {
+            BitcoindAuth::UserPass { user: user.to_owned(), password: Zeroizing::new(password.to_owned()) }
+        }
+        (None, _, _) => return Err(values.unfit("bitcoind.user", "needs bitcoind.password beside it, and it the user")),
+        (Some(_), _, _) => return Err(values.unfit("bitcoind.cookie", "excludes bitcoind.user and bitcoind.password")),
+    };
+    Ok(BitcoindConfig { address, auth, allow_remote: values.flag("bitcoind.allow_remote") })
+}
+
+/// Where bitcoind writes its cookie unless it is told otherwise.
+fn bitcoind_cookie(home: &Path, network: Network) -> PathBuf {
+    home.join(".bitcoin").join(network_name(network)).join(".cookie")
+}
+
+fn channel_limits(values: &Values) -> Result<ChannelLimits, ConfigFault> {
+    let limits = ChannelLimits {
+        min_funding: Sat::new(values.number("channel.min_funding_sat")),
+        max_funding: Sat::new(values.number("channel.max_funding_sat")),
+        dust_limit: Sat::new(values.number("channel.dust_limit_sat")),
+        reserve_ppm: values.number("channel.reserve_ppm"),
+        to_self_delay: values.number("channel.to_self_delay_blocks"),
+        max_to_self_delay: values.number("channel.max_to_self_delay_blocks"),
+        max_accepted_htlcs: values.number("channel.max_accepted_htlcs"),
+        max_in_flight_ppm: values.number("channel.max_in_flight_ppm"),
+        htlc_minimum: Msat::new(values.number("channel.htlc_minimum_msat")),
+        minimum_depth: values.number("channel.minimum_depth_blocks"),
+        max_minimum_depth: values.number("channel.max_minimum_depth_blocks"),
+        max_commitment_feerate: feerate(values, "feerate.max_commitment_sat_per_vb"),
+        close_depth: values.number("channel.close_depth_blocks"),
+    };
+    if limits.min_funding > limits.max_funding {
+        return Err(values.unfit("channel.min_funding_sat", "is above channel.max_funding_sat: no channel would fit"));
+    }
+    Ok(limits)
+}
+
+fn feerate(values: &Values, key: &'static str) -> FeeratePerKw {
+    FeeratePerKw::new(values.number::<u32>(key).saturating_mul(KW_PER_VB))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,349 @@
-//! 
+//! The node: builds the parts in order, and owns shutdown.
+
+mod backend;
+mod chain_side;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bitcoin::constants::ChainHash;
+use fs4::fs_std::FileExt;
+use outrigger_channel::{HtlcSource, Policy};
+use outrigger_rpc_schema::{NodeStatusReport, Phase};
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use crate::chain::ChainSource;
+use crate::chain::broadcast::Broadcaster;
+use crate::chain::feerate::FeeEstimator;
+use crate::chain::follow::{BlockListener, ChainState, Follower};
+use crate::chain::rpc::{Access, Auth, Bitcoind};
+use crate::chain::stop::StopFlag;
+use crate::clock::{Clock, NoEntropy};
+use crate::config::{BitcoindAuth, Config, network_name};
+use crate::key::{NodeKeys, Seed, SeedFault};
+use crate::manager::Manager;
+use crate::manager::deliver::{Deliver, Ends};
+use crate::manager::directory::PeerDirectory;
+use crate::manager::env::{ChainView, Env};
+use crate::manager::operations::{Operations, fail_interrupted};
+use crate::net::{Dialer, Network};
+use crate::payment::Payments;
+use crate::rpc::{self, Doors, Server, ServerFault};
+use crate::store::load::{LoadedChannel, load};
+use crate::store::{self, Reader, Snapshot, StoreError, Writer};
+use crate::wallet::{Wallet, WalletFault};
+use backend::{Doorkeeper, Identity};
+use chain_side::{Listener, StoredWallet, carry_out, feerates};
+
+/// The exit code of a process whose disk refused a write (PER-5, DSK-1): a supervisor may restart it, an operator must look.
+pub const STORAGE_EXIT_CODE: i32 = 3;
+
+/// Threads that drain mailboxes.
+fn worker_count() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+/// Why the node did not start. Nothing was sent to anyone.
+#[derive(Debug, thiserror::Error)]
+pub enum StartFault {
+    #[error("{}: {reason}", path.display())]
+    Directory { path: PathBuf, reason: String },
+    #[error("another outriggerd{pid} runs on {}: stop it first; two would lose money", path.display())]
+    Running { path: PathBuf, pid: String },
+    #[error("{0}")]
+    Seed(#[from] SeedFault),
+    #[error("there is a database in {} but no seed: put the seed file back; a new one could not sign for it", .0.display())]
+    SeedMissing(PathBuf),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Wallet(#[from] WalletFault),
+    #[error("{0}")]
+    Rpc(#[from] ServerFault),
+    #[error("{0}")]
+    NoEntropy(#[from] NoEntropy),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// A running node. The process ends when [`run`](Self::run) returns.
+pub struct Node {
+    doors: Arc<Doors<Doorkeeper>>,
+    server: Server,
+    network: Network,
+    parts: Parts,
+    listen: std::net::SocketAddr,
+    /// Held for as long as the process lives.
+    _lock: File,
+}
+
+/// What the threads share.
+struct Parts {
+    manager: Arc<Manager>,
+    stop: StopFlag,
+    chain: watch::Receiver<Option<ChainState>>,
+    dialer: Dialer,
+    redial: Vec<(outrigger_bolt::id::NodeId, String)>,
+    follower: JoinHandle<()>,
+}
+
+impl Node {
+    /// Builds everything. The interface answers `node.status` from its first lines on; peers are met only in
+    /// [`run`](Self::run), once the chain is seen.
+    pub async fn start(config: &Config) -> Result<Self, StartFault> {
+        let directory = config.network_dir();
+        let lock = lock_directory(&directory)?;
+        let doors = Doors::new(network_name(config.network));
+        let secret = Zeroizing::new(Clock::random_bytes()?);
+        let server = rpc::start(config.rpc_address, &directory, &secret, doors.clone()).await?;
+        let seed = seed(&directory)?;
+        let parts = tokio::task::block_in_place(|| build(config, &directory, &seed, &doors))?;
+        let (parts, network) = parts;
+        Ok(Self { doors, server, network, parts, listen: config.listen, _lock: lock })
+    }
+
+    /// Runs until somebody asks it to stop.
+    pub async fn run(self) -> Result<(), StartFault> {
+        let Self { doors, server, network, mut parts, listen, _lock } = self;
+        let outcome = tokio::select! {
+            outcome = live(&doors, &network, &mut parts, listen) => outcome,
+            () = doors.stop_requested() => Ok(()),
+        };
+        doors.request_stop();
+        tracing::info!("stopping");
+        network.stop().await;
+        parts.stop.raise();
+        // The follower is asked to stop and looks at the flag between two calls.
+        let _ = tokio::task::spawn_blocking(move || parts.follower.join()).await;
+        server.stop().await;
+        outcome
+    }
+
+    /// The doors, through which the process can be asked to stop.
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + use<> {
+        let doors = self.doors.clone();
+        move || doors.request_stop()
+    }
+}
+
+/// Waits for the chain, then meets peers, and keeps the status up to date until the process stops.
+async fn live(
+    doors: &Doors<Doorkeeper>,
+    network: &Network,
+    parts: &mut Parts,
+    listen: std::net::SocketAddr,
+) -> Result<(), StartFault> {
+    let mut has_met_peers = false;
+    loop {
+        let state = parts.chain.borrow_and_update().clone();
+        let synced = matches!(state, Some(ChainState::Synced { .. }));
+        if synced && !has_met_peers {
+            // No peer is connected before the monitors have reached bitcoind's tip.
+            parts.manager.resume();
+            let address = network.listen(listen).await?;
+            tracing::info!(%address, "waiting for peers");
+            for (peer, address) in parts.redial.drain(..) {
+                parts.dialer.keep(peer, address);
+            }
+            has_met_peers = true;
+        }
+        doors.report(|status| report(status, state.as_ref()));
+        if parts.chain.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The status that a state of the chain means.
+fn report(status: &mut NodeStatusReport, state: Option<&ChainState>) {
+    let (phase, reason, height, target) = match state {
+        None => (Phase::WaitingForBitcoind, None, None, None),
+        Some(ChainState::WaitingForBitcoind { reason }) => {
+            (Phase::WaitingForBitcoind, Some(reason.clone()), None, None)
+        }
+        Some(ChainState::Syncing { height, target }) => (Phase::Syncing, None, Some(*height), Some(*target)),
+        Some(ChainState::Synced { height, .. }) => (Phase::Ready, None, Some(*height), None),
+        Some(ChainState::Blind { reason }) => (Phase::Syncing, Some(reason.clone()), None, None),
+    };
+    status.phase = phase;
+    status.reason = reason;
+    status.block_height = height;
+    status.target_height = target;
+}
+
+/// Makes the network's directory, private to its owner, and takes its lock (bad input 90).
+fn lock_directory(directory: &Path) -> Result<File, StartFault> {
+    let fault = |reason: io::Error| StartFault::Directory { path: directory.to_owned(), reason: reason.to_string() };
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fault)?;
+    let path = directory.join("lock");
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fault)?;
+    if !FileExt::try_lock_exclusive(&file).map_err(fault)? {
+        let mut pid = String::new();
+        file.read_to_string(&mut pid).map_err(fault)?;
+        let pid = if pid.trim().is_empty() { String::new() } else { format!(" (process {})", pid.trim()) };
+        return Err(StartFault::Running { path, pid });
+    }
+    file.set_len(0).and_then(|()| file.rewind()).map_err(fault)?;
+    writeln!(file, "{}", std::process::id()).map_err(fault)?;
+    Ok(file)
+}
+
+/// The seed of the directory, made on the first start only: never beside a database that another seed signed for.
+fn seed(directory: &Path) -> Result<Seed, StartFault> {
+    if let Some(seed) = Seed::load(directory)? {
+        return Ok(seed);
+    }
+    if fs::exists(directory.join(store::FILE))? {
+        return Err(StartFault::SeedMissing(directory.to_owned()));
+    }
+    Ok(Seed::create(directory, Clock::random_bytes)?)
+}
+
+fn build(
+    config: &Config,
+    directory: &Path,
+    seed: &Seed,
+    doors: &Arc<Doors<Doorkeeper>>,
+) -> Result<(Parts, Network), StartFault> {
+    let keys = Arc::new(NodeKeys::derive(seed, config.network));
+    let db = store::open(directory, network_name(config.network), &keys.node_id())?;
+    let Snapshot { channels, outcomes, pending_payments, operations, broadcasts, wallet, peer_addresses } = load(&db)?;
+    let next_wallet_row = wallet.last().map_or(0, |(row, _)| row.saturating_add(1));
+    let change_sets: Vec<_> = wallet.into_iter().map(|(_, bytes)| bytes).collect();
+    let mut coins = Wallet::load(seed, config.network, &change_sets)?;
+    for row in &broadcasts {
+        coins.saw_unconfirmed(&row.tx);
+    }
+    let height = coins.tip().map_or(0, |(height, _)| height);
+
+    let stop = StopFlag::new();
+    let source: Arc<dyn ChainSource> = Arc::new(Bitcoind::new(access(config), stop.clone()));
+    let estimator = Arc::new(FeeEstimator::new(source.clone(), config.network, config.max_feerate));
+    let broadcaster = Arc::new(Broadcaster::start(source.clone())?);
+
+    let (work, mailboxes) = crossbeam_channel::unbounded();
+    let (payments_end, notices) = crossbeam_channel::unbounded();
+    let (chain_end, orders) = crossbeam_channel::unbounded();
+    let (events_end, events) = watch::channel(0);
+    let directory_of_peers = Arc::new(PeerDirectory::default());
+    let ends = Ends { payments: payments_end, chain: chain_end, events: events_end };
+    let deliver = Arc::new(Deliver::new(directory_of_peers.clone(), work, ends));
+    let delivery = deliver.clone();
+    let (writer, _) =
+        Writer::start(db.clone(), move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
+
+    let view = ChainView::new(height, feerates(&estimator));
+    let env = Env::new(view, policy(config), keys.clone(), writer);
+    let carried = carried_payments(&channels);
+    let with_channels: Vec<_> = channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
+    let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, channels));
+    fail_interrupted(&manager, operations);
+    let reader = Reader::new(db);
+    let payments = Arc::new(Payments::new(
+        manager.clone(),
+        reader.clone(),
+        crate::payment::Terms { network: config.network, final_cltv_blocks: config.final_cltv_blocks },
+        events.clone(),
+        pending_payments,
+        outcomes,
+        |payment| carried.contains(payment),
+    ));
+    let wallet = Arc::new(StoredWallet::new(coins, next_wallet_row, manager.clone()));
+    for row in broadcasts {
+        broadcaster.publish(row.tx);
+    }
+
+    let (state, chain) = watch::channel(None);
+    let network = Network::new(*keys.node_secret(), manager.clone());
+    let dialer = network.dialer();
+    doors.open(Arc::new(Doorkeeper {
+        manager: manager.clone(),
+        payments: payments.clone(),
+        wallet: wallet.clone(),
+        reader,
+        dialer: dialer.clone(),
+        operations: Operations::default(),
+        keyed_invoices: tokio::sync::Mutex::default(),
+        chain: chain.clone(),
+        events,
+        identity: Identity {
+            alias: config.alias.clone(),
+            network: network_name(config.network),
+            addresses: vec![config.listen.to_string()],
+        },
+    }));
+
+    for number in 0..worker_count() {
+        let (manager, mailboxes) = (manager.clone(), mailboxes.clone());
+        spawn(&format!("peers-{number}"), move || manager.work(&mailboxes))?;
+    }
+    spawn("payments", move || payments.work(&notices))?;
+    let (carrier, publisher, funder) = (manager.clone(), broadcaster.clone(), wallet.clone());
+    spawn("wallet", move || carry_out(&orders, &funder, &publisher, &carrier))?;
+    let (estimates, estimates_stop) = (estimator.clone(), stop.clone());
+    spawn("feerates", move || estimates.run(&estimates_stop))?;
+    let listener: Arc<dyn BlockListener> =
+        Arc::new(Listener { manager: manager.clone(), wallet, broadcaster, estimator, state });
+    let (follower_stop, followed) = (stop.clone(), config.network);
+    let follower = spawn("chain", move || Follower::run(source, listener, followed, &follower_stop))?;
+
+    let redial = peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
+    Ok((Parts { manager, stop, chain, dialer, redial, follower }, network))
+}
+
+/// Payments of which a part stands in a channel.
+fn carried_payments(channels: &[LoadedChannel]) -> std::collections::HashSet<[u8; 32]> {
+    let sources = channels.iter().flat_map(|loaded| loaded.channel.rows().htlcs.values()).filter_map(|row| row.source);
+    sources
+        .filter_map(|source| match source {
+            HtlcSource::Payment { payment_id, .. } => Some(payment_id),
+            HtlcSource::Relayed { .. } => None,
+        })
+        .collect()
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+/// Nothing had been sent that is not on disk, so stopping is safe, and going on is not.
+fn stop_for_storage(fault: StoreError) {
+    tracing::error!(%fault, "the store failed: the node stops");
+    std::process::exit(STORAGE_EXIT_CODE);
+}
+
+fn access(config: &Config) -> Access {
+    let auth = match &config.bitcoind.auth {
+        BitcoindAuth::Cookie(path) => Auth::Cookie(path.clone()),
+        BitcoindAuth::UserPass { user, password } => {
+            Auth::UserPass { user: user.clone(), password: password.clone() }
+        }
+    };
+    Access { address: config.bitcoind.address.clone(), auth, allow_remote: config.bitcoind.allow_remote }
+}
+
+fn policy(config: &Config) -> Policy {
+    let limits = config.channel;
+    Policy {
+        chain_hash: ChainHash::using_genesis_block_const(config.network),
+        min_funding: limits.min_funding,
+        max_funding: limits.max_funding,
+        dust_limit: limits.dust_limit,
+        reserve_ppm: limits.reserve_ppm,
+        to_self_delay: limits.to_self_delay,
+        max_to_self_delay: limits.max_to_self_delay,
+        max_accepted_htlcs: limits.max_accepted_htlcs,
+        max_in_flight_ppm: limits.max_in_flight_ppm,
+        htlc_minimum: limits.htlc_minimum,
+        minimum_depth: limits.minimum_depth,
+        max_minimum_depth: limits.max_minimum_depth,
+        max_commitment_feerate: limits.max_commitment_feerate,
+        close_depth: limits.close_depth,
+    }
+}

@@ -69,13 +69,19 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     field
 }
 
-/// A stop on the route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A stop on the route. Its payload may hold a payment secret, so `Debug` leaves it out.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Hop {
     /// The node that peels the packet here.
     pub node: PublicKey,
     /// What it is told: a TLV stream, without its length.
     pub payload: Vec<u8>,
+}
+
+impl fmt::Debug for Hop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hop").field("node", &self.node).finish_non_exhaustive()
+    }
 }
 
 /// A packet, and the secrets that its failures are read with.

@@ -36,6 +36,8 @@ impl FundingOutput {
     }
 
     /// What both sides sign in a transaction whose only input spends this output: a commitment or a closing.
+    ///
+    /// `spend` is one that [`super::commitment`] or [`super::closing`] built; without any input it panics.
     pub fn sighash(&self, spend: &Transaction) -> Message {
         p2wsh_sighash(spend, &self.witness_script(), self.amount, EcdsaSighashType::All)
     }

@@ -16,6 +16,7 @@ mod peer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bitcoin::Txid;
 use crossbeam_channel::Receiver;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
@@ -66,6 +67,8 @@ pub struct ChannelView {
     pub channel_id: ChannelId,
     pub peer: NodeId,
     pub summary: Summary,
+    /// The transaction that spends the funding output, once one is known.
+    pub closing_txid: Option<Txid>,
 }
 
 impl Manager {
@@ -189,10 +192,14 @@ impl Manager {
     /// The channels with one peer.
     pub fn channels_of(&self, peer: &NodeId) -> Vec<ChannelView> {
         let views = self.directory.with(peer, |state| {
-            state
-                .summaries(self.env.chain.height())
-                .map(|(channel_id, summary)| ChannelView { channel_id, peer: *peer, summary })
-                .collect::<Vec<_>>()
+            let height = self.env.chain.height();
+            let view = |(id, slot): (&ChannelId, &Slot)| ChannelView {
+                channel_id: *id,
+                peer: *peer,
+                summary: slot.channel.summary(height),
+                closing_txid: closing_txid(slot.channel.phase()),
+            };
+            state.slots.iter().map(view).collect::<Vec<_>>()
         });
         views.unwrap_or_default()
     }
@@ -228,6 +235,16 @@ impl Manager {
                 Err(returned) => mail = *returned,
             }
         }
+    }
+}
+
+/// The transaction that ends the channel, as far as it is known.
+fn closing_txid(phase: &Phase) -> Option<Txid> {
+    match phase {
+        Phase::Closing { tx, .. } => Some(tx.compute_txid()),
+        Phase::Closed { txid, .. } => Some(*txid),
+        Phase::Failed { spend, .. } => spend.map(|(txid, _)| txid),
+        Phase::Funding(_) | Phase::Normal | Phase::ShuttingDown { .. } => None,
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
-use outrigger_channel::{Channel, Monitor, Opening, SoftSigner, Summary};
+use outrigger_channel::{Channel, Monitor, Opening, SoftSigner};
 
 use crate::store::row::{OperationRow, SettlementRow};
 
 /// A channel under its peer.
-pub struct Slot {
+pub(super) struct Slot {
     pub(super) channel: Channel,
     pub(super) monitor: Monitor,
     pub(super) signer: Arc<SoftSigner>,
@@ -81,10 +81,5 @@ impl Peer {
     /// Features that the peer told in `init`.
     pub fn features(&self) -> Option<&Features> {
         self.live.as_ref().map(|live| &live.features)
-    }
-
-    /// What stands in listings at this block height, channel by channel.
-    pub fn summaries(&self, height: u32) -> impl Iterator<Item = (ChannelId, Summary)> + '_ {
-        self.slots.iter().map(move |(id, slot)| (*id, slot.channel.summary(height)))
     }
 }

@@ -117,10 +117,25 @@ impl BlockListener for Listener {
     fn state(&self, state: ChainState) {
         let synced = matches!(state, ChainState::Synced { .. });
         if synced {
+            self.set_shutdown_script();
             self.manager.env().chain.set_feerates(feerates(&self.estimator));
         }
         self.manager.env().chain.set_synced(synced);
         self.state.send_replace(Some(state));
+    }
+}
+
+impl Listener {
+    /// Once per start: an address to which cooperative closes that peers begin pay us. Its row is queued before any
+    /// message that names it.
+    fn set_shutdown_script(&self) {
+        if !self.manager.env().shutdown_script().is_empty() {
+            return;
+        }
+        match self.wallet.change(|wallet, _| wallet.new_address()) {
+            Ok(address) => self.manager.env().set_shutdown_script(address.script_pubkey()),
+            Err(fault) => tracing::error!(%fault, "no address for cooperative closes"),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
-pub use receive::InvoiceOrder;
+pub use receive::{InvoiceFault, InvoiceOrder};
 pub use send::{PayOrder, SendFault};
 
 use crate::clock::Clock;
@@ -28,10 +28,18 @@ use crate::store::{Batch, Reader};
 pub struct Payments {
     manager: Arc<Manager>,
     reader: Reader,
-    network: Network,
+    terms: Terms,
     /// The newest released event: waiters look again when it moves.
     events: watch::Receiver<u64>,
     state: Mutex<State>,
+}
+
+/// What the operator chose for payments.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    pub network: Network,
+    /// Blocks that an HTLC to us must leave before it expires.
+    pub final_cltv_blocks: u16,
 }
 
 /// What is under way. Everything else is read from the file.
@@ -48,13 +56,13 @@ impl Payments {
     pub fn new(
         manager: Arc<Manager>,
         reader: Reader,
-        network: Network,
+        terms: Terms,
         events: watch::Receiver<u64>,
         pending: Vec<PaymentRow>,
         outcomes: Vec<LoadedOutcome>,
         carried: impl Fn(&[u8; 32]) -> bool,
     ) -> Self {
-        let payments = Self { manager, reader, network, events, state: Mutex::default() };
+        let payments = Self { manager, reader, terms, events, state: Mutex::default() };
         {
             let mut state = payments.state.lock();
             for row in &pending {

@@ -2,7 +2,7 @@
 
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{NodeId, PaymentHash, PaymentSecret};
-use outrigger_bolt::invoice::{self, InvoiceTerms};
+use outrigger_bolt::invoice::{Description, Terms, UnwritableInvoice};
 use outrigger_bolt::onion::{
     self, Failure, FinalPayload, InvalidPayload, Malformed, OnionPacket, Payload, PeelError, failure,
 };
@@ -11,13 +11,10 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::Payments;
-use crate::clock::Clock;
-use crate::store::row::{EventRow, InvoiceRow, Paid, SettlementRow};
+use crate::clock::{Clock, NoEntropy};
+use crate::store::row::{EventRow, InvoiceRow, OperationRow, OperationState, Paid, SettlementRow};
 use crate::store::schema::{Table, numbered_key};
 use crate::store::{Batch, Held};
-
-/// Blocks that a payer must leave us: enough to claim on chain (BOLT 11, `min_final_cltv_expiry_delta`).
-const MIN_FINAL_CLTV_EXPIRY: u32 = 34;
 
 /// The most that a payer may overpay (BOLT 4: no more than twice the amount expected).
 const OVERPAY_FACTOR: u64 = 2;
@@ -29,6 +26,17 @@ pub struct InvoiceOrder {
     pub description: String,
     pub expiry_secs: u64,
     pub label: Option<String>,
+    /// The caller's key and the digest of the call, if it gave one.
+    pub idempotency: Option<(String, [u8; 32])>,
+}
+
+/// Why an invoice was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum InvoiceFault {
+    #[error("{0}")]
+    Unwritable(#[from] UnwritableInvoice),
+    #[error("{0}")]
+    NoEntropy(#[from] NoEntropy),
 }
 
 /// What becomes of an HTLC that ends here.
@@ -39,21 +47,24 @@ enum Verdict {
 
 impl Payments {
     /// Makes an invoice and returns it once it is durable.
-    pub async fn create_invoice(&self, order: InvoiceOrder) -> Result<InvoiceRow, invoice::InvoiceFault> {
+    pub async fn create_invoice(&self, order: InvoiceOrder) -> Result<InvoiceRow, InvoiceFault> {
         let env = self.manager.env();
         let nonce = Clock::random_bytes()?;
         let preimage = env.keys.invoice_preimage(&nonce);
         let payment_secret = env.keys.payment_secret(&nonce);
         let created_at = Clock::now_unix();
-        let terms = InvoiceTerms {
-            network: self.network,
+        let terms = Terms {
+            network: self.terms.network,
             amount: order.amount,
             payment_hash: preimage.payment_hash(),
             payment_secret,
-            description: order.description,
+            description: Description::Text(order.description.clone()),
             timestamp: created_at,
             expiry_secs: order.expiry_secs,
-            min_final_cltv_expiry: MIN_FINAL_CLTV_EXPIRY,
+            min_final_cltv_expiry_delta: u32::from(self.terms.final_cltv_blocks),
+            payment_metadata: None,
+            route_hints: Vec::new(),
+            basic_mpp: false,
         };
         let row = InvoiceRow {
             payment_hash: preimage.payment_hash(),
@@ -62,14 +73,20 @@ impl Payments {
             amount: order.amount,
             created_at,
             expires_at: created_at.saturating_add(order.expiry_secs),
-            min_final_cltv_expiry: MIN_FINAL_CLTV_EXPIRY,
-            invoice: invoice::sign(&terms, env.keys.node_secret())?,
+            min_final_cltv_expiry: u32::from(self.terms.final_cltv_blocks),
+            invoice: terms.sign(|digest| env.keys.sign_invoice(digest))?,
+            description: order.description,
             label: order.label,
             paid: None,
         };
         let (waiter, durable) = oneshot::channel();
         let mut batch = Batch::default();
         batch.put(Table::Invoice, row.payment_hash.0.to_vec(), Some(row.encode()));
+        if let Some((idempotency_key, body)) = order.idempotency {
+            let state = OperationState::Invoice { payment_hash: row.payment_hash };
+            let operation = OperationRow { idempotency_key, op_id: Clock::random_bytes()?, body, state };
+            batch.put(Table::Operation, operation.key(), Some(operation.encode()));
+        }
         batch.hold(Held::Durable(waiter));
         env.writer.submit(batch);
         // The writer drops the waiter only with the process.

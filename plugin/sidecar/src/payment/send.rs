@@ -3,7 +3,7 @@
 use bitcoin::secp256k1::SecretKey;
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
-use outrigger_bolt::invoice::{Invoice, InvoiceFault};
+use outrigger_bolt::invoice::{InvalidInvoice, Invoice};
 use outrigger_bolt::onion::{self, FinalPayload, Hop, Payload, PaymentData, Unwrapped, failure};
 use outrigger_channel::{Command, FailReason, HtlcOutcome, HtlcSource, Refusal, Reply};
 use tokio::sync::oneshot;
@@ -33,7 +33,7 @@ pub enum SendFault {
     #[error("the chain is not synced yet, so nothing is paid; see node.status")]
     NotSynced,
     #[error("{0}")]
-    Invoice(#[from] InvoiceFault),
+    Invoice(#[from] InvalidInvoice),
     #[error("the invoice has expired at {0} (unix seconds); ask for a new one")]
     Expired(u64),
     #[error("the invoice names no amount: give amount_msat")]
@@ -57,7 +57,7 @@ pub enum SendFault {
 }
 
 /// What goes into the onion of a direct payment.
-struct Terms {
+struct Recipe {
     payee: NodeId,
     hash: PaymentHash,
     secret: PaymentSecret,
@@ -96,13 +96,14 @@ impl Payments {
         Ok(row)
     }
 
-    fn terms(&self, order: &PayOrder) -> Result<Terms, SendFault> {
-        let invoice = Invoice::parse(&order.invoice, self.network)?;
-        let now = Clock::now_unix();
-        if invoice.expires_at() <= now {
-            return Err(SendFault::Expired(invoice.expires_at()));
+    fn terms(&self, order: &PayOrder) -> Result<Recipe, SendFault> {
+        let invoice = Invoice::parse(&order.invoice, self.terms.network)?;
+        let (payee, terms) = (invoice.payee, invoice.terms);
+        let expires_at = terms.timestamp.saturating_add(terms.expiry_secs);
+        if expires_at <= Clock::now_unix() {
+            return Err(SendFault::Expired(expires_at));
         }
-        let amount = match (invoice.amount(), order.amount) {
+        let amount = match (terms.amount, order.amount) {
             (Some(asked), Some(given)) if asked != given => return Err(SendFault::AmountDiffers { asked, given }),
             (Some(amount), _) | (None, Some(amount)) => amount,
             (None, None) => return Err(SendFault::AmountMissing),
@@ -110,18 +111,17 @@ impl Payments {
         if amount == Msat::ZERO {
             return Err(SendFault::AmountZero);
         }
-        let payee = invoice.payee();
         if payee == self.manager.env().keys.node_id() {
             return Err(SendFault::OwnInvoice);
         }
         let height = self.manager.env().chain.height();
         let cltv_expiry =
-            height.saturating_add(invoice.min_final_cltv_expiry()).saturating_add(FINAL_CLTV_MARGIN);
-        Ok(Terms {
+            height.saturating_add(terms.min_final_cltv_expiry_delta).saturating_add(FINAL_CLTV_MARGIN);
+        Ok(Recipe {
             payee,
-            hash: invoice.payment_hash(),
-            secret: invoice.payment_secret(),
-            metadata: invoice.payment_metadata().map(<[u8]>::to_vec),
+            hash: terms.payment_hash,
+            secret: terms.payment_secret,
+            metadata: terms.payment_metadata,
             amount,
             cltv_expiry,
         })
@@ -158,7 +158,7 @@ impl Payments {
             .ok_or(SendFault::TooLarge { node: *payee, spendable, asked: amount })
     }
 
-    fn onion(&self, payment_id: &[u8; 32], terms: &Terms) -> Result<Box<[u8; 1366]>, SendFault> {
+    fn onion(&self, payment_id: &[u8; 32], terms: &Recipe) -> Result<Box<[u8; 1366]>, SendFault> {
         let payload = Payload::Final(FinalPayload {
             amt_to_forward: terms.amount,
             outgoing_cltv_value: terms.cltv_expiry,
@@ -180,7 +180,7 @@ impl Payments {
     fn begin(
         &self,
         row: &PaymentRow,
-        terms: &Terms,
+        terms: &Recipe,
         channel: ChannelId,
         onion: Box<[u8; 1366]>,
     ) -> Option<oneshot::Receiver<()>> {
@@ -256,13 +256,14 @@ impl Payments {
         let destination = self.state.lock().pending.get(payment_id).map(|row| row.destination);
         match (reason, destination) {
             (FailReason::Malformed { failure_code, .. }, _) => {
-                ("onion_unreadable", format!("the payee could not read the onion (code {failure_code:#06x})"))
+                ("invalid_onion", format!("the payee could not read the onion (code {failure_code:#06x})"))
             }
             (FailReason::Encrypted(_), None) => ("failed", "the payment failed".to_owned()),
             (FailReason::Encrypted(reason), Some(destination)) => {
                 match self.read_failure(payment_id, destination, reason) {
                     Unwrapped::Attributed { failure, .. } => {
-                        ("rejected_by_payee", format!("the payee refused it: {} ({:#06x})", failure.name(), failure.code()))
+                        let (name, code) = (failure.name(), failure.code());
+                        (name, format!("the payee refused it: {name} (code {code:#06x})"))
                     }
                     Unwrapped::Unattributable => {
                         ("failed", "the payee refused it without a readable reason".to_owned())

@@ -39,7 +39,8 @@ pub struct Snapshot {
     pub pending_payments: Vec<PaymentRow>,
     pub operations: Vec<OperationRow>,
     pub broadcasts: Vec<BroadcastRow>,
-    pub wallet: Vec<Vec<u8>>,
+    /// Change sets of the wallet by row number.
+    pub wallet: Vec<(u64, Vec<u8>)>,
     pub peer_addresses: Vec<(NodeId, String)>,
 }
 
@@ -66,8 +67,9 @@ impl Loader {
             ..Snapshot::default()
         };
         snapshot.pending_payments.retain(PaymentRow::is_pending);
-        self.each(Table::Wallet, |_, value| {
-            snapshot.wallet.push(value.to_vec());
+        self.each(Table::Wallet, |key, value| {
+            let row = key.try_into().map_err(|_| corrupt(Table::Wallet, "a key of the wrong length"))?;
+            snapshot.wallet.push((u64::from_be_bytes(row), value.to_vec()));
             Ok(())
         })?;
         self.each(Table::Outcome, |key, value| {

@@ -56,9 +56,12 @@ redb_faults!(
     redb::DatabaseError
 );
 
+/// The name of the main file.
+pub const FILE: &str = "outrigger.redb";
+
 /// Opens the main file in `dir`, or creates it on the first start, and checks that it is this node's.
 pub fn open(dir: &Path, network: &str, node_id: &NodeId) -> Result<Arc<Database>, StoreError> {
-    let path = dir.join("outrigger.redb");
+    let path = dir.join(FILE);
     let is_new = !path.exists();
     let corrupt = |reason: String| StoreError::Corrupt { path: path.clone(), reason };
     // `create` would turn an empty file into a new database: an existing one is only ever opened (bad input 91).

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use outrigger_bolt::id::PaymentHash;
+use outrigger_bolt::id::{NodeId, PaymentHash};
 use redb::{Database, ReadableDatabase};
 
 use super::StoreError;
@@ -47,6 +47,12 @@ impl Reader {
     /// The operation that was started under this key.
     pub fn operation(&self, idempotency_key: &str) -> Result<Option<OperationRow>, StoreError> {
         self.get(Table::Operation, idempotency_key.as_bytes(), OperationRow::decode)
+    }
+
+    /// Where a peer was last reached.
+    pub fn peer_address(&self, peer: &NodeId) -> Result<Option<String>, StoreError> {
+        let text = |bytes: &[u8]| Ok::<_, StoreError>(String::from_utf8_lossy(bytes).into_owned());
+        self.get(Table::PeerAddress, &peer.serialize(), text)
     }
 
     /// Events after `after`, oldest first, at most `limit`, of these kinds if any are named. With them comes the number

@@ -264,6 +264,7 @@ pub struct InvoiceRow {
     pub expires_at: u64,
     pub min_final_cltv_expiry: u32,
     pub invoice: String,
+    pub description: String,
     pub label: Option<String>,
     pub paid: Option<Paid>,
 }
@@ -294,6 +295,7 @@ impl InvoiceRow {
             .put(14, &self.invoice)
             .put_some(15, self.label.as_ref())
             .put_some(16, paid)
+            .put(18, &self.description)
             .finish()
     }
 
@@ -309,6 +311,7 @@ impl InvoiceRow {
             expires_at: record.u64(10, "expiry")?,
             min_final_cltv_expiry: record.u32(12, "final CLTV")?,
             invoice: record.text(14, "invoice")?,
+            description: record.text(18, "description")?,
             label: record.bytes_some(15).map(|label| String::from_utf8_lossy(label).into_owned()),
             paid: match record.array_some::<16>(16, "payment")? {
                 None => None,
@@ -335,12 +338,14 @@ pub struct OperationRow {
     pub state: OperationState,
 }
 
-/// How far `channel.open` has come.
+/// How far the call has come: `channel.open`, unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperationState {
     Opening,
     Pending { channel_id: ChannelId, funding_txid: Txid },
     Failed { reason: String },
+    /// `invoice.create` was answered.
+    Invoice { payment_hash: PaymentHash },
 }
 
 impl OperationRow {
@@ -369,6 +374,7 @@ impl OperationRow {
                 record.put(6, channel_id.0).put(8, funding_txid.to_byte_array())
             }
             OperationState::Failed { reason } => record.put(10, reason),
+            OperationState::Invoice { payment_hash } => record.put(12, payment_hash.0),
         }
         .finish()
     }
@@ -390,7 +396,10 @@ impl OperationRow {
                     Some(reason) => {
                         OperationState::Failed { reason: String::from_utf8_lossy(reason).into_owned() }
                     }
-                    None => OperationState::Opening,
+                    None => match record.array_some(12, "payment_hash")? {
+                        Some(hash) => OperationState::Invoice { payment_hash: PaymentHash(hash) },
+                        None => OperationState::Opening,
+                    },
                 },
             },
         };
@@ -419,7 +428,7 @@ impl EventRow {
     pub fn open_failed(at: u64, operation: &OperationRow) -> Self {
         let reason = match &operation.state {
             OperationState::Failed { reason } => reason.as_str(),
-            OperationState::Opening | OperationState::Pending { .. } => "",
+            OperationState::Opening | OperationState::Pending { .. } | OperationState::Invoice { .. } => "",
         };
         let op_id = bitcoin::hex::DisplayHex::to_lower_hex_string(operation.op_id.as_slice());
         Self::new(at, "open_failed", json!({ "op_id": op_id, "message": reason }))

@@ -8,6 +8,9 @@ use outrigger_bolt::wire::{Init, Message};
 use outrigger_sidecar::manager::outbox::{Connection, Outbox, PeerHandler, Room};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::PATIENCE;
 
 pub(super) enum Event {
     Connected(NodeId, Init, Connection, Outbox),
@@ -80,7 +83,7 @@ impl PeerHandler for FakeManager {
 
 impl Events {
     pub(super) async fn next(&mut self) -> Event {
-        self.0.recv().await.unwrap()
+        timeout(PATIENCE, self.0.recv()).await.expect("nothing was heard").unwrap()
     }
 
     pub(super) async fn connected(&mut self) -> (NodeId, Connection, Outbox) {

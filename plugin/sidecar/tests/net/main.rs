@@ -15,6 +15,7 @@ mod time;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::constants::ChainHash;
 use bitcoin::secp256k1::SecretKey;
@@ -29,6 +30,8 @@ fn secret(byte: u8) -> SecretKey {
     SecretKey::from_slice(&[byte; 32]).unwrap()
 }
 
+/// A test that hears nothing for so long has failed; on the paused clock that is at once.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// The key of the node under test.
 const NODE: u8 = 0x11;
 /// The key of the peer of our own making.

@@ -9,8 +9,9 @@ use outrigger_bolt::transport::{Decryptor, Encryptor, Established, Initiator, Re
 use outrigger_bolt::wire::{Init, Message, Padding, PeerText, Ping, Pong, Warning};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use super::{init, secret};
+use super::{PATIENCE, init, secret};
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
@@ -85,7 +86,7 @@ impl RawPeer {
     /// The next message, or `None` where the node hung up.
     pub(super) async fn hear(&mut self) -> Option<Message> {
         let mut header = [0; LENGTH_HEADER_LEN];
-        self.stream.read_exact(&mut header).await.ok()?;
+        timeout(PATIENCE, self.stream.read_exact(&mut header)).await.expect("nothing was heard").ok()?;
         let length = self.decryptor.decrypt_length(&header).unwrap();
         let mut body = vec![0; usize::from(length) + MAC_LEN];
         self.stream.read_exact(&mut body).await.unwrap();

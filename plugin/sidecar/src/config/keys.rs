@@ -1,0 +1,198 @@
+//! Every key of the configuration, with its default and its meaning.
+
+use std::fmt::Write;
+
+/// What a key takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Any text.
+    Text,
+    /// A whole number in this range, both ends included.
+    Number(u64, u64),
+    /// `true` or `false`.
+    Flag,
+    /// One of these texts.
+    Choice(&'static [&'static str]),
+}
+
+/// A key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key {
+    /// `name`, or `section.name`.
+    pub(super) name: &'static str,
+    /// What it takes.
+    pub(super) kind: Kind,
+    /// Its default as it stands in the file; `""` for what depends on the network or the machine.
+    pub(super) default: &'static str,
+    /// Whether it may stand on the command line, which every user of the machine can read.
+    pub(super) on_command_line: bool,
+    /// What it means.
+    pub(super) meaning: &'static str,
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, kind, default, on_command_line: true, meaning }
+}
+
+/// Every key, in the order of the example file: first those without a section, then section by section.
+pub(super) const KEYS: &[Key] = &[
+    key("data_dir", Kind::Text, "", "Where everything is kept, a directory per network in it. Default: ~/.outrigger"),
+    key("network", Kind::Text, "signet", "The Bitcoin network: regtest or signet."),
+    key("alias", Kind::Text, "outrigger", "The node's name for people, at most 32 bytes."),
+    key(
+        "log_level",
+        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        "info",
+        "How much is logged: error, warn, info, debug or trace.",
+    ),
+    key(
+        "listen",
+        Kind::Text,
+        "",
+        "Where peers are awaited, as ip:port; 0.0.0.0:PORT lets them come from elsewhere. \
+         Default: 127.0.0.1, port 39735 on signet and 19735 on regtest",
+    ),
+    key(
+        "bitcoind.url",
+        Kind::Text,
+        "",
+        "bitcoind's RPC server, as host:port. Default: 127.0.0.1, port 38332 on signet and 18443 on regtest",
+    ),
+    key(
+        "bitcoind.cookie",
+        Kind::Text,
+        "",
+        "bitcoind's cookie file. Default: .cookie in ~/.bitcoin/signet or ~/.bitcoin/regtest",
+    ),
+    key("bitcoind.user", Kind::Text, "", "bitcoind's RPC user, instead of the cookie."),
+    Key {
+        on_command_line: false,
+        ..key(
+            "bitcoind.password",
+            Kind::Text,
+            "",
+            "bitcoind's RPC password. A file that has it must be readable by its owner only.",
+        )
+    },
+    key(
+        "bitcoind.allow_remote",
+        Kind::Flag,
+        "false",
+        "Whether bitcoind may be on another machine. The connection is not encrypted.",
+    ),
+    key(
+        "rpc.address",
+        Kind::Text,
+        "",
+        "Where the JSON-RPC interface is served, as ip:port; a loopback address. Port 0 takes any free one. \
+         Default: 127.0.0.1, port 39737 on signet and 19737 on regtest",
+    ),
+    key("channel.min_funding_sat", Kind::Number(1_000, MAX_SAT), "20000", "The smallest channel, in satoshi."),
+    key("channel.max_funding_sat", Kind::Number(1_000, MAX_SAT), "16777215", "The largest channel, in satoshi."),
+    key("channel.dust_limit_sat", Kind::Number(354, 10_000), "354", "Our outputs below it are left out, in satoshi."),
+    key(
+        "channel.reserve_ppm",
+        Kind::Number(0, 200_000),
+        "10000",
+        "The share of the capacity that each side keeps as its reserve, in parts per million.",
+    ),
+    key(
+        "channel.to_self_delay_blocks",
+        Kind::Number(36, 2016),
+        "144",
+        "Blocks that a peer's money waits after it closes the channel alone: our time to punish a revoked state.",
+    ),
+    key(
+        "channel.max_to_self_delay_blocks",
+        Kind::Number(144, 2016),
+        "2016",
+        "The most blocks that a peer may make our money wait so.",
+    ),
+    key("channel.max_accepted_htlcs", Kind::Number(1, 483), "100", "HTLCs accepted in flight from the peer."),
+    key(
+        "channel.max_in_flight_ppm",
+        Kind::Number(10_000, 1_000_000),
+        "1000000",
+        "The share of the capacity that may be in flight towards us, in parts per million.",
+    ),
+    key("channel.htlc_minimum_msat", Kind::Number(1, 1_000_000), "1", "The smallest HTLC accepted, in millisatoshi."),
+    key(
+        "channel.minimum_depth_blocks",
+        Kind::Number(1, 144),
+        "3",
+        "Confirmations before a channel that a peer funds is usable.",
+    ),
+    key(
+        "channel.max_minimum_depth_blocks",
+        Kind::Number(1, 2016),
+        "144",
+        "The most confirmations that a peer may ask of a channel that we fund.",
+    ),
+    key(
+        "channel.close_depth_blocks",
+        Kind::Number(1, 144),
+        "6",
+        "Blocks that bury a closing transaction before the channel counts as closed.",
+    ),
+    key(
+        "feerate.max_sat_per_vb",
+        Kind::Number(5, 10_000),
+        "500",
+        "The most that our funding and closing transactions pay, in satoshi per virtual byte.",
+    ),
+    key(
+        "feerate.max_commitment_sat_per_vb",
+        Kind::Number(5, 10_000),
+        "250",
+        "The highest commitment feerate that we sign for, in satoshi per virtual byte.",
+    ),
+    key(
+        "invoice.final_cltv_blocks",
+        Kind::Number(34, 2016),
+        "80",
+        "Blocks that the last HTLC of a payment to us must leave before it expires.",
+    ),
+];
+
+/// All bitcoin that will ever exist.
+const MAX_SAT: u64 = 2_100_000_000_000_000;
+
+impl Key {
+    /// The section, empty for the keys that stand before any.
+    pub(super) fn section(&self) -> &'static str {
+        self.name.split_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// The flag on the command line, without its dashes.
+    pub(super) fn flag(&self) -> String {
+        self.name.replace(['.', '_'], "-")
+    }
+
+    /// The default as TOML.
+    fn default_in_toml(&self) -> String {
+        match self.kind {
+            Kind::Text | Kind::Choice(_) => format!("{:?}", self.default),
+            Kind::Number(..) | Kind::Flag => self.default.to_owned(),
+        }
+    }
+}
+
+/// The example file: every key with its meaning and its default, commented out.
+pub fn example_file() -> String {
+    let mut text = String::from(
+        "# Outrigger's configuration: every key with its default. Save it as outrigger.toml in the data directory, or\n\
+         # name it with --config, and uncomment what shall differ. Each key is a flag too: min_funding_sat in section\n\
+         # [channel] is --channel-min-funding-sat. Only the password is none. A flag wins over the file.\n",
+    );
+    let mut section = "";
+    for key in KEYS {
+        if key.section() != section {
+            section = key.section();
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n[{section}]\n");
+        }
+        let name = key.name.rsplit('.').next().unwrap_or(key.name);
+        let _ = write!(text, "\n# {}\n#{name} = {}\n", key.meaning, key.default_in_toml());
+    }
+    text
+}

@@ -1,0 +1,176 @@
+//! What the configuration takes, and what it says of what it does not take.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use tempfile::TempDir;
+
+use super::*;
+
+struct Bench {
+    home: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { home: tempfile::tempdir().expect("a directory") }
+    }
+
+    /// A home whose data directory has this configuration file.
+    fn with_file(text: &str) -> Self {
+        let bench = Self::new();
+        let directory = bench.home.path().join(".outrigger");
+        fs::create_dir(&directory).expect("created");
+        fs::write(directory.join("outrigger.toml"), text).expect("written");
+        bench
+    }
+
+    fn read(&self, flags: &[&str]) -> Result<Config, ConfigFault> {
+        let arguments = ["outriggerd"].iter().chain(flags).map(OsString::from);
+        Config::read(arguments, self.home.path())
+    }
+
+    fn refused(&self, flags: &[&str]) -> String {
+        self.read(flags).expect_err("is refused").to_string()
+    }
+}
+
+#[test]
+fn defaults_depend_on_the_network() {
+    let bench = Bench::new();
+    let home = bench.home.path();
+    let config = bench.read(&[]).expect("defaults fit");
+    assert_eq!(config.network, Network::Signet);
+    assert_eq!(config.network_dir(), home.join(".outrigger/signet"));
+    assert_eq!(config.rpc_address.to_string(), "127.0.0.1:39737");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:39735");
+    assert_eq!(config.bitcoind.address, "127.0.0.1:38332");
+    let config = bench.read(&["--network", "regtest"]).expect("fits");
+    assert_eq!(config.rpc_address.to_string(), "127.0.0.1:19737");
+    assert_eq!(config.bitcoind.address, "127.0.0.1:18443");
+    let cookie = home.join(".bitcoin/regtest/.cookie");
+    assert!(matches!(config.bitcoind.auth, BitcoindAuth::Cookie(path) if path == cookie));
+    assert_eq!(config.channel.reserve_ppm, 10_000);
+    assert_eq!(config.max_feerate, FeeratePerKw::new(125_000));
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+    let bench = Bench::with_file("network = \"regtest\"\nalias = \"file\"\n[channel]\nmin_funding_sat = 50000\n");
+    let config = bench.read(&["--alias", "flag"]).expect("fits");
+    assert_eq!(config.network, Network::Regtest);
+    assert_eq!(config.alias, "flag");
+    assert_eq!(config.channel.min_funding, Sat::new(50_000));
+    assert_eq!(config.channel.max_funding, Sat::new(16_777_215));
+    let other = bench.home.path().join("other.toml");
+    fs::write(&other, "alias = \"other\"").expect("written");
+    let config = bench.read(&["--config", other.to_str().expect("text")]).expect("fits");
+    assert_eq!((config.alias.as_str(), config.network), ("other", Network::Signet));
+}
+
+#[test]
+fn bad_input_88_faults_of_the_file_are_named() {
+    for (file, expected) in [
+        ("netwrok = \"regtest\"", "unknown key netwrok; did you mean network?"),
+        ("[channel]\nmin_funding = 1", "unknown key channel.min_funding; did you mean channel.min_funding_sat?"),
+        ("[chanel]\nreserve_ppm = 1", "unknown key chanel.reserve_ppm; did you mean channel.reserve_ppm?"),
+        ("colour = 1", "unknown key colour"),
+        ("[channel]\nreserve_ppm = \"1\"", "must be a whole number from 0 to 200000"),
+        ("[channel]\nreserve_ppm = -1", "must be a whole number from 0 to 200000"),
+        ("[channel]\nreserve_ppm = 1.5", "must be a whole number from 0 to 200000"),
+        ("alias = 5", "must be a text"),
+        ("log_level = \"loud\"", "must be one of error, warn, info, debug, trace"),
+        ("alias = \"a\"\nalias = \"b\"", "line 2: duplicate key"),
+        ("alias = ", "line 1: "),
+        ("[invoice]\nfinal_cltv_blocks = 33", "must be a whole number from 34 to 2016"),
+        ("[feerate]\nmax_sat_per_vb = 0", "must be a whole number from 5 to 10000"),
+        ("[channel]\nmin_funding_sat = 20000000", "is above channel.max_funding_sat"),
+        ("alias = \"123456789012345678901234567890123\"", "at most 32 bytes"),
+    ] {
+        let message = Bench::with_file(file).refused(&[]);
+        assert!(message.contains(expected), "{file}: {message}");
+    }
+}
+
+#[test]
+fn bad_input_88_a_file_that_is_named_must_be_there() {
+    assert!(Bench::new().refused(&["--config", "/nonexistent/x.toml"]).contains("/nonexistent/x.toml"));
+}
+
+#[test]
+fn bad_input_88_rpc_on_the_network_is_refused() {
+    for address in ["0.0.0.0:19737", "192.168.0.1:19737", "[::]:19737"] {
+        let message = Bench::new().refused(&["--rpc-address", address]);
+        assert!(message.contains("rpc.address (from --rpc-address): must be a loopback address"), "{message}");
+    }
+    for address in ["127.0.0.1:0", "[::1]:19737", "127.8.0.1:5"] {
+        assert!(Bench::new().read(&["--rpc-address", address]).is_ok(), "{address}");
+    }
+}
+
+#[test]
+fn mainnet_is_refused_with_the_reason() {
+    for name in ["mainnet", "bitcoin", "main"] {
+        let message = Bench::new().refused(&["--network", name]);
+        assert!(message.contains("mainnet is refused") && message.contains("signet"), "{message}");
+    }
+    assert!(Bench::new().refused(&["--network", "testnet"]).contains("must be regtest or signet"));
+}
+
+#[test]
+fn rpc_5_the_password_stands_in_a_private_file_alone_and_is_never_shown() {
+    let text = "[bitcoind]\nuser = \"alice\"\npassword = \"canary\"\n";
+    let bench = Bench::with_file(text);
+    let file = bench.home.path().join(".outrigger/outrigger.toml");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("set");
+    let message = bench.refused(&[]);
+    assert!(message.contains("others can read the file") && !message.contains("canary"), "{message}");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("set");
+    let config = bench.read(&[]).expect("fits");
+    assert!(!format!("{config:?}").contains("canary"));
+    assert!(matches!(&config.bitcoind.auth, BitcoindAuth::UserPass { user, .. } if user == "alice"));
+    assert!(bench.refused(&["--bitcoind-password", "canary"]).contains("unexpected argument"));
+    fs::write(&file, "[bitcoind]\npassword = \"canary\n").expect("written");
+    assert!(!bench.refused(&[]).contains("canary"));
+}
+
+#[test]
+fn bitcoind_is_named_by_host_and_port() {
+    for (url, address) in [("http://node:8332/", "node:8332"), ("127.0.0.1:18443", "127.0.0.1:18443")] {
+        let config = Bench::new().read(&["--bitcoind-url", url]).expect("fits");
+        assert_eq!(config.bitcoind.address, address);
+    }
+    for url in ["node", "https://node:1", "http://u:p@node:1", "node:0", ":1", "node:1/wallet"] {
+        assert!(Bench::new().refused(&["--bitcoind-url", url]).contains("bitcoind.url"), "{url}");
+    }
+    let both = ["--bitcoind-user", "alice", "--bitcoind-cookie", "x"];
+    assert!(Bench::new().refused(&both).contains("excludes"));
+    assert!(Bench::new().refused(&["--bitcoind-user", "alice"]).contains("needs bitcoind.password"));
+}
+
+#[test]
+fn the_example_file_is_current_and_its_values_are_the_defaults() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/outrigger.example.toml");
+    let current = example_file();
+    if std::env::var_os("UPDATE_EXAMPLE").is_some() {
+        fs::write(&path, &current).expect("the example can be written");
+    }
+    let kept = fs::read_to_string(&path).expect("the example can be read");
+    assert!(
+        kept == current,
+        "contrib/outrigger.example.toml is stale: UPDATE_EXAMPLE=1 cargo test -p outriggerd config"
+    );
+    let uncommented: Vec<&str> = current
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
+        .collect();
+    let config = Bench::with_file(&uncommented.join("\n")).read(&[]).expect("the defaults fit");
+    let defaults = Bench::new().read(&[]).expect("the defaults fit");
+    assert_eq!(config.channel, defaults.channel);
+    assert_eq!(config.rpc_address, defaults.rpc_address);
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    values::command().debug_assert();
+}

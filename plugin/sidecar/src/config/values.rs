@@ -1,0 +1,195 @@
+//! The values that the operator gave, by key, each checked against its row when it comes in.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use clap::{Arg, Command};
+use outrigger_rpc_schema::{nearest, rendezvous};
+use zeroize::Zeroizing;
+
+use super::ConfigFault;
+use super::keys::{KEYS, Key, Kind};
+
+/// The configuration file in the data directory, read where no other is named.
+const FILE_NAME: &str = "outrigger.toml";
+
+/// The flag that names the configuration file.
+const CONFIG_FLAG: &str = "config";
+
+/// Values by key. A key that is not there has its default.
+pub(super) struct Values(BTreeMap<&'static str, Given>);
+
+/// A value as text, and where it comes from.
+struct Given {
+    text: Zeroizing<String>,
+    origin: String,
+}
+
+impl Values {
+    /// Reads the command line and the file.
+    pub(super) fn read(arguments: impl IntoIterator<Item = OsString>, home: &Path) -> Result<Self, ConfigFault> {
+        let matches = command().try_get_matches_from(arguments)?;
+        let mut flags = Self(BTreeMap::new());
+        for key in KEYS.iter().filter(|key| key.on_command_line) {
+            if let Some(text) = matches.get_one::<String>(key.name) {
+                flags.give(key, text, format!("--{}", key.flag()))?;
+            }
+        }
+        let named = matches.get_one::<String>(CONFIG_FLAG).map(|path| expand(path, home));
+        let data_dir = flags.path("data_dir", home).unwrap_or_else(|| rendezvous::default_data_directory(home));
+        let mut values = match named {
+            Some(path) => Self::from_file(&path)?,
+            None => match data_dir.join(FILE_NAME) {
+                path if path.exists() => Self::from_file(&path)?,
+                _ => Self(BTreeMap::new()),
+            },
+        };
+        values.0.append(&mut flags.0);
+        Ok(values)
+    }
+
+    /// Reads a file.
+    fn from_file(path: &Path) -> Result<Self, ConfigFault> {
+        let unreadable = |reason: String| ConfigFault::Unreadable { path: path.to_owned(), reason };
+        let text = Zeroizing::new(fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?);
+        let table: toml::Table = text.parse().map_err(|error| unreadable(fault_without_source(&error, &text)))?;
+        let mut values = Self(BTreeMap::new());
+        for (name, value) in &table {
+            match value {
+                toml::Value::Table(section) => {
+                    for (inner, value) in section {
+                        values.give_from_file(path, &format!("{name}.{inner}"), value)?;
+                    }
+                }
+                value => values.give_from_file(path, name, value)?,
+            }
+        }
+        if !values.text("bitcoind.password").is_empty() {
+            let mode = fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.permissions().mode();
+            if mode & 0o077 != 0 {
+                let problem = "others can read the file: chmod 600 it, or use bitcoind's cookie";
+                return Err(values.unfit("bitcoind.password", problem));
+            }
+        }
+        Ok(values)
+    }
+
+    fn give_from_file(&mut self, path: &Path, name: &str, value: &toml::Value) -> Result<(), ConfigFault> {
+        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+            let nearest = nearest(name, KEYS.iter().map(|key| key.name)).map(str::to_owned);
+            return Err(ConfigFault::UnknownKey { path: path.to_owned(), key: name.to_owned(), nearest });
+        };
+        let origin = path.display().to_string();
+        let text = match (key.kind, value) {
+            (Kind::Text | Kind::Choice(_), toml::Value::String(text)) => text.clone(),
+            (Kind::Number(..), toml::Value::Integer(number)) => number.to_string(),
+            (Kind::Flag, toml::Value::Boolean(flag)) => flag.to_string(),
+            (kind, _) => {
+                let problem = format!("must be {}", expected(kind));
+                return Err(ConfigFault::Unfit { key: key.name.to_owned(), origin, problem });
+            }
+        };
+        self.give(key, &text, origin)
+    }
+
+    fn give(&mut self, key: &Key, text: &str, origin: String) -> Result<(), ConfigFault> {
+        if !admits(key.kind, text) {
+            let problem = format!("must be {}", expected(key.kind));
+            return Err(ConfigFault::Unfit { key: key.name.to_owned(), origin, problem });
+        }
+        self.0.insert(key.name, Given { text: Zeroizing::new(text.to_owned()), origin });
+        Ok(())
+    }
+
+    /// The value as text, the default where none was given.
+    pub(super) fn text(&self, name: &str) -> &str {
+        match self.0.get(name) {
+            Some(given) => &given.text,
+            None => default(name),
+        }
+    }
+
+    /// The value as a number. Its row's range lies within `T`.
+    #[expect(clippy::expect_used, reason = "every value was checked against its row, and a test reads every row")]
+    pub(super) fn number<T: TryFrom<u64>>(&self, name: &str) -> T {
+        let number: u64 = self.text(name).parse().expect("a number was checked when it came in");
+        T::try_from(number).ok().expect("the row's range lies within the type")
+    }
+
+    /// The value as a switch.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.text(name) == "true"
+    }
+
+    /// The value as a path, `~/` standing for the home directory; nothing where it is empty.
+    pub(super) fn path(&self, name: &str, home: &Path) -> Option<PathBuf> {
+        Some(self.text(name)).filter(|text| !text.is_empty()).map(|text| expand(text, home))
+    }
+
+    /// A fault of this key's value.
+    pub(super) fn unfit(&self, name: &str, problem: &str) -> ConfigFault {
+        let origin = self.0.get(name).map_or_else(|| "the default".to_owned(), |given| given.origin.clone());
+        ConfigFault::Unfit { key: name.to_owned(), origin, problem: problem.to_owned() }
+    }
+}
+
+fn default(name: &str) -> &'static str {
+    KEYS.iter().find(|key| key.name == name).map_or("", |key| key.default)
+}
+
+fn admits(kind: Kind, text: &str) -> bool {
+    match kind {
+        Kind::Text => true,
+        Kind::Number(min, max) => text.parse::<u64>().is_ok_and(|number| (min..=max).contains(&number)),
+        Kind::Flag => matches!(text, "true" | "false"),
+        Kind::Choice(choices) => choices.contains(&text),
+    }
+}
+
+fn expected(kind: Kind) -> String {
+    match kind {
+        Kind::Text => "a text".to_owned(),
+        Kind::Number(min, max) => format!("a whole number from {min} to {max}"),
+        Kind::Flag => "true or false".to_owned(),
+        Kind::Choice(choices) => format!("one of {}", choices.join(", ")),
+    }
+}
+
+/// What is wrong with a TOML file and in which line, without the line itself: it may hold the password.
+fn fault_without_source(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", before.matches('\n').count().saturating_add(1), error.message())
+}
+
+fn expand(path: &str, home: &Path) -> PathBuf {
+    match path.strip_prefix("~/") {
+        Some(below) => home.join(below),
+        None => PathBuf::from(path),
+    }
+}
+
+/// The command line: a flag per key.
+pub(super) fn command() -> Command {
+    let config = Arg::new(CONFIG_FLAG)
+        .long(CONFIG_FLAG)
+        .value_name("FILE")
+        .help("The configuration file. Default: outrigger.toml in the data directory, if it is there");
+    // clap keeps the names for as long as the process lives.
+    static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| KEYS.iter().map(Key::flag).collect());
+    let flags = KEYS.iter().zip(NAMES.iter()).filter(|(key, _)| key.on_command_line).map(|(key, name)| {
+        let help = match key.default {
+            "" => key.meaning.to_owned(),
+            default => format!("{} [default: {default}]", key.meaning),
+        };
+        Arg::new(key.name).long(name.as_str()).value_name("VALUE").help(help)
+    });
+    Command::new("outriggerd")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A Lightning sidecar for the bitcoind you already run")
+        .arg(config)
+        .args(flags)
+}

@@ -1,0 +1,525 @@
+//! What the interface asks of the node, answered by its parts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::hex::{DisplayHex, FromHex};
+use outrigger_bolt::amount::{FeeratePerKw, Msat};
+use outrigger_bolt::features::Features;
+use outrigger_bolt::invoice::InvalidInvoice;
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
+use outrigger_channel::{Command, Refusal};
+use outrigger_rpc_schema as schema;
+use tokio::sync::watch;
+
+use super::chain_side::StoredWallet;
+use crate::chain::follow::ChainState;
+use crate::clock::Clock;
+use crate::manager::operations::{OperationFault, Operations};
+use crate::manager::{ChannelView, Manager, OpenOrder, PeerView};
+use crate::net::{DialFault, Dialer};
+use crate::payment::{self, InvoiceFault, PayOrder, Payments, SendFault};
+use crate::rpc::{self, Answer, Backend, ChannelQuery, EventQuery, Fault, PaymentTarget, PeerAddress, PeerQuery};
+use crate::store::row::{EventRow, InvoiceRow, OperationRow, OperationState, PaymentRow, PaymentState};
+use crate::store::schema::Table;
+use crate::store::{Batch, Reader, StoreError};
+use crate::wallet::WalletFault;
+
+/// How long `channel.open` waits for the channel's final name before it answers with the operation alone.
+const OPEN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The parts that callers reach.
+pub(super) struct Doorkeeper {
+    pub(super) manager: Arc<Manager>,
+    pub(super) payments: Arc<Payments>,
+    pub(super) wallet: Arc<StoredWallet>,
+    pub(super) reader: Reader,
+    pub(super) dialer: Dialer,
+    pub(super) operations: Operations,
+    /// Creations of invoices under a key, one after the other.
+    pub(super) keyed_invoices: tokio::sync::Mutex<()>,
+    pub(super) chain: watch::Receiver<Option<ChainState>>,
+    pub(super) events: watch::Receiver<u64>,
+    pub(super) identity: Identity,
+}
+
+/// What the operator chose for this node.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub(super) alias: String,
+    pub(super) network: &'static str,
+    pub(super) addresses: Vec<String>,
+}
+
+impl Backend for Doorkeeper {
+    async fn node_info(&self) -> Answer<schema::NodeInfoReport> {
+        let (block_height, block_hash, _) = tip(&self.chain.borrow());
+        let peers = self.manager.peers();
+        Ok(schema::NodeInfoReport {
+            node_id: self.manager.env().keys.node_id().to_string(),
+            alias: self.identity.alias.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            network: self.identity.network.to_owned(),
+            block_height,
+            block_hash,
+            addresses: self.identity.addresses.clone(),
+            features: features(&Features::init()),
+            peers: count(peers.iter().filter(|peer| peer.connected).count()),
+            channels: count(peers.iter().map(|peer| peer.channels).sum()),
+        })
+    }
+
+    async fn chain_status(&self) -> Answer<schema::ChainStatusReport> {
+        let state = self.chain.borrow().clone();
+        let (block_height, block_hash, target_height) = tip(&state);
+        let (state, reason) = match state {
+            None => (schema::ChainState::WaitingForBitcoind, None),
+            Some(ChainState::WaitingForBitcoind { reason }) => (schema::ChainState::WaitingForBitcoind, Some(reason)),
+            Some(ChainState::Syncing { .. }) => (schema::ChainState::Syncing, None),
+            Some(ChainState::Synced { .. }) => (schema::ChainState::Synced, None),
+            Some(ChainState::Blind { reason }) => (schema::ChainState::Blind, Some(reason)),
+        };
+        let network = self.identity.network.to_owned();
+        Ok(schema::ChainStatusReport { network, state, reason, block_height, block_hash, target_height })
+    }
+
+    async fn wallet_balance(&self) -> Answer<schema::WalletBalanceReport> {
+        let balance = self.wallet.balance();
+        Ok(schema::WalletBalanceReport {
+            confirmed_sat: balance.confirmed.get(),
+            unconfirmed_sat: balance.unconfirmed.get().saturating_add(balance.immature.get()),
+            locked_sat: balance.locked.get(),
+        })
+    }
+
+    async fn wallet_new_address(&self) -> Answer<schema::WalletAddress> {
+        let address = self.wallet.new_address().await.map_err(wallet_fault)?;
+        Ok(schema::WalletAddress { address: address.to_string() })
+    }
+
+    async fn peer_connect(&self, node_id: NodeId, address: PeerAddress) -> Answer<schema::PeerConnected> {
+        self.require_synced()?;
+        if node_id == self.manager.env().keys.node_id() {
+            return Err(Fault::peer_is_self());
+        }
+        let address = address.to_string();
+        let offered = self.dialer.connect(node_id, &address).await.map_err(dial_fault)?;
+        self.dialer.keep(node_id, address.clone());
+        let mut batch = Batch::default();
+        batch.put(Table::PeerAddress, node_id.serialize().to_vec(), Some(address.into_bytes()));
+        self.manager.env().writer.submit(batch);
+        Ok(schema::PeerConnected { node_id: node_id.to_string(), features: features(&offered) })
+    }
+
+    async fn peer_list(&self, query: PeerQuery) -> Answer<Vec<schema::PeerInfo>> {
+        let mut peers = self.manager.peers();
+        peers.retain(|peer| query.after.is_none_or(|after| peer.node_id > after));
+        peers.sort_by_key(|peer| peer.node_id);
+        peers.truncate(query.count);
+        peers.into_iter().map(|peer| self.peer_info(peer)).collect()
+    }
+
+    async fn channel_open(&self, order: rpc::OpenOrder) -> Answer<schema::ChannelOpened> {
+        let body = digest(&[
+            b"channel.open",
+            &order.node_id.serialize(),
+            &order.funding.get().to_be_bytes(),
+            &order.push.get().to_be_bytes(),
+            &[u8::from(order.announce)],
+            &order.feerate.map_or(0, FeeratePerKw::get).to_be_bytes(),
+        ]);
+        let key = &order.idempotency_key;
+        if self.reader.operation(key).map_err(storage)?.is_none() {
+            self.require_synced()?;
+            let connected = self.manager.peers().iter().any(|peer| peer.node_id == order.node_id && peer.connected);
+            if !connected {
+                return Err(Fault::peer_not_connected(&order.node_id));
+            }
+        }
+        let mail = |operation| OpenOrder {
+            operation,
+            funding: order.funding,
+            push: order.push,
+            announce: order.announce,
+            funding_feerate: order.feerate,
+        };
+        let begun = self.operations.begin(&self.manager, &self.reader, &order.node_id, key, body, mail);
+        let row = begun.map_err(|fault| match fault {
+            OperationFault::Conflict => Fault::idempotency_conflict(key),
+            OperationFault::NoEntropy(fault) => Fault::internal(fault),
+            OperationFault::Store(fault) => storage(fault),
+        })?;
+        self.opened(row).await
+    }
+
+    async fn channel_list(&self, query: ChannelQuery) -> Answer<Vec<schema::ChannelInfo>> {
+        let channels = match &query.node_id {
+            Some(peer) => self.manager.channels_of(peer),
+            None => self.manager.channels(),
+        };
+        let wanted = channels.into_iter().filter(|view| query.after.is_none_or(|after| view.channel_id > after));
+        let wanted = wanted.map(channel_info).filter(|info| query.state.is_none_or(|state| info.state == state));
+        Ok(wanted.take(query.count).collect())
+    }
+
+    async fn channel_get(&self, channel_id: ChannelId) -> Answer<schema::ChannelInfo> {
+        self.manager.channel(&channel_id).map(channel_info).ok_or_else(|| Fault::channel_not_found(&channel_id))
+    }
+
+    async fn channel_close(
+        &self,
+        channel_id: ChannelId,
+        feerate: Option<FeeratePerKw>,
+    ) -> Answer<schema::ChannelClosing> {
+        let before = self.channel_get(channel_id).await?;
+        if !matches!(before.state, schema::ChannelState::ShuttingDown | schema::ChannelState::Closing) {
+            let script = self.wallet.new_address().await.map_err(wallet_fault)?.script_pubkey();
+            let feerate = feerate.unwrap_or_else(|| self.manager.env().chain.feerates().normal);
+            let answer = self.manager.command(channel_id, Command::Shutdown { script, feerate }).await;
+            answer.map_err(|refusal| refused(&channel_id, &refusal))?;
+        }
+        let state = self.channel_get(channel_id).await?.state;
+        Ok(schema::ChannelClosing { channel_id: channel_id.to_string(), state })
+    }
+
+    async fn invoice_create(&self, order: rpc::InvoiceOrder) -> Answer<schema::InvoiceCreated> {
+        let idempotency = order.idempotency_key.map(|key| {
+            let amount = order.amount.map_or(0, Msat::get).to_be_bytes();
+            let expiry = order.expiry.as_secs().to_be_bytes();
+            let label = order.label.as_deref().unwrap_or_default();
+            let body =
+                digest(&[b"invoice.create", &amount, &expiry, order.description.as_bytes(), label.as_bytes()]);
+            (key, body)
+        });
+        let _one_at_a_time = match &idempotency {
+            Some(_) => Some(self.keyed_invoices.lock().await),
+            None => None,
+        };
+        if let Some((key, body)) = &idempotency
+            && let Some(row) = self.reader.operation(key).map_err(storage)?
+        {
+            return match row.state {
+                OperationState::Invoice { payment_hash } if row.body == *body => {
+                    self.stored_invoice(&payment_hash).map(|row| invoice_created(&row))
+                }
+                OperationState::Invoice { .. }
+                | OperationState::Opening
+                | OperationState::Pending { .. }
+                | OperationState::Failed { .. } => Err(Fault::idempotency_conflict(key)),
+            };
+        }
+        let order = payment::InvoiceOrder {
+            amount: order.amount,
+            description: order.description,
+            expiry_secs: order.expiry.as_secs(),
+            label: order.label,
+            idempotency,
+        };
+        let created = self.payments.create_invoice(order).await.map_err(|fault| match fault {
+            InvoiceFault::Unwritable(fault) => Fault::invoice_invalid(fault),
+            InvoiceFault::NoEntropy(fault) => Fault::internal(fault),
+        })?;
+        Ok(invoice_created(&created))
+    }
+
+    async fn invoice_get(&self, payment_hash: PaymentHash) -> Answer<schema::InvoiceInfo> {
+        let row = self.stored_invoice(&payment_hash)?;
+        let state = match row.paid {
+            Some(_) => schema::InvoiceState::Paid,
+            None if row.expires_at <= Clock::now_unix() => schema::InvoiceState::Expired,
+            None => schema::InvoiceState::Open,
+        };
+        Ok(schema::InvoiceInfo {
+            invoice: row.invoice,
+            payment_hash: row.payment_hash.to_string(),
+            state,
+            amount_msat: row.amount.map(Msat::get),
+            received_msat: row.paid.map(|paid| paid.amount.get()),
+            description: row.description,
+            label: row.label,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            paid_at: row.paid.map(|paid| paid.at),
+        })
+    }
+
+    async fn payment_send(&self, order: rpc::PaymentOrder) -> Answer<schema::PaymentSent> {
+        let (invoice, amount) = match order.target {
+            PaymentTarget::Invoice { invoice, amount } => (invoice, amount),
+            PaymentTarget::Node { .. } => {
+                return Err(Fault::invalid_parameter("node_id", "payments without an invoice are not there yet"));
+            }
+        };
+        let row = self.payments.send(PayOrder { invoice, amount }).await.map_err(send_fault)?;
+        let (payment_id, payment_hash) = (row.payment_id.to_lower_hex_string(), row.payment_hash.to_string());
+        Ok(schema::PaymentSent { payment_id, payment_hash, state: payment_state(&row) })
+    }
+
+    async fn payment_wait(&self, payment_id: String, timeout: Duration) -> Answer<schema::PaymentInfo> {
+        let id = payment_id_of(&payment_id)?;
+        match tokio::time::timeout(timeout, self.payments.wait(&id)).await {
+            Ok(ended) => found(ended, &payment_id),
+            Err(_) => self.payment_get(payment_id).await,
+        }
+    }
+
+    async fn payment_get(&self, payment_id: String) -> Answer<schema::PaymentInfo> {
+        found(self.payments.get(&payment_id_of(&payment_id)?), &payment_id)
+    }
+
+    async fn event_list(&self, query: EventQuery) -> Answer<schema::EventPage> {
+        let kinds: Vec<String> = query.kinds.iter().filter_map(kind_text).collect();
+        let after = query.after_seq.unwrap_or(0);
+        let (rows, next_seq) = self.reader.events(after, &kinds, query.limit).map_err(storage)?;
+        let items = rows.into_iter().map(|(seq, row)| event(seq, row)).collect::<Answer<_>>()?;
+        Ok(schema::EventPage { items, next_seq })
+    }
+}
+
+impl Doorkeeper {
+    fn require_synced(&self) -> Answer<()> {
+        if self.manager.env().chain.is_synced() {
+            return Ok(());
+        }
+        Err(match self.chain.borrow().clone() {
+            Some(ChainState::WaitingForBitcoind { reason }) => Fault::bitcoind_unavailable(reason),
+            Some(ChainState::Blind { reason }) => Fault::chain_blind(reason),
+            Some(ChainState::Syncing { .. } | ChainState::Synced { .. }) | None => Fault::chain_not_synced(),
+        })
+    }
+
+    fn peer_info(&self, peer: PeerView) -> Answer<schema::PeerInfo> {
+        Ok(schema::PeerInfo {
+            node_id: peer.node_id.to_string(),
+            connected: peer.connected,
+            address: self.reader.peer_address(&peer.node_id).map_err(storage)?,
+            features: peer.features.as_ref().map(features),
+            channels: count(peer.channels),
+        })
+    }
+
+    /// The operation once the channel has its final name, or as it is when patience ends.
+    async fn opened(&self, row: OperationRow) -> Answer<schema::ChannelOpened> {
+        let mut events = self.events.clone();
+        let key = row.idempotency_key.clone();
+        let mut latest = row;
+        let settled = tokio::time::timeout(OPEN_PATIENCE, async {
+            while matches!(latest.state, OperationState::Opening) {
+                events.mark_unchanged();
+                match self.reader.operation(&key) {
+                    Ok(Some(row)) if !matches!(row.state, OperationState::Opening) => latest = row,
+                    Ok(_) => drop(events.changed().await),
+                    Err(fault) => return Err(storage(fault)),
+                }
+            }
+            Ok(())
+        });
+        if let Ok(outcome) = settled.await {
+            outcome?;
+        }
+        opening_report(latest)
+    }
+
+    fn stored_invoice(&self, hash: &PaymentHash) -> Answer<InvoiceRow> {
+        self.payments.invoice(hash).map_err(storage)?.ok_or_else(|| Fault::invoice_not_found(hash))
+    }
+}
+
+fn opening_report(row: OperationRow) -> Answer<schema::ChannelOpened> {
+    let op_id = row.op_id.to_lower_hex_string();
+    let opened = |state, channel_id, funding_txid, failure| schema::ChannelOpened {
+        op_id,
+        state,
+        channel_id,
+        funding_txid,
+        failure,
+    };
+    Ok(match row.state {
+        OperationState::Opening => opened(schema::OpenState::Opening, None, None, None),
+        OperationState::Pending { channel_id, funding_txid } => {
+            let names = (Some(channel_id.to_string()), Some(funding_txid.to_string()));
+            opened(schema::OpenState::Pending, names.0, names.1, None)
+        }
+        OperationState::Failed { reason } => opened(schema::OpenState::Failed, None, None, Some(reason)),
+        OperationState::Invoice { .. } => return Err(Fault::idempotency_conflict(&row.idempotency_key)),
+    })
+}
+
+fn channel_info(view: ChannelView) -> schema::ChannelInfo {
+    let ChannelView { channel_id, peer, summary, closing_txid } = view;
+    schema::ChannelInfo {
+        channel_id: channel_id.to_string(),
+        node_id: peer.to_string(),
+        state: channel_state(summary.state),
+        connected: summary.connected,
+        funding_outpoint: summary.funding.to_string(),
+        short_channel_id: summary.short_channel_id.map(|scid| scid.to_string()),
+        capacity_sat: summary.capacity.get(),
+        local_msat: summary.local.get(),
+        remote_msat: summary.remote.get(),
+        spendable_msat: summary.spendable.get(),
+        receivable_msat: summary.receivable.get(),
+        htlcs: count(summary.htlcs),
+        channel_type: features(&summary.channel_type),
+        commitment_number: summary.commitment_number,
+        is_opener: summary.is_opener,
+        announce: summary.announce,
+        needed_blocks: Some(summary.confirmations_needed).filter(|needed| *needed > 0),
+        closing_txid: closing_txid.map(|txid| txid.to_string()),
+    }
+}
+
+fn channel_state(state: &str) -> schema::ChannelState {
+    match state {
+        "funding" => schema::ChannelState::Funding,
+        "normal" => schema::ChannelState::Normal,
+        "shutting_down" => schema::ChannelState::ShuttingDown,
+        "closing" => schema::ChannelState::Closing,
+        "closed" => schema::ChannelState::Closed,
+        _failed => schema::ChannelState::Failed,
+    }
+}
+
+fn invoice_created(row: &InvoiceRow) -> schema::InvoiceCreated {
+    schema::InvoiceCreated {
+        invoice: row.invoice.clone(),
+        payment_hash: row.payment_hash.to_string(),
+        expires_at: row.expires_at,
+    }
+}
+
+fn payment_state(row: &PaymentRow) -> schema::PaymentState {
+    match row.state {
+        PaymentState::Pending => schema::PaymentState::Pending,
+        PaymentState::Succeeded { .. } => schema::PaymentState::Succeeded,
+        PaymentState::Failed { .. } => schema::PaymentState::Failed,
+    }
+}
+
+fn found(row: Result<Option<PaymentRow>, StoreError>, payment_id: &str) -> Answer<schema::PaymentInfo> {
+    let row = row.map_err(storage)?.ok_or_else(|| Fault::payment_not_found(payment_id))?;
+    let state = payment_state(&row);
+    let (mut preimage, mut fee_msat, mut failure, mut completed_at) = (None, None, None, None);
+    match row.state {
+        PaymentState::Pending => {}
+        PaymentState::Succeeded { preimage: proof, fee, at } => {
+            preimage = Some(proof.to_string());
+            fee_msat = Some(fee.get());
+            completed_at = Some(at);
+        }
+        PaymentState::Failed { kind, message, at } => {
+            failure = Some(schema::PaymentFailure { kind, message });
+            completed_at = Some(at);
+        }
+    }
+    Ok(schema::PaymentInfo {
+        payment_id: payment_id.to_owned(),
+        payment_hash: row.payment_hash.to_string(),
+        state,
+        node_id: row.destination.to_string(),
+        amount_msat: row.amount.get(),
+        preimage,
+        fee_msat,
+        failure,
+        created_at: row.created_at,
+        completed_at,
+    })
+}
+
+fn event(seq: u64, row: EventRow) -> Answer<schema::Event> {
+    let serde_json::Value::Object(mut fields) = row.fields else {
+        return Err(Fault::internal("an event without fields"));
+    };
+    fields.insert("seq".into(), seq.into());
+    fields.insert("at".into(), row.at.into());
+    fields.insert("kind".into(), row.kind.into());
+    serde_json::from_value(fields.into()).map_err(Fault::internal)
+}
+
+/// The text under which a kind is stored: the one that callers see.
+fn kind_text(kind: &schema::EventKind) -> Option<String> {
+    serde_json::to_value(kind).ok()?.as_str().map(str::to_owned)
+}
+
+fn tip(state: &Option<ChainState>) -> (Option<u32>, Option<String>, Option<u32>) {
+    match state {
+        Some(ChainState::Synced { height, hash }) => (Some(*height), Some(hash.to_string()), None),
+        Some(ChainState::Syncing { height, target }) => (Some(*height), None, Some(*target)),
+        Some(ChainState::WaitingForBitcoind { .. } | ChainState::Blind { .. }) | None => (None, None, None),
+    }
+}
+
+fn features(features: &Features) -> String {
+    features.to_be_bytes().to_lower_hex_string()
+}
+
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn payment_id_of(text: &str) -> Answer<[u8; 32]> {
+    <[u8; 32]>::from_hex(text).map_err(|_| Fault::payment_not_found(text))
+}
+
+/// A digest of a call's body, each part with its length.
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut bytes = Vec::new();
+    for part in parts {
+        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(part);
+    }
+    sha256::Hash::hash(&bytes).to_byte_array()
+}
+
+fn storage(fault: StoreError) -> Fault {
+    Fault::storage_failed(fault)
+}
+
+fn wallet_fault(fault: WalletFault) -> Fault {
+    match fault {
+        WalletFault::NotStarted => Fault::chain_not_synced(),
+        WalletFault::InsufficientFunds { needed, available } => Fault::insufficient_funds(needed, available),
+        WalletFault::Dust(_)
+        | WalletFault::Damaged(_)
+        | WalletFault::Newer(_)
+        | WalletFault::OtherSeed(_)
+        | WalletFault::Inconsistent(_) => Fault::wallet_failed(fault),
+    }
+}
+
+fn dial_fault(fault: DialFault) -> Fault {
+    let hint = fault.hint();
+    let answer = match &fault {
+        DialFault::Refused | DialFault::Unreachable(_) | DialFault::Timeout(_) => Fault::peer_unreachable(&fault),
+        DialFault::WrongKey(_) => Fault::peer_handshake_failed(&fault),
+        DialFault::InitRefused(_) => Fault::peer_incompatible(&fault),
+        DialFault::Stopping => return Fault::stopping(),
+    };
+    answer.with_hint(hint)
+}
+
+fn refused(channel: &ChannelId, refusal: &Refusal) -> Fault {
+    match refusal {
+        Refusal::UnknownChannel => Fault::channel_not_found(channel),
+        other => Fault::channel_state_unfit(other).retryable(other.is_retryable()),
+    }
+}
+
+fn send_fault(fault: SendFault) -> Fault {
+    match fault {
+        SendFault::NotSynced => Fault::chain_not_synced(),
+        SendFault::Invoice(reason @ InvalidInvoice::WrongNetwork(_)) => Fault::invoice_wrong_network(reason),
+        SendFault::Invoice(reason) => Fault::invoice_invalid(reason),
+        SendFault::Expired(_) => Fault::invoice_expired(),
+        SendFault::AmountMissing => Fault::invoice_amount_required(),
+        SendFault::AmountDiffers { asked, given } => Fault::invoice_amount_mismatch(asked, given),
+        SendFault::AmountZero => Fault::invalid_parameter("amount_msat", "must be above zero"),
+        SendFault::OwnInvoice => Fault::payment_to_self(),
+        SendFault::NoChannel(node) => Fault::no_route(&node),
+        SendFault::TooLarge { spendable, asked, .. } => Fault::insufficient_capacity(asked, spendable),
+        SendFault::Onion => Fault::invoice_invalid("it does not fit an onion"),
+        SendFault::NoEntropy(fault) => Fault::internal(fault),
+        SendFault::Store(fault) => storage(fault),
+    }
+}
