@@ -42,7 +42,7 @@ impl Sidecar {
             &bitcoind.cookie().display().to_string(),
             "--listen",
             &format!("127.0.0.1:{listen_port}"),
-            "--rpc-listen",
+            "--rpc-address",
             "127.0.0.1:0",
             "--alias",
             alias,
