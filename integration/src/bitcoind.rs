@@ -56,9 +56,9 @@ impl Bitcoind {
         self.child.id()
     }
 
-    /// Where its RPC listens.
-    pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.rpc_port)
+    /// Where its RPC listens, as `host:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.rpc_port)
     }
 
     /// The port of its RPC.
@@ -132,7 +132,7 @@ impl Bitcoind {
 
     /// Calls a method; the cookie is read anew each time, since a restart changes it.
     pub async fn call(&self, method: &str, parameters: Value) -> Done<Value> {
-        let (url, cookie, method) = (self.url(), self.cookie(), method.to_owned());
+        let (url, cookie, method) = (format!("http://{}", self.address()), self.cookie(), method.to_owned());
         tokio::task::spawn_blocking(move || {
             let client = Client::new(&url, Auth::CookieFile(cookie))?;
             let parameters = match parameters {

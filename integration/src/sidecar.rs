@@ -37,7 +37,7 @@ impl Sidecar {
             "--data-dir",
             &directory.display().to_string(),
             "--bitcoind-url",
-            &bitcoind.url(),
+            &bitcoind.address(),
             "--bitcoind-cookie",
             &bitcoind.cookie().display().to_string(),
             "--listen",

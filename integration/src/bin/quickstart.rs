@@ -132,7 +132,7 @@ async fn run(options: &Options) -> Done<()> {
     let version = bitcoind.version().await?;
     // A chain whose tip is old counts as not synced, and a new one has only the genesis block of 2011.
     bitcoind.mine_to_nobody(1).await?;
-    narrator.result(&format!("{version}, RPC at {}", bitcoind.url()));
+    narrator.result(&format!("{version}, RPC at {}", bitcoind.address()));
 
     let alice = start(&mut narrator, "alice", directory.path(), &bitcoind).await?;
     let bob = start(&mut narrator, "bob", directory.path(), &bitcoind).await?;
@@ -175,7 +175,7 @@ async fn start(narrator: &mut Narrator, name: &'static str, directory: &Path, bi
     narrator.would_type(&format!(
         "outriggerd --network regtest --data-dir {} --bitcoind-url {} --bitcoind-cookie {} --alias {name}",
         data.display(),
-        bitcoind.url(),
+        bitcoind.address(),
         bitcoind.cookie().display()
     ));
     let sidecar = Sidecar::start(&data, name, bitcoind, &[]).await?;

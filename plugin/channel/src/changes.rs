@@ -40,6 +40,8 @@ pub struct ChannelParams {
     pub push: Msat,
     /// Confirmations before we send `channel_ready`.
     pub minimum_depth: u32,
+    /// The best height when the funding transaction was signed.
+    pub opened_height: u32,
     pub local: SideParams,
     pub remote: SideParams,
 }

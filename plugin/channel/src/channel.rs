@@ -9,12 +9,12 @@ use outrigger_bolt::wire::{Message, Warning};
 use crate::changes::{ChannelChanges, ChannelRows, Phase, Totals};
 use crate::commitments::htlc::{HtlcState, Offerer, Side};
 use crate::draft::Draft;
-use crate::input::{ChainEvent, Command, CommandId, Context, Input};
+use crate::input::{ChainEvent, Command, CommandId, Context, Input, Policy};
 use crate::link::{self, Link, Volatile, VolatileChanges};
 use crate::phase::{ended, funding, normal, shutdown};
 use crate::row::CorruptRows;
 use crate::transition::{Effect, Publication, Transition, Watch};
-use crate::violation::{Rule, Violation};
+use crate::violation::{Refusal, Rule, Violation};
 
 /// A channel whose funding transaction is signed. Before that it is an [`Opening`](crate::Opening).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +86,7 @@ impl Channel {
     /// What this input leads to. The channel is as it was until the transition is taken in.
     pub fn step(&self, input: Input<'_>, cx: &Context<'_>) -> Transition {
         let mut draft = Draft::new(&self.rows, &self.volatile);
+        let ordered = if let Input::Command(id, _) = &input { Some(*id) } else { None };
         let outcome = match input {
             Input::Connected(features) => {
                 link::on_connected(&mut draft, features, cx);
@@ -101,7 +102,13 @@ impl Channel {
         };
         match outcome {
             Ok(()) => draft.finish(),
-            Err(violation) => self.answer(&violation, draft).finish(),
+            Err(violation) => {
+                let mut draft = self.answer(&violation, draft);
+                if let Some(id) = ordered {
+                    draft.effect(Effect::Reply(id, Err(Refusal::Ended)));
+                }
+                draft.finish()
+            }
         }
     }
 
@@ -170,6 +177,7 @@ impl Channel {
         };
         if !head.channel_ready_sent {
             watches.extend(funding::ready_height(head, params).map(Watch::Height));
+            watches.extend(funding::forgotten_height(head, params).map(Watch::Height));
         }
         watches.extend(shutdown::watches(head));
         watches
@@ -197,6 +205,13 @@ impl Channel {
             Some(Effect::Incoming(row.incoming(self.id(), key.id, onion)))
         });
         publish.into_iter().chain(incoming).collect()
+    }
+
+    /// Whether a received HTLC of this amount is to be failed because HTLCs like it could lose too much to fees. It stands
+    /// in the commitments already; its preimage should not be told (BOLT 2, "Bounding exposure to trimmed in-flight
+    /// HTLCs").
+    pub fn exposes_too_much(&self, amount: Msat, policy: &Policy) -> bool {
+        self.volatile.outlook.exposes_too_much(&self.rows.params, 0, amount, policy)
     }
 
     /// The channel at this block height, for callers.
@@ -236,7 +251,7 @@ const fn state(phase: &Phase) -> &'static str {
 
 fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> Result<(), Violation> {
     if matches!(draft.head().phase, Phase::Failed { .. } | Phase::Closed { .. }) {
-        ended::on_message(draft, message);
+        ended::on_message(draft, message, cx);
         return Ok(());
     }
     if let Message::Error(error) = message {

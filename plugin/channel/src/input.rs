@@ -126,6 +126,9 @@ pub struct Policy {
     pub minimum_depth: u32,
     /// The most confirmations that we let a peer ask of a channel that we fund.
     pub max_minimum_depth: u32,
+    /// The most that HTLCs without an output of their own may be worth in one commitment: it goes to miners if that is
+    /// published (BOLT 2, `max_dust_htlc_exposure_msat`).
+    pub max_dust_exposure: Sat,
     /// The highest commitment feerate that we sign for.
     pub max_commitment_feerate: FeeratePerKw,
     /// Blocks in which a mutual close must be buried before the channel counts as closed.

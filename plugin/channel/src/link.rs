@@ -137,7 +137,7 @@ pub(crate) fn on_disconnected(draft: &mut Draft<'_>) {
     }
 }
 
-fn own_reestablish(draft: &Draft<'_>, cx: &Context<'_>) -> ChannelReestablish {
+pub(crate) fn own_reestablish(draft: &Draft<'_>, cx: &Context<'_>) -> ChannelReestablish {
     let head = draft.head();
     ChannelReestablish {
         channel_id: draft.channel_id(),

@@ -29,7 +29,7 @@ use crate::commitments::spec::{BuiltCommitment, CommitmentSpec};
 use crate::input::Context;
 use crate::link::Link;
 use crate::phase::ended::error_message;
-use crate::transition::{ChannelNote, Effect, Publication, Watch};
+use crate::transition::{ChannelNote, Effect, Publication};
 use crate::violation::{Refusal, Rule, Violation};
 
 /// An order to open a channel.
@@ -277,7 +277,7 @@ impl Opening {
         };
         let funding = OutPoint { txid: tx.compute_txid(), vout: output_index };
         let first_point = remote.first_point;
-        let params = Arc::new(self.params(funding, remote));
+        let params = Arc::new(self.params(funding, remote, cx.height));
         let Ok(index) = u16::try_from(output_index) else {
             return self.give_up(Refusal::FundingOutputMissing(self.funding).to_string());
         };
@@ -319,7 +319,7 @@ impl Opening {
         }
         let funding = OutPoint { txid: created.funding_txid, vout: u32::from(created.funding_output_index) };
         let first_point = remote.first_point;
-        let params = Arc::new(self.params(funding, remote));
+        let params = Arc::new(self.params(funding, remote, cx.height));
         self.check_local(&params, &created.signature, cx).map_err(Violation::Fail)?;
         let signature = self.sign_remote(&params, first_point, cx).map_err(Violation::Fail)?;
         let signed = FundingSigned { channel_id: params.channel_id, signature };
@@ -345,7 +345,7 @@ impl Opening {
         Ok(OpeningStep::Born(Box::new(birth)))
     }
 
-    fn params(&self, funding: OutPoint, remote: Remote) -> ChannelParams {
+    fn params(&self, funding: OutPoint, remote: Remote, opened_height: u32) -> ChannelParams {
         ChannelParams {
             channel_id: ChannelId::from_funding(funding),
             peer: self.peer,
@@ -357,6 +357,7 @@ impl Opening {
             capacity: self.funding,
             push: self.push,
             minimum_depth: remote.minimum_depth,
+            opened_height,
             local: self.local.clone(),
             remote: remote.side,
         }
@@ -402,17 +403,12 @@ impl Opening {
         let changes =
             ChannelChanges { params: Some(Arc::clone(params)), head: Some(head.clone()), ..ChannelChanges::default() };
         let rows = ChannelRows { params: Arc::clone(params), head, htlcs: BTreeMap::new(), onions: BTreeMap::new() };
-        let watch = Watch::Funding { outpoint: params.funding, script_pubkey: params.funding_output().script_pubkey() };
-        Birth {
-            channel_id: params.channel_id,
-            channel: Channel::with_link(rows, Link::Connected(self.features.clone())),
-            changes,
-            monitor: MonitorUpdate { id: 1, steps: vec![funded], htlcs: BTreeMap::new() },
-            effects: vec![
-                Effect::Watch(watch),
-                Effect::Note(ChannelNote::Pending { funding: params.funding, capacity: params.capacity }),
-            ],
-        }
+        let channel = Channel::with_link(rows, Link::Connected(self.features.clone()));
+        let note = ChannelNote::Pending { funding: params.funding, capacity: params.capacity };
+        let watches = channel.watches().into_iter().map(Effect::Watch);
+        let effects = watches.chain([Effect::Note(note)]).collect();
+        let monitor = MonitorUpdate { id: 1, steps: vec![funded], htlcs: BTreeMap::new() };
+        Birth { channel_id: params.channel_id, channel, changes, monitor, effects }
     }
 
     fn first_head(&self, remote_point: PublicKey, tx: Option<Arc<Transaction>>) -> ChannelHead {

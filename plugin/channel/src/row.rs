@@ -115,7 +115,10 @@ fn parse<T: Record>(bytes: &[u8]) -> Result<T, Fault> {
 }
 
 /// The bytes of a row that is this record.
-#[expect(clippy::expect_used, reason = "only a list of more than 65535 elements has no encoding; 483 HTLCs is the most")]
+#[expect(
+    clippy::expect_used,
+    reason = "only a list of more than 65535 elements has no encoding; 483 HTLCs is the most"
+)]
 fn encode_row(record: &impl Record) -> Vec<u8> {
     let mut writer = Writer::new();
     VERSION.encode(&mut writer);

@@ -126,4 +126,6 @@ pub enum ChannelNote {
     Failed { reason: String },
     /// The funding transaction does not pay what was agreed: the channel never existed (FND-1).
     FundingMismatch { reason: String },
+    /// The peer's funding transaction never came: the channel is forgotten (FND-6).
+    NeverFunded,
 }

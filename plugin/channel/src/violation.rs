@@ -183,6 +183,8 @@ pub enum Refusal {
     TooMuchInFlight(Msat),
     #[error("the amount is above what can be spent now: {spendable}")]
     InsufficientBalance { spendable: Msat },
+    #[error("HTLCs too small for an output would be worth more than {0} in one commitment")]
+    DustExposure(Sat),
     #[error("the peer, which pays the commitment fee, cannot afford another HTLC now")]
     PeerCannotAffordHtlc,
     #[error("cltv_expiry must be a block height below 500000000")]
@@ -228,6 +230,7 @@ impl Refusal {
             | Self::TooManyHtlcs(_)
             | Self::TooMuchInFlight(_)
             | Self::InsufficientBalance { .. }
+            | Self::DustExposure(_)
             | Self::PeerCannotAffordHtlc
             | Self::HtlcNotCommitted
             | Self::FailureProposed

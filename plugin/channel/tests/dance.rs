@@ -15,7 +15,8 @@ use rand_chacha::ChaCha8Rng;
 struct Dance {
     pair: Pair,
     rng: ChaCha8Rng,
-    closing: bool,
+    /// How often a step is a fault.
+    faults: f64,
 }
 
 impl Dance {
@@ -43,34 +44,44 @@ impl Dance {
     }
 
     fn step(&mut self) {
+        if self.rng.random_bool(self.faults) {
+            return self.fault();
+        }
         let name = self.name();
         match self.rng.random_range(0..100) {
-            0..14 => {
+            0..12 => {
                 let (amount, fate) = (self.amount(), self.fate());
                 self.pair.pay(name, amount, fate);
             }
-            14..24 => self.remove_one(name),
-            24..38 => {
+            12..26 => self.remove_one(name),
+            26..36 => {
                 self.pair.command(name, Command::Commit);
             }
-            38..42 => {
+            36..39 => {
                 let feerate = FeeratePerKw::new(self.rng.random_range(253..4_000));
                 self.pair.command(name, Command::UpdateFee(feerate));
             }
-            42..66 => {
+            39..69 => {
                 self.pair.receive(name);
             }
-            66..90 => {
+            69..80 => {
                 self.pair.commit(name);
             }
-            90..92 => self.pair.disconnect(),
-            92..94 => self.pair.crash(name),
-            94..95 => self.pair.commit_and_crash(name),
-            _ => {
-                if !self.pair.is_connected() {
-                    self.pair.connect();
-                }
-            }
+            _ => self.pair.flush(name),
+        }
+        if !self.pair.is_connected() && self.rng.random_bool(0.5) {
+            self.pair.connect();
+        }
+    }
+
+    fn fault(&mut self) {
+        let name = self.name();
+        match self.rng.random_range(0..4) {
+            0 => self.pair.disconnect(),
+            // Over the old connection, which neither side saw end.
+            1 => self.pair.connect(),
+            2 => self.pair.crash(name),
+            _ => self.pair.commit_and_crash(name),
         }
     }
 
@@ -108,7 +119,7 @@ impl Dance {
     }
 
     fn close(&mut self) {
-        if !self.closing {
+        if !self.pair.is_shutting_down() {
             self.shutdown();
         }
         self.pair.heal();
@@ -122,14 +133,14 @@ impl Dance {
 
 fn dance(seed: u64) {
     let setup = Setup::default();
-    let mut dance =
-        Dance { pair: Pair::connected(seed, &setup), rng: ChaCha8Rng::seed_from_u64(seed), closing: false };
-    let steps = dance.rng.random_range(40..240);
-    let closing_at = dance.rng.random_bool(0.3).then(|| dance.rng.random_range(0..steps));
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let faults = [0.0, 0.01, 0.04, 0.15][rng.random_range(0..4)];
+    let steps = rng.random_range(40..300);
+    let closing_at = rng.random_bool(0.3).then(|| rng.random_range(0..steps));
+    let mut dance = Dance { pair: Pair::connected(seed, &setup), rng, faults };
     for step in 0..steps {
         if closing_at == Some(step) {
             dance.shutdown();
-            dance.closing = dance.pair.is_shutting_down();
         }
         dance.step();
         dance.assert_alive();
@@ -141,10 +152,21 @@ fn dance(seed: u64) {
     }
     dance.pair.assert_settled(&setup);
     for name in Name::BOTH {
+        let n = dance.pair.node(name);
+        eprintln!(
+            "STAT {seed} {name:?} given={} outcomes={} ful={} payments={} closing={} disc={:?}",
+            n.given(),
+            n.outcomes().len(),
+            n.outcomes().values().filter(|o| matches!(o, outrigger_channel::HtlcOutcome::Fulfilled(_))).count(),
+            dance.pair.world.payments.len(),
+            dance.pair.is_shutting_down(),
+            n.disconnects
+        );
+    }
+    for name in Name::BOTH {
         dance.pair.node(name).assert_past();
     }
     if dance.pair.is_shutting_down() || dance.rng.random_bool(0.3) {
-        dance.closing = dance.pair.is_shutting_down();
         dance.close();
     }
 }

@@ -181,8 +181,7 @@ fn lock_directory(directory: &Path) -> Result<File, StartFault> {
     let fault = |reason: io::Error| StartFault::Directory { path: directory.to_owned(), reason: reason.to_string() };
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fault)?;
     let path = directory.join("lock");
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fault)?;
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fault)?;
     if !FileExt::try_lock_exclusive(&file).map_err(fault)? {
         let mut pid = String::new();
         file.read_to_string(&mut pid).map_err(fault)?;
@@ -321,9 +320,7 @@ fn stop_for_storage(fault: StoreError) {
 fn access(config: &Config) -> Access {
     let auth = match &config.bitcoind.auth {
         BitcoindAuth::Cookie(path) => Auth::Cookie(path.clone()),
-        BitcoindAuth::UserPass { user, password } => {
-            Auth::UserPass { user: user.clone(), password: password.clone() }
-        }
+        BitcoindAuth::UserPass { user, password } => Auth::UserPass { user: user.clone(), password: password.clone() },
     };
     Access { address: config.bitcoind.address.clone(), auth, allow_remote: config.bitcoind.allow_remote }
 }
@@ -345,5 +342,6 @@ fn policy(config: &Config) -> Policy {
         max_minimum_depth: limits.max_minimum_depth,
         max_commitment_feerate: limits.max_commitment_feerate,
         close_depth: limits.close_depth,
+        max_dust_exposure: limits.max_dust_exposure,
     }
 }

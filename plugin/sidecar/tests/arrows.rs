@@ -1,5 +1,6 @@
 //! The arrows of `plugin/ARCHITECTURE.md`: between crates by their manifests, between modules by what they name.
 
+#![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -115,9 +116,9 @@ fn the_core_cannot_reach_the_world() {
         let manifest = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
         let (product, _) = manifest.split_once("[dev-dependencies]").unwrap_or((&manifest, ""));
         for world in ["tokio", "redb", "jsonrpsee", "bitcoincore-rpc", "rand", "getrandom", "parking_lot"] {
-            let names_it = product.lines().any(|line| {
-                line.strip_prefix(world).is_some_and(|rest| rest.starts_with(['.', ' ', '=']))
-            });
+            let names_it = product
+                .lines()
+                .any(|line| line.strip_prefix(world).is_some_and(|rest| rest.starts_with(['.', ' ', '='])));
             assert!(!names_it, "{folder} depends on {world}");
         }
     }

@@ -2,7 +2,7 @@
 //! `bolt::tx::fee`, all counts from the same trimming rule that builds the transaction (CST-7, CST-8).
 
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
-use outrigger_bolt::tx::fee::commitment_cost;
+use outrigger_bolt::tx::fee::{commitment_cost, is_trimmed};
 use outrigger_bolt::wire::{Message, UpdateFee};
 
 use super::htlc::Side;
@@ -51,6 +51,17 @@ impl Outlook {
             Side::Remote => Sat::ZERO,
         };
         left_after(self.remote.totals.to_local, cost, params.reserve_of(Side::Local))
+    }
+
+    /// Whether this many more HTLCs of an amount could lose too much to fees in either commitment. An HTLC without an output
+    /// counts as if it were worth the dust limit, the most that it can be.
+    pub(crate) fn exposes_too_much(&self, params: &ChannelParams, more: u64, amount: Msat, policy: &Policy) -> bool {
+        [(Side::Local, self.worst_local), (Side::Remote, self.worst_remote)].into_iter().any(|(owner, outputs)| {
+            let dust_limit = params.dust_limit(owner);
+            let trimmed = u64::try_from(self.alive.saturating_sub(outputs)).unwrap_or(u64::MAX).saturating_add(more);
+            let exposure = Sat::new(trimmed.saturating_mul(dust_limit.get()));
+            is_trimmed(amount, dust_limit) && exposure > policy.max_dust_exposure
+        })
     }
 
     /// Whether the peer, where it is the opener, can pay for one more HTLC of ours in both commitments.

@@ -22,6 +22,8 @@ pub(crate) struct Outlook {
     pub(crate) remote: Next,
     pub(crate) next_local_htlc_id: u64,
     pub(crate) next_remote_htlc_id: u64,
+    /// HTLCs that are proposed or committed anywhere.
+    pub(crate) alive: usize,
     /// HTLCs with an output in the local and in the remote commitment if every one that is proposed or committed
     /// anywhere stood in both: the most that the opener may come to pay for.
     pub(crate) worst_local: usize,
@@ -75,8 +77,13 @@ impl Outlook {
             next_remote_htlc_id: head.next_remote_htlc_id,
             ..Self::default()
         };
-        for (key, row) in &rows.htlcs {
+        for row in rows.htlcs.values() {
             outlook.count_in(params, row.amount);
+        }
+        // Removals first: an add may spend what they give.
+        let (removals, adds): (Vec<_>, Vec<_>) =
+            rows.htlcs.iter().partition(|(_, row)| matches!(row.state, HtlcState::Removing(_)));
+        for (key, row) in removals.into_iter().chain(adds) {
             outlook.take_due(params, *key, row);
         }
         match head.fee.change {
@@ -146,17 +153,19 @@ impl Outlook {
             return;
         }
         // The receiver's commitment holds the same update already, so the amounts are there.
-        let _in = match (row.state, &row.removal) {
+        let in_balance = match (row.state, &row.removal) {
             (HtlcState::Adding(_), _) => self.put_add(params, sender, key.offerer, row.amount),
             (HtlcState::Removing(_), Some(removal)) => {
                 self.put_removal(params, sender, key.offerer, (row.amount, removal))
             }
             (HtlcState::Removing(_), None) => false,
         };
+        debug_assert!(in_balance, "an update that the receiver's commitment holds is affordable in the sender's");
     }
 
     /// One HTLC more that is proposed or committed somewhere.
     pub(crate) fn count_in(&mut self, params: &ChannelParams, amount: Msat) {
+        self.alive = self.alive.saturating_add(1);
         let (local, remote) = outputs(params, amount);
         self.worst_local = self.worst_local.saturating_add(local);
         self.worst_remote = self.worst_remote.saturating_add(remote);
@@ -164,6 +173,7 @@ impl Outlook {
 
     /// One HTLC less: its removal is irrevocable.
     pub(crate) fn count_out(&mut self, params: &ChannelParams, amount: Msat) {
+        self.alive = self.alive.saturating_sub(1);
         let (local, remote) = outputs(params, amount);
         self.worst_local = self.worst_local.saturating_sub(local);
         self.worst_remote = self.worst_remote.saturating_sub(remote);

@@ -182,6 +182,15 @@ fn take_signed_updates(draft: &mut Draft<'_>) {
             }
         }
     }
+    // Removals first: the peer may have added with what a removal of the same signature gave it.
+    for (key, removal) in proposed_removals(draft, Offerer::Local) {
+        if let Some(row) = draft.htlc(key).cloned() {
+            let row = HtlcRow { state: HtlcState::Removing(Stage::Revoked), removal: Some(removal), ..row };
+            draft.outlook_mut().take_due(params, key, &row);
+            draft.put_htlc(key, row);
+        }
+        draft.take_removal(key);
+    }
     let adds: Vec<(HtlcKey, ProposedAdd)> = draft
         .adds()
         .into_iter()
@@ -194,14 +203,6 @@ fn take_signed_updates(draft: &mut Draft<'_>) {
         draft.put_htlc(key, row);
         draft.put_onion(key, add.onion);
         draft.take_add(key);
-    }
-    for (key, removal) in proposed_removals(draft, Offerer::Local) {
-        if let Some(row) = draft.htlc(key).cloned() {
-            let row = HtlcRow { state: HtlcState::Removing(Stage::Revoked), removal: Some(removal), ..row };
-            draft.outlook_mut().take_due(params, key, &row);
-            draft.put_htlc(key, row);
-        }
-        draft.take_removal(key);
     }
 }
 

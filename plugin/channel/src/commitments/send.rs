@@ -13,7 +13,7 @@ use super::outlook::Outlook;
 use super::spec::CommitmentSpec;
 use crate::changes::{ChannelParams, HtlcRow, LastSent, MonitorStep, RemoteCommitment, Removal};
 use crate::draft::Draft;
-use crate::input::{Context, FailReason};
+use crate::input::{Context, FailReason, Policy};
 use crate::link::ProposedAdd;
 use crate::transition::{Effect, HtlcSource, Reply};
 use crate::violation::{Refusal, Violation};
@@ -32,9 +32,12 @@ pub(crate) struct Offer {
 }
 
 /// Offers an HTLC. Its id counts on from the last; it is in no row before it is signed.
-pub(crate) fn add_htlc(draft: &mut Draft<'_>, offer: Offer) -> Result<Reply, Refusal> {
+pub(crate) fn add_htlc(draft: &mut Draft<'_>, offer: Offer, policy: &Policy) -> Result<Reply, Refusal> {
     let params = draft.params();
     check_offer(params, draft.outlook(), &offer)?;
+    if draft.outlook().exposes_too_much(params, 1, offer.amount, policy) {
+        return Err(Refusal::DustExposure(policy.max_dust_exposure));
+    }
     let outlook = draft.outlook_mut();
     let id = outlook.next_local_htlc_id;
     if !outlook.put_add(params, Side::Remote, Offerer::Local, offer.amount) {
@@ -188,13 +191,15 @@ fn sign_updates(draft: &mut Draft<'_>) {
     }
 }
 
-/// The rows that this move takes a stage further, moved.
+/// The rows that this move takes a stage further, moved. Removals come first: an add may spend what they give.
 pub(super) fn moved(draft: &Draft<'_>, event: Move) -> Vec<(HtlcKey, HtlcRow)> {
     let after = |(key, row): (HtlcKey, &HtlcRow)| {
         let state = row.state.after(key.offerer, event)?;
         Some((key, HtlcRow { state, ..row.clone() }))
     };
-    draft.htlcs().into_iter().filter_map(after).collect()
+    let mut rows: Vec<(HtlcKey, HtlcRow)> = draft.htlcs().into_iter().filter_map(after).collect();
+    rows.sort_by_key(|(_, row)| matches!(row.state, HtlcState::Adding(_)));
+    rows
 }
 
 /// Removals that no signature covers, of HTLCs that this side offered.

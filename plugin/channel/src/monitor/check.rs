@@ -7,7 +7,11 @@ use crate::row::CorruptRows;
 
 /// The peer's secrets, if each of them follows from its successors.
 pub(super) fn secrets(rows: &MonitorRows) -> Result<SecretStore, CorruptRows> {
-    let slots = rows.secrets.iter().map(|(slot, (number, secret))| SecretSlot { slot: *slot, number: *number, secret: *secret });
+    let slots = rows.secrets.iter().map(|(slot, (number, secret))| SecretSlot {
+        slot: *slot,
+        number: *number,
+        secret: *secret,
+    });
     SecretStore::from_slots(slots).map_err(|_| CorruptRows("the peer's secrets do not form one chain"))
 }
 
@@ -21,7 +25,10 @@ pub(super) fn rows(rows: &MonitorRows) -> Result<(), CorruptRows> {
     require(newest_secret == head.next_secret_number.checked_sub(1), "the peer's newest secret is missing")?;
     let foreign = rows.htlc_signatures.keys().any(|number| *number != head.local.number);
     require(!foreign, "HTLC signatures of another commitment than the newest")?;
-    require(rows.preimages.iter().all(|(hash, preimage)| preimage.payment_hash() == *hash), "a preimage of another hash")
+    require(
+        rows.preimages.iter().all(|(hash, preimage)| preimage.payment_hash() == *hash),
+        "a preimage of another hash",
+    )
 }
 
 /// What channel and monitor both know is the same.
@@ -40,8 +47,7 @@ pub(super) fn against(monitor: &MonitorRows, channel: &ChannelRows) -> Result<()
     let totals = &theirs.remote_commitment;
     let revoking = ours.remote_next.as_ref().map(|_| ours.remote.point);
     require(
-        remote
-            == (theirs.remote_number, theirs.remote_point, theirs.fee.remote, totals.to_local, totals.to_remote)
+        remote == (theirs.remote_number, theirs.remote_point, theirs.fee.remote, totals.to_local, totals.to_remote)
             && revoking == theirs.revoking_point,
         "channel and monitor disagree on the remote commitment",
     )?;

@@ -19,8 +19,8 @@ use outrigger_bolt::keys::SecretStore;
 use outrigger_bolt::tx::commitment::CommitmentTx;
 
 use crate::changes::{
-    Evidence, HtlcRow, MonitorChanges, MonitorHead, MonitorRows, MonitorStep, MonitorUpdate,
-    RemoteCommitment, SignedCommitment,
+    Evidence, HtlcRow, MonitorChanges, MonitorHead, MonitorRows, MonitorStep, MonitorUpdate, RemoteCommitment,
+    SignedCommitment,
 };
 use crate::commitments::htlc::HtlcKey;
 use crate::row::CorruptRows;

@@ -8,7 +8,8 @@ use crate::changes::{MonitorStep, Phase};
 use crate::commitments::htlc::HtlcKey;
 use crate::commitments::receive;
 use crate::draft::Draft;
-use crate::input::Command;
+use crate::input::{Command, Context};
+use crate::link;
 use crate::transition::Reply;
 use crate::violation::Refusal;
 
@@ -28,10 +29,17 @@ pub(crate) fn send_reason(draft: &mut Draft<'_>) {
     draft.send(message);
 }
 
-/// All messages but two are ignored: a reestablish is answered with the error, and a preimage is worth money.
-pub(crate) fn on_message(draft: &mut Draft<'_>, message: &Message) {
+/// All messages but two are ignored: a reestablish is answered, and a preimage is worth money. A peer that lost its data
+/// may need our numbers to know that it did, so a closed channel tells them still (CST-20).
+pub(crate) fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) {
     match message {
-        Message::ChannelReestablish(_) => send_reason(draft),
+        Message::ChannelReestablish(_) => {
+            if matches!(draft.head().phase, Phase::Closed { .. }) {
+                let reestablish = link::own_reestablish(draft, cx);
+                draft.send(Message::ChannelReestablish(reestablish));
+            }
+            send_reason(draft);
+        }
         Message::UpdateFulfillHtlc(fulfill) => {
             receive::learn_preimage(draft, HtlcKey::offered(fulfill.id), fulfill.payment_preimage);
         }

@@ -16,12 +16,22 @@ use crate::violation::{Rule, Violation};
 /// Confirmations before an output of a coinbase can be spent (consensus; FND-4).
 const COINBASE_MATURITY: u32 = 100;
 
+/// Blocks after which a funding transaction that was not seen is given up (BOLT 2, `channel_ready`; FND-6).
+const FUNDING_TIMEOUT: u32 = 2016;
+
 /// The height at which the funding output is deep enough, once it is in a block.
 pub(crate) fn ready_height(head: &ChannelHead, params: &ChannelParams) -> Option<u32> {
     let height = head.funding_height?;
     let is_coinbase = head.short_channel_id.is_some_and(|scid| scid.tx_index() == 0);
     let maturity = if is_coinbase { COINBASE_MATURITY } else { 1 };
     Some(height.saturating_add(params.minimum_depth.max(maturity)).saturating_sub(1))
+}
+
+/// The height at which an accepter forgets a channel whose funding transaction never came. The opener never does: it may
+/// have published it.
+pub(crate) fn forgotten_height(head: &ChannelHead, params: &ChannelParams) -> Option<u32> {
+    let waiting = !params.is_opener && head.funding_height.is_none() && matches!(head.phase, Phase::Funding(_));
+    waiting.then(|| params.opened_height.saturating_add(FUNDING_TIMEOUT))
 }
 
 /// Confirmations that are missing at this height; `None` before the first.
@@ -47,7 +57,8 @@ pub(crate) fn on_confirmed(
     let scid = match check_funding(params, tx, (height, tx_index)) {
         Ok(scid) => scid,
         Err(reason) => {
-            forget(draft, height, reason);
+            let text = Rule::FundingMismatch(reason.clone()).to_string();
+            forget(draft, height, &text, ChannelNote::FundingMismatch { reason });
             return Ok(());
         }
     };
@@ -78,16 +89,15 @@ fn check_funding(
     ShortChannelId::new(height, tx_index, vout).ok_or_else(|| "its place in the chain has no short id".to_owned())
 }
 
-/// There is no channel behind this output and there never was.
-fn forget(draft: &mut Draft<'_>, height: u32, reason: String) {
-    let text = Rule::FundingMismatch(reason.clone()).to_string();
-    let message = error_message(draft.channel_id(), &text);
+/// There is no channel behind the funding outpoint. Nothing of ours is in it.
+fn forget(draft: &mut Draft<'_>, height: u32, text: &str, note: ChannelNote) {
+    let message = error_message(draft.channel_id(), text);
     let txid = draft.params().funding.txid;
     draft.reset_volatile();
     draft.send(message);
     draft.set_phase(Phase::Closed { txid, height });
     draft.monitor(MonitorStep::Closed);
-    draft.effect(Effect::Note(ChannelNote::FundingMismatch { reason }));
+    draft.effect(Effect::Note(note));
 }
 
 /// The block with the funding transaction is gone. Before `channel_ready` we wait anew; after it our word stands.
@@ -97,11 +107,18 @@ pub(crate) fn on_unconfirmed(draft: &mut Draft<'_>) {
     if !head.channel_ready_sent {
         head.short_channel_id = None;
     }
+    if let Some(height) = forgotten_height(draft.head(), draft.params()) {
+        draft.effect(Effect::Watch(Watch::Height(height)));
+    }
 }
 
 /// `channel_ready` is due as soon as the funding transaction is deep enough, connected or not.
 pub(crate) fn on_height(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
     let head = draft.head();
+    if forgotten_height(head, draft.params()).is_some_and(|height| cx.height >= height) {
+        forget(draft, cx.height, "the funding transaction never came", ChannelNote::NeverFunded);
+        return Ok(());
+    }
     let deep = ready_height(head, draft.params()).is_some_and(|ready| cx.height >= ready);
     if !deep || head.channel_ready_sent {
         return Ok(());

@@ -100,7 +100,7 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command, cx: &Context<'
     match command {
         Command::AddHtlc { amount, payment_hash, cltv_expiry, onion, source } => {
             may_add(draft)?;
-            send::add_htlc(draft, Offer { amount, payment_hash, cltv_expiry, onion, source })
+            send::add_htlc(draft, Offer { amount, payment_hash, cltv_expiry, onion, source }, cx.policy)
         }
         Command::Fulfill { htlc_id, preimage } => {
             learn_own_preimage(draft, htlc_id, preimage)?;
@@ -114,6 +114,10 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command, cx: &Context<'
         }
         Command::UpdateFee(feerate) => {
             may_update(draft)?;
+            // BOLT 2: no update once `shutdown` was said and no HTLC is left.
+            if matches!(draft.head().phase, Phase::ShuttingDown { .. }) && draft.has_no_htlcs() {
+                return Err(Refusal::ShuttingDown);
+            }
             fee::send_update_fee(draft, feerate, cx.policy).map(|()| Reply::Done)
         }
         Command::Shutdown { script, feerate } => {

@@ -91,6 +91,7 @@ impl Record for ChannelParams {
         fields.record(20, &self.minimum_depth);
         fields.record(22, &Nested(&self.local));
         fields.record(24, &Nested(&self.remote));
+        fields.record(26, &self.opened_height);
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
@@ -107,6 +108,7 @@ impl Record for ChannelParams {
             minimum_depth: fields.value(20)?,
             local: fields.record(22)?,
             remote: fields.record(24)?,
+            opened_height: fields.value(26)?,
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! After every step of either side the four properties of the design are asserted: rows and value agree, a crash is a
 //! disconnect, lost effects are made again, and the monitor's rows alone rebuild every commitment ever signed.
-#![allow(dead_code, reason = "every test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
 pub mod founding;
 pub mod link;
@@ -12,6 +12,7 @@ pub mod store;
 
 use std::collections::BTreeMap;
 
+use bitcoin::constants::ChainHash;
 use bitcoin::{ScriptBuf, Transaction, Txid};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::{PaymentHash, PaymentPreimage};
@@ -129,6 +130,7 @@ impl Default for Setup {
 
 pub fn policy() -> Policy {
     Policy {
+        chain_hash: ChainHash::REGTEST,
         min_funding: Sat::new(20_000),
         max_funding: Sat::new(100_000_000),
         dust_limit: Sat::new(354),
@@ -140,6 +142,7 @@ pub fn policy() -> Policy {
         htlc_minimum: Msat::new(1),
         minimum_depth: 3,
         max_minimum_depth: 144,
+        max_dust_exposure: Sat::new(50_000),
         max_commitment_feerate: FeeratePerKw::new(25_000),
         close_depth: 6,
     }
@@ -207,13 +210,19 @@ impl Pair {
 
     /// Steps one side. Its rows are staged, its effects held.
     pub fn input(&mut self, name: Name, input: Input<'_>) {
+        if std::env::var_os("DANCE_TRACE").is_some() {
+            eprintln!("{name:?} <- {}", trace(&input));
+        }
         let Self { nodes, world, generation, .. } = self;
         let (node, peer) = match (name, nodes) {
             (Alice, [alice, bob]) => (alice, &*bob),
             (Bob, [alice, bob]) => (bob, &*alice),
         };
-        node.step(input, world, *generation);
-        node.assert_properties(world, peer);
+        let monitor_learned = node.step(input, world, *generation);
+        node.assert_properties(world);
+        if monitor_learned {
+            node.assert_commitments(peer);
+        }
     }
 
     /// Gives an order. What it is answered can be read once it is delivered.
@@ -406,7 +415,7 @@ impl Pair {
     /// Tells one side of a height that it asked for.
     pub fn tell_height(&mut self, name: Name) {
         let height = self.world.height;
-        if self.node(name).asked_for(height) {
+        if self.node_mut(name).asked_for(height) {
             self.input(name, Input::Chain(ChainEvent::Height(height)));
         }
     }
@@ -475,5 +484,17 @@ impl Pair {
                 assert_eq!([totals.to_local, totals.to_remote].map(|msat| i128::from(msat.get())), expected);
             }
         }
+    }
+}
+
+/// One line of what happens, for whoever replays a seed with `DANCE_TRACE` set.
+fn trace(input: &Input<'_>) -> String {
+    match input {
+        Input::Message(message) => format!("message {}", message.name()),
+        Input::Command(_, Command::AddHtlc { amount, .. }) => format!("add {amount}"),
+        Input::Command(_, command) => format!("command {command:?}"),
+        Input::Connected(_) => "connected".to_owned(),
+        Input::Disconnected => "disconnected".to_owned(),
+        Input::Chain(_) => "chain".to_owned(),
     }
 }

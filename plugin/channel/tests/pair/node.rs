@@ -110,7 +110,9 @@ impl Node {
     }
 
     /// Steps the channel and its monitor, and stages what follows.
-    pub fn step(&mut self, input: Input<'_>, world: &World, generation: u64) {
+    ///
+    /// Returns whether the monitor learned something.
+    pub fn step(&mut self, input: Input<'_>, world: &World, generation: u64) -> bool {
         let before = self.channel.clone();
         let mut transition = self.channel.step(input, &self.context(world));
         assert_eq!(before, self.channel, "a step leaves the value whole");
@@ -130,6 +132,7 @@ impl Node {
         self.channel.take_in(&mut transition);
         self.staged.apply(&writes);
         self.held.push_back(Batch { writes, effects: transition.effects, generation });
+        transition.monitor.is_some()
     }
 
     fn update_monitor(&mut self, update: &MonitorUpdate) -> MonitorChanges {
@@ -245,7 +248,7 @@ impl Node {
     }
 
     /// The four properties of the design, as far as one step can break them.
-    pub fn assert_properties(&self, world: &World, peer: &Node) {
+    pub fn assert_properties(&self, world: &World) {
         let rows = self.staged.channel();
         assert_eq!(rows, *self.channel.rows(), "apply(load(rows), changes) == load(rows + changes)");
         let loaded = Channel::load(rows.clone()).expect("rows of a channel");
@@ -258,20 +261,19 @@ impl Node {
         assert_eq!(loaded, disconnected, "load(rows) == value.disconnected()");
         let monitor_rows = self.staged.monitor();
         assert_eq!(monitor_rows, *self.monitor.rows(), "the monitor's rows are complete");
-        let monitor = Monitor::load(monitor_rows).expect("rows of a monitor");
-        monitor.check_against(&rows).expect("rows that belong together");
-        self.assert_commitments(&monitor, peer);
+        self.monitor.check_against(&rows).expect("rows that belong together");
     }
 
     /// The monitor's rows alone rebuild what can be published, and tell the revoked from it.
-    fn assert_commitments(&self, monitor: &Monitor, peer: &Node) {
+    pub fn assert_commitments(&self, peer: &Node) {
+        let monitor = Monitor::load(self.staged.monitor()).expect("rows of a monitor");
         for commitment in monitor.remote_commitments().expect("commitments that were signed") {
             assert!(self.signer.has_signed(&commitment.txid()), "a remote commitment that we never signed");
         }
         let local = monitor.local_commitment(&self.signer).expect("a commitment that was signed");
         assert!(peer.signer.has_signed(&local.txid()), "a local commitment that the peer never signed");
         if monitor.rows().head.may_publish {
-            self.assert_publishable(monitor, local.txid());
+            self.assert_publishable(&monitor, local.txid());
         }
     }
 

@@ -89,11 +89,8 @@ impl Drive<'_> {
         };
         match Opening::open(wish, &cx) {
             Ok((opening, message)) => {
-                let order = OpenerOrder {
-                    operation: order.operation,
-                    funding_feerate: order.funding_feerate,
-                    reserved: None,
-                };
+                let order =
+                    OpenerOrder { operation: order.operation, funding_feerate: order.funding_feerate, reserved: None };
                 let slot = OpeningSlot { opening, signer, order: Some(order) };
                 peer.openings.insert(temporary_channel_id, slot);
                 self.send(opening_address(peer, temporary_channel_id), message);

@@ -82,9 +82,13 @@ impl Deliver {
     pub fn deliver(&self, released: Released, last_seq: u64) {
         for held in released.open() {
             match held {
-                Held::Channel { at, effect, guard } => self.effect(at, effect, guard),
-                Held::Order { peer, channel, id, command } => self.order(peer, Mail::Order { channel, id, command }),
-                Held::Settled { peer, channel, htlc_id, settlement } => self.settled(peer, channel, htlc_id, settlement),
+                Held::Channel { at, effect, guard } => self.effect(at, *effect, guard),
+                Held::Order { peer, channel, id, command } => {
+                    self.order(peer, Mail::Order { channel, id, command });
+                }
+                Held::Settled { peer, channel, htlc_id, settlement } => {
+                    self.settled(peer, channel, htlc_id, settlement)
+                }
                 Held::Chain(order) => self.chain(order),
                 // A caller that no longer waits needs no word.
                 Held::Durable(waiter) => drop(waiter.send(())),
@@ -172,7 +176,11 @@ impl Deliver {
                 let channel_id = at.channel;
                 self.send(
                     at,
-                    Message::RevokeAndAck(RevokeAndAck { channel_id, per_commitment_secret: PerCommitmentSecret(secret), next_per_commitment_point }),
+                    Message::RevokeAndAck(RevokeAndAck {
+                        channel_id,
+                        per_commitment_secret: PerCommitmentSecret(secret),
+                        next_per_commitment_point,
+                    }),
                 );
             }
             Err(refused) => tracing::error!(channel = %at.channel, number, %refused, "the signer kept a secret"),
@@ -194,14 +202,7 @@ impl Deliver {
         }
     }
 
-    fn settle(
-        &self,
-        at: Address,
-        htlc_id: u64,
-        source: HtlcSource,
-        _payment_hash: PaymentHash,
-        outcome: HtlcOutcome,
-    ) {
+    fn settle(&self, at: Address, htlc_id: u64, source: HtlcSource, _payment_hash: PaymentHash, outcome: HtlcOutcome) {
         match source {
             HtlcSource::Payment { payment_id, part } => {
                 self.notify(PaymentNotice::Settled { payment_id, part, channel: at.channel, htlc_id, outcome });
@@ -224,10 +225,10 @@ impl Deliver {
     }
 
     fn order(&self, peer: NodeId, mail: Mail) {
-        if let Err(mail) = self.post(&peer, mail) {
-            if let Mail::Order { id, .. } = *mail {
-                self.reply(id, Err(Refusal::UnknownChannel));
-            }
+        if let Err(mail) = self.post(&peer, mail)
+            && let Mail::Order { id, .. } = *mail
+        {
+            self.reply(id, Err(Refusal::UnknownChannel));
         }
     }
 

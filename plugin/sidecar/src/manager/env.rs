@@ -66,12 +66,7 @@ pub struct Env {
 
 impl Env {
     /// Gathers the parts.
-    pub fn new(
-        chain: ChainView,
-        policy: Policy,
-        keys: Arc<NodeKeys>,
-        writer: Writer,
-    ) -> Self {
+    pub fn new(chain: ChainView, policy: Policy, keys: Arc<NodeKeys>, writer: Writer) -> Self {
         Self { chain, policy, keys, writer, shutdown_script: RwLock::default(), next_command: AtomicU64::new(1) }
     }
 

@@ -17,7 +17,7 @@ pub enum Mail {
     /// A connection ended.
     Disconnected { connection: u64 },
     /// A message of the peer, of so many bytes on the wire.
-    Message { connection: u64, message: Message, bytes: usize },
+    Message { connection: u64, message: Box<Message>, bytes: usize },
     /// Open a channel to the peer.
     Open(Box<OpenOrder>),
     /// The wallet has built the funding transaction, or says why not.

@@ -266,7 +266,7 @@ impl PeerHandler for Manager {
     }
 
     fn message(&self, peer: &NodeId, connection: Connection, message: Message, bytes: usize) {
-        self.post(peer, Mail::Message { connection: connection.0, message, bytes });
+        self.post(peer, Mail::Message { connection: connection.0, message: Box::new(message), bytes });
     }
 
     fn room<'a>(&'a self, peer: &'a NodeId) -> Room<'a> {

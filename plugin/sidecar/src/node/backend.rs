@@ -7,8 +7,8 @@ use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::{DisplayHex, FromHex};
 use outrigger_bolt::amount::{FeeratePerKw, Msat};
 use outrigger_bolt::features::Features;
-use outrigger_bolt::invoice::InvalidInvoice;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
+use outrigger_bolt::invoice::InvalidInvoice;
 use outrigger_channel::{Command, Refusal};
 use outrigger_rpc_schema as schema;
 use tokio::sync::watch;
@@ -188,8 +188,7 @@ impl Backend for Doorkeeper {
             let amount = order.amount.map_or(0, Msat::get).to_be_bytes();
             let expiry = order.expiry.as_secs().to_be_bytes();
             let label = order.label.as_deref().unwrap_or_default();
-            let body =
-                digest(&[b"invoice.create", &amount, &expiry, order.description.as_bytes(), label.as_bytes()]);
+            let body = digest(&[b"invoice.create", &amount, &expiry, order.description.as_bytes(), label.as_bytes()]);
             (key, body)
         });
         let _one_at_a_time = match &idempotency {

@@ -115,8 +115,7 @@ impl Payments {
             return Err(SendFault::OwnInvoice);
         }
         let height = self.manager.env().chain.height();
-        let cltv_expiry =
-            height.saturating_add(terms.min_final_cltv_expiry_delta).saturating_add(FINAL_CLTV_MARGIN);
+        let cltv_expiry = height.saturating_add(terms.min_final_cltv_expiry_delta).saturating_add(FINAL_CLTV_MARGIN);
         Ok(Recipe {
             payee,
             hash: terms.payment_hash,

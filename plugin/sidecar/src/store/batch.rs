@@ -48,7 +48,7 @@ pub enum ChainOrder {
 #[derive(Debug)]
 pub enum Held {
     /// An effect of a channel. `guard` is the signer's, as the rows of the same step make it.
-    Channel { at: Address, effect: Effect, guard: Option<Guard> },
+    Channel { at: Address, effect: Box<Effect>, guard: Option<Guard> },
     /// An order to a channel, decided by rows of this batch.
     Order { peer: NodeId, channel: ChannelId, id: CommandId, command: Command },
     /// A received HTLC was decided by a row of this batch: its channel is told.
@@ -108,13 +108,13 @@ impl Batch {
         self.stage_monitor(&at.channel, step.monitor);
         for effect in step.effects {
             self.stage_effect(at, &effect, at_unix);
-            self.held.push(Held::Channel { at, effect, guard: Some(step.guard) });
+            self.held.push(Held::Channel { at, effect: Box::new(effect), guard: Some(step.guard) });
         }
     }
 
     /// Holds an effect behind which no row stands: a message of an opening, a refusal.
     pub fn hold_effect(&mut self, at: Address, effect: Effect) {
-        self.held.push(Held::Channel { at, effect, guard: None });
+        self.held.push(Held::Channel { at, effect: Box::new(effect), guard: None });
     }
 
     /// Writes or deletes one row.
@@ -183,7 +183,11 @@ impl Batch {
             self.put(Table::HtlcSignatures, numbered_key(channel, *number), value);
         }
         for (hash, preimage) in &changes.preimages {
-            self.put(Table::Preimage, preimage_key(channel, hash), preimage.as_ref().map(|preimage| preimage.0.to_vec()));
+            self.put(
+                Table::Preimage,
+                preimage_key(channel, hash),
+                preimage.as_ref().map(|preimage| preimage.0.to_vec()),
+            );
         }
     }
 

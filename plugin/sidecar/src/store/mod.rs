@@ -104,8 +104,7 @@ fn check_identity(db: &Database, path: &Path, network: &str, node_id: &NodeId) -
     if format > FORMAT_VERSION {
         return Err(StoreError::Newer { path: path.to_owned(), found: format, known: FORMAT_VERSION });
     }
-    let foreign =
-        |found: String, wanted: String| Err(StoreError::Foreign { path: path.to_owned(), found, wanted });
+    let foreign = |found: String, wanted: String| Err(StoreError::Foreign { path: path.to_owned(), found, wanted });
     let found = String::from_utf8_lossy(&field("network")?).into_owned();
     if found != network {
         return foreign(format!("network {found}"), format!("network {network}"));

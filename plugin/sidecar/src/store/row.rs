@@ -342,10 +342,17 @@ pub struct OperationRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperationState {
     Opening,
-    Pending { channel_id: ChannelId, funding_txid: Txid },
-    Failed { reason: String },
+    Pending {
+        channel_id: ChannelId,
+        funding_txid: Txid,
+    },
+    Failed {
+        reason: String,
+    },
     /// `invoice.create` was answered.
-    Invoice { payment_hash: PaymentHash },
+    Invoice {
+        payment_hash: PaymentHash,
+    },
 }
 
 impl OperationRow {
@@ -366,8 +373,7 @@ impl OperationRow {
 
     /// The bytes of the row.
     pub fn encode(&self) -> Vec<u8> {
-        let record =
-            RecordWriter::new(1).put(0, &self.idempotency_key).put(2, self.op_id).put(4, self.body);
+        let record = RecordWriter::new(1).put(0, &self.idempotency_key).put(2, self.op_id).put(4, self.body);
         match &self.state {
             OperationState::Opening => record,
             OperationState::Pending { channel_id, funding_txid } => {
@@ -393,9 +399,7 @@ impl OperationRow {
                 },
                 (Some(_), None) | (None, Some(_)) => return Err(BadRecord::Malformed("channel")),
                 (None, None) => match record.bytes_some(10) {
-                    Some(reason) => {
-                        OperationState::Failed { reason: String::from_utf8_lossy(reason).into_owned() }
-                    }
+                    Some(reason) => OperationState::Failed { reason: String::from_utf8_lossy(reason).into_owned() },
                     None => match record.array_some(12, "payment_hash")? {
                         Some(hash) => OperationState::Invoice { payment_hash: PaymentHash(hash) },
                         None => OperationState::Opening,
@@ -445,6 +449,9 @@ impl EventRow {
             ChannelNote::Failed { reason } | ChannelNote::FundingMismatch { reason } => {
                 ("channel_failed", json!({ "message": reason }))
             }
+            ChannelNote::NeverFunded => {
+                ("channel_failed", json!({ "message": "the peer's funding transaction never came: the channel is forgotten" }))
+            }
         };
         if let Value::Object(fields) = &mut fields {
             fields.insert("channel_id".into(), channel.to_string().into());
@@ -455,11 +462,7 @@ impl EventRow {
 
     /// The bytes of the row.
     pub fn encode(&self) -> Vec<u8> {
-        RecordWriter::new(1)
-            .put(0, self.at.to_be_bytes())
-            .put(2, &self.kind)
-            .put(4, self.fields.to_string())
-            .finish()
+        RecordWriter::new(1).put(0, self.at.to_be_bytes()).put(2, &self.kind).put(4, self.fields.to_string()).finish()
     }
 
     /// Reads a row.
