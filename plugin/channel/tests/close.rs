@@ -170,13 +170,8 @@ enum Cut {
 
 #[test]
 fn cst_3_a_close_survives_a_cut_at_every_point() {
-    let cuts = [
-        Cut::Disconnect,
-        Cut::Crash(Alice),
-        Cut::Crash(Bob),
-        Cut::CommitAndCrash(Alice),
-        Cut::CommitAndCrash(Bob),
-    ];
+    let cuts =
+        [Cut::Disconnect, Cut::Crash(Alice), Cut::Crash(Bob), Cut::CommitAndCrash(Alice), Cut::CommitAndCrash(Bob)];
     for cut in cuts {
         for point in 0..20 {
             let mut pair = Pair::connected(6, &Setup::default());
@@ -273,10 +268,7 @@ fn a_shutdown_before_the_channel_is_ready_is_answered_once_it_is() {
     pair.connect();
     pair.run();
     assert_eq!(pair.order(Alice, shutdown_of(&pair, Alice)), Err(Refusal::NotReady));
-    let shutdown = Shutdown {
-        channel_id: pair.node(Bob).id(),
-        scriptpubkey: pair.node(Alice).shutdown_script.clone(),
-    };
+    let shutdown = Shutdown { channel_id: pair.node(Bob).id(), scriptpubkey: pair.node(Alice).shutdown_script.clone() };
     pair.inject(Bob, &Message::Shutdown(shutdown));
     assert!(matches!(pair.phase(Bob), Phase::Funding(_)));
     pair.confirm_funding(&tx);
@@ -535,10 +527,7 @@ fn a_side_may_give_up_its_own_output() {
     let fee = Sat::new(1_000);
     let node = pair.node(Alice);
     let rows = node.channel.rows();
-    let bob = Share {
-        script_pubkey: &pair.node(Bob).shutdown_script,
-        balance: rows.head.local_commitment.to_remote,
-    };
+    let bob = Share { script_pubkey: &pair.node(Bob).shutdown_script, balance: rows.head.local_commitment.to_remote };
     let alice = Share { script_pubkey: &node.shutdown_script, balance: rows.head.local_commitment.to_local };
     let mut outputs = closing_outputs(&alice, &bob, fee, Sat::new(354)).expect("affordable");
     outputs.retain(|output| output.script_pubkey != node.shutdown_script);
