@@ -140,6 +140,20 @@ impl Sidecar {
         Ok(())
     }
 
+    /// Waits for `done` and asks for the connection all the while: left alone, the daemon waits longer after each
+    /// disconnect.
+    pub async fn reconnecting<T>(&self, node_id: &str, address: &str, done: impl Future<Output = Done<T>>) -> Done<T> {
+        let connecting = until(LIMIT, "a connection to help", async || {
+            // The other side may be down at this moment.
+            drop(self.connect_to(node_id, address).await);
+            Ok(None)
+        });
+        tokio::select! {
+            outcome = done => outcome,
+            outcome = connecting => outcome,
+        }
+    }
+
     /// Opens a channel and waits until it is signed; gives its name and the id of its funding transaction.
     pub async fn open(&self, order: ChannelOpen) -> Done<(String, String)> {
         until(LIMIT, "the channel to be signed", async || {

@@ -84,7 +84,8 @@ async fn killed_with_an_htlc_in_flight(regtest: &Regtest, victim: Victim) -> Don
     alice.fund(&regtest.bitcoind).await?;
     bob.until_synced_with(&regtest.bitcoind).await?;
     let wire = Proxy::start(&bob.address()).await?;
-    alice.connect_to(&bob.node_id().await?, wire.address()).await?;
+    let bob_id = bob.node_id().await?;
+    alice.connect_to(&bob_id, wire.address()).await?;
     let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
 
     let mut bob_msat = 0;
@@ -102,7 +103,8 @@ async fn killed_with_an_htlc_in_flight(regtest: &Regtest, victim: Victim) -> Don
         wire.cut();
         node.start_again().await?;
 
-        let payment = alice.payment_end(&payment_id).await?;
+        let end = alice.payment_end(&payment_id);
+        let payment = alice.reconnecting(&bob_id, wire.address(), end).await?;
         assert_eq!(payment.state, PaymentState::Succeeded, "{what}: {payment:?}");
         let paid = invoice_of(&bob, &payment.payment_hash).await?;
         assert_eq!((paid.state, paid.received_msat), (InvoiceState::Paid, Some(amount_msat)), "{what}");

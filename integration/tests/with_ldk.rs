@@ -62,7 +62,7 @@ async fn payments_survive_a_cut_wire_and_ldk_closes() -> Done<()> {
             let payment_id = meeting.sidecar.send(&invoice).await?;
             meeting.wire.until_held(way, 1).await?;
             meeting.wire.cut();
-            let payment = meeting.sidecar.payment_end(&payment_id).await?;
+            let payment = meeting.reconnecting(meeting.sidecar.payment_end(&payment_id)).await?;
             assert_eq!(payment.state, PaymentState::Succeeded, "{way:?} {allowance}: {payment:?}");
             assert_eq!(meeting.ldk.payment_end(&invoice).await?, payment.preimage);
             ldk_msat += 40_000_000;
@@ -75,7 +75,8 @@ async fn payments_survive_a_cut_wire_and_ldk_closes() -> Done<()> {
             meeting.ldk.send(&invoice)?;
             meeting.wire.until_held(way, 1).await?;
             meeting.wire.cut();
-            assert!(meeting.ldk.payment_end(&invoice).await?.is_some(), "{way:?} {allowance}");
+            let preimage = meeting.reconnecting(meeting.ldk.payment_end(&invoice)).await?;
+            assert!(preimage.is_some(), "{way:?} {allowance}");
             ldk_msat -= 15_000_000;
             meeting.assert_balance(ldk_msat).await?;
         }
@@ -207,6 +208,11 @@ impl Meeting {
         assert_eq!((channel.announce, channel.is_opener), (terms.announce, terms.opener == Side::Sidecar));
         assert_eq!(channel.funding_outpoint.split(':').next(), Some(opened.funding_txid.as_str()));
         Ok(Self { sidecar, ldk, wire, opened, opener: terms.opener })
+    }
+
+    /// Waits for `done` and asks for the connection all the while.
+    async fn reconnecting<T>(&self, done: impl Future<Output = Done<T>>) -> Done<T> {
+        self.sidecar.reconnecting(&self.ldk.node_id(), self.wire.address(), done).await
     }
 
     /// One payment each way from the opener on, then five at a time each way; gives what LDK has then.
