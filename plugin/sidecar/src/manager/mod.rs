@@ -286,3 +286,6 @@ impl PeerHandler for Manager {
         self.post(peer, Mail::Disconnected { connection: connection.0 });
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -174,3 +174,6 @@ fn forget_outcome(payment_id: &[u8; 32], channel: &outrigger_bolt::id::ChannelId
 fn hex(bytes: &[u8]) -> String {
     bitcoin::hex::DisplayHex::to_lower_hex_string(bytes)
 }
+
+#[cfg(test)]
+mod tests;
