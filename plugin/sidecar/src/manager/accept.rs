@@ -12,7 +12,7 @@ use super::mail::OpenOrder;
 use super::peer::{OpenerOrder, OpeningSlot, Peer, Slot};
 use crate::clock::{Clock, NoEntropy};
 use crate::store::row::{EventRow, OperationRow};
-use crate::store::schema::Table;
+use crate::store::schema::{Table, UnderWay};
 use crate::store::{Address, ChainOrder, FundingRequest, Held, Step};
 
 /// Openings by one peer that are not confirmed yet (FND-6, FND-7: counted when the message arrives).
@@ -213,6 +213,7 @@ impl Drive<'_> {
 
     fn put_operation(&mut self, row: &OperationRow) {
         self.batch.put(Table::Operation, row.key(), Some(row.encode()));
+        self.batch.end(&UnderWay::Opening(row.idempotency_key.clone()));
     }
 
     fn hold_all(&mut self, at: Address, effects: Vec<outrigger_channel::Effect>) {

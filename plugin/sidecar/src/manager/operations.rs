@@ -11,7 +11,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use super::{Manager, OpenOrder};
 use crate::clock::{Clock, NoEntropy};
 use crate::store::row::{EventRow, OperationRow, OperationState};
-use crate::store::schema::Table;
+use crate::store::schema::{Table, UnderWay};
 use crate::store::{Batch, Held, Reader, StoreError};
 
 /// Why a call to open a channel was not begun.
@@ -60,11 +60,13 @@ impl Operations {
         let mut batch = Batch::default();
         batch.hold(Held::Durable(waiter));
         batch.put(Table::Operation, row.key(), Some(row.encode()));
+        batch.begin(&UnderWay::Opening(key.to_owned()));
         manager.env().writer.submit(batch);
         if manager.open_channel(peer, order(row.clone())).is_err() {
             let failed = row.failed("the peer is not connected; peer.connect first");
             let mut batch = Batch::default();
             batch.put(Table::Operation, failed.key(), Some(failed.encode()));
+            batch.end(&UnderWay::Opening(key.to_owned()));
             manager.env().writer.submit(batch);
             return Ok(failed);
         }
@@ -73,14 +75,13 @@ impl Operations {
 }
 
 /// Openings that a crash interrupted: they had no rows, and nothing was signed or sent that binds us.
-pub fn fail_interrupted(manager: &Manager, operations: Vec<OperationRow>) {
+pub fn fail_interrupted(manager: &Manager, openings: Vec<OperationRow>) {
     let mut batch = Batch::default();
-    for row in operations {
-        if matches!(row.state, OperationState::Opening) {
-            let row = row.failed("the node stopped before the channel was signed; nothing was spent, open again");
-            batch.event(EventRow::open_failed(Clock::now_unix(), &row));
-            batch.put(Table::Operation, row.key(), Some(row.encode()));
-        }
+    for row in openings {
+        let row = row.failed("the node stopped before the channel was signed; nothing was spent, open again");
+        batch.event(EventRow::open_failed(Clock::now_unix(), &row));
+        batch.put(Table::Operation, row.key(), Some(row.encode()));
+        batch.end(&UnderWay::Opening(row.idempotency_key));
     }
     manager.env().writer.submit(batch);
 }

@@ -69,6 +69,7 @@ fn peer_id() -> NodeId {
 pub(crate) struct Bench {
     pub(crate) manager: Arc<Manager>,
     pub(crate) reader: Reader,
+    db: Arc<redb::Database>,
     _notices: Receiver<PaymentNotice>,
     pub(crate) events: watch::Receiver<u64>,
     _orders: Receiver<ChainOrder>,
@@ -97,7 +98,14 @@ impl Bench {
         let manager = Arc::new(Manager::new(directory, deliver, env, Vec::new()));
         let worker = manager.clone();
         std::thread::spawn(move || worker.work(&mailboxes));
-        Self { manager, reader: Reader::new(db), _notices: notices, events, _orders: orders, _dir: dir }
+        Self { manager, reader: Reader::new(db.clone()), db, _notices: notices, events, _orders: orders, _dir: dir }
+    }
+}
+
+impl Bench {
+    /// What a start would find now.
+    pub(crate) fn load(&self) -> store::Snapshot {
+        store::load::load(&self.db).unwrap()
     }
 }
 

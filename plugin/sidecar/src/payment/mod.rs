@@ -22,7 +22,7 @@ use crate::manager::Manager;
 use crate::manager::deliver::PaymentNotice;
 use crate::store::load::LoadedOutcome;
 use crate::store::row::{EventRow, PaymentRow, PaymentState};
-use crate::store::schema::{Table, outcome_key};
+use crate::store::schema::{Table, UnderWay, outcome_key};
 use crate::store::{Batch, Reader};
 use decisions::Decisions;
 
@@ -138,6 +138,7 @@ impl Payments {
             ),
         };
         batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+        batch.end(&UnderWay::Payment(row.payment_id));
         batch.event(event);
         self.manager.env().writer.submit(batch);
     }

@@ -13,7 +13,7 @@ use crate::clock::{Clock, NoEntropy};
 use crate::manager::ChannelView;
 use crate::manager::deliver::ReplyTo;
 use crate::store::row::{PaymentRow, PaymentState};
-use crate::store::schema::Table;
+use crate::store::schema::{Table, UnderWay};
 use crate::store::{Batch, Held, StoreError};
 
 /// Blocks added to the payee's final expiry, so that a block found on the way fails nothing (BOLT 7, "shadow route").
@@ -207,6 +207,7 @@ impl Payments {
             source: HtlcSource::Payment { payment_id: row.payment_id, part: 0 },
         };
         batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+        batch.begin(&UnderWay::Payment(row.payment_id));
         batch.put(Table::PaymentByHash, row.payment_hash.0.to_vec(), Some(row.payment_id.to_vec()));
         batch.hold(Held::Order { peer: terms.payee, channel, id, command });
         // Submitted under the owner's lock: the rows of a hash are queued in the order in which they were decided.

@@ -100,3 +100,27 @@ async fn pay_7_an_invoice_is_claimed_by_one_htlc_alone() {
     };
     assert_eq!((0..9).filter(claimed).collect::<Vec<_>>(), [0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_2_a_start_finds_what_is_pending_and_nothing_that_has_ended() {
+    let bench = Bench::new();
+    let payments = payments(&bench);
+    let row = |number: u8| PaymentRow {
+        payment_id: [number; 32],
+        payment_hash: PaymentHash([number; 32]),
+        destination: peer(&bench),
+        amount: AMOUNT,
+        created_at: 1,
+        state: PaymentState::Pending,
+    };
+    let mut batch = Batch::default();
+    for row in [row(1), row(2)] {
+        batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+        batch.begin(&UnderWay::Payment(row.payment_id));
+    }
+    bench.manager.env().writer.submit(batch);
+    let failed = PaymentState::Failed { kind: "failed".to_owned(), message: "no".to_owned(), at: 2 };
+    payments.finish(PaymentRow { state: failed, ..row(1) }, Batch::default());
+    all_durable(&bench).await;
+    assert_eq!(bench.load().pending_payments, [row(2)]);
+}

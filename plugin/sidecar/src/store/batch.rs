@@ -12,7 +12,7 @@ use outrigger_channel::{
 use tokio::sync::oneshot;
 
 use super::row::{BroadcastRow, EventRow, OutcomeRow, PUBLICATIONS, SettlementRow};
-use super::schema::{Table, channel_key, htlc_key, numbered_key, outcome_key, preimage_key};
+use super::schema::{Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, preimage_key};
 
 /// Where an effect of a channel belongs. `connection` is the one that stood when the step was made: a message for an
 /// older one is dropped, since `channel_reestablish` says what to send again (CST-2).
@@ -121,6 +121,16 @@ impl Batch {
     /// Writes or deletes one row.
     pub fn put(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
         self.writes.push(Write { table, key, value });
+    }
+
+    /// Something begins: a start before its end must look at it.
+    pub fn begin(&mut self, begun: &UnderWay) {
+        self.put(Table::UnderWay, begun.key(), Some(Vec::new()));
+    }
+
+    /// Its end is in a row of this batch.
+    pub fn end(&mut self, begun: &UnderWay) {
+        self.put(Table::UnderWay, begun.key(), None);
     }
 
     /// Adds an event; its sequence number is given at the commit.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_bolt::id::NodeId;
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadOnlyDatabase, ReadableDatabase};
 
 pub use batch::{Address, Batch, ChainOrder, FundingRequest, Held, Released, Step};
 pub use load::Snapshot;
@@ -65,6 +65,11 @@ pub fn open(dir: &Path, network: &str, node_id: &NodeId) -> Result<Arc<Database>
     if !path.try_exists().map_err(StoreError::io)? {
         create(dir, network, node_id)?;
     }
+    // To open a file for writing may already change it, so what is to be refused is refused before. One that a crash left
+    // cannot be read before it is repaired, which opening does.
+    if let Ok(closed_well) = ReadOnlyDatabase::open(&path) {
+        check_identity(&closed_well, &path, network, node_id)?;
+    }
     // `create` would turn an empty file into a new database: an existing one is only ever opened (bad input 91).
     let db =
         Database::open(&path).map_err(|fault| StoreError::Corrupt { path: path.clone(), reason: fault.to_string() })?;
@@ -102,7 +107,7 @@ fn initialise(db: &Database, network: &str, node_id: &NodeId) -> Result<(), Stor
     Ok(())
 }
 
-fn check_identity(db: &Database, path: &Path, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
+fn check_identity(db: &impl ReadableDatabase, path: &Path, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
     let corrupt = |reason: &str| StoreError::Corrupt { path: path.to_owned(), reason: reason.to_owned() };
     let meta = db
         .begin_read()?
