@@ -7,7 +7,7 @@ use bitcoin::ScriptBuf;
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction};
 use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message, Shutdown};
-use outrigger_channel::{ChainEvent, ChannelNote, Command, Input, Phase, Refusal, Signer, Spend};
+use outrigger_channel::{ChainEvent, Command, Input, Phase, Refusal, Signer, Spend};
 use pair::{Alice, Bob, Fate, Name, Pair, Setup};
 
 const FEERATE: FeeratePerKw = FeeratePerKw::new(2_000);
@@ -26,23 +26,6 @@ fn negotiating() -> Pair {
     pair.flush(Alice);
     assert!(matches!(pair.node(Alice).sent.last(), Some(Message::ClosingSigned(_))));
     pair
-}
-
-fn closed(pair: &mut Pair) {
-    pair.mine();
-    for _ in 1..pair.world.policy.close_depth {
-        for name in Name::BOTH {
-            let phase = pair.phase(name);
-            assert!(matches!(phase, Phase::Closing { confirmed_height: Some(_), .. }), "{phase:?}");
-        }
-        pair.mine();
-    }
-    for name in Name::BOTH {
-        assert!(matches!(pair.phase(name), Phase::Closed { .. }), "{:?}", pair.phase(name));
-        assert!(pair.node(name).monitor.is_closed());
-        let note = pair.node(name).notes.last();
-        assert!(matches!(note, Some(ChannelNote::Closed { .. })), "{note:?}");
-    }
 }
 
 /// `closing_signed` as `from` could sign it, for any fee.
@@ -101,7 +84,7 @@ fn either_side_closes_and_the_close_is_buried() {
         assert_eq!(pair.world.mempool.len(), 1, "both publish the same transaction");
         let tx = pair.world.mempool.values().next().cloned().expect("the close");
         assert_eq!(pair.node(name).monitor.classify(&tx, &pair.node(name).signer), Spend::Mutual);
-        closed(&mut pair);
+        pair.bury_close();
     }
 }
 
@@ -114,7 +97,7 @@ fn both_sides_close_at_once() {
     }
     pair.run();
     pair.assert_closed_fairly();
-    closed(&mut pair);
+    pair.bury_close();
 }
 
 #[test]
@@ -199,7 +182,7 @@ fn cst_3_a_close_survives_a_cut_at_every_point() {
                 assert!(matches!(phase, Phase::Closing { .. }), "{cut:?} at {point}: {name:?} is in {phase:?}");
             }
             pair.assert_closed_fairly();
-            closed(&mut pair);
+            pair.bury_close();
         }
     }
 }
@@ -232,7 +215,7 @@ fn reo_a_close_that_is_reorganised_away_is_published_again() {
         assert!(pair.world.mempool.remove(&tx.compute_txid()).is_some(), "{name:?} publishes again");
     }
     pair.world.mempool.insert(tx.compute_txid(), tx);
-    closed(&mut pair);
+    pair.bury_close();
 }
 
 #[test]

@@ -9,6 +9,7 @@ use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, W
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::keys::CommitmentKeys;
 use outrigger_bolt::tx::commitment::CommitmentPlan;
+use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
     CannotPublish, Command, CorruptRows, Evidence, Guard, HtlcKey, Monitor, MonitorHead, MonitorStep, MonitorUpdate,
     Offerer, Phase, ReleaseRefused, RevokedOutput, Signer, SigningRefused, SoftSigner, Spend, UpdateRefused,
@@ -247,6 +248,42 @@ fn bad_input_53_a_secret_that_breaks_the_chain_of_secrets_is_refused() {
         }
     }
     assert!(matches!(refused, Some(UpdateRefused::Secret { .. })), "{refused:?}");
+}
+
+#[test]
+fn bad_input_53_a_peer_whose_secret_breaks_the_chain_fails_the_channel_and_nothing_else() {
+    let mut pair = Pair::connected(23, &Setup::default());
+    let mut all = head(&pair, Bob).clone();
+    all.local.number = 1 << 40;
+    let (guard, curve) = (Guard::of(&all), bitcoin::secp256k1::Secp256k1::new());
+    let stranger = bitcoin::secp256k1::SecretKey::from_slice(&[5; 32]).expect("a key");
+    for number in 0..4 {
+        assert!(!pair.node(Alice).is_failed(), "the first three secrets may be of one chain");
+        pair.pay(Alice, Msat::new(2_000_000), Fate::Fulfilled);
+        pair.command(Alice, Command::Commit);
+        pair.flush(Alice);
+        let bob = &pair.node(Bob).signer;
+        // The point of commitment 2 is no part of the chain, though its secret answers to it.
+        let secret = match number {
+            2 => stranger.secret_bytes(),
+            _ => bob.release_secret(number, &guard).expect("a secret"),
+        };
+        let next_per_commitment_point = match number {
+            0 => stranger.public_key(&curve),
+            _ => bob.per_commitment_point(number + 2),
+        };
+        let message = RevokeAndAck {
+            channel_id: pair.node(Alice).id(),
+            per_commitment_secret: PerCommitmentSecret(secret),
+            next_per_commitment_point,
+        };
+        pair.inject(Alice, &Message::RevokeAndAck(message));
+    }
+    let Phase::Failed { reason, publish: true, .. } = pair.phase(Alice) else { panic!("{:?}", pair.phase(Alice)) };
+    assert_eq!(reason, "secret 3 is not the one that was promised");
+    assert!(matches!(pair.node(Alice).sent.last(), Some(Message::Error(_))));
+    let node = pair.node(Alice);
+    node.monitor.local_commitment_tx(&node.signer).expect("our newest commitment can be published");
 }
 
 #[test]

@@ -675,3 +675,37 @@ fn fee_2_htlcs_without_an_output_are_bounded_in_what_they_can_lose() {
     duo.run();
     assert!(!duo.alice.channel.exposes_too_much(sat(300), &terms.alice));
 }
+
+#[test]
+fn cst_7_a_burst_of_the_peers_htlcs_crossing_ours_never_costs_the_channel() {
+    let terms = Terms { feerate: FeeratePerKw::new(20_000), ..Terms::default() };
+    for burst in (0..=25).step_by(5) {
+        for opener_spends in [true, false] {
+            let mut duo = Duo::normal(&terms);
+            let (spender, other) = if opener_spends { (Alice, Bob) } else { (Bob, Alice) };
+            let spendable = duo.side(spender).channel.summary(503).spendable;
+            duo.add(spender, spendable, 1).expect("spendable");
+            for number in 2..2 + burst {
+                if duo.add(other, sat(1000), number).is_err() {
+                    break;
+                }
+            }
+            duo.commit(Alice);
+            duo.commit(Bob);
+            duo.run();
+            for who in [Alice, Bob] {
+                assert_eq!(*duo.side(who).channel.phase(), Phase::Normal, "{burst} {opener_spends}");
+                assert!(matches!(duo.side(who).channel.link(), Link::Connected(_)), "{burst} {opener_spends}");
+                assert!(duo.side(who).monitor.local_commitment_tx(&duo.side(who).signer).is_ok());
+            }
+            // What was paid less for is resolved like anything else.
+            duo.fulfill(other, 0, 1).expect("standing");
+            for id in 0..u64::from(burst) {
+                let _never_added = duo.fail(spender, id);
+            }
+            duo.run();
+            let (alice, bob) = duo.balances(Alice);
+            assert_eq!(alice + bob, 1_000_000_000, "{burst} {opener_spends}");
+        }
+    }
+}

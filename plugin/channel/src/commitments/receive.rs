@@ -46,11 +46,11 @@ pub(crate) fn add_htlc(draft: &mut Draft<'_>, message: &UpdateAddHtlc) -> Result
     if offered.value > limits.max_htlc_value_in_flight {
         return Err(Violation::Warn(Rule::TooMuchInFlight));
     }
-    if !outlook.local.affordable_for_peer(params) {
-        return Err(Violation::Warn(Rule::CannotAffordHtlc));
-    }
     outlook.next_remote_htlc_id = expected.saturating_add(1);
     outlook.count_in(params, amount);
+    if !outlook.local.affordable_for_peer(params) || !outlook.opener_survives(params) {
+        return Err(Violation::Warn(Rule::CannotAffordHtlc));
+    }
     let row = HtlcRow {
         amount,
         payment_hash: message.payment_hash,

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use bitcoin::secp256k1::PublicKey;
-use outrigger_bolt::amount::{FeeratePerKw, Msat};
+use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::keys::CommitmentKeys;
 use outrigger_bolt::tx::commitment::{CommitmentHtlc, CommitmentPlan, CommitmentTx, HtlcDirection};
+use outrigger_bolt::tx::fee::{ANCHOR_SAT, commitment_cost, is_trimmed};
 
 use super::htlc::{HtlcKey, Side};
 use crate::changes::{ChannelParams, HtlcRow, Totals};
@@ -63,6 +64,11 @@ impl CommitmentSpec {
             Side::Local => (self.to_local, self.to_remote),
             Side::Remote => (self.to_remote, self.to_local),
         };
+        let (to_owner, to_other) = if params.opener() == self.owner {
+            (opener_share(to_owner, self.feerate, &self.htlcs, owner.dust_limit), to_other)
+        } else {
+            (to_owner, opener_share(to_other, self.feerate, &self.htlcs, owner.dust_limit))
+        };
         CommitmentPlan {
             funding_outpoint: params.funding,
             number: self.number,
@@ -88,6 +94,20 @@ impl CommitmentSpec {
         let commitment = CommitmentTx::build(&self.plan(params, &keys)).map_err(|_| Rule::Unaffordable)?;
         Ok(BuiltCommitment { commitment, keys, to_self_delay: params.side(self.owner.other()).to_self_delay })
     }
+}
+
+/// What the opener puts into a commitment that is built: its balance, or the whole cost where that is more.
+///
+/// Updates of both sides may cross and cost more together than the opener has left, though each was affordable. The fee
+/// is then less than the feerate asks for (BOLT 2, "Updating Fees"; BOLT 3, "Fee Payment"): the opener pays all that it
+/// has above the anchors and gets no output. Below the anchors there is no commitment to build.
+fn opener_share(balance: Msat, feerate: FeeratePerKw, htlcs: &[CommitmentHtlc], dust_limit: Sat) -> Msat {
+    let untrimmed = htlcs.iter().filter(|htlc| !is_trimmed(htlc.amount, dust_limit)).count();
+    let cost = commitment_cost(feerate, untrimmed);
+    if balance.to_sat_floor() < ANCHOR_SAT.saturating_add(ANCHOR_SAT) {
+        return balance;
+    }
+    cost.to_msat().map_or(balance, |cost| balance.max(cost))
 }
 
 /// An HTLC as the commitment of `owner` holds it.

@@ -22,10 +22,13 @@ use crate::changes::{
     Evidence, HtlcRow, MonitorChanges, MonitorHead, MonitorRows, MonitorStep, MonitorUpdate, RemoteCommitment,
     SignedCommitment,
 };
+use crate::channel::Channel;
 use crate::commitments::htlc::HtlcKey;
 use crate::commitments::spec::CommitmentSpec;
+use crate::input::{Command, CommandId, Context, Input};
 use crate::row::CorruptRows;
 use crate::signer::{Guard, Signer, SigningRefused};
+use crate::transition::{Effect, Transition};
 
 pub use classify::Spend;
 pub use revoked::{RevokedCommitment, RevokedOutput};
@@ -108,6 +111,30 @@ impl Monitor {
         let changes = self.step(update)?;
         self.apply(&changes, &update.htlcs);
         Ok(changes)
+    }
+
+    /// Steps the channel and its monitor together: what the input leads to, and the rows that the monitor writes with it.
+    /// Nothing has happened yet.
+    ///
+    /// A peer can make an update that the monitor refuses: its secret answers to its point and still breaks the chain of
+    /// its secrets. Such a step never was; the channel is failed instead (BOLT 2, `revoke_and_ack`).
+    pub fn follow(&self, channel: &Channel, input: Input<'_>, cx: &Context<'_>) -> (Transition, MonitorChanges) {
+        let transition = channel.step(input, cx);
+        let refused = match self.learn_from(&transition) {
+            Ok(changes) => return (transition, changes),
+            Err(refused) => refused,
+        };
+        let order = Command::Fail { reason: refused.to_string() };
+        let mut failure = channel.step(Input::Command(CommandId(0), order), cx);
+        // Nobody gave that order.
+        failure.effects.retain(|effect| !matches!(effect, Effect::Reply(..)));
+        #[expect(clippy::expect_used, reason = "a failure follows anything; a gap between the two is a bug of ours")]
+        let changes = self.learn_from(&failure).expect("the monitor follows its channel");
+        (failure, changes)
+    }
+
+    fn learn_from(&self, transition: &Transition) -> Result<MonitorChanges, UpdateRefused> {
+        transition.monitor.as_ref().map_or_else(|| Ok(MonitorChanges::default()), |update| self.step(update))
     }
 
     /// What an update would write. Nothing has happened yet.
