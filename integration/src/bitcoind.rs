@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bitcoincore_rpc::bitcoin::address::NetworkUnchecked;
-use bitcoincore_rpc::bitcoin::{Address, BlockHash, Network, Txid};
+use bitcoincore_rpc::bitcoin::{Address, Amount, BlockHash, Network, Txid};
 use bitcoincore_rpc::{Auth, Client, RpcApi};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
@@ -35,6 +35,11 @@ impl Bitcoind {
     /// Stops it cleanly and starts it again on the same port; its cookie is then another.
     pub async fn restart(&mut self) -> Done<()> {
         self.stop().await?;
+        self.start_again().await
+    }
+
+    /// Starts it again on the same port, with the same chain.
+    pub async fn start_again(&mut self) -> Done<()> {
         self.child = spawn(&self.directory, self.rpc_port).await?;
         self.answers().await
     }
@@ -64,6 +69,13 @@ impl Bitcoind {
     /// The file that admits callers.
     pub fn cookie(&self) -> PathBuf {
         self.directory.join("regtest").join(".cookie")
+    }
+
+    /// User and password of the cookie; another pair after each start.
+    pub fn credentials(&self) -> Done<(String, String)> {
+        let cookie = std::fs::read_to_string(self.cookie())?;
+        let (user, password) = cookie.trim().split_once(':').ok_or("bitcoind's cookie has no colon")?;
+        Ok((user.to_owned(), password.to_owned()))
     }
 
     /// The text of its version, as `getnetworkinfo` has it.
@@ -111,6 +123,13 @@ impl Bitcoind {
         .await
     }
 
+    /// The fee in satoshi of a transaction that waits to be mined.
+    pub async fn fee_sat(&self, txid: &str) -> Done<u64> {
+        let entry = self.call("getmempoolentry", json!([txid])).await?;
+        let fee = entry["fees"]["base"].as_f64().ok_or("getmempoolentry gives no fee")?;
+        Ok(Amount::from_btc(fee)?.to_sat())
+    }
+
     /// Calls a method; the cookie is read anew each time, since a restart changes it.
     pub async fn call(&self, method: &str, parameters: Value) -> Done<Value> {
         let (url, cookie, method) = (format!("http://{}", self.address()), self.cookie(), method.to_owned());
@@ -142,6 +161,8 @@ const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 
 async fn spawn(directory: &Path, rpc_port: u16) -> Done<Child> {
     let executable = executable().await?;
+    // Not our standard error: a pipe that reads it would stay open for as long as bitcoind runs.
+    let errors = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("stderr.log"))?;
     let child = Command::new(&executable)
         .arg("-regtest")
         .arg(format!("-datadir={}", directory.display()))
@@ -149,7 +170,7 @@ async fn spawn(directory: &Path, rpc_port: u16) -> Done<Child> {
         .args(["-server", "-listen=0", "-fallbackfee=0.0001", "-printtoconsole=0", "-rpcthreads=8"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
+        .stderr(Stdio::from(errors))
         .kill_on_drop(true)
         .spawn()
         .map_err(|fault| format!("{}: {fault}", executable.display()))?;

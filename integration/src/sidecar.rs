@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, network_directory};
 use outrigger_rpc_schema::{
-    CallError, ChannelGet, ChannelInfo, ChannelState, Client, InvoiceCreate, Method, NodeInfo, NodeInfoReport,
-    NodeStatus, NodeStop, PaymentInfo, PaymentSend, PaymentWait, PeerConnect, Phase, WalletBalance,
-    WalletBalanceReport, WalletNewAddress,
+    CallError, ChannelClose, ChannelGet, ChannelInfo, ChannelOpen, ChannelOpened, ChannelState, Client, InvoiceCreate,
+    Method, NodeInfo, NodeInfoReport, NodeStatus, NodeStop, PaymentInfo, PaymentSend, PaymentWait, PeerConnect, Phase,
+    WalletBalance, WalletBalanceReport, WalletNewAddress,
 };
 use tokio::process::{Child, Command};
 
@@ -124,10 +124,46 @@ impl Sidecar {
         Ok(self.call(WalletBalance {}).await?)
     }
 
+    /// A client of the running process, for calls at the same time.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Connects to another daemon.
     pub async fn connect(&self, other: &Self) -> Done<()> {
-        self.call(PeerConnect { node_id: other.node_id().await?, address: other.address() }).await?;
+        self.connect_to(&other.node_id().await?, &other.address()).await
+    }
+
+    /// Connects to a node at an address, which need not be the node's own.
+    pub async fn connect_to(&self, node_id: &str, address: &str) -> Done<()> {
+        self.call(PeerConnect { node_id: node_id.to_owned(), address: address.to_owned() }).await?;
         Ok(())
+    }
+
+    /// Waits for `done` and asks for the connection all the while: left alone, the daemon waits longer after each
+    /// disconnect.
+    pub async fn reconnecting<T>(&self, node_id: &str, address: &str, done: impl Future<Output = Done<T>>) -> Done<T> {
+        let connecting = until(LIMIT, "a connection to help", async || {
+            // The other side may be down at this moment.
+            drop(self.connect_to(node_id, address).await);
+            Ok(None)
+        });
+        tokio::select! {
+            outcome = done => outcome,
+            outcome = connecting => outcome,
+        }
+    }
+
+    /// Opens a channel and waits until it is signed; gives its name and the id of its funding transaction.
+    pub async fn open(&self, order: ChannelOpen) -> Done<(String, String)> {
+        until(LIMIT, "the channel to be signed", async || {
+            let ChannelOpened { channel_id, funding_txid, failure, .. } = self.call(order.clone()).await?;
+            match failure {
+                Some(failure) => Err(format!("the channel was not opened: {failure}").into()),
+                None => Ok(channel_id.zip(funding_txid)),
+            }
+        })
+        .await
     }
 
     /// Mines to the node's wallet until it has mature coins, and waits until it sees them.
@@ -157,6 +193,29 @@ impl Sidecar {
         .await
     }
 
+    /// Waits until no HTLC is pending in the channel and its peer agrees on it.
+    pub async fn until_idle(&self, channel_id: &str) -> Done<ChannelInfo> {
+        until(LIMIT, &format!("channel {channel_id} to be idle"), async || {
+            let channel = self.channel(channel_id).await?;
+            Ok((channel.htlcs == 0 && channel.connected).then_some(channel))
+        })
+        .await
+    }
+
+    /// Closes a channel together with its peer; gives the id of the closing transaction.
+    pub async fn close(&self, channel_id: &str) -> Done<String> {
+        self.call(ChannelClose { channel_id: channel_id.to_owned(), ..Default::default() }).await?;
+        self.closing_txid(channel_id).await
+    }
+
+    /// Waits until a closing transaction is agreed on and gives its id.
+    pub async fn closing_txid(&self, channel_id: &str) -> Done<String> {
+        until(LIMIT, "the closing transaction to be agreed on", async || {
+            Ok(self.channel(channel_id).await?.closing_txid)
+        })
+        .await
+    }
+
     /// Makes an invoice.
     pub async fn invoice(&self, amount_msat: u64, description: &str) -> Done<String> {
         let order =
@@ -166,8 +225,14 @@ impl Sidecar {
 
     /// Pays an invoice and waits for the end of the payment.
     pub async fn pay(&self, invoice: &str) -> Done<PaymentInfo> {
-        let sent = self.call(PaymentSend { invoice: Some(invoice.to_owned()), ..Default::default() }).await?;
-        self.payment_end(&sent.payment_id).await
+        let payment_id = self.send(invoice).await?;
+        self.payment_end(&payment_id).await
+    }
+
+    /// Begins to pay an invoice; gives the payment's name.
+    pub async fn send(&self, invoice: &str) -> Done<String> {
+        let order = PaymentSend { invoice: Some(invoice.to_owned()), ..Default::default() };
+        Ok(self.call(order).await?.payment_id)
     }
 
     /// Waits for the end of a payment.

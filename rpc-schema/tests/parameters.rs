@@ -1,4 +1,5 @@
 //! What the check of a call's parameters lets through, and what it names when it does not.
+#![expect(clippy::expect_used, reason = "a test stops at its first surprise")]
 
 use outrigger_rpc_schema::{ChannelOpen, Method, MethodInfo, ParameterFault, ParameterType, PaymentSend};
 use serde_json::{Map, Value, json};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use outrigger_integration::sidecar::cli_executable;
 use outrigger_integration::{Bitcoind, Done, Sidecar, until};
-use outrigger_rpc_schema::{ChannelClose, ChannelClosing, ChannelOpen, ChannelOpened, ChannelState, PaymentInfo};
+use outrigger_rpc_schema::{ChannelOpen, ChannelState, PaymentInfo};
 use serde_json::{Value, json};
 
 /// What the channel holds.
@@ -214,14 +214,7 @@ async fn open(narrator: &mut Narrator, from: &Node, to: &Node, bitcoind: &Bitcoi
         idempotency_key: "first-channel".into(),
         ..Default::default()
     };
-    let (channel_id, funding_txid) = until(LIMIT, "the channel to be signed", async || {
-        let ChannelOpened { channel_id, funding_txid, failure, .. } = from.sidecar.call(order.clone()).await?;
-        match failure {
-            Some(failure) => Err(format!("the channel was not opened: {failure}").into()),
-            None => Ok(channel_id.zip(funding_txid)),
-        }
-    })
-    .await?;
+    let (channel_id, funding_txid) = from.sidecar.open(order).await?;
     narrator.result(&format!("channel {channel_id}"));
     narrator.result(&format!("funded by transaction {funding_txid}"));
 
@@ -259,11 +252,7 @@ async fn pay(narrator: &mut Narrator, from: &Node, to: &Node, amount_msat: u64) 
 async fn close(narrator: &mut Narrator, from: &Node, to: &Node, bitcoind: &Bitcoind, channel_id: &str) -> Done<String> {
     narrator.step("Closing the channel together");
     narrator.would_type(&from.cli(&format!("channel.close channel_id={channel_id}")));
-    let ChannelClosing { .. } =
-        from.sidecar.call(ChannelClose { channel_id: channel_id.to_owned(), ..Default::default() }).await?;
-    let closing_txid =
-        until(LIMIT, "both to agree on the close", async || Ok(from.sidecar.channel(channel_id).await?.closing_txid))
-            .await?;
+    let closing_txid = from.sidecar.close(channel_id).await?;
     narrator.result(&format!("closed by transaction {closing_txid}"));
     bitcoind.until_mempool_holds(&closing_txid).await?;
     bitcoind.mine_to_nobody(6).await?;

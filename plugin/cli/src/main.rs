@@ -1,1 +1,62 @@
-fn main() {}
+//! `outrigger-cli`: the JSON-RPC interface on the command line. It knows the schema and nothing else of the daemon.
+
+mod arguments;
+mod fault;
+mod find;
+mod help;
+mod show;
+mod words;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use arguments::{Arguments, Request};
+use fault::Fault;
+use outrigger_rpc_schema::MethodInfo;
+use serde_json::Value;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::read(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nothing is left to do where even the message cannot be written.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(fault::USAGE));
+        }
+    };
+    match run(&arguments) {
+        Ok(text) => match io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Err(fault) => {
+            eprintln!("{}", if arguments.json { fault.json() } else { fault.to_string() });
+            ExitCode::from(fault.exit_code())
+        }
+    }
+}
+
+/// What to print.
+fn run(arguments: &Arguments) -> Result<String, Fault> {
+    match &arguments.request {
+        Request::Overview => Ok(help::overview()),
+        Request::Describe(name) => Ok(help::method(method(name)?)),
+        Request::Call { method: name, words } => {
+            let method = method(name)?;
+            let result = call(arguments, method, words)?;
+            Ok(if arguments.json { format!("{result}\n") } else { show::result(&result, show::terminal_width()) })
+        }
+    }
+}
+
+fn call(arguments: &Arguments, method: &MethodInfo, words: &[String]) -> Result<Value, Fault> {
+    let parameters = words::parameters(method, words)?;
+    let client = find::client(arguments)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Fault::Usage(format!("cannot start: {error}")))?;
+    Ok(runtime.block_on(client.call_untyped(method.name, &parameters))?)
+}
+
+fn method(name: &str) -> Result<&'static MethodInfo, Fault> {
+    MethodInfo::named(name).ok_or_else(|| Fault::unknown_method(name))
+}

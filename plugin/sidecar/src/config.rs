@@ -100,6 +100,8 @@ pub struct ChannelLimits {
     pub max_accepted_htlcs: u16,
     /// The share of the capacity, in parts per million, that may be in flight towards us.
     pub max_in_flight_ppm: u32,
+    /// The most that HTLCs without an output may be worth in one commitment.
+    pub max_dust_exposure: Sat,
     /// Smallest HTLC that is accepted.
     pub htlc_minimum: Msat,
     /// Confirmations before a channel that a peer funds is usable.
@@ -281,6 +283,7 @@ fn channel_limits(values: &Values) -> Result<ChannelLimits, ConfigFault> {
         max_to_self_delay: values.number("channel.max_to_self_delay_blocks"),
         max_accepted_htlcs: values.number("channel.max_accepted_htlcs"),
         max_in_flight_ppm: values.number("channel.max_in_flight_ppm"),
+        max_dust_exposure: Sat::new(values.number("channel.max_dust_exposure_sat")),
         htlc_minimum: Msat::new(values.number("channel.htlc_minimum_msat")),
         minimum_depth: values.number("channel.minimum_depth_blocks"),
         max_minimum_depth: values.number("channel.max_minimum_depth_blocks"),

@@ -342,5 +342,6 @@ fn policy(config: &Config) -> Policy {
         max_minimum_depth: limits.max_minimum_depth,
         max_commitment_feerate: limits.max_commitment_feerate,
         close_depth: limits.close_depth,
+        max_dust_exposure: limits.max_dust_exposure,
     }
 }

@@ -1,5 +1,6 @@
 //! The arrows of `plugin/ARCHITECTURE.md`: between crates by their manifests, between modules by what they name.
 
+#![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

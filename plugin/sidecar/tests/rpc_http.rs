@@ -1,4 +1,5 @@
 //! The interface over real HTTP, before a node that answers with what it was asked.
+#![expect(clippy::expect_used, clippy::panic, reason = "a test stops at its first surprise")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 const NODE_ID: &str = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619";
@@ -27,6 +29,10 @@ const NODE_ID: &str = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f
 #[derive(Default)]
 struct Recorder {
     orders: Mutex<Vec<String>>,
+    /// An opening with the key `slow` says here that it has begun, and goes on when `released`.
+    begun: Notify,
+    released: Notify,
+    finished: Notify,
 }
 
 impl Recorder {
@@ -65,6 +71,11 @@ impl Backend for Recorder {
     async fn channel_open(&self, order: OpenOrder) -> Answer<schema::ChannelOpened> {
         if order.idempotency_key == "taken" {
             return Err(Fault::idempotency_conflict(&order.idempotency_key));
+        }
+        if order.idempotency_key == "slow" {
+            self.begun.notify_one();
+            self.released.notified().await;
+            self.finished.notify_one();
         }
         self.note(&order);
         Ok(schema::ChannelOpened {
@@ -474,6 +485,29 @@ async fn bad_input_84_an_idempotency_conflict_reaches_the_caller() {
     let stage = Stage::open().await;
     let open = json!({ "node_id": NODE_ID, "funding_sat": 1, "idempotency_key": "taken" });
     assert_eq!(stage.call("channel.open", open).await.error(), (1003, "idempotency_conflict".to_owned()));
+}
+
+#[tokio::test]
+async fn what_moves_money_goes_on_when_the_caller_hangs_up() {
+    let stage = Stage::open().await;
+    let params = json!({ "node_id": NODE_ID, "funding_sat": 1, "idempotency_key": "slow" });
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "channel.open", "params": params }).to_string();
+    let head = format!(
+        "POST / HTTP/1.1\r\n{}\r\n{}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        stage.host(),
+        stage.authorization(),
+        body.len()
+    );
+    let mut socket = TcpStream::connect(stage.server.address()).await.expect("connects");
+    socket.write_all(format!("{head}{body}").as_bytes()).await.expect("sent");
+    stage.node.begun.notified().await;
+    socket.shutdown().await.expect("hangs up");
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).await.expect("the server hangs up too");
+    assert_eq!(answer, b"", "the server has given the call up");
+    stage.node.released.notify_one();
+    let finished = tokio::time::timeout(Duration::from_secs(10), stage.node.finished.notified()).await;
+    finished.expect("the call went on");
 }
 
 #[tokio::test]

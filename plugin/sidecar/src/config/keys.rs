@@ -115,6 +115,12 @@ pub(super) const KEYS: &[Key] = &[
         "1000000",
         "The share of the capacity that may be in flight towards us, in parts per million.",
     ),
+    key(
+        "channel.max_dust_exposure_sat",
+        Kind::Number(0, 10_000_000),
+        "50000",
+        "The most that HTLCs too small for an output may be worth at once, in satoshi: miners get it if a channel closes.",
+    ),
     key("channel.htlc_minimum_msat", Kind::Number(1, 1_000_000), "1", "The smallest HTLC accepted, in millisatoshi."),
     key(
         "channel.minimum_depth_blocks",

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 
 use outrigger_bolt::id::NodeId;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use super::{Manager, OpenOrder};
 use crate::clock::{Clock, NoEntropy};
 use crate::store::row::{EventRow, OperationRow, OperationState};
 use crate::store::schema::Table;
-use crate::store::{Batch, Reader, StoreError};
+use crate::store::{Batch, Held, Reader, StoreError};
 
 /// Why a call to open a channel was not begun.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +28,7 @@ pub enum OperationFault {
 /// Calls whose row may not be durable yet.
 #[derive(Debug, Default)]
 pub struct Operations {
-    begun: Mutex<HashMap<String, OperationRow>>,
+    begun: Mutex<HashMap<String, (OperationRow, oneshot::Receiver<()>)>>,
 }
 
 impl Operations {
@@ -41,14 +43,9 @@ impl Operations {
         order: impl FnOnce(OperationRow) -> OpenOrder,
     ) -> Result<OperationRow, OperationFault> {
         let mut begun = self.begun.lock();
-        let known = match reader.operation(key)? {
-            // On disk, so it need not be remembered here.
-            Some(row) => {
-                begun.remove(key);
-                Some(row)
-            }
-            None => begun.get(key).cloned(),
-        };
+        // Before the look at the file: what is durable need not be remembered here, and is found there.
+        begun.retain(|_, (_, durable)| matches!(durable.try_recv(), Err(TryRecvError::Empty)));
+        let known = reader.operation(key)?.or_else(|| begun.get(key).map(|(row, _)| row.clone()));
         if let Some(row) = known {
             return if row.body == body { Ok(row) } else { Err(OperationFault::Conflict) };
         }
@@ -58,8 +55,10 @@ impl Operations {
             body,
             state: OperationState::Opening,
         };
-        begun.insert(key.to_owned(), row.clone());
+        let (waiter, durable) = oneshot::channel();
+        begun.insert(key.to_owned(), (row.clone(), durable));
         let mut batch = Batch::default();
+        batch.hold(Held::Durable(waiter));
         batch.put(Table::Operation, row.key(), Some(row.encode()));
         manager.env().writer.submit(batch);
         if manager.open_channel(peer, order(row.clone())).is_err() {

@@ -132,8 +132,7 @@ impl Backend for Doorkeeper {
         let key = &order.idempotency_key;
         if self.reader.operation(key).map_err(storage)?.is_none() {
             self.require_synced()?;
-            let connected = self.manager.peers().iter().any(|peer| peer.node_id == order.node_id && peer.connected);
-            if !connected {
+            if !self.manager.is_connected(&order.node_id) {
                 return Err(Fault::peer_not_connected(&order.node_id));
             }
         }
@@ -250,7 +249,8 @@ impl Backend for Doorkeeper {
                 return Err(Fault::invalid_parameter("node_id", "payments without an invoice are not there yet"));
             }
         };
-        let row = self.payments.send(PayOrder { invoice, amount }).await.map_err(send_fault)?;
+        let sent = self.payments.send(PayOrder { invoice, amount }).await;
+        let row = sent.map_err(|fault| self.send_fault(fault))?;
         let (payment_id, payment_hash) = (row.payment_id.to_lower_hex_string(), row.payment_hash.to_string());
         Ok(schema::PaymentSent { payment_id, payment_hash, state: payment_state(&row) })
     }
@@ -281,11 +281,34 @@ impl Doorkeeper {
         if self.manager.env().chain.is_synced() {
             return Ok(());
         }
-        Err(match self.chain.borrow().clone() {
+        Err(self.not_synced())
+    }
+
+    /// Why the node is not at the tip of the chain.
+    fn not_synced(&self) -> Fault {
+        match self.chain.borrow().clone() {
             Some(ChainState::WaitingForBitcoind { reason }) => Fault::bitcoind_unavailable(reason),
             Some(ChainState::Blind { reason }) => Fault::chain_blind(reason),
             Some(ChainState::Syncing { .. } | ChainState::Synced { .. }) | None => Fault::chain_not_synced(),
-        })
+        }
+    }
+
+    fn send_fault(&self, fault: SendFault) -> Fault {
+        match fault {
+            SendFault::NotSynced => self.not_synced(),
+            SendFault::Invoice(reason @ InvalidInvoice::WrongNetwork(_)) => Fault::invoice_wrong_network(reason),
+            SendFault::Invoice(reason) => Fault::invoice_invalid(reason),
+            SendFault::Expired(_) => Fault::invoice_expired(),
+            SendFault::AmountMissing => Fault::invoice_amount_required(),
+            SendFault::AmountDiffers { asked, given } => Fault::invoice_amount_mismatch(asked, given),
+            SendFault::AmountZero => Fault::invalid_parameter("amount_msat", "must be above zero"),
+            SendFault::OwnInvoice => Fault::payment_to_self(),
+            SendFault::NoChannel(node) => Fault::no_route(&node),
+            SendFault::TooLarge { spendable, asked, .. } => Fault::insufficient_capacity(asked, spendable),
+            SendFault::Onion => Fault::invoice_invalid("it does not fit an onion"),
+            SendFault::NoEntropy(fault) => Fault::internal(fault),
+            SendFault::Store(fault) => storage(fault),
+        }
     }
 
     fn peer_info(&self, peer: PeerView) -> Answer<schema::PeerInfo> {
@@ -502,23 +525,5 @@ fn refused(channel: &ChannelId, refusal: &Refusal) -> Fault {
     match refusal {
         Refusal::UnknownChannel => Fault::channel_not_found(channel),
         other => Fault::channel_state_unfit(other).retryable(other.is_retryable()),
-    }
-}
-
-fn send_fault(fault: SendFault) -> Fault {
-    match fault {
-        SendFault::NotSynced => Fault::chain_not_synced(),
-        SendFault::Invoice(reason @ InvalidInvoice::WrongNetwork(_)) => Fault::invoice_wrong_network(reason),
-        SendFault::Invoice(reason) => Fault::invoice_invalid(reason),
-        SendFault::Expired(_) => Fault::invoice_expired(),
-        SendFault::AmountMissing => Fault::invoice_amount_required(),
-        SendFault::AmountDiffers { asked, given } => Fault::invoice_amount_mismatch(asked, given),
-        SendFault::AmountZero => Fault::invalid_parameter("amount_msat", "must be above zero"),
-        SendFault::OwnInvoice => Fault::payment_to_self(),
-        SendFault::NoChannel(node) => Fault::no_route(&node),
-        SendFault::TooLarge { spendable, asked, .. } => Fault::insufficient_capacity(asked, spendable),
-        SendFault::Onion => Fault::invoice_invalid("it does not fit an onion"),
-        SendFault::NoEntropy(fault) => Fault::internal(fault),
-        SendFault::Store(fault) => storage(fault),
     }
 }

@@ -1,5 +1,6 @@
 //! Payments and invoices: one owner, its own thread, never entered under a peer lock nor holding one into it.
 
+mod decisions;
 mod receive;
 mod send;
 
@@ -11,7 +12,7 @@ use crossbeam_channel::Receiver;
 use outrigger_bolt::id::PaymentHash;
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 pub use receive::{InvoiceFault, InvoiceOrder};
 pub use send::{PayOrder, SendFault};
@@ -23,6 +24,7 @@ use crate::store::load::LoadedOutcome;
 use crate::store::row::{EventRow, PaymentRow, PaymentState};
 use crate::store::schema::{Table, outcome_key};
 use crate::store::{Batch, Reader};
+use decisions::Decisions;
 
 /// The owner of payments and invoices.
 pub struct Payments {
@@ -47,8 +49,7 @@ pub struct Terms {
 struct State {
     pending: HashMap<[u8; 32], PaymentRow>,
     by_hash: HashMap<PaymentHash, [u8; 32]>,
-    /// Invoices whose claim is staged but may not be durable yet.
-    claiming: HashMap<PaymentHash, oneshot::Receiver<()>>,
+    decisions: Decisions,
 }
 
 impl Payments {

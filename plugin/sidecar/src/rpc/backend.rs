@@ -12,7 +12,8 @@ use super::Answer;
 /// The node behind the interface; tests have one of their own.
 ///
 /// Parameters are read and checked before they get here: types, ranges and lengths, not whether the node can do it. An
-/// answer is given when it is durable. A method may be cancelled at any await when its caller goes away.
+/// answer is given when it is durable. When the caller hangs up, a method that moves money goes on to its end; any other
+/// is dropped at its next await.
 pub trait Backend: Send + Sync + 'static {
     /// `node.info`.
     fn node_info(&self) -> impl Future<Output = Answer<schema::NodeInfoReport>> + Send;

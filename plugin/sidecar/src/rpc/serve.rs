@@ -19,12 +19,21 @@ pub(super) trait Serve<B: Backend>: Method {
 /// Adds a method to the module.
 pub(super) fn register<B: Backend, M: Serve<B>>(module: &mut RpcModule<Doors<B>>) -> Result<(), RegisterMethodError> {
     module.register_async_method(M::NAME, |params, doors, _| async move {
-        let call: M = parse(&params)?;
-        let answer = call.serve(doors).await?;
+        let answer = carry_out(parse::<M>(&params)?, doors).await?;
         // As a value: the wire form then has one order of fields.
         serde_json::to_value(answer).map_err(|error| ErrorObjectOwned::from(Fault::internal(error)))
     })?;
     Ok(())
+}
+
+/// The answer. What moves money goes on when the caller hangs up: the server drops this future then, and a call that
+/// was cut short between two of its steps would be neither done nor refused.
+async fn carry_out<B: Backend, M: Serve<B>>(call: M, doors: Arc<Doors<B>>) -> Answer<M::Result> {
+    if !M::MOVES_MONEY {
+        return call.serve(doors).await;
+    }
+    let whole = tokio::spawn(call.serve(doors)).await;
+    whole.unwrap_or_else(|error| Err(Fault::internal(format!("{} ended early: {error}", M::NAME))))
 }
 
 /// The parameters, checked against the schema, so that a fault names the one that causes it.

@@ -6,7 +6,8 @@ use bitcoin::{ScriptBuf, Transaction, Txid};
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_channel::{
-    ChannelChanges, ChannelNote, Command, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, MonitorChanges, Row,
+    ChannelChanges, ChannelNote, Command, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, MonitorChanges,
+    Publication, Row,
 };
 use tokio::sync::oneshot;
 
@@ -48,7 +49,7 @@ pub enum ChainOrder {
 #[derive(Debug)]
 pub enum Held {
     /// An effect of a channel. `guard` is the signer's, as the rows of the same step make it.
-    Channel { at: Address, effect: Effect, guard: Option<Guard> },
+    Channel { at: Address, effect: Box<Effect>, guard: Option<Guard> },
     /// An order to a channel, decided by rows of this batch.
     Order { peer: NodeId, channel: ChannelId, id: CommandId, command: Command },
     /// A received HTLC was decided by a row of this batch: its channel is told.
@@ -108,13 +109,13 @@ impl Batch {
         self.stage_monitor(&at.channel, step.monitor);
         for effect in step.effects {
             self.stage_effect(at, &effect, at_unix);
-            self.held.push(Held::Channel { at, effect, guard: Some(step.guard) });
+            self.held.push(Held::Channel { at, effect: Box::new(effect), guard: Some(step.guard) });
         }
     }
 
     /// Holds an effect behind which no row stands: a message of an opening, a refusal.
     pub fn hold_effect(&mut self, at: Address, effect: Effect) {
-        self.held.push(Held::Channel { at, effect, guard: None });
+        self.held.push(Held::Channel { at, effect: Box::new(effect), guard: None });
     }
 
     /// Writes or deletes one row.
@@ -206,10 +207,8 @@ impl Batch {
             }
             Effect::Note(note) => {
                 self.events.extend(EventRow::of_channel(at_unix, at.peer, at.channel, note));
-                if let ChannelNote::Closed { .. } = note {
-                    for what in PUBLICATIONS {
-                        self.put(Table::Broadcast, BroadcastRow::key_of(&at.channel, what), None);
-                    }
+                for what in no_longer_published(note) {
+                    self.put(Table::Broadcast, BroadcastRow::key_of(&at.channel, *what), None);
                 }
             }
             Effect::Send(_)
@@ -235,5 +234,19 @@ impl Batch {
         if let Some(row) = OutcomeRow::of(part, payment_hash, outcome) {
             self.put(Table::Outcome, outcome_key(&payment_id, &channel, htlc_id), Some(row.encode()));
         }
+    }
+}
+
+/// What needs no more broadcasting after this news.
+fn no_longer_published(note: &ChannelNote) -> &'static [Publication] {
+    match note {
+        ChannelNote::Ready { .. } => &[Publication::Funding],
+        ChannelNote::Closed { .. } => &PUBLICATIONS,
+        ChannelNote::Pending { .. }
+        | ChannelNote::ShuttingDown { .. }
+        | ChannelNote::Closing { .. }
+        | ChannelNote::Failed { .. }
+        | ChannelNote::FundingMismatch { .. }
+        | ChannelNote::NeverFunded => &[],
     }
 }

@@ -62,17 +62,29 @@ pub const FILE: &str = "outrigger.redb";
 /// Opens the main file in `dir`, or creates it on the first start, and checks that it is this node's.
 pub fn open(dir: &Path, network: &str, node_id: &NodeId) -> Result<Arc<Database>, StoreError> {
     let path = dir.join(FILE);
-    let is_new = !path.exists();
-    let corrupt = |reason: String| StoreError::Corrupt { path: path.clone(), reason };
-    // `create` would turn an empty file into a new database: an existing one is only ever opened (bad input 91).
-    let db = if is_new { Database::create(&path) } else { Database::open(&path) };
-    let db = db.map_err(|fault| corrupt(fault.to_string()))?;
-    if is_new {
-        initialise(&db, network, node_id)?;
-        sync_directory(dir)?;
+    if !path.try_exists().map_err(StoreError::io)? {
+        create(dir, network, node_id)?;
     }
+    // `create` would turn an empty file into a new database: an existing one is only ever opened (bad input 91).
+    let db =
+        Database::open(&path).map_err(|fault| StoreError::Corrupt { path: path.clone(), reason: fault.to_string() })?;
     check_identity(&db, &path, network, node_id)?;
     Ok(Arc::new(db))
+}
+
+/// Makes the file under another name and renames it when it is whole: a crash on the very first start leaves no file that
+/// the next one would refuse.
+fn create(dir: &Path, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
+    let unfinished = dir.join(format!("{FILE}.new"));
+    match std::fs::remove_file(&unfinished) {
+        Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::io(fault)),
+        Ok(()) | Err(_) => {}
+    }
+    let db = Database::create(&unfinished)?;
+    initialise(&db, network, node_id)?;
+    drop(db);
+    std::fs::rename(&unfinished, dir.join(FILE)).map_err(StoreError::io)?;
+    sync_directory(dir)
 }
 
 fn initialise(db: &Database, network: &str, node_id: &NodeId) -> Result<(), StoreError> {

@@ -449,6 +449,10 @@ impl EventRow {
             ChannelNote::Failed { reason } | ChannelNote::FundingMismatch { reason } => {
                 ("channel_failed", json!({ "message": reason }))
             }
+            ChannelNote::NeverFunded => (
+                "channel_failed",
+                json!({ "message": "the peer's funding transaction never came: the channel is forgotten" }),
+            ),
         };
         if let Value::Object(fields) = &mut fields {
             fields.insert("channel_id".into(), channel.to_string().into());

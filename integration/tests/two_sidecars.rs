@@ -1,0 +1,472 @@
+//! Two daemons on a bitcoind.
+
+use std::time::Duration;
+
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::hex::{DisplayHex, FromHex};
+use outrigger_integration::bitcoind::free_port;
+use outrigger_integration::proxy::{Proxy, Way};
+use outrigger_integration::regtest::{Opened, REWARD_SAT};
+use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
+use outrigger_rpc_schema::{
+    CallError, ChainState, ChainStatus, ChannelInfo, ChannelList, ChannelOpen, ChannelState, EventKind, EventList,
+    InvoiceCreate, InvoiceGet, InvoiceInfo, InvoiceState, Method, OpenState, PaymentGet, PaymentInfo, PaymentSend,
+    PaymentState, PeerConnect, PeerList,
+};
+use tokio::task::JoinSet;
+
+/// What a channel of these tests holds.
+const CAPACITY_SAT: u64 = 1_000_000;
+/// Time for one step, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_pays_both_ways_and_its_opener_closes_it() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, bob) = regtest.pair().await?;
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
+        paid(&alice, &bob, 50_000_000).await?;
+        paid(&bob, &alice, 20_000_000).await?;
+        assert_balances(&alice, &bob, &opened, 30_000_000).await?;
+        let closing_txid = alice.close(&opened.channel_id).await?;
+        assert_closed(regtest, &alice, &bob, &opened, &closing_txid, 30_000).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_payments_at_a_time_each_way_and_the_accepter_closes() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, bob) = regtest.pair().await?;
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 400_000_000).await?;
+        // Amounts that are no whole satoshi: what is left of one goes to the fee of the closing transaction.
+        let (there, back) = tokio::join!(
+            paid_in_parallel(&alice, &bob, [10_000_001, 11_000_002, 12_000_003, 13_000_004, 14_000_005]),
+            paid_in_parallel(&bob, &alice, [20_000_010, 21_000_020, 22_000_030, 23_000_040, 24_000_050]),
+        );
+        let bob_msat = 400_000_000 + there? - back?;
+        assert_balances(&alice, &bob, &opened, bob_msat).await?;
+        let closing_txid = bob.close(&opened.channel_id).await?;
+        assert_closed(regtest, &alice, &bob, &opened, &closing_txid, bob_msat / 1000).await
+    })
+    .await
+}
+
+/// Who is killed while an HTLC is in flight.
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    Sender,
+    Receiver,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_ends_the_same_on_both_sides_when_its_sender_is_killed() -> Done<()> {
+    on_regtest(async |regtest| killed_with_an_htlc_in_flight(regtest, Victim::Sender).await).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_ends_the_same_on_both_sides_when_its_receiver_is_killed() -> Done<()> {
+    on_regtest(async |regtest| killed_with_an_htlc_in_flight(regtest, Victim::Receiver).await).await
+}
+
+/// Where the wire is held in each round: the sizes on the wire are 1486 bytes of `update_add_htlc`, 198 of
+/// `commitment_signed` with one HTLC and 133 of `revoke_and_ack`.
+const HELD: [(Way, usize, &str); 5] = [
+    (Way::Out, 0, "the sender's update_add_htlc is lost"),
+    (Way::Back, 0, "the receiver's revoke_and_ack is lost"),
+    (Way::Back, 133, "the receiver's commitment_signed is lost"),
+    (Way::Out, 1486 + 198, "the sender's revoke_and_ack is lost"),
+    (Way::Back, 133 + 198, "the receiver's update_fulfill_htlc is lost"),
+];
+
+async fn killed_with_an_htlc_in_flight(regtest: &Regtest, victim: Victim) -> Done<()> {
+    let (mut alice, mut bob) = tokio::try_join!(regtest.sidecar("alice"), regtest.sidecar("bob"))?;
+    alice.fund(&regtest.bitcoind).await?;
+    bob.until_synced_with(&regtest.bitcoind).await?;
+    let wire = Proxy::start(&bob.address()).await?;
+    let bob_id = bob.node_id().await?;
+    alice.connect_to(&bob_id, wire.address()).await?;
+    let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
+
+    let mut bob_msat = 0;
+    for (round, (way, allowance, what)) in HELD.into_iter().enumerate() {
+        let amount_msat = 10_000_000 + u64::try_from(round)?;
+        let invoice = bob.invoice(amount_msat, what).await?;
+        wire.hold_after(way, allowance);
+        let payment_id = alice.send(&invoice).await?;
+        wire.until_held(way, 1).await?;
+        let node = match victim {
+            Victim::Sender => &mut alice,
+            Victim::Receiver => &mut bob,
+        };
+        node.kill().await?;
+        wire.cut();
+        node.start_again().await?;
+
+        let end = alice.payment_end(&payment_id);
+        let payment = alice.reconnecting(&bob_id, wire.address(), end).await?;
+        assert_eq!(payment.state, PaymentState::Succeeded, "{what}: {payment:?}");
+        let paid = invoice_of(&bob, &payment.payment_hash).await?;
+        assert_eq!((paid.state, paid.received_msat), (InvoiceState::Paid, Some(amount_msat)), "{what}");
+        bob_msat += amount_msat;
+        assert_balances(&alice, &bob, &opened, bob_msat).await?;
+    }
+    assert_eq!(regtest.bitcoind.mempool().await?, [], "nobody published anything");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_below_the_accepters_minimum_is_refused_with_its_reason() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, bob) = regtest.pair().await?;
+        let order = ChannelOpen {
+            node_id: bob.node_id().await?,
+            funding_sat: 10_000,
+            idempotency_key: "small".to_owned(),
+            ..Default::default()
+        };
+        let refusal = alice.open(order).await.err().ok_or("a channel of 10000 sat was opened")?.to_string();
+        assert!(refusal.contains("funding"), "{refusal}");
+        assert_eq!(alice.call(ChannelList::default()).await?.items, []);
+        assert_eq!(bob.call(ChannelList::default()).await?.items, []);
+        let balance = alice.balance().await?;
+        assert_eq!((balance.confirmed_sat, balance.locked_sat), (REWARD_SAT, 0), "no coins were spent or kept");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_not_there_is_named_as_such() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, bob) = tokio::try_join!(regtest.sidecar("alice"), regtest.sidecar("bob"))?;
+        let (alice_id, bob_id) = (alice.node_id().await?, bob.node_id().await?);
+        let stranger = "02c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5";
+        let connect = |node_id: &str, address: &str| PeerConnect { node_id: node_id.into(), address: address.into() };
+
+        let closed_port = format!("127.0.0.1:{}", free_port()?);
+        assert_eq!(refusal(&alice, connect(&bob_id, &closed_port)).await?, "peer_unreachable");
+        assert_eq!(refusal(&alice, connect(stranger, &bob.address())).await?, "peer_handshake_failed");
+        assert_eq!(refusal(&alice, connect(&alice_id, &alice.address())).await?, "peer_is_self");
+        assert_eq!(refusal(&alice, connect("02c6", &bob.address())).await?, "invalid_parameter");
+
+        let open = ChannelOpen {
+            node_id: bob_id,
+            funding_sat: CAPACITY_SAT,
+            idempotency_key: "nobody".to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(refusal(&alice, open).await?, "peer_not_connected");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_opened_or_paid_while_bitcoind_is_gone() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, bob) = regtest.pair().await?;
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
+        let invoice = bob.invoice(10_000_000, "later").await?;
+        regtest.bitcoind.stop().await?;
+        until_chain_is(&alice, ChainState::WaitingForBitcoind).await?;
+        until_chain_is(&bob, ChainState::WaitingForBitcoind).await?;
+
+        let open = ChannelOpen {
+            node_id: bob.node_id().await?,
+            funding_sat: CAPACITY_SAT,
+            idempotency_key: "second".to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(refusal(&alice, open).await?, "bitcoind_unavailable");
+        let pay = PaymentSend { invoice: Some(invoice.clone()), ..Default::default() };
+        assert_eq!(refusal(&alice, pay).await?, "bitcoind_unavailable");
+
+        // The cookie is another now.
+        regtest.bitcoind.start_again().await?;
+        until_chain_is(&alice, ChainState::Synced).await?;
+        until_chain_is(&bob, ChainState::Synced).await?;
+        assert_eq!(alice.pay(&invoice).await?.state, PaymentState::Succeeded);
+        assert_balances(&alice, &bob, &opened, 10_000_000).await?;
+        let closing_txid = alice.close(&opened.channel_id).await?;
+        assert_closed(regtest, &alice, &bob, &opened, &closing_txid, 10_000).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_idempotency_key_opens_one_channel() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (mut alice, bob) = regtest.pair().await?;
+        let order = ChannelOpen {
+            node_id: bob.node_id().await?,
+            funding_sat: CAPACITY_SAT,
+            idempotency_key: "once".to_owned(),
+            ..Default::default()
+        };
+        let (first, second) = tokio::try_join!(alice.call(order.clone()), alice.call(order.clone()))?;
+        assert_eq!(first.op_id, second.op_id);
+        let (channel_id, funding_txid) = alice.open(order.clone()).await?;
+
+        let other = ChannelOpen { funding_sat: CAPACITY_SAT + 1, ..order.clone() };
+        assert_eq!(refusal(&alice, other).await?, "idempotency_conflict");
+        alice.kill().await?;
+        alice.start_again().await?;
+        let again = alice.call(order).await?;
+        assert_eq!((again.op_id, again.state), (first.op_id, OpenState::Pending));
+        assert_eq!((again.channel_id, again.funding_txid), (Some(channel_id), Some(funding_txid)));
+        assert_eq!(alice.call(ChannelList::default()).await?.items.len(), 1);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_invoice_is_paid_once() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, bob) = regtest.pair().await?;
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
+        let invoice = bob.invoice(10_000_000, "once").await?;
+        let order = PaymentSend { invoice: Some(invoice), ..Default::default() };
+        let (first, second) = tokio::try_join!(alice.call(order.clone()), alice.call(order.clone()))?;
+        assert_eq!(first.payment_id, second.payment_id);
+        let paid = alice.payment_end(&first.payment_id).await?;
+        assert_eq!(paid.state, PaymentState::Succeeded);
+
+        let third = alice.call(order).await?;
+        assert_eq!((third.payment_id, third.state), (first.payment_id.clone(), PaymentState::Succeeded));
+        assert_eq!(alice.call(PaymentGet { payment_id: first.payment_id }).await?, paid);
+        assert_balances(&alice, &bob, &opened, 10_000_000).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invoice_that_does_not_fit_is_refused_before_any_money_moves() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, bob) = regtest.pair().await?;
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
+        let pay = |invoice: &str, amount_msat| PaymentSend {
+            invoice: Some(invoice.to_owned()),
+            amount_msat,
+            ..Default::default()
+        };
+
+        let invoice = bob.invoice(10_000_000, "fixed").await?;
+        assert_eq!(refusal(&alice, pay(&invoice, Some(10_000_001))).await?, "invoice_amount_mismatch");
+        assert_eq!(refusal(&alice, pay("lnbcrt1nonsense", None)).await?, "invoice_invalid");
+        let own = alice.invoice(10_000_000, "own").await?;
+        assert_eq!(refusal(&alice, pay(&own, None)).await?, "payment_to_self");
+        let large = bob.invoice(CAPACITY_SAT * 1000, "all of it").await?;
+        assert_eq!(refusal(&alice, pay(&large, None)).await?, "insufficient_capacity");
+
+        let open = InvoiceCreate { description: "any amount".to_owned(), ..Default::default() };
+        let open = bob.call(open).await?;
+        assert_eq!(refusal(&alice, pay(&open.invoice, None)).await?, "invoice_amount_required");
+        let sent = alice.call(pay(&open.invoice, Some(7_000_000))).await?;
+        assert_eq!(alice.payment_end(&sent.payment_id).await?.state, PaymentState::Succeeded);
+        assert_eq!(invoice_of(&bob, &open.payment_hash).await?.received_msat, Some(7_000_000));
+
+        let brief = InvoiceCreate { amount_msat: Some(10_000_000), expiry_secs: Some(1), ..InvoiceCreate::default() };
+        let brief = bob.call(brief).await?;
+        until(LIMIT, "the invoice to expire", async || {
+            let state = invoice_of(&bob, &brief.payment_hash).await?.state;
+            Ok((state == InvoiceState::Expired).then_some(()))
+        })
+        .await?;
+        assert_eq!(refusal(&alice, pay(&brief.invoice, None)).await?, "invoice_expired");
+        assert_balances(&alice, &bob, &opened, 7_000_000).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn following_the_events_misses_none_and_repeats_none() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, mut bob) = regtest.pair().await?;
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
+        paid(&alice, &bob, 50_000_000).await?;
+        assert_balances(&alice, &bob, &opened, 50_000_000).await?;
+        paid(&bob, &alice, 20_000_000).await?;
+        assert_balances(&alice, &bob, &opened, 30_000_000).await?;
+        bob.kill().await?;
+        bob.start_again().await?;
+        bob.until_idle(&opened.channel_id).await?;
+        let closing_txid = alice.close(&opened.channel_id).await?;
+        assert_closed(regtest, &alice, &bob, &opened, &closing_txid, 30_000).await?;
+
+        use EventKind::{ChannelClosed, ChannelClosing, ChannelPending, ChannelReady, InvoicePaid, PaymentSucceeded};
+        let told = followed(&alice, 2).await?;
+        assert_eq!(told, followed(&alice, 1000).await?);
+        let expected = [ChannelPending, ChannelReady, PaymentSucceeded, InvoicePaid, ChannelClosing, ChannelClosed];
+        assert_eq!(told.iter().map(|(_, kind)| *kind).collect::<Vec<_>>(), expected);
+        let told = followed(&bob, 1).await?;
+        let expected = [ChannelPending, ChannelReady, InvoicePaid, PaymentSucceeded, ChannelClosing, ChannelClosed];
+        assert_eq!(told.iter().map(|(_, kind)| *kind).collect::<Vec<_>>(), expected);
+
+        let payments = EventList { kinds: Some(vec![PaymentSucceeded]), ..Default::default() };
+        let only = bob.call(payments).await?.items;
+        assert_eq!(
+            only.iter().map(|event| (event.kind, event.amount_msat)).collect::<Vec<_>>(),
+            [(PaymentSucceeded, Some(20_000_000))]
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_and_a_start_keep_everything() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (mut alice, mut bob) = regtest.pair().await?;
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
+        let payment = paid(&alice, &bob, 50_000_000).await?;
+        let open_invoice = bob.invoice(20_000_000, "paid after the restart").await?;
+        assert_balances(&alice, &bob, &opened, 50_000_000).await?;
+        let before = Kept::of(&alice, &payment).await?;
+        let invoice = invoice_of(&bob, &payment.payment_hash).await?;
+
+        alice.stop().await?;
+        bob.stop().await?;
+        regtest.bitcoind.mine_to_nobody(3).await?;
+        alice.start_again().await?;
+        bob.start_again().await?;
+
+        alice.until_idle(&opened.channel_id).await?;
+        assert_eq!(Kept::of(&alice, &payment).await?, before);
+        assert_eq!(invoice_of(&bob, &payment.payment_hash).await?, invoice);
+        assert_eq!(alice.pay(&open_invoice).await?.state, PaymentState::Succeeded);
+        assert_balances(&alice, &bob, &opened, 70_000_000).await?;
+        paid(&bob, &alice, 30_000_000).await?;
+        assert_balances(&alice, &bob, &opened, 40_000_000).await?;
+        let closing_txid = bob.close(&opened.channel_id).await?;
+        assert_closed(regtest, &alice, &bob, &opened, &closing_txid, 40_000).await
+    })
+    .await
+}
+
+/// What a restart must not change.
+#[derive(Debug, PartialEq)]
+struct Kept {
+    node_id: String,
+    channels: Vec<ChannelInfo>,
+    payment: PaymentInfo,
+    confirmed_sat: u64,
+    events: Vec<(u64, EventKind)>,
+    peers: Vec<(String, Option<String>, u32)>,
+}
+
+impl Kept {
+    async fn of(node: &Sidecar, payment: &PaymentInfo) -> Done<Self> {
+        let peers = node.call(PeerList::default()).await?.items;
+        Ok(Self {
+            node_id: node.node_id().await?,
+            channels: node.call(ChannelList::default()).await?.items,
+            payment: node.call(PaymentGet { payment_id: payment.payment_id.clone() }).await?,
+            confirmed_sat: node.balance().await?.confirmed_sat,
+            events: followed(node, 1000).await?,
+            peers: peers.into_iter().map(|peer| (peer.node_id, peer.address, peer.channels)).collect(),
+        })
+    }
+}
+
+/// Makes an invoice at `to`, pays it from `from`, and checks what both say of it.
+async fn paid(from: &Sidecar, to: &Sidecar, amount_msat: u64) -> Done<PaymentInfo> {
+    let invoice = to.invoice(amount_msat, "a payment").await?;
+    let payment = from.pay(&invoice).await?;
+    assert_eq!(payment.state, PaymentState::Succeeded, "{payment:?}");
+    assert_eq!((payment.amount_msat, payment.fee_msat), (amount_msat, Some(0)));
+    let preimage = Vec::from_hex(payment.preimage.as_deref().unwrap_or_default())?;
+    assert_eq!(sha256::Hash::hash(&preimage).to_byte_array().to_lower_hex_string(), payment.payment_hash);
+    let invoice = invoice_of(to, &payment.payment_hash).await?;
+    assert_eq!((invoice.state, invoice.received_msat), (InvoiceState::Paid, Some(amount_msat)));
+    Ok(payment)
+}
+
+/// Pays several invoices at the same time; gives their sum in millisatoshi.
+async fn paid_in_parallel(from: &Sidecar, to: &Sidecar, amounts_msat: [u64; 5]) -> Done<u64> {
+    let mut payments = JoinSet::new();
+    for amount_msat in amounts_msat {
+        let invoice = to.invoice(amount_msat, "one of five").await?;
+        let client = from.client();
+        payments.spawn(async move {
+            let sent = client.call(PaymentSend { invoice: Some(invoice), ..Default::default() }).await?;
+            client.call(outrigger_rpc_schema::PaymentWait { payment_id: sent.payment_id, timeout_secs: Some(60) }).await
+        });
+    }
+    for payment in payments.join_all().await {
+        let payment = payment?;
+        assert_eq!(payment.state, PaymentState::Succeeded, "{payment:?}");
+    }
+    Ok(amounts_msat.iter().sum())
+}
+
+/// Waits until the channel is idle and checks both sides' view of who owns what.
+async fn assert_balances(alice: &Sidecar, bob: &Sidecar, opened: &Opened, bob_msat: u64) -> Done<()> {
+    let alice_msat = CAPACITY_SAT * 1000 - bob_msat;
+    let (hers, his) = tokio::try_join!(alice.until_idle(&opened.channel_id), bob.until_idle(&opened.channel_id))?;
+    assert_eq!((hers.state, hers.local_msat, hers.remote_msat), (ChannelState::Normal, alice_msat, bob_msat));
+    assert_eq!((his.state, his.local_msat, his.remote_msat), (ChannelState::Normal, bob_msat, alice_msat));
+    assert_eq!((hers.closing_txid, his.closing_txid), (None, None));
+    Ok(())
+}
+
+/// Confirms the closing transaction and accounts for every satoshi: Bob, who began with none, has his share of the
+/// channel, and Alice the rest of her coins but the fees of two transactions.
+async fn assert_closed(
+    regtest: &Regtest,
+    alice: &Sidecar,
+    bob: &Sidecar,
+    opened: &Opened,
+    closing_txid: &str,
+    bob_sat: u64,
+) -> Done<()> {
+    assert_eq!(alice.closing_txid(&opened.channel_id).await?, closing_txid);
+    assert_eq!(bob.closing_txid(&opened.channel_id).await?, closing_txid);
+    let closing_fee_sat = regtest.confirm(closing_txid).await?;
+    let alice_sat = REWARD_SAT - opened.funding_fee_sat - closing_fee_sat - bob_sat;
+    for (node, expected_sat) in [(alice, alice_sat), (bob, bob_sat)] {
+        node.until_channel_is(&opened.channel_id, ChannelState::Closed).await?;
+        let balance = node.balance().await?;
+        assert_eq!((balance.confirmed_sat, balance.unconfirmed_sat, balance.locked_sat), (expected_sat, 0, 0));
+    }
+    Ok(())
+}
+
+/// The kind of the error with which a call is refused.
+async fn refusal<M: Method>(node: &Sidecar, call: M) -> Done<String> {
+    match node.call(call).await {
+        Ok(_) => Err(format!("{} was not refused", M::NAME).into()),
+        Err(CallError::Refused(refusal)) => {
+            let data = refusal.data.ok_or("a refusal without data")?;
+            assert!(!refusal.message.is_empty() && !data.hint.is_empty(), "{data:?}");
+            Ok(data.kind)
+        }
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+async fn invoice_of(node: &Sidecar, payment_hash: &str) -> Done<InvoiceInfo> {
+    Ok(node.call(InvoiceGet { payment_hash: payment_hash.to_owned() }).await?)
+}
+
+async fn until_chain_is(node: &Sidecar, state: ChainState) -> Done<()> {
+    until(LIMIT, &format!("the chain to be {state:?}"), async || {
+        Ok((node.call(ChainStatus {}).await?.state == state).then_some(()))
+    })
+    .await
+}
+
+/// All events so far, page by page.
+async fn followed(node: &Sidecar, limit: u32) -> Done<Vec<(u64, EventKind)>> {
+    let mut told: Vec<(u64, EventKind)> = Vec::new();
+    let mut after_seq = None;
+    loop {
+        let page = node.call(EventList { after_seq, kinds: None, limit: Some(limit) }).await?;
+        let Some(last) = page.items.last() else { return Ok(told) };
+        assert!(page.items.len() <= usize::try_from(limit)? && page.next_seq == last.seq, "{page:?}");
+        told.extend(page.items.iter().map(|event| (event.seq, event.kind)));
+        assert!(told.iter().is_sorted_by(|a, b| a.0 < b.0), "{told:?}");
+        after_seq = Some(page.next_seq);
+    }
+}

@@ -1,0 +1,93 @@
+//! Why there is no result, and the exit code that says so.
+
+use std::fmt;
+
+use outrigger_rpc_schema::{CallError, ParameterFault, methods, nearest};
+use serde_json::json;
+
+/// Exit code: the daemon refused the call.
+const REFUSED: u8 = 1;
+/// Exit code: the call is not one of the interface's.
+pub(crate) const USAGE: u8 = 2;
+/// Exit code: there is no daemon to ask.
+const UNREACHABLE: u8 = 3;
+
+/// The highest code with which JSON-RPC says that a call is malformed; domain codes are positive.
+const JSON_RPC_CODES: std::ops::RangeInclusive<i32> = -32768..=-32600;
+/// JSON-RPC's code for a fault of the daemon itself.
+const INTERNAL_ERROR: i32 = -32603;
+
+/// Why there is no result.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The command line asks for nothing that there is.
+    Usage(String),
+    /// The daemon cannot be found.
+    NoDaemon(String),
+    /// The call failed.
+    Call(CallError),
+}
+
+impl Fault {
+    pub(crate) fn unknown_method(name: &str) -> Self {
+        let known = methods().iter().map(|method| method.name);
+        let hint = match nearest(name, known) {
+            Some(nearest) => format!("did you mean {nearest}?"),
+            None => "outrigger-cli help lists the methods".to_owned(),
+        };
+        Self::Usage(format!("no method {name:?}; {hint}"))
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => USAGE,
+            Self::NoDaemon(_) => UNREACHABLE,
+            Self::Call(CallError::Refused(refusal)) => {
+                let malformed = JSON_RPC_CODES.contains(&refusal.code) && refusal.code != INTERNAL_ERROR;
+                if malformed { USAGE } else { REFUSED }
+            }
+            Self::Call(CallError::Garbled(_)) => REFUSED,
+            Self::Call(CallError::NotFound { .. } | CallError::Unreachable(_) | CallError::Rejected(_)) => UNREACHABLE,
+        }
+    }
+
+    /// The fault as an error object, for scripts.
+    pub(crate) fn json(&self) -> String {
+        let error = match self {
+            Self::Call(CallError::Refused(refusal)) => {
+                json!({ "code": refusal.code, "message": refusal.message, "data": refusal.data })
+            }
+            Self::Usage(message) => json!({ "message": message, "data": { "kind": "usage" } }),
+            Self::NoDaemon(message) => json!({ "message": message, "data": { "kind": "unreachable" } }),
+            Self::Call(error) => json!({ "message": error.to_string(), "data": { "kind": "unreachable" } }),
+        };
+        error.to_string()
+    }
+}
+
+impl From<CallError> for Fault {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
+    }
+}
+
+impl From<ParameterFault> for Fault {
+    fn from(fault: ParameterFault) -> Self {
+        Self::Usage(fault.to_string())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(message) | Self::NoDaemon(message) => write!(f, "error: {message}"),
+            Self::Call(CallError::Refused(refusal)) => {
+                write!(f, "error: {}", refusal.message)?;
+                let Some(data) = &refusal.data else { return write!(f, "\ncode:  {}", refusal.code) };
+                let again = if data.retryable { ", may succeed later" } else { "" };
+                write!(f, "\nkind:  {} ({}{again})\nhint:  {}", data.kind, refusal.code, data.hint)
+            }
+            Self::Call(error) => write!(f, "error: {error}\nhint:  Is outriggerd running, and as this user?"),
+        }
+    }
+}

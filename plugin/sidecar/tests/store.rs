@@ -1,0 +1,235 @@
+//! The store through its own doors: what a commit releases, what a start refuses, and that refusing changes nothing.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test says by panicking what is wrong")]
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+use outrigger_bolt::amount::Msat;
+use outrigger_bolt::id::{NodeId, PaymentHash, PaymentPreimage};
+use outrigger_sidecar::store::row::{EventRow, PaymentRow, PaymentState};
+use outrigger_sidecar::store::schema::Table;
+use outrigger_sidecar::store::{self, Batch, Held, Reader, StoreError, Writer};
+use redb::{Database, ReadableDatabase};
+use tokio::sync::oneshot;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn node(byte: u8) -> NodeId {
+    let secret = SecretKey::from_slice(&[byte; 32]).unwrap();
+    NodeId::new(PublicKey::from_secret_key(&Secp256k1::signing_only(), &secret))
+}
+
+fn file(dir: &Path) -> std::path::PathBuf {
+    dir.join(store::FILE)
+}
+
+fn fresh(dir: &Path) -> Arc<Database> {
+    store::open(dir, "regtest", &node(1)).unwrap()
+}
+
+fn payment(byte: u8, state: PaymentState) -> PaymentRow {
+    PaymentRow {
+        payment_id: [byte; 32],
+        payment_hash: PaymentHash([byte; 32]),
+        destination: node(2),
+        amount: Msat::new(1_000),
+        created_at: 7,
+        state,
+    }
+}
+
+fn staged(row: &PaymentRow) -> Batch {
+    let mut batch = Batch::default();
+    batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+    batch
+}
+
+/// Law 1: what is held comes out only once its rows can be read back.
+#[test]
+fn what_a_batch_holds_is_released_after_its_rows_are_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = fresh(dir.path());
+    let (released, seen) = mpsc::channel();
+    let reader = Reader::new(db.clone());
+    let deliver = move |effects: store::Released, seq| {
+        for held in effects.open() {
+            let Held::Durable(_) = held else { panic!("unexpected {held:?}") };
+            released.send((reader.payment(&[9; 32]).unwrap(), seq)).unwrap();
+        }
+    };
+    let (writer, _) = Writer::start(db, deliver, |fault| panic!("{fault}")).unwrap();
+    let row = payment(9, PaymentState::Pending);
+    let mut batch = staged(&row);
+    batch.event(EventRow::new(1, "invoice_paid", serde_json::json!({})));
+    batch.hold(Held::Durable(oneshot::channel().0));
+    writer.submit(batch);
+    assert_eq!(seen.recv_timeout(LIMIT).unwrap(), (Some(row), 1));
+}
+
+/// A batch without rows costs no commit and still waits for those before it.
+#[test]
+fn a_rowless_batch_keeps_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = fresh(dir.path());
+    let (released, seen) = mpsc::channel();
+    let reader = Reader::new(db.clone());
+    let deliver = move |effects: store::Released, _| {
+        for _ in effects.open() {
+            released.send(reader.payment(&[1; 32]).unwrap().is_some()).unwrap();
+        }
+    };
+    let (writer, _) = Writer::start(db, deliver, |fault| panic!("{fault}")).unwrap();
+    writer.submit(staged(&payment(1, PaymentState::Pending)));
+    let mut empty = Batch::default();
+    empty.hold(Held::Durable(oneshot::channel().0));
+    writer.submit(empty);
+    assert!(seen.recv_timeout(LIMIT).unwrap(), "released before the row that was queued first");
+    let commits = writer.stats().commits.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(commits, 1);
+}
+
+#[test]
+fn events_are_numbered_without_a_gap_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..2 {
+        let db = fresh(dir.path());
+        let (released, seen) = mpsc::channel();
+        let deliver = move |_: store::Released, seq| released.send(seq).unwrap();
+        let (writer, thread) = Writer::start(db, deliver, |fault| panic!("{fault}")).unwrap();
+        let mut batch = Batch::default();
+        for _ in 0..3 {
+            batch.event(EventRow::new(round, "channel_ready", serde_json::json!({ "round": round })));
+        }
+        writer.submit(batch);
+        assert_eq!(seen.recv_timeout(LIMIT).unwrap(), (round + 1) * 3);
+        drop(writer);
+        thread.join().unwrap();
+    }
+    let reader = Reader::new(fresh(dir.path()));
+    let (events, last) = reader.events(0, &[], 100).unwrap();
+    assert_eq!(events.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(last, 6);
+    let (page, last) = reader.events(2, &["channel_ready".to_owned()], 2).unwrap();
+    assert_eq!((page.first().map(|(seq, _)| *seq), page.len(), last), (Some(3), 2, 4));
+    let (none, last) = reader.events(0, &["invoice_paid".to_owned()], 100).unwrap();
+    assert!(none.is_empty());
+    assert_eq!(last, 6, "the next page goes on after what was looked at");
+}
+
+#[test]
+fn a_payment_row_reads_back_in_every_state() {
+    let ends = [
+        PaymentState::Pending,
+        PaymentState::Succeeded { preimage: PaymentPreimage([3; 32]), fee: Msat::new(5), at: 8 },
+        PaymentState::Failed { kind: "no_route".into(), message: "there is none".into(), at: 9 },
+    ];
+    for state in ends {
+        let row = payment(4, state);
+        assert_eq!(PaymentRow::decode(&row.encode()), Ok(row));
+    }
+}
+
+/// Odd fields may be skipped, even ones must be understood, a newer version is not guessed at.
+#[test]
+fn per_7_rows_of_tomorrow_are_skipped_or_refused() {
+    let mut row = payment(4, PaymentState::Pending).encode();
+    let version = row.clone();
+    row.extend([0x63, 1, 0]); // field 99, one byte
+    assert_eq!(PaymentRow::decode(&row), Ok(payment(4, PaymentState::Pending)));
+    row.extend([0x64, 1, 0]); // field 100
+    assert_eq!(
+        PaymentRow::decode(&row).unwrap_err().to_string(),
+        "a row with field 100, which must be understood and is not"
+    );
+    let mut version = version;
+    if let Some(first) = version.first_mut() {
+        *first = 2;
+    }
+    assert_eq!(
+        PaymentRow::decode(&version).unwrap_err().to_string(),
+        "a row of version 2, which this program does not know"
+    );
+}
+
+#[test]
+fn prs_2_no_bytes_make_a_row_panic() {
+    let whole = payment(4, PaymentState::Failed { kind: "a".into(), message: "b".into(), at: 9 }).encode();
+    for length in 0..whole.len() {
+        let cut = whole.get(..length).unwrap();
+        assert_ne!(PaymentRow::decode(cut).ok(), PaymentRow::decode(&whole).ok(), "cut at {length}");
+    }
+    for at in 0..whole.len() {
+        for bit in 0..8 {
+            let mut bent = whole.clone();
+            if let Some(byte) = bent.get_mut(at) {
+                *byte ^= 1 << bit;
+            }
+            drop(PaymentRow::decode(&bent));
+        }
+    }
+}
+
+/// Opens a file that must be refused, and checks that not a byte of it changed.
+fn refusal(dir: &Path, network: &str, node_id: &NodeId) -> StoreError {
+    let before = fs::read(file(dir)).unwrap();
+    let fault = store::open(dir, network, node_id).unwrap_err();
+    assert_eq!(before.len(), fs::read(file(dir)).unwrap().len(), "the file was changed: {fault}");
+    fault
+}
+
+#[test]
+fn bad_input_91_an_empty_file_is_not_taken_for_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(file(dir.path()), []).unwrap();
+    let fault = refusal(dir.path(), "regtest", &node(1));
+    assert!(matches!(fault, StoreError::Corrupt { .. }), "{fault}");
+    assert!(fault.to_string().contains("do not delete it"), "{fault}");
+}
+
+#[test]
+fn bad_input_91_a_file_of_something_else_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(file(dir.path()), b"-- a text that somebody saved under this name --".repeat(400)).unwrap();
+    let fault = refusal(dir.path(), "regtest", &node(1));
+    assert!(matches!(fault, StoreError::Corrupt { .. }), "{fault}");
+}
+
+#[test]
+fn bad_input_91_a_truncated_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(fresh(dir.path()));
+    let whole = fs::read(file(dir.path())).unwrap();
+    for keep in [1, 100, 4096, 8192, whole.len() / 2] {
+        fs::write(file(dir.path()), whole.get(..keep).unwrap()).unwrap();
+        let fault = store::open(dir.path(), "regtest", &node(1)).unwrap_err();
+        assert!(matches!(fault, StoreError::Corrupt { .. } | StoreError::Io(_)), "{keep}: {fault}");
+    }
+}
+
+#[test]
+fn bad_input_92_a_newer_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = fresh(dir.path());
+    let transaction = db.begin_write().unwrap();
+    let table = Table::Meta.definition();
+    transaction.open_table(table).unwrap().insert(b"format".as_slice(), 2u16.to_be_bytes().as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(db);
+    let fault = refusal(dir.path(), "regtest", &node(1));
+    assert!(matches!(fault, StoreError::Newer { found: 2, known: 1, .. }), "{fault}");
+}
+
+#[test]
+fn bad_input_93_another_networks_or_another_nodes_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(fresh(dir.path()));
+    let fault = refusal(dir.path(), "signet", &node(1));
+    assert!(matches!(&fault, StoreError::Foreign { found, .. } if found == "network regtest"), "{fault}");
+    let fault = refusal(dir.path(), "regtest", &node(2));
+    assert!(matches!(&fault, StoreError::Foreign { wanted, .. } if *wanted == format!("node {}", node(2))), "{fault}");
+    fresh(dir.path()).begin_read().unwrap();
+}
