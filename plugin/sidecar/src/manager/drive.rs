@@ -8,8 +8,8 @@ use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
 use outrigger_channel::{
-    ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep,
-    Offerer, Phase, Publication, Refusal, Transition,
+    ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep, Offerer, Phase,
+    Publication, Refusal, Transition,
 };
 
 use super::deliver::Deliver;
