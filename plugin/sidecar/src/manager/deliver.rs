@@ -123,6 +123,12 @@ impl Deliver {
         }
     }
 
+    /// Whether a connection stands. True from `peer.connect`'s answer on: the peer's worker may hear of it later, but
+    /// before any mail that is posted now.
+    pub(super) fn is_connected(&self, peer: &NodeId) -> bool {
+        self.connections.read().contains_key(peer)
+    }
+
     /// Forgets the connection unless a newer one stands.
     pub(super) fn disconnected(&self, peer: &NodeId, connection: u64) {
         let mut connections = self.connections.write();

@@ -167,7 +167,7 @@ impl Manager {
         let view = |id: NodeId| {
             self.directory.with(&id, |peer| PeerView {
                 node_id: id,
-                connected: peer.is_connected(),
+                connected: self.deliver.is_connected(&id),
                 features: peer.features().cloned(),
                 channels: peer.slots.len(),
             })
@@ -197,7 +197,7 @@ impl Manager {
 
     /// Whether a connection to the peer stands.
     pub fn is_connected(&self, peer: &NodeId) -> bool {
-        self.directory.with(peer, |peer| peer.is_connected()).unwrap_or(false)
+        self.deliver.is_connected(peer)
     }
 
     fn view(&self, peer: NodeId, slot: &Slot) -> ChannelView {
