@@ -117,6 +117,11 @@ impl Deliver {
         }
     }
 
+    /// Whether a connection of the peer stands.
+    pub(super) fn is_connected(&self, peer: &NodeId) -> bool {
+        self.connections.read().contains_key(peer)
+    }
+
     /// Forgets the connection unless a newer one stands.
     pub(super) fn disconnected(&self, peer: &NodeId, connection: u64) {
         let mut connections = self.connections.write();

@@ -1,0 +1,173 @@
+//! Two daemons that pay each other while they are killed and the wire between them is cut, anywhere.
+
+use std::time::{Duration, SystemTime};
+
+use outrigger_integration::proxy::{Proxy, Way};
+use outrigger_integration::{Done, Sidecar, on_regtest, until};
+use outrigger_rpc_schema::{ChannelState, InvoiceGet, InvoiceState, PaymentGet, PaymentInfo, PaymentState};
+
+/// What the channel holds.
+const CAPACITY_SAT: u64 = 1_000_000;
+/// What the second daemon has to begin with.
+const PUSHED_MSAT: u64 = 500_000_000;
+/// How often something is killed or cut.
+const ROUNDS: u32 = 12;
+/// Time for one step, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// No payment is lost, paid twice or unknown for ever, and no channel fails, whatever is killed or cut while HTLCs of
+/// all sizes are in flight both ways. `OUTRIGGER_SEED` repeats a run, as far as the machine's timing allows.
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_and_cuts_anywhere_lose_no_payment() -> Done<()> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let seed = std::env::var("OUTRIGGER_SEED").ok().map_or(Ok(u64::from(now.subsec_nanos())), |seed| seed.parse())?;
+    println!("OUTRIGGER_SEED={seed}");
+    let mut dice = Dice(seed);
+    on_regtest(async |regtest| {
+        let (mut alice, mut bob) = tokio::try_join!(regtest.sidecar("alice"), regtest.sidecar("bob"))?;
+        alice.fund(&regtest.bitcoind).await?;
+        bob.until_synced_with(&regtest.bitcoind).await?;
+        let bob_id = bob.node_id().await?;
+        let wire = Proxy::start(&bob.address()).await?;
+        alice.connect_to(&bob_id, wire.address()).await?;
+        let channel_id = regtest.channel(&alice, &bob, CAPACITY_SAT, PUSHED_MSAT).await?.channel_id;
+
+        let mut bob_msat = PUSHED_MSAT;
+        for round in 0..ROUNDS {
+            let (way, allowance) = (dice.one_of([Way::Out, Way::Back]), dice.below(8_000));
+            let blow = dice.one_of([Blow::Cut, Blow::KillAlice, Blow::KillBob, Blow::KillBoth]);
+            let what = format!("round {round}: {blow:?} once {allowance} bytes have gone {way:?}");
+            wire.hold_after(way, usize::try_from(allowance)?);
+            let there = sent(&alice, &bob, &mut dice).await?;
+            let back = sent(&bob, &alice, &mut dice).await?;
+            until(LIMIT, "the wire to be held or all payments to end", async || {
+                let ended = all_ended(&alice, &there).await?.is_some() && all_ended(&bob, &back).await?.is_some();
+                Ok((ended || wire.held(way) > 0).then_some(()))
+            })
+            .await?;
+            blow.strike(&mut alice, &mut bob, &wire).await?;
+
+            let end = async {
+                let there = until(LIMIT, "all payments there", async || all_ended(&alice, &there).await).await?;
+                let back = until(LIMIT, "all payments back", async || all_ended(&bob, &back).await).await?;
+                Done::Ok((there, back))
+            };
+            let (there, back) = alice.reconnecting(&bob_id, wire.address(), end).await?;
+            let usable = alice.until_channel_is(&channel_id, ChannelState::Normal);
+            alice.reconnecting(&bob_id, wire.address(), usable).await?;
+            bob.until_channel_is(&channel_id, ChannelState::Normal).await?;
+            bob_msat += received(&alice, &bob, &there, &what).await?;
+            bob_msat -= received(&bob, &alice, &back, &what).await?;
+            let idle = async { tokio::try_join!(alice.until_idle(&channel_id), bob.until_idle(&channel_id)) };
+            let (hers, his) = alice.reconnecting(&bob_id, wire.address(), idle).await?;
+            let expected = (ChannelState::Normal, CAPACITY_SAT * 1000 - bob_msat, bob_msat);
+            assert_eq!((hers.state, hers.local_msat, hers.remote_msat), expected, "{what}");
+            assert_eq!((his.state, his.remote_msat, his.local_msat), expected, "{what}");
+        }
+        assert_eq!(regtest.bitcoind.mempool().await?, [], "nobody published anything");
+        Ok(())
+    })
+    .await
+}
+
+/// What happens to the two.
+#[derive(Clone, Copy, Debug)]
+enum Blow {
+    Cut,
+    KillAlice,
+    KillBob,
+    KillBoth,
+}
+
+impl Blow {
+    async fn strike(self, alice: &mut Sidecar, bob: &mut Sidecar, wire: &Proxy) -> Done<()> {
+        let (kills_alice, kills_bob) = match self {
+            Self::Cut => (false, false),
+            Self::KillAlice => (true, false),
+            Self::KillBob => (false, true),
+            Self::KillBoth => (true, true),
+        };
+        if kills_alice {
+            alice.kill().await?;
+        }
+        if kills_bob {
+            bob.kill().await?;
+        }
+        wire.cut();
+        if kills_alice {
+            alice.start_again().await?;
+        }
+        if kills_bob {
+            bob.start_again().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Begins up to five payments; gives their names.
+async fn sent(from: &Sidecar, to: &Sidecar, dice: &mut Dice) -> Done<Vec<String>> {
+    let mut payments = Vec::new();
+    for _ in 0..=dice.below(5) {
+        // Some are too small for an output of their own.
+        let largest_msat = dice.one_of([400_000, 2_000_000, 20_000_000]);
+        let amount_msat = 1 + dice.below(largest_msat);
+        let invoice = to.invoice(amount_msat, "anything").await?;
+        payments.push(from.send(&invoice).await?);
+    }
+    Ok(payments)
+}
+
+/// The payments, once all have ended.
+async fn all_ended(node: &Sidecar, payment_ids: &[String]) -> Done<Option<Vec<PaymentInfo>>> {
+    let mut ended = Vec::new();
+    for payment_id in payment_ids {
+        let payment = node.call(PaymentGet { payment_id: payment_id.clone() }).await?;
+        if payment.state == PaymentState::Pending {
+            return Ok(None);
+        }
+        ended.push(payment);
+    }
+    Ok(Some(ended))
+}
+
+/// What the receiver has of these payments, in millisatoshi, both sides agreeing on each of them. One that never left is
+/// said to be safe to pay again, so it is.
+async fn received(from: &Sidecar, to: &Sidecar, payments: &[PaymentInfo], what: &str) -> Done<u64> {
+    let mut sum_msat = 0;
+    for payment in payments {
+        let asked = InvoiceGet { payment_hash: payment.payment_hash.clone() };
+        let invoice = to.call(asked.clone()).await?;
+        let has_arrived = invoice.state == InvoiceState::Paid;
+        assert_eq!(has_arrived, payment.state == PaymentState::Succeeded, "{what}: {payment:?} {invoice:?}");
+        if let Some(failure) = &payment.failure {
+            assert!(["disconnected", "interrupted"].contains(&failure.kind.as_str()), "{what}: {payment:?}");
+            let again = from.pay(&invoice.invoice).await?;
+            assert_eq!(again.state, PaymentState::Succeeded, "{what}: {again:?}");
+        }
+        assert_eq!(to.call(asked).await?.received_msat, Some(payment.amount_msat), "{what}");
+        sum_msat += payment.amount_msat;
+    }
+    Ok(sum_msat)
+}
+
+/// Numbers that a seed repeats (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 = (self.0 ^ 0x9e37_79b9_7f4a_7c15).max(1);
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.roll() % end
+    }
+
+    fn one_of<T: Copy, const N: usize>(&mut self, choices: [T; N]) -> T {
+        let index = usize::try_from(self.roll() % 1_000).unwrap_or_default() % N;
+        choices[index]
+    }
+}
