@@ -162,11 +162,12 @@ const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 
 async fn spawn(directory: &Path, rpc_port: u16) -> Done<Child> {
     let executable = executable().await?;
+    // A daemon that is killed leaves its long poll behind, which holds a thread of bitcoind's until it ends.
     let child = Command::new(&executable)
         .arg("-regtest")
         .arg(format!("-datadir={}", directory.display()))
         .arg(format!("-rpcport={rpc_port}"))
-        .args(["-server", "-listen=0", "-fallbackfee=0.0001", "-printtoconsole=0", "-rpcthreads=8"])
+        .args(["-server", "-listen=0", "-fallbackfee=0.0001", "-printtoconsole=0", "-rpcthreads=64"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::inherit())
