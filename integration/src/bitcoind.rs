@@ -162,6 +162,8 @@ const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 
 async fn spawn(directory: &Path, rpc_port: u16) -> Done<Child> {
     let executable = executable().await?;
+    // Not our standard error: a pipe that reads it would stay open for as long as bitcoind runs.
+    let errors = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("stderr.log"))?;
     // A daemon that is killed leaves its long poll behind, which holds a thread of bitcoind's until it ends.
     let child = Command::new(&executable)
         .arg("-regtest")
@@ -170,7 +172,7 @@ async fn spawn(directory: &Path, rpc_port: u16) -> Done<Child> {
         .args(["-server", "-listen=0", "-fallbackfee=0.0001", "-printtoconsole=0", "-rpcthreads=64"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
+        .stderr(Stdio::from(errors))
         .kill_on_drop(true)
         .spawn()
         .map_err(|fault| format!("{}: {fault}", executable.display()))?;

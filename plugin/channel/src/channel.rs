@@ -7,13 +7,13 @@ use outrigger_bolt::id::{ChannelId, ShortChannelId};
 use outrigger_bolt::wire::{Message, Warning};
 
 use crate::changes::{ChannelChanges, ChannelRows, Phase, Totals};
-use crate::commitments::htlc::{HtlcState, Offerer, Side};
+use crate::commitments::htlc::{HtlcState, Offerer, Side, Stage};
 use crate::draft::Draft;
 use crate::input::{ChainEvent, Command, CommandId, Context, Input, Policy};
 use crate::link::{self, Link, Volatile, VolatileChanges};
 use crate::phase::{ended, funding, normal, shutdown};
 use crate::row::CorruptRows;
-use crate::transition::{Effect, Publication, Transition, Watch};
+use crate::transition::{ChannelNote, Effect, Publication, Transition, Watch};
 use crate::violation::{Refusal, Rule, Violation};
 
 /// A channel whose funding transaction is signed. Before that it is an [`Opening`](crate::Opening).
@@ -255,19 +255,38 @@ fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> Res
         return Ok(());
     }
     if let Message::Error(error) = message {
-        return Err(Violation::Fail(Rule::PeerError(error.data.to_string())));
+        let text = error.data.to_string();
+        if !is_passing(&text) {
+            return Err(Violation::Fail(Rule::PeerError(text)));
+        }
+        draft.effect(Effect::Disconnect(text));
+        link::on_disconnected(draft);
+        return Ok(());
     }
     match draft.link() {
         // What is left of a connection that is over (CST-2).
         Link::Disconnected => Ok(()),
-        Link::Reestablishing(_) => match message {
-            Message::ChannelReestablish(reestablish) => link::on_reestablish(draft, reestablish, cx),
-            Message::Warning(_) => Ok(()),
-            before if before.channel_id().is_none() => Ok(()),
-            _ => Err(Violation::Warn(Rule::BeforeReestablish)),
-        },
+        Link::Reestablishing(_) => {
+            if let Message::ChannelReestablish(reestablish) = message {
+                link::on_reestablish(draft, reestablish, cx)
+            } else if let Message::ChannelReady(ready) = message {
+                // LND says it before channel_reestablish where the channel was confirmed without a connection
+                // (https://github.com/lightningnetwork/lnd/issues/4006). It moves nothing that a reestablish compares.
+                funding::on_channel_ready(draft, ready, cx)
+            } else if matches!(message, Message::Warning(_)) || message.channel_id().is_none() {
+                Ok(())
+            } else {
+                Err(Violation::Warn(Rule::BeforeReestablish))
+            }
+        }
         Link::Connected(_) => normal::on_message(draft, message, cx),
     }
+}
+
+/// Texts by which known peers tell of a trouble of their own that a new connection cures. Any other `error` fails the
+/// channel, as BOLT 1 says (CST-13).
+fn is_passing(text: &str) -> bool {
+    ["internal error", "sync error"].contains(&text)
 }
 
 fn on_command(draft: &mut Draft<'_>, id: CommandId, command: Command, cx: &Context<'_>) -> Result<(), Violation> {
@@ -339,7 +358,21 @@ fn end_talk(draft: &mut Draft<'_>) {
 }
 
 /// Fails the channel (BOLT 5). Adds that were never signed are told so; what was signed is the monitor's.
+///
+/// Two channels end otherwise. A mutual close that both have signed stands: peers forget such channels and say so with an
+/// `error`. And where nothing of ours can be in the funding output, which is not even in a block, there is nothing to
+/// publish (FND-8).
 fn fail(draft: &mut Draft<'_>, rule: &Rule) {
+    if matches!(draft.head().phase, Phase::Closing { .. }) && !matches!(rule, Rule::Ordered(_)) {
+        if !matches!(rule, Rule::PeerError(_)) {
+            let message = ended::error_message(draft.channel_id(), &rule.to_string());
+            draft.send(message);
+        }
+        return link::on_disconnected(draft);
+    }
+    if funding::nothing_at_stake(draft.head(), draft.params()) {
+        return funding::forget(draft, draft.params().opened_height, &rule.to_string(), ChannelNote::NeverFunded);
+    }
     let publish = !matches!(rule, Rule::FallenBehind);
     draft.fail(rule.to_string(), publish);
     if !matches!(rule, Rule::PeerError(_)) {
@@ -366,5 +399,32 @@ fn check(rows: &ChannelRows) -> Result<(), CorruptRows> {
             return Err(CorruptRows("a commitment does not add up to the capacity"));
         }
     }
-    Ok(())
+    check_progress(rows)
+}
+
+/// No row is ahead of the head: ids are given out, and what waits for a revocation waits for one that is due.
+fn check_progress(ChannelRows { head, htlcs, .. }: &ChannelRows) -> Result<(), CorruptRows> {
+    let waits = |stage: Stage| matches!(stage, Stage::Signed | Stage::Acknowledged);
+    for (key, row) in htlcs {
+        let next_id = match key.offerer {
+            Offerer::Local => head.next_local_htlc_id,
+            Offerer::Remote => head.next_remote_htlc_id,
+        };
+        let (_, stage) = row.state.update(key.offerer);
+        if key.id >= next_id {
+            return Err(CorruptRows("an HTLC has an id that was never given out"));
+        }
+        if stage == Stage::Proposed || (waits(stage) && !head.awaiting_revocation()) {
+            return Err(CorruptRows("an HTLC waits for what is not on its way"));
+        }
+        if matches!(row.state, HtlcState::Removing(_)) != row.removal.is_some() {
+            return Err(CorruptRows("an HTLC leaves without a reason, or has one and stays"));
+        }
+    }
+    match head.fee.change {
+        Some((_, stage)) if waits(stage) && !head.awaiting_revocation() => {
+            Err(CorruptRows("a feerate waits for what is not on its way"))
+        }
+        Some(_) | None => Ok(()),
+    }
 }

@@ -110,7 +110,15 @@ fn overlay<T>(base: &mut BTreeMap<HtlcKey, T>, changes: BTreeMap<HtlcKey, Option
 pub(crate) fn on_connected(draft: &mut Draft<'_>, features: &Features, cx: &Context<'_>) {
     on_disconnected(draft);
     match draft.head().phase {
-        Phase::Failed { .. } => ended::send_reason(draft),
+        Phase::Failed { publish, .. } => {
+            // Only the peer can end a channel that we have fallen behind in, and some peers do so for our old numbers
+            // alone, not for an error.
+            if !publish {
+                let reestablish = own_reestablish(draft, cx);
+                draft.send(Message::ChannelReestablish(reestablish));
+            }
+            ended::send_reason(draft);
+        }
         Phase::Closed { .. } => {}
         Phase::Funding(_) | Phase::Normal | Phase::ShuttingDown { .. } | Phase::Closing { .. } => {
             draft.set_link(Link::Reestablishing(features.clone()));
@@ -222,20 +230,19 @@ fn last_secret_is_ours(message: &ChannelReestablish, cx: &Context<'_>) -> bool {
     }
 }
 
+/// BOLT 2: what went out first goes out first again.
 fn resend(draft: &mut Draft<'_>, lost: Lost, cx: &Context<'_>) -> Result<(), Violation> {
-    let revoke = Effect::Revoke { number: draft.head().local_number.saturating_sub(1) };
-    match (lost, draft.head().last_sent) {
-        (Lost { commitment: false, revocation: false }, _) => {}
-        (Lost { commitment: false, revocation: true }, _) => draft.effect(revoke),
-        (Lost { commitment: true, revocation: false }, _) => send::resend_commitment(draft, cx)?,
-        (Lost { commitment: true, revocation: true }, LastSent::Revocation) => {
-            send::resend_commitment(draft, cx)?;
-            draft.effect(revoke);
-        }
-        (Lost { commitment: true, revocation: true }, LastSent::Commitment | LastSent::Nothing) => {
-            draft.effect(revoke);
-            send::resend_commitment(draft, cx)?;
-        }
+    let head = draft.head();
+    let commitment_first = head.last_sent == LastSent::Revocation;
+    let revoked = head.local_number.saturating_sub(1);
+    if lost.commitment && commitment_first {
+        send::resend_commitment(draft, cx)?;
+    }
+    if lost.revocation {
+        draft.effect(Effect::Revoke { number: revoked });
+    }
+    if lost.commitment && !commitment_first {
+        send::resend_commitment(draft, cx)?;
     }
     Ok(())
 }

@@ -3,13 +3,16 @@
 
 mod duo;
 
-use duo::{Alice, Bob, Duo, Terms, Who, add, hash, high_s, preimage, sat};
+use bitcoin::secp256k1::{Secp256k1, SecretKey};
+use duo::{Alice, Bob, Duo, Terms, Who, add, context, hash, high_s, policy, preimage, sat, signer};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::wire::{
-    CommitmentSigned, Message, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc, UpdateFailHtlc,
+    ChannelReady, CommitmentSigned, Message, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc, UpdateFailHtlc,
     UpdateFailMalformedHtlc, UpdateFee, UpdateFulfillHtlc,
 };
-use outrigger_channel::{Command, Effect, FailReason, HtlcOutcome, Link, Phase, Refusal, Reply, Rule};
+use outrigger_channel::{
+    Command, Effect, FailReason, Guard, HtlcOutcome, Input, Link, Phase, Refusal, Reply, Rule, Signer, UpdateRefused,
+};
 
 /// Alice has offered, and Bob has irrevocably, an HTLC with id 0 of this amount.
 fn standing(amount: Msat) -> Duo {
@@ -173,6 +176,9 @@ fn a_claim_takes_an_unsigned_failure_back_with_the_connection() {
     duo.fail(Bob, 0).expect("standing");
     assert_eq!(duo.fulfill(Bob, 0, 1), Err(Refusal::FailureProposed));
     assert!(matches!(duo.take_effects(Bob).as_slice(), [Effect::Disconnect(_)]));
+    // The shell signs once more before it hears of the disconnect that was asked for.
+    duo.commit(Bob);
+    assert_eq!(duo.bob.monitor.rows().preimages.get(&hash(1)), Some(&preimage(1)));
     duo.reconnect();
     duo.run();
     assert_eq!(duo.fulfill(Bob, 0, 1), Ok(Reply::Done));
@@ -501,6 +507,39 @@ fn bad_input_53_revocations_that_are_not_due_or_not_true() {
     }
 }
 
+/// Each secret answers to its point, but they are no chain: the monitor says so, and the channel can still be failed.
+#[test]
+fn bad_input_53_a_secret_that_breaks_the_chain() {
+    let unchained = SecretKey::from_slice(&[7; 32]).expect("a key");
+    let point = unchained.public_key(&Secp256k1::signing_only());
+    let mut duo = Duo::born(&Terms::default());
+    duo.confirm();
+    let channel_id = duo.alice.channel.id();
+    let ready = ChannelReady { channel_id, second_per_commitment_point: point, short_channel_id: None };
+    duo.message(Alice, &Message::ChannelReady(ready));
+    let revocation = |secret| {
+        let per_commitment_secret = PerCommitmentSecret(secret);
+        Message::RevokeAndAck(RevokeAndAck { channel_id, per_commitment_secret, next_per_commitment_point: point })
+    };
+    let mut durable = duo.bob.monitor.rows().head.clone();
+    durable.local.number = 1;
+    let first = duo.bob.signer.release_secret(0, &Guard::of(&durable)).expect("given");
+    duo.add(Alice, sat(20_000), 1).expect("room");
+    duo.commit(Alice);
+    duo.message(Alice, &revocation(first));
+    duo.add(Alice, sat(20_000), 2).expect("room");
+    duo.commit(Alice);
+    let message = revocation(unchained.secret_bytes());
+    let (policy, alice) = (policy(), signer(Alice));
+    let cx = context(duo.height, &policy, &alice);
+    let update = duo.alice.channel.step(Input::Message(&message), &cx).monitor.expect("an update");
+    let refused = duo.alice.monitor.step(&update).expect_err("no chain");
+    assert_eq!(refused, UpdateRefused::Secret { number: 1 });
+    let answer = duo.order(Alice, Command::Fail { reason: refused.to_string() });
+    assert_eq!(answer, Ok(Reply::Done));
+    assert!(matches!(duo.alice.channel.phase(), Phase::Failed { publish: true, .. }));
+}
+
 #[test]
 fn cst_7_both_add_at_once_at_every_balance_around_the_limit() {
     // Alice, who pays the fee, is left with what a buffer of twice the fee and two HTLCs costs, give or take.
@@ -635,4 +674,38 @@ fn fee_2_htlcs_without_an_output_are_bounded_in_what_they_can_lose() {
     duo.fail(Bob, 0).expect("standing");
     duo.run();
     assert!(!duo.alice.channel.exposes_too_much(sat(300), &terms.alice));
+}
+
+#[test]
+fn cst_7_a_burst_of_the_peers_htlcs_crossing_ours_never_costs_the_channel() {
+    let terms = Terms { feerate: FeeratePerKw::new(20_000), ..Terms::default() };
+    for burst in (0..=25).step_by(5) {
+        for opener_spends in [true, false] {
+            let mut duo = Duo::normal(&terms);
+            let (spender, other) = if opener_spends { (Alice, Bob) } else { (Bob, Alice) };
+            let spendable = duo.side(spender).channel.summary(503).spendable;
+            duo.add(spender, spendable, 1).expect("spendable");
+            for number in 2..2 + burst {
+                if duo.add(other, sat(1000), number).is_err() {
+                    break;
+                }
+            }
+            duo.commit(Alice);
+            duo.commit(Bob);
+            duo.run();
+            for who in [Alice, Bob] {
+                assert_eq!(*duo.side(who).channel.phase(), Phase::Normal, "{burst} {opener_spends}");
+                assert!(matches!(duo.side(who).channel.link(), Link::Connected(_)), "{burst} {opener_spends}");
+                assert!(duo.side(who).monitor.local_commitment_tx(&duo.side(who).signer).is_ok());
+            }
+            // What was paid less for is resolved like anything else.
+            duo.fulfill(other, 0, 1).expect("standing");
+            for id in 0..u64::from(burst) {
+                let _never_added = duo.fail(spender, id);
+            }
+            duo.run();
+            let (alice, bob) = duo.balances(Alice);
+            assert_eq!(alice + bob, 1_000_000_000, "{burst} {opener_spends}");
+        }
+    }
 }

@@ -265,8 +265,11 @@ fn cst_1_bad_input_56_proof_that_we_have_fallen_behind_never_leads_to_a_broadcas
         duo.message(Alice, &Message::Error(error));
         duo.input(Alice, Input::Connected(&features()));
         assert!(matches!(duo.alice.channel.phase(), Phase::Failed { publish: false, .. }));
-        let answered = duo.alice.outbox.iter().all(|message| matches!(message, Message::Error(_)));
-        assert!(answered && !duo.alice.outbox.is_empty());
+        let told: Vec<&Message> = duo.alice.outbox.iter().collect();
+        assert!(
+            matches!(told.as_slice(), [Message::Error(_), Message::ChannelReestablish(_), Message::Error(_)]),
+            "the old numbers are told on every connection: {told:?}"
+        );
     }
 }
 
@@ -312,13 +315,13 @@ fn bad_input_58_a_peer_that_is_behind_by_two() {
 #[test]
 fn bad_input_60_a_message_before_channel_reestablish() {
     let mut duo = used();
-    let ready = Message::ChannelReady(outrigger_bolt::wire::ChannelReady {
+    let update = Message::UpdateFailHtlc(outrigger_bolt::wire::UpdateFailHtlc {
         channel_id: duo.alice.channel.id(),
-        second_per_commitment_point: duo.bob.signer.per_commitment_point(1),
-        short_channel_id: None,
+        id: 0,
+        reason: Vec::new(),
     });
     on_reconnect(&mut duo, Alice);
-    duo.message(Alice, &ready);
+    duo.message(Alice, &update);
     let text = Rule::BeforeReestablish.to_string();
     let Some(Message::Warning(warning)) = duo.alice.outbox.pop_front() else { panic!("a warning") };
     assert_eq!(warning.data.to_string(), text);
@@ -382,4 +385,30 @@ fn fnd_11_a_reorganisation_before_channel_ready_starts_the_count_anew() {
     let scid = duo.bob.channel.rows().head.short_channel_id.expect("confirmed");
     assert_eq!(scid.to_string(), "503x1x0");
     assert_eq!(duo.bob.channel.summary(505).spendable, Msat::ZERO, "nothing is usable before both are ready");
+}
+
+/// LND's order where the funding transaction reached its depth without a connection.
+#[test]
+fn channel_ready_before_channel_reestablish_is_taken() {
+    let mut duo = Duo::born(&Terms::default());
+    duo.disconnect();
+    duo.confirm();
+    duo.connect();
+    for who in [Alice, Bob] {
+        let ready = Message::ChannelReady(outrigger_bolt::wire::ChannelReady {
+            channel_id: duo.alice.channel.id(),
+            second_per_commitment_point: duo.side(who.other()).signer.per_commitment_point(1),
+            short_channel_id: None,
+        });
+        duo.message(who, &ready);
+        assert!(matches!(duo.side(who).channel.link(), Link::Reestablishing(_)));
+    }
+    duo.run();
+    for who in [Alice, Bob] {
+        assert_eq!(*duo.side(who).channel.phase(), Phase::Normal);
+        assert!(matches!(duo.side(who).channel.link(), Link::Connected(_)));
+    }
+    duo.add(Alice, sat(50_000), 1).expect("room");
+    duo.run();
+    assert_eq!(duo.bob.channel.rows().htlcs.len(), 1);
 }

@@ -212,7 +212,7 @@ fn build(
 ) -> Result<(Parts, Network), StartFault> {
     let keys = Arc::new(NodeKeys::derive(seed, config.network));
     let db = store::open(directory, network_name(config.network), &keys.node_id())?;
-    let Snapshot { channels, outcomes, pending_payments, operations, broadcasts, wallet, peer_addresses } = load(&db)?;
+    let Snapshot { channels, outcomes, pending_payments, openings, broadcasts, wallet, peer_addresses } = load(&db)?;
     let next_wallet_row = wallet.last().map_or(0, |(row, _)| row.saturating_add(1));
     let change_sets: Vec<_> = wallet.into_iter().map(|(_, bytes)| bytes).collect();
     let mut coins = Wallet::load(seed, config.network, &change_sets)?;
@@ -242,7 +242,7 @@ fn build(
     let carried = carried_payments(&channels);
     let with_channels: Vec<_> = channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
     let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, channels));
-    fail_interrupted(&manager, operations);
+    fail_interrupted(&manager, openings);
     let reader = Reader::new(db);
     let payments = Arc::new(Payments::new(
         manager.clone(),

@@ -2,7 +2,7 @@
 //! `bolt::tx::fee`, all counts from the same trimming rule that builds the transaction (CST-7, CST-8).
 
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
-use outrigger_bolt::tx::fee::{commitment_cost, is_trimmed};
+use outrigger_bolt::tx::fee::{ANCHOR_SAT, commitment_cost, is_trimmed};
 use outrigger_bolt::wire::{Message, UpdateFee};
 
 use super::htlc::Side;
@@ -76,6 +76,17 @@ impl Outlook {
         }
     }
 
+    /// Whether the opener can pay for the anchors at least if everything that either side has proposed ends up in one
+    /// commitment. Where updates cross, the fee may come out lower than the feerate asks for, and each side may have done
+    /// nothing wrong (CST-7); but what cannot even pay its anchors cannot be signed.
+    pub(crate) fn opener_survives(&self, params: &ChannelParams) -> bool {
+        let balance = match params.opener() {
+            Side::Local => self.remote.totals.to_local,
+            Side::Remote => self.local.totals.to_remote,
+        };
+        covers(balance, ANCHOR_SAT.saturating_add(ANCHOR_SAT), Sat::ZERO)
+    }
+
     /// What we can send in one HTLC now.
     pub(crate) fn spendable(&self, params: &ChannelParams) -> Msat {
         let offered = &self.remote.totals.offered_by_local;
@@ -102,16 +113,13 @@ impl Outlook {
 
 impl Next {
     /// Whether the peer, who has just added an HTLC or changed the feerate, can afford this commitment with its reserve.
-    /// Where we pay the fee, we must still be able to: our reserve may dip, for both sides can add at once (CST-7).
+    /// Where we pay the fee, it is ours to keep the buffer for that; and both sides can add at once (CST-7).
     pub(crate) fn affordable_for_peer(&self, params: &ChannelParams) -> bool {
-        let cost = commitment_cost(self.feerate, self.totals.untrimmed());
-        let reserve = params.reserve_of(Side::Remote);
-        match params.opener() {
-            Side::Remote => covers(self.totals.to_remote, cost, reserve),
-            Side::Local => {
-                covers(self.totals.to_remote, Sat::ZERO, reserve) && covers(self.totals.to_local, cost, Sat::ZERO)
-            }
-        }
+        let cost = match params.opener() {
+            Side::Remote => commitment_cost(self.feerate, self.totals.untrimmed()),
+            Side::Local => Sat::ZERO,
+        };
+        covers(self.totals.to_remote, cost, params.reserve_of(Side::Remote))
     }
 }
 
@@ -149,7 +157,11 @@ pub(crate) fn receive_update_fee(draft: &mut Draft<'_>, message: &UpdateFee, pol
     check_feerate(message.feerate_per_kw, policy).map_err(Violation::Warn)?;
     let outlook = draft.outlook_mut();
     outlook.set_feerate(Side::Local, message.feerate_per_kw);
-    if outlook.local.affordable_for_peer(params) { Ok(()) } else { Err(Violation::Warn(Rule::CannotAffordFee)) }
+    if outlook.local.affordable_for_peer(params) && outlook.opener_survives(params) {
+        Ok(())
+    } else {
+        Err(Violation::Warn(Rule::CannotAffordFee))
+    }
 }
 
 /// The bounds of a feerate that a peer sets. With anchors a low one is no danger, only one that no node relays is.

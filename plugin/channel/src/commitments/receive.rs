@@ -1,8 +1,10 @@
 //! What the peer sends: updates, `commitment_signed`, `revoke_and_ack` (BOLT 2, "Normal Operation").
 
+use std::sync::Arc;
+
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use outrigger_bolt::amount::Msat;
-use outrigger_bolt::id::PaymentPreimage;
+use outrigger_bolt::id::{ChannelId, PaymentPreimage};
 use outrigger_bolt::keys::{InvalidSignature, verify};
 use outrigger_bolt::tx::htlc::{SighashKind, htlc_sighash, htlc_transaction};
 use outrigger_bolt::wire::{CommitmentSigned, RevokeAndAck, UpdateAddHtlc};
@@ -44,11 +46,11 @@ pub(crate) fn add_htlc(draft: &mut Draft<'_>, message: &UpdateAddHtlc) -> Result
     if offered.value > limits.max_htlc_value_in_flight {
         return Err(Violation::Warn(Rule::TooMuchInFlight));
     }
-    if !outlook.local.affordable_for_peer(params) {
-        return Err(Violation::Warn(Rule::CannotAffordHtlc));
-    }
     outlook.next_remote_htlc_id = expected.saturating_add(1);
     outlook.count_in(params, amount);
+    if !outlook.local.affordable_for_peer(params) || !outlook.opener_survives(params) {
+        return Err(Violation::Warn(Rule::CannotAffordHtlc));
+    }
     let row = HtlcRow {
         amount,
         payment_hash: message.payment_hash,
@@ -57,7 +59,7 @@ pub(crate) fn add_htlc(draft: &mut Draft<'_>, message: &UpdateAddHtlc) -> Result
         source: None,
         removal: None,
     };
-    let onion = std::sync::Arc::new(*message.onion_routing_packet);
+    let onion = Arc::new(*message.onion_routing_packet);
     draft.put_add(HtlcKey::received(message.id), ProposedAdd { row, onion });
     Ok(())
 }
@@ -317,12 +319,7 @@ fn incoming(draft: &Draft<'_>, key: HtlcKey, row: &HtlcRow) -> Option<IncomingHt
 
 impl HtlcRow {
     /// The received HTLC as relay and receive see it.
-    pub(crate) fn incoming(
-        &self,
-        channel: outrigger_bolt::id::ChannelId,
-        htlc_id: u64,
-        onion: &std::sync::Arc<[u8; 1366]>,
-    ) -> IncomingHtlc {
+    pub(crate) fn incoming(&self, channel: ChannelId, htlc_id: u64, onion: &Arc<[u8; 1366]>) -> IncomingHtlc {
         IncomingHtlc {
             channel,
             htlc_id,

@@ -14,7 +14,7 @@ use super::spec::CommitmentSpec;
 use crate::changes::{ChannelParams, HtlcRow, LastSent, MonitorStep, RemoteCommitment, Removal};
 use crate::draft::Draft;
 use crate::input::{Context, FailReason, Policy};
-use crate::link::ProposedAdd;
+use crate::link::{self, ProposedAdd};
 use crate::transition::{Effect, HtlcSource, Reply};
 use crate::violation::{Refusal, Violation};
 
@@ -96,6 +96,8 @@ pub(crate) fn fulfill_htlc(draft: &mut Draft<'_>, id: u64, preimage: PaymentPrei
         Some(Removal::Failed(_)) if row.removal.is_some() => return Err(Refusal::FailureCommitted),
         Some(Removal::Failed(_)) => {
             draft.effect(Effect::Disconnect("an update_fail_htlc is taken back: the preimage is known".to_owned()));
+            // Taken back here and now: nothing may sign the failure before the connection is really gone.
+            link::on_disconnected(draft);
             return Err(Refusal::FailureProposed);
         }
         None => {}

@@ -22,9 +22,13 @@ use crate::changes::{
     Evidence, HtlcRow, MonitorChanges, MonitorHead, MonitorRows, MonitorStep, MonitorUpdate, RemoteCommitment,
     SignedCommitment,
 };
+use crate::channel::Channel;
 use crate::commitments::htlc::HtlcKey;
+use crate::commitments::spec::CommitmentSpec;
+use crate::input::{Command, CommandId, Context, Input};
 use crate::row::CorruptRows;
 use crate::signer::{Guard, Signer, SigningRefused};
+use crate::transition::{Effect, Transition};
 
 pub use classify::Spend;
 pub use revoked::{RevokedCommitment, RevokedOutput};
@@ -109,6 +113,30 @@ impl Monitor {
         Ok(changes)
     }
 
+    /// Steps the channel and its monitor together: what the input leads to, and the rows that the monitor writes with it.
+    /// Nothing has happened yet.
+    ///
+    /// A peer can make an update that the monitor refuses: its secret answers to its point and still breaks the chain of
+    /// its secrets. Such a step never was; the channel is failed instead (BOLT 2, `revoke_and_ack`).
+    pub fn follow(&self, channel: &Channel, input: Input<'_>, cx: &Context<'_>) -> (Transition, MonitorChanges) {
+        let transition = channel.step(input, cx);
+        let refused = match self.learn_from(&transition) {
+            Ok(changes) => return (transition, changes),
+            Err(refused) => refused,
+        };
+        let order = Command::Fail { reason: refused.to_string() };
+        let mut failure = channel.step(Input::Command(CommandId(0), order), cx);
+        // Nobody gave that order.
+        failure.effects.retain(|effect| !matches!(effect, Effect::Reply(..)));
+        #[expect(clippy::expect_used, reason = "a failure follows anything; a gap between the two is a bug of ours")]
+        let changes = self.learn_from(&failure).expect("the monitor follows its channel");
+        (failure, changes)
+    }
+
+    fn learn_from(&self, transition: &Transition) -> Result<MonitorChanges, UpdateRefused> {
+        transition.monitor.as_ref().map_or_else(|| Ok(MonitorChanges::default()), |update| self.step(update))
+    }
+
     /// What an update would write. Nothing has happened yet.
     pub fn step(&self, update: &MonitorUpdate) -> Result<MonitorChanges, UpdateRefused> {
         let expected = self.rows.head.update_id.saturating_add(1);
@@ -155,29 +183,25 @@ impl Monitor {
 
     /// Our newest commitment, built from the rows.
     pub fn local_commitment(&self, signer: &dyn Signer) -> Result<CommitmentTx, CorruptRows> {
-        let point = signer.per_commitment_point(self.rows.head.local.number);
-        contents::Contents::local(&self.rows, point)?.build()
+        self.build(&self.local_spec(signer))
     }
 
-    /// The peer's commitments that it may publish unpunished: its newest, and while it owes a revocation the one
-    /// before that.
+    /// The peer's commitments that it may publish unpunished: its newest whose predecessor is revoked, and the one that
+    /// we signed after it, if any.
     pub fn remote_commitments(&self) -> Result<Vec<CommitmentTx>, CorruptRows> {
-        let head = &self.rows.head;
-        let current = contents::Contents::remote(&self.rows, &head.remote)?.build()?;
-        let Some(next) = &head.remote_next else { return Ok(vec![current]) };
-        Ok(vec![current, contents::Contents::remote_next(&self.rows, next)?.build()?])
+        contents::remote(&self.rows).iter().map(|spec| self.build(spec)).collect()
     }
 
     /// Our newest commitment with both signatures, ready to be published. The signer's guard has the last word.
     pub fn local_commitment_tx(&self, signer: &dyn Signer) -> Result<Transaction, CannotPublish> {
-        let head = &self.rows.head;
+        let (head, params) = (&self.rows.head, &self.rows.params);
         if !head.may_publish {
             return Err(CannotPublish::FallenBehind);
         }
-        let contents = contents::Contents::local(&self.rows, signer.per_commitment_point(head.local.number))?;
-        let params = &self.rows.params;
-        let ours = signer.sign_local_commitment(&Guard::of(head), params, &contents.plan())?;
-        let mut tx = contents.build()?.tx;
+        let spec = self.local_spec(signer);
+        let keys = spec.keys(params).map_err(|_| NOT_A_COMMITMENT)?;
+        let ours = signer.sign_local_commitment(&Guard::of(head), params, &spec.plan(params, &keys))?;
+        let mut tx = self.build(&spec)?.tx;
         let witness = params.funding_output().witness([
             (&params.local.basepoints.funding_pubkey, &ours),
             (&params.remote.basepoints.funding_pubkey, &head.local.signature),
@@ -186,6 +210,14 @@ impl Monitor {
             input.witness = witness;
         }
         Ok(tx)
+    }
+
+    fn local_spec(&self, signer: &dyn Signer) -> CommitmentSpec {
+        contents::local(&self.rows, signer.per_commitment_point(self.rows.head.local.number))
+    }
+
+    fn build(&self, spec: &CommitmentSpec) -> Result<CommitmentTx, CorruptRows> {
+        spec.build(&self.rows.params).map(|built| built.commitment).map_err(|_| NOT_A_COMMITMENT)
     }
 
     /// What a transaction that spends the funding output is.
@@ -202,6 +234,9 @@ impl Monitor {
         self.local_commitment(signer).ok().map(|commitment| commitment.tx.compute_txid())
     }
 }
+
+/// Only a commitment that can be built is ever signed.
+const NOT_A_COMMITMENT: CorruptRows = CorruptRows("a signed commitment cannot be built");
 
 /// Why our newest commitment is not at hand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -244,13 +244,22 @@ impl<'a> Closing<'a> {
         if counteroffer.is_some_and(|last| !strictly_between(fee, offer.fee, last)) {
             return Err(Violation::Warn(Rule::ClosingFee));
         }
-        let middle = offer.fee.get().midpoint(fee.get());
-        let next = Sat::new(middle).clamp(*range.start(), *range.end());
+        let next = half_way(offer.fee, fee.clamp(*range.start(), *range.end()));
+        // Nobody is to blame where the ranges do not meet: the next connection may find other fees.
         if strictly_between(next, offer.fee, fee) {
             Ok(Answer::Counter(next))
         } else {
-            Err(Violation::Fail(Rule::ClosingFee))
+            Err(Violation::Warn(Rule::ClosingFee))
         }
+    }
+}
+
+/// Half of the way to what we would give at most, the last satoshi of it included. Peers such as LND come towards us by
+/// a tenth in each round, so a limit that is offered at once leaves no fee to answer with while they do.
+fn half_way(from: Sat, to: Sat) -> Sat {
+    match Sat::new(from.get().midpoint(to.get())) {
+        middle if middle == from => to,
+        middle => middle,
     }
 }
 

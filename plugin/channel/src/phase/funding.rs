@@ -1,6 +1,7 @@
 //! From the signed funding transaction to `channel_ready` on both sides (BOLT 2, "The `channel_ready` Message").
 
 use bitcoin::Transaction;
+use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::ShortChannelId;
 use outrigger_bolt::wire::{ChannelReady, Message};
 
@@ -34,13 +35,17 @@ pub(crate) fn forgotten_height(head: &ChannelHead, params: &ChannelParams) -> Op
     waiting.then(|| params.opened_height.saturating_add(FUNDING_TIMEOUT))
 }
 
-/// Confirmations that are missing at this height; `None` before the first.
+/// Whether the channel is only a promise of the peer's: not in a block, and with nothing for us in it.
+pub(crate) fn nothing_at_stake(head: &ChannelHead, params: &ChannelParams) -> bool {
+    forgotten_height(head, params).is_some() && params.push == Msat::ZERO
+}
+
+/// Confirmations that are missing at this height.
 pub(crate) fn confirmations_needed(head: &ChannelHead, params: &ChannelParams, height: u32) -> u32 {
-    match ready_height(head, params) {
-        _ if head.channel_ready_sent => 0,
-        Some(ready) => ready.saturating_sub(height),
-        None => params.minimum_depth,
+    if head.channel_ready_sent {
+        return 0;
     }
+    ready_height(head, params).map_or(params.minimum_depth, |ready| ready.saturating_sub(height))
 }
 
 /// The funding transaction stands in a block. It is held to what was agreed, each time it is seen there (FND-1).
@@ -90,7 +95,7 @@ fn check_funding(
 }
 
 /// There is no channel behind the funding outpoint. Nothing of ours is in it.
-fn forget(draft: &mut Draft<'_>, height: u32, text: &str, note: ChannelNote) {
+pub(crate) fn forget(draft: &mut Draft<'_>, height: u32, text: &str, note: ChannelNote) {
     let message = error_message(draft.channel_id(), text);
     let txid = draft.params().funding.txid;
     draft.reset_volatile();

@@ -1,8 +1,9 @@
 //! Messages and orders of an open channel, held to its phase (BOLT 2, "Normal Operation").
 
+use outrigger_bolt::id::PaymentPreimage;
 use outrigger_bolt::wire::Message;
 
-use crate::changes::{ChannelHead, MonitorStep, Phase};
+use crate::changes::{ChannelHead, MonitorStep, Phase, Removal};
 use crate::commitments::htlc::HtlcKey;
 use crate::commitments::send::{self, Offer};
 use crate::commitments::{fee, receive};
@@ -128,18 +129,14 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command, cx: &Context<'
 }
 
 /// The monitor must be able to claim on the chain whatever becomes of the connection. An HTLC whose claim is proposed or
-/// committed was told already.
-fn learn_own_preimage(
-    draft: &mut Draft<'_>,
-    htlc_id: u64,
-    preimage: outrigger_bolt::id::PaymentPreimage,
-) -> Result<(), Refusal> {
+/// committed was told already; one whose failure is, was not.
+fn learn_own_preimage(draft: &mut Draft<'_>, htlc_id: u64, preimage: PaymentPreimage) -> Result<(), Refusal> {
     let key = HtlcKey::received(htlc_id);
     let row = draft.htlc(key).ok_or(Refusal::UnknownHtlc)?;
     if row.payment_hash != preimage.payment_hash() {
         return Err(Refusal::WrongPreimage);
     }
-    if row.removal.is_none() && draft.removal(key).is_none() {
+    if !matches!(draft.removal(key).or(row.removal.as_ref()), Some(Removal::Fulfilled(_))) {
         draft.monitor(MonitorStep::Preimage(preimage));
     }
     Ok(())

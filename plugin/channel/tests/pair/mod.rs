@@ -18,8 +18,8 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::{PaymentHash, PaymentPreimage};
 use outrigger_bolt::wire::Message;
 use outrigger_channel::{
-    ChainEvent, Command, CommandId, FailReason, Feerates, HtlcOutcome, HtlcSource, Input, Offerer, Phase, Policy,
-    Refusal, Reply,
+    ChainEvent, ChannelNote, Command, CommandId, FailReason, Feerates, HtlcOutcome, HtlcSource, Input, Offerer, Phase,
+    Policy, Refusal, Reply,
 };
 
 use link::Connection;
@@ -335,6 +335,12 @@ impl Pair {
         nodes[name.index()].restart(world);
     }
 
+    /// One side starts again from another state of its store.
+    pub fn restore(&mut self, name: Name, store: store::Store) {
+        self.node_mut(name).restore(store);
+        self.crash(name);
+    }
+
     /// How many messages are on their way to this side.
     pub fn in_flight(&self, to: Name) -> usize {
         self.connection.as_ref().map_or(0, |connection| connection.in_flight(to))
@@ -447,6 +453,24 @@ impl Pair {
             assert!(to_bob == bob || (to_bob == 0 && bob < 354), "the accepter pays no fee");
             let fee = alice - paid_to(&self.node(Alice).shutdown_script);
             assert!(fee > 0 && (fee < 3_000 || alice < 3_000), "a fee of {fee}");
+        }
+    }
+
+    /// Mines the published close and buries it, until the channel is history on both sides.
+    pub fn bury_close(&mut self) {
+        self.mine();
+        for _ in 1..self.world.policy.close_depth {
+            for name in Name::BOTH {
+                let phase = self.phase(name);
+                assert!(matches!(phase, Phase::Closing { confirmed_height: Some(_), .. }), "{phase:?}");
+            }
+            self.mine();
+        }
+        for name in Name::BOTH {
+            assert!(matches!(self.phase(name), Phase::Closed { .. }), "{:?}", self.phase(name));
+            assert!(self.node(name).monitor.is_closed());
+            let note = self.node(name).notes.last();
+            assert!(matches!(note, Some(ChannelNote::Closed { .. })), "{note:?}");
         }
     }
 

@@ -6,11 +6,11 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Txid};
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::keys::verify;
-use outrigger_bolt::tx::commitment::{CommitmentTx, commitment_number, obscuring_factor};
+use outrigger_bolt::tx::commitment::{CommitmentTx, HtlcDirection, commitment_number, obscuring_factor};
 use outrigger_bolt::wire::{CommitmentSigned, Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
-    Channel, ChannelNote, ChannelParams, CommandId, Context, Effect, Guard, HtlcOutcome, IncomingHtlc, Input, Monitor,
-    MonitorChanges, MonitorUpdate, Phase, Refusal, Reply, Signer, Spend, Watch,
+    Channel, ChannelNote, ChannelParams, CommandId, Context, Effect, Evidence, Guard, HtlcKey, HtlcOutcome,
+    IncomingHtlc, Input, Monitor, MonitorChanges, Offerer, Phase, Refusal, Reply, RevokedOutput, Signer, Spend, Watch,
 };
 
 use super::World;
@@ -114,15 +114,11 @@ impl Node {
     /// Returns whether the monitor learned something.
     pub fn step(&mut self, input: Input<'_>, world: &World, generation: u64) -> bool {
         let before = self.channel.clone();
-        let mut transition = self.channel.step(input, &self.context(world));
+        let (mut transition, monitor_changes) = self.monitor.follow(&self.channel, input, &self.context(world));
         assert_eq!(before, self.channel, "a step leaves the value whole");
-        let monitor_changes = match &transition.monitor {
-            Some(update) => self.update_monitor(update),
-            None => {
-                assert!(transition.changes.htlcs.is_empty(), "the monitor is told of every HTLC row");
-                MonitorChanges::default()
-            }
-        };
+        let monitor_learned = transition.monitor.is_some();
+        assert!(monitor_learned || transition.changes.htlcs.is_empty(), "the monitor is told of every HTLC row");
+        self.monitor.apply(&monitor_changes, &transition.changes.htlcs);
         let mut writes = Writes::of(&transition.changes, &monitor_changes);
         for effect in &transition.effects {
             if let Effect::Settle { htlc_id, outcome, .. } = effect {
@@ -132,11 +128,7 @@ impl Node {
         self.channel.take_in(&mut transition);
         self.staged.apply(&writes);
         self.held.push_back(Batch { writes, effects: transition.effects, generation });
-        transition.monitor.is_some()
-    }
-
-    fn update_monitor(&mut self, update: &MonitorUpdate) -> MonitorChanges {
-        self.monitor.update(update).expect("an update that follows the last")
+        monitor_learned
     }
 
     /// Makes the oldest staged step durable. What it does is still to be delivered.
@@ -224,6 +216,11 @@ impl Node {
         if params.is_opener { obscuring_factor(ours, theirs) } else { obscuring_factor(theirs, ours) }
     }
 
+    /// Puts another state of the store in the place of this one, as a backup does.
+    pub fn restore(&mut self, store: Store) {
+        self.store = store;
+    }
+
     /// Starts again from what is durable.
     pub fn restart(&mut self, world: &mut World) {
         self.held.clear();
@@ -306,7 +303,7 @@ impl Node {
             if expected == Spend::Revoked(number) {
                 let revoked = monitor.revoked_commitment(number).expect("a secret that was told");
                 let outputs = revoked.outputs(&commitment.tx, evidence.iter().map(|(key, row)| (*key, row)));
-                assert!(outputs.iter().all(Option::is_some), "every output of {number} is explained: {outputs:?}");
+                assert_explained(commitment, &outputs, &evidence);
             }
         }
         assert_eq!(head.next_secret_number, head.remote.number);
@@ -316,9 +313,37 @@ impl Node {
         matches!(self.channel.phase(), Phase::Failed { .. })
     }
 
-    pub fn given(&self) -> usize {
-        self.given.len()
+    /// The peer's commitments that left signed, by number.
+    pub fn given_by_number(&self) -> BTreeMap<u64, CommitmentTx> {
+        let number = |tx| commitment_number(tx, self.obscuring_factor()).expect("a commitment");
+        self.given.values().map(|(_, commitment)| (number(&commitment.tx), commitment.clone())).collect()
     }
+}
+
+/// Every output of a revoked commitment of the peer is what it was built as.
+fn assert_explained(
+    commitment: &CommitmentTx,
+    outputs: &[Option<RevokedOutput>],
+    evidence: &BTreeMap<HtlcKey, Evidence>,
+) {
+    let mut expected: Vec<Option<RevokedOutput>> = vec![Some(RevokedOutput::Anchor); outputs.len()];
+    let mut expect = |index: Option<u32>, what| {
+        if let Some(index) = index {
+            expected[index as usize] = Some(what);
+        }
+    };
+    expect(commitment.to_owner_index, RevokedOutput::ToRemoteOwner);
+    expect(commitment.to_other_index, RevokedOutput::ToUs);
+    for output in &commitment.htlc_outputs {
+        let offerer = match output.htlc.direction {
+            HtlcDirection::Offered => Offerer::Remote,
+            HtlcDirection::Received => Offerer::Local,
+        };
+        let key = HtlcKey { offerer, id: output.htlc.id };
+        assert_eq!(evidence[&key].amount, output.htlc.amount);
+        expect(Some(output.index), RevokedOutput::Htlc(key));
+    }
+    assert_eq!(outputs, expected);
 }
 
 /// The settlement of a payment, in the transaction of the step that learned it. Told again, it is the same.

@@ -12,7 +12,7 @@ use super::mail::OpenOrder;
 use super::peer::{OpenerOrder, OpeningSlot, Peer, Slot};
 use crate::clock::{Clock, NoEntropy};
 use crate::store::row::{EventRow, OperationRow};
-use crate::store::schema::Table;
+use crate::store::schema::{Table, UnderWay};
 use crate::store::{Address, ChainOrder, FundingRequest, Held, Step};
 
 /// Openings by one peer that are not confirmed yet (FND-6, FND-7: counted when the message arrives).
@@ -55,7 +55,9 @@ impl Drive<'_> {
             Some("too many pending channels; wait until one is confirmed")
         } else if open.temporary_channel_id == ChannelId([0; 32]) {
             Some("a temporary_channel_id of zeros would name every channel")
-        } else if peer.openings.contains_key(&open.temporary_channel_id) {
+        } else if peer.openings.contains_key(&open.temporary_channel_id)
+            || peer.slots.contains_key(&open.temporary_channel_id)
+        {
             Some("this temporary_channel_id is in use")
         } else {
             None
@@ -164,24 +166,28 @@ impl Drive<'_> {
     /// The channel has its first commitments: from here on it has rows, and the call that asked for it is answered in
     /// the same transaction.
     fn born(&mut self, peer: &mut Peer, opening: ChannelId, birth: Birth) {
-        let Some(OpeningSlot { signer, order, .. }) = peer.openings.remove(&opening) else { return };
         let at = opening_address(peer, birth.channel_id);
-        if peer.slots.contains_key(&birth.channel_id) || self.deliver.registered(&birth.channel_id).is_some() {
-            // Bad input 35: a funding output serves one channel.
-            return self.send_error(at, "this funding output belongs to another channel");
-        }
         let (monitor, monitor_changes) = match Monitor::new(&birth.monitor) {
             Ok(monitor) => monitor,
             Err(refused) => {
                 tracing::error!(channel = %birth.channel_id, %refused, "a new channel has no monitor");
-                return self.send_error(at, "internal error");
+                self.send_error(at, "internal error");
+                return self.gone(peer, opening, "a new channel has no monitor");
             }
         };
+        let Some(slot) = peer.openings.get(&opening) else { return };
+        let registered = Registered { peer: peer.node_id, signer: slot.signer.clone() };
+        if !self.deliver.register(birth.channel_id, registered) {
+            // Bad input 35: a funding output serves one channel.
+            let reason = "this funding output belongs to another channel";
+            self.send_error(at, reason);
+            return self.gone(peer, opening, reason);
+        }
+        let Some(OpeningSlot { signer, order, .. }) = peer.openings.remove(&opening) else { return };
         if let Some(order) = order {
             let row = order.operation.pending(birth.channel_id, birth.channel.rows().params.funding.txid);
             self.put_operation(&row);
         }
-        self.deliver.register(birth.channel_id, Registered { peer: peer.node_id, signer: signer.clone() });
         let guard = Guard::of(&monitor.rows().head);
         let slot = Slot { channel: birth.channel, monitor, signer, settlements: Default::default() };
         peer.slots.insert(birth.channel_id, slot);
@@ -207,6 +213,7 @@ impl Drive<'_> {
 
     fn put_operation(&mut self, row: &OperationRow) {
         self.batch.put(Table::Operation, row.key(), Some(row.encode()));
+        self.batch.end(&UnderWay::Opening(row.idempotency_key.clone()));
     }
 
     fn hold_all(&mut self, at: Address, effects: Vec<outrigger_channel::Effect>) {

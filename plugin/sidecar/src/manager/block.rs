@@ -66,7 +66,8 @@ impl Manager {
         }
     }
 
-    /// Takes a block back. Rare, so every channel is asked whether it stood on that block; right after a restart too.
+    /// Takes a block back. Rare, so every channel is asked whether it stood on that block, or above it; right after a
+    /// restart too.
     pub fn block_disconnected(&self, height: u32) {
         self.env.chain.set_height(height.saturating_sub(1));
         self.deliver.index().lock().height = height.saturating_sub(1);
@@ -76,8 +77,8 @@ impl Manager {
                     .slots
                     .iter()
                     .flat_map(|(id, slot)| {
-                        let funding = slot.channel.rows().head.funding_height == Some(height);
-                        let spend = spend_height(slot.channel.phase()) == Some(height);
+                        let funding = slot.channel.rows().head.funding_height.is_some_and(|found| found >= height);
+                        let spend = spend_height(slot.channel.phase()).is_some_and(|found| found >= height);
                         let events = [
                             spend.then_some(ChainEvent::FundingSpendUnconfirmed),
                             funding.then_some(ChainEvent::FundingUnconfirmed),

@@ -1,6 +1,7 @@
 //! Released effects to queue ends. Delivery only enqueues: it never blocks, never steps a channel, takes no peer lock.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
@@ -102,12 +103,17 @@ impl Deliver {
         match self.directory.post(peer, mail) {
             Posted::Waiting => Ok(()),
             Posted::Schedule => {
-                // The workers end only with the process.
-                let _ = self.work.send(*peer);
+                self.schedule(peer);
                 Ok(())
             }
             Posted::NoSuchPeer(mail) => Err(mail),
         }
+    }
+
+    /// Puts a peer that has mail at the end of the workers' queue.
+    pub(super) fn schedule(&self, peer: &NodeId) {
+        // The workers end only with the process.
+        let _ = self.work.send(*peer);
     }
 
     /// Remembers where to send messages of this connection.
@@ -130,9 +136,17 @@ impl Deliver {
         }
     }
 
-    /// Makes a channel known: whose it is, and the keys that release its secrets.
-    pub(super) fn register(&self, channel: ChannelId, registered: Registered) {
-        self.channels.write().insert(channel, registered);
+    /// Makes a channel known: whose it is, and the keys that release its secrets. False where the id is taken: two
+    /// peers may name one funding output at the same time, and rows of two channels under one id would be no channel.
+    #[must_use = "a channel whose id is taken must not come to life"]
+    pub(super) fn register(&self, channel: ChannelId, registered: Registered) -> bool {
+        match self.channels.write().entry(channel) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(vacant) => {
+                vacant.insert(registered);
+                true
+            }
+        }
     }
 
     /// What is known of a channel.
@@ -143,6 +157,11 @@ impl Deliver {
     /// Who is to be told the answer of this command. A command without an entry is answered to nobody.
     pub fn expect_reply(&self, id: CommandId, to: ReplyTo) {
         self.replies.lock().insert(id, to);
+    }
+
+    /// Nobody will answer this command.
+    pub(super) fn forget_reply(&self, id: CommandId) {
+        self.replies.lock().remove(&id);
     }
 
     /// The index of outpoints and heights that channels wait for.

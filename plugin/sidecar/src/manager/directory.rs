@@ -47,6 +47,8 @@ struct Mailbox {
     bytes: usize,
     /// Whether a worker has the mailbox, or will: one worker at a time keeps the order.
     scheduled: bool,
+    /// The peer was forgotten: what is put in here would never be read.
+    closed: bool,
 }
 
 /// All peers. A guard never leaves, and no lock crosses an await: callers give a closure.
@@ -81,14 +83,14 @@ impl PeerDirectory {
 
     /// Forgets the peer if it is neither connected nor has a channel nor mail.
     pub fn forget_idle(&self, peer: &NodeId) {
+        let Some(entry) = self.entry(peer) else { return };
+        if !close_if_idle(&entry) {
+            return;
+        }
         let _guard = Guard::take();
         let mut peers = self.peers.write();
-        let Some(entry) = peers.get(peer) else { return };
-        // Nobody can hold the peer's lock and wait for the outer one: law 3. So this lock is short.
-        let mut state = entry.peer.lock();
-        if state.is_idle() && entry.mailbox.lock().mail.is_empty() {
-            state.mark_gone();
-            drop(state);
+        // Closed by us alone, so whoever stands here under this name now is as old, or was made after it.
+        if peers.get(peer).is_some_and(|found| Arc::ptr_eq(found, &entry)) {
             peers.remove(peer);
         }
     }
@@ -98,23 +100,30 @@ impl PeerDirectory {
     pub fn post(&self, peer: &NodeId, mail: Mail) -> Posted {
         let Some(entry) = self.entry(peer) else { return Posted::NoSuchPeer(Box::new(mail)) };
         let mut mailbox = entry.mailbox.lock();
+        if mailbox.closed {
+            return Posted::NoSuchPeer(Box::new(mail));
+        }
         mailbox.bytes = mailbox.bytes.saturating_add(mail.bytes());
         mailbox.mail.push_back(mail);
         if std::mem::replace(&mut mailbox.scheduled, true) { Posted::Waiting } else { Posted::Schedule }
     }
 
-    /// The mail that waits, at most `limit` pieces. Empty means that the box is given back.
+    /// The mail that waits, at most `limit` pieces. The box stays with the worker until it is given back.
     pub fn take_mail(&self, peer: &NodeId, limit: usize) -> Vec<Mail> {
         let Some(entry) = self.entry(peer) else { return Vec::new() };
         let mut mailbox = entry.mailbox.lock();
-        if mailbox.mail.is_empty() {
-            mailbox.scheduled = false;
-            return Vec::new();
-        }
         let count = mailbox.mail.len().min(limit);
         let taken: Vec<_> = mailbox.mail.drain(..count).collect();
         mailbox.bytes = mailbox.bytes.saturating_sub(taken.iter().map(Mail::bytes).sum());
         taken
+    }
+
+    /// Gives the box back if it is empty. Else the caller has it still, and must see that it is drained.
+    pub fn give_back(&self, peer: &NodeId) -> bool {
+        let Some(entry) = self.entry(peer) else { return true };
+        let mut mailbox = entry.mailbox.lock();
+        mailbox.scheduled = !mailbox.mail.is_empty();
+        !mailbox.scheduled
     }
 
     /// Bytes of the peer's own messages that wait.
@@ -126,6 +135,20 @@ impl PeerDirectory {
         let _guard = Guard::take();
         self.peers.read().get(peer).cloned()
     }
+}
+
+/// Ends a peer that is neither connected nor has a channel nor mail: no visit and no mail comes after.
+fn close_if_idle(entry: &Entry) -> bool {
+    let _guard = Guard::take();
+    let mut peer = entry.peer.lock();
+    let mut mailbox = entry.mailbox.lock();
+    // A box that another worker has may have been emptied for a visit yet to come.
+    if peer.is_gone() || !peer.is_idle() || mailbox.scheduled {
+        return false;
+    }
+    mailbox.closed = true;
+    peer.mark_gone();
+    true
 }
 
 /// What became of a piece of mail.
@@ -176,8 +199,30 @@ mod tests {
             })
             .collect();
         assert_eq!(order, [1, 2]);
-        assert!(directory.take_mail(&node(1), 10).is_empty());
+        assert!(directory.give_back(&node(1)));
         assert!(matches!(directory.post(&node(1), Mail::Disconnected { connection: 3 }), Posted::Schedule));
+    }
+
+    #[test]
+    fn dos_11_a_box_with_mail_left_stays_with_its_worker() {
+        let directory = PeerDirectory::default();
+        directory.ensure(node(1));
+        for connection in 0..3 {
+            let _ = directory.post(&node(1), Mail::Disconnected { connection });
+        }
+        assert_eq!(directory.take_mail(&node(1), 2).len(), 2);
+        assert!(!directory.give_back(&node(1)), "one piece is left");
+        assert!(matches!(directory.post(&node(1), Mail::Disconnected { connection: 3 }), Posted::Waiting));
+    }
+
+    #[test]
+    fn mail_for_a_peer_that_is_being_forgotten_comes_back() {
+        let directory = PeerDirectory::default();
+        directory.ensure(node(1));
+        let entry = directory.entry(&node(1)).unwrap();
+        assert!(close_if_idle(&entry));
+        assert!(matches!(directory.post(&node(1), Mail::Disconnected { connection: 1 }), Posted::NoSuchPeer(_)));
+        assert!(!close_if_idle(&entry), "one worker alone forgets it");
     }
 
     #[test]

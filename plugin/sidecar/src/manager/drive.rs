@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use bitcoin::Txid;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
 use outrigger_channel::{
-    Command, CommandId, Effect, Guard, Input, Link, MonitorChanges, MonitorStep, Publication, Refusal, Transition,
+    ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep, Offerer, Phase,
+    Publication, Refusal, Transition,
 };
 
 use super::deliver::Deliver;
@@ -16,7 +18,8 @@ use super::mail::Mail;
 use super::peer::{Live, Peer, Slot};
 use crate::clock::Clock;
 use crate::store::row::SettlementRow;
-use crate::store::{Address, Batch, Step};
+use crate::store::schema::{Table, numbered_key};
+use crate::store::{Address, Batch, ChainOrder, Held, Step};
 
 /// One visit to one peer: what it does is staged into one batch.
 pub(super) struct Drive<'a> {
@@ -77,8 +80,9 @@ impl<'a> Drive<'a> {
     fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) {
         let was_connected = is_in_step(slot);
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
-        let transition = slot.channel.step(input, &self.env.context(&slot.signer, &self.env.shutdown_script()));
-        self.take_in(at, slot, transition);
+        let script = self.env.shutdown_script();
+        let (transition, learned) = slot.monitor.follow(&slot.channel, input, &self.env.context(&slot.signer, &script));
+        self.take_in(at, slot, transition, learned);
         if !is_commit {
             self.touched.insert(at.channel);
         }
@@ -87,16 +91,14 @@ impl<'a> Drive<'a> {
         }
     }
 
-    /// Monitor, apply, stage: nothing of the transition is lost, and nothing of it leaves here.
-    pub(super) fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition) {
+    /// Monitor, apply, stage: nothing of the transition is lost, and nothing of it leaves here. `learned` is what the
+    /// monitor makes of it.
+    fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition, learned: MonitorChanges) {
         let Transition { changes, volatile, monitor, mut effects } = transition;
         let mut publish = false;
-        let mut monitor_changes = MonitorChanges::default();
         if let Some(update) = monitor {
             publish = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed { publish: true }));
-            #[expect(clippy::expect_used, reason = "a monitor that does not follow its channel is a bug of ours: stop")]
-            let learned = slot.monitor.update(&update).expect("the monitor follows its channel");
-            monitor_changes = learned;
+            slot.monitor.apply(&learned, &update.htlcs);
         }
         slot.channel.apply(&changes);
         slot.channel.settle(volatile);
@@ -109,8 +111,12 @@ impl<'a> Drive<'a> {
             }
         }
         let guard = Guard::of(&slot.monitor.rows().head);
-        let step = Step { changes: &changes, monitor: &monitor_changes, guard, effects };
+        let step = Step { changes: &changes, monitor: &learned, guard, effects };
+        let forgotten: Vec<_> = step.effects.iter().flat_map(|effect| no_longer_published(slot, effect)).collect();
         self.batch.stage(at, step, Clock::now_unix());
+        for txid in forgotten {
+            self.batch.hold(Held::Chain(ChainOrder::Forget(txid)));
+        }
     }
 
     /// Answers a command that reached no channel. It waits its turn like any other effect.
@@ -178,9 +184,42 @@ impl<'a> Drive<'a> {
     fn settled(&mut self, peer: &mut Peer, channel: ChannelId, htlc_id: u64, settlement: SettlementRow) {
         let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
         let Some(slot) = peer.slots.get_mut(&channel) else { return };
+        let key = HtlcKey { offerer: Offerer::Remote, id: htlc_id };
+        if !slot.channel.rows().htlcs.contains_key(&key) {
+            // Nothing is left to settle, and no removal will come that takes the row away.
+            return self.batch.put(Table::Settlement, numbered_key(&channel, htlc_id), None);
+        }
         let command = settlement.command(htlc_id);
         slot.settlements.insert(htlc_id, settlement);
         self.step_slot(at, slot, Input::Command(NOBODY, command));
+    }
+
+    /// What a crash may have lost, made again from rows. A settlement may be all that stands of a preimage: told again, it
+    /// reaches the monitor even of a channel that is never re-established.
+    pub(super) fn resume(&mut self, peer: &mut Peer) {
+        let (node, connection) = (peer.node_id, peer.connection());
+        for (channel, slot) in &mut peer.slots {
+            let at = Address { peer: node, connection, channel: *channel };
+            let is_due = |effect: &Effect| match effect {
+                Effect::Incoming(htlc) => !slot.settlements.contains_key(&htlc.htlc_id),
+                Effect::Send(_)
+                | Effect::Revoke { .. }
+                | Effect::Disconnect(_)
+                | Effect::Publish { .. }
+                | Effect::Watch(_)
+                | Effect::Settle { .. }
+                | Effect::Removed { .. }
+                | Effect::Reply(..)
+                | Effect::Note(_) => true,
+            };
+            let effects: Vec<_> = slot.channel.resume().into_iter().filter(is_due).collect();
+            let publish = matches!(slot.channel.phase(), Phase::Failed { publish: true, spend: None, .. });
+            let commitment = if publish { local_commitment(slot) } else { None };
+            for effect in effects.into_iter().chain(commitment) {
+                self.batch.hold_effect(at, effect);
+            }
+            self.repeat_settlements(at, slot);
+        }
     }
 
     /// What was decided is told again after every reestablish, until its removal is irrevocable.
@@ -189,6 +228,33 @@ impl<'a> Drive<'a> {
         for command in commands {
             self.step_slot(at, slot, Input::Command(NOBODY, command));
         }
+    }
+}
+
+/// Transactions that are deep enough in the chain by what the channel says: published again at each block they would cost
+/// a call for every channel there ever was.
+fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
+    let funding = slot.channel.rows().params.funding.txid;
+    match effect {
+        Effect::Note(ChannelNote::Ready { .. }) => vec![funding],
+        Effect::Note(ChannelNote::Closed { txid, .. }) => vec![funding, *txid],
+        Effect::Note(
+            ChannelNote::Pending { .. }
+            | ChannelNote::ShuttingDown { .. }
+            | ChannelNote::Closing { .. }
+            | ChannelNote::Failed { .. }
+            | ChannelNote::FundingMismatch { .. }
+            | ChannelNote::NeverFunded,
+        )
+        | Effect::Send(_)
+        | Effect::Revoke { .. }
+        | Effect::Disconnect(_)
+        | Effect::Publish { .. }
+        | Effect::Watch(_)
+        | Effect::Incoming(_)
+        | Effect::Settle { .. }
+        | Effect::Removed { .. }
+        | Effect::Reply(..) => Vec::new(),
     }
 }
 

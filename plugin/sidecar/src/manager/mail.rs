@@ -43,10 +43,11 @@ pub struct OpenOrder {
 }
 
 impl Mail {
-    /// What the piece counts against the budget of its mailbox, in bytes. Only the peer's own mail counts.
+    /// What the piece counts against the budget of its mailbox, in bytes. Only the peer's own mail counts, with what it
+    /// takes in memory whatever it was on the wire (DOS-1).
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Message { bytes, .. } => *bytes,
+            Self::Message { bytes, .. } => bytes.saturating_add(size_of::<Message>()).saturating_add(size_of::<Self>()),
             Self::Connected { .. }
             | Self::Disconnected { .. }
             | Self::Open(_)

@@ -21,14 +21,14 @@ use crossbeam_channel::Receiver;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::{Init, Message};
-use outrigger_channel::{Command, Effect, Phase, Refusal, Reply, Summary};
+use outrigger_channel::{Command, Phase, Refusal, Reply, Summary};
 use tokio::sync::{Notify, oneshot};
 
 pub use mail::{Mail, OpenOrder};
 pub use peer::Peer;
 
 use crate::store::load::LoadedChannel;
-use crate::store::{Address, Batch};
+use crate::store::{Batch, ChainOrder, Held};
 use deliver::{Deliver, Registered, ReplyTo};
 use directory::PeerDirectory;
 use drive::Drive;
@@ -79,7 +79,8 @@ impl Manager {
         for LoadedChannel { channel, monitor, settlements } in loaded {
             let (peer, id) = (channel.rows().params.peer, channel.id());
             let signer = manager.env.signer(channel.rows().params.keys_index);
-            manager.deliver.register(id, Registered { peer, signer: signer.clone() });
+            // Rows have one channel for each id.
+            let _is_new = manager.deliver.register(id, Registered { peer, signer: signer.clone() });
             manager.directory.ensure(peer);
             for watch in channel.watches() {
                 manager.deliver.index().lock().watch(peer, id, watch);
@@ -87,11 +88,14 @@ impl Manager {
             let slot = Slot { channel, monitor, signer, settlements };
             manager.directory.with(&peer, |peer| peer.slots.insert(id, slot));
         }
+        // A crash may have left channels a block ahead of the tip, and that block may be gone by now: what stands above
+        // the tip is seen again if it is still there.
+        manager.block_disconnected(manager.env.chain.height().saturating_add(1));
         manager
     }
 
-    /// Makes the effects again that a crash may have lost: undecided HTLCs, transactions to publish. Called once, when
-    /// the chain is synced.
+    /// Makes the effects again that a crash may have lost: undecided HTLCs, decided ones that the monitor has not heard
+    /// of, transactions to publish. Called once, when the chain is synced.
     pub fn resume(&self) {
         for peer in self.directory.ids() {
             self.directory.with(&peer, |peer| self.resume_peer(peer));
@@ -99,42 +103,23 @@ impl Manager {
     }
 
     fn resume_peer(&self, peer: &mut Peer) {
-        let mut batch = Batch::default();
-        for (id, slot) in &peer.slots {
-            let at = Address { peer: peer.node_id, connection: peer.connection(), channel: *id };
-            let undecided = slot.channel.resume().into_iter().filter(|effect| match effect {
-                Effect::Incoming(htlc) => !slot.settlements.contains_key(&htlc.htlc_id),
-                Effect::Send(_)
-                | Effect::Revoke { .. }
-                | Effect::Disconnect(_)
-                | Effect::Publish { .. }
-                | Effect::Watch(_)
-                | Effect::Settle { .. }
-                | Effect::Removed { .. }
-                | Effect::Reply(..)
-                | Effect::Note(_) => true,
-            });
-            let publish = matches!(slot.channel.phase(), Phase::Failed { publish: true, spend: None, .. });
-            let commitment = if publish { drive::local_commitment(slot) } else { None };
-            for effect in undecided.chain(commitment) {
-                batch.hold_effect(at, effect);
-            }
-        }
-        self.env.writer.submit(batch);
+        let mut drive = Drive::new(&self.env, &self.deliver);
+        drive.resume(peer);
+        drive.finish(peer);
     }
 
     /// Drains mailboxes until every queue end is gone; one of a small pool of threads.
     pub fn work(&self, queue: &Receiver<NodeId>) {
         while let Ok(peer) = queue.recv() {
-            loop {
-                let mail = self.directory.take_mail(&peer, MAIL_PER_VISIT);
-                if mail.is_empty() {
-                    break;
-                }
-                self.directory.with(&peer, |peer| self.visit(peer, mail));
-                self.visited.notify_waiters();
+            let mail = self.directory.take_mail(&peer, MAIL_PER_VISIT);
+            self.directory.with(&peer, |peer| self.visit(peer, mail));
+            self.visited.notify_waiters();
+            if self.directory.give_back(&peer) {
+                self.directory.forget_idle(&peer);
+            } else {
+                // Behind the others: a peer that never stops talking must not keep a worker to itself (DOS-11).
+                self.deliver.schedule(&peer);
             }
-            self.directory.forget_idle(&peer);
         }
     }
 
@@ -153,7 +138,15 @@ impl Manager {
 
     /// The wallet's answer to a funding request.
     pub fn funded(&self, peer: &NodeId, channel: ChannelId, funding: Result<(bitcoin::Transaction, u32), String>) {
-        self.post(peer, Mail::Funded { channel, funding: funding.map(Box::new) });
+        let mail = Mail::Funded { channel, funding: funding.map(Box::new) };
+        if let Err(mail) = self.deliver.post(peer, mail)
+            && let Mail::Funded { funding: Ok(funding), .. } = *mail
+        {
+            // The peer was forgotten, and the opening with it: the coins are free again.
+            let mut batch = Batch::default();
+            batch.hold(Held::Chain(ChainOrder::Release(funding.0.compute_txid())));
+            self.env.writer.submit(batch);
+        }
     }
 
     /// Gives an order to a channel and waits for its answer, which is durable.
@@ -163,6 +156,7 @@ impl Manager {
         let id = self.env.next_command();
         self.deliver.expect_reply(id, ReplyTo::Caller(waiter));
         if self.deliver.post(&peer, Mail::Order { channel, id, command }).is_err() {
+            self.deliver.forget_reply(id);
             return Err(Refusal::UnknownChannel);
         }
         answer.await.unwrap_or(Err(Refusal::UnknownChannel))
@@ -193,23 +187,28 @@ impl Manager {
 
     /// The channels with one peer.
     pub fn channels_of(&self, peer: &NodeId) -> Vec<ChannelView> {
-        let views = self.directory.with(peer, |state| {
-            let height = self.env.chain.height();
-            let view = |(id, slot): (&ChannelId, &Slot)| ChannelView {
-                channel_id: *id,
-                peer: *peer,
-                summary: slot.channel.summary(height),
-                closing_txid: closing_txid(slot.channel.phase()),
-            };
-            state.slots.iter().map(view).collect::<Vec<_>>()
-        });
-        views.unwrap_or_default()
+        let views = |state: &mut Peer| state.slots.values().map(|slot| self.view(*peer, slot)).collect();
+        self.directory.with(peer, views).unwrap_or_default()
     }
 
     /// One channel.
     pub fn channel(&self, channel: &ChannelId) -> Option<ChannelView> {
         let Registered { peer, .. } = self.deliver.registered(channel)?;
-        self.channels_of(&peer).into_iter().find(|view| view.channel_id == *channel)
+        self.directory.with(&peer, |state| state.slots.get(channel).map(|slot| self.view(peer, slot)))?
+    }
+
+    /// Whether a connection to the peer stands.
+    pub fn is_connected(&self, peer: &NodeId) -> bool {
+        self.directory.with(peer, |peer| peer.is_connected()).unwrap_or(false)
+    }
+
+    fn view(&self, peer: NodeId, slot: &Slot) -> ChannelView {
+        ChannelView {
+            channel_id: slot.channel.id(),
+            peer,
+            summary: slot.channel.summary(self.env.chain.height()),
+            closing_txid: closing_txid(slot.channel.phase()),
+        }
     }
 
     /// What steps see of the world.
@@ -289,3 +288,6 @@ impl PeerHandler for Manager {
         self.post(peer, Mail::Disconnected { connection: connection.0 });
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 
 use outrigger_bolt::id::NodeId;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use super::{Manager, OpenOrder};
 use crate::clock::{Clock, NoEntropy};
 use crate::store::row::{EventRow, OperationRow, OperationState};
-use crate::store::schema::Table;
-use crate::store::{Batch, Reader, StoreError};
+use crate::store::schema::{Table, UnderWay};
+use crate::store::{Batch, Held, Reader, StoreError};
 
 /// Why a call to open a channel was not begun.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +28,7 @@ pub enum OperationFault {
 /// Calls whose row may not be durable yet.
 #[derive(Debug, Default)]
 pub struct Operations {
-    begun: Mutex<HashMap<String, OperationRow>>,
+    begun: Mutex<HashMap<String, (OperationRow, oneshot::Receiver<()>)>>,
 }
 
 impl Operations {
@@ -41,14 +43,9 @@ impl Operations {
         order: impl FnOnce(OperationRow) -> OpenOrder,
     ) -> Result<OperationRow, OperationFault> {
         let mut begun = self.begun.lock();
-        let known = match reader.operation(key)? {
-            // On disk, so it need not be remembered here.
-            Some(row) => {
-                begun.remove(key);
-                Some(row)
-            }
-            None => begun.get(key).cloned(),
-        };
+        // Before the look at the file: what is durable need not be remembered here, and is found there.
+        begun.retain(|_, (_, durable)| matches!(durable.try_recv(), Err(TryRecvError::Empty)));
+        let known = reader.operation(key)?.or_else(|| begun.get(key).map(|(row, _)| row.clone()));
         if let Some(row) = known {
             return if row.body == body { Ok(row) } else { Err(OperationFault::Conflict) };
         }
@@ -58,14 +55,18 @@ impl Operations {
             body,
             state: OperationState::Opening,
         };
-        begun.insert(key.to_owned(), row.clone());
+        let (waiter, durable) = oneshot::channel();
+        begun.insert(key.to_owned(), (row.clone(), durable));
         let mut batch = Batch::default();
+        batch.hold(Held::Durable(waiter));
         batch.put(Table::Operation, row.key(), Some(row.encode()));
+        batch.begin(&UnderWay::Opening(key.to_owned()));
         manager.env().writer.submit(batch);
         if manager.open_channel(peer, order(row.clone())).is_err() {
             let failed = row.failed("the peer is not connected; peer.connect first");
             let mut batch = Batch::default();
             batch.put(Table::Operation, failed.key(), Some(failed.encode()));
+            batch.end(&UnderWay::Opening(key.to_owned()));
             manager.env().writer.submit(batch);
             return Ok(failed);
         }
@@ -74,14 +75,13 @@ impl Operations {
 }
 
 /// Openings that a crash interrupted: they had no rows, and nothing was signed or sent that binds us.
-pub fn fail_interrupted(manager: &Manager, operations: Vec<OperationRow>) {
+pub fn fail_interrupted(manager: &Manager, openings: Vec<OperationRow>) {
     let mut batch = Batch::default();
-    for row in operations {
-        if matches!(row.state, OperationState::Opening) {
-            let row = row.failed("the node stopped before the channel was signed; nothing was spent, open again");
-            batch.event(EventRow::open_failed(Clock::now_unix(), &row));
-            batch.put(Table::Operation, row.key(), Some(row.encode()));
-        }
+    for row in openings {
+        let row = row.failed("the node stopped before the channel was signed; nothing was spent, open again");
+        batch.event(EventRow::open_failed(Clock::now_unix(), &row));
+        batch.put(Table::Operation, row.key(), Some(row.encode()));
+        batch.end(&UnderWay::Opening(row.idempotency_key));
     }
     manager.env().writer.submit(batch);
 }

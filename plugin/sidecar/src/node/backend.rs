@@ -11,7 +11,7 @@ use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_bolt::invoice::InvalidInvoice;
 use outrigger_channel::{Command, Refusal};
 use outrigger_rpc_schema as schema;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::chain_side::StoredWallet;
 use crate::chain::follow::ChainState;
@@ -23,7 +23,7 @@ use crate::payment::{self, InvoiceFault, PayOrder, Payments, SendFault};
 use crate::rpc::{self, Answer, Backend, ChannelQuery, EventQuery, Fault, PaymentTarget, PeerAddress, PeerQuery};
 use crate::store::row::{EventRow, InvoiceRow, OperationRow, OperationState, PaymentRow, PaymentState};
 use crate::store::schema::Table;
-use crate::store::{Batch, Reader, StoreError};
+use crate::store::{Batch, Held, Reader, StoreError};
 use crate::wallet::WalletFault;
 
 /// How long `channel.open` waits for the channel's final name before it answers with the operation alone.
@@ -108,7 +108,11 @@ impl Backend for Doorkeeper {
         self.dialer.keep(node_id, address.clone());
         let mut batch = Batch::default();
         batch.put(Table::PeerAddress, node_id.serialize().to_vec(), Some(address.into_bytes()));
+        let (waiter, durable) = oneshot::channel();
+        batch.hold(Held::Durable(waiter));
         self.manager.env().writer.submit(batch);
+        // The writer drops the waiter only with the process.
+        let _ = durable.await;
         Ok(schema::PeerConnected { node_id: node_id.to_string(), features: features(&offered) })
     }
 
@@ -132,8 +136,7 @@ impl Backend for Doorkeeper {
         let key = &order.idempotency_key;
         if self.reader.operation(key).map_err(storage)?.is_none() {
             self.require_synced()?;
-            let connected = self.manager.peers().iter().any(|peer| peer.node_id == order.node_id && peer.connected);
-            if !connected {
+            if !self.manager.is_connected(&order.node_id) {
                 return Err(Fault::peer_not_connected(&order.node_id));
             }
         }

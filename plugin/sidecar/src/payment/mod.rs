@@ -1,5 +1,6 @@
 //! Payments and invoices: one owner, its own thread, never entered under a peer lock nor holding one into it.
 
+mod decisions;
 mod receive;
 mod send;
 
@@ -11,7 +12,7 @@ use crossbeam_channel::Receiver;
 use outrigger_bolt::id::PaymentHash;
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 pub use receive::{InvoiceFault, InvoiceOrder};
 pub use send::{PayOrder, SendFault};
@@ -21,8 +22,9 @@ use crate::manager::Manager;
 use crate::manager::deliver::PaymentNotice;
 use crate::store::load::LoadedOutcome;
 use crate::store::row::{EventRow, PaymentRow, PaymentState};
-use crate::store::schema::{Table, outcome_key};
+use crate::store::schema::{Table, UnderWay, outcome_key};
 use crate::store::{Batch, Reader};
+use decisions::Decisions;
 
 /// The owner of payments and invoices.
 pub struct Payments {
@@ -47,8 +49,7 @@ pub struct Terms {
 struct State {
     pending: HashMap<[u8; 32], PaymentRow>,
     by_hash: HashMap<PaymentHash, [u8; 32]>,
-    /// Invoices whose claim is staged but may not be durable yet.
-    claiming: HashMap<PaymentHash, oneshot::Receiver<()>>,
+    decisions: Decisions,
 }
 
 impl Payments {
@@ -137,6 +138,7 @@ impl Payments {
             ),
         };
         batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+        batch.end(&UnderWay::Payment(row.payment_id));
         batch.event(event);
         self.manager.env().writer.submit(batch);
     }
@@ -173,3 +175,6 @@ fn forget_outcome(payment_id: &[u8; 32], channel: &outrigger_bolt::id::ChannelId
 fn hex(bytes: &[u8]) -> String {
     bitcoin::hex::DisplayHex::to_lower_hex_string(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,10 +11,11 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::Payments;
+use super::decisions::HtlcName;
 use crate::clock::{Clock, NoEntropy};
 use crate::store::row::{EventRow, InvoiceRow, OperationRow, OperationState, Paid, SettlementRow};
 use crate::store::schema::{Table, numbered_key};
-use crate::store::{Batch, Held};
+use crate::store::{Batch, Held, StoreError};
 
 /// The most that a payer may overpay (BOLT 4: no more than twice the amount expected).
 const OVERPAY_FACTOR: u64 = 2;
@@ -99,28 +100,38 @@ impl Payments {
         self.reader.invoice(hash)
     }
 
-    /// An HTLC is irrevocably ours to decide. The decision is a row before the channel hears of it.
+    /// An HTLC is irrevocably ours to decide. The decision is a row before the channel hears of it, and the first one
+    /// stands: a start may tell of an HTLC that the peer's messages tell of too.
     pub(super) fn incoming(&self, peer: NodeId, htlc: &IncomingHtlc) {
         let env = self.manager.env();
+        let name = (htlc.channel, htlc.htlc_id);
+        match self.has_decided(&name) {
+            Ok(false) => {}
+            Ok(true) => return,
+            // No decision is safer than a second one; the HTLC comes again at the next start.
+            Err(fault) => return tracing::error!(%fault, "a settlement could not be read"),
+        }
         let mut batch = Batch::default();
+        let (waiter, durable) = oneshot::channel();
+        let mut claims = None;
         let settlement = match self.judge(htlc) {
             Verdict::Claim(invoice) => {
                 let now = Clock::now_unix();
                 let preimage = invoice.preimage;
                 let paid = InvoiceRow { paid: Some(Paid { amount: htlc.amount, at: now }), ..*invoice };
-                let (waiter, durable) = oneshot::channel();
-                self.state.lock().claiming.insert(paid.payment_hash, durable);
+                claims = Some(paid.payment_hash);
                 batch.put(Table::Invoice, paid.payment_hash.0.to_vec(), Some(paid.encode()));
                 batch.event(EventRow::new(
                     now,
                     "invoice_paid",
                     json!({ "payment_hash": paid.payment_hash.to_string(), "amount_msat": htlc.amount.get() }),
                 ));
-                batch.hold(Held::Durable(waiter));
                 SettlementRow::Fulfil(preimage)
             }
             Verdict::Fail(reason) => SettlementRow::Fail(reason),
         };
+        self.state.lock().decisions.add(name, claims, durable);
+        batch.hold(Held::Durable(waiter));
         let key = numbered_key(&htlc.channel, htlc.htlc_id);
         batch.put(Table::Settlement, key, Some(settlement.encode()));
         batch.hold(Held::Settled { peer, channel: htlc.channel, htlc_id: htlc.htlc_id, settlement });
@@ -167,6 +178,7 @@ impl Payments {
         }
         // One answer for everything that a prober could learn from (BOLT 4).
         let unknown = Failure::IncorrectOrUnknownPaymentDetails { htlc_msat: htlc.amount, height };
+        let is_being_claimed = self.is_being_claimed(&htlc.payment_hash);
         let invoice = match self.reader.invoice(&htlc.payment_hash) {
             Ok(Some(invoice)) => invoice,
             Ok(None) => return Err(unknown),
@@ -183,15 +195,26 @@ impl Payments {
             && htlc.amount.get() <= wanted.get().saturating_mul(OVERPAY_FACTOR)
             && invoice.expires_at > Clock::now_unix()
             && htlc.cltv_expiry >= height.saturating_add(invoice.min_final_cltv_expiry)
-            && !self.is_taken(&invoice);
+            && !is_being_claimed
+            && invoice.paid.is_none();
         if is_good { Ok(invoice) } else { Err(unknown) }
     }
 
-    /// Whether the invoice was paid already, or is being claimed.
-    fn is_taken(&self, invoice: &InvoiceRow) -> bool {
-        let mut state = self.state.lock();
-        state.claiming.retain(|_, durable| matches!(durable.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
-        invoice.paid.is_some() || state.claiming.contains_key(&invoice.payment_hash)
+    /// Whether a decision on this HTLC stands, on its way to the file or there.
+    fn has_decided(&self, (channel, htlc_id): &HtlcName) -> Result<bool, StoreError> {
+        {
+            let mut state = self.state.lock();
+            state.decisions.forget_durable();
+            if state.decisions.has_decided(&(*channel, *htlc_id)) {
+                return Ok(true);
+            }
+        }
+        Ok(self.reader.settlement(channel, *htlc_id)?.is_some())
+    }
+
+    /// Whether a claim of the invoice is on its way to the file. Asked before the file is.
+    fn is_being_claimed(&self, hash: &PaymentHash) -> bool {
+        self.state.lock().decisions.has_claimed(hash)
     }
 }
 

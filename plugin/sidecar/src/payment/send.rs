@@ -8,12 +8,12 @@ use outrigger_bolt::onion::{self, FinalPayload, Hop, Payload, PaymentData, Unwra
 use outrigger_channel::{Command, FailReason, HtlcOutcome, HtlcSource, Refusal, Reply};
 use tokio::sync::oneshot;
 
-use super::{Payments, forget_outcome};
+use super::{Payments, State, forget_outcome};
 use crate::clock::{Clock, NoEntropy};
 use crate::manager::ChannelView;
 use crate::manager::deliver::ReplyTo;
 use crate::store::row::{PaymentRow, PaymentState};
-use crate::store::schema::Table;
+use crate::store::schema::{Table, UnderWay};
 use crate::store::{Batch, Held, StoreError};
 
 /// Blocks added to the payee's final expiry, so that a block found on the way fails nothing (BOLT 7, "shadow route").
@@ -74,7 +74,14 @@ impl Payments {
             return Err(SendFault::NotSynced);
         }
         let terms = self.terms(&order)?;
-        if let Some(existing) = self.existing(&terms.hash).await? {
+        let existing = self.existing(&self.state.lock(), &terms.hash)?;
+        if let Some(existing) = existing {
+            let (waiter, durable) = oneshot::channel();
+            let mut batch = Batch::default();
+            batch.hold(Held::Durable(waiter));
+            // Its row may still be on the way to the file: it is told only once it is there.
+            self.manager.env().writer.submit(batch);
+            let _ = durable.await;
             return Ok(existing);
         }
         let channel = self.choose(&terms.payee, terms.amount)?;
@@ -87,10 +94,7 @@ impl Payments {
             state: PaymentState::Pending,
         };
         let onion = self.onion(&row.payment_id, &terms)?;
-        let Some(durable) = self.begin(&row, &terms, channel, onion) else {
-            // Another caller began the same payment meanwhile.
-            return self.existing(&terms.hash).await?.ok_or(SendFault::Onion);
-        };
+        let (row, durable) = self.begin(row, &terms, channel, onion)?;
         // The writer drops the waiter only with the process.
         let _ = durable.await;
         Ok(row)
@@ -126,12 +130,10 @@ impl Payments {
         })
     }
 
-    /// The payment of this hash that must not be made again.
-    async fn existing(&self, hash: &PaymentHash) -> Result<Option<PaymentRow>, SendFault> {
-        let pending = {
-            let state = self.state.lock();
-            state.by_hash.get(hash).and_then(|id| state.pending.get(id)).cloned()
-        };
+    /// The payment of this hash that must not be made again. One whose end is on its way to the file still shows there
+    /// as pending, so nothing can end and be begun anew between two looks.
+    fn existing(&self, state: &State, hash: &PaymentHash) -> Result<Option<PaymentRow>, StoreError> {
+        let pending = state.by_hash.get(hash).and_then(|id| state.pending.get(id)).cloned();
         if pending.is_some() {
             return Ok(pending);
         }
@@ -175,19 +177,23 @@ impl Payments {
         self.manager.env().keys.onion_session_key(payment_id)
     }
 
-    /// Stages the payment and the order to its channel. `None` if another payment of the hash is under way.
+    /// Stages the payment and the order to its channel. Where another caller was first, meanwhile, it is that caller's
+    /// payment that is returned: it may even have ended by now (PAY-2).
     fn begin(
         &self,
-        row: &PaymentRow,
+        row: PaymentRow,
         terms: &Recipe,
         channel: ChannelId,
         onion: Box<[u8; 1366]>,
-    ) -> Option<oneshot::Receiver<()>> {
+    ) -> Result<(PaymentRow, oneshot::Receiver<()>), StoreError> {
         let (waiter, durable) = oneshot::channel();
         let env = self.manager.env();
+        let mut batch = Batch::default();
+        batch.hold(Held::Durable(waiter));
         let mut state = self.state.lock();
-        if state.by_hash.contains_key(&row.payment_hash) {
-            return None;
+        if let Some(existing) = self.existing(&state, &row.payment_hash)? {
+            env.writer.submit(batch);
+            return Ok((existing, durable));
         }
         state.by_hash.insert(row.payment_hash, row.payment_id);
         state.pending.insert(row.payment_id, row.clone());
@@ -200,14 +206,13 @@ impl Payments {
             onion,
             source: HtlcSource::Payment { payment_id: row.payment_id, part: 0 },
         };
-        let mut batch = Batch::default();
         batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+        batch.begin(&UnderWay::Payment(row.payment_id));
         batch.put(Table::PaymentByHash, row.payment_hash.0.to_vec(), Some(row.payment_id.to_vec()));
-        batch.hold(Held::Durable(waiter));
         batch.hold(Held::Order { peer: terms.payee, channel, id, command });
         // Submitted under the owner's lock: the rows of a hash are queued in the order in which they were decided.
         env.writer.submit(batch);
-        Some(durable)
+        Ok((row, durable))
     }
 
     /// Reads what came back with the keys that the packet was built with.

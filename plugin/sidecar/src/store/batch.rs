@@ -6,12 +6,13 @@ use bitcoin::{ScriptBuf, Transaction, Txid};
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_channel::{
-    ChannelChanges, ChannelNote, Command, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, MonitorChanges, Row,
+    ChannelChanges, ChannelNote, Command, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, MonitorChanges,
+    Publication, Row,
 };
 use tokio::sync::oneshot;
 
 use super::row::{BroadcastRow, EventRow, OutcomeRow, PUBLICATIONS, SettlementRow};
-use super::schema::{Table, channel_key, htlc_key, numbered_key, outcome_key, preimage_key};
+use super::schema::{Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, preimage_key};
 
 /// Where an effect of a channel belongs. `connection` is the one that stood when the step was made: a message for an
 /// older one is dropped, since `channel_reestablish` says what to send again (CST-2).
@@ -122,6 +123,16 @@ impl Batch {
         self.writes.push(Write { table, key, value });
     }
 
+    /// Something begins: a start before its end must look at it.
+    pub fn begin(&mut self, begun: &UnderWay) {
+        self.put(Table::UnderWay, begun.key(), Some(Vec::new()));
+    }
+
+    /// Its end is in a row of this batch.
+    pub fn end(&mut self, begun: &UnderWay) {
+        self.put(Table::UnderWay, begun.key(), None);
+    }
+
     /// Adds an event; its sequence number is given at the commit.
     pub fn event(&mut self, event: EventRow) {
         self.events.push(event);
@@ -206,10 +217,8 @@ impl Batch {
             }
             Effect::Note(note) => {
                 self.events.extend(EventRow::of_channel(at_unix, at.peer, at.channel, note));
-                if let ChannelNote::Closed { .. } = note {
-                    for what in PUBLICATIONS {
-                        self.put(Table::Broadcast, BroadcastRow::key_of(&at.channel, what), None);
-                    }
+                for what in no_longer_published(note) {
+                    self.put(Table::Broadcast, BroadcastRow::key_of(&at.channel, *what), None);
                 }
             }
             Effect::Send(_)
@@ -235,5 +244,19 @@ impl Batch {
         if let Some(row) = OutcomeRow::of(part, payment_hash, outcome) {
             self.put(Table::Outcome, outcome_key(&payment_id, &channel, htlc_id), Some(row.encode()));
         }
+    }
+}
+
+/// What needs no more broadcasting after this news.
+fn no_longer_published(note: &ChannelNote) -> &'static [Publication] {
+    match note {
+        ChannelNote::Ready { .. } => &[Publication::Funding],
+        ChannelNote::Closed { .. } => &PUBLICATIONS,
+        ChannelNote::Pending { .. }
+        | ChannelNote::ShuttingDown { .. }
+        | ChannelNote::Closing { .. }
+        | ChannelNote::Failed { .. }
+        | ChannelNote::FundingMismatch { .. }
+        | ChannelNote::NeverFunded => &[],
     }
 }

@@ -12,7 +12,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
 use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow};
-use super::schema::{Table, parse_htlc_key, parse_numbered_key};
+use super::schema::{Table, UnderWay, parse_htlc_key, parse_numbered_key};
 
 /// A channel and its monitor as they stood at the last commit.
 pub struct LoadedChannel {
@@ -37,7 +37,8 @@ pub struct Snapshot {
     pub channels: Vec<LoadedChannel>,
     pub outcomes: Vec<LoadedOutcome>,
     pub pending_payments: Vec<PaymentRow>,
-    pub operations: Vec<OperationRow>,
+    /// Calls to open a channel that had no channel yet.
+    pub openings: Vec<OperationRow>,
     pub broadcasts: Vec<BroadcastRow>,
     /// Change sets of the wallet by row number.
     pub wallet: Vec<(u64, Vec<u8>)>,
@@ -61,12 +62,10 @@ impl Loader {
     fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let mut snapshot = Snapshot {
             channels: self.channels()?,
-            operations: self.rows(Table::Operation, |_, value| OperationRow::decode(value))?,
             broadcasts: self.rows(Table::Broadcast, |_, value| BroadcastRow::decode(value))?,
-            pending_payments: self.rows(Table::Payment, |_, value| PaymentRow::decode(value))?,
             ..Snapshot::default()
         };
-        snapshot.pending_payments.retain(PaymentRow::is_pending);
+        self.under_way(&mut snapshot)?;
         self.each(Table::Wallet, |key, value| {
             let row = key.try_into().map_err(|_| corrupt(Table::Wallet, "a key of the wrong length"))?;
             snapshot.wallet.push((u64::from_be_bytes(row), value.to_vec()));
@@ -86,6 +85,32 @@ impl Loader {
             Ok(())
         })?;
         Ok(snapshot)
+    }
+
+    /// What was begun, and nothing of what has ended: a start does not follow the history (law 6).
+    fn under_way(&self, snapshot: &mut Snapshot) -> Result<(), StoreError> {
+        self.each(Table::UnderWay, |key, _| {
+            match UnderWay::parse(key).ok_or_else(|| corrupt(Table::UnderWay, "a malformed key"))? {
+                UnderWay::Payment(payment_id) => {
+                    snapshot.pending_payments.push(self.row(Table::Payment, &payment_id, PaymentRow::decode)?);
+                }
+                UnderWay::Opening(key) => {
+                    snapshot.openings.push(self.row(Table::Operation, key.as_bytes(), OperationRow::decode)?);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn row<R, E: std::fmt::Display>(
+        &self,
+        table: Table,
+        key: &[u8],
+        decode: impl FnOnce(&[u8]) -> Result<R, E>,
+    ) -> Result<R, StoreError> {
+        let open = self.transaction.open_table(table.definition())?;
+        let value = open.get(key)?.ok_or_else(|| corrupt(table, "a row that is under way is missing"))?;
+        decode(value.value()).map_err(|fault| corrupt(table, fault))
     }
 
     fn channels(&self) -> Result<Vec<LoadedChannel>, StoreError> {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_bolt::id::NodeId;
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadOnlyDatabase, ReadableDatabase};
 
 pub use batch::{Address, Batch, ChainOrder, FundingRequest, Held, Released, Step};
 pub use load::Snapshot;
@@ -62,17 +62,34 @@ pub const FILE: &str = "outrigger.redb";
 /// Opens the main file in `dir`, or creates it on the first start, and checks that it is this node's.
 pub fn open(dir: &Path, network: &str, node_id: &NodeId) -> Result<Arc<Database>, StoreError> {
     let path = dir.join(FILE);
-    let is_new = !path.exists();
-    let corrupt = |reason: String| StoreError::Corrupt { path: path.clone(), reason };
-    // `create` would turn an empty file into a new database: an existing one is only ever opened (bad input 91).
-    let db = if is_new { Database::create(&path) } else { Database::open(&path) };
-    let db = db.map_err(|fault| corrupt(fault.to_string()))?;
-    if is_new {
-        initialise(&db, network, node_id)?;
-        sync_directory(dir)?;
+    if !path.try_exists().map_err(StoreError::io)? {
+        create(dir, network, node_id)?;
     }
+    // To open a file for writing may already change it, so what is to be refused is refused before. One that a crash left
+    // cannot be read before it is repaired, which opening does.
+    if let Ok(closed_well) = ReadOnlyDatabase::open(&path) {
+        check_identity(&closed_well, &path, network, node_id)?;
+    }
+    // `create` would turn an empty file into a new database: an existing one is only ever opened (bad input 91).
+    let db =
+        Database::open(&path).map_err(|fault| StoreError::Corrupt { path: path.clone(), reason: fault.to_string() })?;
     check_identity(&db, &path, network, node_id)?;
     Ok(Arc::new(db))
+}
+
+/// Makes the file under another name and renames it when it is whole: a crash on the very first start leaves no file that
+/// the next one would refuse.
+fn create(dir: &Path, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
+    let unfinished = dir.join(format!("{FILE}.new"));
+    match std::fs::remove_file(&unfinished) {
+        Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::io(fault)),
+        Ok(()) | Err(_) => {}
+    }
+    let db = Database::create(&unfinished)?;
+    initialise(&db, network, node_id)?;
+    drop(db);
+    std::fs::rename(&unfinished, dir.join(FILE)).map_err(StoreError::io)?;
+    sync_directory(dir)
 }
 
 fn initialise(db: &Database, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
@@ -90,7 +107,7 @@ fn initialise(db: &Database, network: &str, node_id: &NodeId) -> Result<(), Stor
     Ok(())
 }
 
-fn check_identity(db: &Database, path: &Path, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
+fn check_identity(db: &impl ReadableDatabase, path: &Path, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
     let corrupt = |reason: &str| StoreError::Corrupt { path: path.to_owned(), reason: reason.to_owned() };
     let meta = db
         .begin_read()?

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use outrigger_bolt::id::{NodeId, PaymentHash};
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use redb::{Database, ReadableDatabase};
 
 use super::StoreError;
-use super::row::{EventRow, InvoiceRow, OperationRow, PaymentRow};
-use super::schema::Table;
+use super::row::{EventRow, InvoiceRow, OperationRow, PaymentRow, SettlementRow};
+use super::schema::{Table, numbered_key};
 
 /// The most rows that one page holds.
 pub const PAGE_LIMIT: usize = 1000;
@@ -42,6 +42,11 @@ impl Reader {
     /// An invoice of ours by its hash.
     pub fn invoice(&self, hash: &PaymentHash) -> Result<Option<InvoiceRow>, StoreError> {
         self.get(Table::Invoice, &hash.0, InvoiceRow::decode)
+    }
+
+    /// The decision on a received HTLC, until its removal is irrevocable.
+    pub fn settlement(&self, channel: &ChannelId, htlc_id: u64) -> Result<Option<SettlementRow>, StoreError> {
+        self.get(Table::Settlement, &numbered_key(channel, htlc_id), SettlementRow::decode)
     }
 
     /// The operation that was started under this key.

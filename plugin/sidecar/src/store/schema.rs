@@ -63,6 +63,8 @@ tables! {
     Event = "event",
     /// Answers to idempotent calls, by idempotency key.
     Operation = "operation",
+    /// Names of payments and openings that a start must look at: those whose end is not known.
+    UnderWay = "under_way",
     /// Transactions to broadcast until they are buried.
     Broadcast = "broadcast",
     /// Change sets of the on-chain wallet, in order.
@@ -125,4 +127,47 @@ pub fn outcome_key(payment_id: &[u8; 32], channel: &ChannelId, htlc_id: u64) -> 
     let mut key = payment_id.to_vec();
     key.extend_from_slice(&numbered_key(channel, htlc_id));
     key
+}
+
+/// Something that was begun and whose end is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnderWay {
+    /// A pending payment, by its id.
+    Payment([u8; 32]),
+    /// A call to open a channel, by its idempotency key.
+    Opening(String),
+}
+
+impl UnderWay {
+    /// The key of its row, which holds nothing more.
+    pub fn key(&self) -> Vec<u8> {
+        match self {
+            Self::Payment(payment_id) => [&[0], payment_id.as_slice()].concat(),
+            Self::Opening(idempotency_key) => [&[1], idempotency_key.as_bytes()].concat(),
+        }
+    }
+
+    /// What a key made by [`key`](Self::key) names, or `None` for other bytes.
+    pub fn parse(key: &[u8]) -> Option<Self> {
+        match key.split_first()? {
+            (0, payment_id) => payment_id.try_into().ok().map(Self::Payment),
+            (1, idempotency_key) => String::from_utf8(idempotency_key.to_vec()).ok().map(Self::Opening),
+            (2..=u8::MAX, _) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_under_way_is_found_by_its_key() {
+        for begun in [UnderWay::Payment([7; 32]), UnderWay::Opening("retry-1".to_owned())] {
+            assert_eq!(UnderWay::parse(&begun.key()), Some(begun));
+        }
+        for malformed in [&[][..], &[0, 1, 2], &[1, 0xff], &[2]] {
+            assert_eq!(UnderWay::parse(malformed), None, "{malformed:?}");
+        }
+    }
 }

@@ -124,25 +124,24 @@ impl Worker {
         Some(group)
     }
 
-    fn commit(&mut self, batch: Batch) -> Result<Released, StoreError> {
+    fn commit(&mut self, mut batch: Batch) -> Result<Released, StoreError> {
         if !batch.is_rowless() {
-            self.write(&batch)?;
+            self.write(&mut batch)?;
         }
         Ok(batch.release())
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+    fn write(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
         let number = self.stats.commits.fetch_add(1, Ordering::Relaxed);
         let mut transaction = self.db.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         // Peers choose some of our bytes: a one-phase commit could be steered into a checksum collision.
         transaction.set_two_phase_commit(true);
         transaction.set_quick_repair(number.is_multiple_of(CHECKPOINT_EVERY));
-        for table in Table::ALL {
-            let mut writes = batch.writes.iter().filter(|write| write.table == *table).peekable();
-            if writes.peek().is_none() {
-                continue;
-            }
+        // Stable: of two writes of one key the later one stands.
+        batch.writes.sort_by_key(|write| write.table);
+        for writes in batch.writes.chunk_by(|one, next| one.table == next.table) {
+            let Some(table) = writes.first().map(|write| write.table) else { continue };
             let mut open = transaction.open_table(table.definition())?;
             for write in writes {
                 self.stats.rows.fetch_add(1, Ordering::Relaxed);

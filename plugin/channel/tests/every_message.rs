@@ -1,0 +1,266 @@
+//! The channel is a total function: every message in every state, first, again, and after a reconnection (FND-10).
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod duo;
+
+use bitcoin::ScriptBuf;
+use duo::{Alice, Bob, Duo, SHUTDOWN_SCRIPT, Terms, hash, preimage, sat, signer};
+use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
+use outrigger_bolt::wire::{
+    ChannelReady, ChannelReestablish, ClosingSigned, CommitmentSigned, Error, FundingSigned, Message,
+    PerCommitmentSecret, RevokeAndAck, Shutdown, UpdateAddHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc, UpdateFee,
+    UpdateFulfillHtlc, Warning,
+};
+use outrigger_channel::{ChainEvent, Channel, ChannelRows, Command, Effect, Input, Link, Phase, Signer};
+
+type Arrange = fn() -> Duo;
+
+fn born() -> Duo {
+    Duo::born(&Terms::default())
+}
+
+fn normal() -> Duo {
+    Duo::normal(&Terms::default())
+}
+
+/// Bob has received an HTLC and offered one; both stand.
+fn standing() -> Duo {
+    let mut duo = normal();
+    duo.add(Alice, sat(50_000), 1).expect("room");
+    duo.add(Bob, sat(20_000), 1).expect("room");
+    duo.run();
+    duo
+}
+
+fn proposing() -> Duo {
+    let mut duo = standing();
+    duo.add(Bob, sat(5_000), 2).expect("room");
+    duo.fulfill(Bob, 0, 1).expect("standing");
+    duo.bob.outbox.clear();
+    duo
+}
+
+fn awaiting_revocation() -> Duo {
+    let mut duo = proposing();
+    duo.commit(Bob);
+    duo.bob.outbox.clear();
+    duo
+}
+
+fn shutting_down() -> Duo {
+    let mut duo = standing();
+    let script = ScriptBuf::from_bytes(SHUTDOWN_SCRIPT.to_vec());
+    duo.order(Bob, Command::Shutdown { script, feerate: FeeratePerKw::new(1500) }).expect("a good script");
+    duo
+}
+
+fn closing() -> Duo {
+    let mut duo = normal();
+    let script = ScriptBuf::from_bytes(SHUTDOWN_SCRIPT.to_vec());
+    duo.order(Bob, Command::Shutdown { script, feerate: FeeratePerKw::new(1500) }).expect("a good script");
+    duo.run();
+    assert!(matches!(duo.bob.channel.phase(), Phase::Closing { .. }));
+    duo
+}
+
+fn closed() -> Duo {
+    let mut duo = born();
+    duo.height = 2600;
+    duo.input(Bob, Input::Chain(ChainEvent::Height(2600)));
+    assert!(matches!(duo.bob.channel.phase(), Phase::Closed { .. }));
+    duo
+}
+
+fn failed() -> Duo {
+    let mut duo = standing();
+    duo.order(Bob, Command::Fail { reason: "asked to".to_owned() }).expect("always taken");
+    duo
+}
+
+fn reestablishing() -> Duo {
+    let mut duo = awaiting_revocation();
+    duo.reconnect();
+    duo
+}
+
+fn disconnected() -> Duo {
+    let mut duo = awaiting_revocation();
+    duo.disconnect();
+    duo
+}
+
+const STATES: [(&str, Arrange); 11] = [
+    ("funding", born),
+    ("normal", normal),
+    ("standing", standing),
+    ("proposing", proposing),
+    ("awaiting_revocation", awaiting_revocation),
+    ("shutting_down", shutting_down),
+    ("closing", closing),
+    ("closed", closed),
+    ("failed", failed),
+    ("reestablishing", reestablishing),
+    ("disconnected", disconnected),
+];
+
+/// One of each message that can name a channel, some of them in two versions.
+fn messages(duo: &Duo) -> Vec<Message> {
+    let channel_id = duo.bob.channel.id();
+    let head = &duo.alice.channel.rows().head;
+    let point = signer(Alice).per_commitment_point(head.local_number + 2);
+    let signature = duo.bob.monitor.rows().head.local.signature;
+    let add = UpdateAddHtlc {
+        channel_id,
+        id: head.next_local_htlc_id,
+        amount_msat: sat(1000),
+        payment_hash: hash(9),
+        cltv_expiry: 600,
+        onion_routing_packet: Box::new([0; 1366]),
+        path_key: Some(point),
+    };
+    let reestablish = ChannelReestablish {
+        channel_id,
+        next_commitment_number: head.local_number + 1,
+        next_revocation_number: 0,
+        your_last_per_commitment_secret: PerCommitmentSecret([0; 32]),
+        my_current_per_commitment_point: point,
+    };
+    let script = ScriptBuf::from_bytes(SHUTDOWN_SCRIPT.to_vec());
+    let fulfill = |id| UpdateFulfillHtlc { channel_id, id, payment_preimage: preimage(1) };
+    vec![
+        Message::FundingSigned(FundingSigned { channel_id, signature }),
+        Message::ChannelReady(ChannelReady { channel_id, second_per_commitment_point: point, short_channel_id: None }),
+        Message::Shutdown(Shutdown { channel_id, scriptpubkey: script }),
+        Message::Shutdown(Shutdown { channel_id, scriptpubkey: ScriptBuf::new() }),
+        Message::ClosingSigned(ClosingSigned { channel_id, fee_satoshis: Sat::new(1000), signature, fee_range: None }),
+        Message::UpdateAddHtlc(add.clone()),
+        Message::UpdateAddHtlc(UpdateAddHtlc { id: u64::MAX, ..add }),
+        Message::UpdateFulfillHtlc(fulfill(0)),
+        Message::UpdateFulfillHtlc(fulfill(u64::MAX)),
+        Message::UpdateFailHtlc(UpdateFailHtlc { channel_id, id: 0, reason: vec![0; 60_000] }),
+        Message::UpdateFailMalformedHtlc(UpdateFailMalformedHtlc {
+            channel_id,
+            id: 0,
+            sha256_of_onion: [0; 32],
+            failure_code: 0x8000 | 4,
+        }),
+        Message::CommitmentSigned(CommitmentSigned { channel_id, signature, htlc_signatures: vec![signature; 483] }),
+        Message::RevokeAndAck(RevokeAndAck {
+            channel_id,
+            per_commitment_secret: PerCommitmentSecret([3; 32]),
+            next_per_commitment_point: point,
+        }),
+        Message::UpdateFee(UpdateFee { channel_id, feerate_per_kw: FeeratePerKw::new(900) }),
+        Message::ChannelReestablish(ChannelReestablish {
+            next_commitment_number: u64::MAX,
+            next_revocation_number: u64::MAX,
+            ..reestablish.clone()
+        }),
+        Message::ChannelReestablish(reestablish),
+        Message::Warning(Warning { channel_id, data: vec![255; 300].into() }),
+        Message::Error(Error { channel_id, data: vec![255; 300].into() }),
+    ]
+}
+
+/// A step asserts that rows load, that channel and monitor agree, and that the monitor can follow.
+#[test]
+fn fnd_10_every_message_in_every_state() {
+    for (name, arrange) in STATES {
+        let count = messages(&arrange()).len();
+        for index in 0..count {
+            let mut duo = arrange();
+            let message = messages(&duo).swap_remove(index);
+            let balance = duo.bob.channel.rows().head.local_commitment.to_local;
+            duo.message(Bob, &message);
+            duo.message(Bob, &message);
+            duo.reconnect();
+            duo.message(Bob, &message);
+            duo.connect();
+            let rows = duo.bob.channel.rows();
+            let case = format!("{} in state {name}", message.name());
+            assert_eq!(rows.head.local_commitment.to_local, balance, "{case} moves no money");
+            let ended = matches!(rows.head.phase, Phase::Failed { .. } | Phase::Closed { .. });
+            let waiting = matches!(duo.bob.channel.link(), Link::Reestablishing(_));
+            assert!(ended != waiting, "{case}");
+        }
+    }
+}
+
+#[test]
+fn no_message_but_an_error_ends_a_channel_without_a_reason_to() {
+    // What is only out of place costs the connection, never the channel.
+    for index in [0, 3, 4, 7, 8, 9, 10] {
+        let mut duo = normal();
+        let message = messages(&duo).swap_remove(index);
+        duo.message(Bob, &message);
+        assert_eq!(*duo.bob.channel.phase(), Phase::Normal, "{}", message.name());
+        assert_eq!(*duo.bob.channel.link(), Link::Disconnected, "{}", message.name());
+    }
+}
+
+#[test]
+fn an_error_does_not_undo_a_mutual_close() {
+    let mut duo = closing();
+    let before = duo.bob.channel.phase().clone();
+    let error = Error { channel_id: duo.bob.channel.id(), data: "no such channel".into() };
+    duo.message(Bob, &Message::Error(error.clone()));
+    assert_eq!(*duo.bob.channel.phase(), before);
+    duo.connect();
+    duo.message(Bob, &Message::Error(error));
+    assert_eq!(*duo.bob.channel.phase(), before);
+    // The operator may still choose to go to the chain alone.
+    duo.order(Bob, Command::Fail { reason: "it does not confirm".to_owned() }).expect("always taken");
+    assert!(matches!(duo.bob.channel.phase(), Phase::Failed { publish: true, .. }));
+}
+
+#[test]
+fn fnd_8_an_error_before_the_funding_confirms_leaves_an_accepter_nothing_to_publish() {
+    let error =
+        |duo: &Duo| Message::Error(Error { channel_id: duo.bob.channel.id(), data: "the wallet refused".into() });
+    let mut duo = Duo::born(&Terms { push: Msat::ZERO, ..Terms::default() });
+    let message = error(&duo);
+    duo.message(Bob, &message);
+    assert!(matches!(duo.bob.channel.phase(), Phase::Closed { .. }));
+    assert!(duo.bob.monitor.is_closed());
+    // With a push there may be something to fetch, and the opener has always published.
+    let mut duo = born();
+    let message = error(&duo);
+    for who in [Alice, Bob] {
+        duo.message(who, &message);
+        assert!(matches!(duo.side(who).channel.phase(), Phase::Failed { publish: true, .. }));
+    }
+}
+
+#[test]
+fn cst_13_an_error_that_only_tells_of_a_passing_trouble_costs_the_connection() {
+    for text in ["internal error", "sync error"] {
+        let mut duo = proposing();
+        let error = Error { channel_id: duo.bob.channel.id(), data: text.into() };
+        duo.take_effects(Bob);
+        duo.message(Bob, &Message::Error(error));
+        assert_eq!(*duo.bob.channel.phase(), Phase::Normal);
+        assert_eq!(*duo.bob.channel.link(), Link::Disconnected);
+        assert!(matches!(duo.take_effects(Bob).first(), Some(Effect::Disconnect(_))));
+    }
+}
+
+#[test]
+fn rows_that_no_channel_wrote_are_refused() {
+    let refused = |change: &dyn Fn(&mut ChannelRows)| {
+        let mut rows = awaiting_revocation().bob.channel.rows().clone();
+        Channel::load(rows.clone()).expect("rows of a channel");
+        change(&mut rows);
+        Channel::load(rows).map(|_| ()).expect_err("corrupt rows").to_string()
+    };
+    let reasons = [
+        refused(&|rows| rows.head.local_commitment.to_local = Msat::ZERO),
+        refused(&|rows| rows.head.remote_commitment.offered_by_local.count = 7),
+        refused(&|rows| rows.head.next_local_htlc_id = 0),
+        refused(&|rows| rows.head.revoking_point = None),
+        refused(&|rows| rows.htlcs.clear()),
+        refused(&|rows| rows.htlcs.values_mut().for_each(|row| row.removal = None)),
+    ];
+    for reason in reasons {
+        assert!(reason.contains("commitment") || reason.contains("HTLC"), "{reason}");
+    }
+}

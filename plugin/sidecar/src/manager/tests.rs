@@ -1,0 +1,318 @@
+//! A manager over a real file, and a peer that keeps to the messages but not to the rules.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bitcoin::absolute::LockTime;
+use bitcoin::block::{Header, Version as BlockVersion};
+use bitcoin::constants::ChainHash;
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::secp256k1::ecdsa::Signature;
+use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+use bitcoin::transaction::Version;
+use bitcoin::{
+    Block, BlockHash, CompactTarget, Network, ScriptBuf, Transaction, TxIn, TxMerkleNode, TxOut, WPubkeyHash,
+};
+use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
+use outrigger_bolt::id::{NodeId, PaymentPreimage};
+use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
+use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
+use outrigger_bolt::wire::{PerCommitmentSecret, RevokeAndAck};
+use outrigger_channel::{
+    ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, Input, Opening,
+    OpeningInput, OpeningStep, Policy, ReleaseRefused, Signer, SigningRefused, SoftSigner,
+};
+use tokio::sync::watch;
+
+use super::deliver::{Ends, PaymentNotice};
+use super::env::ChainView;
+use super::outbox::{Next, OutboxReader, outbox};
+use super::*;
+use crate::key::{NodeKeys, Seed};
+use crate::store::{self, Reader, Writer};
+
+const HEIGHT: u32 = 500;
+
+fn policy() -> Policy {
+    Policy {
+        chain_hash: ChainHash::using_genesis_block_const(Network::Regtest),
+        min_funding: Sat::new(20_000),
+        max_funding: Sat::new(100_000_000),
+        dust_limit: Sat::new(354),
+        reserve_ppm: 10_000,
+        to_self_delay: 144,
+        max_to_self_delay: 2016,
+        max_accepted_htlcs: 30,
+        max_in_flight_ppm: 1_000_000,
+        htlc_minimum: Msat::new(1),
+        minimum_depth: 1,
+        max_minimum_depth: 144,
+        max_dust_exposure: Sat::new(1_000_000),
+        max_commitment_feerate: FeeratePerKw::new(25_000),
+        close_depth: 6,
+    }
+}
+
+fn feerates() -> Feerates {
+    Feerates { commitment: FeeratePerKw::new(1000), normal: FeeratePerKw::new(1500), floor: FeeratePerKw::new(253) }
+}
+
+fn script() -> ScriptBuf {
+    ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([3; 20]))
+}
+
+fn peer_id() -> NodeId {
+    NodeId::new(SecretKey::from_slice(&[9; 32]).unwrap().public_key(&Secp256k1::new()))
+}
+
+/// A manager with one worker, its file, and the queue ends that nobody else reads.
+pub(crate) struct Bench {
+    pub(crate) manager: Arc<Manager>,
+    pub(crate) reader: Reader,
+    db: Arc<redb::Database>,
+    _notices: Receiver<PaymentNotice>,
+    pub(crate) events: watch::Receiver<u64>,
+    _orders: Receiver<ChainOrder>,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let seed = Seed::create(dir.path(), || Ok([1; 32])).unwrap();
+        let keys = Arc::new(NodeKeys::derive(&seed, Network::Regtest));
+        let db = store::open(dir.path(), "regtest", &keys.node_id()).unwrap();
+        let (work, mailboxes) = crossbeam_channel::unbounded();
+        let (payments, notices) = crossbeam_channel::unbounded();
+        let (chain, orders) = crossbeam_channel::unbounded();
+        let (events_end, events) = watch::channel(0);
+        let directory = Arc::new(PeerDirectory::default());
+        let ends = Ends { payments, chain, events: events_end };
+        let deliver = Arc::new(Deliver::new(directory.clone(), work, ends));
+        let delivery = deliver.clone();
+        let deliver_released = move |released, seq| delivery.deliver(released, seq);
+        let (writer, _) = Writer::start(db.clone(), deliver_released, |fault| panic!("{fault}")).unwrap();
+        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), keys, writer);
+        env.chain.set_synced(true);
+        env.set_shutdown_script(script());
+        let manager = Arc::new(Manager::new(directory, deliver, env, Vec::new()));
+        let worker = manager.clone();
+        std::thread::spawn(move || worker.work(&mailboxes));
+        Self { manager, reader: Reader::new(db.clone()), db, _notices: notices, events, _orders: orders, _dir: dir }
+    }
+}
+
+impl Bench {
+    /// What a start would find now.
+    pub(crate) fn load(&self) -> store::Snapshot {
+        store::load::load(&self.db).unwrap()
+    }
+}
+
+/// Keys whose per-commitment secrets answer to their points and are otherwise unrelated.
+struct Unchained(SoftSigner);
+
+impl Unchained {
+    fn secret(number: u64) -> SecretKey {
+        SecretKey::from_slice(sha256::Hash::hash(&number.to_be_bytes()).as_byte_array()).unwrap()
+    }
+}
+
+impl Signer for Unchained {
+    fn basepoints(&self) -> &Basepoints {
+        self.0.basepoints()
+    }
+
+    fn per_commitment_point(&self, number: u64) -> PublicKey {
+        Self::secret(number).public_key(&Secp256k1::new())
+    }
+
+    fn sign_remote_commitment(
+        &self,
+        params: &ChannelParams,
+        commitment: &CommitmentTx,
+        keys: &CommitmentKeys,
+    ) -> (Signature, Vec<Signature>) {
+        self.0.sign_remote_commitment(params, commitment, keys)
+    }
+
+    fn sign_local_commitment(
+        &self,
+        guard: &Guard,
+        params: &ChannelParams,
+        plan: &CommitmentPlan<'_>,
+    ) -> Result<Signature, SigningRefused> {
+        self.0.sign_local_commitment(guard, params, plan)
+    }
+
+    fn sign_closing(&self, params: &ChannelParams, closing: &Transaction) -> Signature {
+        self.0.sign_closing(params, closing)
+    }
+
+    fn release_secret(&self, number: u64, _: &Guard) -> Result<[u8; 32], ReleaseRefused> {
+        Ok(Self::secret(number).secret_bytes())
+    }
+}
+
+/// The peer: a channel driven by hand over the manager's own door.
+struct Rogue {
+    bench: Bench,
+    connection: Connection,
+    queue: OutboxReader,
+    waiting: VecDeque<Message>,
+    signer: Unchained,
+    policy: Policy,
+    script: ScriptBuf,
+}
+
+impl Rogue {
+    fn connect() -> Self {
+        let bench = Bench::new();
+        let (sender, queue) = outbox(1 << 20);
+        let connection = bench.manager.connected(peer_id(), &bench.manager.our_init(), sender).unwrap();
+        let signer = Unchained(SoftSigner::new([5; 32]));
+        Self { bench, connection, queue, waiting: VecDeque::new(), signer, policy: policy(), script: script() }
+    }
+
+    fn context(&self, height: u32) -> Context<'_> {
+        Context {
+            height,
+            feerates: feerates(),
+            policy: &self.policy,
+            signer: &self.signer,
+            shutdown_script: &self.script,
+        }
+    }
+
+    fn tell(&self, message: Message) {
+        self.bench.manager.message(&peer_id(), self.connection, message, 100);
+    }
+
+    async fn hear(&mut self) -> Message {
+        while self.waiting.is_empty() {
+            match self.queue.next().await {
+                Next::Messages(messages) => {
+                    self.waiting.extend(messages.iter().map(|message| Message::decode(&message.bytes).unwrap()));
+                }
+                Next::Closed(closed) => panic!("{closed}"),
+            }
+        }
+        self.waiting.pop_front().unwrap()
+    }
+
+    /// Opens a channel to the node and puts its funding transaction into a block.
+    async fn open(&mut self) -> Channel {
+        let order = outrigger_channel::OpenOrder {
+            peer: self.bench.manager.env().keys.node_id(),
+            keys_index: 1,
+            features: Features::init(),
+            temporary_channel_id: ChannelId([7; 32]),
+            funding: Sat::new(1_000_000),
+            push: Msat::new(400_000_000),
+            announce: false,
+            commitment_feerate: FeeratePerKw::new(1000),
+            shutdown_script: None,
+        };
+        let (mut opening, open) = Opening::open(order, &self.context(HEIGHT)).unwrap();
+        self.tell(open);
+        let accept = self.hear().await;
+        let OpeningStep::Fund { script_pubkey, amount } =
+            opening.step(OpeningInput::Message(&accept), &self.context(HEIGHT))
+        else {
+            panic!("{accept:?}")
+        };
+        let tx = Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![TxIn::default()],
+            output: vec![TxOut { value: amount.into(), script_pubkey }],
+        };
+        let funding = OpeningInput::Funding { tx: tx.clone(), output_index: 0 };
+        let OpeningStep::Renamed(_, effects) = opening.step(funding, &self.context(HEIGHT)) else { panic!("renamed") };
+        self.carry_out(effects);
+        let signed = self.hear().await;
+        let OpeningStep::Born(birth) = opening.step(OpeningInput::Message(&signed), &self.context(HEIGHT)) else {
+            panic!("{signed:?}")
+        };
+        // The watch is delivered behind `funding_signed`: a round trip later it stands.
+        assert!(self.bench.manager.command(birth.channel_id, Command::Commit).await.is_ok());
+        let mut channel = birth.channel;
+        let block = block_of(vec![coinbase(), tx.clone()]);
+        self.bench.manager.block_connected(HEIGHT + 1, &block);
+        let confirmed = ChainEvent::FundingConfirmed { height: HEIGHT + 1, tx_index: 1, tx: &tx };
+        self.step(&mut channel, Input::Chain(confirmed));
+        channel
+    }
+
+    fn step(&self, channel: &mut Channel, input: Input<'_>) {
+        let mut transition = channel.step(input, &self.context(HEIGHT + 1));
+        channel.take_in(&mut transition);
+        self.carry_out(transition.effects);
+    }
+
+    fn carry_out(&self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send(message) => self.tell(message),
+                Effect::Revoke { number } => {
+                    let channel_id = self.bench.manager.channels()[0].channel_id;
+                    self.tell(Message::RevokeAndAck(RevokeAndAck {
+                        channel_id,
+                        per_commitment_secret: PerCommitmentSecret(Unchained::secret(number).secret_bytes()),
+                        next_per_commitment_point: self.signer.per_commitment_point(number + 2),
+                    }));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn coinbase() -> Transaction {
+    Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: Vec::new(), output: Vec::new() }
+}
+
+fn block_of(txdata: Vec<Transaction>) -> Block {
+    let header = Header {
+        version: BlockVersion::TWO,
+        prev_blockhash: BlockHash::all_zeros(),
+        merkle_root: TxMerkleNode::all_zeros(),
+        time: 0,
+        bits: CompactTarget::from_consensus(0),
+        nonce: 0,
+    };
+    Block { header, txdata }
+}
+
+fn add(number: u8) -> Command {
+    Command::AddHtlc {
+        amount: Msat::new(10_000_000),
+        payment_hash: PaymentPreimage([number; 32]).payment_hash(),
+        cltv_expiry: HEIGHT + 100,
+        onion: Box::new([0; 1366]),
+        source: HtlcSource::Payment { payment_id: [number; 32], part: 0 },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_form_no_chain_fail_the_channel_and_not_the_process() {
+    let mut rogue = Rogue::connect();
+    let mut channel = rogue.open().await;
+    let mut added = 0;
+    // The first secret stands alone; the second contradicts it.
+    let error = loop {
+        let message = rogue.hear().await;
+        if let Message::Error(error) = &message {
+            break error.data.to_string();
+        }
+        rogue.step(&mut channel, Input::Message(&message));
+        if channel.rows().htlcs.len() == added && added < 2 && channel.summary(HEIGHT + 1).state == "normal" {
+            added += 1;
+            rogue.step(&mut channel, Input::Command(CommandId(1), add(u8::try_from(added).unwrap())));
+            rogue.step(&mut channel, Input::Command(CommandId(1), Command::Commit));
+        }
+    };
+    assert!(error.contains("secret 1 is not the one that was promised"), "{error}");
+    let view = rogue.bench.manager.channel(&channel.id()).unwrap();
+    assert_eq!(view.summary.state, "failed");
+}

@@ -1,0 +1,126 @@
+use bitcoin::secp256k1::SecretKey;
+use outrigger_bolt::amount::Msat;
+use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_bolt::onion::{self, FinalPayload, Hop, Payload, PaymentData};
+use outrigger_channel::IncomingHtlc;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::manager::tests::Bench;
+use crate::store::Held;
+use crate::store::row::{InvoiceRow, SettlementRow};
+
+const AMOUNT: Msat = Msat::new(1_000_000);
+
+fn payments(bench: &Bench) -> Payments {
+    let terms = Terms { network: Network::Regtest, final_cltv_blocks: 40 };
+    let (manager, reader, events) = (bench.manager.clone(), bench.reader.clone(), bench.events.clone());
+    Payments::new(manager, reader, terms, events, Vec::new(), Vec::new(), |_| false)
+}
+
+async fn invoice(payments: &Payments) -> InvoiceRow {
+    let order = InvoiceOrder {
+        amount: Some(AMOUNT),
+        description: "oars".to_owned(),
+        expiry_secs: 3600,
+        label: None,
+        idempotency: None,
+    };
+    payments.create_invoice(order).await.unwrap()
+}
+
+/// An HTLC that pays the invoice.
+fn htlc(bench: &Bench, invoice: &InvoiceRow, htlc_id: u64) -> IncomingHtlc {
+    let cltv_expiry = bench.manager.env().chain.height() + 144;
+    let payload = Payload::Final(FinalPayload {
+        amt_to_forward: AMOUNT,
+        outgoing_cltv_value: cltv_expiry,
+        payment_data: Some(PaymentData { payment_secret: invoice.payment_secret, total_msat: AMOUNT }),
+        payment_metadata: None,
+        keysend_preimage: None,
+    });
+    let node = bench.manager.env().keys.node_id();
+    let hops = [Hop { node: *node.public_key(), payload: payload.encode().unwrap() }];
+    let session_key = SecretKey::from_slice(&[8; 32]).unwrap();
+    let onion = onion::build(&session_key, &hops, &invoice.payment_hash.0).unwrap().packet.to_bytes();
+    IncomingHtlc {
+        channel: ChannelId([2; 32]),
+        htlc_id,
+        amount: AMOUNT,
+        payment_hash: invoice.payment_hash,
+        cltv_expiry,
+        onion: Box::new(onion),
+    }
+}
+
+/// Waits until all that was queued is durable.
+async fn all_durable(bench: &Bench) {
+    let (waiter, durable) = oneshot::channel();
+    let mut batch = Batch::default();
+    batch.hold(Held::Durable(waiter));
+    bench.manager.env().writer.submit(batch);
+    durable.await.unwrap();
+}
+
+fn peer(bench: &Bench) -> NodeId {
+    bench.manager.env().keys.node_id()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_htlc_that_is_told_of_twice_is_decided_once() {
+    let bench = Bench::new();
+    let payments = payments(&bench);
+    let invoice = invoice(&payments).await;
+    let htlc = htlc(&bench, &invoice, 0);
+    payments.incoming(peer(&bench), &htlc);
+    payments.incoming(peer(&bench), &htlc);
+    all_durable(&bench).await;
+    payments.incoming(peer(&bench), &htlc);
+    all_durable(&bench).await;
+    let settlement = bench.reader.settlement(&htlc.channel, 0).unwrap();
+    assert_eq!(settlement, Some(SettlementRow::Fulfil(invoice.preimage)));
+    assert!(payments.invoice(&invoice.payment_hash).unwrap().unwrap().paid.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_7_an_invoice_is_claimed_by_one_htlc_alone() {
+    let bench = Bench::new();
+    let payments = payments(&bench);
+    let invoice = invoice(&payments).await;
+    // Judged while the first claim may still be on its way to the file, and again when it is there.
+    for id in 0..8 {
+        payments.incoming(peer(&bench), &htlc(&bench, &invoice, id));
+    }
+    all_durable(&bench).await;
+    payments.incoming(peer(&bench), &htlc(&bench, &invoice, 8));
+    all_durable(&bench).await;
+    let claimed = |id: &u64| {
+        let settlement = bench.reader.settlement(&ChannelId([2; 32]), *id).unwrap().unwrap();
+        matches!(settlement, SettlementRow::Fulfil(_))
+    };
+    assert_eq!((0..9).filter(claimed).collect::<Vec<_>>(), [0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_2_a_start_finds_what_is_pending_and_nothing_that_has_ended() {
+    let bench = Bench::new();
+    let payments = payments(&bench);
+    let row = |number: u8| PaymentRow {
+        payment_id: [number; 32],
+        payment_hash: PaymentHash([number; 32]),
+        destination: peer(&bench),
+        amount: AMOUNT,
+        created_at: 1,
+        state: PaymentState::Pending,
+    };
+    let mut batch = Batch::default();
+    for row in [row(1), row(2)] {
+        batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+        batch.begin(&UnderWay::Payment(row.payment_id));
+    }
+    bench.manager.env().writer.submit(batch);
+    let failed = PaymentState::Failed { kind: "failed".to_owned(), message: "no".to_owned(), at: 2 };
+    payments.finish(PaymentRow { state: failed, ..row(1) }, Batch::default());
+    all_durable(&bench).await;
+    assert_eq!(bench.load().pending_payments, [row(2)]);
+}
