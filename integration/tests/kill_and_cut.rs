@@ -3,8 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use outrigger_integration::proxy::{Proxy, Way};
-use outrigger_integration::{Done, Sidecar, on_regtest, until};
-use outrigger_rpc_schema::{ChannelState, InvoiceGet, InvoiceState, PaymentGet, PaymentInfo, PaymentState};
+use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
+use outrigger_rpc_schema::{
+    ChannelClose, ChannelOpen, ChannelState, InvoiceGet, InvoiceState, OpenState, PaymentGet, PaymentInfo, PaymentState,
+};
 
 /// What the channel holds.
 const CAPACITY_SAT: u64 = 1_000_000;
@@ -24,12 +26,8 @@ async fn kills_and_cuts_anywhere_lose_no_payment() -> Done<()> {
     println!("OUTRIGGER_SEED={seed}");
     let mut dice = Dice(seed);
     on_regtest(async |regtest| {
-        let (mut alice, mut bob) = tokio::try_join!(regtest.sidecar("alice"), regtest.sidecar("bob"))?;
-        alice.fund(&regtest.bitcoind).await?;
-        bob.until_synced_with(&regtest.bitcoind).await?;
+        let (mut alice, mut bob, wire) = wired(regtest).await?;
         let bob_id = bob.node_id().await?;
-        let wire = Proxy::start(&bob.address()).await?;
-        alice.connect_to(&bob_id, wire.address()).await?;
         let channel_id = regtest.channel(&alice, &bob, CAPACITY_SAT, PUSHED_MSAT).await?.channel_id;
 
         let mut bob_msat = PUSHED_MSAT;
@@ -53,9 +51,7 @@ async fn kills_and_cuts_anywhere_lose_no_payment() -> Done<()> {
                 Done::Ok((there, back))
             };
             let (there, back) = alice.reconnecting(&bob_id, wire.address(), end).await?;
-            let usable = alice.until_channel_is(&channel_id, ChannelState::Normal);
-            alice.reconnecting(&bob_id, wire.address(), usable).await?;
-            bob.until_channel_is(&channel_id, ChannelState::Normal).await?;
+            alice.reconnecting(&bob_id, wire.address(), normal(&alice, &bob, &channel_id)).await?;
             bob_msat += received(&alice, &bob, &there, &what).await?;
             bob_msat -= received(&bob, &alice, &back, &what).await?;
             let idle = async { tokio::try_join!(alice.until_idle(&channel_id), bob.until_idle(&channel_id)) };
@@ -68,6 +64,128 @@ async fn kills_and_cuts_anywhere_lose_no_payment() -> Done<()> {
         Ok(())
     })
     .await
+}
+
+/// Where the wire is held while the two agree on a channel or on its end: each leaves another message lost.
+const HELD: [(Way, usize); 5] = [(Way::Out, 0), (Way::Back, 0), (Way::Out, 120), (Way::Back, 120), (Way::Out, 400)];
+
+/// Whatever is killed or cut while a channel is agreed on: either there is a channel on both sides, or no coins are
+/// spent and none stay locked.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opening_that_is_cut_short_ends_as_a_channel_or_as_nothing() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (mut alice, mut bob, wire) = wired(regtest).await?;
+        let bob_id = bob.node_id().await?;
+        for (round, (way, allowance)) in [(Way::Back, 400)].into_iter().chain(HELD).enumerate() {
+            let blow = [Blow::KillAlice, Blow::KillBob, Blow::Cut][round % 3];
+            let what = format!("round {round}: {blow:?} once {allowance} bytes have gone {way:?}");
+            let before = alice.balance().await?;
+            let order = ChannelOpen {
+                node_id: bob_id.clone(),
+                funding_sat: 100_000,
+                idempotency_key: what.clone(),
+                ..Default::default()
+            };
+            wire.hold_after(way, allowance);
+            let opening = tokio::spawn({
+                let (client, order) = (alice.client(), order.clone());
+                async move { client.call(order).await.map(drop) }
+            });
+            wire.until_held(way, 1).await?;
+            blow.strike(&mut alice, &mut bob, &wire).await?;
+            // The answer may have been lost with the process; the same call tells again.
+            drop(opening.await?);
+            let opened = until(LIMIT, "the opening to end", async || {
+                let opened = alice.call(order.clone()).await?;
+                Ok((opened.state != OpenState::Opening).then_some(opened))
+            })
+            .await?;
+            if let (OpenState::Pending, Some(channel_id), Some(txid)) =
+                (opened.state, opened.channel_id, opened.funding_txid)
+            {
+                regtest.confirm(&txid).await?;
+                alice.reconnecting(&bob_id, wire.address(), normal(&alice, &bob, &channel_id)).await?;
+            } else {
+                assert_eq!(alice.balance().await?, before, "{what}");
+                assert!(opened.failure.is_some(), "{what}");
+                assert_eq!(regtest.bitcoind.mempool().await?, [], "{what}");
+            }
+            until(LIMIT, "the peer to be back", async || Ok(alice.connect_to(&bob_id, wire.address()).await.ok()))
+                .await?;
+        }
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
+        let invoice = bob.invoice(1_000_000, "all is well").await?;
+        assert_eq!(alice.pay(&invoice).await?.state, PaymentState::Succeeded);
+        bob.until_idle(&opened.channel_id).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Whatever is killed or cut while a close is agreed on, the channel ends with one closing transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_that_is_cut_short_still_ends_together() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (mut alice, mut bob, wire) = wired(regtest).await?;
+        let bob_id = bob.node_id().await?;
+        let mut bob_sat = 0;
+        for (round, (way, allowance)) in HELD.into_iter().enumerate() {
+            let blow = [Blow::KillAlice, Blow::KillBob, Blow::Cut][round % 3];
+            let what = format!("round {round}: {blow:?} once {allowance} bytes have gone {way:?}");
+            let order = ChannelOpen {
+                node_id: bob_id.clone(),
+                funding_sat: 100_000,
+                push_msat: Some(30_000_000),
+                idempotency_key: what.clone(),
+                ..Default::default()
+            };
+            let opened = regtest.open(&alice, order).await?;
+            normal(&alice, &bob, &opened.channel_id).await?;
+            wire.hold_after(way, allowance);
+            alice.call(ChannelClose { channel_id: opened.channel_id.clone(), ..Default::default() }).await?;
+            until(LIMIT, "the wire to be held or the close to be agreed on", async || {
+                let agreed = bob.channel(&opened.channel_id).await?.closing_txid.is_some();
+                Ok((agreed || wire.held(way) > 0).then_some(()))
+            })
+            .await?;
+            blow.strike(&mut alice, &mut bob, &wire).await?;
+
+            let agreed = async {
+                tokio::try_join!(alice.closing_txid(&opened.channel_id), bob.closing_txid(&opened.channel_id))
+            };
+            let (hers, his) = alice.reconnecting(&bob_id, wire.address(), agreed).await?;
+            assert_eq!(hers, his, "{what}");
+            regtest.confirm(&hers).await?;
+            bob_sat += 30_000;
+            for node in [&alice, &bob] {
+                let channel = node.until_channel_is(&opened.channel_id, ChannelState::Closed).await?;
+                assert_eq!(channel.closing_txid.as_ref(), Some(&hers), "{what}");
+            }
+            assert_eq!(bob.balance().await?.confirmed_sat, bob_sat, "{what}");
+            until(LIMIT, "the peer to be back", async || Ok(alice.connect_to(&bob_id, wire.address()).await.ok()))
+                .await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Two daemons, the first with coins and connected to the second by a wire that can be held and cut.
+async fn wired(regtest: &Regtest) -> Done<(Sidecar, Sidecar, Proxy)> {
+    let (alice, bob) = tokio::try_join!(regtest.sidecar("alice"), regtest.sidecar("bob"))?;
+    alice.fund(&regtest.bitcoind).await?;
+    tokio::try_join!(alice.until_synced_with(&regtest.bitcoind), bob.until_synced_with(&regtest.bitcoind))?;
+    let wire = Proxy::start(&bob.address()).await?;
+    alice.connect_to(&bob.node_id().await?, wire.address()).await?;
+    Ok((alice, bob, wire))
+}
+
+/// Waits until both can pay through the channel.
+async fn normal(alice: &Sidecar, bob: &Sidecar, channel_id: &str) -> Done<()> {
+    for node in [alice, bob] {
+        node.until_channel_is(channel_id, ChannelState::Normal).await?;
+    }
+    Ok(())
 }
 
 /// What happens to the two.
