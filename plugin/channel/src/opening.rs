@@ -324,7 +324,7 @@ impl Opening {
         let signature = self.sign_remote(&params, first_point, cx).map_err(Violation::Fail)?;
         let signed = FundingSigned { channel_id: params.channel_id, signature };
         let mut birth = self.birth(&params, (first_point, created.signature), None);
-        birth.effects.insert(0, Effect::Send(Message::FundingSigned(signed)));
+        birth.effects.push(Effect::Send(Message::FundingSigned(signed)));
         Ok(OpeningStep::Born(Box::new(birth)))
     }
 

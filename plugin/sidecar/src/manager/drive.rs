@@ -8,8 +8,8 @@ use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
 use outrigger_channel::{
-    ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep, Offerer, Phase,
-    Publication, Refusal, Transition,
+    ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep, Offerer,
+    OpeningInput, Phase, Publication, Refusal, Transition,
 };
 
 use super::deliver::Deliver;
@@ -164,11 +164,14 @@ impl<'a> Drive<'a> {
                 for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
                     self.step_channel(peer, channel, Input::Message(message));
                 }
+                for channel in peer.openings.keys().copied().collect::<Vec<_>>() {
+                    self.step_opening(peer, channel, OpeningInput::Message(message));
+                }
             }
             return;
         };
         if peer.openings.contains_key(&channel) {
-            self.step_opening(peer, channel, outrigger_channel::OpeningInput::Message(message));
+            self.step_opening(peer, channel, OpeningInput::Message(message));
         } else if peer.slots.contains_key(&channel) {
             self.step_channel(peer, channel, Input::Message(message));
         } else if !is_complaint {

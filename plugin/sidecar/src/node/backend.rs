@@ -161,13 +161,16 @@ impl Backend for Doorkeeper {
             Some(peer) => self.manager.channels_of(peer),
             None => self.manager.channels(),
         };
+        self.told().await;
         let wanted = channels.into_iter().filter(|view| query.after.is_none_or(|after| view.channel_id > after));
         let wanted = wanted.map(channel_info).filter(|info| query.state.is_none_or(|state| info.state == state));
         Ok(wanted.take(query.count).collect())
     }
 
     async fn channel_get(&self, channel_id: ChannelId) -> Answer<schema::ChannelInfo> {
-        self.manager.channel(&channel_id).map(channel_info).ok_or_else(|| Fault::channel_not_found(&channel_id))
+        let view = self.manager.channel(&channel_id);
+        self.told().await;
+        view.map(channel_info).ok_or_else(|| Fault::channel_not_found(&channel_id))
     }
 
     async fn channel_close(
@@ -281,6 +284,11 @@ impl Backend for Doorkeeper {
 }
 
 impl Doorkeeper {
+    /// Law 1: what was read of channels is told once it is durable.
+    async fn told(&self) {
+        self.manager.env().writer.barrier().await;
+    }
+
     fn require_synced(&self) -> Answer<()> {
         if self.manager.env().chain.is_synced() {
             return Ok(());

@@ -7,10 +7,10 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
 use redb::{Database, Durability, ReadableTable};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::StoreError;
-use super::batch::{Batch, Released};
+use super::batch::{Batch, Held, Released};
 use super::schema::Table;
 
 /// Commits between two that also save the allocator state, so that a start after a crash need not walk the file. Its
@@ -76,6 +76,16 @@ impl Writer {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         // The writer ends only with the process; a batch sent after that was never promised to anyone.
         let _ = self.queue.send(batch);
+    }
+
+    /// Resolves once everything that was queued before is durable. Costs no commit of its own.
+    pub async fn barrier(&self) {
+        let (waiter, durable) = oneshot::channel();
+        let mut batch = Batch::default();
+        batch.hold(Held::Durable(waiter));
+        self.submit(batch);
+        // The writer drops the waiter only with the process.
+        let _ = durable.await;
     }
 
     /// Whether sockets should be read: the backlog is within its limit.
