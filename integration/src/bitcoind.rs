@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bitcoincore_rpc::bitcoin::address::NetworkUnchecked;
@@ -163,11 +164,12 @@ async fn spawn(directory: &Path, rpc_port: u16) -> Done<Child> {
     let executable = executable().await?;
     // Not our standard error: a pipe that reads it would stay open for as long as bitcoind runs.
     let errors = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("stderr.log"))?;
+    // A daemon that is killed leaves its long poll behind, which holds a thread of bitcoind's until it ends.
     let child = Command::new(&executable)
         .arg("-regtest")
         .arg(format!("-datadir={}", directory.display()))
         .arg(format!("-rpcport={rpc_port}"))
-        .args(["-server", "-listen=0", "-fallbackfee=0.0001", "-printtoconsole=0", "-rpcthreads=8"])
+        .args(["-server", "-listen=0", "-fallbackfee=0.0001", "-printtoconsole=0", "-rpcthreads=64"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::from(errors))
@@ -190,10 +192,26 @@ pub async fn executable() -> Done<PathBuf> {
     Ok(String::from_utf8(output.stdout)?.trim().into())
 }
 
-/// A port that nothing listens on at this moment.
+/// A port that nothing listens on at this moment. It is below those that Linux gives to outgoing connections, and
+/// another process is given others, so that it can be relied on also after a restart.
 pub fn free_port() -> Done<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let block = u16::try_from(std::process::id() % BLOCKS)?;
+    for _ in 0..PORTS_OF_BLOCK {
+        let port = FIRST_PORT + block * PORTS_OF_BLOCK + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS_OF_BLOCK;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("all ports of this process are taken".into())
 }
+
+/// The first of the ports that are given out.
+const FIRST_PORT: u16 = 10_000;
+/// How many ports a process may take.
+const PORTS_OF_BLOCK: u16 = 32;
+/// How many processes take different ports.
+const BLOCKS: u32 = 700;
 
 /// Checks that a text is an address of regtest.
 pub fn regtest_address(text: &str) -> Done<Address> {

@@ -68,11 +68,14 @@ impl Proxy {
         self.gate(way).send_modify(|gate| gate.allowance = Some(bytes));
     }
 
+    /// How many bytes are held.
+    pub fn held(&self, way: Way) -> usize {
+        self.gate(way).borrow().held
+    }
+
     /// Waits until at least this many bytes are held.
     pub async fn until_held(&self, way: Way, bytes: usize) -> Done<()> {
-        let gate = self.gate(way);
-        until(LIMIT, &format!("{bytes} bytes to be held"), async || Ok((gate.borrow().held >= bytes).then_some(())))
-            .await
+        until(LIMIT, &format!("{bytes} bytes to be held"), async || Ok((self.held(way) >= bytes).then_some(()))).await
     }
 
     /// Ends every connection; what was held is lost. New ones pass freely.

@@ -28,7 +28,12 @@ impl Regtest {
 
     /// Starts a daemon of this name.
     pub async fn sidecar(&self, name: &str) -> Done<Sidecar> {
-        Sidecar::start(&self.directory(name)?, name, &self.bitcoind, &[]).await
+        self.sidecar_with(name, &[]).await
+    }
+
+    /// Starts a daemon of this name with more on its command line.
+    pub async fn sidecar_with(&self, name: &str, arguments: &[&str]) -> Done<Sidecar> {
+        Sidecar::start(&self.directory(name)?, name, &self.bitcoind, arguments).await
     }
 
     /// Starts two daemons at once; the first has coins and is connected to the second.

@@ -116,21 +116,40 @@ async fn killed_with_an_htlc_in_flight(regtest: &Regtest, victim: Victim) -> Don
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_channel_below_the_accepters_minimum_is_refused_with_its_reason() -> Done<()> {
+async fn a_channel_outside_the_limits_is_refused_with_the_reason() -> Done<()> {
     on_regtest(async |regtest| {
-        let (alice, bob) = regtest.pair().await?;
-        let order = ChannelOpen {
-            node_id: bob.node_id().await?,
-            funding_sat: 10_000,
-            idempotency_key: "small".to_owned(),
+        let alice = regtest.sidecar("alice").await?;
+        let bob = regtest
+            .sidecar_with("bob", &["--channel-min-funding-sat", "200000", "--channel-max-funding-sat", "300000"])
+            .await?;
+        alice.fund(&regtest.bitcoind).await?;
+        bob.until_synced_with(&regtest.bitcoind).await?;
+        alice.connect(&bob).await?;
+        let node_id = bob.node_id().await?;
+        let order = |funding_sat: u64| ChannelOpen {
+            node_id: node_id.clone(),
+            funding_sat,
+            idempotency_key: funding_sat.to_string(),
             ..Default::default()
         };
-        let refusal = alice.open(order).await.err().ok_or("a channel of 10000 sat was opened")?.to_string();
-        assert!(refusal.contains("funding"), "{refusal}");
+        // The first two break Alice's own limits, the others Bob's, in whose words they are told.
+        for (funding_sat, limit) in
+            [(10_000, "20000"), (16_777_216, "16777215"), (199_999, "200000"), (300_001, "300000")]
+        {
+            let reason = alice.open(order(funding_sat)).await.err().ok_or("a channel was opened")?.to_string();
+            assert!(reason.contains("funding") && reason.contains(limit), "{funding_sat}: {reason}");
+            assert_eq!(alice.call(order(funding_sat)).await?.state, OpenState::Failed);
+        }
+        let too_much = ChannelOpen { push_msat: Some(250_000_001), ..order(250_000) };
+        assert_eq!(refusal(&alice, too_much).await?, "funding_out_of_range");
         assert_eq!(alice.call(ChannelList::default()).await?.items, []);
         assert_eq!(bob.call(ChannelList::default()).await?.items, []);
         let balance = alice.balance().await?;
         assert_eq!((balance.confirmed_sat, balance.locked_sat), (REWARD_SAT, 0), "no coins were spent or kept");
+        // The limits themselves are inside.
+        for funding_sat in [200_000, 300_000] {
+            alice.open(order(funding_sat)).await?;
+        }
         Ok(())
     })
     .await
@@ -233,7 +252,7 @@ async fn the_same_invoice_is_paid_once() -> Done<()> {
         let paid = alice.payment_end(&first.payment_id).await?;
         assert_eq!(paid.state, PaymentState::Succeeded);
 
-        let third = alice.call(order).await?;
+        let third = alice.call(order.clone()).await?;
         assert_eq!((third.payment_id, third.state), (first.payment_id.clone(), PaymentState::Succeeded));
         assert_eq!(alice.call(PaymentGet { payment_id: first.payment_id }).await?, paid);
         assert_balances(&alice, &bob, &opened, 10_000_000).await

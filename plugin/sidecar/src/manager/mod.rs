@@ -162,13 +162,15 @@ impl Manager {
         answer.await.unwrap_or(Err(Refusal::UnknownChannel))
     }
 
-    /// Every peer, connected or with a channel.
+    /// Every peer, connected or with a channel. A connection counts from the moment on that net has told of it: what
+    /// is asked of the peer then waits in its mailbox behind that word.
     pub fn peers(&self) -> Vec<PeerView> {
         let view = |id: NodeId| {
+            let connected = self.deliver.is_connected(&id);
             self.directory.with(&id, |peer| PeerView {
                 node_id: id,
-                connected: self.deliver.is_connected(&id),
-                features: peer.features().cloned(),
+                connected,
+                features: peer.features().filter(|_| connected).cloned(),
                 channels: peer.slots.len(),
             })
         };
