@@ -266,21 +266,23 @@ fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> Res
     match draft.link() {
         // What is left of a connection that is over (CST-2).
         Link::Disconnected => Ok(()),
-        Link::Reestablishing(_) => {
-            if let Message::ChannelReestablish(reestablish) = message {
-                link::on_reestablish(draft, reestablish, cx)
-            } else if let Message::ChannelReady(ready) = message {
-                // LND says it before channel_reestablish where the channel was confirmed without a connection
-                // (https://github.com/lightningnetwork/lnd/issues/4006). It moves nothing that a reestablish compares.
-                funding::on_channel_ready(draft, ready, cx)
-            } else if matches!(message, Message::Warning(_)) || message.channel_id().is_none() {
-                Ok(())
-            } else {
-                Err(Violation::Warn(Rule::BeforeReestablish))
-            }
-        }
+        Link::Reestablishing(_) => on_early_message(draft, message, cx),
         Link::Connected(_) => normal::on_message(draft, message, cx),
     }
+}
+
+/// Nothing of a channel may come before its `channel_reestablish` (BOLT 2). LND sends two messages early all the same, which
+/// move nothing that a reestablish compares: `channel_ready`, where the channel was confirmed without a connection
+/// (<https://github.com/lightningnetwork/lnd/issues/4006>), and `announcement_signatures`.
+fn on_early_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> Result<(), Violation> {
+    if let Message::ChannelReestablish(reestablish) = message {
+        return link::on_reestablish(draft, reestablish, cx);
+    }
+    if let Message::ChannelReady(ready) = message {
+        return funding::on_channel_ready(draft, ready, cx);
+    }
+    let harmless = matches!(message, Message::Warning(_) | Message::AnnouncementSignatures(_));
+    if harmless || message.channel_id().is_none() { Ok(()) } else { Err(Violation::Warn(Rule::BeforeReestablish)) }
 }
 
 /// Texts by which known peers tell of a trouble of their own that a new connection cures. Any other `error` fails the

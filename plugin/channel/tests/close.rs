@@ -260,6 +260,23 @@ fn a_shutdown_before_the_channel_is_ready_is_answered_once_it_is() {
     pair.assert_closed_fairly();
 }
 
+/// An output without a script would be anybody's.
+#[test]
+fn a_shutdown_is_not_answered_without_an_address_of_ours() {
+    let mut pair = Pair::connected(9, &Setup::default());
+    let script = std::mem::take(&mut pair.node_mut(Bob).shutdown_script);
+    pair.order(Alice, shutdown_of(&pair, Alice)).expect("an open channel can be closed");
+    pair.receive(Bob);
+    pair.flush(Bob);
+    assert_eq!(*pair.phase(Bob), Phase::Normal);
+    assert_eq!(pair.node(Bob).channel.rows().head.local_shutdown, None);
+    assert_eq!(pair.node(Bob).disconnects.len(), 1);
+    assert!(!pair.node(Bob).sent.iter().any(|message| matches!(message, Message::Shutdown(_))));
+    pair.node_mut(Bob).shutdown_script = script;
+    pair.heal();
+    pair.assert_closed_fairly();
+}
+
 #[test]
 fn an_order_without_a_connection_goes_out_with_the_next() {
     let mut pair = Pair::connected(8, &Setup::default());

@@ -676,6 +676,27 @@ fn fee_2_htlcs_without_an_output_are_bounded_in_what_they_can_lose() {
     assert!(!duo.alice.channel.exposes_too_much(sat(300), &terms.alice));
 }
 
+/// The peer knows all of our balance here: HTLCs that we cannot pay for are its fault, and would leave a commitment that
+/// no node relays.
+#[test]
+fn cst_7_a_burst_that_the_opener_cannot_pay_for_is_refused() {
+    let mut duo = Duo::normal(&Terms { feerate: FeeratePerKw::new(20_000), ..Terms::default() });
+    let spendable = duo.alice.channel.summary(503).spendable;
+    duo.add(Alice, spendable, 1).expect("spendable");
+    duo.run();
+    duo.fulfill(Bob, 0, 1).expect("standing");
+    duo.run();
+    duo.take_effects(Alice);
+    let taken = (0..30).take_while(|id| {
+        let add = update_add(&duo, *id, sat(1000));
+        duo.message(Alice, &Message::UpdateAddHtlc(add));
+        matches!(duo.alice.channel.link(), Link::Connected(_))
+    });
+    // Reserve and twice the fee for two HTLCs are left, at 3440 sat for each HTLC.
+    assert_eq!(taken.count(), 13);
+    assert_warned(&mut duo, Alice, &Rule::CannotAffordHtlc);
+}
+
 #[test]
 fn cst_7_a_burst_of_the_peers_htlcs_crossing_ours_never_costs_the_channel() {
     let terms = Terms { feerate: FeeratePerKw::new(20_000), ..Terms::default() };

@@ -401,6 +401,14 @@ fn channel_ready_before_channel_reestablish_is_taken() {
             short_channel_id: None,
         });
         duo.message(who, &ready);
+        let signature = duo.side(who).monitor.rows().head.local.signature;
+        let announcement = outrigger_bolt::wire::AnnouncementSignatures {
+            channel_id: duo.alice.channel.id(),
+            short_channel_id: duo.alice.channel.rows().head.short_channel_id.expect("confirmed"),
+            node_signature: signature,
+            bitcoin_signature: signature,
+        };
+        duo.message(who, &Message::AnnouncementSignatures(announcement));
         assert!(matches!(duo.side(who).channel.link(), Link::Reestablishing(_)));
     }
     duo.run();

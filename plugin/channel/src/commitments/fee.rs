@@ -2,7 +2,7 @@
 //! `bolt::tx::fee`, all counts from the same trimming rule that builds the transaction (CST-7, CST-8).
 
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
-use outrigger_bolt::tx::fee::{ANCHOR_SAT, commitment_cost, is_trimmed};
+use outrigger_bolt::tx::fee::{commitment_cost, is_trimmed};
 use outrigger_bolt::wire::{Message, UpdateFee};
 
 use super::htlc::Side;
@@ -76,15 +76,15 @@ impl Outlook {
         }
     }
 
-    /// Whether the opener can pay for the anchors at least if everything that either side has proposed ends up in one
-    /// commitment. Where updates cross, the fee may come out lower than the feerate asks for, and each side may have done
-    /// nothing wrong (CST-7); but what cannot even pay its anchors cannot be signed.
+    /// Whether the opener can pay the lowest feerate that is relayed if everything that either side has proposed ends up in
+    /// one commitment. Where updates cross, the fee may come out lower than the feerate asks for, and each side may have
+    /// done nothing wrong (CST-7); but what no node relays enforces no HTLC, and a burst of them must not lead there.
     pub(crate) fn opener_survives(&self, params: &ChannelParams) -> bool {
         let balance = match params.opener() {
             Side::Local => self.remote.totals.to_local,
             Side::Remote => self.local.totals.to_remote,
         };
-        covers(balance, ANCHOR_SAT.saturating_add(ANCHOR_SAT), Sat::ZERO)
+        covers(balance, commitment_cost(FeeratePerKw::FLOOR, self.worst_outputs()), Sat::ZERO)
     }
 
     /// What we can send in one HTLC now.
@@ -113,13 +113,17 @@ impl Outlook {
 
 impl Next {
     /// Whether the peer, who has just added an HTLC or changed the feerate, can afford this commitment with its reserve.
-    /// Where we pay the fee, it is ours to keep the buffer for that; and both sides can add at once (CST-7).
+    /// Where we pay the fee, we must be able to, our reserve aside. That holds our peer to no more than it knows: in our
+    /// next commitment are only those updates of ours that it has revoked to.
     pub(crate) fn affordable_for_peer(&self, params: &ChannelParams) -> bool {
-        let cost = match params.opener() {
-            Side::Remote => commitment_cost(self.feerate, self.totals.untrimmed()),
-            Side::Local => Sat::ZERO,
-        };
-        covers(self.totals.to_remote, cost, params.reserve_of(Side::Remote))
+        let cost = commitment_cost(self.feerate, self.totals.untrimmed());
+        let reserve = params.reserve_of(Side::Remote);
+        match params.opener() {
+            Side::Remote => covers(self.totals.to_remote, cost, reserve),
+            Side::Local => {
+                covers(self.totals.to_remote, Sat::ZERO, reserve) && covers(self.totals.to_local, cost, Sat::ZERO)
+            }
+        }
     }
 }
 

@@ -30,6 +30,10 @@ fn share(amount: u64, ppm: u32) -> u64 {
     u64::try_from(share).unwrap_or(u64::MAX)
 }
 
+/// The least that we ask a peer to keep, also of a small channel: peers have dust limits of up to some 550 sat, and refuse
+/// a reserve below them (BOLT 2, `accept_channel`).
+const LEAST_RESERVE: Sat = Sat::new(1000);
+
 /// What we ask for in a channel of this capacity. Our reserve is above the dust limits of both sides, as BOLT 2 demands
 /// of it; the opener does not know the peer's yet and gives zero.
 pub(super) fn own(cx: &Context<'_>, capacity: Sat, remote_dust_limit: Sat, script: Option<ScriptBuf>) -> SideParams {
@@ -39,7 +43,7 @@ pub(super) fn own(cx: &Context<'_>, capacity: Sat, remote_dust_limit: Sat, scrip
     SideParams {
         basepoints: *cx.signer.basepoints(),
         dust_limit: own_dust_limit(policy),
-        channel_reserve: reserve.max(own_dust_limit(policy)).max(remote_dust_limit),
+        channel_reserve: reserve.max(LEAST_RESERVE).max(own_dust_limit(policy)).max(remote_dust_limit),
         to_self_delay: policy.to_self_delay,
         max_htlc_value_in_flight: Msat::new(in_flight).max(policy.htlc_minimum),
         max_accepted_htlcs: policy.max_accepted_htlcs.clamp(1, MAX_ACCEPTED_HTLCS),

@@ -146,6 +146,7 @@ fn learn_own_preimage(draft: &mut Draft<'_>, htlc_id: u64, preimage: PaymentPrei
 fn may_add(draft: &Draft<'_>) -> Result<(), Refusal> {
     match draft.head().phase {
         Phase::ShuttingDown { .. } | Phase::Closing { .. } => Err(Refusal::ShuttingDown),
+        Phase::Normal if draft.head().remote_shutdown.is_some() => Err(Refusal::ShuttingDown),
         Phase::Funding(_) | Phase::Normal | Phase::Closed { .. } | Phase::Failed { .. } => may_update(draft),
     }
 }

@@ -12,7 +12,7 @@ use crate::changes::Phase;
 use crate::commitments::htlc::Offerer;
 use crate::draft::Draft;
 use crate::input::Context;
-use crate::link::Link;
+use crate::link::{self, Link};
 use crate::transition::{ChannelNote, Effect};
 use crate::violation::{Refusal, Rule, Violation};
 
@@ -41,6 +41,10 @@ pub(crate) fn on_shutdown(draft: &mut Draft<'_>, message: &Shutdown, cx: &Contex
     if peer_has_unsigned_updates(draft) {
         return Err(Violation::Warn(Rule::ShutdownWithPendingUpdates));
     }
+    if matches!(draft.head().phase, Phase::Normal) && !has_own_script(draft, cx) {
+        wait_for_script(draft);
+        return Ok(());
+    }
     if draft.head().remote_shutdown.is_none() {
         draft.head_mut().remote_shutdown = Some(message.scriptpubkey.clone());
     }
@@ -56,6 +60,10 @@ pub(crate) fn on_ready(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Vi
 /// Begins the close that the peer asked for, where it has not begun.
 fn answer(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
     match draft.head().phase {
+        Phase::Normal if !has_own_script(draft, cx) => {
+            wait_for_script(draft);
+            Ok(())
+        }
         Phase::Normal => {
             begin(draft, cx.shutdown_script, cx.feerates.normal);
             draft.effect(Effect::Note(ChannelNote::ShuttingDown { by_us: false }));
@@ -65,6 +73,20 @@ fn answer(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
         // An unconfirmed channel is closed as soon as it is one; BOLT 2 lets the answer wait for that.
         Phase::Funding(_) | Phase::Closed { .. } | Phase::Failed { .. } => Ok(()),
     }
+}
+
+/// Whether there is a script of ours that the answer may name. The wallet gives none before it is synced, and an output
+/// without a script would be anybody's.
+fn has_own_script(draft: &Draft<'_>, cx: &Context<'_>) -> bool {
+    let fixed = draft.params().local.upfront_shutdown_script.as_ref().or(draft.head().local_shutdown.as_ref());
+    let anysegwit = draft.link().features().is_none_or(|features| features.supports(Feature::SHUTDOWN_ANYSEGWIT));
+    is_standard_shutdown_script(fixed.map_or(cx.shutdown_script, ScriptBuf::as_script), anysegwit)
+}
+
+/// Leaves the close for another connection, on which the peer asks again (BOLT 2: `shutdown` is sent again).
+fn wait_for_script(draft: &mut Draft<'_>) {
+    draft.effect(Effect::Disconnect("no address of ours to close the channel to yet".to_owned()));
+    link::on_disconnected(draft);
 }
 
 /// Ends the channel because we want it to. Asked again, it changes the feerate of a negotiation yet to come.

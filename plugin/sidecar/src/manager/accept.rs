@@ -2,7 +2,7 @@
 
 use bitcoin::Transaction;
 use outrigger_bolt::id::ChannelId;
-use outrigger_bolt::wire::{Error, Message, OpenChannel};
+use outrigger_bolt::wire::{Error, Message, OpenChannel, Warning};
 use outrigger_channel::{Birth, Channel, Guard, Monitor, Opening, OpeningInput, OpeningStep, Phase, SoftSigner};
 use std::sync::Arc;
 
@@ -222,7 +222,11 @@ impl Drive<'_> {
         }
     }
 
+    /// Refuses an opening. An error under a name of zeros would speak of every channel (BOLT 1), so that is a warning.
     fn send_error(&mut self, at: Address, reason: &str) {
+        if at.channel == ChannelId([0; 32]) {
+            return self.send(at, Message::Warning(Warning { channel_id: at.channel, data: reason.into() }));
+        }
         self.send(at, Message::Error(Error { channel_id: at.channel, data: reason.into() }));
     }
 

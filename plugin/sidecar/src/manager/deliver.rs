@@ -123,7 +123,8 @@ impl Deliver {
         }
     }
 
-    /// Whether a connection of the peer stands.
+    /// Whether a connection stands. True from `peer.connect`'s answer on: the peer's worker may hear of it later, but
+    /// before any mail that is posted now.
     pub(super) fn is_connected(&self, peer: &NodeId) -> bool {
         self.connections.read().contains_key(peer)
     }

@@ -199,7 +199,7 @@ impl Manager {
 
     /// Whether a connection to the peer stands.
     pub fn is_connected(&self, peer: &NodeId) -> bool {
-        self.directory.with(peer, |peer| peer.is_connected()).unwrap_or(false)
+        self.deliver.is_connected(peer)
     }
 
     fn view(&self, peer: NodeId, slot: &Slot) -> ChannelView {

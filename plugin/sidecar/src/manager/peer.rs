@@ -73,11 +73,6 @@ impl Peer {
         self.live.as_ref().map_or(0, |live| live.connection)
     }
 
-    /// Whether a connection stands.
-    pub fn is_connected(&self) -> bool {
-        self.live.is_some()
-    }
-
     /// Features that the peer told in `init`.
     pub fn features(&self) -> Option<&Features> {
         self.live.as_ref().map(|live| &live.features)
