@@ -2,12 +2,14 @@
 //! Nothing here knows the product's insides: it links `rpc-schema` alone.
 
 pub mod bitcoind;
+pub mod dice;
 pub mod proxy;
 pub mod regtest;
 pub mod sidecar;
 pub mod wait;
 
 pub use bitcoind::Bitcoind;
+pub use dice::Dice;
 pub use proxy::Proxy;
 pub use regtest::{Regtest, on_regtest};
 pub use sidecar::Sidecar;

@@ -1,9 +1,9 @@
 //! Two daemons that pay each other while they are killed and the wire between them is cut, anywhere.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use outrigger_integration::proxy::{Proxy, Way};
-use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
+use outrigger_integration::{Dice, Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
     ChannelClose, ChannelOpen, ChannelState, InvoiceGet, InvoiceState, OpenState, PaymentGet, PaymentInfo, PaymentState,
 };
@@ -21,10 +21,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// all sizes are in flight both ways. `OUTRIGGER_SEED` repeats a run, as far as the machine's timing allows.
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_and_cuts_anywhere_lose_no_payment() -> Done<()> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-    let seed = std::env::var("OUTRIGGER_SEED").ok().map_or(Ok(u64::from(now.subsec_nanos())), |seed| seed.parse())?;
-    println!("OUTRIGGER_SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::thrown()?;
     on_regtest(async |regtest| {
         let (mut alice, mut bob, wire) = wired(regtest).await?;
         let bob_id = bob.node_id().await?;
@@ -269,26 +266,4 @@ async fn received(from: &Sidecar, to: &Sidecar, payments: &[PaymentInfo], what: 
         sum_msat += payment.amount_msat;
     }
     Ok(sum_msat)
-}
-
-/// Numbers that a seed repeats (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = (self.0 ^ 0x9e37_79b9_7f4a_7c15).max(1);
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.roll() % end
-    }
-
-    fn one_of<T: Copy, const N: usize>(&mut self, choices: [T; N]) -> T {
-        let index = usize::try_from(self.roll() % 1_000).unwrap_or_default() % N;
-        choices[index]
-    }
 }

@@ -1,6 +1,6 @@
 //! Two daemons on a bitcoind.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::{DisplayHex, FromHex};
@@ -141,7 +141,7 @@ async fn a_channel_outside_the_limits_is_refused_with_the_reason() -> Done<()> {
             assert_eq!(alice.call(order(funding_sat)).await?.state, OpenState::Failed);
         }
         let too_much = ChannelOpen { push_msat: Some(250_000_001), ..order(250_000) };
-        assert_eq!(refusal(&alice, too_much).await?, "funding_out_of_range");
+        assert_eq!(refusal(&alice, too_much).await?, "invalid_parameter");
         assert_eq!(alice.call(ChannelList::default()).await?.items, []);
         assert_eq!(bob.call(ChannelList::default()).await?.items, []);
         let balance = alice.balance().await?;
@@ -245,15 +245,29 @@ async fn the_same_invoice_is_paid_once() -> Done<()> {
     on_regtest(async |regtest| {
         let (alice, bob) = regtest.pair().await?;
         let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
-        let invoice = bob.invoice(10_000_000, "once").await?;
-        let order = PaymentSend { invoice: Some(invoice), ..Default::default() };
+        let brief = InvoiceCreate {
+            amount_msat: Some(10_000_000),
+            description: "once".to_owned(),
+            expiry_secs: Some(2),
+            ..Default::default()
+        };
+        let created = bob.call(brief).await?;
+        let order = PaymentSend { invoice: Some(created.invoice), ..Default::default() };
         let (first, second) = tokio::try_join!(alice.call(order.clone()), alice.call(order.clone()))?;
         assert_eq!(first.payment_id, second.payment_id);
         let paid = alice.payment_end(&first.payment_id).await?;
         assert_eq!(paid.state, PaymentState::Succeeded);
 
-        let third = alice.call(order.clone()).await?;
-        assert_eq!((third.payment_id, third.state), (first.payment_id.clone(), PaymentState::Succeeded));
+        let again = alice.call(order.clone()).await?;
+        assert_eq!((&again.payment_id, again.state), (&first.payment_id, PaymentState::Succeeded));
+        until(LIMIT, "the invoice to expire", async || {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+            Ok((now > created.expires_at).then_some(()))
+        })
+        .await?;
+        let again = alice.call(order).await?;
+        assert_eq!((&again.payment_id, again.state), (&first.payment_id, PaymentState::Succeeded));
+        assert_eq!(invoice_of(&bob, &created.payment_hash).await?.state, InvoiceState::Paid);
         assert_eq!(alice.call(PaymentGet { payment_id: first.payment_id }).await?, paid);
         assert_balances(&alice, &bob, &opened, 10_000_000).await
     })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ldk::LdkNode;
 use outrigger_integration::proxy::{Proxy, Way};
 use outrigger_integration::regtest::{Opened, REWARD_SAT};
-use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
+use outrigger_integration::{Dice, Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
     ChannelInfo, ChannelList, ChannelOpen, ChannelState, PaymentInfo, PaymentSend, PaymentState, PaymentWait,
 };
@@ -150,13 +150,70 @@ async fn a_payment_survives_a_restart_of_ldk() -> Done<()> {
         let held = meeting.ldk.hold_invoice(40_000_000, 3)?;
         let payment_id = meeting.sidecar.send(&held.invoice).await?;
         meeting.ldk.until_held(&held).await?;
-        let Meeting { sidecar, ldk, wire, opened, opener } = meeting;
-        let ldk = ldk.restart(&regtest.bitcoind)?;
-        let meeting = Meeting { sidecar, ldk, wire, opened, opener };
+        let meeting = meeting.struck(regtest, Some(Side::Ldk)).await?;
         meeting.ldk.claim(&held)?;
         let payment = meeting.sidecar.payment_end(&payment_id).await?;
         assert_eq!((payment.state, payment.preimage), (PaymentState::Succeeded, Some(held.preimage)));
         meeting.assert_balance(40_000_000).await.map(drop)
+    })
+    .await
+}
+
+/// How often something is killed or cut.
+const ROUNDS: u32 = 8;
+
+/// Whatever is killed or cut while payments go both ways, both nodes agree on the end of each.
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_and_cuts_anywhere_lose_no_payment() -> Done<()> {
+    let mut dice = Dice::thrown()?;
+    on_regtest(async |regtest| {
+        let terms = Terms { opener: Side::Ldk, dialler: Side::Sidecar, announce: false };
+        let mut meeting = Meeting::of(regtest, terms).await?;
+        let mut ldk_msat = meeting.ldk_pays(&[300_000_000], CAPACITY_SAT * 1000).await?;
+        for round in 0..ROUNDS {
+            let (way, allowance) = (dice.one_of([Way::Out, Way::Back]), dice.below(8_000));
+            let kill = dice.one_of([None, Some(Side::Sidecar), Some(Side::Ldk)]);
+            let what = format!("round {round}: {kill:?} killed, cut once {allowance} bytes have gone {way:?}");
+            let (mut there, mut back) = (Vec::new(), Vec::new());
+            meeting.wire.hold_after(way, usize::try_from(allowance)?);
+            for _ in 0..=dice.below(3) {
+                let largest_msat = dice.one_of([400_000, 10_000_000]);
+                let amount_msat = 1_000 + dice.below(largest_msat);
+                let invoice = meeting.ldk.invoice(amount_msat)?;
+                there.push((meeting.sidecar.send(&invoice).await?, invoice, amount_msat));
+                let amount_msat = 1_000 + dice.below(largest_msat);
+                let invoice = meeting.sidecar.invoice(amount_msat, "back").await?;
+                meeting.ldk.send(&invoice)?;
+                back.push((invoice, amount_msat));
+            }
+            until(LIMIT, "the wire to be held or nothing to be pending", async || {
+                let idle = meeting.sidecar.channel(&meeting.opened.channel_id).await?.htlcs == 0;
+                Ok((idle || meeting.wire.held(way) > 0).then_some(()))
+            })
+            .await?;
+            meeting = meeting.struck(regtest, kill).await?;
+            for (payment_id, invoice, amount_msat) in there {
+                let payment = meeting.reconnecting(meeting.sidecar.payment_end(&payment_id)).await?;
+                if payment.state == PaymentState::Succeeded {
+                    assert_eq!(meeting.ldk.payment_end(&invoice).await?, payment.preimage, "{what}");
+                    ldk_msat += amount_msat;
+                } else {
+                    let kind = payment.failure.map(|failure| failure.kind).unwrap_or_default();
+                    assert!(
+                        ["disconnected", "interrupted", "refused_by_channel"].contains(&kind.as_str()),
+                        "{what}: {kind}"
+                    );
+                }
+            }
+            for (invoice, amount_msat) in back {
+                let paid = meeting.reconnecting(meeting.ldk.payment_end(&invoice)).await?.is_some();
+                ldk_msat -= if paid { amount_msat } else { 0 };
+            }
+            meeting.reconnecting(meeting.assert_balance(ldk_msat)).await.map_err(|fault| format!("{what}: {fault}"))?;
+        }
+        assert_eq!(regtest.bitcoind.mempool().await?, [], "nobody published anything");
+        let closing_txid = meeting.sidecar.close(&meeting.opened.channel_id).await?;
+        meeting.assert_closed(regtest, &closing_txid, ldk_msat).await
     })
     .await
 }
@@ -208,6 +265,20 @@ impl Meeting {
         assert_eq!((channel.announce, channel.is_opener), (terms.announce, terms.opener == Side::Sidecar));
         assert_eq!(channel.funding_outpoint.split(':').next(), Some(opened.funding_txid.as_str()));
         Ok(Self { sidecar, ldk, wire, opened, opener: terms.opener })
+    }
+
+    /// Kills one of the two, or none, cuts the wire, and starts it again.
+    async fn struck(self, regtest: &Regtest, kill: Option<Side>) -> Done<Self> {
+        let Self { mut sidecar, ldk, wire, opened, opener } = self;
+        if kill == Some(Side::Sidecar) {
+            sidecar.kill().await?;
+        }
+        wire.cut();
+        if kill == Some(Side::Sidecar) {
+            sidecar.start_again().await?;
+        }
+        let ldk = if kill == Some(Side::Ldk) { ldk.restart(&regtest.bitcoind)? } else { ldk };
+        Ok(Self { sidecar, ldk, wire, opened, opener })
     }
 
     /// Waits for `done` and asks for the connection all the while.

@@ -70,11 +70,9 @@ impl Payments {
     /// Begins a payment and returns it once its row is durable. A payment of the same hash that is pending or has
     /// succeeded is returned as it is: an invoice is paid once.
     pub async fn send(&self, order: PayOrder) -> Result<PaymentRow, SendFault> {
-        if !self.manager.env().chain.is_synced() {
-            return Err(SendFault::NotSynced);
-        }
-        let terms = self.terms(&order)?;
-        let existing = self.existing(&self.state.lock(), &terms.hash)?;
+        let invoice = Invoice::parse(&order.invoice, self.terms.network)?;
+        // Before anything that time changes: a repeat hears how the payment stands also once the invoice has expired.
+        let existing = self.existing(&self.state.lock(), &invoice.terms.payment_hash)?;
         if let Some(existing) = existing {
             let (waiter, durable) = oneshot::channel();
             let mut batch = Batch::default();
@@ -84,6 +82,10 @@ impl Payments {
             let _ = durable.await;
             return Ok(existing);
         }
+        if !self.manager.env().chain.is_synced() {
+            return Err(SendFault::NotSynced);
+        }
+        let terms = self.recipe(invoice, order.amount)?;
         let channel = self.choose(&terms.payee, terms.amount)?;
         let row = PaymentRow {
             payment_id: Clock::random_bytes()?,
@@ -100,14 +102,13 @@ impl Payments {
         Ok(row)
     }
 
-    fn terms(&self, order: &PayOrder) -> Result<Recipe, SendFault> {
-        let invoice = Invoice::parse(&order.invoice, self.terms.network)?;
+    fn recipe(&self, invoice: Invoice, given: Option<Msat>) -> Result<Recipe, SendFault> {
         let (payee, terms) = (invoice.payee, invoice.terms);
         let expires_at = terms.timestamp.saturating_add(terms.expiry_secs);
         if expires_at <= Clock::now_unix() {
             return Err(SendFault::Expired(expires_at));
         }
-        let amount = match (terms.amount, order.amount) {
+        let amount = match (terms.amount, given) {
             (Some(asked), Some(given)) if asked != given => return Err(SendFault::AmountDiffers { asked, given }),
             (Some(amount), _) | (None, Some(amount)) => amount,
             (None, None) => return Err(SendFault::AmountMissing),
