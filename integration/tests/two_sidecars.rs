@@ -1,5 +1,6 @@
 //! Two daemons on a bitcoind.
 
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use bitcoin::hashes::{Hash, sha256};
@@ -8,7 +9,7 @@ use bitcoin::{Address, Network, ScriptBuf, WPubkeyHash};
 use outrigger_integration::bitcoind::free_port;
 use outrigger_integration::proxy::{Proxy, Way};
 use outrigger_integration::regtest::{Opened, REWARD_SAT};
-use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
+use outrigger_integration::{Bitcoind, Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
     CallError, ChainState, ChainStatus, ChannelInfo, ChannelList, ChannelOpen, ChannelState, EventKind, EventList,
     InvoiceCreate, InvoiceGet, InvoiceInfo, InvoiceState, Method, OpenState, PaymentGet, PaymentInfo, PaymentSend,
@@ -250,15 +251,27 @@ async fn a_reorganised_chain_is_followed_and_the_channel_goes_on() -> Done<()> {
     .await
 }
 
-/// Replaces the blocks from this height on by others and one more; what they held is mined again.
+/// Another bitcoind has found other and more blocks from this height on. What the old ones held is mined again.
 async fn reorganise(regtest: &Regtest, first_gone: u32) -> Done<()> {
-    let blocks = regtest.bitcoind.height().await? + 2 - first_gone;
-    let hash = regtest.bitcoind.call("getblockhash", json!([first_gone])).await?;
-    regtest.bitcoind.call("invalidateblock", json!([hash])).await?;
+    let directory = regtest.directory(&format!("rival of {}", regtest.bitcoind.height().await?))?;
+    let mut rival = Bitcoind::start(&directory).await?;
+    copy_blocks(&regtest.bitcoind, &rival, 1..first_gone).await?;
+    let more = regtest.bitcoind.height().await? + 2 - first_gone;
     // Paid to the same address, the new blocks could be the old ones.
-    let other = WPubkeyHash::from_slice(&hash.as_str().unwrap_or_default().as_bytes()[44..])?;
-    let other = Address::from_script(&ScriptBuf::new_p2wpkh(&other), Network::Regtest)?;
-    regtest.bitcoind.mine(blocks, &other.to_string()).await?;
+    let payee = ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([1; 20]));
+    rival.mine(more, &Address::from_script(&payee, Network::Regtest)?.to_string()).await?;
+    copy_blocks(&rival, &regtest.bitcoind, first_gone..first_gone + more).await?;
+    rival.stop().await?;
+    regtest.bitcoind.mine_to_nobody(6).await?;
+    Ok(())
+}
+
+async fn copy_blocks(from: &Bitcoind, to: &Bitcoind, heights: Range<u32>) -> Done<()> {
+    for height in heights {
+        let hash = from.call("getblockhash", json!([height])).await?;
+        let block = from.call("getblock", json!([hash, 0])).await?;
+        to.call("submitblock", json!([block])).await?;
+    }
     Ok(())
 }
 
