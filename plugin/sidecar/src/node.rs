@@ -1,5 +1,6 @@
 //! The node: builds the parts in order, and owns shutdown.
 
+mod answers;
 mod backend;
 mod chain_side;
 

@@ -3,28 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::hashes::{Hash, sha256};
-use bitcoin::hex::{DisplayHex, FromHex};
+use bitcoin::hex::DisplayHex;
 use outrigger_bolt::amount::{FeeratePerKw, Msat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_bolt::invoice::InvalidInvoice;
-use outrigger_channel::{Command, Refusal};
+use outrigger_channel::Command;
 use outrigger_rpc_schema as schema;
 use tokio::sync::{oneshot, watch};
 
+use super::answers::{
+    channel_info, count, dial_fault, digest, event, features, found, invoice_created, kind_text, opening_report,
+    payment_id_of, payment_state, refused, storage, tip, wallet_fault,
+};
 use super::chain_side::StoredWallet;
 use crate::chain::follow::ChainState;
 use crate::clock::Clock;
 use crate::manager::operations::{OperationFault, Operations};
-use crate::manager::{ChannelView, Manager, OpenOrder, PeerView};
-use crate::net::{DialFault, Dialer};
+use crate::manager::{Manager, OpenOrder, PeerView};
+use crate::net::Dialer;
 use crate::payment::{self, InvoiceFault, PayOrder, Payments, SendFault};
 use crate::rpc::{self, Answer, Backend, ChannelQuery, EventQuery, Fault, PaymentTarget, PeerAddress, PeerQuery};
-use crate::store::row::{EventRow, InvoiceRow, OperationRow, OperationState, PaymentRow, PaymentState};
+use crate::store::row::{InvoiceRow, OperationRow, OperationState};
 use crate::store::schema::Table;
-use crate::store::{Batch, Held, Reader, StoreError};
-use crate::wallet::WalletFault;
+use crate::store::{Batch, Held, Reader};
 
 /// How long `channel.open` waits for the channel's final name before it answers with the operation alone.
 const OPEN_PATIENCE: Duration = Duration::from_secs(30);
@@ -357,185 +359,5 @@ impl Doorkeeper {
 
     fn stored_invoice(&self, hash: &PaymentHash) -> Answer<InvoiceRow> {
         self.payments.invoice(hash).map_err(storage)?.ok_or_else(|| Fault::invoice_not_found(hash))
-    }
-}
-
-fn opening_report(row: OperationRow) -> Answer<schema::ChannelOpened> {
-    let op_id = row.op_id.to_lower_hex_string();
-    let opened = |state, channel_id, funding_txid, failure| schema::ChannelOpened {
-        op_id,
-        state,
-        channel_id,
-        funding_txid,
-        failure,
-    };
-    Ok(match row.state {
-        OperationState::Opening => opened(schema::OpenState::Opening, None, None, None),
-        OperationState::Pending { channel_id, funding_txid } => {
-            let names = (Some(channel_id.to_string()), Some(funding_txid.to_string()));
-            opened(schema::OpenState::Pending, names.0, names.1, None)
-        }
-        OperationState::Failed { reason } => opened(schema::OpenState::Failed, None, None, Some(reason)),
-        OperationState::Invoice { .. } => return Err(Fault::idempotency_conflict(&row.idempotency_key)),
-    })
-}
-
-fn channel_info(view: ChannelView) -> schema::ChannelInfo {
-    let ChannelView { channel_id, peer, summary, closing_txid } = view;
-    schema::ChannelInfo {
-        channel_id: channel_id.to_string(),
-        node_id: peer.to_string(),
-        state: channel_state(summary.state),
-        connected: summary.connected,
-        funding_outpoint: summary.funding.to_string(),
-        short_channel_id: summary.short_channel_id.map(|scid| scid.to_string()),
-        capacity_sat: summary.capacity.get(),
-        local_msat: summary.local.get(),
-        remote_msat: summary.remote.get(),
-        spendable_msat: summary.spendable.get(),
-        receivable_msat: summary.receivable.get(),
-        htlcs: count(summary.htlcs),
-        channel_type: features(&summary.channel_type),
-        commitment_number: summary.commitment_number,
-        is_opener: summary.is_opener,
-        announce: summary.announce,
-        needed_blocks: Some(summary.confirmations_needed).filter(|needed| *needed > 0),
-        closing_txid: closing_txid.map(|txid| txid.to_string()),
-    }
-}
-
-fn channel_state(state: &str) -> schema::ChannelState {
-    match state {
-        "funding" => schema::ChannelState::Funding,
-        "normal" => schema::ChannelState::Normal,
-        "shutting_down" => schema::ChannelState::ShuttingDown,
-        "closing" => schema::ChannelState::Closing,
-        "closed" => schema::ChannelState::Closed,
-        _failed => schema::ChannelState::Failed,
-    }
-}
-
-fn invoice_created(row: &InvoiceRow) -> schema::InvoiceCreated {
-    schema::InvoiceCreated {
-        invoice: row.invoice.clone(),
-        payment_hash: row.payment_hash.to_string(),
-        expires_at: row.expires_at,
-    }
-}
-
-fn payment_state(row: &PaymentRow) -> schema::PaymentState {
-    match row.state {
-        PaymentState::Pending => schema::PaymentState::Pending,
-        PaymentState::Succeeded { .. } => schema::PaymentState::Succeeded,
-        PaymentState::Failed { .. } => schema::PaymentState::Failed,
-    }
-}
-
-fn found(row: Result<Option<PaymentRow>, StoreError>, payment_id: &str) -> Answer<schema::PaymentInfo> {
-    let row = row.map_err(storage)?.ok_or_else(|| Fault::payment_not_found(payment_id))?;
-    let state = payment_state(&row);
-    let (mut preimage, mut fee_msat, mut failure, mut completed_at) = (None, None, None, None);
-    match row.state {
-        PaymentState::Pending => {}
-        PaymentState::Succeeded { preimage: proof, fee, at } => {
-            preimage = Some(proof.to_string());
-            fee_msat = Some(fee.get());
-            completed_at = Some(at);
-        }
-        PaymentState::Failed { kind, message, at } => {
-            failure = Some(schema::PaymentFailure { kind, message });
-            completed_at = Some(at);
-        }
-    }
-    Ok(schema::PaymentInfo {
-        payment_id: payment_id.to_owned(),
-        payment_hash: row.payment_hash.to_string(),
-        state,
-        node_id: row.destination.to_string(),
-        amount_msat: row.amount.get(),
-        preimage,
-        fee_msat,
-        failure,
-        created_at: row.created_at,
-        completed_at,
-    })
-}
-
-fn event(seq: u64, row: EventRow) -> Answer<schema::Event> {
-    let serde_json::Value::Object(mut fields) = row.fields else {
-        return Err(Fault::internal("an event without fields"));
-    };
-    fields.insert("seq".into(), seq.into());
-    fields.insert("at".into(), row.at.into());
-    fields.insert("kind".into(), row.kind.into());
-    serde_json::from_value(fields.into()).map_err(Fault::internal)
-}
-
-/// The text under which a kind is stored: the one that callers see.
-fn kind_text(kind: &schema::EventKind) -> Option<String> {
-    serde_json::to_value(kind).ok()?.as_str().map(str::to_owned)
-}
-
-fn tip(state: &Option<ChainState>) -> (Option<u32>, Option<String>, Option<u32>) {
-    match state {
-        Some(ChainState::Synced { height, hash }) => (Some(*height), Some(hash.to_string()), None),
-        Some(ChainState::Syncing { height, target }) => (Some(*height), None, Some(*target)),
-        Some(ChainState::WaitingForBitcoind { .. } | ChainState::Blind { .. }) | None => (None, None, None),
-    }
-}
-
-fn features(features: &Features) -> String {
-    features.to_be_bytes().to_lower_hex_string()
-}
-
-fn count(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-fn payment_id_of(text: &str) -> Answer<[u8; 32]> {
-    <[u8; 32]>::from_hex(text).map_err(|_| Fault::payment_not_found(text))
-}
-
-/// A digest of a call's body, each part with its length.
-fn digest(parts: &[&[u8]]) -> [u8; 32] {
-    let mut bytes = Vec::new();
-    for part in parts {
-        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        bytes.extend_from_slice(part);
-    }
-    sha256::Hash::hash(&bytes).to_byte_array()
-}
-
-fn storage(fault: StoreError) -> Fault {
-    Fault::storage_failed(fault)
-}
-
-fn wallet_fault(fault: WalletFault) -> Fault {
-    match fault {
-        WalletFault::NotStarted => Fault::chain_not_synced(),
-        WalletFault::InsufficientFunds { needed, available } => Fault::insufficient_funds(needed, available),
-        WalletFault::Dust(_)
-        | WalletFault::Damaged(_)
-        | WalletFault::Newer(_)
-        | WalletFault::OtherSeed(_)
-        | WalletFault::Inconsistent(_) => Fault::wallet_failed(fault),
-    }
-}
-
-fn dial_fault(fault: DialFault) -> Fault {
-    let hint = fault.hint();
-    let answer = match &fault {
-        DialFault::Refused | DialFault::Unreachable(_) | DialFault::Timeout(_) => Fault::peer_unreachable(&fault),
-        DialFault::WrongKey(_) => Fault::peer_handshake_failed(&fault),
-        DialFault::InitRefused(_) => Fault::peer_incompatible(&fault),
-        DialFault::Stopping => return Fault::stopping(),
-    };
-    answer.with_hint(hint)
-}
-
-fn refused(channel: &ChannelId, refusal: &Refusal) -> Fault {
-    match refusal {
-        Refusal::UnknownChannel => Fault::channel_not_found(channel),
-        other => Fault::channel_state_unfit(other).retryable(other.is_retryable()),
     }
 }
