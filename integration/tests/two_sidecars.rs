@@ -1,18 +1,21 @@
 //! Two daemons on a bitcoind.
 
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::{DisplayHex, FromHex};
+use bitcoin::{Address, Network, ScriptBuf, WPubkeyHash};
 use outrigger_integration::bitcoind::free_port;
 use outrigger_integration::proxy::{Proxy, Way};
 use outrigger_integration::regtest::{Opened, REWARD_SAT};
-use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
+use outrigger_integration::{Bitcoind, Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
     CallError, ChainState, ChainStatus, ChannelInfo, ChannelList, ChannelOpen, ChannelState, EventKind, EventList,
     InvoiceCreate, InvoiceGet, InvoiceInfo, InvoiceState, Method, OpenState, PaymentGet, PaymentInfo, PaymentSend,
     PaymentState, PeerConnect, PeerList,
 };
+use serde_json::json;
 use tokio::task::JoinSet;
 
 /// What a channel of these tests holds.
@@ -209,6 +212,73 @@ async fn nothing_is_opened_or_paid_while_bitcoind_is_gone() -> Done<()> {
         assert_balances(&alice, &bob, &opened, 10_000_000).await?;
         let closing_txid = alice.close(&opened.channel_id).await?;
         assert_closed(regtest, &alice, &bob, &opened, &closing_txid, 10_000).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reorganised_chain_is_followed_and_the_channel_goes_on() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, mut bob) = regtest.pair().await?;
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
+        paid(&alice, &bob, 50_000_000).await?;
+        // Bob sees it happen, then misses the second time: he finds at his start that his blocks are gone.
+        let funded_at = regtest.bitcoind.height().await? - 5;
+        for is_down in [false, true] {
+            if is_down {
+                bob.kill().await?;
+            }
+            reorganise(regtest, funded_at).await?;
+            if is_down {
+                bob.start_again().await?;
+            }
+            for node in [&alice, &bob] {
+                until_at_the_tip(regtest, node).await?;
+                node.until_channel_is(&opened.channel_id, ChannelState::Normal).await?;
+            }
+            paid(&bob, &alice, 10_000_000).await?;
+        }
+        assert_balances(&alice, &bob, &opened, 30_000_000).await?;
+        let closing_txid = bob.close(&opened.channel_id).await?;
+        assert_closed(regtest, &alice, &bob, &opened, &closing_txid, 30_000).await?;
+        reorganise(regtest, regtest.bitcoind.height().await? - 2).await?;
+        for node in [&alice, &bob] {
+            until_at_the_tip(regtest, node).await?;
+        }
+        assert_eq!(bob.balance().await?.confirmed_sat, 30_000);
+        Ok(())
+    })
+    .await
+}
+
+/// Another bitcoind has found other and more blocks from this height on. What the old ones held is mined again.
+async fn reorganise(regtest: &Regtest, first_gone: u32) -> Done<()> {
+    let directory = regtest.directory(&format!("rival of {}", regtest.bitcoind.height().await?))?;
+    let mut rival = Bitcoind::start(&directory).await?;
+    copy_blocks(&regtest.bitcoind, &rival, 1..first_gone).await?;
+    let more = regtest.bitcoind.height().await? + 2 - first_gone;
+    // Paid to the same address, the new blocks could be the old ones.
+    let payee = ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([1; 20]));
+    rival.mine(more, &Address::from_script(&payee, Network::Regtest)?.to_string()).await?;
+    copy_blocks(&rival, &regtest.bitcoind, first_gone..first_gone + more).await?;
+    rival.stop().await?;
+    regtest.bitcoind.mine_to_nobody(6).await?;
+    Ok(())
+}
+
+async fn copy_blocks(from: &Bitcoind, to: &Bitcoind, heights: Range<u32>) -> Done<()> {
+    for height in heights {
+        let hash = from.call("getblockhash", json!([height])).await?;
+        let block = from.call("getblock", json!([hash, 0])).await?;
+        to.call("submitblock", json!([block])).await?;
+    }
+    Ok(())
+}
+
+async fn until_at_the_tip(regtest: &Regtest, node: &Sidecar) -> Done<()> {
+    let best = regtest.bitcoind.call("getbestblockhash", json!([])).await?;
+    until(LIMIT, "the node to reach the best block", async || {
+        Ok((node.info().await?.block_hash.as_deref() == best.as_str()).then_some(()))
     })
     .await
 }
