@@ -311,6 +311,38 @@ async fn one_idempotency_key_opens_one_channel() -> Done<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_idempotency_key_makes_one_invoice_and_one_payment() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, bob) = regtest.pair().await?;
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
+        let key = || Some("order-17".to_owned());
+        let brief = |amount_msat| InvoiceCreate {
+            amount_msat: Some(amount_msat),
+            description: "keyed".to_owned(),
+            idempotency_key: key(),
+            ..Default::default()
+        };
+        let created = bob.call(brief(10_000_000)).await?;
+        assert_eq!(bob.call(brief(10_000_000)).await?.invoice, created.invoice);
+        assert_eq!(refusal(&bob, brief(20_000_000)).await?, "idempotency_conflict");
+
+        let pay = |invoice: &str| PaymentSend {
+            invoice: Some(invoice.to_owned()),
+            idempotency_key: key(),
+            ..Default::default()
+        };
+        let (first, second) = tokio::try_join!(alice.call(pay(&created.invoice)), alice.call(pay(&created.invoice)))?;
+        assert_eq!(first.payment_id, second.payment_id);
+        assert_eq!(alice.payment_end(&first.payment_id).await?.state, PaymentState::Succeeded);
+        assert_eq!(alice.call(pay(&created.invoice)).await?.payment_id, first.payment_id);
+        let other = bob.invoice(30_000_000, "another").await?;
+        assert_eq!(refusal(&alice, pay(&other)).await?, "idempotency_conflict");
+        assert_balances(&alice, &bob, &opened, 10_000_000).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_invoice_is_paid_once() -> Done<()> {
     on_regtest(async |regtest| {
         let (alice, bob) = regtest.pair().await?;

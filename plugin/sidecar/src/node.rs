@@ -9,6 +9,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use bitcoin::constants::ChainHash;
@@ -269,7 +270,7 @@ fn build(
         reader,
         dialer: dialer.clone(),
         operations: Operations::default(),
-        keyed_invoices: tokio::sync::Mutex::default(),
+        keyed_calls: tokio::sync::Mutex::default(),
         chain: chain.clone(),
         events,
         identity: Identity {
@@ -288,8 +289,14 @@ fn build(
     spawn("wallet", move || carry_out(&orders, &funder, &publisher, &carrier))?;
     let (estimates, estimates_stop) = (estimator.clone(), stop.clone());
     spawn("feerates", move || estimates.run(&estimates_stop))?;
-    let listener: Arc<dyn BlockListener> =
-        Arc::new(Listener { manager: manager.clone(), wallet, broadcaster, estimator, state });
+    let listener: Arc<dyn BlockListener> = Arc::new(Listener {
+        manager: manager.clone(),
+        wallet,
+        broadcaster,
+        estimator,
+        state,
+        reorganised: AtomicBool::new(false),
+    });
     let (follower_stop, followed) = (stop.clone(), config.network);
     let follower = spawn("chain", move || Follower::run(source, listener, followed, &follower_stop))?;
 

@@ -17,8 +17,8 @@ use crate::clock::Clock;
 #[cfg(test)]
 mod tests;
 
-/// How long the long poll may last.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the long poll may last. It keeps one of bitcoind's few RPC threads, also for a while after we are killed.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// The deepest reorganisation that is followed without the operator.
 const MAX_REORG: usize = 100;
 /// The most blocks connected between two looks at bitcoind's tip.

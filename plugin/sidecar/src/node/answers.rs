@@ -31,7 +31,9 @@ pub(super) fn opening_report(row: OperationRow) -> Answer<schema::ChannelOpened>
             opened(schema::OpenState::Pending, names.0, names.1, None)
         }
         OperationState::Failed { reason } => opened(schema::OpenState::Failed, None, None, Some(reason)),
-        OperationState::Invoice { .. } => return Err(Fault::idempotency_conflict(&row.idempotency_key)),
+        OperationState::Invoice { .. } | OperationState::Payment { .. } => {
+            return Err(Fault::idempotency_conflict(&row.idempotency_key));
+        }
     })
 }
 

@@ -39,8 +39,8 @@ pub(super) struct Doorkeeper {
     pub(super) reader: Reader,
     pub(super) dialer: Dialer,
     pub(super) operations: Operations,
-    /// Creations of invoices under a key, one after the other.
-    pub(super) keyed_invoices: tokio::sync::Mutex<()>,
+    /// Invoices and payments under a key, one after the other.
+    pub(super) keyed_calls: tokio::sync::Mutex<()>,
     pub(super) chain: watch::Receiver<Option<ChainState>>,
     pub(super) events: watch::Receiver<u64>,
     pub(super) identity: Identity,
@@ -200,21 +200,11 @@ impl Backend for Doorkeeper {
             (key, body)
         });
         let _one_at_a_time = match &idempotency {
-            Some(_) => Some(self.keyed_invoices.lock().await),
+            Some(_) => Some(self.keyed_calls.lock().await),
             None => None,
         };
-        if let Some((key, body)) = &idempotency
-            && let Some(row) = self.reader.operation(key).map_err(storage)?
-        {
-            return match row.state {
-                OperationState::Invoice { payment_hash } if row.body == *body => {
-                    self.stored_invoice(&payment_hash).map(|row| invoice_created(&row))
-                }
-                OperationState::Invoice { .. }
-                | OperationState::Opening
-                | OperationState::Pending { .. }
-                | OperationState::Failed { .. } => Err(Fault::idempotency_conflict(key)),
-            };
+        if let Some(OperationState::Invoice { payment_hash }) = self.answered_before(idempotency.as_ref())? {
+            return self.stored_invoice(&payment_hash).map(|row| invoice_created(&row));
         }
         let order = payment::InvoiceOrder {
             amount: order.amount,
@@ -258,8 +248,24 @@ impl Backend for Doorkeeper {
                 return Err(Fault::invalid_parameter("node_id", "payments without an invoice are not there yet"));
             }
         };
-        let sent = self.payments.send(PayOrder { invoice, amount }).await;
-        let row = sent.map_err(|fault| self.send_fault(fault))?;
+        let idempotency = order.idempotency_key.map(|key| {
+            let amount = amount.map_or(0, Msat::get).to_be_bytes();
+            (key, digest(&[b"payment.send", invoice.as_bytes(), &amount]))
+        });
+        let _one_at_a_time = match &idempotency {
+            Some(_) => Some(self.keyed_calls.lock().await),
+            None => None,
+        };
+        let row = match self.answered_before(idempotency.as_ref())? {
+            Some(OperationState::Payment { payment_id }) => {
+                let id = payment_id.to_lower_hex_string();
+                self.payments.get(&payment_id).map_err(storage)?.ok_or_else(|| Fault::payment_not_found(&id))?
+            }
+            Some(_) | None => {
+                let sent = self.payments.send(PayOrder { invoice, amount, idempotency }).await;
+                sent.map_err(|fault| self.send_fault(fault))?
+            }
+        };
         let (payment_id, payment_hash) = (row.payment_id.to_lower_hex_string(), row.payment_hash.to_string());
         Ok(schema::PaymentSent { payment_id, payment_hash, state: payment_state(&row) })
     }
@@ -355,6 +361,17 @@ impl Doorkeeper {
             outcome?;
         }
         opening_report(latest)
+    }
+
+    /// The state of the operation that an earlier call of this key and body began. The digest of a body names its
+    /// method, so a key that another method used is a conflict too.
+    fn answered_before(&self, idempotency: Option<&(String, [u8; 32])>) -> Answer<Option<OperationState>> {
+        let Some((key, body)) = idempotency else { return Ok(None) };
+        match self.reader.operation(key).map_err(storage)? {
+            None => Ok(None),
+            Some(row) if row.body == *body => Ok(Some(row.state)),
+            Some(_) => Err(Fault::idempotency_conflict(key)),
+        }
     }
 
     fn stored_invoice(&self, hash: &PaymentHash) -> Answer<InvoiceRow> {

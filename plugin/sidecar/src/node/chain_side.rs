@@ -1,7 +1,7 @@
 //! The chain's side of the node: blocks to channels and wallet, funding and publishing for channels.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bitcoin::{Address, Block, BlockHash, Transaction};
 use crossbeam_channel::Receiver;
@@ -86,6 +86,8 @@ pub(super) struct Listener {
     pub(super) broadcaster: Arc<Broadcaster>,
     pub(super) estimator: Arc<FeeEstimator>,
     pub(super) state: watch::Sender<Option<ChainState>>,
+    /// Whether a block was taken back since the last one came.
+    pub(super) reorganised: AtomicBool,
 }
 
 impl BlockListener for Listener {
@@ -103,6 +105,13 @@ impl BlockListener for Listener {
         if let Err(fault) = taken {
             tracing::error!(height, %fault, "the wallet did not take a block in");
         }
+        if self.reorganised.swap(false, Ordering::Relaxed) {
+            // A funding transaction that was forgotten once its channel was ready may be in no block now, and in no
+            // mempool. The wallet knows since the first block of the new branch.
+            for tx in self.wallet.wallet.lock().unconfirmed() {
+                self.broadcaster.publish(tx);
+            }
+        }
         self.broadcaster.new_block();
     }
 
@@ -112,6 +121,7 @@ impl BlockListener for Listener {
         if let Err(fault) = taken {
             tracing::error!(height, %fault, "the wallet did not give a block back");
         }
+        self.reorganised.store(true, Ordering::Relaxed);
     }
 
     fn state(&self, state: ChainState) {

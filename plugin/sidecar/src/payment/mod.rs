@@ -17,11 +17,11 @@ use tokio::sync::watch;
 pub use receive::{InvoiceFault, InvoiceOrder};
 pub use send::{PayOrder, SendFault};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, NoEntropy};
 use crate::manager::Manager;
 use crate::manager::deliver::PaymentNotice;
 use crate::store::load::LoadedOutcome;
-use crate::store::row::{EventRow, PaymentRow, PaymentState};
+use crate::store::row::{EventRow, OperationRow, OperationState, PaymentRow, PaymentState};
 use crate::store::schema::{Table, UnderWay, outcome_key};
 use crate::store::{Batch, Reader};
 use decisions::Decisions;
@@ -42,6 +42,18 @@ pub struct Terms {
     pub network: Network,
     /// Blocks that an HTLC to us must leave before it expires.
     pub final_cltv_blocks: u16,
+}
+
+/// A caller's key and the digest of its call.
+pub type Idempotency = (String, [u8; 32]);
+
+/// Stages what a key answers from now on, with the effect of the call.
+fn remember(batch: &mut Batch, idempotency: Option<Idempotency>, state: OperationState) -> Result<(), NoEntropy> {
+    if let Some((idempotency_key, body)) = idempotency {
+        let operation = OperationRow { idempotency_key, op_id: Clock::random_bytes()?, body, state };
+        batch.put(Table::Operation, operation.key(), Some(operation.encode()));
+    }
+    Ok(())
 }
 
 /// What is under way. Everything else is read from the file.

@@ -10,10 +10,10 @@ use outrigger_channel::{FailReason, IncomingHtlc};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::Payments;
 use super::decisions::HtlcName;
+use super::{Idempotency, Payments, remember};
 use crate::clock::{Clock, NoEntropy};
-use crate::store::row::{EventRow, InvoiceRow, OperationRow, OperationState, Paid, SettlementRow};
+use crate::store::row::{EventRow, InvoiceRow, OperationState, Paid, SettlementRow};
 use crate::store::schema::{Table, numbered_key};
 use crate::store::{Batch, Held, StoreError};
 
@@ -28,7 +28,7 @@ pub struct InvoiceOrder {
     pub expiry_secs: u64,
     pub label: Option<String>,
     /// The caller's key and the digest of the call, if it gave one.
-    pub idempotency: Option<(String, [u8; 32])>,
+    pub idempotency: Option<Idempotency>,
 }
 
 /// Why an invoice was not made.
@@ -83,11 +83,8 @@ impl Payments {
         let (waiter, durable) = oneshot::channel();
         let mut batch = Batch::default();
         batch.put(Table::Invoice, row.payment_hash.0.to_vec(), Some(row.encode()));
-        if let Some((idempotency_key, body)) = order.idempotency {
-            let state = OperationState::Invoice { payment_hash: row.payment_hash };
-            let operation = OperationRow { idempotency_key, op_id: Clock::random_bytes()?, body, state };
-            batch.put(Table::Operation, operation.key(), Some(operation.encode()));
-        }
+        let state = OperationState::Invoice { payment_hash: row.payment_hash };
+        remember(&mut batch, order.idempotency, state)?;
         batch.hold(Held::Durable(waiter));
         env.writer.submit(batch);
         // The writer drops the waiter only with the process.

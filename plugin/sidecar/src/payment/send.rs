@@ -8,11 +8,11 @@ use outrigger_bolt::onion::{self, FinalPayload, Hop, Payload, PaymentData, Unwra
 use outrigger_channel::{Command, FailReason, HtlcOutcome, HtlcSource, Refusal, Reply};
 use tokio::sync::oneshot;
 
-use super::{Payments, State, forget_outcome};
+use super::{Idempotency, Payments, State, forget_outcome, remember};
 use crate::clock::{Clock, NoEntropy};
 use crate::manager::ChannelView;
 use crate::manager::deliver::ReplyTo;
-use crate::store::row::{PaymentRow, PaymentState};
+use crate::store::row::{OperationState, PaymentRow, PaymentState};
 use crate::store::schema::{Table, UnderWay};
 use crate::store::{Batch, Held, StoreError};
 
@@ -25,6 +25,7 @@ pub struct PayOrder {
     pub invoice: String,
     /// For invoices that name no amount.
     pub amount: Option<Msat>,
+    pub idempotency: Option<Idempotency>,
 }
 
 /// Why a payment was not begun. Nothing was sent and nothing is stored.
@@ -77,6 +78,7 @@ impl Payments {
             let (waiter, durable) = oneshot::channel();
             let mut batch = Batch::default();
             batch.hold(Held::Durable(waiter));
+            remember(&mut batch, order.idempotency, OperationState::Payment { payment_id: existing.payment_id })?;
             // Its row may still be on the way to the file: it is told only once it is there.
             self.manager.env().writer.submit(batch);
             let _ = durable.await;
@@ -96,7 +98,7 @@ impl Payments {
             state: PaymentState::Pending,
         };
         let onion = self.onion(&row.payment_id, &terms)?;
-        let (row, durable) = self.begin(row, &terms, channel, onion)?;
+        let (row, durable) = self.begin(row, &terms, channel, onion, order.idempotency)?;
         // The writer drops the waiter only with the process.
         let _ = durable.await;
         Ok(row)
@@ -186,16 +188,19 @@ impl Payments {
         terms: &Recipe,
         channel: ChannelId,
         onion: Box<[u8; 1366]>,
-    ) -> Result<(PaymentRow, oneshot::Receiver<()>), StoreError> {
+        idempotency: Option<Idempotency>,
+    ) -> Result<(PaymentRow, oneshot::Receiver<()>), SendFault> {
         let (waiter, durable) = oneshot::channel();
         let env = self.manager.env();
         let mut batch = Batch::default();
         batch.hold(Held::Durable(waiter));
         let mut state = self.state.lock();
         if let Some(existing) = self.existing(&state, &row.payment_hash)? {
+            remember(&mut batch, idempotency, OperationState::Payment { payment_id: existing.payment_id })?;
             env.writer.submit(batch);
             return Ok((existing, durable));
         }
+        remember(&mut batch, idempotency, OperationState::Payment { payment_id: row.payment_id })?;
         state.by_hash.insert(row.payment_hash, row.payment_id);
         state.pending.insert(row.payment_id, row.clone());
         let id = env.next_command();

@@ -349,6 +349,10 @@ pub enum OperationState {
     Failed {
         reason: String,
     },
+    /// `payment.send` began this payment.
+    Payment {
+        payment_id: [u8; 32],
+    },
     /// `invoice.create` was answered.
     Invoice {
         payment_hash: PaymentHash,
@@ -381,6 +385,7 @@ impl OperationRow {
             }
             OperationState::Failed { reason } => record.put(10, reason),
             OperationState::Invoice { payment_hash } => record.put(12, payment_hash.0),
+            OperationState::Payment { payment_id } => record.put(14, payment_id),
         }
         .finish()
     }
@@ -400,9 +405,11 @@ impl OperationRow {
                 (Some(_), None) | (None, Some(_)) => return Err(BadRecord::Malformed("channel")),
                 (None, None) => match record.bytes_some(10) {
                     Some(reason) => OperationState::Failed { reason: String::from_utf8_lossy(reason).into_owned() },
-                    None => match record.array_some(12, "payment_hash")? {
-                        Some(hash) => OperationState::Invoice { payment_hash: PaymentHash(hash) },
-                        None => OperationState::Opening,
+                    None => match (record.array_some(12, "payment_hash")?, record.array_some(14, "payment_id")?) {
+                        (Some(hash), None) => OperationState::Invoice { payment_hash: PaymentHash(hash) },
+                        (None, Some(payment_id)) => OperationState::Payment { payment_id },
+                        (None, None) => OperationState::Opening,
+                        (Some(_), Some(_)) => return Err(BadRecord::Malformed("state")),
                     },
                 },
             },
@@ -432,7 +439,10 @@ impl EventRow {
     pub fn open_failed(at: u64, operation: &OperationRow) -> Self {
         let reason = match &operation.state {
             OperationState::Failed { reason } => reason.as_str(),
-            OperationState::Opening | OperationState::Pending { .. } | OperationState::Invoice { .. } => "",
+            OperationState::Opening
+            | OperationState::Pending { .. }
+            | OperationState::Payment { .. }
+            | OperationState::Invoice { .. } => "",
         };
         let op_id = bitcoin::hex::DisplayHex::to_lower_hex_string(operation.op_id.as_slice());
         Self::new(at, "open_failed", json!({ "op_id": op_id, "message": reason }))

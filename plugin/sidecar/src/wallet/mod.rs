@@ -174,6 +174,13 @@ impl Wallet {
         self.inner.apply_unconfirmed_txs([(tx.clone(), Clock::now_unix())]);
     }
 
+    /// Transactions of ours, or that pay us, which are in no block: after a reorganisation they have to be published
+    /// again, since nobody else need have kept them. Those of a block that left count from its successor on.
+    pub fn unconfirmed(&self) -> Vec<Transaction> {
+        let ours = self.inner.transactions().filter(|tx| !tx.chain_position.is_confirmed());
+        ours.filter(|tx| !tx.tx_node.tx.is_coinbase()).map(|tx| tx.tx_node.tx.as_ref().clone()).collect()
+    }
+
     /// Frees the inputs of a transaction that will never be published.
     pub fn release(&mut self, txid: Txid) {
         self.locked.remove(&txid);

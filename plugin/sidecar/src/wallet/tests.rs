@@ -409,3 +409,19 @@ fn reo_5_a_crash_in_the_middle_of_a_reorg_is_made_up_for() {
     bench.wallet.connected(1, &other).unwrap();
     assert_eq!((bench.wallet.tip(), bench.confirmed()), (Some((1, other.block_hash())), 0));
 }
+
+#[test]
+fn what_a_reorganisation_takes_back_is_to_be_published_again() {
+    let mut bench = Bench::new();
+    bench.receive(100_000);
+    let (tx, _) = bench.fund(20_000).unwrap();
+    bench.wallet.saw_unconfirmed(&tx);
+    bench.mine(vec![tx.clone()]);
+    assert_eq!(bench.wallet.unconfirmed(), []);
+    bench.undo();
+    bench.mine(vec![]);
+    assert_eq!(bench.wallet.unconfirmed(), std::slice::from_ref(&tx));
+    bench.commit();
+    bench.reload();
+    assert_eq!(bench.wallet.unconfirmed(), [tx], "also after a crash");
+}
