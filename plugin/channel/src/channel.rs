@@ -302,7 +302,8 @@ fn is_passing(text: &str) -> bool {
 }
 
 fn on_command(draft: &mut Draft<'_>, id: CommandId, command: Command, cx: &Context<'_>) -> Result<(), Violation> {
-    let ended = matches!(draft.head().phase, Phase::Failed { .. } | Phase::Closed { .. });
+    // Under restored mode nothing but a close that both have signed is left.
+    let ended = cx.restored || matches!(draft.head().phase, Phase::Failed { .. } | Phase::Closed { .. });
     let (commit, failure) = match &command {
         Command::Commit => (!ended, None),
         Command::Fail { reason } => (false, Some(reason.clone()).filter(|_| !ended)),

@@ -64,6 +64,7 @@ fn bak_7_under_restored_mode_every_open_channel_fails_without_publishing_whateve
             let before = duo.alice.channel.rows().head.clone();
             duo.alice.restored = true;
             duo.alice.outbox.clear();
+            duo.take_effects(Alice);
             duo.input(Alice, input());
             let head = &duo.alice.channel.rows().head;
             let what = format!("{phase}, {name}");

@@ -35,7 +35,9 @@ pub(crate) fn send_reason(draft: &mut Draft<'_>) {
 pub(crate) fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) {
     match message {
         Message::ChannelReestablish(reestablish) => {
-            if let Some(proof) = link::proof_of_loss(draft.head(), reestablish, cx) {
+            let proof = link::proof_of_loss(draft.head(), reestablish, cx);
+            // The peer proves it again on every connection: told once.
+            if let Some(proof) = proof.filter(|_| !cx.restored) {
                 restored::proved(draft, proof);
             }
             if matches!(draft.head().phase, Phase::Closed { .. }) {
