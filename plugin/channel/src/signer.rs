@@ -62,13 +62,15 @@ impl ChannelParams {
 pub struct Guard {
     /// Secrets below this number may be released; the commitment of this number and later ones may be signed.
     released_below: u64,
+    /// The rows are known to be old: they allow nothing.
+    sealed: bool,
 }
 
 impl Guard {
     /// The guard that durable monitor rows stand for: the successor of each commitment below `local` is signed by the
     /// peer and kept.
     pub fn of(durable: &MonitorHead) -> Self {
-        Self { released_below: durable.local.number }
+        Self { released_below: durable.local.number, sealed: !durable.may_publish }
     }
 
     /// The lowest local commitment whose secret was never released.
@@ -77,17 +79,23 @@ impl Guard {
     }
 }
 
-/// The signer keeps a secret: no durable commitment has taken the place of the one it revokes.
+/// The signer keeps a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("secret {number} stays: the newest durable local commitment is {durable}")]
-pub struct ReleaseRefused {
-    pub number: u64,
-    pub durable: u64,
+pub enum ReleaseRefused {
+    /// No durable commitment has taken the place of the one it revokes.
+    #[error("secret {number} stays: the newest durable local commitment is {durable}")]
+    NotReplaced { number: u64, durable: u64 },
+    /// The rows are known to be old (restored mode).
+    #[error("secret {number} stays: the channel's rows are old")]
+    Sealed { number: u64 },
 }
 
 /// The signer does not sign a local commitment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SigningRefused {
+    /// The rows are known to be old (restored mode): any commitment of theirs may be revoked.
+    #[error("commitment {number} is not signed: the channel's rows are old")]
+    Sealed { number: u64 },
     /// Its secret is out: the peer could take everything.
     #[error("commitment {number} may be revoked: the newest durable local commitment is {durable}")]
     Revoked { number: u64, durable: u64 },
@@ -185,6 +193,9 @@ impl Signer for SoftSigner {
         plan: &CommitmentPlan<'_>,
     ) -> Result<Signature, SigningRefused> {
         let number = plan.number;
+        if guard.sealed {
+            return Err(SigningRefused::Sealed { number });
+        }
         if number < guard.released_below {
             return Err(SigningRefused::Revoked { number, durable: guard.released_below });
         }
@@ -200,10 +211,12 @@ impl Signer for SoftSigner {
     }
 
     fn release_secret(&self, number: u64, guard: &Guard) -> Result<[u8; 32], ReleaseRefused> {
-        if number < guard.released_below {
+        if guard.sealed {
+            Err(ReleaseRefused::Sealed { number })
+        } else if number < guard.released_below {
             Ok(per_commitment_secret(&self.commitment_seed, number).secret_bytes())
         } else {
-            Err(ReleaseRefused { number, durable: guard.released_below })
+            Err(ReleaseRefused::NotReplaced { number, durable: guard.released_below })
         }
     }
 }

@@ -51,8 +51,12 @@ fn key_4_a_secret_is_released_only_below_the_newest_durable_commitment() {
             assert_eq!(point, signer.per_commitment_point(number));
         }
         for number in [newest, newest + 1, u64::MAX] {
-            let refused = Err(ReleaseRefused { number, durable: newest });
+            let refused = Err(ReleaseRefused::NotReplaced { number, durable: newest });
             assert_eq!(signer.release_secret(number, &guard), refused);
+        }
+        let sealed = Guard::of(&MonitorHead { may_publish: false, ..head.clone() });
+        for number in [0, newest - 1] {
+            assert_eq!(signer.release_secret(number, &sealed), Err(ReleaseRefused::Sealed { number }));
         }
     }
 }
