@@ -8,7 +8,7 @@ use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner
 use parking_lot::RwLock;
 
 use crate::key::NodeKeys;
-use crate::store::Writer;
+use crate::store::{Reader, Writer};
 
 /// The chain as steps see it, kept up to date by the follower.
 #[derive(Debug)]
@@ -60,14 +60,17 @@ pub struct Env {
     pub policy: Policy,
     pub keys: Arc<NodeKeys>,
     pub writer: Writer,
+    /// For channels in history.
+    pub reader: Reader,
     shutdown_script: RwLock<ScriptBuf>,
     next_command: AtomicU64,
 }
 
 impl Env {
     /// Gathers the parts.
-    pub fn new(chain: ChainView, policy: Policy, keys: Arc<NodeKeys>, writer: Writer) -> Self {
-        Self { chain, policy, keys, writer, shutdown_script: RwLock::default(), next_command: AtomicU64::new(1) }
+    pub fn new(chain: ChainView, policy: Policy, keys: Arc<NodeKeys>, (writer, reader): (Writer, Reader)) -> Self {
+        let (shutdown_script, next_command) = (RwLock::default(), AtomicU64::new(1));
+        Self { chain, policy, keys, writer, reader, shutdown_script, next_command }
     }
 
     /// An id that no other command of this run has. 0 is for commands whose answer nobody waits for.
@@ -91,6 +94,7 @@ impl Env {
             feerates: self.chain.feerates(),
             policy: &self.policy,
             signer: signer as &dyn Signer,
+            node_id: self.keys.node_id(),
             shutdown_script,
         }
     }

@@ -14,7 +14,7 @@ use bitcoin::{
     Block, BlockHash, CompactTarget, Network, ScriptBuf, Transaction, TxIn, TxMerkleNode, TxOut, WPubkeyHash,
 };
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
-use outrigger_bolt::id::{NodeId, PaymentPreimage};
+use outrigger_bolt::id::{NodeId, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
 use outrigger_bolt::wire::{PerCommitmentSecret, RevokeAndAck};
@@ -92,13 +92,14 @@ impl Bench {
         let delivery = deliver.clone();
         let deliver_released = move |released, seq| delivery.deliver(released, seq);
         let (writer, _) = Writer::start(db.clone(), deliver_released, |fault| panic!("{fault}")).unwrap();
-        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), keys, writer);
+        let reader = Reader::new(db.clone());
+        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), keys, (writer, reader.clone()));
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
         let manager = Arc::new(Manager::new(directory, deliver, env, Vec::new()));
         let worker = manager.clone();
         std::thread::spawn(move || worker.work(&mailboxes));
-        Self { manager, reader: Reader::new(db.clone()), db, _notices: notices, events, _orders: orders, _dir: dir }
+        Self { manager, reader, db, _notices: notices, events, _orders: orders, _dir: dir }
     }
 }
 
@@ -180,6 +181,7 @@ impl Rogue {
             feerates: feerates(),
             policy: &self.policy,
             signer: &self.signer,
+            node_id: peer_id(),
             shutdown_script: &self.script,
         }
     }
@@ -212,6 +214,7 @@ impl Rogue {
             announce: false,
             commitment_feerate: FeeratePerKw::new(1000),
             shutdown_script: None,
+            scid_alias: ShortChannelId::alias(1),
         };
         let (mut opening, open) = Opening::open(order, &self.context(HEIGHT)).unwrap();
         self.tell(open);

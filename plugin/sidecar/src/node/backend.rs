@@ -1,5 +1,6 @@
 //! What the interface asks of the node, answered by its parts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,11 +160,18 @@ impl Backend for Doorkeeper {
     }
 
     async fn channel_list(&self, query: ChannelQuery) -> Answer<Vec<schema::ChannelInfo>> {
-        let channels = match &query.node_id {
+        let mut channels = match &query.node_id {
             Some(peer) => self.manager.channels_of(peer),
             None => self.manager.channels(),
         };
         self.told().await;
+        if query.state.is_none_or(|state| state == schema::ChannelState::Closed) {
+            let closed = self.reader.closed_after(query.after.as_ref(), query.node_id.as_ref(), query.count);
+            let known: BTreeSet<_> = channels.iter().map(|view| view.channel_id).collect();
+            let history = closed.map_err(storage)?.into_iter().filter(|channel| !known.contains(&channel.id()));
+            channels.extend(history.map(|channel| self.manager.view_of(&channel)));
+            channels.sort_by_key(|view| view.channel_id);
+        }
         let wanted = channels.into_iter().filter(|view| query.after.is_none_or(|after| view.channel_id > after));
         let wanted = wanted.map(channel_info).filter(|info| query.state.is_none_or(|state| info.state == state));
         Ok(wanted.take(query.count).collect())
@@ -172,6 +180,10 @@ impl Backend for Doorkeeper {
     async fn channel_get(&self, channel_id: ChannelId) -> Answer<schema::ChannelInfo> {
         let view = self.manager.channel(&channel_id);
         self.told().await;
+        let view = match view {
+            Some(view) => Some(view),
+            None => self.reader.closed(&channel_id).map_err(storage)?.map(|channel| self.manager.view_of(&channel)),
+        };
         view.map(channel_info).ok_or_else(|| Fault::channel_not_found(&channel_id))
     }
 
@@ -180,9 +192,14 @@ impl Backend for Doorkeeper {
         channel_id: ChannelId,
         feerate: Option<FeeratePerKw>,
     ) -> Answer<schema::ChannelClosing> {
-        let before = self.channel_get(channel_id).await?;
-        if !matches!(before.state, schema::ChannelState::ShuttingDown | schema::ChannelState::Closing) {
-            let script = self.wallet.new_address().await.map_err(wallet_fault)?.script_pubkey();
+        let before = self.manager.channel(&channel_id).ok_or_else(|| Fault::channel_not_found(&channel_id))?;
+        let is_closing = matches!(before.summary.state, "shutting_down" | "closing");
+        // Asked again without a feerate, it only tells how far the close is; with one, it changes or replaces the close.
+        if !is_closing || feerate.is_some() {
+            let script = match before.summary.shutdown_script {
+                Some(fixed) => fixed,
+                None => self.wallet.new_address().await.map_err(wallet_fault)?.script_pubkey(),
+            };
             let feerate = feerate.unwrap_or_else(|| self.manager.env().chain.feerates().normal);
             let answer = self.manager.command(channel_id, Command::Shutdown { script, feerate }).await;
             answer.map_err(|refusal| refused(&channel_id, &refusal))?;

@@ -54,6 +54,8 @@ pub enum Held {
     Order { peer: NodeId, channel: ChannelId, id: CommandId, command: Command },
     /// A received HTLC was decided by a row of this batch: its channel is told.
     Settled { peer: NodeId, channel: ChannelId, htlc_id: u64, settlement: SettlementRow },
+    /// The rows of a channel have gone into history: it may leave memory.
+    Archived { peer: NodeId, channel: ChannelId },
     /// Work for the wallet or the broadcaster.
     Chain(ChainOrder),
     /// Somebody waits for these rows to be durable.
