@@ -332,7 +332,11 @@ fn on_early_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) 
     if let Message::AnnouncementSignatures(signatures) = message {
         return announcement::on_signatures(draft, signatures, cx);
     }
-    if matches!(message, Message::Warning(_)) || message.channel_id().is_none() { Ok(()) } else { Err(Violation::Warn(Rule::BeforeReestablish)) }
+    if matches!(message, Message::Warning(_)) || message.channel_id().is_none() {
+        Ok(())
+    } else {
+        Err(Violation::Warn(Rule::BeforeReestablish))
+    }
 }
 
 /// Texts by which known peers tell of a trouble of their own that a new connection cures. Any other `error` fails the

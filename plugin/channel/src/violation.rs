@@ -31,7 +31,9 @@ pub enum Rule {
     UnknownChain,
     #[error("channel_type is missing")]
     ChannelTypeMissing,
-    #[error("channel_type is not option_static_remotekey with option_anchors, or it needs a feature that is not offered")]
+    #[error(
+        "channel_type is not option_static_remotekey with option_anchors, or it needs a feature that is not offered"
+    )]
     ChannelTypeUnsuitable,
     #[error("channel_type has option_scid_alias where announce_channel is set")]
     AliasAnnounced,
@@ -157,7 +159,9 @@ pub enum Rule {
     ShutdownWithPendingUpdates,
     #[error("closing_signed while HTLCs are pending or shutdown is not complete")]
     EarlyClosingSigned,
-    #[error("closing_complete or closing_sig where HTLCs are pending, shutdown is not complete, or closing_signed is due")]
+    #[error(
+        "closing_complete or closing_sig where HTLCs are pending, shutdown is not complete, or closing_signed is due"
+    )]
     EarlyClosingComplete,
     #[error("closee_scriptpubkey is not the script of our shutdown")]
     ClosingScript,

@@ -114,7 +114,8 @@ fn bad_input_31_an_announced_channel_with_the_alias_type_is_refused() {
 
 fn aliases_sent(duo: &mut Duo, who: Who) -> Vec<Option<ShortChannelId>> {
     let outbox = duo.side(who).outbox.iter();
-    let alias = |message: &Message| if let Message::ChannelReady(m) = message { Some(m.short_channel_id) } else { None };
+    let alias =
+        |message: &Message| if let Message::ChannelReady(m) = message { Some(m.short_channel_id) } else { None };
     outbox.filter_map(alias).collect()
 }
 

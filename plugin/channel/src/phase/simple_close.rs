@@ -8,9 +8,7 @@ use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_bolt::features::Feature;
 use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::Unaffordable;
-use outrigger_bolt::tx::closing::{
-    ClosingVariant, closing_weight, simple_closing_outputs, simple_closing_transaction,
-};
+use outrigger_bolt::tx::closing::{ClosingVariant, closing_weight, simple_closing_outputs, simple_closing_transaction};
 use outrigger_bolt::wire::{ClosingComplete, ClosingSig, Message, Warning};
 
 use super::closing::{Party, conclude, is_signed, parties, wanted_still};

@@ -175,7 +175,8 @@ pub fn open(terms: &Terms, coinbase: bool) -> (Birth, Birth, Transaction) {
     let (alice_cx, bob_cx) = (context(500, &terms.alice, &alice), context(500, &terms.bob, &bob));
     let (mut opener, open) = Opening::open(order(terms), &alice_cx).expect("an order to follow");
     let Message::OpenChannel(open) = wired(&open) else { panic!("{open:?}") };
-    let (mut accepter, accept) = Opening::accept(&open, node_id(Alice), (0, scid_alias(Bob)), &terms.features, &bob_cx).expect("accepted");
+    let (mut accepter, accept) =
+        Opening::accept(&open, node_id(Alice), (0, scid_alias(Bob)), &terms.features, &bob_cx).expect("accepted");
     let OpeningStep::Fund { script_pubkey, amount } = opener.step(OpeningInput::Message(&wired(&accept)), &alice_cx)
     else {
         panic!("the opener funds")

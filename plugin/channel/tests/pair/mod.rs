@@ -480,7 +480,10 @@ impl Pair {
             assert_eq!(tx.input[0].witness.len(), 4, "both have signed");
             let paid = Name::BOTH.map(|side| {
                 let script = &self.node(side).shutdown_script;
-                tx.output.iter().find(|output| output.script_pubkey == *script).map_or(0, |output| output.value.to_sat())
+                tx.output
+                    .iter()
+                    .find(|output| output.script_pubkey == *script)
+                    .map_or(0, |output| output.value.to_sat())
             });
             let is_whole = |side: usize| paid[side] == owed[side] || (paid[side] == 0 && owed[side] < 294);
             assert!(is_whole(0) || is_whole(1), "the closee pays no fee: {paid:?} of {owed:?}");

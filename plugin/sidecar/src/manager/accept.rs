@@ -181,8 +181,8 @@ impl Drive<'_> {
         };
         let Some(slot) = peer.openings.get(&opening) else { return };
         let registered = Registered { peer: peer.node_id, signer: slot.signer.clone() };
-        let is_taken = self.in_history(&birth.channel_id).is_some()
-            || !self.deliver.register(birth.channel_id, registered);
+        let is_taken =
+            self.in_history(&birth.channel_id).is_some() || !self.deliver.register(birth.channel_id, registered);
         if is_taken {
             // Bad input 35: a funding output serves one channel.
             let reason = "this funding output belongs to another channel";
