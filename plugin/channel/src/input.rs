@@ -89,6 +89,9 @@ pub struct Context<'a> {
     /// An address of our wallet, empty while there is none. It is fixed when a channel is opened with a peer that offers
     /// `option_upfront_shutdown_script`; else it is where a cooperative close that the peer begins pays us.
     pub shutdown_script: &'a Script,
+    /// The node is in restored mode: some peer proved that our rows are old, so those of every channel may be (BAK-7).
+    /// Nothing is signed and no local commitment published: a channel that steps under it fails without publishing.
+    pub restored: bool,
 }
 
 /// Current estimates, already clamped to sane bounds.

@@ -5,5 +5,6 @@ pub(crate) mod closing;
 pub(crate) mod ended;
 pub(crate) mod funding;
 pub(crate) mod normal;
+pub(crate) mod restored;
 pub(crate) mod shutdown;
 mod simple_close;

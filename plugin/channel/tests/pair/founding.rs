@@ -70,6 +70,7 @@ impl Founder {
             signer: &self.signer,
             node_id: self.node_id,
             shutdown_script: &self.script,
+            restored: false,
         }
     }
 }

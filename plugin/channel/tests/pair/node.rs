@@ -31,6 +31,8 @@ pub struct Node {
     pub node_id: NodeId,
     pub signer: LoggingSigner,
     pub shutdown_script: ScriptBuf,
+    /// Whether its whole node is in restored mode: durable in the daemon, so a crash does not take it back.
+    pub restored: bool,
     /// What a crash leaves.
     pub store: Store,
     /// What is left once everything staged is durable.
@@ -66,6 +68,7 @@ impl Node {
             node_id,
             signer,
             shutdown_script,
+            restored: false,
             staged: store.clone(),
             store,
             held: VecDeque::new(),
@@ -104,6 +107,7 @@ impl Node {
             signer: &self.signer,
             node_id: self.node_id,
             shutdown_script: &self.shutdown_script,
+            restored: self.restored,
         }
     }
 
@@ -173,8 +177,9 @@ impl Node {
                 Effect::Publish { tx, .. } => {
                     world.mempool.insert(tx.compute_txid(), tx);
                 }
+                Effect::Restored { .. } => self.restored = true,
                 Effect::Watch(Watch::Height(height)) => self.heights.push(height),
-                Effect::Watch(Watch::Funding { .. }) | Effect::Settle { .. } => {}
+                Effect::Watch(Watch::Funding { .. }) | Effect::Settle { .. } | Effect::Withhold => {}
                 Effect::Incoming(incoming) => {
                     self.incoming.insert(incoming.htlc_id, incoming);
                 }
@@ -221,6 +226,7 @@ impl Node {
 
     /// Puts another state of the store in the place of this one, as a backup does.
     pub fn restore(&mut self, store: Store) {
+        self.restored = false;
         self.store = store;
     }
 

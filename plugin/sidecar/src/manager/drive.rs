@@ -50,6 +50,7 @@ impl<'a> Drive<'a> {
             Mail::Funded { channel, funding } => self.funded(peer, channel, funding),
             Mail::Order { channel, id, command } => self.order(peer, channel, id, command),
             Mail::Archived { channel } => self.archived(peer, channel),
+            Mail::Restored => self.restored(peer),
             Mail::Settled { channel, htlc_id, settlement } => self.settled(peer, channel, htlc_id, settlement),
             Mail::Height { channel, height } => {
                 let event = outrigger_channel::ChainEvent::Height(height);
@@ -111,8 +112,19 @@ impl<'a> Drive<'a> {
             effects.extend(local_commitment(slot));
         }
         for effect in &effects {
-            if let Effect::Removed { htlc_id } = effect {
-                slot.settlements.remove(htlc_id);
+            match effect {
+                Effect::Removed { htlc_id } => drop(slot.settlements.remove(htlc_id)),
+                Effect::Restored { proof } => self.enter_restored(at, proof),
+                Effect::Send(_)
+                | Effect::Revoke { .. }
+                | Effect::Disconnect(_)
+                | Effect::Publish { .. }
+                | Effect::Withhold
+                | Effect::Watch(_)
+                | Effect::Incoming(_)
+                | Effect::Settle { .. }
+                | Effect::Reply(..)
+                | Effect::Note(_) => {}
             }
         }
         let guard = Guard::of(&slot.monitor.rows().head);
@@ -128,6 +140,12 @@ impl<'a> Drive<'a> {
         if slot.channel.is_history(self.env.chain.height()) {
             self.archive(at, slot);
         }
+    }
+
+    /// A peer, or the chain, has proved that the file is old.
+    pub(super) fn enter_restored(&self, at: Address, proof: &str) {
+        tracing::error!(peer = %at.peer, %proof, "{RESTORED}");
+        self.env.enter_restored(proof);
     }
 
     /// Answers a command that reached no channel. It waits its turn like any other effect.
@@ -207,6 +225,14 @@ impl<'a> Drive<'a> {
         self.step_slot(at, slot, Input::Command(NOBODY, command));
     }
 
+    /// Every channel steps once under restored mode, whatever the step: it fails without publishing.
+    pub(super) fn restored(&mut self, peer: &mut Peer) {
+        for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
+            self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
+        }
+        self.abandon_openings(peer, RESTORED);
+    }
+
     /// What a crash may have lost, made again from rows. A settlement may be all that stands of a preimage: told again, it
     /// reaches the monitor even of a channel that is never re-established.
     pub(super) fn resume(&mut self, peer: &mut Peer) {
@@ -219,6 +245,8 @@ impl<'a> Drive<'a> {
                 | Effect::Revoke { .. }
                 | Effect::Disconnect(_)
                 | Effect::Publish { .. }
+                | Effect::Withhold
+                | Effect::Restored { .. }
                 | Effect::Watch(_)
                 | Effect::Settle { .. }
                 | Effect::Removed { .. }
@@ -251,6 +279,10 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
     match effect {
         Effect::Note(ChannelNote::Ready { .. }) => vec![funding],
         Effect::Note(ChannelNote::Closed { txid, .. }) => vec![funding, *txid],
+        Effect::Withhold => {
+            let commitment = slot.monitor.local_commitment(&*slot.signer);
+            commitment.map(|commitment| commitment.tx.compute_txid()).into_iter().collect()
+        }
         Effect::Note(
             ChannelNote::Pending { .. }
             | ChannelNote::ShuttingDown { .. }
@@ -263,6 +295,7 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
         | Effect::Revoke { .. }
         | Effect::Disconnect(_)
         | Effect::Publish { .. }
+        | Effect::Restored { .. }
         | Effect::Watch(_)
         | Effect::Incoming(_)
         | Effect::Settle { .. }
@@ -282,6 +315,10 @@ fn txids_of_closes(slot: &Slot) -> Vec<Txid> {
         | Phase::Failed { .. } => Vec::new(),
     }
 }
+
+/// What the operator is told of restored mode, after the proof.
+pub(super) const RESTORED: &str = "the node's file is older than what its peers were told: it runs in restored mode, \
+    signs nothing and waits for its peers to close; leave it running";
 
 /// The command whose answer nobody waits for.
 pub(super) const NOBODY: CommandId = CommandId(0);

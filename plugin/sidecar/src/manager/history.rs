@@ -2,10 +2,11 @@
 
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
-use outrigger_channel::{Channel, Input, SoftSigner};
+use outrigger_channel::{Channel, Effect, Input, SoftSigner};
 
 use super::drive::Drive;
 use super::peer::{Peer, Slot};
+use crate::clock::Clock;
 use crate::store::Address;
 
 impl Drive<'_> {
@@ -41,9 +42,12 @@ impl Drive<'_> {
     pub(super) fn answer_for(&mut self, at: Address, channel: &Channel, signer: &SoftSigner, input: Input<'_>) {
         let script = self.env.shutdown_script();
         let transition = channel.step(input, &self.env.context(signer, &script));
-        for effect in transition.effects {
-            self.batch.hold_effect(at, effect);
+        for effect in &transition.effects {
+            if let Effect::Restored { proof } = effect {
+                self.enter_restored(at, proof);
+            }
         }
+        self.batch.stage_answer(at, transition.effects, Clock::now_unix());
     }
 
     /// The channel of this id in history.

@@ -138,6 +138,7 @@ impl Backend for Doorkeeper {
         ]);
         let key = &order.idempotency_key;
         if self.reader.operation(key).map_err(storage)?.is_none() {
+            self.require_current()?;
             self.require_synced()?;
             if !self.manager.is_connected(&order.node_id) {
                 return Err(Fault::peer_not_connected(&order.node_id));
@@ -193,6 +194,7 @@ impl Backend for Doorkeeper {
         feerate: Option<FeeratePerKw>,
     ) -> Answer<schema::ChannelClosing> {
         let before = self.manager.channel(&channel_id).ok_or_else(|| Fault::channel_not_found(&channel_id))?;
+        self.require_current()?;
         let is_closing = matches!(before.summary.state, "shutting_down" | "closing");
         // Asked again without a feerate, it only tells how far the close is; with one, it changes or replaces the close.
         if !is_closing || feerate.is_some() {
@@ -223,6 +225,7 @@ impl Backend for Doorkeeper {
         if let Some(OperationState::Invoice { payment_hash }) = self.answered_before(idempotency.as_ref())? {
             return self.stored_invoice(&payment_hash).map(|row| invoice_created(&row));
         }
+        self.require_current()?;
         let order = payment::InvoiceOrder {
             amount: order.amount,
             description: order.description,
@@ -279,6 +282,7 @@ impl Backend for Doorkeeper {
                 self.payments.get(&payment_id).map_err(storage)?.ok_or_else(|| Fault::payment_not_found(&id))?
             }
             Some(_) | None => {
+                self.require_current()?;
                 let sent = self.payments.send(PayOrder { invoice, amount, idempotency }).await;
                 sent.map_err(|fault| self.send_fault(fault))?
             }
@@ -319,6 +323,11 @@ impl Doorkeeper {
             return Ok(());
         }
         Err(self.not_synced())
+    }
+
+    /// Nothing is begun on a file that is known to be old.
+    fn require_current(&self) -> Answer<()> {
+        if self.manager.env().is_restored() { Err(Fault::restored()) } else { Ok(()) }
     }
 
     /// Why the node is not at the tip of the chain.
