@@ -1,6 +1,7 @@
 //! Channel establishment v1, both sides (BOLT 2). An opening has no row: a disconnect or a crash ends it, and nothing was
 //! promised. It ends with a [`Birth`]: the rows of a channel that both sides have signed.
 
+mod messages;
 mod terms;
 
 use std::collections::BTreeMap;
@@ -453,55 +454,6 @@ impl Opening {
             local_shutdown: None,
             remote_shutdown: None,
             monitor_update_id: 1,
-        }
-    }
-
-    fn open_channel(&self, cx: &Context<'_>) -> OpenChannel {
-        let local = &self.local;
-        OpenChannel {
-            chain_hash: cx.policy.chain_hash,
-            temporary_channel_id: self.temporary_channel_id,
-            funding_satoshis: self.funding,
-            push_msat: self.push,
-            dust_limit_satoshis: local.dust_limit,
-            max_htlc_value_in_flight_msat: local.max_htlc_value_in_flight,
-            channel_reserve_satoshis: local.channel_reserve,
-            htlc_minimum_msat: local.htlc_minimum,
-            feerate_per_kw: self.feerate,
-            to_self_delay: local.to_self_delay,
-            max_accepted_htlcs: local.max_accepted_htlcs,
-            funding_pubkey: local.basepoints.funding_pubkey,
-            revocation_basepoint: local.basepoints.revocation,
-            payment_basepoint: local.basepoints.payment,
-            delayed_payment_basepoint: local.basepoints.delayed_payment,
-            htlc_basepoint: local.basepoints.htlc,
-            first_per_commitment_point: cx.signer.per_commitment_point(0),
-            channel_flags: if self.announce { terms::ANNOUNCE_CHANNEL } else { 0 },
-            // BOLT 2: present, if empty, wherever other records are.
-            upfront_shutdown_script: Some(local.upfront_shutdown_script.clone().unwrap_or_default()),
-            channel_type: Some(self.channel_type.clone()),
-        }
-    }
-
-    fn accept_channel(&self, cx: &Context<'_>) -> AcceptChannel {
-        let local = &self.local;
-        AcceptChannel {
-            temporary_channel_id: self.temporary_channel_id,
-            dust_limit_satoshis: local.dust_limit,
-            max_htlc_value_in_flight_msat: local.max_htlc_value_in_flight,
-            channel_reserve_satoshis: local.channel_reserve,
-            htlc_minimum_msat: local.htlc_minimum,
-            minimum_depth: cx.policy.minimum_depth.max(1),
-            to_self_delay: local.to_self_delay,
-            max_accepted_htlcs: local.max_accepted_htlcs,
-            funding_pubkey: local.basepoints.funding_pubkey,
-            revocation_basepoint: local.basepoints.revocation,
-            payment_basepoint: local.basepoints.payment,
-            delayed_payment_basepoint: local.basepoints.delayed_payment,
-            htlc_basepoint: local.basepoints.htlc,
-            first_per_commitment_point: cx.signer.per_commitment_point(0),
-            upfront_shutdown_script: Some(local.upfront_shutdown_script.clone().unwrap_or_default()),
-            channel_type: Some(self.channel_type.clone()),
         }
     }
 }

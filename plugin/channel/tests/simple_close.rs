@@ -18,7 +18,8 @@ use outrigger_channel::{ChainEvent, Command, Input, Link, Phase, Refusal, Signer
 use pair::founding::{self, wallet_script};
 use pair::{Alice, Bob, Fate, Name, Pair, Setup};
 
-const FEERATE: FeeratePerKw = FeeratePerKw::new(2_000);
+/// Less than what the side that did not ask for the close thinks right, so that it pays for one of its own as well.
+const FEERATE: FeeratePerKw = FeeratePerKw::new(1_000);
 
 /// With `option_simple_close`, and no script fixed upfront.
 fn free_scripts() -> Features {
@@ -61,9 +62,9 @@ fn fee_of(pair: &Pair, tx: &Transaction) -> u64 {
 
 fn last_complete(pair: &Pair, name: Name) -> ClosingComplete {
     let messages = pair.node(name).sent.iter().rev();
-    let complete =
+    let mut complete =
         messages.filter_map(|message| if let Message::ClosingComplete(m) = message { Some(m) } else { None });
-    complete.cloned().next().expect("closing_complete")
+    complete.next().cloned().expect("closing_complete")
 }
 
 /// The warning that this side sent last, after which it hung up.
@@ -155,6 +156,46 @@ fn each_side_pays_for_a_close_of_its_own() {
         }
         pair.bury_close();
     }
+}
+
+#[test]
+fn a_side_that_was_asked_leaves_it_at_a_close_that_pays_enough() {
+    for closer in Name::BOTH {
+        let mut pair = Pair::connected(2, &setup());
+        order_close(&mut pair, closer, FeeratePerKw::new(2_000));
+        pair.run();
+        pair.assert_closed_fairly();
+        assert_eq!(pair.world.mempool.len(), 1, "the same fee twice would only compete");
+        assert_eq!(closes(&pair, Alice), closes(&pair, Bob));
+        let asked = pair.node(closer.other());
+        assert!(!asked.sent.iter().any(|message| matches!(message, Message::ClosingComplete(_))));
+        pair.bury_close();
+    }
+    // Unless the other side cannot pay for any.
+    let mut pair = Pair::connected(2, &Setup { push: Msat::ZERO, ..setup() });
+    order_close(&mut pair, Bob, FeeratePerKw::new(2_000));
+    pair.run();
+    pair.assert_closed_fairly();
+    assert_eq!(last_complete(&pair, Alice).fee_satoshis, fee_for(&pair, Alice, FeeratePerKw::new(1_500)));
+    pair.bury_close();
+}
+
+/// What a close with one output, to this side, costs.
+fn fee_for(pair: &Pair, name: Name, feerate: FeeratePerKw) -> Sat {
+    feerate.fee(closing_weight([pair.node(name).shutdown_script.as_script()]))
+}
+
+#[test]
+fn a_close_that_cannot_confirm_yet_is_signed_and_not_waited_for() {
+    let mut pair = Pair::connected(2, &setup());
+    order_close(&mut pair, Alice, FEERATE);
+    pair.receive(Bob);
+    pair.flush(Bob);
+    let draft = Draft { fee: 9_000, locktime: pair.world.height + 1_000, ..Draft::new(&pair, Alice) };
+    let message = Message::ClosingComplete(draft.complete());
+    pair.inject(Bob, &message);
+    assert_eq!(closes(&pair, Bob).len(), 1, "it does no harm to sign it");
+    assert_eq!(last_complete(&pair, Bob).locktime, pair.world.height, "Bob's own is final");
 }
 
 #[test]
@@ -342,9 +383,10 @@ fn the_lesser_side_gives_up_dust_and_the_other_side_offers_to() {
     // Bob's balance in msat; whether Alice and Bob send closing_complete, and with which signatures.
     let cases = [
         (0, Some((true, false, false)), None),
-        // Too little for a fee that is relayed; then enough for one, and for nothing else.
+        // Too little for a fee that is relayed; then dust, which the other side's close leaves to the miners already.
         (100_000, Some((true, false, false)), None),
-        (293_000, Some((true, false, false)), Some((false, true, false))),
+        (293_000, Some((true, false, false)), None),
+        // An output, but nothing is left of it after a fee.
         (294_000, Some((true, false, true)), Some((false, true, false))),
         (1_200_000, Some((true, false, true)), Some((false, true, false))),
         (100_000_000, Some((true, false, true)), Some((false, false, true))),
@@ -555,7 +597,8 @@ fn answer(pair: &Pair) -> ClosingSig {
 fn bad_input_64_closing_sig_that_does_not_answer_is_warned_of() {
     let mismatch = "closing_sig does not answer our closing_complete";
     let unsigned = |signed: &mut ClosingSig| signed.closer_and_closee_outputs = None;
-    let changes: [(&str, fn(&mut ClosingSig)); 7] = [
+    type Change = (&'static str, fn(&mut ClosingSig));
+    let changes: [Change; 7] = [
         ("fee", |signed| signed.fee_satoshis = Sat::new(signed.fee_satoshis.get() + 1)),
         ("locktime", |signed| signed.locktime += 1),
         ("closer", |signed| signed.closer_scriptpubkey = ScriptBuf::new()),

@@ -156,6 +156,7 @@ struct Closing<'a> {
 }
 
 /// One side of the close.
+#[derive(Clone)]
 pub(super) struct Party {
     pub(super) script: ScriptBuf,
     pub(super) balance: Msat,

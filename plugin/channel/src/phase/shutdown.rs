@@ -32,6 +32,8 @@ pub(crate) struct Negotiation {
     pub(crate) counteroffer: Option<Sat>,
     /// Our `closing_complete` that the peer has yet to answer.
     pub(crate) proposal: Option<Box<Proposal>>,
+    /// The peer asked for the close, and may pay for it: our `closing_complete` waits for the peer's.
+    pub(crate) awaits_closer: bool,
 }
 
 /// The peer wants the channel to end.
@@ -67,6 +69,7 @@ fn answer(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
         }
         Phase::Normal => {
             begin(draft, cx.shutdown_script, cx.feerates.normal);
+            change_negotiation(draft, |negotiation| negotiation.awaits_closer = true);
             draft.effect(Effect::Note(ChannelNote::ShuttingDown { by_us: false }));
             advance(draft, cx)
         }
@@ -119,11 +122,15 @@ pub(crate) fn command_shutdown(
     check_feerate(feerate, cx.feerates.floor, cx)?;
     check_own_script(draft, script)?;
     begin(draft, script, feerate);
+    change_negotiation(draft, |negotiation| negotiation.awaits_closer = false);
     if by_us {
         draft.effect(Effect::Note(ChannelNote::ShuttingDown { by_us: true }));
     }
     // No message of the peer is at work here, so whatever is not yet due waits.
     say_shutdown(draft);
+    if simple_close::is_negotiated(draft) {
+        simple_close::propose(draft, cx);
+    }
     Ok(())
 }
 

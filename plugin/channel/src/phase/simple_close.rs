@@ -37,14 +37,20 @@ pub(super) fn is_negotiated(draft: &Draft<'_>) -> bool {
 }
 
 /// Sends our `closing_complete`, if one is due and affordable. Where it is not, the peer's own closes the channel.
+///
+/// BOLT 2 has both sides send one, and lets each pay for its own. A side that did not ask for the close waits for the peer's
+/// offer first, and goes without one where that does as well: two that pay the same only keep each other out of mempools.
 pub(super) fn propose(draft: &mut Draft<'_>, cx: &Context<'_>) {
     let Some(feerate) = wanted_still(&draft.head().phase) else { return };
     if draft.negotiation().proposal.is_some() || !may_negotiate(draft) {
         return;
     }
     let Some((closer, closee)) = parties(draft.head()) else { return };
-    let mut close = Close { params: draft.params(), closer, closee, fee: Sat::ZERO, locktime: cx.height };
     let floor = cx.feerates.floor.max(FeeratePerKw::FLOOR);
+    let mut close = Close { params: draft.params(), closer, closee, fee: Sat::ZERO, locktime: cx.height };
+    if draft.negotiation().awaits_closer && close.is_affordable_to_peer(floor) {
+        return;
+    }
     let Some(variants) = close.choose(feerate, floor) else { return };
     let message = close.complete(&variants, cx);
     draft.send(Message::ClosingComplete(message.clone()));
@@ -62,11 +68,9 @@ pub(super) fn bump(draft: &mut Draft<'_>, feerate: FeeratePerKw, cx: &Context<'_
         return Err(Refusal::TooManyCloses);
     }
     let dearest = closes.iter().map(|close| paid_feerate(draft.params(), close)).max();
-    let floor = dearest.unwrap_or(FeeratePerKw::FLOOR).get().saturating_add(INCREMENTAL_RELAY.get());
-    check_feerate(feerate, FeeratePerKw::new(floor), cx)?;
-    if let Phase::Closing { wanted, .. } = &mut draft.head_mut().phase {
-        *wanted = Some(feerate);
-    }
+    check_feerate(feerate, dearest.map_or(FeeratePerKw::FLOOR, replacing), cx)?;
+    want(draft, Some(feerate));
+    change_negotiation(draft, |negotiation| negotiation.awaits_closer = false);
     propose(draft, cx);
     Ok(())
 }
@@ -127,8 +131,33 @@ pub(crate) fn on_closing_complete(
         ClosingVariant::Both => answer.closer_and_closee_outputs = ours,
     }
     draft.send(Message::ClosingSig(answer));
+    let paid = may_confirm(&tx, cx).then(|| paid_feerate(draft.params(), &tx));
     conclude(draft, cx, tx, &signature);
+    change_negotiation(draft, |negotiation| negotiation.awaits_closer = false);
+    if paid.is_some_and(|paid| wanted_still(&draft.head().phase).is_some_and(|ours| ours < replacing(paid))) {
+        // One that is under way is answered all the same.
+        want(draft, None);
+    }
+    propose(draft, cx);
     Ok(())
+}
+
+/// Whether mempools take this close: it is final, and none of its outputs is dust.
+fn may_confirm(close: &Transaction, cx: &Context<'_>) -> bool {
+    let is_final = close.lock_time.to_consensus_u32() <= cx.height;
+    is_final && close.output.iter().all(|output| output.value >= output.script_pubkey.minimal_non_dust())
+}
+
+/// The least that a close must pay to replace one that pays this.
+fn replacing(feerate: FeeratePerKw) -> FeeratePerKw {
+    FeeratePerKw::new(feerate.get().saturating_add(INCREMENTAL_RELAY.get()))
+}
+
+/// What a close of ours that the peer has yet to sign shall pay.
+fn want(draft: &mut Draft<'_>, feerate: Option<FeeratePerKw>) {
+    if let Phase::Closing { wanted, .. } = &mut draft.head_mut().phase {
+        *wanted = feerate;
+    }
 }
 
 /// The peer has signed the close that we pay for.
@@ -150,10 +179,8 @@ pub(crate) fn on_closing_sig(draft: &mut Draft<'_>, message: &ClosingSig, cx: &C
     let tx = close.signed_by_peer(variant, &signature).map_err(Violation::Warn)?;
     conclude(draft, cx, tx, &signature);
     change_negotiation(draft, |negotiation| negotiation.proposal = None);
-    if wanted_still(&draft.head().phase) == Some(proposal.feerate)
-        && let Phase::Closing { wanted, .. } = &mut draft.head_mut().phase
-    {
-        *wanted = None;
+    if wanted_still(&draft.head().phase) == Some(proposal.feerate) {
+        want(draft, None);
     }
     propose(draft, cx);
     Ok(())
@@ -251,6 +278,12 @@ impl Close<'_> {
         };
         self.fee = feerate.fee(weight).min(most);
         (self.fee >= floor.fee(weight)).then_some(variants)
+    }
+
+    /// Whether the peer, as the closer, could pay for the same close.
+    fn is_affordable_to_peer(&self, floor: FeeratePerKw) -> bool {
+        let (closer, closee) = (self.closee.clone(), self.closer.clone());
+        Close { closer, closee, ..*self }.choose(floor, floor).is_some()
     }
 
     /// Our `closing_complete` for these variants.

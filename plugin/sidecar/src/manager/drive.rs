@@ -130,7 +130,7 @@ impl<'a> Drive<'a> {
         let guard = Guard::of(&slot.monitor.rows().head);
         let step = Step { changes: &changes, monitor: &learned, guard, effects };
         let mut forgotten: Vec<_> = step.effects.iter().flat_map(|effect| no_longer_published(slot, effect)).collect();
-        if matches!(slot.channel.phase(), Phase::Closed { .. }) {
+        if !matches!(slot.channel.phase(), Phase::Closing { .. }) {
             forgotten.extend(closes);
         }
         self.batch.stage(at, step, Clock::now_unix());

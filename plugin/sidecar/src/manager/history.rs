@@ -1,7 +1,7 @@
 //! Channels whose end is buried for good: out of memory, and answered for from their one row (CST-20).
 
 use outrigger_bolt::id::ChannelId;
-use outrigger_bolt::wire::{Error, Message};
+use outrigger_bolt::wire::{Error, Message, Warning};
 use outrigger_channel::{Channel, Effect, Input, SoftSigner};
 
 use super::drive::Drive;
@@ -28,6 +28,12 @@ impl Drive<'_> {
     /// numbers, and then as any closed channel does; of others nothing is known (BOLT 2, "Message Retransmission").
     pub(super) fn unknown_channel(&mut self, peer: &Peer, channel_id: ChannelId, message: &Message) {
         let at = Address { peer: peer.node_id, connection: peer.connection(), channel: channel_id };
+        if matches!(message, Message::AcceptChannel(_)) {
+            // Bad input 32: there is no channel that an error could speak of.
+            let text = "accept_channel for an opening that we do not know";
+            self.send(at, Message::Warning(Warning { channel_id, data: text.into() }));
+            return self.batch.hold_effect(at, Effect::Disconnect(text.to_owned()));
+        }
         let known = matches!(message, Message::ChannelReestablish(_)).then(|| self.in_history(&channel_id)).flatten();
         match known.filter(|channel| channel.rows().params.peer == peer.node_id) {
             Some(channel) => {

@@ -103,8 +103,7 @@ impl Bench {
         let deliver_released = move |released, seq| delivery.deliver(released, seq);
         let (writer, _) = Writer::start(db.clone(), deliver_released, |fault| panic!("{fault}")).unwrap();
         let reader = Reader::new(db.clone());
-        let env =
-            Env::new(ChainView::new(HEIGHT, feerates()), policy(), keys, (writer, reader.clone()), None);
+        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), keys, (writer, reader.clone()), None);
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
         let manager = Arc::new(Manager::new(directory, deliver, env, loaded));

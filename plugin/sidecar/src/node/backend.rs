@@ -9,7 +9,7 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_bolt::invoice::InvalidInvoice;
-use outrigger_channel::Command;
+use outrigger_channel::{Command, Refusal};
 use outrigger_rpc_schema as schema;
 use tokio::sync::{oneshot, watch};
 
@@ -21,7 +21,7 @@ use super::chain_side::StoredWallet;
 use crate::chain::follow::ChainState;
 use crate::clock::Clock;
 use crate::manager::operations::{OperationFault, Operations};
-use crate::manager::{Manager, OpenOrder, PeerView};
+use crate::manager::{ChannelView, Manager, OpenOrder, PeerView};
 use crate::net::Dialer;
 use crate::payment::{self, InvoiceFault, PayOrder, Payments, SendFault};
 use crate::rpc::{self, Answer, Backend, ChannelQuery, EventQuery, Fault, PaymentTarget, PeerAddress, PeerQuery};
@@ -183,7 +183,7 @@ impl Backend for Doorkeeper {
         self.told().await;
         let view = match view {
             Some(view) => Some(view),
-            None => self.reader.closed(&channel_id).map_err(storage)?.map(|channel| self.manager.view_of(&channel)),
+            None => self.closed_channel(&channel_id)?,
         };
         view.map(channel_info).ok_or_else(|| Fault::channel_not_found(&channel_id))
     }
@@ -193,8 +193,14 @@ impl Backend for Doorkeeper {
         channel_id: ChannelId,
         feerate: Option<FeeratePerKw>,
     ) -> Answer<schema::ChannelClosing> {
-        let before = self.manager.channel(&channel_id).ok_or_else(|| Fault::channel_not_found(&channel_id))?;
+        let before = match self.manager.channel(&channel_id) {
+            Some(view) => view,
+            None => self.closed_channel(&channel_id)?.ok_or_else(|| Fault::channel_not_found(&channel_id))?,
+        };
         self.require_current()?;
+        if before.summary.state == "closed" {
+            return Err(refused(&channel_id, &Refusal::Ended));
+        }
         let is_closing = matches!(before.summary.state, "shutting_down" | "closing");
         // Asked again without a feerate, it only tells how far the close is; with one, it changes or replaces the close.
         if !is_closing || feerate.is_some() {
@@ -316,6 +322,12 @@ impl Doorkeeper {
     /// Law 1: what was read of channels is told once it is durable.
     async fn told(&self) {
         self.manager.env().writer.barrier().await;
+    }
+
+    /// A channel in history.
+    fn closed_channel(&self, channel_id: &ChannelId) -> Answer<Option<ChannelView>> {
+        let found = self.reader.closed(channel_id).map_err(storage)?;
+        Ok(found.map(|channel| self.manager.view_of(&channel)))
     }
 
     fn require_synced(&self) -> Answer<()> {

@@ -286,3 +286,17 @@ async fn fnd_9_connections_that_pile_up_start_a_channel_once() {
     rogue.tell(open);
     assert!(matches!(rogue.hear_of(ChannelId([9; 32])).await, Message::AcceptChannel(_)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_32_accept_channel_for_an_unknown_opening_is_warned_of() {
+    let mut rogue = Rogue::connect();
+    let (_, open) = Opening::open(rogue.wish(7), &rogue.context(HEIGHT)).unwrap();
+    rogue.tell(open);
+    let Message::AcceptChannel(accept) = rogue.hear().await else { panic!("accept_channel") };
+    let unasked = AcceptChannel { temporary_channel_id: ChannelId([1; 32]), ..accept };
+    rogue.tell(Message::AcceptChannel(unasked));
+    let Message::Warning(warning) = rogue.hear().await else { panic!("a warning") };
+    assert_eq!(warning.data.to_string(), "accept_channel for an opening that we do not know");
+    assert!(matches!(rogue.queue.next().await, Next::Closed(_)), "and the connection ends");
+    assert!(rogue.bench.load().channels.is_empty(), "nothing is stored");
+}
