@@ -32,7 +32,7 @@ async fn a_channel_pays_both_ways_and_its_opener_closes_it() -> Done<()> {
         paid(&bob, &alice, 20_000_000).await?;
         assert_balances(&alice, &bob, &opened, 30_000_000).await?;
         let closing_txid = alice.close(&opened.channel_id).await?;
-        assert_closed(regtest, [&alice, &bob], &alice, &opened, &closing_txid, 30_000).await
+        assert_closed(regtest, [&alice, &bob], &alice, &opened, &closing_txid, 30_000_000).await
     })
     .await
 }
@@ -50,7 +50,7 @@ async fn five_payments_at_a_time_each_way_and_the_accepter_closes() -> Done<()> 
         let bob_msat = 400_000_000 + there? - back?;
         assert_balances(&alice, &bob, &opened, bob_msat).await?;
         let closing_txid = bob.close(&opened.channel_id).await?;
-        assert_closed(regtest, [&alice, &bob], &bob, &opened, &closing_txid, bob_msat / 1000).await
+        assert_closed(regtest, [&alice, &bob], &bob, &opened, &closing_txid, bob_msat).await
     })
     .await
 }
@@ -76,7 +76,7 @@ async fn cst_20_a_close_is_replaced_by_a_dearer_one_and_becomes_history() -> Don
         let dear = dear.await?;
         let fee_sat = regtest.confirm(&dear).await?;
         assert!(!regtest.bitcoind.mempool().await?.iter().any(|txid| txid.to_string() == cheap));
-        assert_all_is_back([&alice, &bob], &alice, &opened, fee_sat, 50_000).await?;
+        assert_all_is_back([&alice, &bob], &alice, &opened, fee_sat, 50_000_000).await?;
         for node in [&alice, &bob] {
             assert_eq!(node.closing_txid(channel_id).await?, dear);
         }
@@ -257,7 +257,7 @@ async fn nothing_is_opened_or_paid_while_bitcoind_is_gone() -> Done<()> {
         assert_eq!(alice.pay(&invoice).await?.state, PaymentState::Succeeded);
         assert_balances(&alice, &bob, &opened, 10_000_000).await?;
         let closing_txid = alice.close(&opened.channel_id).await?;
-        assert_closed(regtest, [&alice, &bob], &alice, &opened, &closing_txid, 10_000).await
+        assert_closed(regtest, [&alice, &bob], &alice, &opened, &closing_txid, 10_000_000).await
     })
     .await
 }
@@ -286,12 +286,13 @@ async fn a_reorganised_chain_is_followed_and_the_channel_goes_on() -> Done<()> {
         }
         assert_balances(&alice, &bob, &opened, 30_000_000).await?;
         let closing_txid = bob.close(&opened.channel_id).await?;
-        assert_closed(regtest, [&alice, &bob], &bob, &opened, &closing_txid, 30_000).await?;
+        assert_closed(regtest, [&alice, &bob], &bob, &opened, &closing_txid, 30_000_000).await?;
+        let bob_sat = bob.balance().await?.confirmed_sat;
         reorganise(regtest, regtest.bitcoind.height().await? - 2).await?;
         for node in [&alice, &bob] {
             until_at_the_tip(regtest, node).await?;
         }
-        assert_eq!(bob.balance().await?.confirmed_sat, 30_000);
+        assert_eq!(bob.balance().await?.confirmed_sat, bob_sat);
         Ok(())
     })
     .await
@@ -474,7 +475,7 @@ async fn following_the_events_misses_none_and_repeats_none() -> Done<()> {
         bob.start_again().await?;
         bob.until_idle(&opened.channel_id).await?;
         let closing_txid = alice.close(&opened.channel_id).await?;
-        assert_closed(regtest, [&alice, &bob], &alice, &opened, &closing_txid, 30_000).await?;
+        assert_closed(regtest, [&alice, &bob], &alice, &opened, &closing_txid, 30_000_000).await?;
 
         use EventKind::{ChannelClosed, ChannelClosing, ChannelPending, ChannelReady, InvoicePaid, PaymentSucceeded};
         let told = followed(&alice, 2).await?;
@@ -521,7 +522,7 @@ async fn a_stop_and_a_start_keep_everything() -> Done<()> {
         paid(&bob, &alice, 30_000_000).await?;
         assert_balances(&alice, &bob, &opened, 40_000_000).await?;
         let closing_txid = bob.close(&opened.channel_id).await?;
-        assert_closed(regtest, [&alice, &bob], &bob, &opened, &closing_txid, 40_000).await
+        assert_closed(regtest, [&alice, &bob], &bob, &opened, &closing_txid, 40_000_000).await
     })
     .await
 }
@@ -600,12 +601,12 @@ async fn assert_closed(
     closer: &Sidecar,
     opened: &Opened,
     closing_txid: &str,
-    bob_sat: u64,
+    bob_msat: u64,
 ) -> Done<()> {
     assert_eq!(alice.closing_txid(&opened.channel_id).await?, closing_txid);
     assert_eq!(bob.closing_txid(&opened.channel_id).await?, closing_txid);
     let closing_fee_sat = regtest.confirm(closing_txid).await?;
-    assert_all_is_back([alice, bob], closer, opened, closing_fee_sat, bob_sat).await
+    assert_all_is_back([alice, bob], closer, opened, closing_fee_sat, bob_msat).await
 }
 
 /// With `option_simple_close`, who asks for a close pays for it.
@@ -614,14 +615,16 @@ async fn assert_all_is_back(
     closer: &Sidecar,
     opened: &Opened,
     closing_fee_sat: u64,
-    bob_sat: u64,
+    bob_msat: u64,
 ) -> Done<()> {
-    let alice_sat = REWARD_SAT - opened.funding_fee_sat - bob_sat;
-    let (alice_sat, bob_sat) = if std::ptr::eq(closer, alice) {
-        (alice_sat - closing_fee_sat, bob_sat)
+    // What is left of a satoshi goes to the fee.
+    let shared_sat = CAPACITY_SAT - closing_fee_sat;
+    let bob_sat = if std::ptr::eq(closer, alice) {
+        bob_msat / 1000
     } else {
-        (alice_sat, bob_sat - closing_fee_sat)
+        shared_sat - (CAPACITY_SAT * 1000 - bob_msat) / 1000
     };
+    let alice_sat = REWARD_SAT - opened.funding_fee_sat - CAPACITY_SAT + shared_sat - bob_sat;
     for (node, expected_sat) in [(alice, alice_sat), (bob, bob_sat)] {
         node.until_channel_is(&opened.channel_id, ChannelState::Closed).await?;
         let balance = node.balance().await?;

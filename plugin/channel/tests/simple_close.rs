@@ -14,7 +14,7 @@ use outrigger_bolt::tx::closing::{
     ClosingVariant, Share, closing_weight, simple_closing_outputs, simple_closing_transaction,
 };
 use outrigger_bolt::wire::{ClosingComplete, ClosingSig, ClosingSigned, Message, Shutdown};
-use outrigger_channel::{ChainEvent, Command, Input, Link, Phase, Refusal, Signer, Spend};
+use outrigger_channel::{ChainEvent, ChannelNote, Command, Input, Link, Phase, Refusal, Signer, Spend};
 use pair::founding::{self, wallet_script};
 use pair::{Alice, Bob, Fate, Name, Pair, Setup};
 
@@ -329,6 +329,8 @@ fn a_higher_feerate_replaces_the_close() {
         pair.assert_closed_fairly();
         let newest = pair.phase(name).closes_to_publish().last().copied().cloned().expect("a close");
         assert_eq!(pair.world.mempool.len(), 3);
+        let told = ChannelNote::Closing { txid: newest.compute_txid() };
+        assert_eq!(pair.node(name).notes.last(), Some(&told), "what was ordered is told");
         assert!(fee_of(&pair, &newest) > dearest);
         let weight = closing_weight(newest.output.iter().map(|output| output.script_pubkey.as_script()));
         assert_eq!(fee_of(&pair, &newest), FeeratePerKw::new(4_000).fee(weight).get(), "as it was ordered");
@@ -654,8 +656,7 @@ fn dos_a_peer_cannot_make_us_keep_closes_without_end() {
     assert_eq!(pair.world.mempool.len(), 20);
     let Some(Message::Warning(told)) = pair.node(Alice).sent.last() else { panic!("a warning") };
     assert_eq!(told.data.to_string(), "too many closing transactions are signed already: let one of them confirm");
-    let notes =
-        pair.node(Alice).notes.iter().filter(|note| matches!(note, outrigger_channel::ChannelNote::Closing { .. }));
+    let notes = pair.node(Alice).notes.iter().filter(|note| matches!(note, ChannelNote::Closing { .. }));
     assert_eq!(notes.count(), 1, "one event, whatever the peer does");
     // What was signed is answered for still.
     let known = Draft::new(&pair, Bob).complete();

@@ -120,7 +120,7 @@ pub(super) fn conclude(draft: &mut Draft<'_>, cx: &Context<'_>, mut tx: Transact
     let others = draft.head().phase.closes_to_publish().into_iter().cloned().collect();
     draft.set_phase(Phase::Closing { tx: tx.clone(), others, wanted, confirmed_height: None });
     draft.effect(Effect::Publish { what: Publication::MutualClose, tx });
-    // One for each channel: a peer may make us sign more of them, and news have rows.
+    // Of more that the peer makes us sign there is no word: news have rows.
     if is_first {
         draft.effect(Effect::Note(ChannelNote::Closing { txid }));
     }

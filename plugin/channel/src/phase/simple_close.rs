@@ -16,6 +16,7 @@ use super::shutdown::{change_negotiation, check_feerate, check_form_of_peer, may
 use crate::changes::{ChannelParams, Phase};
 use crate::draft::Draft;
 use crate::input::Context;
+use crate::transition::{ChannelNote, Effect};
 use crate::violation::{Refusal, Rule, Violation};
 
 /// A `closing_complete` of ours that the peer has yet to answer. BOLT 2: no other before the `closing_sig`.
@@ -177,7 +178,12 @@ pub(crate) fn on_closing_sig(draft: &mut Draft<'_>, message: &ClosingSig, cx: &C
     let (fee, locktime) = (proposal.message.fee_satoshis, proposal.message.locktime);
     let close = Close { params: draft.params(), closer, closee, fee, locktime };
     let tx = close.signed_by_peer(variant, &signature).map_err(Violation::Warn)?;
+    let (phase, txid) = (&draft.head().phase, tx.compute_txid());
+    let is_another = matches!(phase, Phase::Closing { .. }) && !is_signed(phase, txid);
     conclude(draft, cx, tx, &signature);
+    if is_another {
+        draft.effect(Effect::Note(ChannelNote::Closing { txid }));
+    }
     change_negotiation(draft, |negotiation| negotiation.proposal = None);
     if wanted_still(&draft.head().phase) == Some(proposal.feerate) {
         want(draft, None);
