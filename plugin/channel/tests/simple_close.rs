@@ -677,3 +677,74 @@ fn occ_a_commitment_that_confirms_instead_of_the_close_fails_the_channel() {
     assert!(matches!(pair.phase(Alice), Phase::Failed { .. }));
     assert_eq!(pair.node(Alice).monitor.classify(&published, &pair.node(Alice).signer), Spend::Remote);
 }
+
+/// A reconnection in every phase of a close: the peer hears our numbers first, and `shutdown` as long as one is due.
+#[test]
+fn cst_20_every_phase_of_a_close_answers_channel_reestablish() {
+    let with_htlc = |pair: &mut Pair| {
+        pair.pay(Bob, Msat::new(5_000_000), Fate::Fulfilled);
+        pair.run();
+    };
+    let close = |pair: &mut Pair| order_close(pair, Alice, FEERATE);
+    type Stage<'a> = (&'static str, bool, &'a dyn Fn(&mut Pair));
+    let stages: [Stage<'_>; 6] = [
+        ("waiting for an HTLC", true, &|pair| {
+            with_htlc(pair);
+            close(pair);
+            pair.run();
+        }),
+        ("one shutdown said", true, &|pair| close(pair)),
+        ("negotiating", true, &|pair| {
+            close(pair);
+            pair.receive(Bob);
+            pair.flush(Bob);
+            pair.receive(Alice);
+            pair.flush(Alice);
+        }),
+        ("signed", true, &|pair| {
+            close(pair);
+            pair.run();
+        }),
+        ("in a block", true, &|pair| {
+            close(pair);
+            pair.run();
+            pair.mine();
+        }),
+        ("buried", false, &|pair| {
+            close(pair);
+            pair.run();
+            pair.bury_close();
+        }),
+    ];
+    for features in [founding::features(), founding::legacy_features()] {
+        for (stage, says_shutdown, arrange) in &stages {
+            let mut pair = Pair::connected(13, &Setup { features: features.clone(), ..Setup::default() });
+            arrange(&mut pair);
+            for is_crash in [false, true] {
+                if is_crash {
+                    pair.crash(Bob);
+                }
+                pair.connect();
+                let before = pair.node(Bob).sent.len();
+                for name in Name::BOTH {
+                    pair.flush(name);
+                }
+                // What Alice would say to a peer that has lost the channel's history.
+                let reestablish =
+                    pair.node(Alice).sent.iter().rev().find(|m| matches!(m, Message::ChannelReestablish(_)));
+                let reestablish = reestablish.cloned().expect("channel_reestablish");
+                pair.inject(Bob, &reestablish);
+                let answers = &pair.node(Bob).sent[before..];
+                assert!(matches!(answers.first(), Some(Message::ChannelReestablish(_))), "{stage}: {answers:?}");
+                let shutdown = answers.iter().any(|message| matches!(message, Message::Shutdown(_)));
+                assert_eq!(
+                    shutdown,
+                    *says_shutdown && pair.node(Bob).channel.rows().head.local_shutdown.is_some(),
+                    "{stage}"
+                );
+                let error = answers.iter().any(|message| matches!(message, Message::Error(_)));
+                assert_eq!(error, !says_shutdown, "{stage}: a closed channel says that it is");
+            }
+        }
+    }
+}

@@ -9,9 +9,9 @@ use outrigger_bolt::features::Feature;
 use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::Unaffordable;
 use outrigger_bolt::tx::closing::{ClosingVariant, closing_weight, simple_closing_outputs, simple_closing_transaction};
-use outrigger_bolt::wire::{ClosingComplete, ClosingSig, Message, Warning};
+use outrigger_bolt::wire::{ClosingComplete, ClosingSig, Message};
 
-use super::closing::{Party, conclude, is_signed, parties, wanted_still};
+use super::closing::{MAX_CLOSES, Party, conclude, is_one_too_many, is_signed, parties, wanted_still};
 use super::shutdown::{change_negotiation, check_feerate, check_form_of_peer, may_negotiate, set_script_of_peer};
 use crate::changes::{ChannelParams, Phase};
 use crate::draft::Draft;
@@ -25,9 +25,6 @@ pub(crate) struct Proposal {
     message: ClosingComplete,
     feerate: FeeratePerKw,
 }
-
-/// Closes of one channel that both have signed, at most: each stands in the head row and is published again and again.
-const MAX_CLOSES: usize = 20;
 
 /// What a replacement must pay on top, so that mempools take it (BIP 125 with Bitcoin Core's default).
 const INCREMENTAL_RELAY: FeeratePerKw = FeeratePerKw::new(250);
@@ -107,11 +104,7 @@ pub(crate) fn on_closing_complete(
     let close = Close { params: draft.params(), closer, closee: local, fee, locktime };
     let (variant, signature) = close.selected(message).map_err(Violation::Warn)?;
     let tx = close.signed_by_peer(variant, &signature).map_err(Violation::Warn)?;
-    let phase = &draft.head().phase;
-    if phase.closes_to_publish().len() >= MAX_CLOSES && !is_signed(phase, tx.compute_txid()) {
-        // It costs the peer nothing to ask, and us a row: enough of them wait for a block.
-        let (channel_id, data) = (draft.channel_id(), Rule::TooManyCloses.to_string());
-        draft.send(Message::Warning(Warning { channel_id, data: data.as_str().into() }));
+    if is_one_too_many(draft, &tx) {
         return Ok(());
     }
     set_script_of_peer(draft, &message.closer_scriptpubkey);
