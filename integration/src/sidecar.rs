@@ -128,7 +128,7 @@ impl Sidecar {
             Err(CallError::Refused(refusal)) => {
                 let data = refusal.data.ok_or("a refusal without data")?;
                 if refusal.message.is_empty() || data.hint.is_empty() {
-                    return Err(format!("a refusal without words: {data:?}").into());
+                    return Err(format!("a refusal that says nothing: {}", data.kind).into());
                 }
                 Ok(data.kind)
             }
@@ -282,16 +282,16 @@ impl Sidecar {
         .await
     }
 
-    /// Waits until all methods work.
+    /// Waits until the daemon has reached the chain's tip.
     pub async fn until_ready(&self) -> Done<()> {
-        self.until_status(Phase::Ready).await.map(drop)
+        self.until_phase(&[Phase::Ready, Phase::Restored]).await.map(drop)
     }
 
-    /// Waits until the daemon says that it is in this phase, and gives all that it says.
-    pub async fn until_status(&self, phase: Phase) -> Done<NodeStatusReport> {
-        until(LIMIT, &format!("the daemon to be in phase {phase:?}"), async || {
+    /// Waits until the daemon says that it is in one of these phases, and gives all that it says.
+    pub async fn until_phase(&self, phases: &[Phase]) -> Done<NodeStatusReport> {
+        until(LIMIT, &format!("the daemon to be in phase {phases:?}"), async || {
             let status = self.call(NodeStatus {}).await?;
-            Ok((status.phase == phase).then_some(status))
+            Ok(phases.contains(&status.phase).then_some(status))
         })
         .await
     }

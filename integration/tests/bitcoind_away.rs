@@ -102,7 +102,7 @@ async fn a_daemon_that_starts_without_bitcoind_waits_for_it() -> Done<()> {
 
 /// `node.status` names bitcoind and what is waited for.
 async fn assert_waits(node: &Sidecar) -> Done<()> {
-    let status = node.until_status(Phase::WaitingForBitcoind).await?;
+    let status = node.until_phase(&[Phase::WaitingForBitcoind]).await?;
     let reason = status.reason.unwrap_or_default();
     assert!(reason.contains("bitcoind") && reason.contains("start"), "{reason}");
     let chain = node.call(ChainStatus {}).await?;
@@ -113,7 +113,7 @@ async fn assert_waits(node: &Sidecar) -> Done<()> {
 /// The daemon is ready again by itself, and has seen what was mined meanwhile.
 async fn assert_goes_on(regtest: &Regtest, node: &Sidecar) -> Done<()> {
     let height = regtest.bitcoind.height().await?;
-    let status = node.until_status(Phase::Ready).await?;
+    let status = node.until_phase(&[Phase::Ready]).await?;
     assert_eq!(status.reason, None);
     until(LIMIT, &format!("the daemon to reach block {height}"), async || {
         Ok((node.info().await?.block_height == Some(height)).then_some(()))

@@ -11,9 +11,8 @@ use outrigger_integration::proxy::{Proxy, Way};
 use outrigger_integration::regtest::{Opened, REWARD_SAT};
 use outrigger_integration::{Bitcoind, Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
-    CallError, ChannelInfo, ChannelList, ChannelOpen, ChannelState, EventKind, EventList, InvoiceCreate, InvoiceGet,
-    InvoiceInfo, InvoiceState, Method, OpenState, PaymentGet, PaymentInfo, PaymentSend, PaymentState, PeerConnect,
-    PeerList,
+    ChannelInfo, ChannelList, ChannelOpen, ChannelState, EventKind, EventList, InvoiceCreate, InvoiceGet, InvoiceInfo,
+    InvoiceState, OpenState, PaymentGet, PaymentInfo, PaymentSend, PaymentState, PeerConnect, PeerList,
 };
 use serde_json::json;
 use tokio::task::JoinSet;

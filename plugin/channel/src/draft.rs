@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use outrigger_bolt::id::ChannelId;
-use outrigger_bolt::wire::Message;
+use outrigger_bolt::wire::{AnnouncementSignatures, Message};
 
 use crate::changes::{
     ChannelChanges, ChannelHead, ChannelParams, ChannelRows, HtlcRow, MonitorStep, MonitorUpdate, Phase, Removal,
@@ -135,6 +135,15 @@ impl<'a> Draft<'a> {
         self.volatile.negotiation = Some(negotiation);
     }
 
+    /// `announcement_signatures` of the peer that came before our own `short_channel_id` was known.
+    pub(crate) fn early_announcement(&self) -> Option<&AnnouncementSignatures> {
+        self.volatile.early_announcement.as_ref().or(self.base.early_announcement.as_ref())
+    }
+
+    pub(crate) fn hold_announcement(&mut self, signatures: AnnouncementSignatures) {
+        self.volatile.early_announcement = Some(signatures);
+    }
+
     /// An add that no `commitment_signed` covers yet.
     pub(crate) fn add(&self, key: HtlcKey) -> Option<&ProposedAdd> {
         match self.volatile.adds.get(&key) {
@@ -196,12 +205,14 @@ impl<'a> Draft<'a> {
         self.steps.push(step);
     }
 
-    /// Hands on what outlives this draft where a violation ends it: a preimage, once told, is proof.
+    /// Hands on what outlives this draft where a violation ends it: a preimage, once told, is proof, and so is a secret.
     pub(crate) fn salvage_into(self, other: &mut Draft<'_>) {
         let preimages = self.steps.into_iter().filter(|step| matches!(step, MonitorStep::Preimage(_)));
         other.steps.extend(preimages);
-        let settled = |effect: &Effect| matches!(effect, Effect::Settle { outcome: HtlcOutcome::Fulfilled(_), .. });
-        other.effects.extend(self.effects.into_iter().filter(settled));
+        let proves = |effect: &Effect| {
+            matches!(effect, Effect::Restored { .. } | Effect::Settle { outcome: HtlcOutcome::Fulfilled(_), .. })
+        };
+        other.effects.extend(self.effects.into_iter().filter(proves));
     }
 
     /// Ends the channel by an error (BOLT 5, "Failing a Channel"). Does nothing to a channel that has failed already:

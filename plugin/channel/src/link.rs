@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use outrigger_bolt::features::Features;
-use outrigger_bolt::wire::{ChannelReestablish, Message, PerCommitmentSecret};
+use outrigger_bolt::wire::{AnnouncementSignatures, ChannelReestablish, Message, PerCommitmentSecret};
 
 use crate::changes::{ChannelHead, ChannelRows, HtlcRow, LastSent, Phase, Removal};
 use crate::commitments::htlc::HtlcKey;
@@ -13,7 +13,7 @@ use crate::commitments::{receive, send};
 use crate::draft::Draft;
 use crate::input::Context;
 use crate::phase::shutdown::Negotiation;
-use crate::phase::{ended, funding, shutdown};
+use crate::phase::{ended, funding, restored, shutdown};
 use crate::transition::{Effect, HtlcOutcome};
 use crate::violation::{Rule, Violation};
 
@@ -53,6 +53,8 @@ pub(crate) struct Volatile {
     pub(crate) removals: BTreeMap<HtlcKey, Removal>,
     pub(crate) outlook: Outlook,
     pub(crate) negotiation: Negotiation,
+    /// The peer's, held until we know our own `short_channel_id`. It comes again on the next connection (BOLT 7).
+    pub(crate) early_announcement: Option<AnnouncementSignatures>,
 }
 
 /// What a step changes of it. `reset` comes first.
@@ -64,6 +66,7 @@ pub struct VolatileChanges {
     pub(crate) removals: BTreeMap<HtlcKey, Option<Removal>>,
     pub(crate) outlook: Option<Outlook>,
     pub(crate) negotiation: Option<Negotiation>,
+    pub(crate) early_announcement: Option<AnnouncementSignatures>,
 }
 
 impl Volatile {
@@ -75,6 +78,7 @@ impl Volatile {
             removals: BTreeMap::new(),
             outlook: Outlook::of_rows(rows),
             negotiation: Negotiation::default(),
+            early_announcement: None,
         }
     }
 
@@ -91,6 +95,9 @@ impl Volatile {
         }
         if let Some(negotiation) = changes.negotiation {
             self.negotiation = negotiation;
+        }
+        if let Some(signatures) = changes.early_announcement {
+            self.early_announcement = Some(signatures);
         }
         overlay(&mut self.adds, changes.adds);
         overlay(&mut self.removals, changes.removals);
@@ -167,6 +174,11 @@ pub(crate) fn on_reestablish(
     message: &ChannelReestablish,
     cx: &Context<'_>,
 ) -> Result<(), Violation> {
+    // Proof that we are the ones who lost data comes before everything else (CST-1).
+    if let Some(proof) = proof_of_loss(draft.head(), message, cx) {
+        restored::proved(draft, proof);
+        return Err(Violation::Fail(Rule::FallenBehind));
+    }
     let lost = compare(draft.head(), message, cx)?;
     if let Link::Reestablishing(features) = draft.link() {
         let features = features.clone();
@@ -191,14 +203,9 @@ struct Lost {
     revocation: bool,
 }
 
-/// Holds the peer's numbers and secret against ours (BOLT 2, "Message Retransmission"). Proof that we are the ones who
-/// lost data comes before everything else (CST-1).
+/// Holds the peer's numbers and secret against ours (BOLT 2, "Message Retransmission").
 fn compare(head: &ChannelHead, message: &ChannelReestablish, cx: &Context<'_>) -> Result<Lost, Violation> {
     let next_revocation = message.next_revocation_number;
-    let proves = || last_secret_is_ours(message, cx);
-    if next_revocation > head.local_number && proves() {
-        return Err(Violation::Fail(Rule::FallenBehind));
-    }
     if message.next_commitment_number == 0 {
         return Err(Violation::Fail(Rule::ZeroCommitmentNumber));
     }
@@ -212,10 +219,21 @@ fn compare(head: &ChannelHead, message: &ChannelReestablish, cx: &Context<'_>) -
     if !revocation && next_revocation != head.local_number {
         return Err(Violation::Fail(Rule::RevocationNumber { expected: head.local_number, found: next_revocation }));
     }
-    if !proves() {
+    if !last_secret_is_ours(message, cx) {
         return Err(Violation::Fail(Rule::LastSecret));
     }
     Ok(Lost { commitment, revocation })
+}
+
+/// What the peer proves where it knows a secret of ours that our rows say was never told: that they are old. A number
+/// alone proves nothing (BAK-2 holds the other way round too: the right numbers do not prove that we are current).
+pub(crate) fn proof_of_loss(head: &ChannelHead, message: &ChannelReestablish, cx: &Context<'_>) -> Option<String> {
+    let (theirs, ours) = (message.next_revocation_number, head.local_number);
+    let ahead = theirs > ours && last_secret_is_ours(message, cx);
+    ahead.then(|| {
+        let channel_id = message.channel_id;
+        format!("the peer of channel {channel_id} knows the secret before commitment {theirs}; this file is at {ours}")
+    })
 }
 
 /// Whether `your_last_per_commitment_secret` is the one that revokes our commitment before `next_revocation_number`,

@@ -4,14 +4,40 @@ use bitcoin::{Transaction, Txid};
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
 
-use crate::changes::{MonitorStep, Phase};
+use crate::changes::{ChannelHead, MonitorStep, Phase};
 use crate::commitments::htlc::HtlcKey;
 use crate::commitments::receive;
 use crate::draft::Draft;
 use crate::input::{Command, Context};
 use crate::link;
-use crate::transition::Reply;
+use crate::phase::restored;
+use crate::transition::{ChannelNote, Effect, Reply, Watch};
 use crate::violation::Refusal;
+
+/// Blocks under which the end of a channel is out of reach of any reorganisation: only then is it forgotten (REO-1).
+const FORGET_DEPTH: u32 = 100;
+
+/// The height from which on a closed channel needs nothing but its answer to a peer that comes back to it.
+pub(crate) fn history_height(head: &ChannelHead) -> Option<u32> {
+    match head.phase {
+        Phase::Closed { height, .. } => Some(height.saturating_add(FORGET_DEPTH).saturating_sub(1)),
+        Phase::Funding(_)
+        | Phase::Normal
+        | Phase::ShuttingDown { .. }
+        | Phase::Closing { .. }
+        | Phase::Failed { .. } => None,
+    }
+}
+
+/// The channel is over: it is to be told when it is history.
+pub(crate) fn close(draft: &mut Draft<'_>, txid: Txid, height: u32, note: ChannelNote) {
+    draft.set_phase(Phase::Closed { txid, height });
+    draft.monitor(MonitorStep::Closed);
+    if let Some(height) = history_height(draft.head()) {
+        draft.effect(Effect::Watch(Watch::Height(height)));
+    }
+    draft.effect(Effect::Note(note));
+}
 
 /// An `error` for one channel.
 pub(crate) fn error_message(channel_id: ChannelId, text: &str) -> Message {
@@ -33,7 +59,12 @@ pub(crate) fn send_reason(draft: &mut Draft<'_>) {
 /// may need our numbers to know that it did, so a closed channel tells them still (CST-20).
 pub(crate) fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) {
     match message {
-        Message::ChannelReestablish(_) => {
+        Message::ChannelReestablish(reestablish) => {
+            let proof = link::proof_of_loss(draft.head(), reestablish, cx);
+            // The peer proves it again on every connection: told once.
+            if let Some(proof) = proof.filter(|_| !cx.restored) {
+                restored::proved(draft, proof);
+            }
             if matches!(draft.head().phase, Phase::Closed { .. }) {
                 let reestablish = link::own_reestablish(draft, cx);
                 draft.send(Message::ChannelReestablish(reestablish));
@@ -88,6 +119,7 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command) -> Result<Repl
 /// What spends the funding output of a failed channel; the monitor resolves it.
 pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transaction) {
     set_spend(draft, Some((tx.compute_txid(), height)));
+    restored::on_spend(draft, tx);
 }
 
 pub(crate) fn on_funding_spend_unconfirmed(draft: &mut Draft<'_>) {

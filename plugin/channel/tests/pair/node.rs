@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Txid};
-use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::commitment::{CommitmentTx, HtlcDirection, commitment_number, obscuring_factor};
 use outrigger_bolt::wire::{CommitmentSigned, Message, PerCommitmentSecret, RevokeAndAck};
@@ -28,8 +28,11 @@ pub struct Batch {
 pub struct Node {
     pub channel: Channel,
     pub monitor: Monitor,
+    pub node_id: NodeId,
     pub signer: LoggingSigner,
     pub shutdown_script: ScriptBuf,
+    /// Whether its whole node is in restored mode: durable in the daemon, so a crash does not take it back.
+    pub restored: bool,
     /// What a crash leaves.
     pub store: Store,
     /// What is left once everything staged is durable.
@@ -54,7 +57,7 @@ impl Node {
     pub fn new(
         channel: Channel,
         monitor: (Monitor, Store),
-        signer: LoggingSigner,
+        (node_id, signer): (NodeId, LoggingSigner),
         shutdown_script: ScriptBuf,
         first: (CommitmentTx, PublicKey),
     ) -> Self {
@@ -62,8 +65,10 @@ impl Node {
         let mut node = Self {
             channel,
             monitor,
+            node_id,
             signer,
             shutdown_script,
+            restored: false,
             staged: store.clone(),
             store,
             held: VecDeque::new(),
@@ -100,7 +105,9 @@ impl Node {
             feerates: world.feerates,
             policy: &world.policy,
             signer: &self.signer,
+            node_id: self.node_id,
             shutdown_script: &self.shutdown_script,
+            restored: self.restored,
         }
     }
 
@@ -170,8 +177,9 @@ impl Node {
                 Effect::Publish { tx, .. } => {
                     world.mempool.insert(tx.compute_txid(), tx);
                 }
+                Effect::Restored { .. } => self.restored = true,
                 Effect::Watch(Watch::Height(height)) => self.heights.push(height),
-                Effect::Watch(Watch::Funding { .. }) | Effect::Settle { .. } => {}
+                Effect::Watch(Watch::Funding { .. }) | Effect::Settle { .. } | Effect::Withhold => {}
                 Effect::Incoming(incoming) => {
                     self.incoming.insert(incoming.htlc_id, incoming);
                 }
@@ -218,6 +226,7 @@ impl Node {
 
     /// Puts another state of the store in the place of this one, as a backup does.
     pub fn restore(&mut self, store: Store) {
+        self.restored = false;
         self.store = store;
     }
 

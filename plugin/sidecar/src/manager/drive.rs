@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use bitcoin::Txid;
+use bitcoin::{Transaction, Txid};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
-use outrigger_bolt::wire::{Error, Message};
+use outrigger_bolt::wire::Message;
 use outrigger_channel::{
     ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep, Offerer,
     OpeningInput, Phase, Publication, Refusal, Transition,
@@ -49,6 +49,8 @@ impl<'a> Drive<'a> {
             Mail::Open(order) => self.open(peer, *order),
             Mail::Funded { channel, funding } => self.funded(peer, channel, funding),
             Mail::Order { channel, id, command } => self.order(peer, channel, id, command),
+            Mail::Archived { channel } => self.archived(peer, channel),
+            Mail::Restored => self.restored(peer),
             Mail::Settled { channel, htlc_id, settlement } => self.settled(peer, channel, htlc_id, settlement),
             Mail::Height { channel, height } => {
                 let event = outrigger_channel::ChainEvent::Height(height);
@@ -78,6 +80,9 @@ impl<'a> Drive<'a> {
     }
 
     fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) {
+        if slot.archived {
+            return self.answer_for(at, &slot.channel, &slot.signer, input);
+        }
         let was_connected = is_in_step(slot);
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
         let script = self.env.shutdown_script();
@@ -100,23 +105,47 @@ impl<'a> Drive<'a> {
             publish = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed { publish: true }));
             slot.monitor.apply(&learned, &update.htlcs);
         }
+        let closes = txids_of_closes(slot);
         slot.channel.apply(&changes);
         slot.channel.settle(volatile);
         if publish {
             effects.extend(local_commitment(slot));
         }
         for effect in &effects {
-            if let Effect::Removed { htlc_id } = effect {
-                slot.settlements.remove(htlc_id);
+            match effect {
+                Effect::Removed { htlc_id } => drop(slot.settlements.remove(htlc_id)),
+                Effect::Restored { proof } => self.enter_restored(at, proof),
+                Effect::Send(_)
+                | Effect::Revoke { .. }
+                | Effect::Disconnect(_)
+                | Effect::Publish { .. }
+                | Effect::Withhold
+                | Effect::Watch(_)
+                | Effect::Incoming(_)
+                | Effect::Settle { .. }
+                | Effect::Reply(..)
+                | Effect::Note(_) => {}
             }
         }
         let guard = Guard::of(&slot.monitor.rows().head);
         let step = Step { changes: &changes, monitor: &learned, guard, effects };
-        let forgotten: Vec<_> = step.effects.iter().flat_map(|effect| no_longer_published(slot, effect)).collect();
+        let mut forgotten: Vec<_> = step.effects.iter().flat_map(|effect| no_longer_published(slot, effect)).collect();
+        if !matches!(slot.channel.phase(), Phase::Closing { .. }) {
+            forgotten.extend(closes);
+        }
         self.batch.stage(at, step, Clock::now_unix());
         for txid in forgotten {
             self.batch.hold(Held::Chain(ChainOrder::Forget(txid)));
         }
+        if slot.channel.is_history(self.env.chain.height()) {
+            self.archive(at, slot);
+        }
+    }
+
+    /// A peer, or the chain, has proved that the file is old.
+    pub(super) fn enter_restored(&self, at: Address, proof: &str) {
+        tracing::error!(peer = %at.peer, %proof, "{RESTORED}");
+        self.env.enter_restored(proof);
     }
 
     /// Answers a command that reached no channel. It waits its turn like any other effect.
@@ -175,8 +204,7 @@ impl<'a> Drive<'a> {
         } else if peer.slots.contains_key(&channel) {
             self.step_channel(peer, channel, Input::Message(message));
         } else if !is_complaint {
-            let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
-            self.send(at, Message::Error(Error { channel_id: channel, data: "unknown channel".into() }));
+            self.unknown_channel(peer, channel, message);
         }
     }
 
@@ -197,6 +225,14 @@ impl<'a> Drive<'a> {
         self.step_slot(at, slot, Input::Command(NOBODY, command));
     }
 
+    /// Every channel steps once under restored mode, whatever the step: it fails without publishing.
+    pub(super) fn restored(&mut self, peer: &mut Peer) {
+        for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
+            self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
+        }
+        self.abandon_openings(peer, RESTORED);
+    }
+
     /// What a crash may have lost, made again from rows. A settlement may be all that stands of a preimage: told again, it
     /// reaches the monitor even of a channel that is never re-established.
     pub(super) fn resume(&mut self, peer: &mut Peer) {
@@ -209,6 +245,8 @@ impl<'a> Drive<'a> {
                 | Effect::Revoke { .. }
                 | Effect::Disconnect(_)
                 | Effect::Publish { .. }
+                | Effect::Withhold
+                | Effect::Restored { .. }
                 | Effect::Watch(_)
                 | Effect::Settle { .. }
                 | Effect::Removed { .. }
@@ -241,6 +279,10 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
     match effect {
         Effect::Note(ChannelNote::Ready { .. }) => vec![funding],
         Effect::Note(ChannelNote::Closed { txid, .. }) => vec![funding, *txid],
+        Effect::Withhold => {
+            let commitment = slot.monitor.local_commitment(&*slot.signer);
+            commitment.map(|commitment| commitment.tx.compute_txid()).into_iter().collect()
+        }
         Effect::Note(
             ChannelNote::Pending { .. }
             | ChannelNote::ShuttingDown { .. }
@@ -253,6 +295,7 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
         | Effect::Revoke { .. }
         | Effect::Disconnect(_)
         | Effect::Publish { .. }
+        | Effect::Restored { .. }
         | Effect::Watch(_)
         | Effect::Incoming(_)
         | Effect::Settle { .. }
@@ -260,6 +303,22 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
         | Effect::Reply(..) => Vec::new(),
     }
 }
+
+/// The closes that both have signed: one of them may be in the chain, and the others never will.
+fn txids_of_closes(slot: &Slot) -> Vec<Txid> {
+    match slot.channel.phase() {
+        Phase::Closing { tx, others, .. } => others.iter().chain([tx]).map(Transaction::compute_txid).collect(),
+        Phase::Funding(_)
+        | Phase::Normal
+        | Phase::ShuttingDown { .. }
+        | Phase::Closed { .. }
+        | Phase::Failed { .. } => Vec::new(),
+    }
+}
+
+/// What the operator is told of restored mode, after the proof.
+pub(super) const RESTORED: &str = "the node's file is older than what its peers were told: it runs in restored mode, \
+    signs nothing and waits for its peers to close; leave it running";
 
 /// The command whose answer nobody waits for.
 pub(super) const NOBODY: CommandId = CommandId(0);

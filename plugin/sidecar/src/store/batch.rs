@@ -12,7 +12,7 @@ use outrigger_channel::{
 use tokio::sync::oneshot;
 
 use super::row::{BroadcastRow, EventRow, OutcomeRow, PUBLICATIONS, SettlementRow};
-use super::schema::{Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, preimage_key};
+use super::schema::{RESTORED_KEY, Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, preimage_key};
 
 /// Where an effect of a channel belongs. `connection` is the one that stood when the step was made: a message for an
 /// older one is dropped, since `channel_reestablish` says what to send again (CST-2).
@@ -54,6 +54,8 @@ pub enum Held {
     Order { peer: NodeId, channel: ChannelId, id: CommandId, command: Command },
     /// A received HTLC was decided by a row of this batch: its channel is told.
     Settled { peer: NodeId, channel: ChannelId, htlc_id: u64, settlement: SettlementRow },
+    /// The rows of a channel have gone into history: it may leave memory.
+    Archived { peer: NodeId, channel: ChannelId },
     /// Work for the wallet or the broadcaster.
     Chain(ChainOrder),
     /// Somebody waits for these rows to be durable.
@@ -116,6 +118,14 @@ impl Batch {
     /// Holds an effect behind which no row stands: a message of an opening, a refusal.
     pub fn hold_effect(&mut self, at: Address, effect: Effect) {
         self.held.push(Held::Channel { at, effect: Box::new(effect), guard: None });
+    }
+
+    /// Takes in what a channel in history answers. It has no rows to write any more, but an effect may have.
+    pub fn stage_answer(&mut self, at: Address, effects: Vec<Effect>, at_unix: u64) {
+        for effect in effects {
+            self.stage_effect(at, &effect, at_unix);
+            self.hold_effect(at, effect);
+        }
     }
 
     /// Writes or deletes one row.
@@ -211,6 +221,13 @@ impl Batch {
             Effect::Publish { what, tx } => {
                 let row = BroadcastRow { channel: at.channel, what: *what, tx: tx.clone() };
                 self.put(Table::Broadcast, row.key(), Some(row.encode()));
+            }
+            Effect::Withhold => {
+                self.put(Table::Broadcast, BroadcastRow::key_of(&at.channel, Publication::LocalCommitment), None);
+            }
+            Effect::Restored { proof } => {
+                self.put(Table::Meta, RESTORED_KEY.to_vec(), Some(proof.clone().into_bytes()));
+                self.events.push(EventRow::restored(at_unix, at.peer, at.channel, proof));
             }
             Effect::Removed { htlc_id } => {
                 self.put(Table::Settlement, numbered_key(&at.channel, *htlc_id), None);
