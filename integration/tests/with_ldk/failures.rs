@@ -2,7 +2,6 @@
 
 use outrigger_integration::{Done, Regtest, on_regtest, until};
 use outrigger_rpc_schema::{ChannelState, EventKind, EventList, NodeStatus, Phase};
-use serde_json::json;
 
 use crate::meeting::{LIMIT, Meeting, Side, Terms};
 
@@ -57,19 +56,7 @@ async fn assert_failed(regtest: &Regtest, meeting: &Meeting) -> Done<()> {
     assert!(!message.is_empty(), "{told:?}");
     println!("channel failed: {message}");
 
-    let spender = until(LIMIT, "a commitment transaction to reach bitcoind", async || {
-        for txid in regtest.bitcoind.mempool().await? {
-            let transaction = regtest.bitcoind.call("getrawtransaction", json!([txid, 1])).await?;
-            let spends = transaction["vin"].as_array().is_some_and(|inputs| {
-                inputs.iter().any(|input| input["txid"].as_str() == Some(meeting.opened.funding_txid.as_str()))
-            });
-            if spends {
-                return Ok(Some(txid.to_string()));
-            }
-        }
-        Ok(None)
-    })
-    .await?;
+    let spender = regtest.bitcoind.until_spent(&meeting.opened.funding_txid).await?;
     regtest.bitcoind.mine_to_nobody(1).await?;
     sidecar.until_synced_with(&regtest.bitcoind).await?;
     until(LIMIT, "the sidecar to name what spends the funding output", async || {

@@ -10,7 +10,6 @@ use std::time::Instant;
 
 use outrigger_integration::{Done, Fault, Regtest, on_regtest, until};
 use outrigger_rpc_schema::{ChannelClose, ChannelState, InvoiceGet, InvoiceState, PaymentGet, PaymentState};
-use serde_json::json;
 use tokio::runtime;
 
 use crate::cell::{Act, Blow, Cell, Ending, Hold, Payment};
@@ -363,13 +362,7 @@ async fn closed(regtest: &Regtest, meeting: Meeting, cell: &Cell, ldk_msat: u64)
         Ok(regtest.bitcoind.mempool().await?.iter().any(|held| held.to_string() == txid).then_some(txid))
     })
     .await?;
-    let transaction = regtest.bitcoind.call("getrawtransaction", json!([txid, 1])).await?;
-    let outputs = transaction["vout"].as_array().cloned().unwrap_or_default();
-    let mut paid_sat = Vec::new();
-    for output in &outputs {
-        let btc = output["value"].as_f64().ok_or("an output without a value")?;
-        paid_sat.push(bitcoin::Amount::from_btc(btc)?.to_sat());
-    }
+    let paid_sat = regtest.bitcoind.outputs_sat(&txid).await?;
     let sidecar_sat = (CAPACITY_SAT * 1000 - ldk_msat) / 1000;
     let (opener_sat, accepter_sat) = match cell.opener {
         Side::Sidecar => (sidecar_sat, ldk_msat / 1000),
