@@ -129,7 +129,8 @@ impl Bitcoind {
     pub async fn until_spent(&self, txid: &str) -> Done<String> {
         until(LIMIT, &format!("a transaction that spends {txid} to reach bitcoind"), async || {
             for candidate in self.mempool().await? {
-                let tx = self.call("getrawtransaction", json!([candidate, true])).await?;
+                // It may have left the mempool by now.
+                let tx = self.call("getrawtransaction", json!([candidate, true])).await.unwrap_or_default();
                 if tx["vin"].as_array().is_some_and(|inputs| inputs.iter().any(|input| input["txid"] == txid)) {
                     return Ok(Some(candidate.to_string()));
                 }
