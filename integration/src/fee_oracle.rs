@@ -74,33 +74,56 @@ struct Exchange {
 impl Desk {
     /// Answers the calls that come on one connection.
     async fn serve(&self, mut caller: TcpStream) -> Done<()> {
+        let mut bitcoind = None;
         while let Some(request) = read(&mut caller).await? {
-            let answer = self.answer(&request).await?;
+            let answer = self.answer(&request, &mut bitcoind).await?;
             caller.write_all(&answer.head).await?;
             caller.write_all(&answer.body).await?;
         }
         Ok(())
     }
 
-    async fn answer(&self, request: &Exchange) -> Done<Exchange> {
-        let mut bitcoind = TcpStream::connect(&self.target).await?;
-        bitcoind.write_all(&request.head).await?;
-        bitcoind.write_all(&request.body).await?;
-        let answer = read(&mut bitcoind).await?.ok_or("bitcoind gave no answer")?;
-        let Some(sat_per_kw) = *self.feerate.borrow() else { return Ok(answer) };
+    async fn answer(&self, request: &Exchange, bitcoind: &mut Option<TcpStream>) -> Done<Exchange> {
+        let Some(sat_per_kw) = *self.feerate.borrow() else { return self.ask(request, bitcoind).await };
+        // As bitcoind writes it: eight decimals.
+        let feerate = format!("{:.8}", f64::from(sat_per_kw) / SAT_PER_KW);
         let call: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-        let btc_per_kvb = f64::from(sat_per_kw) / SAT_PER_KW;
-        let mut told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        match call["method"].as_str() {
-            Some("estimatesmartfee") => told["result"] = json!({ "feerate": btc_per_kvb, "blocks": 2 }),
-            Some("getmempoolinfo") => told["result"]["mempoolminfee"] = json!(btc_per_kvb),
-            _ => return Ok(answer),
-        }
-        let body = serde_json::to_vec(&told)?;
+        let told = match call["method"].as_str() {
+            Some("estimatesmartfee") => {
+                let result = json!({ "feerate": PLACE, "blocks": 2 });
+                json!({ "result": result, "error": null, "id": call["id"] })
+            }
+            Some("getmempoolinfo") => {
+                let mut told: Value = serde_json::from_slice(&self.ask(request, bitcoind).await?.body)?;
+                told["result"]["mempoolminfee"] = json!(PLACE);
+                told
+            }
+            _ => return self.ask(request, bitcoind).await,
+        };
+        let body = told.to_string().replace(&format!("\"{PLACE}\""), &feerate).into_bytes();
         let head =
             format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
         Ok(Exchange { head: head.into_bytes(), body })
     }
+
+    /// Asks bitcoind, on the connection that is there or, where it has ended, on another.
+    async fn ask(&self, request: &Exchange, bitcoind: &mut Option<TcpStream>) -> Done<Exchange> {
+        if let Some(stream) = bitcoind
+            && let Ok(answer) = exchange(stream, request).await
+        {
+            return Ok(answer);
+        }
+        exchange(bitcoind.insert(TcpStream::connect(&self.target).await?), request).await
+    }
+}
+
+/// Stands for the feerate in an answer.
+const PLACE: &str = "the feerate";
+
+async fn exchange(bitcoind: &mut TcpStream, request: &Exchange) -> Done<Exchange> {
+    bitcoind.write_all(&request.head).await?;
+    bitcoind.write_all(&request.body).await?;
+    Ok(read(bitcoind).await?.ok_or("bitcoind gave no answer")?)
 }
 
 /// Reads one message; none at the end of the connection.

@@ -1,7 +1,9 @@
 //! The axe: two hundred payments, both ways, while the daemon is killed, LDK is restarted and the wire is cut.
 
 use outrigger_integration::{Dice, Done, Moment, on_regtest, until};
-use outrigger_rpc_schema::{InvoiceGet, InvoiceState, PaymentGet, PaymentInfo, PaymentSend, PaymentState};
+use outrigger_rpc_schema::{
+    ChannelState, InvoiceGet, InvoiceState, PaymentGet, PaymentInfo, PaymentSend, PaymentState,
+};
 
 use crate::meeting::{HIGH_FEERATE, LIMIT, LOW_FEERATE, Meeting, Side, Terms};
 use crate::node::{Standing, payment_hash};
@@ -38,6 +40,8 @@ async fn two_hundred_payments_survive_the_axe() -> Done<()> {
             moment.come(&meeting.wire, over).await?;
             meeting = meeting.struck(regtest, kill).await?;
             calls.await?;
+            let id = &meeting.opened.channel_id;
+            meeting.reconnecting(meeting.sidecar.until_channel_is(id, ChannelState::Normal)).await?;
             let ended =
                 meeting.reconnecting(orders.ended(&meeting)).await.map_err(|fault| format!("{what}: {fault}"))?;
             ldk_msat = ldk_msat + ended.to_ldk_msat - ended.from_ldk_msat;
