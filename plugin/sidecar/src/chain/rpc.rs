@@ -436,7 +436,7 @@ mod tests {
     /// Each as large as a block can hold: 500,000 empty pushes, 998 signatures, one push of almost the whole weight.
     #[test]
     fn prs_7_blocks_with_the_largest_witnesses_are_read() {
-        let empty = bitcoin::Witness::from_slice(&vec![[0_u8; 0]; 500_000]);
+        let empty = bitcoin::Witness::from_slice(&[[0_u8; 0]; 500_000]);
         let signatures = bitcoin::Witness::from_slice(&vec![[1_u8; 64]; 998]);
         let one = bitcoin::Witness::from_slice(&[vec![2_u8; 3_990_000]]);
         let blocks = [empty, signatures, one].map(block_with);

@@ -95,7 +95,8 @@ async fn bad_input_65_an_onion_of_wrong_version_key_or_hmac_is_answered_as_malfo
     const INVALID_VERSION: u16 = 0xc004;
     const INVALID_HMAC: u16 = 0xc005;
     const INVALID_KEY: u16 = 0xc006;
-    let bends: [(fn(&mut [u8; 1366]), u16); 5] = [
+    type Bend = fn(&mut [u8; 1366]);
+    let bends: [(Bend, u16); 5] = [
         (|onion| onion[0] = 1, INVALID_VERSION),
         (|onion| onion[KEY] = 5, INVALID_KEY),
         (|onion| onion[KEY + 1..PAYLOADS].fill(0xff), INVALID_KEY),
