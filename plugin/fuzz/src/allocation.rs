@@ -6,9 +6,9 @@ use std::cell::Cell;
 /// What every decoder may hold beside four times its input.
 pub const FLOOR: usize = 64 * 1024;
 
-/// What one that reads a transaction may: rust-bitcoin takes up to 128 KiB for a list on the word of its length, whatever
-/// comes then, and a transaction has lists in lists.
-pub const TRANSACTION_FLOOR: usize = 320 * 1024;
+/// What one that reads a transaction may: rust-bitcoin takes up to a megabyte for each of its lists on the word of a length,
+/// whatever comes then.
+pub const TRANSACTION_FLOOR: usize = 3 * 1024 * 1024;
 
 thread_local! {
     static HELD: Cell<usize> = const { Cell::new(0) };
