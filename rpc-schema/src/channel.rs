@@ -121,6 +121,9 @@ pub struct ChannelInfo {
     pub node_id: String,
     /// The state of the channel.
     pub state: ChannelState,
+    /// Why the channel is frozen, and absent otherwise. What cannot be read of it is empty or 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_reason: Option<String>,
     /// Whether the peer is connected and the channel is agreed on since (BOLT 2, `channel_reestablish`).
     pub connected: bool,
     /// The funding output, as `txid:n`.
@@ -151,7 +154,8 @@ pub struct ChannelInfo {
     /// How many confirmations the funding output still needs; absent once it has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub needed_blocks: Option<u32>,
-    /// The id of the transaction that closes the channel; absent until one is known.
+    /// The id of the transaction that closes the channel; absent until one is known. Where several are signed, the newest
+    /// of them, until one confirms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closing_txid: Option<String>,
 }
@@ -172,9 +176,12 @@ pub enum ChannelState {
     Closed,
     /// Failed: our newest commitment transaction goes on chain.
     Failed,
+    /// Stored rows of it cannot be read: nothing of it is signed or published, and its rows stay as they are.
+    Frozen,
 }
 
-/// Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is.
+/// Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is;
+/// with a higher feerate it replaces the closing transaction, where the peer knows `option_simple_close`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelClose {

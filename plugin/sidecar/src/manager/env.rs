@@ -8,8 +8,10 @@ use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use super::frozen::FrozenChannels;
 use crate::key::NodeKeys;
-use crate::store::Writer;
+use crate::store::load::FrozenChannel;
+use crate::store::{Reader, Writer};
 
 /// The chain as steps see it, kept up to date by the follower.
 #[derive(Debug)]
@@ -61,7 +63,13 @@ pub struct Env {
     pub policy: Policy,
     pub keys: Arc<NodeKeys>,
     pub writer: Writer,
+    /// For channels in history.
+    pub reader: Reader,
+    /// Channels that have no slot.
+    pub frozen: FrozenChannels,
     shutdown_script: RwLock<ScriptBuf>,
+    /// Whether a channel has been promised to that script.
+    shutdown_script_given: AtomicBool,
     restored: watch::Sender<Option<Arc<str>>>,
     next_command: AtomicU64,
 }
@@ -72,12 +80,27 @@ impl Env {
         chain: ChainView,
         policy: Policy,
         keys: Arc<NodeKeys>,
-        writer: Writer,
+        (writer, reader): (Writer, Reader),
         restored: Option<String>,
     ) -> Self {
         let restored = watch::Sender::new(restored.map(Arc::from));
-        let (shutdown_script, next_command) = (RwLock::default(), AtomicU64::new(1));
-        Self { chain, policy, keys, writer, shutdown_script, restored, next_command }
+        Self {
+            chain,
+            policy,
+            keys,
+            writer,
+            reader,
+            frozen: FrozenChannels::default(),
+            shutdown_script: RwLock::default(),
+            shutdown_script_given: AtomicBool::new(false),
+            restored,
+            next_command: AtomicU64::new(1),
+        }
+    }
+
+    /// With the channels that the start froze.
+    pub fn freezing(self, frozen: Vec<FrozenChannel>) -> Self {
+        Self { frozen: FrozenChannels::new(frozen), ..self }
     }
 
     /// Whether the node is in restored mode: nothing is signed, opened, paid or published but what is ours for certain.
@@ -108,6 +131,19 @@ impl Env {
     /// Where cooperative closes pay us. Set before anything is opened or accepted: both wait for the chain.
     pub fn set_shutdown_script(&self, script: ScriptBuf) {
         *self.shutdown_script.write() = script;
+        self.shutdown_script_given.store(false, Ordering::Release);
+    }
+
+    /// Whether another script is wanted: there is none, or a channel has the last one to itself.
+    pub fn wants_shutdown_script(&self) -> bool {
+        self.shutdown_script.read().is_empty() || self.shutdown_script_given.load(Ordering::Acquire)
+    }
+
+    /// A channel was opened that will pay its close to this script, whatever comes.
+    pub(super) fn gave_shutdown_script(&self, script: &Script) {
+        if *self.shutdown_script.read() == *script {
+            self.shutdown_script_given.store(true, Ordering::Release);
+        }
     }
 
     /// Where cooperative closes pay us.
@@ -121,6 +157,7 @@ impl Env {
             feerates: self.chain.feerates(),
             policy: &self.policy,
             signer: signer as &dyn Signer,
+            node_id: self.keys.node_id(),
             shutdown_script,
             restored: self.is_restored(),
         }

@@ -14,12 +14,12 @@ use bitcoin::{
     Block, BlockHash, CompactTarget, Network, ScriptBuf, Transaction, TxIn, TxMerkleNode, TxOut, WPubkeyHash,
 };
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
-use outrigger_bolt::id::{NodeId, PaymentPreimage};
+use outrigger_bolt::id::{NodeId, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
-use outrigger_bolt::wire::{PerCommitmentSecret, RevokeAndAck};
+use outrigger_bolt::wire::{AcceptChannel, FundingSigned, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
-    ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, Input, Opening,
+    Birth, ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, Input, Opening,
     OpeningInput, OpeningStep, Policy, ReleaseRefused, Signer, SigningRefused, SoftSigner,
 };
 use tokio::sync::watch;
@@ -31,7 +31,11 @@ use super::*;
 use crate::key::{NodeKeys, Seed};
 use crate::store::{self, Reader, Writer};
 
-const HEIGHT: u32 = 500;
+mod frozen;
+mod hostile_blocks;
+mod hostile_words;
+
+pub(crate) const HEIGHT: u32 = 500;
 
 fn policy() -> Policy {
     Policy {
@@ -61,8 +65,13 @@ fn script() -> ScriptBuf {
     ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([3; 20]))
 }
 
+fn id_of(key: u8) -> NodeId {
+    NodeId::new(SecretKey::from_slice(&[key; 32]).unwrap().public_key(&Secp256k1::new()))
+}
+
+/// The peer that most tests have.
 fn peer_id() -> NodeId {
-    NodeId::new(SecretKey::from_slice(&[9; 32]).unwrap().public_key(&Secp256k1::new()))
+    id_of(9)
 }
 
 /// A manager with one worker, its file, and the queue ends that nobody else reads.
@@ -70,18 +79,28 @@ pub(crate) struct Bench {
     pub(crate) manager: Arc<Manager>,
     pub(crate) reader: Reader,
     db: Arc<redb::Database>,
-    _notices: Receiver<PaymentNotice>,
+    pub(crate) notices: Receiver<PaymentNotice>,
     pub(crate) events: watch::Receiver<u64>,
-    _orders: Receiver<ChainOrder>,
-    _dir: tempfile::TempDir,
+    orders: Receiver<ChainOrder>,
+    dir: Arc<tempfile::TempDir>,
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Arc::new(tempfile::tempdir().unwrap());
         let seed = Seed::create(dir.path(), || Ok([1; 32])).unwrap();
         let keys = Arc::new(NodeKeys::derive(&seed, Network::Regtest));
         let db = store::open(dir.path(), "regtest", &keys.node_id()).unwrap();
+        Self::over(dir, db, keys)
+    }
+
+    /// Another start over the same file, as after a crash.
+    pub(crate) fn restarted(&self) -> Self {
+        Self::over(self.dir.clone(), self.db.clone(), self.manager.env().keys.clone())
+    }
+
+    fn over(dir: Arc<tempfile::TempDir>, db: Arc<redb::Database>, keys: Arc<NodeKeys>) -> Self {
+        let store::Snapshot { channels, frozen, restored, .. } = store::load::load(&db).unwrap();
         let (work, mailboxes) = crossbeam_channel::unbounded();
         let (payments, notices) = crossbeam_channel::unbounded();
         let (chain, orders) = crossbeam_channel::unbounded();
@@ -92,13 +111,16 @@ impl Bench {
         let delivery = deliver.clone();
         let deliver_released = move |released, seq| delivery.deliver(released, seq);
         let (writer, _) = Writer::start(db.clone(), deliver_released, |fault| panic!("{fault}")).unwrap();
-        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), keys, writer, None);
+        let reader = Reader::new(db.clone());
+        let view = ChainView::new(HEIGHT, feerates());
+        let env = Env::new(view, policy(), keys, (writer, reader.clone()), restored).freezing(frozen);
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
-        let manager = Arc::new(Manager::new(directory, deliver, env, Vec::new()));
+        let manager = Arc::new(Manager::new(directory, deliver, env, channels));
+        manager.tell_of_frozen();
         let worker = manager.clone();
         std::thread::spawn(move || worker.work(&mailboxes));
-        Self { manager, reader: Reader::new(db.clone()), db, _notices: notices, events, _orders: orders, _dir: dir }
+        Self { manager, reader, db, notices, events, orders, dir }
     }
 }
 
@@ -108,6 +130,8 @@ impl Bench {
         store::load::load(&self.db).unwrap()
     }
 }
+
+mod history;
 
 /// Keys whose per-commitment secrets answer to their points and are otherwise unrelated.
 struct Unchained(SoftSigner);
@@ -155,8 +179,9 @@ impl Signer for Unchained {
 }
 
 /// The peer: a channel driven by hand over the manager's own door.
-struct Rogue {
-    bench: Bench,
+pub(crate) struct Rogue {
+    pub(crate) bench: Arc<Bench>,
+    id: NodeId,
     connection: Connection,
     queue: OutboxReader,
     waiting: VecDeque<Message>,
@@ -166,12 +191,22 @@ struct Rogue {
 }
 
 impl Rogue {
-    fn connect() -> Self {
-        let bench = Bench::new();
+    pub(crate) fn connect() -> Self {
+        Self::connect_to(Bench::new())
+    }
+
+    /// The same peer on a new connection.
+    fn connect_to(bench: Bench) -> Self {
+        Self::meet(Arc::new(bench), 9)
+    }
+
+    /// A peer of this key.
+    fn meet(bench: Arc<Bench>, key: u8) -> Self {
+        let id = id_of(key);
         let (sender, queue) = outbox(1 << 20);
-        let connection = bench.manager.connected(peer_id(), &bench.manager.our_init(), sender).unwrap();
+        let connection = bench.manager.connected(id, &bench.manager.our_init(), sender).unwrap();
         let signer = Unchained(SoftSigner::new([5; 32]));
-        Self { bench, connection, queue, waiting: VecDeque::new(), signer, policy: policy(), script: script() }
+        Self { bench, id, connection, queue, waiting: VecDeque::new(), signer, policy: policy(), script: script() }
     }
 
     fn context(&self, height: u32) -> Context<'_> {
@@ -180,16 +215,17 @@ impl Rogue {
             feerates: feerates(),
             policy: &self.policy,
             signer: &self.signer,
+            node_id: peer_id(),
             shutdown_script: &self.script,
             restored: false,
         }
     }
 
     fn tell(&self, message: Message) {
-        self.bench.manager.message(&peer_id(), self.connection, message, 100);
+        self.bench.manager.message(&self.id, self.connection, message, 100);
     }
 
-    async fn hear(&mut self) -> Message {
+    pub(crate) async fn hear(&mut self) -> Message {
         while self.waiting.is_empty() {
             match self.queue.next().await {
                 Next::Messages(messages) => {
@@ -201,22 +237,47 @@ impl Rogue {
         self.waiting.pop_front().unwrap()
     }
 
-    /// Opens a channel to the node and puts its funding transaction into a block.
-    async fn open(&mut self) -> Channel {
-        let order = outrigger_channel::OpenOrder {
+    /// The next message of this type; what comes before it is about other channels.
+    async fn hear_type(&mut self, type_number: u16) -> Message {
+        loop {
+            let message = self.hear().await;
+            if message.type_number() == type_number {
+                return message;
+            }
+        }
+    }
+
+    fn wish(&self, temporary: u8) -> outrigger_channel::OpenOrder {
+        outrigger_channel::OpenOrder {
             peer: self.bench.manager.env().keys.node_id(),
             keys_index: 1,
             features: Features::init(),
-            temporary_channel_id: ChannelId([7; 32]),
+            temporary_channel_id: ChannelId([temporary; 32]),
             funding: Sat::new(1_000_000),
             push: Msat::new(400_000_000),
             announce: false,
             commitment_feerate: FeeratePerKw::new(1000),
             shutdown_script: None,
-        };
-        let (mut opening, open) = Opening::open(order, &self.context(HEIGHT)).unwrap();
+            scid_alias: ShortChannelId::alias(1),
+        }
+    }
+
+    /// Opens a channel to the node and puts its funding transaction into a block.
+    pub(crate) async fn open(&mut self) -> Channel {
+        let (birth, tx) = self.negotiate().await;
+        let mut channel = birth.channel;
+        let block = block_of(vec![coinbase(), tx.clone()]);
+        self.bench.manager.block_connected(HEIGHT + 1, &block);
+        let confirmed = ChainEvent::FundingConfirmed { height: HEIGHT + 1, tx_index: 1, tx: &tx };
+        self.step(&mut channel, Input::Chain(confirmed));
+        channel
+    }
+
+    /// Carries an opening out, up to the signed funding transaction.
+    async fn negotiate(&mut self) -> (Birth, Transaction) {
+        let (mut opening, open) = Opening::open(self.wish(7), &self.context(HEIGHT)).unwrap();
         self.tell(open);
-        let accept = self.hear().await;
+        let accept = self.hear_type(AcceptChannel::TYPE).await;
         let OpeningStep::Fund { script_pubkey, amount } =
             opening.step(OpeningInput::Message(&accept), &self.context(HEIGHT))
         else {
@@ -231,21 +292,16 @@ impl Rogue {
         let funding = OpeningInput::Funding { tx: tx.clone(), output_index: 0 };
         let OpeningStep::Renamed(_, effects) = opening.step(funding, &self.context(HEIGHT)) else { panic!("renamed") };
         self.carry_out(effects);
-        let signed = self.hear().await;
+        let signed = self.hear_type(FundingSigned::TYPE).await;
         let OpeningStep::Born(birth) = opening.step(OpeningInput::Message(&signed), &self.context(HEIGHT)) else {
             panic!("{signed:?}")
         };
         // The watch is delivered behind `funding_signed`: a round trip later it stands.
         assert!(self.bench.manager.command(birth.channel_id, Command::Commit).await.is_ok());
-        let mut channel = birth.channel;
-        let block = block_of(vec![coinbase(), tx.clone()]);
-        self.bench.manager.block_connected(HEIGHT + 1, &block);
-        let confirmed = ChainEvent::FundingConfirmed { height: HEIGHT + 1, tx_index: 1, tx: &tx };
-        self.step(&mut channel, Input::Chain(confirmed));
-        channel
+        (*birth, tx)
     }
 
-    fn step(&self, channel: &mut Channel, input: Input<'_>) {
+    pub(crate) fn step(&self, channel: &mut Channel, input: Input<'_>) {
         let mut transition = channel.step(input, &self.context(HEIGHT + 1));
         channel.take_in(&mut transition);
         self.carry_out(transition.effects);
@@ -273,7 +329,7 @@ fn coinbase() -> Transaction {
     Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: Vec::new(), output: Vec::new() }
 }
 
-fn block_of(txdata: Vec<Transaction>) -> Block {
+pub(crate) fn block_of(txdata: Vec<Transaction>) -> Block {
     let header = Header {
         version: BlockVersion::TWO,
         prev_blockhash: BlockHash::all_zeros(),
