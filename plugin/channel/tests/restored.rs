@@ -163,7 +163,7 @@ fn released(number: u64) -> [u8; 32] {
 }
 
 #[test]
-fn bad_input_56_proof_puts_the_whole_node_into_restored_mode_in_every_phase() {
+fn bad_input_56_bad_input_62_proof_puts_the_whole_node_into_restored_mode_in_every_phase() {
     for (phase, mut duo) in in_every_phase() {
         let message = proof(&duo, 2);
         duo.disconnect();
