@@ -8,6 +8,7 @@ use outrigger_bolt::wire::Message;
 use crate::changes::{ChannelChanges, MonitorUpdate};
 use crate::input::{CommandId, FailReason};
 use crate::link::VolatileChanges;
+use crate::monitor::{ClaimKind, Spend};
 use crate::violation::Refusal;
 
 /// The whole outcome of one step. Nothing in it has happened yet.
@@ -64,6 +65,8 @@ pub enum Publication {
 pub enum Watch {
     /// The confirmation of this output, its reorganisation, and its spend.
     Funding { outpoint: OutPoint, script_pubkey: ScriptBuf },
+    /// The spend of an output that a failed channel has in the chain.
+    Output { outpoint: OutPoint, kind: ClaimKind, value: Sat },
     /// The best block reaching this height.
     Height(u32),
 }
@@ -122,6 +125,11 @@ pub enum ChannelNote {
     Closing { txid: Txid },
     /// The close is buried: the channel is history.
     Closed { txid: Txid, height: u32 },
+    /// The funding output of a failed channel is spent in a block: what by, what of it is `ours` and from which height it
+    /// can be taken, and what the transaction pays in fees.
+    Spent { txid: Txid, height: u32, what: Spend, ours: Sat, from_height: u32, fee: Sat },
+    /// An output of a failed channel came home: what arrived, and the fee where it is known.
+    Swept { txid: Txid, amount: Sat, fee: Option<Sat> },
     /// The channel was failed. What is safe and what to do stand in the text.
     Failed { reason: String },
     /// The funding transaction does not pay what was agreed: the channel never existed (FND-1).

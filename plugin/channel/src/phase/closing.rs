@@ -5,8 +5,8 @@ use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::{ScriptBuf, Transaction, TxOut};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::keys::verify;
+use outrigger_bolt::tx::Unaffordable;
 use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction, closing_weight};
-use outrigger_bolt::tx::{Unaffordable, commitment};
 use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message};
 
 use super::shutdown::{change_negotiation, may_negotiate};
@@ -14,6 +14,8 @@ use crate::changes::{ChannelHead, ChannelParams, MonitorStep, Phase};
 use crate::commitments::htlc::Side;
 use crate::draft::Draft;
 use crate::input::Context;
+use crate::monitor::onchain;
+use crate::phase::ended;
 use crate::transition::{ChannelNote, Effect, Publication, Watch};
 use crate::violation::{Rule, Violation};
 
@@ -294,7 +296,7 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
     if matches!(head.phase, Phase::Closed { .. }) {
         return;
     }
-    match number_of_commitment(params, tx) {
+    match onchain::number_of(params, tx) {
         None => {
             draft.set_phase(Phase::Closing { tx: tx.clone(), confirmed_height: Some(height) });
             bury(draft, height, cx);
@@ -303,21 +305,9 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
             // A commitment later than all that we know of: the peer holds a newer state, ours is revoked (CST-1).
             let publish = number <= head.local_number.max(head.remote_number);
             draft.fail(format!("commitment transaction {txid} spent the funding output"), publish);
-            if let Phase::Failed { spend, .. } = &mut draft.head_mut().phase {
-                *spend = Some((txid, height));
-            }
+            ended::on_funding_spent(draft, height, tx);
         }
     }
-}
-
-/// The number in a spend that has the form of a commitment; closes have none.
-fn number_of_commitment(params: &ChannelParams, tx: &Transaction) -> Option<u64> {
-    let (opener, accepter) = match params.opener() {
-        Side::Local => (&params.local, &params.remote),
-        Side::Remote => (&params.remote, &params.local),
-    };
-    let factor = commitment::obscuring_factor(&opener.basepoints.payment, &accepter.basepoints.payment);
-    commitment::commitment_number(tx, factor)
 }
 
 /// A reorganisation took the close out of its block: it goes out again.

@@ -171,7 +171,7 @@ impl Node {
                     world.mempool.insert(tx.compute_txid(), tx);
                 }
                 Effect::Watch(Watch::Height(height)) => self.heights.push(height),
-                Effect::Watch(Watch::Funding { .. }) | Effect::Settle { .. } => {}
+                Effect::Watch(Watch::Funding { .. } | Watch::Output { .. }) | Effect::Settle { .. } => {}
                 Effect::Incoming(incoming) => {
                     self.incoming.insert(incoming.htlc_id, incoming);
                 }

@@ -9,7 +9,7 @@ use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
 use outrigger_channel::{
     ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep, Offerer,
-    OpeningInput, Phase, Publication, Refusal, Transition,
+    OpeningInput, Refusal, Transition, Watch,
 };
 
 use super::deliver::Deliver;
@@ -95,15 +95,15 @@ impl<'a> Drive<'a> {
     /// monitor makes of it.
     fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition, learned: MonitorChanges) {
         let Transition { changes, volatile, monitor, mut effects } = transition;
-        let mut publish = false;
+        let mut on_chain = false;
         if let Some(update) = monitor {
-            publish = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed { publish: true }));
+            on_chain = update.steps.iter().any(is_on_chain);
             slot.monitor.apply(&learned, &update.htlcs);
         }
         slot.channel.apply(&changes);
         slot.channel.settle(volatile);
-        if publish {
-            effects.extend(local_commitment(slot));
+        if on_chain {
+            effects.extend(self.watch_outputs(at, slot));
         }
         for effect in &effects {
             if let Effect::Removed { htlc_id } = effect {
@@ -117,6 +117,27 @@ impl<'a> Drive<'a> {
         for txid in forgotten {
             self.batch.hold(Held::Chain(ChainOrder::Forget(txid)));
         }
+        if on_chain && slot.monitor.rows().head.failed {
+            self.enforce(slot);
+        }
+    }
+
+    /// What the monitor waits for in the chain. The index knows at once: the very next block, or this one, may hold it,
+    /// and what would be missed for the sake of a commit is not seen again (OCC-13).
+    fn watch_outputs(&self, at: Address, slot: &Slot) -> Vec<Effect> {
+        let watches = slot.monitor.watches(&*slot.signer, self.env.policy.close_depth);
+        for watch in watches.iter().filter(|watch| matches!(watch, Watch::Output { .. })) {
+            let _height = self.deliver.watch_now(at.peer, at.channel, watch.clone());
+        }
+        watches.into_iter().map(Effect::Watch).collect()
+    }
+
+    /// Orders all that is to be enforced for the channel now, in the place of what was ordered before: it follows from the
+    /// rows of this batch, and waits for them.
+    fn enforce(&mut self, slot: &Slot) {
+        let enforcement = slot.monitor.enforcement(&*slot.signer).map(Box::new);
+        let (channel, keys_index) = (slot.channel.id(), slot.channel.rows().params.keys_index);
+        self.batch.hold(Held::Chain(ChainOrder::Enforce { channel, keys_index, enforcement }));
     }
 
     /// Answers a command that reached no channel. It waits its turn like any other effect.
@@ -216,10 +237,11 @@ impl<'a> Drive<'a> {
                 | Effect::Note(_) => true,
             };
             let effects: Vec<_> = slot.channel.resume().into_iter().filter(is_due).collect();
-            let publish = matches!(slot.channel.phase(), Phase::Failed { publish: true, spend: None, .. });
-            let commitment = if publish { local_commitment(slot) } else { None };
-            for effect in effects.into_iter().chain(commitment) {
+            for effect in effects {
                 self.batch.hold_effect(at, effect);
+            }
+            if slot.monitor.rows().head.failed && !slot.monitor.is_closed() {
+                self.enforce(slot);
             }
             self.repeat_settlements(at, slot);
         }
@@ -245,6 +267,8 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
             ChannelNote::Pending { .. }
             | ChannelNote::ShuttingDown { .. }
             | ChannelNote::Closing { .. }
+            | ChannelNote::Spent { .. }
+            | ChannelNote::Swept { .. }
             | ChannelNote::Failed { .. }
             | ChannelNote::FundingMismatch { .. }
             | ChannelNote::NeverFunded,
@@ -264,14 +288,20 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
 /// The command whose answer nobody waits for.
 pub(super) const NOBODY: CommandId = CommandId(0);
 
-/// The newest local commitment of a failed channel, for the chain. The guard of the signer refuses a revoked one.
-pub(super) fn local_commitment(slot: &Slot) -> Option<Effect> {
-    match slot.monitor.local_commitment_tx(&*slot.signer) {
-        Ok(tx) => Some(Effect::Publish { what: Publication::LocalCommitment, tx }),
-        Err(refused) => {
-            tracing::error!(channel = %slot.channel.id(), %refused, "the local commitment is not published");
-            None
-        }
+/// Whether a fact for the monitor changes what is to be enforced on the chain.
+fn is_on_chain(step: &MonitorStep) -> bool {
+    match step {
+        MonitorStep::Failed { .. }
+        | MonitorStep::FundingSpent(_)
+        | MonitorStep::FundingUnspent
+        | MonitorStep::OutputTaken(..)
+        | MonitorStep::OutputsUntaken { .. }
+        | MonitorStep::Closed
+        | MonitorStep::Preimage(_) => true,
+        MonitorStep::Funded { .. }
+        | MonitorStep::LocalCommitment(_)
+        | MonitorStep::RemoteCommitment(_)
+        | MonitorStep::Revocation { .. } => false,
     }
 }
 

@@ -82,8 +82,10 @@ impl Manager {
             // Rows have one channel for each id.
             let _is_new = manager.deliver.register(id, Registered { peer, signer: signer.clone() });
             manager.directory.ensure(peer);
-            for watch in channel.watches() {
-                manager.deliver.index().lock().watch(peer, id, watch);
+            let on_chain = monitor.watches(&*signer, manager.env.policy.close_depth);
+            for watch in channel.watches().into_iter().chain(on_chain) {
+                // What is reached already is told in `resume`.
+                let _height = manager.deliver.watch_now(peer, id, watch);
             }
             let slot = Slot { channel, monitor, signer, settlements };
             manager.directory.with(&peer, |peer| peer.slots.insert(id, slot));

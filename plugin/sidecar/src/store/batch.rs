@@ -6,13 +6,13 @@ use bitcoin::{ScriptBuf, Transaction, Txid};
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_channel::{
-    ChannelChanges, ChannelNote, Command, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, MonitorChanges,
+    ChannelChanges, ChannelNote, Command, CommandId, Effect, Enforcement, Guard, HtlcOutcome, HtlcSource, MonitorChanges,
     Publication, Row,
 };
 use tokio::sync::oneshot;
 
 use super::row::{BroadcastRow, EventRow, OutcomeRow, PUBLICATIONS, SettlementRow};
-use super::schema::{Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, preimage_key};
+use super::schema::{Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, outpoint_key, preimage_key};
 
 /// Where an effect of a channel belongs. `connection` is the one that stood when the step was made: a message for an
 /// older one is dropped, since `channel_reestablish` says what to send again (CST-2).
@@ -43,6 +43,9 @@ pub enum ChainOrder {
     Fund(FundingRequest),
     /// An opening ended before its funding transaction was published: its inputs are free again.
     Release(Txid),
+    /// All that is to be enforced for a failed channel as its rows stand now, in the place of what was ordered before; none
+    /// where the channel is over.
+    Enforce { channel: ChannelId, keys_index: u64, enforcement: Option<Box<Enforcement>> },
 }
 
 /// Something that happens only after the commit of the batch that holds it.
@@ -193,6 +196,12 @@ impl Batch {
                 .map(|signatures| signatures.iter().flat_map(|signature| signature.serialize_compact()).collect());
             self.put(Table::HtlcSignatures, numbered_key(channel, *number), value);
         }
+        if let Some(spend) = &changes.spend {
+            self.put(Table::FundingSpend, channel_key(channel), spend.as_ref().map(Row::encode));
+        }
+        for (outpoint, taken) in &changes.taken {
+            self.put(Table::Taken, outpoint_key(channel, outpoint), taken.as_ref().map(Row::encode));
+        }
         for (hash, preimage) in &changes.preimages {
             self.put(
                 Table::Preimage,
@@ -255,6 +264,8 @@ fn no_longer_published(note: &ChannelNote) -> &'static [Publication] {
         ChannelNote::Pending { .. }
         | ChannelNote::ShuttingDown { .. }
         | ChannelNote::Closing { .. }
+        | ChannelNote::Spent { .. }
+        | ChannelNote::Swept { .. }
         | ChannelNote::Failed { .. }
         | ChannelNote::FundingMismatch { .. }
         | ChannelNote::NeverFunded => &[],

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bitcoin::OutPoint;
 use bitcoin::secp256k1::ecdsa::Signature;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage};
 use outrigger_channel::{
-    Channel, ChannelHead, ChannelParams, ChannelRows, HtlcKey, HtlcRow, Monitor, MonitorHead, MonitorRows, Row,
+    Channel, ChannelHead, ChannelParams, ChannelRows, FundingSpend, HtlcKey, HtlcRow, Monitor, MonitorHead, MonitorRows,
+    Row, Taken,
 };
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
-use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow};
-use super::schema::{Table, UnderWay, parse_htlc_key, parse_numbered_key};
+use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow, SweepRow};
+use super::schema::{Table, UnderWay, parse_htlc_key, parse_numbered_key, parse_outpoint_key};
 
 /// A channel and its monitor as they stood at the last commit.
 pub struct LoadedChannel {
@@ -40,6 +42,8 @@ pub struct Snapshot {
     /// Calls to open a channel that had no channel yet.
     pub openings: Vec<OperationRow>,
     pub broadcasts: Vec<BroadcastRow>,
+    /// The newest transactions that spend outputs of commitments, by channel and the output that they are for.
+    pub sweeps: Vec<(ChannelId, OutPoint, SweepRow)>,
     /// Change sets of the wallet by row number.
     pub wallet: Vec<(u64, Vec<u8>)>,
     pub peer_addresses: Vec<(NodeId, String)>,
@@ -66,6 +70,13 @@ impl Loader {
             ..Snapshot::default()
         };
         self.under_way(&mut snapshot)?;
+        self.each(Table::Sweep, |key, value| {
+            let (channel, outpoint) =
+                parse_outpoint_key(key).ok_or_else(|| corrupt(Table::Sweep, "a malformed key"))?;
+            let row = SweepRow::decode(value).map_err(|fault| corrupt(Table::Sweep, fault))?;
+            snapshot.sweeps.push((channel, outpoint, row));
+            Ok(())
+        })?;
         self.each(Table::Wallet, |key, value| {
             let row = key.try_into().map_err(|_| corrupt(Table::Wallet, "a key of the wrong length"))?;
             snapshot.wallet.push((u64::from_be_bytes(row), value.to_vec()));
@@ -176,6 +187,18 @@ impl Loader {
             parts.htlc_signatures.entry(channel).or_default().insert(number, signatures);
             Ok(())
         })?;
+        self.each(Table::FundingSpend, |key, value| {
+            let spend = FundingSpend::decode(value).map_err(|fault| corrupt(Table::FundingSpend, fault))?;
+            parts.spends.insert(channel_of(Table::FundingSpend, key)?, spend);
+            Ok(())
+        })?;
+        self.each(Table::Taken, |key, value| {
+            let (channel, outpoint) =
+                parse_outpoint_key(key).ok_or_else(|| corrupt(Table::Taken, "a malformed key"))?;
+            let taken = Taken::decode(value).map_err(|fault| corrupt(Table::Taken, fault))?;
+            parts.taken.entry(channel).or_default().insert(outpoint, taken);
+            Ok(())
+        })?;
         self.each(Table::Preimage, |key, value| {
             let malformed = || corrupt(Table::Preimage, "a row of the wrong length");
             let (channel, hash) = key.split_first_chunk::<32>().ok_or_else(malformed)?;
@@ -232,6 +255,8 @@ struct ChannelParts {
     secrets: BTreeMap<ChannelId, BTreeMap<u8, (u64, [u8; 32])>>,
     htlc_signatures: BTreeMap<ChannelId, BTreeMap<u64, Vec<Signature>>>,
     preimages: BTreeMap<ChannelId, BTreeMap<PaymentHash, PaymentPreimage>>,
+    spends: BTreeMap<ChannelId, FundingSpend>,
+    taken: BTreeMap<ChannelId, BTreeMap<OutPoint, Taken>>,
     settlements: BTreeMap<ChannelId, BTreeMap<u64, SettlementRow>>,
 }
 
@@ -258,6 +283,8 @@ impl ChannelParts {
             secrets: self.secrets.remove(&id).unwrap_or_default(),
             htlc_signatures: self.htlc_signatures.remove(&id).unwrap_or_default(),
             preimages: self.preimages.remove(&id).unwrap_or_default(),
+            spend: self.spends.remove(&id),
+            taken: self.taken.remove(&id).unwrap_or_default(),
             htlcs: htlcs.clone(),
         };
         let monitor = Monitor::load(rows).map_err(|fault| corrupt(Table::MonitorHead, fault))?;

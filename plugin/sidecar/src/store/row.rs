@@ -2,9 +2,9 @@
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Transaction, Txid, consensus};
-use outrigger_bolt::amount::Msat;
+use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
-use outrigger_channel::{ChannelNote, Command, FailReason, HtlcOutcome, Publication};
+use outrigger_channel::{ChannelNote, Command, FailReason, HtlcOutcome, Publication, Spend};
 use serde_json::{Value, json};
 
 use super::record::{BadRecord, RecordReader, RecordWriter};
@@ -52,6 +52,41 @@ impl BroadcastRow {
             },
             tx: consensus::deserialize(record.bytes(4, "transaction")?)
                 .map_err(|_| BadRecord::Malformed("transaction"))?,
+        };
+        record.finish()?;
+        Ok(row)
+    }
+}
+
+/// The newest transaction of ours that spends an output of a commitment: the child that carries a commitment's fee, or a
+/// sweep to the wallet. A later one takes its place and never pays less.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SweepRow {
+    pub tx: Transaction,
+    /// What it pays in fees.
+    pub fee: Sat,
+    /// The best height when the first transaction for this output was made.
+    pub since_height: u32,
+}
+
+impl SweepRow {
+    /// The bytes of the row.
+    pub fn encode(&self) -> Vec<u8> {
+        RecordWriter::new(1)
+            .put(0, consensus::serialize(&self.tx))
+            .put(2, self.fee.get().to_be_bytes())
+            .put(4, self.since_height.to_be_bytes())
+            .finish()
+    }
+
+    /// Reads a row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let mut record = RecordReader::new(bytes, 1)?;
+        let row = Self {
+            tx: consensus::deserialize(record.bytes(0, "transaction")?)
+                .map_err(|_| BadRecord::Malformed("transaction"))?,
+            fee: Sat::new(record.u64(2, "fee")?),
+            since_height: record.u32(4, "height")?,
         };
         record.finish()?;
         Ok(row)
@@ -456,6 +491,20 @@ impl EventRow {
             ChannelNote::ShuttingDown { .. } => return None,
             ChannelNote::Closing { txid } => ("channel_closing", json!({ "txid": txid.to_string() })),
             ChannelNote::Closed { txid, .. } => ("channel_closed", json!({ "txid": txid.to_string() })),
+            ChannelNote::Spent { txid, height, what, ours, from_height, fee } => {
+                let (kind, words) = spend_words(*what, *height, *ours, *from_height);
+                let fields = json!({
+                    "txid": txid.to_string(), "message": words, "amount_sat": ours.get(), "fee_sat": fee.get()
+                });
+                (kind, fields)
+            }
+            ChannelNote::Swept { txid, amount, fee } => {
+                let mut fields = json!({ "txid": txid.to_string(), "amount_sat": amount.get() });
+                if let (Some(fee), Value::Object(fields)) = (fee, &mut fields) {
+                    fields.insert("fee_sat".into(), fee.get().into());
+                }
+                ("channel_swept", fields)
+            }
             ChannelNote::Failed { reason } | ChannelNote::FundingMismatch { reason } => {
                 ("channel_failed", json!({ "message": reason }))
             }
@@ -486,5 +535,34 @@ impl EventRow {
         };
         record.finish()?;
         Ok(row)
+    }
+}
+
+/// The kind of event that a spend of the funding output is, and what there is to say about it.
+fn spend_words(what: Spend, height: u32, ours: Sat, from_height: u32) -> (&'static str, String) {
+    let home = match ours {
+        Sat::ZERO => "nothing of ours is in it".to_owned(),
+        ours => format!("{ours} of it are ours and go to the wallet from block {from_height} on"),
+    };
+    match what {
+        Spend::Mutual => ("channel_closing", format!("the cooperative close is in block {height}")),
+        Spend::Local => ("channel_closing", format!("our commitment is in block {height}; {home}")),
+        Spend::Remote | Spend::RemoteNext => {
+            ("channel_closing", format!("the peer's commitment is in block {height}; {home}"))
+        }
+        Spend::Revoked(number) => (
+            "channel_alarm",
+            format!(
+                "THE PEER PUBLISHED A REVOKED COMMITMENT (number {number}), in block {height}; {home}. This release does not \
+                 take the peer's part as a penalty yet: it may be lost. Keep the data directory"
+            ),
+        ),
+        Spend::Unknown => (
+            "channel_alarm",
+            format!(
+                "a commitment that our records do not explain is in block {height}; {home}. Records were lost, or a key \
+                 has leaked: do not open channels before it is clear which"
+            ),
+        ),
     }
 }
