@@ -126,8 +126,8 @@ pub enum ChannelNote {
     /// The close is buried: the channel is history.
     Closed { txid: Txid, height: u32 },
     /// The funding output of a failed channel is spent in a block: what by, what of it is `ours` and from which height it
-    /// can be taken, and what the transaction pays in fees.
-    Spent { txid: Txid, height: u32, what: Spend, ours: Sat, from_height: u32, fee: Sat },
+    /// can be taken, what is `left` there because it is not worth its fee, and what the transaction pays in fees.
+    Spent { txid: Txid, height: u32, what: Spend, ours: Sat, left: Sat, from_height: u32, fee: Sat },
     /// An output of a failed channel came home: what arrived, and the fee where it is known.
     Swept { txid: Txid, amount: Sat, fee: Option<Sat> },
     /// The channel was failed. What is safe and what to do stand in the text.

@@ -38,6 +38,7 @@ use crate::payment::Payments;
 use crate::rpc::{self, Doors, Server, ServerFault};
 use crate::store::load::{LoadedChannel, load};
 use crate::store::{self, Reader, Snapshot, StoreError, Writer};
+use crate::sweep::{Sweeper, Tools};
 use crate::wallet::{Wallet, WalletFault};
 use backend::{Doorkeeper, Identity};
 use chain_side::{Listener, StoredWallet, carry_out, feerates};
@@ -214,11 +215,16 @@ fn build(
 ) -> Result<(Parts, Network), StartFault> {
     let keys = Arc::new(NodeKeys::derive(seed, config.network));
     let db = store::open(directory, network_name(config.network), &keys.node_id())?;
-    let Snapshot { channels, outcomes, pending_payments, openings, broadcasts, wallet, peer_addresses } = load(&db)?;
+    let Snapshot { channels, outcomes, pending_payments, openings, broadcasts, sweeps, wallet, peer_addresses } =
+        load(&db)?;
     let next_wallet_row = wallet.last().map_or(0, |(row, _)| row.saturating_add(1));
     let change_sets: Vec<_> = wallet.into_iter().map(|(_, bytes)| bytes).collect();
     let mut coins = Wallet::load(seed, config.network, &change_sets)?;
     for row in &broadcasts {
+        coins.saw_unconfirmed(&row.tx);
+    }
+    for (_, _, row) in &sweeps {
+        // Confirmed ones stay so.
         coins.saw_unconfirmed(&row.tx);
     }
     let height = coins.tip().map_or(0, |(height, _)| height);
@@ -259,6 +265,9 @@ fn build(
     for row in broadcasts {
         broadcaster.publish(row.tx);
     }
+    let tools =
+        Tools { source: source.clone(), estimator: estimator.clone(), purse: wallet.clone(), keys: keys.clone() };
+    let sweeper = Arc::new(Sweeper::start(tools, sweeps)?);
 
     let (state, chain) = watch::channel(None);
     let network = Network::new(*keys.node_secret(), manager.clone());
@@ -286,7 +295,8 @@ fn build(
     }
     spawn("payments", move || payments.work(&notices))?;
     let (carrier, publisher, funder) = (manager.clone(), broadcaster.clone(), wallet.clone());
-    spawn("wallet", move || carry_out(&orders, &funder, &publisher, &carrier))?;
+    let enforcer = sweeper.clone();
+    spawn("wallet", move || carry_out(&orders, &funder, &publisher, &enforcer, &carrier))?;
     let (estimates, estimates_stop) = (estimator.clone(), stop.clone());
     spawn("feerates", move || estimates.run(&estimates_stop))?;
     let listener: Arc<dyn BlockListener> = Arc::new(Listener {
@@ -295,7 +305,9 @@ fn build(
         broadcaster,
         estimator,
         state,
+        sweeper,
         reorganised: AtomicBool::new(false),
+        accept_needs_reserve: config.channel.accept_needs_reserve,
     });
     let (follower_stop, followed) = (stop.clone(), config.network);
     let follower = spawn("chain", move || Follower::run(source, listener, followed, &follower_stop))?;

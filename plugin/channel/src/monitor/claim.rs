@@ -54,10 +54,10 @@ pub struct Claim {
     /// What is lost where the claim never confirms: the bound of any fee for it.
     pub at_stake: Sat,
     /// Of the commitment that it stands in (BOLT 3).
-    commitment_number: u64,
+    pub commitment_number: u64,
     /// Relative locktime in blocks (BIP 68); 0 for none.
-    delay: u16,
-    witness_script: ScriptBuf,
+    pub delay: u16,
+    pub witness_script: ScriptBuf,
 }
 
 /// The signer did not sign a claim, which means that it was asked for an input that is not there.

@@ -96,12 +96,14 @@ impl Monitor {
         let what = self.classify(&spend.tx, signer);
         let number = number_of(params, &spend.tx);
         let ours = number.map(|number| claim::balances(params, signer, number, (&spend.tx, spend.height)));
-        let ours = ours.unwrap_or_default();
+        let (ours, left): (Vec<_>, Vec<_>) = ours.unwrap_or_default().into_iter().partition(Claim::is_worth_taking);
+        let sum = |claims: &[Claim]| claims.iter().map(Claim::value).fold(Sat::ZERO, Sat::saturating_add);
         ChannelNote::Spent {
             txid: spend.tx.compute_txid(),
             height: spend.height,
             what,
-            ours: ours.iter().map(Claim::value).fold(Sat::ZERO, Sat::saturating_add),
+            ours: sum(&ours),
+            left: sum(&left),
             from_height: ours.iter().map(|claim| claim.from_height).max().unwrap_or(spend.height),
             fee: params.capacity.saturating_sub(paid_out(&spend.tx)),
         }

@@ -116,7 +116,6 @@ impl Manager {
         drive.step_channel(peer, channel, Input::Chain(event));
         drive.finish(peer);
     }
-
 }
 
 fn concerns_of<'a>(index: &ChainIndex, height: u32, tx_index: u32, tx: &'a Transaction) -> Vec<Concern<'a>> {

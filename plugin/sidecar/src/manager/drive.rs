@@ -136,8 +136,8 @@ impl<'a> Drive<'a> {
     /// rows of this batch, and waits for them.
     fn enforce(&mut self, slot: &Slot) {
         let enforcement = slot.monitor.enforcement(&*slot.signer).map(Box::new);
-        let (channel, keys_index) = (slot.channel.id(), slot.channel.rows().params.keys_index);
-        self.batch.hold(Held::Chain(ChainOrder::Enforce { channel, keys_index, enforcement }));
+        let (channel, params) = (slot.channel.id(), slot.channel.rows().params.clone());
+        self.batch.hold(Held::Chain(ChainOrder::Enforce { channel, params, enforcement }));
     }
 
     /// Answers a command that reached no channel. It waits its turn like any other effect.

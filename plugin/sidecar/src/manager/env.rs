@@ -15,13 +15,20 @@ use crate::store::Writer;
 pub struct ChainView {
     height: AtomicU32,
     synced: AtomicBool,
+    /// Whether peers may open channels to us, as far as the wallet's reserve is concerned.
+    accepting: AtomicBool,
     feerates: RwLock<Feerates>,
 }
 
 impl ChainView {
     /// At this height, not synced yet.
     pub fn new(height: u32, feerates: Feerates) -> Self {
-        Self { height: AtomicU32::new(height), synced: AtomicBool::new(false), feerates: RwLock::new(feerates) }
+        Self {
+            height: AtomicU32::new(height),
+            synced: AtomicBool::new(false),
+            accepting: AtomicBool::new(true),
+            feerates: RwLock::new(feerates),
+        }
     }
 
     /// Height of the newest block that was taken in.
@@ -37,6 +44,16 @@ impl ChainView {
     /// Opens or closes the gate.
     pub fn set_synced(&self, synced: bool) {
         self.synced.store(synced, Ordering::Release);
+    }
+
+    /// Whether the wallet's reserve lets peers open channels to us.
+    pub fn is_accepting(&self) -> bool {
+        self.accepting.load(Ordering::Acquire)
+    }
+
+    /// Lets peers open channels to us, or not, for the sake of the wallet's reserve (OCC-12).
+    pub fn set_accepting(&self, accepting: bool) {
+        self.accepting.store(accepting, Ordering::Release);
     }
 
     /// Current estimates.

@@ -67,7 +67,7 @@ pub struct ChannelView {
     pub channel_id: ChannelId,
     pub peer: NodeId,
     pub summary: Summary,
-    /// The transaction that spends the funding output, once one is known.
+    /// The transaction that spends the funding output, or that we publish to spend it.
     pub closing_txid: Option<Txid>,
 }
 
@@ -199,6 +199,13 @@ impl Manager {
         self.directory.with(&peer, |state| state.slots.get(channel).map(|slot| self.view(peer, slot)))?
     }
 
+    /// Whether the peer has proved that our state of the channel is not the newest: then nothing of ours is published.
+    pub fn has_fallen_behind(&self, channel: &ChannelId) -> bool {
+        let Some(Registered { peer, .. }) = self.deliver.registered(channel) else { return false };
+        let behind = |slot: &Slot| matches!(slot.channel.phase(), Phase::Failed { publish: false, .. });
+        self.directory.with(&peer, |state| state.slots.get(channel).is_some_and(behind)).unwrap_or(false)
+    }
+
     /// Whether a connection to the peer stands.
     pub fn is_connected(&self, peer: &NodeId) -> bool {
         self.deliver.is_connected(peer)
@@ -209,7 +216,7 @@ impl Manager {
             channel_id: slot.channel.id(),
             peer,
             summary: slot.channel.summary(self.env.chain.height()),
-            closing_txid: closing_txid(slot.channel.phase()),
+            closing_txid: closing_txid(slot.channel.phase()).or_else(|| published_txid(slot)),
         }
     }
 
@@ -239,6 +246,14 @@ impl Manager {
             }
         }
     }
+}
+
+/// Our newest commitment where the channel has failed and nothing in the chain spends its funding output.
+fn published_txid(slot: &Slot) -> Option<Txid> {
+    let rows = slot.monitor.rows();
+    let publishes = rows.head.failed && rows.head.may_publish && !rows.head.closed && rows.spend.is_none();
+    let commitment = publishes.then(|| slot.monitor.local_commitment(&*slot.signer).ok()).flatten();
+    commitment.map(|commitment| commitment.txid())
 }
 
 /// The transaction that ends the channel, as far as it is known.

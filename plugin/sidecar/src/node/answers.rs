@@ -171,7 +171,8 @@ pub(super) fn wallet_fault(fault: WalletFault) -> Fault {
     match fault {
         WalletFault::NotStarted => Fault::chain_not_synced(),
         WalletFault::InsufficientFunds { needed, available } => Fault::insufficient_funds(needed, available),
-        WalletFault::Dust(_)
+        WalletFault::Reserve { .. }
+        | WalletFault::Dust(_)
         | WalletFault::Damaged(_)
         | WalletFault::Newer(_)
         | WalletFault::OtherSeed(_)
@@ -188,6 +189,13 @@ pub(super) fn dial_fault(fault: DialFault) -> Fault {
         DialFault::Stopping => return Fault::stopping(),
     };
     answer.with_hint(hint)
+}
+
+/// The peer proved that it knows of a newer state: what we could publish is revoked, and would cost all of the channel.
+pub(super) fn fallen_behind() -> Fault {
+    Fault::channel_state_unfit("the peer knows of a newer state of the channel: publishing ours would forfeit it").with_hint(
+        "Connect to the peer and let it close the channel: our balance then goes to the wallet by itself. event.list tells.",
+    )
 }
 
 pub(super) fn refused(channel: &ChannelId, refusal: &Refusal) -> Fault {

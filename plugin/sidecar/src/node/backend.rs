@@ -13,8 +13,8 @@ use outrigger_rpc_schema as schema;
 use tokio::sync::{oneshot, watch};
 
 use super::answers::{
-    channel_info, count, dial_fault, digest, event, features, found, invoice_created, kind_text, opening_report,
-    payment_id_of, payment_state, refused, storage, tip, wallet_fault,
+    channel_info, count, dial_fault, digest, event, fallen_behind, features, found, invoice_created, kind_text,
+    opening_report, payment_id_of, payment_state, refused, storage, tip, wallet_fault,
 };
 use super::chain_side::StoredWallet;
 use crate::chain::follow::ChainState;
@@ -189,6 +189,20 @@ impl Backend for Doorkeeper {
         }
         let state = self.channel_get(channel_id).await?.state;
         Ok(schema::ChannelClosing { channel_id: channel_id.to_string(), state })
+    }
+
+    async fn channel_force_close(&self, channel_id: ChannelId) -> Answer<schema::ChannelForceClosing> {
+        if self.manager.has_fallen_behind(&channel_id) {
+            return Err(fallen_behind());
+        }
+        let reason = "closed by its operator".to_owned();
+        let answer = self.manager.command(channel_id, Command::Fail { reason }).await;
+        answer.map_err(|refusal| refused(&channel_id, &refusal))?;
+        if self.manager.has_fallen_behind(&channel_id) {
+            return Err(fallen_behind());
+        }
+        let schema::ChannelInfo { channel_id, state, closing_txid, .. } = self.channel_get(channel_id).await?;
+        Ok(schema::ChannelForceClosing { channel_id, state, closing_txid })
     }
 
     async fn invoice_create(&self, order: rpc::InvoiceOrder) -> Answer<schema::InvoiceCreated> {

@@ -2,12 +2,14 @@
 //!
 //! Effects go in and have one way out: [`Released`], which only a finished commit makes.
 
+use std::sync::Arc;
+
 use bitcoin::{ScriptBuf, Transaction, Txid};
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_channel::{
-    ChannelChanges, ChannelNote, Command, CommandId, Effect, Enforcement, Guard, HtlcOutcome, HtlcSource, MonitorChanges,
-    Publication, Row,
+    ChannelChanges, ChannelNote, ChannelParams, Command, CommandId, Effect, Enforcement, Guard, HtlcOutcome,
+    HtlcSource, MonitorChanges, Publication, Row,
 };
 use tokio::sync::oneshot;
 
@@ -40,12 +42,18 @@ pub struct FundingRequest {
 pub enum ChainOrder {
     Publish(Transaction),
     Forget(Txid),
+    /// A block came or went and everything before this was ordered: what is published is looked at again.
+    NewBlock,
     Fund(FundingRequest),
     /// An opening ended before its funding transaction was published: its inputs are free again.
     Release(Txid),
     /// All that is to be enforced for a failed channel as its rows stand now, in the place of what was ordered before; none
     /// where the channel is over.
-    Enforce { channel: ChannelId, keys_index: u64, enforcement: Option<Box<Enforcement>> },
+    Enforce {
+        channel: ChannelId,
+        params: Arc<ChannelParams>,
+        enforcement: Option<Box<Enforcement>>,
+    },
 }
 
 /// Something that happens only after the commit of the batch that holds it.

@@ -7,8 +7,8 @@ use bitcoin::OutPoint;
 use bitcoin::secp256k1::ecdsa::Signature;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage};
 use outrigger_channel::{
-    Channel, ChannelHead, ChannelParams, ChannelRows, FundingSpend, HtlcKey, HtlcRow, Monitor, MonitorHead, MonitorRows,
-    Row, Taken,
+    Channel, ChannelHead, ChannelParams, ChannelRows, FundingSpend, HtlcKey, HtlcRow, Monitor, MonitorHead,
+    MonitorRows, Row, Taken,
 };
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 

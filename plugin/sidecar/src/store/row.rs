@@ -491,8 +491,8 @@ impl EventRow {
             ChannelNote::ShuttingDown { .. } => return None,
             ChannelNote::Closing { txid } => ("channel_closing", json!({ "txid": txid.to_string() })),
             ChannelNote::Closed { txid, .. } => ("channel_closed", json!({ "txid": txid.to_string() })),
-            ChannelNote::Spent { txid, height, what, ours, from_height, fee } => {
-                let (kind, words) = spend_words(*what, *height, *ours, *from_height);
+            ChannelNote::Spent { txid, height, what, ours, left, from_height, fee } => {
+                let (kind, words) = spend_words(*what, *height, (*ours, *left), *from_height);
                 let fields = json!({
                     "txid": txid.to_string(), "message": words, "amount_sat": ours.get(), "fee_sat": fee.get()
                 });
@@ -539,10 +539,11 @@ impl EventRow {
 }
 
 /// The kind of event that a spend of the funding output is, and what there is to say about it.
-fn spend_words(what: Spend, height: u32, ours: Sat, from_height: u32) -> (&'static str, String) {
-    let home = match ours {
-        Sat::ZERO => "nothing of ours is in it".to_owned(),
-        ours => format!("{ours} of it are ours and go to the wallet from block {from_height} on"),
+fn spend_words(what: Spend, height: u32, (ours, left): (Sat, Sat), from_height: u32) -> (&'static str, String) {
+    let home = match (ours, left) {
+        (Sat::ZERO, Sat::ZERO) => "nothing of ours is in it".to_owned(),
+        (Sat::ZERO, left) => format!("{left} of it are ours, too little to be worth a fee: they stay there"),
+        (ours, _) => format!("{ours} of it are ours and go to the wallet from block {from_height} on"),
     };
     match what {
         Spend::Mutual => ("channel_closing", format!("the cooperative close is in block {height}")),

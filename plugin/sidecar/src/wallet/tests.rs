@@ -75,7 +75,7 @@ impl Bench {
     }
 
     fn fund(&mut self, sat: u64) -> Result<(Transaction, u32), WalletFault> {
-        self.wallet.fund(target(), Sat::new(sat), FEERATE)
+        self.wallet.fund(target(), Sat::new(sat), FEERATE, Sat::ZERO)
     }
 
     fn confirmed(&self) -> u64 {
@@ -91,7 +91,7 @@ fn target() -> ScriptBuf {
 fn an_address_waits_for_the_first_block() {
     let mut wallet = Wallet::load(&seed(1), Network::Regtest, &[]).unwrap();
     assert_eq!(wallet.new_address().unwrap_err(), WalletFault::NotStarted);
-    assert_eq!(wallet.fund(target(), Sat::new(1000), FEERATE).unwrap_err(), WalletFault::NotStarted);
+    assert_eq!(wallet.fund(target(), Sat::new(1000), FEERATE, Sat::ZERO).unwrap_err(), WalletFault::NotStarted);
     assert_eq!(wallet.tip(), None);
 }
 

@@ -169,6 +169,12 @@ impl ChainSource for Scripted {
         self.answer(|_| ())
     }
 
+    fn submit_package(&self, _: &[Transaction]) -> Result<PackageAnswer, RpcFault> {
+        unreachable!("the follower publishes nothing")
+    }
+    fn mempool_spender(&self, _: OutPoint) -> Result<Option<Txid>, RpcFault> {
+        unreachable!("the follower publishes nothing")
+    }
     fn broadcast(&self, tx: &Transaction) -> Result<Txid, RpcFault> {
         Ok(tx.compute_txid())
     }
