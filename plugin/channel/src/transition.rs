@@ -52,12 +52,12 @@ pub enum Effect {
     Note(ChannelNote),
 }
 
-/// What a published transaction is.
+/// What a published transaction is. Commitments are not among them: they follow from the monitor's rows
+/// ([`Monitor::enforcement`](crate::Monitor::enforcement)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Publication {
     Funding,
     MutualClose,
-    LocalCommitment,
 }
 
 /// What a channel wants to hear of from the chain.

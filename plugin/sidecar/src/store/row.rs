@@ -47,8 +47,7 @@ impl BroadcastRow {
             what: match record.u8(2, "kind")? {
                 0 => Publication::Funding,
                 1 => Publication::MutualClose,
-                2 => Publication::LocalCommitment,
-                3..=u8::MAX => return Err(BadRecord::Malformed("kind")),
+                2..=u8::MAX => return Err(BadRecord::Malformed("kind")),
             },
             tx: consensus::deserialize(record.bytes(4, "transaction")?)
                 .map_err(|_| BadRecord::Malformed("transaction"))?,
@@ -94,14 +93,12 @@ impl SweepRow {
 }
 
 /// Every kind of publication, for the deletion of all of a channel's rows.
-pub const PUBLICATIONS: [Publication; 3] =
-    [Publication::Funding, Publication::MutualClose, Publication::LocalCommitment];
+pub const PUBLICATIONS: [Publication; 2] = [Publication::Funding, Publication::MutualClose];
 
 fn publication_number(what: Publication) -> u8 {
     match what {
         Publication::Funding => 0,
         Publication::MutualClose => 1,
-        Publication::LocalCommitment => 2,
     }
 }
 

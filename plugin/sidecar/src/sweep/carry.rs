@@ -51,8 +51,8 @@ impl<'a> Goal<'a> {
 /// The thread's own memory. All of it may be lost.
 pub(super) struct Carrier {
     tools: Tools,
-    /// Refusals since the last plan that was taken, by output.
-    refusals: BTreeMap<(ChannelId, OutPoint), u32>,
+    /// By output, how often it was outbid since the last plan, at most once a block, and at which height last.
+    refusals: BTreeMap<(ChannelId, OutPoint), (u32, u32)>,
     /// What the operator was told of and is not told again.
     told: BTreeSet<(ChannelId, OutPoint)>,
 }
@@ -114,7 +114,13 @@ impl Carrier {
                 }
                 (answer, _) => {
                     let rival = self.rival(publish);
-                    return self.note(channel, anchor.filter(|_| rival.is_none()), &publish.tx, answer, rival);
+                    return self.note(
+                        (channel, market.height),
+                        anchor.filter(|_| rival.is_none()),
+                        &publish.tx,
+                        answer,
+                        rival,
+                    );
                 }
             }
         }
@@ -124,7 +130,7 @@ impl Carrier {
     fn sweep(&mut self, channel: ChannelId, work: &Work, claim: &Claim, market: &Market, shared: &Shared) {
         if let Some(tx) = self.make(channel, work, Goal::Sweep(claim), market, &[], shared) {
             let answer = self.broadcast(&tx);
-            self.note(channel, Some(claim.outpoint), &tx, answer, None);
+            self.note((channel, market.height), Some(claim.outpoint), &tx, answer, None);
         }
     }
 
@@ -141,7 +147,7 @@ impl Carrier {
     ) -> Option<Transaction> {
         let outpoint = goal.claim().outpoint;
         let before = shared.row(channel, outpoint);
-        let refusals = self.refusals.get(&(channel, outpoint)).copied().unwrap_or(0);
+        let refusals = self.refusals.get(&(channel, outpoint)).map_or(0, |(count, _)| *count);
         let (mut made, mut lack) = (None, None);
         self.tools.purse.with(&mut |wallet, batch| {
             (made, lack) = match step(wallet, work, goal, (before.as_ref(), refusals, gone), market) {
@@ -187,7 +193,7 @@ impl Carrier {
 
     fn note(
         &mut self,
-        channel: ChannelId,
+        (channel, height): (ChannelId, u32),
         outpoint: Option<OutPoint>,
         tx: &Transaction,
         answer: Answer,
@@ -197,10 +203,13 @@ impl Carrier {
         match answer {
             Answer::Taken => tracing::debug!(%channel, %txid, "published"),
             Answer::Refused(reason) => {
-                tracing::warn!(%channel, %txid, reason, ?rival, "not taken by bitcoind, will be planned again");
-                if let Some(outpoint) = outpoint {
-                    let count = self.refusals.entry((channel, outpoint)).or_default();
-                    *count = count.saturating_add(1);
+                tracing::warn!(%channel, %txid, %reason, ?rival, "not taken by bitcoind, will be planned again");
+                // More money cures nothing else: what lacks its parent, or is not standard, would only get dear.
+                if let Some(outpoint) = outpoint.filter(|_| is_outbid(&reason)) {
+                    let (count, last) = self.refusals.entry((channel, outpoint)).or_insert((0, 0));
+                    if *last < height {
+                        (*count, *last) = (count.saturating_add(1), height);
+                    }
                 }
             }
             Answer::CoinGone => tracing::warn!(%channel, %txid, ?rival, "what it spends is not there now"),
@@ -403,4 +412,63 @@ fn package_answer(reasons: &[(Option<Txid>, String)], child: Txid) -> Answer {
 
 fn is_missing(reason: &str) -> bool {
     reason.contains("missingorspent")
+}
+
+/// Whether bitcoind asks for more than what is in its mempool pays (BIP 125). Its own floor is in every plan anyway.
+fn is_outbid(reason: &str) -> bool {
+    reason.contains("insufficient fee") || reason.contains("rejecting replacement")
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash;
+
+    use super::*;
+
+    fn txid(number: u8) -> Txid {
+        Txid::from_byte_array([number; 32])
+    }
+
+    fn name(answer: Answer) -> &'static str {
+        match answer {
+            Answer::Taken => "taken",
+            Answer::CoinGone => "coin gone",
+            Answer::Refused(_) => "refused",
+            Answer::NotAsked(_) => "not asked",
+        }
+    }
+
+    #[test]
+    fn occ_7_a_missing_coin_of_the_child_is_told_from_a_missing_parent() {
+        let missing = || "bad-txns-inputs-missingorspent".to_owned();
+        let (parent, child) = (Some(txid(1)), Some(txid(2)));
+        let cases = [
+            (vec![(child, missing())], "coin gone"),
+            (vec![(parent, missing()), (child, missing())], "refused"),
+            (vec![(parent, missing())], "refused"),
+            (vec![(child, "insufficient fee, rejecting replacement".to_owned())], "refused"),
+            (vec![(None, "package-mempool-limits".to_owned())], "refused"),
+            (vec![], "refused"),
+        ];
+        for (reasons, expected) in cases {
+            assert_eq!(name(package_answer(&reasons, txid(2))), expected, "{reasons:?}");
+        }
+    }
+
+    #[test]
+    fn btc_8_refusals_of_sweeps_by_their_codes() {
+        let refused = |code, text: &str| fault_answer(RpcFault::new(FaultKind::Refused(code), text));
+        assert_eq!(name(refused(-27, "Transaction already in block chain")), "taken");
+        assert_eq!(name(refused(-25, "bad-txns-inputs-missingorspent")), "coin gone");
+        assert_eq!(name(refused(-26, "non-BIP68-final")), "refused");
+        assert_eq!(name(fault_answer(RpcFault::new(FaultKind::Unreachable, "no"))), "not asked");
+    }
+
+    #[test]
+    fn occ_2_only_being_outbid_makes_the_next_one_dearer() {
+        assert!(is_outbid("insufficient fee, rejecting replacement 00; new feerate 0.1 <= old feerate 0.2"));
+        for reason in ["min relay fee not met, 1 < 2", "mempool min fee not met", "missing-inputs", "non-BIP68-final"] {
+            assert!(!is_outbid(reason), "{reason}");
+        }
+    }
 }

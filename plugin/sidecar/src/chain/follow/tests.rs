@@ -9,6 +9,7 @@ use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkle
 use parking_lot::Mutex;
 
 use super::*;
+use crate::chain::PackageAnswer;
 
 /// bitcoind as a tree of blocks and a best one among them.
 struct Scripted {
