@@ -14,6 +14,7 @@ use crate::draft::Draft;
 use crate::input::{Command, Context};
 use crate::link;
 use crate::monitor::{ClaimKind, onchain};
+use crate::phase::restored;
 use crate::transition::{ChannelNote, Effect, Reply};
 use crate::violation::Refusal;
 
@@ -37,7 +38,12 @@ pub(crate) fn send_reason(draft: &mut Draft<'_>) {
 /// may need our numbers to know that it did, so a closed channel tells them still (CST-20).
 pub(crate) fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) {
     match message {
-        Message::ChannelReestablish(_) => {
+        Message::ChannelReestablish(reestablish) => {
+            let proof = link::proof_of_loss(draft.head(), reestablish, cx);
+            // The peer proves it again on every connection: told once.
+            if let Some(proof) = proof.filter(|_| !cx.restored) {
+                restored::proved(draft, proof);
+            }
             if matches!(draft.head().phase, Phase::Closed { .. }) {
                 let reestablish = link::own_reestablish(draft, cx);
                 draft.send(Message::ChannelReestablish(reestablish));
@@ -101,6 +107,7 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
         }
         draft.monitor(MonitorStep::FundingSpent(FundingSpend { tx: Arc::new(tx.clone()), height }));
     }
+    restored::on_spend(draft, tx);
 }
 
 /// Nothing in the chain spends the funding output any more: the newest local commitment goes out again.

@@ -49,6 +49,7 @@ impl<'a> Drive<'a> {
             Mail::Open(order) => self.open(peer, *order),
             Mail::Funded { channel, funding } => self.funded(peer, channel, funding),
             Mail::Order { channel, id, command } => self.order(peer, channel, id, command),
+            Mail::Restored => self.restored(peer),
             Mail::Settled { channel, htlc_id, settlement } => self.settled(peer, channel, htlc_id, settlement),
             Mail::Height { channel, height } => {
                 let event = outrigger_channel::ChainEvent::Height(height);
@@ -106,8 +107,21 @@ impl<'a> Drive<'a> {
             effects.extend(self.watch_outputs(at, slot));
         }
         for effect in &effects {
-            if let Effect::Removed { htlc_id } = effect {
-                slot.settlements.remove(htlc_id);
+            match effect {
+                Effect::Removed { htlc_id } => drop(slot.settlements.remove(htlc_id)),
+                Effect::Restored { proof } => {
+                    tracing::error!(peer = %at.peer, %proof, "{RESTORED}");
+                    self.env.enter_restored(proof);
+                }
+                Effect::Send(_)
+                | Effect::Revoke { .. }
+                | Effect::Disconnect(_)
+                | Effect::Publish { .. }
+                | Effect::Watch(_)
+                | Effect::Incoming(_)
+                | Effect::Settle { .. }
+                | Effect::Reply(..)
+                | Effect::Note(_) => {}
             }
         }
         let guard = Guard::of(&slot.monitor.rows().head);
@@ -135,7 +149,11 @@ impl<'a> Drive<'a> {
     /// Orders all that is to be enforced for the channel now, in the place of what was ordered before: it follows from the
     /// rows of this batch, and waits for them.
     fn enforce(&mut self, slot: &Slot) {
-        let enforcement = slot.monitor.enforcement(&*slot.signer).map(Box::new);
+        let mut enforcement = slot.monitor.enforcement(&*slot.signer).map(Box::new);
+        if let Some(enforcement) = enforcement.as_mut().filter(|_| self.env.is_restored()) {
+            // Of old rows nothing is published that may be revoked; claims promise nothing.
+            enforcement.publish = None;
+        }
         let (channel, params) = (slot.channel.id(), slot.channel.rows().params.clone());
         self.batch.hold(Held::Chain(ChainOrder::Enforce { channel, params, enforcement }));
     }
@@ -218,6 +236,14 @@ impl<'a> Drive<'a> {
         self.step_slot(at, slot, Input::Command(NOBODY, command));
     }
 
+    /// Every channel steps once under restored mode, whatever the step: it fails without publishing.
+    pub(super) fn restored(&mut self, peer: &mut Peer) {
+        for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
+            self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
+        }
+        self.abandon_openings(peer, RESTORED);
+    }
+
     /// What a crash may have lost, made again from rows. A settlement may be all that stands of a preimage: told again, it
     /// reaches the monitor even of a channel that is never re-established.
     pub(super) fn resume(&mut self, peer: &mut Peer) {
@@ -230,6 +256,7 @@ impl<'a> Drive<'a> {
                 | Effect::Revoke { .. }
                 | Effect::Disconnect(_)
                 | Effect::Publish { .. }
+                | Effect::Restored { .. }
                 | Effect::Watch(_)
                 | Effect::Settle { .. }
                 | Effect::Removed { .. }
@@ -277,6 +304,7 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
         | Effect::Revoke { .. }
         | Effect::Disconnect(_)
         | Effect::Publish { .. }
+        | Effect::Restored { .. }
         | Effect::Watch(_)
         | Effect::Incoming(_)
         | Effect::Settle { .. }
@@ -284,6 +312,10 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
         | Effect::Reply(..) => Vec::new(),
     }
 }
+
+/// What the operator is told of restored mode, after the proof.
+pub(super) const RESTORED: &str = "the node's file is older than what its peers were told: it runs in restored mode, \
+    signs nothing and waits for its peers to close; leave it running";
 
 /// The command whose answer nobody waits for.
 pub(super) const NOBODY: CommandId = CommandId(0);
