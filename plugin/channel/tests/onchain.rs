@@ -250,6 +250,20 @@ fn occ_16_a_spend_that_is_no_commitment_panics_nobody() {
 }
 
 #[test]
+fn occ_16_a_close_that_nobody_signed_is_told_loudly() {
+    let mut pair = with_balances();
+    let tx = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn { previous_output: pair.node(Alice).channel.rows().params.funding, ..TxIn::default() }],
+        output: vec![TxOut { value: Amount::from_sat(1000), script_pubkey: ScriptBuf::new() }],
+    };
+    spent(&mut pair, Alice, 700, &tx);
+    let alarm = |note: &ChannelNote| matches!(note, ChannelNote::Spent { what: Spend::Unknown, ours: Sat::ZERO, .. });
+    assert_eq!(pair.node(Alice).notes.iter().filter(|note| alarm(note)).count(), 1);
+}
+
+#[test]
 fn reo_5_what_is_ours_follows_from_the_chain_as_it_stands_now() {
     let mut pair = with_balances();
     fail(&mut pair, Alice);

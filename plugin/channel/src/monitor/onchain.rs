@@ -194,6 +194,19 @@ pub(crate) fn taken(kind: ClaimKind, value: Sat, outpoint: OutPoint, (tx, height
     Taken { kind, txid: tx.compute_txid(), height, value, fee }
 }
 
+/// What an operator is told of a spend that is no commitment, where nobody has signed a close.
+pub(crate) fn unexplained(params: &ChannelParams, tx: &Transaction, height: u32) -> ChannelNote {
+    ChannelNote::Spent {
+        txid: tx.compute_txid(),
+        height,
+        what: Spend::Unknown,
+        ours: Sat::ZERO,
+        left: Sat::ZERO,
+        from_height: height,
+        fee: params.capacity.saturating_sub(paid_out(tx)),
+    }
+}
+
 /// The number in a spend that has the form of a commitment; closes have none (BOLT 3, "Commitment Transaction").
 pub(crate) fn number_of(params: &ChannelParams, tx: &Transaction) -> Option<u64> {
     let (opener, accepter) =

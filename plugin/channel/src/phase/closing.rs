@@ -298,6 +298,10 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
     }
     match onchain::number_of(params, tx) {
         None => {
+            if matches!(head.phase, Phase::Funding(_) | Phase::Normal) {
+                // We have signed no close (OCC-16).
+                draft.effect(Effect::Note(onchain::unexplained(params, tx, height)));
+            }
             draft.set_phase(Phase::Closing { tx: tx.clone(), confirmed_height: Some(height) });
             bury(draft, height, cx);
         }

@@ -564,7 +564,7 @@ fn spend_words(what: Spend, height: u32, (ours, left): (Sat, Sat), from_height: 
         Spend::Unknown => (
             "channel_alarm",
             format!(
-                "a commitment that our records do not explain is in block {height}; {home}. Records were lost, or a key \
+                "a transaction that our records do not explain spent the channel in block {height}; {home}. Records were lost, or a key \
                  has leaked: do not open channels before it is clear which"
             ),
         ),
