@@ -76,8 +76,9 @@ async fn assert_home(node: &Sidecar, opened: &Opened, before_sat: u64, paid_for_
     assert!(home > 0 && fee > 0);
     assert_eq!(closing.amount_sat, Some(home + fee), "the output is what came home and its fee");
     let after = total_sat(node).await?;
-    assert_eq!(after, before_sat + home - paid_for_child_sat, "every satoshi is accounted for");
-    let kinds: Vec<_> = events(node).await?.into_iter().map(|event| event.kind).collect();
+    let all = events(node).await?;
+    assert_eq!(after, before_sat + home - paid_for_child_sat, "every satoshi is accounted for: {all:#?}");
+    let kinds: Vec<_> = all.into_iter().map(|event| event.kind).collect();
     let sweeps = kinds.iter().filter(|kind| **kind == EventKind::ChannelSwept).count();
     let closes = kinds.iter().filter(|kind| **kind == EventKind::ChannelClosed).count();
     assert_eq!((sweeps, closes), (1, 1), "{kinds:?}");
@@ -106,7 +107,7 @@ async fn occ_13_a_close_of_one_side_brings_the_balances_of_both_home() -> Done<(
         mine(regtest, &[&alice, &bob], DEPTH).await?;
         assert_home(&bob, &opened, before.1, 0).await?;
         assert_eq!(alice.channel(&opened.channel_id).await?.state, ChannelState::Failed);
-        mine(regtest, &[&alice, &bob], DELAY - DEPTH - 1).await?;
+        mine(regtest, &[&alice, &bob], DELAY - DEPTH - 2).await?;
         assert!(regtest.bitcoind.mempool().await?.is_empty(), "the delay is not over");
         mine(regtest, &[&alice, &bob], 1).await?;
         until_published(regtest, &alice, 0).await?;
@@ -280,6 +281,8 @@ async fn occ_14_a_kill_at_each_stage_changes_nothing() -> Done<()> {
         let (mut alice, mut bob) = regtest.pair().await?;
         let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, PUSH_MSAT).await?;
         let before = (total_sat(&alice).await?, total_sat(&bob).await?);
+        // The peer, which is told of it, would publish its own commitment.
+        bob.kill().await?;
         // Failed: the row is durable, nothing else may have happened.
         let txid = force_close(&alice, &opened).await?.closing_txid.ok_or("a transaction")?;
         alice.kill().await?;
@@ -287,7 +290,6 @@ async fn occ_14_a_kill_at_each_stage_changes_nothing() -> Done<()> {
         // Published.
         regtest.bitcoind.until_mempool_holds(&txid).await?;
         alice.kill().await?;
-        bob.kill().await?;
         // Confirmed while both sleep.
         regtest.bitcoind.mine_to_nobody(1).await?;
         alice.start_again().await?;

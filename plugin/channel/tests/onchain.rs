@@ -143,7 +143,7 @@ fn every_commitment_of_the_peer_gives_to_remote_after_one_block() {
     let params = pair.node(Bob).channel.rows().params.clone();
     // Alice has signed a next commitment that Bob has not revoked the one before for.
     pair.pay(Alice, Msat::new(1_000_000), Fate::Fulfilled);
-    pair.commit(Alice);
+    pair.command(Alice, Command::Commit);
     pair.flush(Alice);
     let given = pair.node(Alice).given_by_number();
     let head = pair.node(Alice).monitor.rows().head.clone();
@@ -356,7 +356,8 @@ fn a_balance_too_small_to_be_taken_stays_where_it_is_and_the_channel_ends() {
     let tx = commitment(&pair, Alice);
     spent(&mut pair, Bob, 700, &tx);
     assert!(enforcement(&pair, Bob).claims.is_empty());
-    height(&mut pair, Bob, 701 + pair.world.policy.close_depth - 1);
+    let buried = 701 + pair.world.policy.close_depth - 1;
+    height(&mut pair, Bob, buried);
     assert!(matches!(pair.phase(Bob), Phase::Closed { .. }), "{:?}", pair.phase(Bob));
 }
 

@@ -54,17 +54,22 @@ fn publish(fee: u64, at_stake: u64) -> Publish {
     Publish { tx, fee: Sat::new(fee), anchor: Some(anchor), at_stake: Sat::new(at_stake) }
 }
 
+/// The draft with witnesses as long as they can be: the script of an anchor is 40 bytes, that of the sweeps here 77.
 fn made(plan: Plan) -> Draft {
-    match plan {
-        Plan::Make(draft) => draft,
-        other => panic!("{other:?}"),
+    let Plan::Make(mut draft) = plan else { panic!("{plan:?}") };
+    let is_child = draft.tx.input.len() > 1;
+    for (index, input) in draft.tx.input.iter_mut().enumerate() {
+        input.witness.push([1; 72]);
+        match (index, is_child) {
+            (0, true) => input.witness.push([1; 40]),
+            (0, false) => {
+                input.witness.push([]);
+                input.witness.push([1; 77]);
+            }
+            (1.., _) => input.witness.push([1; 33]),
+        }
     }
-}
-
-/// What the draft weighs when it is signed as badly as it can be.
-fn signed_weight(draft: &Draft, first_witness: u64) -> u64 {
-    let unsigned = draft.tx.weight().to_wu();
-    unsigned + 2 + first_witness + Coin::WITNESS_WEIGHT * (draft.tx.input.len() as u64 - 1)
+    draft
 }
 
 fn assert_sound(draft: &Draft) {
@@ -83,11 +88,10 @@ fn again<'a>(draft: &'a Draft, since_height: u32, refusals: u32) -> Option<Prior
 #[test]
 fn the_package_reaches_the_feerate_and_the_child_alone_does_too() {
     let publish = publish(280, 1_000_000);
-    let anchor = publish.anchor.as_ref().unwrap().witness_weight();
     for rate in [300, 1000, 5000, 25_000] {
         let draft = made(plan_child(&publish, None, &[coin(1, 1_000_000)], &p2wpkh(9), &market(rate)));
         assert_sound(&draft);
-        let child = signed_weight(&draft, anchor);
+        let child = draft.tx.weight().to_wu();
         let package = child + publish.tx.weight().to_wu();
         let per_kw = (draft.fee.get() + publish.fee.get()) * 1000 / package;
         assert!((u64::from(rate)..=u64::from(rate) * 102 / 100 + 5).contains(&per_kw), "{rate}: {per_kw}");
@@ -112,7 +116,7 @@ fn the_smallest_single_coin_that_suffices_is_taken_else_the_largest_together() {
     let one =
         made(plan_child(&publish, None, &[coin(1, 900_000), coin(2, 700), coin(3, 20_000)], &p2wpkh(9), &market(1000)));
     assert_eq!(one.tx.input[1].previous_output, outpoint(3));
-    let many = [coin(1, 900), coin(2, 700), coin(3, 1000), coin(4, 800)];
+    let many = [coin(1, 500), coin(2, 450), coin(3, 600), coin(4, 550)];
     let draft = made(plan_child(&publish, None, &many, &p2wpkh(9), &market(500)));
     assert_sound(&draft);
     assert_eq!(draft.tx.input[1].previous_output, outpoint(3));
@@ -159,10 +163,10 @@ fn occ_8_a_replacement_pays_more_than_what_it_replaces_and_its_feerate_never_goe
         let plan = plan_child(&publish, again(&prior, 1000, 0), &coins, &p2wpkh(9), &market(rate));
         assert_eq!(plan, Plan::Keep, "{rate}");
     }
-    for rate in [1001, 1100, 2000, 40_000] {
+    for rate in [1010, 1100, 2000, 40_000] {
         let next = made(plan_child(&publish, again(&prior, 1000, 0), &coins, &p2wpkh(9), &market(rate)));
         assert_sound(&next);
-        let weight = signed_weight(&next, publish.anchor.as_ref().unwrap().witness_weight());
+        let weight = next.tx.weight().to_wu();
         assert!(next.fee.get() >= prior.fee.get() + weight.div_ceil(4), "BIP 125 rules 3 and 4");
         prior = next;
     }
@@ -209,12 +213,12 @@ fn a_sweep_waits_for_its_block_and_goes_where_it_is_told() {
     assert_sound(&draft);
     assert_eq!(draft.tx.input[0].sequence, Sequence::from_height(144));
     assert_eq!(draft.tx.output[0].script_pubkey, p2wpkh(9));
-    let weight = draft.tx.weight().to_wu() + 2 + claim.witness_weight();
+    let weight = draft.tx.weight().to_wu();
     assert_eq!(weight, claim.sweep_weight());
     let rate = draft.fee.get() * 1000 / weight;
     assert!((1000..=1020).contains(&rate), "{rate}");
     assert_eq!(plan_sweep(&claim, again(&draft, 1000, 0), &p2wpkh(9), &market(500)), Plan::Keep);
-    let next = made(plan_sweep(&claim, again(&draft, 1000, 0), &p2wpkh(9), &market(1001)));
+    let next = made(plan_sweep(&claim, again(&draft, 1000, 0), &p2wpkh(9), &market(1010)));
     assert!(next.fee.get() >= draft.fee.get() + weight.div_ceil(4), "BIP 125 rules 3 and 4");
     let dear = Market { floor: FeeratePerKw::new(900_000), ..market(1000) };
     assert!(matches!(plan_sweep(&claim, None, &p2wpkh(9), &dear), Plan::Lacks(Lack::Budget { .. })));
