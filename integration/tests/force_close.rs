@@ -236,7 +236,10 @@ async fn occ_6_a_commitment_below_the_mempools_floor_gets_in_with_its_child() ->
 
 /// Whether the event tells of a child of this commitment.
 fn is_child(event: &Event, commitment: &str) -> bool {
-    event.message.as_deref().is_some_and(|message| message.contains(commitment))
+    event
+        .message
+        .as_deref()
+        .is_some_and(|message| message.starts_with(&format!("pays for our commitment {commitment}")))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -116,7 +116,7 @@ impl Carrier {
                     let rival = self.rival(publish);
                     return self.note(
                         (channel, market.height),
-                        anchor.filter(|_| rival.is_none()),
+                        anchor.filter(|_| rival.is_none() && child.is_some()),
                         &publish.tx,
                         answer,
                         rival,
@@ -414,9 +414,9 @@ fn is_missing(reason: &str) -> bool {
     reason.contains("missingorspent")
 }
 
-/// Whether bitcoind asks for more than what is in its mempool pays (BIP 125). Its own floor is in every plan anyway.
+/// Whether bitcoind wants more money: than what is in its mempool pays (BIP 125), or because its floor has risen.
 fn is_outbid(reason: &str) -> bool {
-    reason.contains("insufficient fee") || reason.contains("rejecting replacement")
+    ["insufficient fee", "rejecting replacement", "mempool min fee not met"].iter().any(|words| reason.contains(words))
 }
 
 #[cfg(test)]
@@ -467,7 +467,8 @@ mod tests {
     #[test]
     fn occ_2_only_being_outbid_makes_the_next_one_dearer() {
         assert!(is_outbid("insufficient fee, rejecting replacement 00; new feerate 0.1 <= old feerate 0.2"));
-        for reason in ["min relay fee not met, 1 < 2", "mempool min fee not met", "missing-inputs", "non-BIP68-final"] {
+        assert!(is_outbid("mempool min fee not met, 4735 < 4742"));
+        for reason in ["min relay fee not met, 1 < 2", "missing-inputs", "non-BIP68-final"] {
             assert!(!is_outbid(reason), "{reason}");
         }
     }

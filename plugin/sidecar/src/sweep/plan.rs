@@ -24,7 +24,8 @@ const INPUT_WEIGHT: u64 = 4 * 41;
 /// A P2WPKH output.
 const OUTPUT_WEIGHT: u64 = 4 * 31;
 
-/// The world as a plan sees it.
+/// The world as a plan sees it. The mempool's floor moves while a transaction is on its way there, so plans stay a little
+/// above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Market {
     /// Height of the best block.
@@ -129,6 +130,13 @@ struct Package<'a> {
     market: &'a Market,
 }
 
+impl Market {
+    /// The least feerate that is planned with.
+    fn least(&self) -> FeeratePerKw {
+        FeeratePerKw::new(self.floor.get().saturating_add(self.floor.get() / 50))
+    }
+}
+
 impl Package<'_> {
     fn rate(&self, prior: Option<Prior<'_>>) -> FeeratePerKw {
         let weight = self.weight(1).saturating_add(self.publish.tx.weight().to_wu());
@@ -153,7 +161,7 @@ impl Package<'_> {
     /// within the budget.
     fn affordable_fee(&self, rate: FeeratePerKw, prior: Option<Prior<'_>>, coins: u64) -> Result<Sat, Lack> {
         let weight = self.weight(coins);
-        let least = self.fee(self.market.floor, weight).max(replacing(prior, weight));
+        let least = self.fee(self.market.least(), weight).max(replacing(prior, weight));
         if least > self.budget {
             return Err(Lack::Budget { fee: least, budget: self.budget });
         }
@@ -226,7 +234,7 @@ pub fn plan_sweep(claim: &Claim, prior: Option<Prior<'_>>, to: &ScriptBuf, marke
     if prior.is_some_and(|prior| prior.fee >= ceil_fee(rate, weight)) {
         return Plan::Keep;
     }
-    let least = ceil_fee(market.floor, weight).max(replacing(prior, weight));
+    let least = ceil_fee(market.least(), weight).max(replacing(prior, weight));
     if least > budget {
         return if prior.is_some() { Plan::Keep } else { Plan::Lacks(Lack::Budget { fee: least, budget }) };
     }
@@ -248,7 +256,7 @@ pub fn plan_sweep(claim: &Claim, prior: Option<Prior<'_>>, to: &ScriptBuf, marke
 /// (OCC-6): an estimator that is wrong costs money, never the deadline. Without one it rises by a quarter for every six
 /// blocks without a confirmation, and for every refusal.
 fn wanted(market: &Market, prior: Option<Prior<'_>>, deadline: Option<u32>, most: FeeratePerKw) -> FeeratePerKw {
-    let base = market.target.max(market.floor);
+    let base = market.target.max(market.least());
     let since = prior.map_or(market.height, |prior| prior.since_height);
     let waited = market.height.saturating_sub(since);
     let refusals = prior.map_or(0, |prior| prior.refusals);
@@ -261,7 +269,7 @@ fn wanted(market: &Market, prior: Option<Prior<'_>>, deadline: Option<u32>, most
         let span = u64::from(most.get().saturating_sub(base.get()));
         u64::from(base.get()).saturating_add(span.saturating_mul(u64::from(waited.min(whole))) / u64::from(whole))
     });
-    FeeratePerKw::new(u32::try_from(rate.max(by_line)).unwrap_or(u32::MAX)).min(most.max(market.floor))
+    FeeratePerKw::new(u32::try_from(rate.max(by_line)).unwrap_or(u32::MAX)).min(most.max(market.least()))
 }
 
 /// What a replacement of this weight must pay at least; nothing where there is nothing to replace.
@@ -282,9 +290,10 @@ fn is_intact(child: &Transaction, anchor: &Claim, coins: &[Coin]) -> bool {
     child.input.iter().any(|input| input.previous_output == anchor.outpoint) && child.input.iter().all(there)
 }
 
-/// The fee of this weight, rounded up: bitcoind rounds the size up.
+/// The fee of this weight, rounded up. bitcoind rounds the size of each transaction up to whole virtual bytes, and a package
+/// is two of them.
 fn ceil_fee(rate: FeeratePerKw, weight: u64) -> Sat {
-    rate.fee(weight.saturating_add(3)).saturating_add(Sat::new(1))
+    rate.fee(weight.saturating_add(6)).saturating_add(Sat::new(1))
 }
 
 /// The feerate of this fee, rounded down.

@@ -171,8 +171,8 @@ fn occ_8_a_replacement_pays_more_than_what_it_replaces_and_its_feerate_never_goe
         prior = next;
     }
     // A coin of it is gone: another child, which pays more all the same.
-    let next = made(plan_child(&publish, again(&prior, 1000, 0), &coins[..1], &p2wpkh(9), &market(253)));
-    assert!(next.fee > prior.fee && next.tx.input.iter().all(|input| input.previous_output != outpoint(2)));
+    let next = made(plan_child(&publish, again(&prior, 1000, 0), &coins[1..], &p2wpkh(9), &market(253)));
+    assert!(next.fee > prior.fee && next.tx.input.iter().all(|input| input.previous_output != outpoint(1)));
     // None is left: what was made stays.
     assert_eq!(plan_child(&publish, again(&prior, 1000, 0), &[], &p2wpkh(9), &market(253)), Plan::Keep);
 }
