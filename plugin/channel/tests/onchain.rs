@@ -334,13 +334,13 @@ fn occ_13_reo_1_a_channel_is_closed_when_spend_and_sweep_are_buried_and_not_befo
     height(&mut pair, Alice, 910 + depth - 2);
     assert!(pair.node(Alice).is_failed());
     height(&mut pair, Alice, 910 + depth - 1);
-    assert_eq!(*pair.phase(Alice), Phase::Closed { txid: tx.compute_txid(), height: 700 });
+    assert_eq!(*pair.phase(Alice), Phase::Closed { txid: tx.compute_txid(), height: 910 });
     let home = ChannelNote::Swept {
         txid: swept.compute_txid(),
         amount: claim.value().saturating_sub(Sat::new(500)),
         fee: Some(Sat::new(500)),
     };
-    let closed = ChannelNote::Closed { txid: tx.compute_txid(), height: 700 };
+    let closed = ChannelNote::Closed { txid: tx.compute_txid(), height: 910 };
     assert_eq!(pair.node(Alice).notes[pair.node(Alice).notes.len() - 2..], [home, closed]);
     let node = pair.node(Alice);
     assert_eq!(node.monitor.enforcement(&node.signer), None);

@@ -10,6 +10,7 @@ use super::{Monitor, Spend};
 use crate::changes::{ChannelParams, FundingSpend, Taken};
 use crate::commitments::htlc::Offerer;
 use crate::input::{ChainEvent, Context};
+use crate::phase::closing::buried_at;
 use crate::signer::Signer;
 use crate::transition::{ChannelNote, Watch};
 
@@ -62,7 +63,7 @@ impl Monitor {
         }
         let output = |claim: Claim| Watch::Output { outpoint: claim.outpoint, kind: claim.kind, value: claim.value() };
         let mut watches: Vec<_> = self.balances(signer).into_iter().map(output).collect();
-        watches.extend(self.buried_height(signer, depth).map(Watch::Height));
+        watches.extend(self.end_height(signer).map(|end| Watch::Height(buried_at(end, depth))));
         watches
     }
 
@@ -78,15 +79,16 @@ impl Monitor {
             }
             ChainEvent::Height(height) => {
                 let failed = self.rows.head.failed && !self.rows.head.closed;
-                let buried = failed.then(|| self.buried_height(cx.signer, cx.policy.close_depth)).flatten();
-                Some(if buried.is_some_and(|buried| height >= buried) { ChainEvent::Buried } else { event })
+                let end = failed.then(|| self.end_height(cx.signer)).flatten();
+                let end = end.filter(|end| height >= buried_at(*end, cx.policy.close_depth));
+                Some(end.map_or(event, |height| ChainEvent::Buried { height }))
             }
             ChainEvent::FundingConfirmed { .. }
             | ChainEvent::FundingUnconfirmed
             | ChainEvent::FundingSpent { .. }
             | ChainEvent::FundingSpendUnconfirmed
             | ChainEvent::OutputsUnspent { .. }
-            | ChainEvent::Buried => Some(event),
+            | ChainEvent::Buried { .. } => Some(event),
         }
     }
 
@@ -125,9 +127,9 @@ impl Monitor {
         claim::balances(&self.rows.params, signer, number, (tx, *height))
     }
 
-    /// The height of the block that buries the spend and everything that was taken from it, once nothing more is to be
+    /// The height of the newest block that holds the spend or something that was taken from it, once nothing more is to be
     /// taken. HTLC outputs and penalties are not resolved yet, so a channel that has any stays failed.
-    fn buried_height(&self, signer: &dyn Signer, depth: u32) -> Option<u32> {
+    fn end_height(&self, signer: &dyn Signer) -> Option<u32> {
         let spend = self.rows.spend.as_ref()?;
         if self.has_more(&spend.tx, signer) {
             return None;
@@ -141,7 +143,7 @@ impl Monitor {
                 None => last = last.max(claim.from_height),
             }
         }
-        Some(last.saturating_add(depth.saturating_sub(1)))
+        Some(last)
     }
 
     /// Whether the spend holds what only a later release resolves.

@@ -49,6 +49,18 @@ impl ChainIndex {
         }
     }
 
+    /// Forgets the outputs of a channel. A height that it asked for finds nobody when it comes.
+    pub fn forget(&mut self, peer: NodeId, channel: ChannelId, funding: OutPoint) {
+        if let Some(channels) = self.by_txid.get_mut(&funding.txid) {
+            channels.remove(&(peer, channel));
+            if channels.is_empty() {
+                self.by_txid.remove(&funding.txid);
+            }
+        }
+        // Once in the life of a channel: no index of its outputs is kept for that.
+        self.by_outpoint.retain(|_, (owner, watching, _)| (*owner, *watching) != (peer, channel));
+    }
+
     fn funded_by(&self, txid: &Txid) -> Vec<(NodeId, ChannelId)> {
         self.by_txid.get(txid).map(|channels| channels.iter().copied().collect()).unwrap_or_default()
     }

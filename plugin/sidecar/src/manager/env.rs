@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::key::NodeKeys;
-use crate::store::Writer;
+use crate::store::{Reader, Writer};
 
 /// The chain as steps see it, kept up to date by the follower.
 #[derive(Debug)]
@@ -78,6 +78,8 @@ pub struct Env {
     pub policy: Policy,
     pub keys: Arc<NodeKeys>,
     pub writer: Writer,
+    /// For channels in history.
+    pub reader: Reader,
     shutdown_script: RwLock<ScriptBuf>,
     restored: watch::Sender<Option<Arc<str>>>,
     next_command: AtomicU64,
@@ -89,12 +91,12 @@ impl Env {
         chain: ChainView,
         policy: Policy,
         keys: Arc<NodeKeys>,
-        writer: Writer,
+        (writer, reader): (Writer, Reader),
         restored: Option<String>,
     ) -> Self {
         let restored = watch::Sender::new(restored.map(Arc::from));
         let (shutdown_script, next_command) = (RwLock::default(), AtomicU64::new(1));
-        Self { chain, policy, keys, writer, shutdown_script, restored, next_command }
+        Self { chain, policy, keys, writer, reader, shutdown_script, restored, next_command }
     }
 
     /// Whether the node is in restored mode: nothing is signed, opened, paid or published but what is ours for certain.
@@ -138,6 +140,7 @@ impl Env {
             feerates: self.chain.feerates(),
             policy: &self.policy,
             signer: signer as &dyn Signer,
+            node_id: self.keys.node_id(),
             shutdown_script,
             restored: self.is_restored(),
         }
