@@ -16,7 +16,6 @@ use crate::commitments::htlc::Side;
 use crate::draft::Draft;
 use crate::input::Context;
 use crate::monitor::onchain;
-use crate::phase::ended;
 use crate::transition::{ChannelNote, Effect, Publication, Watch};
 use crate::violation::{Rule, Violation};
 

@@ -61,6 +61,11 @@ impl ChainIndex {
         self.by_outpoint.retain(|_, (owner, watching, _)| (*owner, *watching) != (peer, channel));
     }
 
+    /// The channel that waits for a spend of this output.
+    pub fn spender_concerns(&self, outpoint: &OutPoint) -> Option<(NodeId, ChannelId)> {
+        self.by_outpoint.get(outpoint).map(|(peer, channel, _)| (*peer, *channel))
+    }
+
     fn funded_by(&self, txid: &Txid) -> Vec<(NodeId, ChannelId)> {
         self.by_txid.get(txid).map(|channels| channels.iter().copied().collect()).unwrap_or_default()
     }

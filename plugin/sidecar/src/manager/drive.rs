@@ -9,7 +9,7 @@ use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::Message;
 use outrigger_channel::{
     ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep, Offerer,
-    OpeningInput, Refusal, Transition, Watch,
+    OpeningInput, Phase, Refusal, Transition, Watch,
 };
 
 use super::deliver::Deliver;

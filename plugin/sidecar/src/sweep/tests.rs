@@ -163,7 +163,7 @@ fn occ_8_a_replacement_pays_more_than_what_it_replaces_and_its_feerate_never_goe
         let plan = plan_child(&publish, again(&prior, 1000, 0), &coins, &p2wpkh(9), &market(rate));
         assert_eq!(plan, Plan::Keep, "{rate}");
     }
-    for rate in [1010, 1100, 2000, 40_000] {
+    for rate in [1010, 1500, 2500, 40_000] {
         let next = made(plan_child(&publish, again(&prior, 1000, 0), &coins, &p2wpkh(9), &market(rate)));
         assert_sound(&next);
         let weight = next.tx.weight().to_wu();
