@@ -411,7 +411,11 @@ async fn following_the_events_misses_none_and_repeats_none() -> Done<()> {
         assert_eq!(told, followed(&alice, 1000).await?);
         let expected = [ChannelPending, ChannelReady, PaymentSucceeded, InvoicePaid, ChannelClosing, ChannelClosed];
         assert_eq!(told.iter().map(|(_, kind)| *kind).collect::<Vec<_>>(), expected);
-        let told = followed(&bob, 1).await?;
+        let mut told = followed(&bob, 1).await?;
+        // Bob has no coins until the channel is closed, and hears so at some block.
+        let all = told.len();
+        told.retain(|(_, kind)| *kind != EventKind::WalletReserveLow);
+        assert!(told.len() < all);
         let expected = [ChannelPending, ChannelReady, InvoicePaid, PaymentSucceeded, ChannelClosing, ChannelClosed];
         assert_eq!(told.iter().map(|(_, kind)| *kind).collect::<Vec<_>>(), expected);
 
