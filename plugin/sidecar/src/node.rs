@@ -247,16 +247,8 @@ fn build(
         peer_addresses,
         restored,
     } = load(&db)?;
-    let next_wallet_row = wallet.last().map_or(0, |(row, _)| row.saturating_add(1));
-    let change_sets: Vec<_> = wallet.into_iter().map(|(_, bytes)| bytes).collect();
-    let mut coins = Wallet::load(seed, config.network, &change_sets)?;
-    for row in &broadcasts {
-        coins.saw_unconfirmed(&row.tx);
-    }
-    for (_, _, row) in &sweeps {
-        // Confirmed ones stay so.
-        coins.saw_unconfirmed(&row.tx);
-    }
+    let published = broadcasts.iter().map(|row| &row.tx).chain(sweeps.iter().map(|(_, _, row)| &row.tx));
+    let (coins, next_wallet_row) = load_wallet(seed, config.network, wallet, published)?;
     let height = coins.tip().map_or(0, |(height, _)| height);
 
     let stop = StopFlag::new();
@@ -344,6 +336,23 @@ fn build(
 
     let redial = peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
     Ok((Parts { manager, stop, chain, dialer, redial, follower }, network))
+}
+
+/// The wallet of these rows, which knows what was published, and the number of its next row.
+fn load_wallet<'a>(
+    seed: &Seed,
+    network: bitcoin::Network,
+    rows: Vec<(u64, Vec<u8>)>,
+    published: impl Iterator<Item = &'a bitcoin::Transaction>,
+) -> Result<(Wallet, u64), WalletFault> {
+    let next_row = rows.last().map_or(0, |(row, _)| row.saturating_add(1));
+    let change_sets: Vec<_> = rows.into_iter().map(|(_, bytes)| bytes).collect();
+    let mut wallet = Wallet::load(seed, network, &change_sets)?;
+    for tx in published {
+        // What a block holds stays confirmed.
+        wallet.saw_unconfirmed(tx);
+    }
+    Ok((wallet, next_row))
 }
 
 /// Payments of which a part stands in a channel.

@@ -239,7 +239,7 @@ impl ChainSource for Bitcoind {
     }
 
     fn submit_package(&self, package: &[Transaction]) -> Result<PackageAnswer, RpcFault> {
-        let package: Vec<String> = package.iter().map(|tx| serialize_hex(tx)).collect();
+        let package: Vec<String> = package.iter().map(serialize_hex).collect();
         // Zero: no upper feerate, as above.
         let result: PackageResult = self.call(Urgency::Deadline, "submitpackage", &[json!(package), json!(0)])?;
         Ok(result.into_answer())
