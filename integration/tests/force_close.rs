@@ -10,7 +10,10 @@ use bitcoin::{Address, Amount, Network, OutPoint, ScriptBuf, Sequence, Transacti
 use outrigger_integration::regtest::Opened;
 use outrigger_integration::sidecar::LIMIT;
 use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
-use outrigger_rpc_schema::{ChannelForceClose, ChannelForceClosing, ChannelState, Event, EventKind, EventList};
+use outrigger_rpc_schema::rendezvous::network_directory;
+use outrigger_rpc_schema::{
+    ChannelForceClose, ChannelForceClosing, ChannelState, Event, EventKind, EventList, PaymentState,
+};
 use serde_json::json;
 
 const CAPACITY_SAT: u64 = 1_000_000;
@@ -113,6 +116,49 @@ async fn occ_13_a_close_of_one_side_brings_the_balances_of_both_home() -> Done<(
         until_published(regtest, &alice, 0).await?;
         mine(regtest, &[&alice, &bob], DEPTH).await?;
         assert_home(&alice, &opened, before.0, 0).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_commitment_of_the_peer_is_told_loudly_and_our_balance_comes_home() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (mut alice, mut bob) = regtest.pair().await?;
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, PUSH_MSAT).await?;
+        let file = network_directory(bob.directory(), "regtest").join("outrigger.redb");
+        let old = regtest.directory("old")?.join("copy");
+        bob.stop().await?;
+        std::fs::copy(&file, &old)?;
+        bob.start_again().await?;
+        alice.connect(&bob).await?;
+        bob.until_channel_is(&opened.channel_id, ChannelState::Normal).await?;
+        alice.until_channel_is(&opened.channel_id, ChannelState::Normal).await?;
+        let paid = bob.pay(&alice.invoice(50_000_000, "newer").await?).await?;
+        assert_eq!(paid.state, PaymentState::Succeeded);
+        alice.until_idle(&opened.channel_id).await?;
+        let before = total_sat(&alice).await?;
+        // The old copy runs while nobody is there to tell it so.
+        alice.stop().await?;
+        bob.stop().await?;
+        std::fs::copy(&old, &file)?;
+        bob.start_again().await?;
+        let txid = force_close(&bob, &opened).await?.closing_txid.ok_or("a transaction")?;
+        regtest.bitcoind.until_mempool_holds(&txid).await?;
+        bob.kill().await?;
+        regtest.bitcoind.mine_to_nobody(1).await?;
+        alice.start_again().await?;
+        alice.until_synced_with(&regtest.bitcoind).await?;
+        let alarm = until_event(&alice, EventKind::ChannelAlarm).await?;
+        assert_eq!(alarm.txid.as_deref(), Some(txid.as_str()));
+        assert!(alarm.message.as_deref().is_some_and(|words| words.contains("REVOKED")), "{alarm:?}");
+        until_published(regtest, &alice, 0).await?;
+        mine(regtest, &[&alice], DEPTH).await?;
+        let swept = until_event(&alice, EventKind::ChannelSwept).await?;
+        let (home, fee) = (swept.amount_sat.unwrap_or(0), swept.fee_sat.unwrap_or(0));
+        assert_eq!(alarm.amount_sat, Some(home + fee));
+        assert_eq!(total_sat(&alice).await?, before + home, "every satoshi is accounted for");
+        assert_eq!(alice.channel(&opened.channel_id).await?.state, ChannelState::Failed);
+        Ok(())
     })
     .await
 }

@@ -274,6 +274,8 @@ pub enum MonitorStep {
     OutputTaken(OutPoint, Taken),
     /// Every block from this height on left the chain, and what was taken there was not.
     OutputsUntaken { from_height: u32 },
+    /// What took outputs in blocks up to this height is buried.
+    TakenBuried { height: u32 },
     /// The channel's end is buried.
     Closed,
 }
@@ -300,6 +302,8 @@ pub struct Taken {
     pub value: Sat,
     /// What was paid in fees, where that transaction spends nothing else.
     pub fee: Option<Sat>,
+    /// Whether it is buried, and the operator was told.
+    pub told: bool,
 }
 
 /// A local commitment with the peer's signatures. Its HTLCs are those whose row says so.

@@ -411,6 +411,10 @@ fn on_chain(draft: &mut Draft<'_>, event: ChainEvent<'_>, cx: &Context<'_>) -> R
             ended::on_outputs_unspent(draft, from_height);
             Ok(())
         }
+        ChainEvent::TakenBuried { height } => {
+            ended::on_taken_buried(draft, height);
+            Ok(())
+        }
         ChainEvent::Buried { height } => {
             ended::on_buried(draft, height);
             Ok(())

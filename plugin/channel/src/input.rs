@@ -75,6 +75,8 @@ pub enum ChainEvent<'a> {
     OutputSpent { outpoint: OutPoint, kind: ClaimKind, value: Sat, height: u32, tx: &'a Transaction },
     /// Every block from this height on was disconnected, and with it what spends outputs of a failed channel.
     OutputsUnspent { from_height: u32 },
+    /// What took outputs of a failed channel in blocks up to `height` is buried. The monitor makes this of a height.
+    TakenBuried { height: u32 },
     /// Everything that a failed channel has in the chain is taken and buried; the newest of it stands in the block at
     /// `height`. The monitor makes this of a height.
     Buried { height: u32 },

@@ -374,12 +374,24 @@ fn htlc_outputs_and_revoked_commitments_keep_a_channel_failed() {
     output_spent(&mut pair, Bob, &claim, 900, &swept);
     height(&mut pair, Bob, 2000);
     assert!(pair.node(Bob).is_failed(), "an HTLC output is not resolved yet");
+    let home = |pair: &Pair, name| {
+        let notes = pair.node(name).notes.iter();
+        notes.filter(|note| matches!(note, ChannelNote::Swept { fee: Some(fee), .. } if fee.get() == 500)).count()
+    };
+    assert_eq!(home(&pair, Bob), 1, "what came home is told all the same");
+    pair.crash(Bob);
+    height(&mut pair, Bob, 2001);
+    assert_eq!(home(&pair, Bob), 1, "and once");
     fail(&mut pair, Alice);
     let revoked = pair.node(Alice).given_by_number().remove(&1).expect("a commitment");
     spent(&mut pair, Alice, 700, &revoked.tx);
     let claim = enforcement(&pair, Alice).claims.remove(0);
     let swept = sweep(&pair, Alice, &claim, Sat::new(500));
     output_spent(&mut pair, Alice, &claim, 710, &swept);
+    height(&mut pair, Alice, 714);
+    assert_eq!(home(&pair, Alice), 0, "not before it is buried");
+    height(&mut pair, Alice, 715);
+    assert_eq!(home(&pair, Alice), 1);
     height(&mut pair, Alice, 2000);
     assert!(pair.node(Alice).is_failed(), "the penalty is not there yet");
 }

@@ -394,7 +394,7 @@ proptest! {
             5 => ClaimKind::RevokedBalance,
             _ => ClaimKind::RevokedHtlc(htlc),
         };
-        check(&Taken { kind, txid, height, value, fee: fee.map(Sat::new) }, &damage)?;
+        check(&Taken { kind, txid, height, value, fee: fee.map(Sat::new), told: key.0 }, &damage)?;
     }
 
     #[test]

@@ -154,7 +154,8 @@ impl Monitor {
         for step in steps {
             match step {
                 MonitorStep::FundingSpent(spend) => notes.push(self.spend_note(spend, cx.signer)),
-                MonitorStep::Closed => notes.extend(self.swept_notes()),
+                MonitorStep::TakenBuried { height } => notes.extend(self.swept_notes(*height)),
+                MonitorStep::Closed => notes.extend(self.swept_notes(u32::MAX)),
                 MonitorStep::Funded { .. }
                 | MonitorStep::LocalCommitment(_)
                 | MonitorStep::RemoteCommitment(_)
@@ -323,6 +324,11 @@ impl Lesson<'_> {
                 self.changes.taken.insert(*outpoint, Some(*taken));
             }
             MonitorStep::OutputsUntaken { from_height } => self.forget_taken(|taken| taken.height >= *from_height),
+            MonitorStep::TakenBuried { height } => {
+                let buried = self.monitor.rows.taken.iter().filter(|(_, taken)| taken.height <= *height);
+                let told = buried.map(|(outpoint, taken)| (*outpoint, Some(Taken { told: true, ..*taken })));
+                self.changes.taken.extend(told);
+            }
             MonitorStep::Closed => {
                 self.head.closed = true;
                 self.put_spend(None);

@@ -63,6 +63,7 @@ impl Monitor {
         }
         let output = |claim: Claim| Watch::Output { outpoint: claim.outpoint, kind: claim.kind, value: claim.value() };
         let mut watches: Vec<_> = self.balances(signer).into_iter().map(output).collect();
+        watches.extend(self.untold().map(|taken| Watch::Height(buried_at(taken.height, depth))));
         watches.extend(self.end_height(signer).map(|end| Watch::Height(buried_at(end, depth))));
         watches
     }
@@ -77,17 +78,20 @@ impl Monitor {
                 let concerns_us = self.rows.spend.is_some() && !self.rows.head.closed;
                 (concerns_us && !repeated).then_some(event)
             }
-            ChainEvent::Height(height) => {
-                let failed = self.rows.head.failed && !self.rows.head.closed;
-                let end = failed.then(|| self.end_height(cx.signer)).flatten();
-                let end = end.filter(|end| height >= buried_at(*end, cx.policy.close_depth));
-                Some(end.map_or(event, |height| ChainEvent::Buried { height }))
+            ChainEvent::Height(height) if self.rows.head.failed && !self.rows.head.closed => {
+                let is_buried = |found: &u32| height >= buried_at(*found, cx.policy.close_depth);
+                let end = self.end_height(cx.signer).filter(is_buried);
+                let taken = self.untold().map(|taken| taken.height).filter(is_buried).max();
+                let of_taken = taken.map_or(event, |height| ChainEvent::TakenBuried { height });
+                Some(end.map_or(of_taken, |height| ChainEvent::Buried { height }))
             }
             ChainEvent::FundingConfirmed { .. }
             | ChainEvent::FundingUnconfirmed
             | ChainEvent::FundingSpent { .. }
             | ChainEvent::FundingSpendUnconfirmed
             | ChainEvent::OutputsUnspent { .. }
+            | ChainEvent::Height(_)
+            | ChainEvent::TakenBuried { .. }
             | ChainEvent::Buried { .. } => Some(event),
         }
     }
@@ -111,13 +115,17 @@ impl Monitor {
         }
     }
 
-    /// What came home, told when the end of the channel is buried.
-    pub(super) fn swept_notes(&self) -> impl Iterator<Item = ChannelNote> + '_ {
-        self.rows.taken.values().map(|taken| ChannelNote::Swept {
+    /// What came home in blocks up to this height, told once, when it is buried.
+    pub(super) fn swept_notes(&self, up_to: u32) -> impl Iterator<Item = ChannelNote> + '_ {
+        self.untold().filter(move |taken| taken.height <= up_to).map(|taken| ChannelNote::Swept {
             txid: taken.txid,
             amount: taken.value.saturating_sub(taken.fee.unwrap_or(Sat::ZERO)),
             fee: taken.fee,
         })
+    }
+
+    fn untold(&self) -> impl Iterator<Item = &Taken> {
+        self.rows.taken.values().filter(|taken| !taken.told)
     }
 
     /// Our balances in the spend of the funding output, taken or not.
@@ -193,7 +201,7 @@ impl Monitor {
 pub(crate) fn taken(kind: ClaimKind, value: Sat, outpoint: OutPoint, (tx, height): (&Transaction, u32)) -> Taken {
     let alone = matches!(tx.input.as_slice(), [input] if input.previous_output == outpoint);
     let fee = alone.then(|| value.saturating_sub(paid_out(tx)));
-    Taken { kind, txid: tx.compute_txid(), height, value, fee }
+    Taken { kind, txid: tx.compute_txid(), height, value, fee, told: false }
 }
 
 /// What an operator is told of a spend that is no commitment, where nobody has signed a close.

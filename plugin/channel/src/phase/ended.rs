@@ -164,6 +164,13 @@ pub(crate) fn on_outputs_unspent(draft: &mut Draft<'_>, from_height: u32) {
     }
 }
 
+/// What was taken up to this height stays taken.
+pub(crate) fn on_taken_buried(draft: &mut Draft<'_>, height: u32) {
+    if matches!(draft.head().phase, Phase::Failed { spend: Some(_), .. }) {
+        draft.monitor(MonitorStep::TakenBuried { height });
+    }
+}
+
 /// The end of a failed channel is as deep as the policy asks, with all that was ours in it; the newest of it stands at this
 /// height.
 pub(crate) fn on_buried(draft: &mut Draft<'_>, height: u32) {

@@ -203,6 +203,7 @@ impl Record for Taken {
         fields.record(8, &self.height);
         fields.record(10, &self.value);
         fields.optional(12, self.fee.as_ref());
+        fields.record(14, &u8::from(self.told));
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
@@ -219,6 +220,7 @@ impl Record for Taken {
             height: fields.value(8)?,
             value: fields.value(10)?,
             fee: fields.optional(12)?,
+            told: fields.flag(14)?,
         })
     }
 }

@@ -358,6 +358,7 @@ fn is_on_chain(step: &MonitorStep) -> bool {
         MonitorStep::Funded { .. }
         | MonitorStep::LocalCommitment(_)
         | MonitorStep::RemoteCommitment(_)
+        | MonitorStep::TakenBuried { .. }
         | MonitorStep::Revocation { .. } => false,
     }
 }
