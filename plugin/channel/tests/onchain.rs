@@ -59,7 +59,7 @@ fn sweep(pair: &Pair, name: Name, claim: &Claim, fee: Sat) -> Transaction {
         input: vec![claim.input()],
         output: vec![TxOut {
             value: claim.value().saturating_sub(fee).into(),
-            script_pubkey: ScriptBuf::from(vec![[0x00, 0x14].as_slice(), &[7; 20]].concat()),
+            script_pubkey: ScriptBuf::from([[0x00, 0x14].as_slice(), &[7; 20]].concat()),
         }],
     };
     let node = pair.node(name);
@@ -326,7 +326,7 @@ fn occ_13_reo_1_a_channel_is_closed_when_spend_and_sweep_are_buried_and_not_befo
     assert!(watches(&pair, Alice).contains(&Watch::Height(900 + depth - 1)));
     // A reorganisation takes the sweep out of its block, and puts it into a later one.
     pair.input(Alice, Input::Chain(ChainEvent::OutputsUnspent { from_height: 900 }));
-    assert_eq!(enforcement(&pair, Alice).claims, [claim.clone()]);
+    assert_eq!(enforcement(&pair, Alice).claims, std::slice::from_ref(&claim));
     height(&mut pair, Alice, 900 + depth);
     assert!(pair.node(Alice).is_failed());
     output_spent(&mut pair, Alice, &claim, 910, &swept);
