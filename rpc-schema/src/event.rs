@@ -101,6 +101,8 @@ pub enum EventKind {
     ChannelAlarm,
     /// The wallet holds less than it should keep to pay for closing its channels alone.
     WalletReserveLow,
+    /// A start found rows of a channel that it cannot read; the message says what to do. Told again at each start.
+    ChannelFrozen,
     /// An opening ended without a channel.
     OpenFailed,
     /// The node's database proved to be older than what its peers were told: it signs nothing any more and waits for its
