@@ -239,20 +239,9 @@ fn build(
     let keys = Arc::new(NodeKeys::derive(seed, config.network));
     let open = || store::open(directory, network_name(config.network), &keys.node_id());
     let db = told_of_damage(directory, open)?;
-    let Snapshot {
-        channels,
-        frozen,
-        outcomes,
-        pending_payments,
-        openings,
-        broadcasts,
-        sweeps,
-        wallet,
-        peer_addresses,
-        restored,
-    } = told_of_damage(directory, || load(&db))?;
-    let published = broadcasts.iter().map(|row| &row.tx).chain(sweeps.iter().map(|(_, _, row)| &row.tx));
-    let (coins, next_wallet_row) = load_wallet(seed, config.network, wallet, published)?;
+    let file: Snapshot = told_of_damage(directory, || load(&db))?;
+    let published = file.broadcasts.iter().map(|row| &row.tx).chain(file.sweeps.iter().map(|(_, _, row)| &row.tx));
+    let (coins, next_wallet_row) = load_wallet(seed, config.network, file.wallet, published)?;
     let height = coins.tip().map_or(0, |(height, _)| height);
 
     let stop = StopFlag::new();
@@ -273,12 +262,13 @@ fn build(
 
     let view = ChainView::new(height, feerates(&estimator));
     let reader = Reader::new(db);
-    let env = Env::new(view, policy(config), keys.clone(), (writer, reader.clone()), restored).freezing(frozen);
-    let carried = carried_payments(&channels);
-    let with_channels: Vec<_> = channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
-    let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, channels));
+    let env =
+        Env::new(view, policy(config), keys.clone(), (writer, reader.clone()), file.restored).freezing(file.frozen);
+    let carried = carried_payments(&file.channels);
+    let with_channels: Vec<_> = file.channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
+    let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, file.channels));
     manager.tell_of_frozen();
-    fail_interrupted(&manager, openings);
+    fail_interrupted(&manager, file.openings);
     // What a frozen channel carries is not known: a pending payment may be in it, and must not be made again.
     let nothing_frozen = manager.env().frozen.of(None).next().is_none();
     let payments = Arc::new(Payments::new(
@@ -286,17 +276,17 @@ fn build(
         reader.clone(),
         crate::payment::Terms { network: config.network, final_cltv_blocks: config.final_cltv_blocks },
         events.clone(),
-        pending_payments,
-        outcomes,
+        file.pending_payments,
+        file.outcomes,
         |payment| !nothing_frozen || carried.contains(payment),
     ));
     let wallet = Arc::new(StoredWallet::new(coins, next_wallet_row, manager.clone()));
-    for row in broadcasts.into_iter().filter(|row| !manager.env().frozen.contains(&row.channel)) {
+    for row in file.broadcasts.into_iter().filter(|row| !manager.env().frozen.contains(&row.channel)) {
         broadcaster.publish(row.tx);
     }
     let tools =
         Tools { source: source.clone(), estimator: estimator.clone(), purse: wallet.clone(), keys: keys.clone() };
-    let sweeper = Arc::new(Sweeper::start(tools, sweeps)?);
+    let sweeper = Arc::new(Sweeper::start(tools, file.sweeps)?);
 
     let (state, chain) = watch::channel(None);
     let network = Network::new(*keys.node_secret(), manager.clone());
@@ -341,7 +331,7 @@ fn build(
     let (follower_stop, followed) = (stop.clone(), config.network);
     let follower = spawn("chain", move || Follower::run(source, listener, followed, &follower_stop))?;
 
-    let redial = peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
+    let redial = file.peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
     Ok((Parts { manager, stop, chain, dialer, redial, follower }, network))
 }
 
