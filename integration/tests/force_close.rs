@@ -115,7 +115,12 @@ async fn occ_13_a_close_of_one_side_brings_the_balances_of_both_home() -> Done<(
         mine(regtest, &[&alice, &bob], 1).await?;
         until_published(regtest, &alice, 0).await?;
         mine(regtest, &[&alice, &bob], DEPTH).await?;
-        assert_home(&alice, &opened, before.0, 0).await
+        assert_home(&alice, &opened, before.0, 0).await?;
+        let repeated = force_close(&alice, &opened).await?;
+        assert_eq!((repeated.state, repeated.closing_txid.as_deref()), (ChannelState::Closed, Some(txid.as_str())));
+        let unknown = ChannelForceClose { channel_id: "00".repeat(32) };
+        assert!(alice.call(unknown).await.is_err_and(|fault| fault.to_string().contains("no channel")));
+        Ok(())
     })
     .await
 }

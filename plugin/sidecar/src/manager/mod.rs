@@ -217,13 +217,6 @@ impl Manager {
         }
     }
 
-    /// Whether the peer has proved that our state of the channel is not the newest: then nothing of ours is published.
-    pub fn has_fallen_behind(&self, channel: &ChannelId) -> bool {
-        let Some(Registered { peer, .. }) = self.deliver.registered(channel) else { return false };
-        let behind = |slot: &Slot| matches!(slot.channel.phase(), Phase::Failed { publish: false, .. });
-        self.directory.with(&peer, |state| state.slots.get(channel).is_some_and(behind)).unwrap_or(false)
-    }
-
     /// Whether a connection to the peer stands.
     pub fn is_connected(&self, peer: &NodeId) -> bool {
         self.deliver.is_connected(peer)

@@ -220,13 +220,6 @@ pub(super) fn dial_fault(fault: DialFault) -> Fault {
     answer.with_hint(hint)
 }
 
-/// The peer proved that it knows of a newer state: what we could publish is revoked, and would cost all of the channel.
-pub(super) fn fallen_behind() -> Fault {
-    Fault::channel_state_unfit("the peer knows of a newer state of the channel: publishing ours would forfeit it").with_hint(
-        "Connect to the peer and let it close the channel: our balance then goes to the wallet by itself. event.list tells.",
-    )
-}
-
 pub(super) fn refused(channel: &ChannelId, refusal: &Refusal) -> Fault {
     match refusal {
         Refusal::UnknownChannel => Fault::channel_not_found(channel),

@@ -14,8 +14,8 @@ use outrigger_rpc_schema as schema;
 use tokio::sync::{oneshot, watch};
 
 use super::answers::{
-    channel_info, count, dial_fault, digest, event, fallen_behind, features, found, frozen_info, invoice_created,
-    kind_text, opening_report, payment_id_of, payment_state, refused, storage, tip, wallet_fault,
+    channel_info, count, dial_fault, digest, event, features, found, frozen_info, invoice_created, kind_text,
+    opening_report, payment_id_of, payment_state, refused, storage, tip, wallet_fault,
 };
 use super::chain_side::StoredWallet;
 use crate::chain::follow::ChainState;
@@ -232,16 +232,12 @@ impl Backend for Doorkeeper {
             return Err(refused(&channel_id, &Refusal::Frozen));
         }
         let before = self.channel_get(channel_id).await?;
-        if self.manager.has_fallen_behind(&channel_id) {
-            return Err(fallen_behind());
-        }
         if before.state != schema::ChannelState::Closed {
+            // What this file could publish is revoked, and would forfeit the channel.
+            self.require_current()?;
             let reason = "closed by its operator".to_owned();
             let answer = self.manager.command(channel_id, Command::Fail { reason }).await;
             answer.map_err(|refusal| refused(&channel_id, &refusal))?;
-        }
-        if self.manager.has_fallen_behind(&channel_id) {
-            return Err(fallen_behind());
         }
         let schema::ChannelInfo { channel_id, state, closing_txid, .. } = self.channel_get(channel_id).await?;
         Ok(schema::ChannelForceClosing { channel_id, state, closing_txid })
