@@ -392,6 +392,7 @@ fn fault_answer(fault: RpcFault) -> Answer {
         | FaultKind::Busy
         | FaultKind::TooLarge
         | FaultKind::Malformed
+        | FaultKind::Undecodable
         | FaultKind::NotFound
         | FaultKind::Pruned
         | FaultKind::NoSuchCall
