@@ -32,6 +32,7 @@ use crate::manager::Manager;
 use crate::manager::deliver::{Deliver, Ends};
 use crate::manager::directory::PeerDirectory;
 use crate::manager::env::{ChainView, Env};
+use crate::manager::forwarding::ForwardingPolicy;
 use crate::manager::operations::{Operations, fail_interrupted};
 use crate::net::{Dialer, Network};
 use crate::payment::Payments;
@@ -240,7 +241,7 @@ fn build(
         Writer::start(db.clone(), move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
 
     let view = ChainView::new(height, feerates(&estimator));
-    let env = Env::new(view, policy(config), keys.clone(), writer);
+    let env = Env::new(view, policy(config), forwarding_policy(config), keys.clone(), writer);
     let carried = carried_payments(&channels);
     let with_channels: Vec<_> = channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
     let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, channels));
@@ -331,6 +332,17 @@ fn access(config: &Config) -> Access {
         BitcoindAuth::UserPass { user, password } => Auth::UserPass { user: user.clone(), password: password.clone() },
     };
     Access { address: config.bitcoind.address.clone(), auth, allow_remote: config.bitcoind.allow_remote }
+}
+
+fn forwarding_policy(config: &Config) -> ForwardingPolicy {
+    let terms = config.forwarding;
+    ForwardingPolicy {
+        cltv_expiry_delta: terms.cltv_expiry_delta,
+        fee_base_msat: terms.fee_base_msat,
+        fee_proportional_millionths: terms.fee_proportional_millionths,
+        htlc_minimum: terms.htlc_minimum,
+        htlc_maximum: terms.htlc_maximum,
+    }
 }
 
 fn policy(config: &Config) -> Policy {

@@ -189,7 +189,8 @@ impl Drive<'_> {
             self.put_operation(&row);
         }
         let guard = Guard::of(&monitor.rows().head);
-        let slot = Slot { channel: birth.channel, monitor, signer, settlements: Default::default() };
+        let (settlements, updates) = Default::default();
+        let slot = Slot { channel: birth.channel, monitor, signer, settlements, updates };
         peer.slots.insert(birth.channel_id, slot);
         let step = Step { changes: &birth.changes, monitor: &monitor_changes, guard, effects: birth.effects };
         self.batch.stage(at, step, Clock::now_unix());

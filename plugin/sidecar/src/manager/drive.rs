@@ -14,6 +14,7 @@ use outrigger_channel::{
 
 use super::deliver::Deliver;
 use super::env::Env;
+use super::forwarding::is_usable;
 use super::mail::Mail;
 use super::peer::{Live, Peer, Slot};
 use crate::clock::Clock;
@@ -78,13 +79,16 @@ impl<'a> Drive<'a> {
     }
 
     fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) {
-        let was_connected = is_in_step(slot);
+        let (was_connected, was_usable) = (is_in_step(slot), is_usable(&slot.channel));
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
         let script = self.env.shutdown_script();
         let (transition, learned) = slot.monitor.follow(&slot.channel, input, &self.env.context(&slot.signer, &script));
         self.take_in(at, slot, transition, learned);
         if !is_commit {
             self.touched.insert(at.channel);
+        }
+        if !was_usable && is_usable(&slot.channel) {
+            self.tell_update(at, slot);
         }
         if !was_connected && is_in_step(slot) {
             self.repeat_settlements(at, slot);
@@ -156,6 +160,9 @@ impl<'a> Drive<'a> {
     fn message(&mut self, peer: &mut Peer, message: &Message) {
         if let Message::OpenChannel(open) = message {
             return self.accept(peer, open);
+        }
+        if let Message::Gossip(gossip) = message {
+            return self.heard_gossip(peer, gossip);
         }
         let is_complaint = matches!(message, Message::Error(_) | Message::Warning(_));
         let Some(channel) = message.channel_id() else {

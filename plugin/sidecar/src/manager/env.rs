@@ -7,6 +7,7 @@ use bitcoin::{Script, ScriptBuf};
 use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner};
 use parking_lot::RwLock;
 
+use super::forwarding::ForwardingPolicy;
 use crate::key::NodeKeys;
 use crate::store::Writer;
 
@@ -58,6 +59,7 @@ impl ChainView {
 pub struct Env {
     pub chain: ChainView,
     pub policy: Policy,
+    pub forwarding: ForwardingPolicy,
     pub keys: Arc<NodeKeys>,
     pub writer: Writer,
     shutdown_script: RwLock<ScriptBuf>,
@@ -66,8 +68,15 @@ pub struct Env {
 
 impl Env {
     /// Gathers the parts.
-    pub fn new(chain: ChainView, policy: Policy, keys: Arc<NodeKeys>, writer: Writer) -> Self {
-        Self { chain, policy, keys, writer, shutdown_script: RwLock::default(), next_command: AtomicU64::new(1) }
+    pub fn new(
+        chain: ChainView,
+        policy: Policy,
+        forwarding: ForwardingPolicy,
+        keys: Arc<NodeKeys>,
+        writer: Writer,
+    ) -> Self {
+        let (shutdown_script, next_command) = (RwLock::default(), AtomicU64::new(1));
+        Self { chain, policy, forwarding, keys, writer, shutdown_script, next_command }
     }
 
     /// An id that no other command of this run has. 0 is for commands whose answer nobody waits for.

@@ -8,6 +8,7 @@ pub mod deliver;
 pub mod directory;
 mod drive;
 pub mod env;
+pub mod forwarding;
 mod mail;
 pub mod operations;
 pub mod outbox;
@@ -76,7 +77,7 @@ impl Manager {
     /// rest as released effects when [`resume`](Self::resume) is called.
     pub fn new(directory: Arc<PeerDirectory>, deliver: Arc<Deliver>, env: Env, loaded: Vec<LoadedChannel>) -> Self {
         let manager = Self { directory, deliver, env, connections: AtomicU64::new(1), visited: Notify::new() };
-        for LoadedChannel { channel, monitor, settlements } in loaded {
+        for LoadedChannel { channel, monitor, settlements, updates } in loaded {
             let (peer, id) = (channel.rows().params.peer, channel.id());
             let signer = manager.env.signer(channel.rows().params.keys_index);
             // Rows have one channel for each id.
@@ -85,7 +86,7 @@ impl Manager {
             for watch in channel.watches() {
                 manager.deliver.index().lock().watch(peer, id, watch);
             }
-            let slot = Slot { channel, monitor, signer, settlements };
+            let slot = Slot { channel, monitor, signer, settlements, updates };
             manager.directory.with(&peer, |peer| peer.slots.insert(id, slot));
         }
         // A crash may have left channels a block ahead of the tip, and that block may be gone by now: what stands above

@@ -7,6 +7,7 @@ use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_channel::{Channel, Monitor, Opening, SoftSigner};
 
+use crate::store::channel_update::ChannelUpdates;
 use crate::store::row::{OperationRow, SettlementRow};
 
 /// A channel under its peer.
@@ -16,6 +17,8 @@ pub(super) struct Slot {
     pub(super) signer: Arc<SoftSigner>,
     /// Decided outcomes of received HTLCs, told to the channel again at every reestablish until they are irrevocable.
     pub(super) settlements: BTreeMap<u64, SettlementRow>,
+    /// The newest `channel_update` of each side.
+    pub(super) updates: ChannelUpdates,
 }
 
 /// A channel in the making. It has no row: a disconnect or a crash forgets it, which is safe before `funding_signed`.

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 
 use super::deliver::{Ends, PaymentNotice};
 use super::env::ChainView;
+use super::forwarding::ForwardingPolicy;
 use super::outbox::{Next, OutboxReader, outbox};
 use super::*;
 use crate::key::{NodeKeys, Seed};
@@ -50,6 +51,16 @@ fn policy() -> Policy {
         max_dust_exposure: Sat::new(1_000_000),
         max_commitment_feerate: FeeratePerKw::new(25_000),
         close_depth: 6,
+    }
+}
+
+fn forwarding_policy() -> ForwardingPolicy {
+    ForwardingPolicy {
+        cltv_expiry_delta: 80,
+        fee_base_msat: 1000,
+        fee_proportional_millionths: 100,
+        htlc_minimum: Msat::new(1),
+        htlc_maximum: None,
     }
 }
 
@@ -92,7 +103,7 @@ impl Bench {
         let delivery = deliver.clone();
         let deliver_released = move |released, seq| delivery.deliver(released, seq);
         let (writer, _) = Writer::start(db.clone(), deliver_released, |fault| panic!("{fault}")).unwrap();
-        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), keys, writer);
+        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), forwarding_policy(), keys, writer);
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
         let manager = Arc::new(Manager::new(directory, deliver, env, Vec::new()));
@@ -160,6 +171,8 @@ struct Rogue {
     connection: Connection,
     queue: OutboxReader,
     waiting: VecDeque<Message>,
+    /// Gossip that was heard, apart from the talk about channels.
+    gossip: Vec<Message>,
     signer: Unchained,
     policy: Policy,
     script: ScriptBuf,
@@ -171,7 +184,8 @@ impl Rogue {
         let (sender, queue) = outbox(1 << 20);
         let connection = bench.manager.connected(peer_id(), &bench.manager.our_init(), sender).unwrap();
         let signer = Unchained(SoftSigner::new([5; 32]));
-        Self { bench, connection, queue, waiting: VecDeque::new(), signer, policy: policy(), script: script() }
+        let (waiting, gossip) = Default::default();
+        Self { bench, connection, queue, waiting, gossip, signer, policy: policy(), script: script() }
     }
 
     fn context(&self, height: u32) -> Context<'_> {
@@ -192,7 +206,10 @@ impl Rogue {
         while self.waiting.is_empty() {
             match self.queue.next().await {
                 Next::Messages(messages) => {
-                    self.waiting.extend(messages.iter().map(|message| Message::decode(&message.bytes).unwrap()));
+                    let messages = messages.iter().map(|message| Message::decode(&message.bytes).unwrap());
+                    let (gossip, rest) = messages.partition::<Vec<_>, _>(|heard| matches!(heard, Message::Gossip(_)));
+                    self.gossip.extend(gossip);
+                    self.waiting.extend(rest);
                 }
                 Next::Closed(closed) => panic!("{closed}"),
             }

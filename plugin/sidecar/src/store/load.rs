@@ -11,6 +11,7 @@ use outrigger_channel::{
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
+use super::channel_update::{self, ChannelUpdates, UpdateOf};
 use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow};
 use super::schema::{Table, UnderWay, parse_htlc_key, parse_numbered_key};
 
@@ -20,6 +21,8 @@ pub struct LoadedChannel {
     pub monitor: Monitor,
     /// Decided outcomes of received HTLCs whose removal is not yet irrevocable.
     pub settlements: BTreeMap<u64, SettlementRow>,
+    /// The newest `channel_update` of each side.
+    pub updates: ChannelUpdates,
 }
 
 /// An outcome that a payment has not taken in yet.
@@ -138,6 +141,17 @@ impl Loader {
             parts.settlements.entry(channel).or_default().insert(htlc_id, row);
             Ok(())
         })?;
+        self.each(Table::ChannelUpdate, |key, value| {
+            let malformed = || corrupt(Table::ChannelUpdate, "a malformed key");
+            let (channel, whose) = UpdateOf::parse_key(key).ok_or_else(malformed)?;
+            let update = channel_update::decode(value).map_err(|fault| corrupt(Table::ChannelUpdate, fault))?;
+            let updates = parts.updates.entry(channel).or_default();
+            match whose {
+                UpdateOf::Local => updates.local = Some(update),
+                UpdateOf::Remote => updates.remote = Some(update),
+            }
+            Ok(())
+        })?;
         parts.assemble()
     }
 
@@ -233,6 +247,7 @@ struct ChannelParts {
     htlc_signatures: BTreeMap<ChannelId, BTreeMap<u64, Vec<Signature>>>,
     preimages: BTreeMap<ChannelId, BTreeMap<PaymentHash, PaymentPreimage>>,
     settlements: BTreeMap<ChannelId, BTreeMap<u64, SettlementRow>>,
+    updates: BTreeMap<ChannelId, ChannelUpdates>,
 }
 
 impl ChannelParts {
@@ -265,6 +280,8 @@ impl ChannelParts {
         // Law 2: a file in which the channel and its monitor disagree is not a state that a commit of ours left.
         monitor.check_against(&rows).map_err(|fault| corrupt(Table::ChannelHead, fault))?;
         let channel = Channel::load(rows).map_err(|fault| corrupt(Table::ChannelHead, fault))?;
-        Ok(LoadedChannel { channel, monitor, settlements: self.settlements.remove(&id).unwrap_or_default() })
+        let settlements = self.settlements.remove(&id).unwrap_or_default();
+        let updates = self.updates.remove(&id).unwrap_or_default();
+        Ok(LoadedChannel { channel, monitor, settlements, updates })
     }
 }
