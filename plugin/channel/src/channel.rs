@@ -1,12 +1,13 @@
 //! One channel: its rows, what a disconnect takes away, and the step.
 
 use bitcoin::OutPoint;
-use outrigger_bolt::amount::{Msat, Sat};
+use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, ShortChannelId};
 use outrigger_bolt::wire::{Message, Warning};
 
 use crate::changes::{ChannelChanges, ChannelRows, Phase, Totals};
+use crate::commitments::fee;
 use crate::commitments::htlc::{HtlcState, Offerer, Side, Stage};
 use crate::draft::Draft;
 use crate::input::{ChainEvent, Command, CommandId, Context, Input, Policy};
@@ -178,6 +179,7 @@ impl Channel {
         if !head.channel_ready_sent {
             watches.extend(funding::ready_height(head, params).map(Watch::Height));
             watches.extend(funding::forgotten_height(head, params).map(Watch::Height));
+            watches.extend(funding::stuck_height(head, params).map(Watch::Height));
         }
         watches.extend(shutdown::watches(head));
         watches
@@ -212,6 +214,19 @@ impl Channel {
     /// HTLCs").
     pub fn exposes_too_much(&self, amount: Msat, policy: &Policy) -> bool {
         self.volatile.outlook.exposes_too_much(&self.rows.params, 0, amount, policy)
+    }
+
+    /// The commitment feerate to propose by [`Command::UpdateFee`] where this is the estimate. `None` where the one in
+    /// force is near enough, where the peer is the opener, and while nothing can be proposed: not in step, closing, or
+    /// another change is on its way (CST-5).
+    pub fn feerate_to_propose(&self, estimate: FeeratePerKw, policy: &Policy) -> Option<FeeratePerKw> {
+        let (head, outlook) = (&self.rows.head, &self.volatile.outlook);
+        let is_open = matches!((&head.phase, &self.volatile.link), (Phase::Normal, Link::Connected(_)));
+        let is_pending = outlook.fee_proposed || head.fee.change.is_some();
+        if !is_open || is_pending || !self.rows.params.is_opener {
+            return None;
+        }
+        fee::to_propose(&self.rows.params, outlook, estimate, policy)
     }
 
     /// The channel at this block height, for callers.

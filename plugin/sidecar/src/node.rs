@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bitcoin::constants::ChainHash;
 use fs4::fs_std::FileExt;
@@ -21,7 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::chain::ChainSource;
 use crate::chain::broadcast::Broadcaster;
-use crate::chain::feerate::FeeEstimator;
+use crate::chain::feerate::{Estimates, FeeEstimator};
 use crate::chain::follow::{BlockListener, ChainState, Follower};
 use crate::chain::rpc::{Access, Auth, Bitcoind};
 use crate::chain::stop::StopFlag;
@@ -45,6 +46,9 @@ use chain_side::{Listener, StoredWallet, carry_out, feerates};
 
 /// The exit code of a process whose disk refused a write (PER-5, DSK-1): a supervisor may restart it, an operator must look.
 pub const STORAGE_EXIT_CODE: i32 = 3;
+
+/// How often what has its time is looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
 
 /// Threads that drain mailboxes.
 fn worker_count() -> usize {
@@ -142,6 +146,7 @@ async fn live(
     listen: std::net::SocketAddr,
 ) -> Result<(), StartFault> {
     let mut has_met_peers = false;
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     loop {
         let state = parts.chain.borrow_and_update().clone();
         let synced = matches!(state, Some(ChainState::Synced { .. }));
@@ -156,8 +161,13 @@ async fn live(
             has_met_peers = true;
         }
         doors.report(|status| report(status, state.as_ref()));
-        if parts.chain.changed().await.is_err() {
-            return Ok(());
+        tokio::select! {
+            changed = parts.chain.changed() => if changed.is_err() {
+                return Ok(());
+            },
+            _ = housekeeping.tick() => {
+                tokio::task::block_in_place(|| parts.manager.expire_openings(Clock::monotonic()));
+            }
         }
     }
 }
@@ -240,7 +250,7 @@ fn build(
     let (writer, _) =
         Writer::start(db.clone(), move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
 
-    let view = ChainView::new(height, feerates(&estimator));
+    let view = ChainView::new(height, feerates(&estimator.current()).0);
     let env = Env::new(view, policy(config), forwarding_policy(config), keys.clone(), writer);
     let carried = carried_payments(&channels);
     let with_channels: Vec<_> = channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
@@ -289,7 +299,12 @@ fn build(
     let (carrier, publisher, funder) = (manager.clone(), broadcaster.clone(), wallet.clone());
     spawn("wallet", move || carry_out(&orders, &funder, &publisher, &carrier))?;
     let (estimates, estimates_stop) = (estimator.clone(), stop.clone());
-    spawn("feerates", move || estimates.run(&estimates_stop))?;
+    let told = manager.clone();
+    let tell = move |estimates: Estimates| {
+        let (feerates, is_estimate) = feerates(&estimates);
+        told.set_feerates(feerates, is_estimate);
+    };
+    spawn("feerates", move || estimates.run(&estimates_stop, tell))?;
     let listener: Arc<dyn BlockListener> = Arc::new(Listener {
         manager: manager.clone(),
         wallet,

@@ -1,7 +1,7 @@
 //! Blocks: one index of outpoints and one of heights for the whole node, so that a block touches only the channels
 //! that it concerns (law 6).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map, hash_map};
 
 use bitcoin::{Block, OutPoint, Transaction, Txid};
 use outrigger_bolt::id::{ChannelId, NodeId};
@@ -35,6 +35,38 @@ impl ChainIndex {
                 None
             }
         }
+    }
+
+    /// Takes a wish back.
+    pub(super) fn unwatch(&mut self, peer: NodeId, channel: ChannelId, watch: &Watch) {
+        let concerned = (peer, channel);
+        match watch {
+            Watch::Funding { outpoint, script_pubkey: _ } => {
+                if let hash_map::Entry::Occupied(mut waiting) = self.by_txid.entry(outpoint.txid) {
+                    waiting.get_mut().remove(&concerned);
+                    if waiting.get().is_empty() {
+                        waiting.remove();
+                    }
+                }
+                if self.by_outpoint.get(outpoint) == Some(&concerned) {
+                    self.by_outpoint.remove(outpoint);
+                }
+            }
+            Watch::Height(height) => {
+                if let btree_map::Entry::Occupied(mut waiting) = self.by_height.entry(*height) {
+                    waiting.get_mut().remove(&concerned);
+                    if waiting.get().is_empty() {
+                        waiting.remove();
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many wishes stand.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.by_txid.len() + self.by_outpoint.len() + self.by_height.values().map(BTreeSet::len).sum::<usize>()
     }
 
     /// The channel whose funding output this is.

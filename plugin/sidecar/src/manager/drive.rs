@@ -29,11 +29,13 @@ pub(super) struct Drive<'a> {
     pub(super) batch: Batch,
     /// Channels that may have something to sign.
     touched: BTreeSet<ChannelId>,
+    /// Channels of which nothing is left: they were never funded.
+    forgotten: Vec<ChannelId>,
 }
 
 impl<'a> Drive<'a> {
     pub(super) fn new(env: &'a Env, deliver: &'a Deliver) -> Self {
-        Self { env, deliver, batch: Batch::default(), touched: BTreeSet::new() }
+        Self { env, deliver, batch: Batch::default(), touched: BTreeSet::new(), forgotten: Vec::new() }
     }
 
     /// Handles one piece of mail.
@@ -50,6 +52,7 @@ impl<'a> Drive<'a> {
             Mail::Open(order) => self.open(peer, *order),
             Mail::Funded { channel, funding } => self.funded(peer, channel, funding),
             Mail::Order { channel, id, command } => self.order(peer, channel, id, command),
+            Mail::FeerateMoved => self.touch_opened(peer),
             Mail::Settled { channel, htlc_id, settlement } => self.settled(peer, channel, htlc_id, settlement),
             Mail::Height { channel, height } => {
                 let event = outrigger_channel::ChainEvent::Height(height);
@@ -61,9 +64,26 @@ impl<'a> Drive<'a> {
     /// Ends the visit: each touched channel signs what has gathered, once, and the batch goes to the writer.
     pub(super) fn finish(mut self, peer: &mut Peer) {
         for channel in std::mem::take(&mut self.touched) {
+            self.propose_feerate(peer, channel);
             self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
         }
+        self.tally(peer);
         self.env.writer.submit(self.batch);
+    }
+
+    /// The estimate moved: each channel that we opened looks whether it wants another feerate, when the visit ends.
+    fn touch_opened(&mut self, peer: &Peer) {
+        let opened = peer.slots.iter().filter(|(_, slot)| slot.channel.rows().params.is_opener);
+        self.touched.extend(opened.map(|(channel, _)| *channel));
+    }
+
+    /// Follows the estimate with a channel that was visited anyhow: no pass over the channels is needed for that.
+    fn propose_feerate(&mut self, peer: &mut Peer, channel: ChannelId) {
+        let (Some(slot), Some(estimate)) = (peer.slots.get(&channel), self.env.chain.followed()) else { return };
+        if let Some(feerate) = slot.channel.feerate_to_propose(estimate, &self.env.policy) {
+            tracing::info!(%channel, feerate = feerate.get(), "proposing another commitment feerate");
+            self.step_channel(peer, channel, Input::Command(NOBODY, Command::UpdateFee(feerate)));
+        }
     }
 
     /// Steps one channel and takes the transition in.
@@ -76,6 +96,9 @@ impl<'a> Drive<'a> {
             return;
         };
         self.step_slot(at, slot, input);
+        for channel in std::mem::take(&mut self.forgotten) {
+            peer.slots.remove(&channel);
+        }
     }
 
     fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) {
@@ -100,6 +123,7 @@ impl<'a> Drive<'a> {
     fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition, learned: MonitorChanges) {
         let Transition { changes, volatile, monitor, mut effects } = transition;
         let mut publish = false;
+        let watches = if effects.iter().any(never_was) { Some(slot.channel.watches()) } else { None };
         if let Some(update) = monitor {
             publish = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed { publish: true }));
             slot.monitor.apply(&learned, &update.htlcs);
@@ -120,6 +144,11 @@ impl<'a> Drive<'a> {
         self.batch.stage(at, step, Clock::now_unix());
         for txid in forgotten {
             self.batch.hold(Held::Chain(ChainOrder::Forget(txid)));
+        }
+        if let Some(watches) = watches {
+            // FND-8: what a peer can make for nothing leaves no row behind. Its reestablish finds no such channel.
+            self.batch.forget_channel(at, watches);
+            self.forgotten.push(at.channel);
         }
     }
 
@@ -241,6 +270,11 @@ impl<'a> Drive<'a> {
     }
 }
 
+/// Whether the channel never existed: no funding transaction came, or one that is not what was agreed.
+fn never_was(effect: &Effect) -> bool {
+    matches!(effect, Effect::Note(ChannelNote::NeverFunded | ChannelNote::FundingMismatch { .. }))
+}
+
 /// Transactions that are deep enough in the chain by what the channel says: published again at each block they would cost
 /// a call for every channel there ever was.
 fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
@@ -254,7 +288,8 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
             | ChannelNote::Closing { .. }
             | ChannelNote::Failed { .. }
             | ChannelNote::FundingMismatch { .. }
-            | ChannelNote::NeverFunded,
+            | ChannelNote::NeverFunded
+            | ChannelNote::FundingStuck { .. },
         )
         | Effect::Send(_)
         | Effect::Revoke { .. }

@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bitcoin::{Script, ScriptBuf};
+use outrigger_bolt::amount::FeeratePerKw;
 use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::forwarding::ForwardingPolicy;
+use super::pending::Pending;
 use crate::key::NodeKeys;
 use crate::store::Writer;
+
+/// An estimate that moves by less than one in so many is none that a channel is asked about.
+const FOLLOWED_STEPS: u64 = 16;
 
 /// The chain as steps see it, kept up to date by the follower.
 #[derive(Debug)]
@@ -17,12 +22,19 @@ pub struct ChainView {
     height: AtomicU32,
     synced: AtomicBool,
     feerates: RwLock<Feerates>,
+    /// The estimate that channels were last asked to follow.
+    followed: Mutex<Option<FeeratePerKw>>,
 }
 
 impl ChainView {
     /// At this height, not synced yet.
     pub fn new(height: u32, feerates: Feerates) -> Self {
-        Self { height: AtomicU32::new(height), synced: AtomicBool::new(false), feerates: RwLock::new(feerates) }
+        Self {
+            height: AtomicU32::new(height),
+            synced: AtomicBool::new(false),
+            feerates: RwLock::new(feerates),
+            followed: Mutex::default(),
+        }
     }
 
     /// Height of the newest block that was taken in.
@@ -46,8 +58,25 @@ impl ChainView {
     }
 
     /// Replaces the estimates.
-    pub fn set_feerates(&self, feerates: Feerates) {
+    pub(super) fn set_feerates(&self, feerates: Feerates) {
         *self.feerates.write() = feerates;
+    }
+
+    /// The commitment feerate that channels of ours follow: none before bitcoind had an estimate (FEE-4).
+    pub(super) fn followed(&self) -> Option<FeeratePerKw> {
+        self.followed.lock().map(|_| self.feerates().commitment)
+    }
+
+    /// Whether an estimate is so far from the one that channels were last asked to follow that they are asked again.
+    pub(super) fn follow(&self, estimate: FeeratePerKw) -> bool {
+        let mut followed = self.followed.lock();
+        let moved = followed.is_none_or(|last| {
+            u64::from(estimate.get().abs_diff(last.get())) * FOLLOWED_STEPS >= u64::from(last.get())
+        });
+        if moved {
+            *followed = Some(estimate);
+        }
+        moved
     }
 
     pub(super) fn set_height(&self, height: u32) {
@@ -62,6 +91,7 @@ pub struct Env {
     pub forwarding: ForwardingPolicy,
     pub keys: Arc<NodeKeys>,
     pub writer: Writer,
+    pub(super) pending: Pending,
     shutdown_script: RwLock<ScriptBuf>,
     next_command: AtomicU64,
 }
@@ -75,8 +105,8 @@ impl Env {
         keys: Arc<NodeKeys>,
         writer: Writer,
     ) -> Self {
-        let (shutdown_script, next_command) = (RwLock::default(), AtomicU64::new(1));
-        Self { chain, policy, forwarding, keys, writer, shutdown_script, next_command }
+        let (pending, shutdown_script, next_command) = (Pending::default(), RwLock::default(), AtomicU64::new(1));
+        Self { chain, policy, forwarding, keys, writer, pending, shutdown_script, next_command }
     }
 
     /// An id that no other command of this run has. 0 is for commands whose answer nobody waits for.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version as BlockVersion};
@@ -17,7 +18,7 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::{NodeId, PaymentPreimage};
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
-use outrigger_bolt::wire::{PerCommitmentSecret, RevokeAndAck};
+use outrigger_bolt::wire::{OpenChannel, PerCommitmentSecret, RevokeAndAck, UpdateFee};
 use outrigger_channel::{
     ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, Input, Opening,
     OpeningInput, OpeningStep, Policy, ReleaseRefused, Signer, SigningRefused, SoftSigner,
@@ -27,10 +28,16 @@ use tokio::sync::watch;
 use super::deliver::{Ends, PaymentNotice};
 use super::env::ChainView;
 use super::forwarding::ForwardingPolicy;
-use super::outbox::{Next, OutboxReader, outbox};
+use super::outbox::{Next, Origin, OutboxReader, outbox};
 use super::*;
 use crate::key::{NodeKeys, Seed};
+use crate::store::row::{OperationRow, OperationState};
 use crate::store::{self, Reader, Writer};
+
+mod forwarding;
+mod openings;
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 const HEIGHT: u32 = 500;
 
@@ -72,10 +79,6 @@ fn script() -> ScriptBuf {
     ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([3; 20]))
 }
 
-fn peer_id() -> NodeId {
-    NodeId::new(SecretKey::from_slice(&[9; 32]).unwrap().public_key(&Secp256k1::new()))
-}
-
 /// A manager with one worker, its file, and the queue ends that nobody else reads.
 pub(crate) struct Bench {
     pub(crate) manager: Arc<Manager>,
@@ -83,8 +86,8 @@ pub(crate) struct Bench {
     db: Arc<redb::Database>,
     _notices: Receiver<PaymentNotice>,
     pub(crate) events: watch::Receiver<u64>,
-    _orders: Receiver<ChainOrder>,
-    _dir: tempfile::TempDir,
+    orders: Receiver<ChainOrder>,
+    dir: Arc<tempfile::TempDir>,
 }
 
 impl Bench {
@@ -93,6 +96,16 @@ impl Bench {
         let seed = Seed::create(dir.path(), || Ok([1; 32])).unwrap();
         let keys = Arc::new(NodeKeys::derive(&seed, Network::Regtest));
         let db = store::open(dir.path(), "regtest", &keys.node_id()).unwrap();
+        Self::over(Arc::new(dir), db, keys, forwarding_policy())
+    }
+
+    /// A node that starts with what is in the file.
+    fn over(
+        dir: Arc<tempfile::TempDir>,
+        db: Arc<redb::Database>,
+        keys: Arc<NodeKeys>,
+        terms: ForwardingPolicy,
+    ) -> Self {
         let (work, mailboxes) = crossbeam_channel::unbounded();
         let (payments, notices) = crossbeam_channel::unbounded();
         let (chain, orders) = crossbeam_channel::unbounded();
@@ -103,17 +116,24 @@ impl Bench {
         let delivery = deliver.clone();
         let deliver_released = move |released, seq| delivery.deliver(released, seq);
         let (writer, _) = Writer::start(db.clone(), deliver_released, |fault| panic!("{fault}")).unwrap();
-        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), forwarding_policy(), keys, writer);
+        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), terms, keys, writer);
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
-        let manager = Arc::new(Manager::new(directory, deliver, env, Vec::new()));
+        let channels = store::load::load(&db).unwrap().channels;
+        let manager = Arc::new(Manager::new(directory, deliver, env, channels));
         let worker = manager.clone();
         std::thread::spawn(move || worker.work(&mailboxes));
-        Self { manager, reader: Reader::new(db.clone()), db, _notices: notices, events, _orders: orders, _dir: dir }
+        Self { manager, reader: Reader::new(db.clone()), db, _notices: notices, events, orders, dir }
     }
 }
 
 impl Bench {
+    /// The node as it starts after a crash, with this forwarding policy. Nobody tells the old one anything more.
+    async fn started_again(&self, terms: ForwardingPolicy) -> Arc<Self> {
+        self.manager.env().writer.barrier().await;
+        Arc::new(Self::over(self.dir.clone(), self.db.clone(), self.manager.env().keys.clone(), terms))
+    }
+
     /// What a start would find now.
     pub(crate) fn load(&self) -> store::Snapshot {
         store::load::load(&self.db).unwrap()
@@ -165,9 +185,14 @@ impl Signer for Unchained {
     }
 }
 
-/// The peer: a channel driven by hand over the manager's own door.
+/// A peer: channels driven by hand over the manager's own door.
 struct Rogue {
-    bench: Bench,
+    bench: Arc<Bench>,
+    secret: SecretKey,
+    /// Openings so far.
+    asked: u8,
+    /// What the node gets of each.
+    push_msat: u64,
     connection: Connection,
     queue: OutboxReader,
     waiting: VecDeque<Message>,
@@ -180,12 +205,49 @@ struct Rogue {
 
 impl Rogue {
     fn connect() -> Self {
-        let bench = Bench::new();
+        Self::at(Arc::new(Bench::new()), 9)
+    }
+
+    /// The peer of this number, just connected to a node.
+    fn at(bench: Arc<Bench>, number: u16) -> Self {
+        let mut secret = [9; 32];
+        secret[..2].copy_from_slice(&number.to_be_bytes());
+        let secret = SecretKey::from_slice(&secret).unwrap();
         let (sender, queue) = outbox(1 << 20);
-        let connection = bench.manager.connected(peer_id(), &bench.manager.our_init(), sender).unwrap();
-        let signer = Unchained(SoftSigner::new([5; 32]));
+        let id = NodeId::new(secret.public_key(&Secp256k1::new()));
+        let connection = bench.manager.connected(id, Origin::Peer, &bench.manager.our_init(), sender).unwrap();
+        let mut seed = [5; 32];
+        seed[..2].copy_from_slice(&number.to_be_bytes());
+        let signer = Unchained(SoftSigner::new(seed));
         let (waiting, gossip) = Default::default();
-        Self { bench, connection, queue, waiting, gossip, signer, policy: policy(), script: script() }
+        let (policy, script) = (policy(), script());
+        Self {
+            bench,
+            secret,
+            asked: 0,
+            push_msat: 400_000_000,
+            connection,
+            queue,
+            waiting,
+            gossip,
+            signer,
+            policy,
+            script,
+        }
+    }
+
+    fn id(&self) -> NodeId {
+        NodeId::new(self.secret.public_key(&Secp256k1::new()))
+    }
+
+    /// The connection ends, and a new one comes, to this node.
+    fn reconnect(&mut self, bench: Arc<Bench>) {
+        self.bench.manager.disconnected(&self.id(), self.connection);
+        let (sender, queue) = outbox(1 << 20);
+        self.connection = bench.manager.connected(self.id(), Origin::Peer, &bench.manager.our_init(), sender).unwrap();
+        (self.bench, self.queue) = (bench, queue);
+        self.waiting.clear();
+        self.gossip.clear();
     }
 
     fn context(&self, height: u32) -> Context<'_> {
@@ -199,12 +261,27 @@ impl Rogue {
     }
 
     fn tell(&self, message: Message) {
-        self.bench.manager.message(&peer_id(), self.connection, message, 100);
+        self.bench.manager.message(&self.id(), self.connection, message, 100);
+    }
+
+    /// Everything said so far was dealt with, and what was answered to it is heard: the answer to an unknown name comes
+    /// last. Gives what came before it.
+    async fn dealt_with(&mut self) -> Vec<Message> {
+        let channel_id = ChannelId([0xee; 32]);
+        let feerate_per_kw = FeeratePerKw::new(253);
+        self.tell(Message::UpdateFee(UpdateFee { channel_id, feerate_per_kw }));
+        let mut before = Vec::new();
+        loop {
+            match self.hear().await {
+                Message::Error(error) if error.channel_id == channel_id => return before,
+                message => before.push(message),
+            }
+        }
     }
 
     async fn hear(&mut self) -> Message {
         while self.waiting.is_empty() {
-            match self.queue.next().await {
+            match tokio::time::timeout(LIMIT, self.queue.next()).await.expect("nothing is heard") {
                 Next::Messages(messages) => {
                     let messages = messages.iter().map(|message| Message::decode(&message.bytes).unwrap());
                     let (gossip, rest) = messages.partition::<Vec<_>, _>(|heard| matches!(heard, Message::Gossip(_)));
@@ -217,43 +294,47 @@ impl Rogue {
         self.waiting.pop_front().unwrap()
     }
 
-    /// Opens a channel to the node and puts its funding transaction into a block.
-    async fn open(&mut self) -> Channel {
+    /// Asks the node for a channel; what it answers is yet to be heard.
+    fn ask(&mut self) -> Opening {
+        self.asked += 1;
         let order = outrigger_channel::OpenOrder {
             peer: self.bench.manager.env().keys.node_id(),
             keys_index: 1,
             features: Features::init(),
-            temporary_channel_id: ChannelId([7; 32]),
+            temporary_channel_id: ChannelId([self.asked; 32]),
             funding: Sat::new(1_000_000),
-            push: Msat::new(400_000_000),
+            push: Msat::new(self.push_msat),
             announce: false,
             commitment_feerate: FeeratePerKw::new(1000),
             shutdown_script: None,
         };
-        let (mut opening, open) = Opening::open(order, &self.context(HEIGHT)).unwrap();
+        let (opening, open) = Opening::open(order, &self.context(HEIGHT)).unwrap();
         self.tell(open);
+        opening
+    }
+
+    /// Opens a channel to the node, up to the signatures. The funding transaction stays here.
+    async fn fund(&mut self) -> (Channel, Transaction) {
+        let mut opening = self.ask();
         let accept = self.hear().await;
-        let OpeningStep::Fund { script_pubkey, amount } =
-            opening.step(OpeningInput::Message(&accept), &self.context(HEIGHT))
-        else {
-            panic!("{accept:?}")
-        };
-        let tx = Transaction {
-            version: Version::TWO,
-            lock_time: LockTime::ZERO,
-            input: vec![TxIn::default()],
-            output: vec![TxOut { value: amount.into(), script_pubkey }],
-        };
+        let step = opening.step(OpeningInput::Message(&accept), &self.context(HEIGHT));
+        let OpeningStep::Fund { script_pubkey, amount } = step else { panic!("{accept:?}") };
+        let tx = funding_of(script_pubkey, amount);
         let funding = OpeningInput::Funding { tx: tx.clone(), output_index: 0 };
-        let OpeningStep::Renamed(_, effects) = opening.step(funding, &self.context(HEIGHT)) else { panic!("renamed") };
-        self.carry_out(effects);
+        let OpeningStep::Renamed(id, effects) = opening.step(funding, &self.context(HEIGHT)) else { panic!("renamed") };
+        self.carry_out(id, effects);
         let signed = self.hear().await;
         let OpeningStep::Born(birth) = opening.step(OpeningInput::Message(&signed), &self.context(HEIGHT)) else {
             panic!("{signed:?}")
         };
         // The watch is delivered behind `funding_signed`: a round trip later it stands.
         assert!(self.bench.manager.command(birth.channel_id, Command::Commit).await.is_ok());
-        let mut channel = birth.channel;
+        (birth.channel, tx)
+    }
+
+    /// Opens a channel to the node and puts its funding transaction into a block.
+    async fn open(&mut self) -> Channel {
+        let (mut channel, tx) = self.fund().await;
         let block = block_of(vec![coinbase(), tx.clone()]);
         self.bench.manager.block_connected(HEIGHT + 1, &block);
         let confirmed = ChainEvent::FundingConfirmed { height: HEIGHT + 1, tx_index: 1, tx: &tx };
@@ -261,18 +342,87 @@ impl Rogue {
         channel
     }
 
+    /// As [`open`](Self::open), until both sides use it.
+    async fn open_normal(&mut self) -> Channel {
+        let mut channel = self.open().await;
+        self.until(&mut channel, |channel, _| channel.summary(HEIGHT + 1).state == "normal").await;
+        assert!(self.dealt_with().await.is_empty());
+        channel
+    }
+
+    /// The node wants a channel to us: its `open_channel`.
+    async fn wanted(&mut self, push: Msat) -> OpenChannel {
+        let operation = OperationRow {
+            idempotency_key: "retry-1".to_owned(),
+            op_id: [1; 16],
+            body: [2; 32],
+            state: OperationState::Opening,
+        };
+        let (funding, announce, funding_feerate) = (Sat::new(500_000), false, None);
+        let order = super::OpenOrder { operation, funding, push, announce, funding_feerate };
+        self.bench.manager.open_channel(&self.id(), order).unwrap();
+        let Message::OpenChannel(open) = self.hear().await else { panic!("open_channel") };
+        open
+    }
+
+    /// We accept, and the node's wallet is asked for the transaction, which is made here.
+    async fn accepted(&mut self, open: &OpenChannel) -> (Opening, Transaction) {
+        let node = self.bench.manager.env().keys.node_id();
+        let (opening, answer) = Opening::accept(open, node, 1, &Features::init(), &self.context(HEIGHT)).unwrap();
+        self.tell(answer);
+        let ChainOrder::Fund(request) = self.bench.orders.recv_timeout(LIMIT).unwrap() else { panic!("fund") };
+        (opening, funding_of(request.script_pubkey, request.amount))
+    }
+
+    /// The node opens a channel to us, up to the signatures.
+    async fn is_funded(&mut self, push: Msat) -> (Channel, Transaction) {
+        let open = self.wanted(push).await;
+        let (mut opening, tx) = self.accepted(&open).await;
+        self.bench.manager.funded(&self.id(), open.temporary_channel_id, Ok((tx.clone(), 0)));
+        let created = self.hear().await;
+        let OpeningStep::Born(birth) = opening.step(OpeningInput::Message(&created), &self.context(HEIGHT)) else {
+            panic!("{created:?}")
+        };
+        self.carry_out(birth.channel_id, birth.effects);
+        self.dealt_with().await;
+        let order = self.bench.orders.recv_timeout(LIMIT).unwrap();
+        assert!(matches!(&order, ChainOrder::Publish(published) if *published == tx), "{order:?}");
+        (birth.channel, tx)
+    }
+
+    /// As [`is_funded`](Self::is_funded), until both sides use the channel.
+    async fn is_opened_to(&mut self, push: Msat) -> Channel {
+        let (mut channel, tx) = self.is_funded(push).await;
+        self.bench.manager.block_connected(HEIGHT + 1, &block_of(vec![coinbase(), tx.clone()]));
+        let confirmed = ChainEvent::FundingConfirmed { height: HEIGHT + 1, tx_index: 1, tx: &tx };
+        self.step(&mut channel, Input::Chain(confirmed));
+        self.until(&mut channel, |channel, _| channel.summary(HEIGHT + 1).state == "normal").await;
+        assert!(self.dealt_with().await.is_empty());
+        channel
+    }
+
+    /// Hears messages of the channel until one of them, or what it leads to, is the one awaited.
+    async fn until(&mut self, channel: &mut Channel, done: impl Fn(&Channel, &Message) -> bool) {
+        loop {
+            let message = self.hear().await;
+            self.step(channel, Input::Message(&message));
+            if done(channel, &message) {
+                return;
+            }
+        }
+    }
+
     fn step(&self, channel: &mut Channel, input: Input<'_>) {
         let mut transition = channel.step(input, &self.context(HEIGHT + 1));
         channel.take_in(&mut transition);
-        self.carry_out(transition.effects);
+        self.carry_out(channel.id(), transition.effects);
     }
 
-    fn carry_out(&self, effects: Vec<Effect>) {
+    fn carry_out(&self, channel_id: ChannelId, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Send(message) => self.tell(message),
                 Effect::Revoke { number } => {
-                    let channel_id = self.bench.manager.channels()[0].channel_id;
                     self.tell(Message::RevokeAndAck(RevokeAndAck {
                         channel_id,
                         per_commitment_secret: PerCommitmentSecret(Unchained::secret(number).secret_bytes()),
@@ -282,6 +432,16 @@ impl Rogue {
                 _ => {}
             }
         }
+    }
+}
+
+/// What pays this, and spends nothing that is known.
+fn funding_of(script_pubkey: ScriptBuf, amount: Sat) -> Transaction {
+    Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn::default()],
+        output: vec![TxOut { value: amount.into(), script_pubkey }],
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     FAREWELL_TIMEOUT, GOSSIP_BURST_BYTES, GOSSIP_BYTES_PER_SECOND, OUTBOX_BYTES, PONG_TIMEOUT, REVOCATION_TIMEOUT,
     Shared, Stopped, WRITE_TIMEOUT,
 };
-use crate::manager::outbox::{Closed, Connection, Next, Outbox, OutboxReader, PeerHandler, outbox};
+use crate::manager::outbox::{Closed, Connection, Next, Origin, Outbox, OutboxReader, PeerHandler, outbox};
 
 /// All channels, or none in particular (BOLT 1, "The `error` and `warning` Messages").
 const NO_CHANNEL: ChannelId = ChannelId([0; 32]);
@@ -125,7 +125,7 @@ pub(super) struct Live {
 }
 
 /// Exchanges `init`, takes the peer's seat and makes the peer known to the manager.
-pub(super) async fn join(net: &Arc<Shared>, mut session: Session) -> Result<Live, MeetFault> {
+pub(super) async fn join(net: &Arc<Shared>, mut session: Session, origin: Origin) -> Result<Live, MeetFault> {
     let peer = session.peer;
     let init = match init::exchange(&mut session.reader, &mut session.writer, &net.handler.our_init()).await {
         Ok(init) => init,
@@ -139,7 +139,7 @@ pub(super) async fn join(net: &Arc<Shared>, mut session: Session) -> Result<Live
     let features = init.combined_features();
     let seat = net.seats.take(peer, features.clone()).await.ok_or(MeetFault::Outrun)?;
     let (outbox, queue) = outbox(OUTBOX_BYTES);
-    match net.handler.connected(peer, &init, outbox.clone()) {
+    match net.handler.connected(peer, origin, &init, outbox.clone()) {
         Ok(connection) => {
             tracing::info!("connected to {peer}");
             let joined = Joined { handler: Arc::clone(&net.handler), peer, connection };

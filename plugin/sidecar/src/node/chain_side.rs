@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::chain::broadcast::Broadcaster;
-use crate::chain::feerate::FeeEstimator;
+use crate::chain::feerate::{Estimates, FeeEstimator};
 use crate::chain::follow::{BlockListener, ChainState};
 use crate::manager::Manager;
 use crate::store::schema::Table;
@@ -109,9 +109,10 @@ impl BlockListener for Listener {
             // A funding transaction that was forgotten once its channel was ready may be in no block now, and in no
             // mempool. The wallet knows since the first block of the new branch.
             for tx in self.wallet.wallet.lock().unconfirmed() {
-                self.broadcaster.publish(tx);
+                self.broadcaster.publish_until_confirmed(tx);
             }
         }
+        self.broadcaster.confirmed(block);
         self.broadcaster.new_block();
     }
 
@@ -128,7 +129,8 @@ impl BlockListener for Listener {
         let synced = matches!(state, ChainState::Synced { .. });
         if synced {
             self.set_shutdown_script();
-            self.manager.env().chain.set_feerates(feerates(&self.estimator));
+            let (feerates, is_estimate) = feerates(&self.estimator.current());
+            self.manager.set_feerates(feerates, is_estimate);
         }
         self.manager.env().chain.set_synced(synced);
         self.state.send_replace(Some(state));
@@ -149,10 +151,10 @@ impl Listener {
     }
 }
 
-/// Current estimates in the channel's terms.
-pub(super) fn feerates(estimator: &FeeEstimator) -> Feerates {
-    let estimates = estimator.current();
-    Feerates { commitment: estimates.commitment, normal: estimates.normal, floor: estimates.floor }
+/// Estimates in the channel's terms, and whether channels follow the one for commitments.
+pub(super) fn feerates(estimates: &Estimates) -> (Feerates, bool) {
+    let Estimates { commitment, normal, floor, is_estimate } = *estimates;
+    (Feerates { commitment, normal, floor }, is_estimate)
 }
 
 /// Carries out what channels ask of wallet and mempool, until every queue end is gone.
