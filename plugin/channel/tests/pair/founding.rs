@@ -60,6 +60,7 @@ impl Founder {
             policy: &world.policy,
             signer: &self.signer,
             shutdown_script: &self.script,
+            restored: false,
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Node {
     pub monitor: Monitor,
     pub signer: LoggingSigner,
     pub shutdown_script: ScriptBuf,
+    /// Whether its whole node is in restored mode: durable in the daemon, so a crash does not take it back.
+    pub restored: bool,
     /// What a crash leaves.
     pub store: Store,
     /// What is left once everything staged is durable.
@@ -64,6 +66,7 @@ impl Node {
             monitor,
             signer,
             shutdown_script,
+            restored: false,
             staged: store.clone(),
             store,
             held: VecDeque::new(),
@@ -101,6 +104,7 @@ impl Node {
             policy: &world.policy,
             signer: &self.signer,
             shutdown_script: &self.shutdown_script,
+            restored: self.restored,
         }
     }
 
@@ -170,8 +174,9 @@ impl Node {
                 Effect::Publish { tx, .. } => {
                     world.mempool.insert(tx.compute_txid(), tx);
                 }
+                Effect::Restored { .. } => self.restored = true,
                 Effect::Watch(Watch::Height(height)) => self.heights.push(height),
-                Effect::Watch(Watch::Funding { .. }) | Effect::Settle { .. } => {}
+                Effect::Watch(Watch::Funding { .. }) | Effect::Settle { .. } | Effect::Withhold => {}
                 Effect::Incoming(incoming) => {
                     self.incoming.insert(incoming.htlc_id, incoming);
                 }
@@ -218,6 +223,7 @@ impl Node {
 
     /// Puts another state of the store in the place of this one, as a backup does.
     pub fn restore(&mut self, store: Store) {
+        self.restored = false;
         self.store = store;
     }
 

@@ -28,6 +28,8 @@ pub enum Mail {
     Height { channel: ChannelId, height: u32 },
     /// The estimate for commitments moved: channels that we opened may want another feerate.
     FeerateMoved,
+    /// The node has gone into restored mode: every channel is to learn it.
+    Restored,
     /// A received HTLC was decided; the row is durable.
     Settled { channel: ChannelId, htlc_id: u64, settlement: SettlementRow },
 }
@@ -57,6 +59,7 @@ impl Mail {
             | Self::Order { .. }
             | Self::Height { .. }
             | Self::FeerateMoved
+            | Self::Restored
             | Self::Settled { .. } => 0,
         }
     }

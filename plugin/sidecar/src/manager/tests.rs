@@ -116,7 +116,7 @@ impl Bench {
         let delivery = deliver.clone();
         let deliver_released = move |released, seq| delivery.deliver(released, seq);
         let (writer, _) = Writer::start(db.clone(), deliver_released, |fault| panic!("{fault}")).unwrap();
-        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), terms, keys, writer);
+        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), terms, keys, writer, None);
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
         let channels = store::load::load(&db).unwrap().channels;
@@ -257,6 +257,7 @@ impl Rogue {
             policy: &self.policy,
             signer: &self.signer,
             shutdown_script: &self.script,
+            restored: false,
         }
     }
 

@@ -448,19 +448,23 @@ impl EventRow {
         Self::new(at, "open_failed", json!({ "op_id": op_id, "message": reason }))
     }
 
+    /// A peer or the chain proved on this channel that the node's file is old.
+    pub fn restored(at: u64, peer: NodeId, channel: ChannelId, proof: &str) -> Self {
+        let fields = json!({ "channel_id": channel.to_string(), "node_id": peer.to_string(), "message": proof });
+        Self::new(at, "node_restored", fields)
+    }
+
     /// News of a channel that an operator acts on; a beginning shutdown is none, nor what a peer can do for nothing.
     pub fn of_channel(at: u64, peer: NodeId, channel: ChannelId, note: &ChannelNote) -> Option<Self> {
         let (kind, mut fields) = match note {
             ChannelNote::Pending { funding, .. } => ("channel_pending", json!({ "txid": funding.txid.to_string() })),
             ChannelNote::Ready { .. } => ("channel_ready", json!({})),
-            ChannelNote::ShuttingDown { .. } => return None,
+            ChannelNote::ShuttingDown { .. } | ChannelNote::NeverFunded => return None,
             ChannelNote::Closing { txid } => ("channel_closing", json!({ "txid": txid.to_string() })),
             ChannelNote::Closed { txid, .. } => ("channel_closed", json!({ "txid": txid.to_string() })),
             ChannelNote::Failed { reason } | ChannelNote::FundingMismatch { reason } => {
                 ("channel_failed", json!({ "message": reason }))
             }
-            // It cost the peer nothing, and nothing is left of it (FND-8).
-            ChannelNote::NeverFunded => return None,
             ChannelNote::FundingStuck { txid, blocks } => {
                 let message = format!(
                     "the funding transaction is not confirmed after {blocks} blocks: its feerate is too low, or it \
