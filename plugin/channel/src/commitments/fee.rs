@@ -70,7 +70,9 @@ impl Outlook {
         let anchors = commitment_cost(FeeratePerKw::new(0), outputs);
         let kept = anchors.saturating_add(params.reserve_of(Side::Local));
         let fee = self.remote.totals.to_local.to_sat_floor().saturating_sub(kept);
-        let feerate = fee.get().saturating_mul(1000).checked_div(commitment_weight(outputs)).unwrap_or(0);
+        // The fee is rounded down, so the feerate is the last one below that of a satoshi more.
+        let below = fee.get().saturating_add(1).saturating_mul(1000).saturating_sub(1);
+        let feerate = below.checked_div(commitment_weight(outputs)).unwrap_or(0);
         FeeratePerKw::new(u32::try_from(feerate).unwrap_or(u32::MAX))
     }
 

@@ -211,12 +211,14 @@ async fn the_opener_follows_the_estimate_one_change_at_a_time() {
     manager.set_feerates(estimate(1249), true);
     manager.set_feerates(estimate(801), true);
     assert!(peer.dealt_with().await.is_empty());
+    assert!(peer.dealt_with().await.is_empty(), "nor when the visit had ended");
     manager.set_feerates(estimate(1250), true);
     let said = [peer.hear().await, peer.hear().await];
     assert_eq!(proposed(&said), [1250]);
     assert!(matches!(said[1], Message::CommitmentSigned(_)), "signed in the same visit");
     manager.set_feerates(estimate(3000), true);
     assert!(peer.dealt_with().await.is_empty(), "one change at a time");
+    assert!(peer.dealt_with().await.is_empty(), "nor when the visit had ended");
     for message in &said {
         peer.step(&mut channel, Input::Message(message));
     }
@@ -247,15 +249,17 @@ async fn an_accepter_proposes_nothing_and_an_opener_no_more_than_it_can_pay_or_s
     peer.open_normal().await;
     peer.bench.manager.set_feerates(estimate(5000), true);
     assert!(peer.dealt_with().await.is_empty());
+    assert!(peer.dealt_with().await.is_empty(), "nor when the visit had ended");
 
     let mut peer = Rogue::connect();
     peer.is_opened_to(Msat::ZERO).await;
     peer.bench.manager.set_feerates(estimate(4_000_000), true);
-    assert_eq!(proposed(&peer.dealt_with().await), [25_000], "the cap");
+    assert_eq!(proposed(&[peer.hear().await]), [25_000], "the cap");
 
     let mut peer = Rogue::connect();
     peer.is_opened_to(Msat::new(480_000_000)).await;
     peer.bench.manager.set_feerates(estimate(20_000), true);
-    // 20,000 sat less the reserve of 5,000 and both anchors, over the weight with one HTLC.
-    assert_eq!(proposed(&peer.dealt_with().await), [(20_000 - 5_000 - 660) * 1000 / (1124 + 172)]);
+    // 20,000 sat less the reserve of 5,000 and both anchors, rounded up to the next satoshi, over the weight with one HTLC.
+    let payable = ((20_000 - 5_000 - 660 + 1) * 1000 - 1) / (1124 + 172);
+    assert_eq!(proposed(&[peer.hear().await]), [payable]);
 }
