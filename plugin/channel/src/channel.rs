@@ -1,18 +1,21 @@
 //! One channel: its rows, what a disconnect takes away, and the step.
 
-use bitcoin::OutPoint;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bitcoin::{OutPoint, ScriptBuf};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
-use outrigger_bolt::features::Features;
+use outrigger_bolt::features::{Feature, Features};
 use outrigger_bolt::id::{ChannelId, ShortChannelId};
 use outrigger_bolt::wire::{Message, Warning};
 
-use crate::changes::{ChannelChanges, ChannelRows, Phase, Totals};
+use crate::changes::{ChannelChanges, ChannelHead, ChannelParams, ChannelRows, Phase};
 use crate::commitments::fee;
-use crate::commitments::htlc::{HtlcState, Offerer, Side, Stage};
+use crate::commitments::htlc::{HtlcState, Offerer};
 use crate::draft::Draft;
 use crate::input::{ChainEvent, Command, CommandId, Context, Input, Policy};
 use crate::link::{self, Link, Volatile, VolatileChanges};
-use crate::phase::{ended, funding, normal, restored, shutdown};
+use crate::phase::{announcement, ended, funding, normal, restored, shutdown};
 use crate::row::CorruptRows;
 use crate::transition::{ChannelNote, Effect, Publication, Transition, Watch};
 use crate::violation::{Refusal, Rule, Violation};
@@ -33,6 +36,16 @@ pub struct Summary {
     pub connected: bool,
     pub funding: OutPoint,
     pub short_channel_id: Option<ShortChannelId>,
+    /// What the peer may call the channel in HTLCs that it offers us.
+    pub local_scid_alias: ShortChannelId,
+    /// What the peer asked us to call it.
+    pub remote_scid_alias: Option<ShortChannelId>,
+    /// How route hints of our invoices, and the `channel_update` that we send the peer, name the channel: by the peer's
+    /// alias where it gave one, else by its real id unless the channel type hides that (BOLT 2, `channel_ready`; BOLT 7,
+    /// `channel_update`).
+    pub hint_scid: Option<ShortChannelId>,
+    /// The script that a close pays us to, once it is fixed.
+    pub shutdown_script: Option<ScriptBuf>,
     pub capacity: Sat,
     /// What is ours in our newest commitment, HTLCs not counted, before the opener's costs.
     pub local: Msat,
@@ -56,9 +69,31 @@ pub struct Summary {
 impl Channel {
     /// The channel that these rows are, with no connection: what a crash leaves is what a disconnect leaves.
     pub fn load(rows: ChannelRows) -> Result<Self, CorruptRows> {
-        check(&rows)?;
+        rows.check()?;
         let volatile = Volatile::at_rest(&rows);
         Ok(Self { rows, volatile })
+    }
+
+    /// A closed channel as it stands in history: parameters and head, and nothing else that it ever had. It answers its
+    /// peer (BOLT 2, "Message Retransmission"); that is all that is left to do.
+    pub fn of_history(params: Arc<ChannelParams>, head: ChannelHead) -> Result<Self, CorruptRows> {
+        if !matches!(head.phase, Phase::Closed { .. }) {
+            return Err(CorruptRows("a channel in history that is not closed"));
+        }
+        Ok(Self::with_link(
+            ChannelRows { params, head, htlcs: BTreeMap::new(), onions: BTreeMap::new() },
+            Link::Disconnected,
+        ))
+    }
+
+    /// Whether the end of the channel is so deep below this block height that its rows may go, its head apart.
+    pub fn is_history(&self, height: u32) -> bool {
+        ended::history_height(&self.rows.head).is_some_and(|from| from <= height)
+    }
+
+    /// Whether the funding transaction was ever in a block. A channel that never was leaves no history (FND-8).
+    pub fn was_funded(&self) -> bool {
+        self.rows.head.short_channel_id.is_some()
     }
 
     pub(crate) fn with_link(rows: ChannelRows, link: Link) -> Self {
@@ -192,21 +227,25 @@ impl Channel {
             watches.extend(funding::stuck_height(head, params).map(Watch::Height));
         }
         watches.extend(shutdown::watches(head));
+        watches.extend(ended::history_height(head).map(Watch::Height));
         watches
     }
 
     /// Effects that a crash may have lost and that no reconnection repeats.
     pub fn resume(&self) -> Vec<Effect> {
-        let publish = match &self.rows.head.phase {
-            Phase::Funding(funding) => funding.tx.as_ref().map(|tx| (Publication::Funding, tx.as_ref().clone())),
-            Phase::Closing { tx, confirmed_height: None } => Some((Publication::MutualClose, tx.clone())),
-            Phase::Normal
+        let (what, transactions) = match &self.rows.head.phase {
+            Phase::Funding(funding) => {
+                (Publication::Funding, funding.tx.iter().map(|tx| tx.as_ref().clone()).collect::<Vec<_>>())
+            }
+            phase @ (Phase::Normal
             | Phase::ShuttingDown { .. }
-            | Phase::Closing { confirmed_height: Some(_), .. }
+            | Phase::Closing { .. }
             | Phase::Closed { .. }
-            | Phase::Failed { .. } => None,
+            | Phase::Failed { .. }) => {
+                (Publication::MutualClose, phase.closes_to_publish().into_iter().cloned().collect())
+            }
         };
-        let publish = publish.map(|(what, tx)| Effect::Publish { what, tx });
+        let publish = transactions.into_iter().map(|tx| Effect::Publish { what, tx });
         let standing = self
             .rows
             .htlcs
@@ -248,6 +287,10 @@ impl Channel {
             connected: matches!(self.volatile.link, Link::Connected(_)),
             funding: params.funding,
             short_channel_id: head.short_channel_id,
+            local_scid_alias: params.scid_alias,
+            remote_scid_alias: head.remote_scid_alias,
+            hint_scid: hint_scid(head, params),
+            shutdown_script: shutdown::own_script(head, params).cloned(),
             capacity: params.capacity,
             local: head.local_commitment.to_local,
             remote: head.local_commitment.to_remote,
@@ -261,6 +304,11 @@ impl Channel {
             confirmations_needed: funding::confirmations_needed(head, params, height),
         }
     }
+}
+
+fn hint_scid(head: &ChannelHead, params: &ChannelParams) -> Option<ShortChannelId> {
+    let hidden = params.channel_type.supports(Feature::SCID_ALIAS);
+    head.remote_scid_alias.or(head.short_channel_id.filter(|_| !hidden))
 }
 
 const fn state(phase: &Phase) -> &'static str {
@@ -306,8 +354,14 @@ fn on_early_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) 
     if let Message::ChannelReady(ready) = message {
         return funding::on_channel_ready(draft, ready, cx);
     }
-    let harmless = matches!(message, Message::Warning(_) | Message::AnnouncementSignatures(_));
-    if harmless || message.channel_id().is_none() { Ok(()) } else { Err(Violation::Warn(Rule::BeforeReestablish)) }
+    if let Message::AnnouncementSignatures(signatures) = message {
+        return announcement::on_signatures(draft, signatures, cx);
+    }
+    if matches!(message, Message::Warning(_)) || message.channel_id().is_none() {
+        Ok(())
+    } else {
+        Err(Violation::Warn(Rule::BeforeReestablish))
+    }
 }
 
 /// Texts by which known peers tell of a trouble of their own that a new connection cures. Any other `error` fails the
@@ -408,52 +462,4 @@ fn fail(draft: &mut Draft<'_>, rule: &Rule) {
         ended::send_reason(draft);
     }
     link::on_disconnected(draft);
-}
-
-/// What any rows must fulfil to be a channel.
-fn check(rows: &ChannelRows) -> Result<(), CorruptRows> {
-    let ChannelRows { params, head, htlcs, .. } = rows;
-    let total = params.capacity.to_msat().ok_or(CorruptRows("the capacity is beyond all bitcoin"))?;
-    for (owner, totals) in [(Side::Local, &head.local_commitment), (Side::Remote, &head.remote_commitment)] {
-        let mut found = Totals { to_local: totals.to_local, to_remote: totals.to_remote, ..Totals::default() };
-        for (key, row) in htlcs.iter().filter(|(key, row)| row.state.in_commitment(key.offerer, owner)) {
-            found = found
-                .counting(key.offerer, row.amount, params.dust_limit(owner))
-                .ok_or(CorruptRows("a commitment holds more than can be counted"))?;
-        }
-        if found != *totals {
-            return Err(CorruptRows("the HTLCs of a commitment are not those of its running totals"));
-        }
-        if found.sum() != total {
-            return Err(CorruptRows("a commitment does not add up to the capacity"));
-        }
-    }
-    check_progress(rows)
-}
-
-/// No row is ahead of the head: ids are given out, and what waits for a revocation waits for one that is due.
-fn check_progress(ChannelRows { head, htlcs, .. }: &ChannelRows) -> Result<(), CorruptRows> {
-    let waits = |stage: Stage| matches!(stage, Stage::Signed | Stage::Acknowledged);
-    for (key, row) in htlcs {
-        let next_id = match key.offerer {
-            Offerer::Local => head.next_local_htlc_id,
-            Offerer::Remote => head.next_remote_htlc_id,
-        };
-        let (_, stage) = row.state.update(key.offerer);
-        if key.id >= next_id {
-            return Err(CorruptRows("an HTLC has an id that was never given out"));
-        }
-        if stage == Stage::Proposed || (waits(stage) && !head.awaiting_revocation()) {
-            return Err(CorruptRows("an HTLC waits for what is not on its way"));
-        }
-        if matches!(row.state, HtlcState::Removing(_)) != row.removal.is_some() {
-            return Err(CorruptRows("an HTLC leaves without a reason, or has one and stays"));
-        }
-    }
-    match head.fee.change {
-        Some((_, stage)) if waits(stage) && !head.awaiting_revocation() => {
-            Err(CorruptRows("a feerate waits for what is not on its way"))
-        }
-        Some(_) | None => Ok(()),
-    }
 }

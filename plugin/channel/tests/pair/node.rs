@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Txid};
-use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::commitment::{CommitmentTx, HtlcDirection, commitment_number, obscuring_factor};
 use outrigger_bolt::wire::{CommitmentSigned, Message, PerCommitmentSecret, RevokeAndAck};
@@ -28,6 +28,7 @@ pub struct Batch {
 pub struct Node {
     pub channel: Channel,
     pub monitor: Monitor,
+    pub node_id: NodeId,
     pub signer: LoggingSigner,
     pub shutdown_script: ScriptBuf,
     /// Whether its whole node is in restored mode: durable in the daemon, so a crash does not take it back.
@@ -56,7 +57,7 @@ impl Node {
     pub fn new(
         channel: Channel,
         monitor: (Monitor, Store),
-        signer: LoggingSigner,
+        (node_id, signer): (NodeId, LoggingSigner),
         shutdown_script: ScriptBuf,
         first: (CommitmentTx, PublicKey),
     ) -> Self {
@@ -64,6 +65,7 @@ impl Node {
         let mut node = Self {
             channel,
             monitor,
+            node_id,
             signer,
             shutdown_script,
             restored: false,
@@ -103,6 +105,7 @@ impl Node {
             feerates: world.feerates,
             policy: &world.policy,
             signer: &self.signer,
+            node_id: self.node_id,
             shutdown_script: &self.shutdown_script,
             restored: self.restored,
         }

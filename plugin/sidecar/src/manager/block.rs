@@ -1,7 +1,7 @@
 //! Blocks: one index of outpoints and one of heights for the whole node, so that a block touches only the channels
 //! that it concerns (law 6).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map, hash_map};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bitcoin::{Block, OutPoint, Transaction, Txid};
 use outrigger_bolt::id::{ChannelId, NodeId};
@@ -37,27 +37,25 @@ impl ChainIndex {
         }
     }
 
-    /// Takes a wish back.
-    pub(super) fn unwatch(&mut self, peer: NodeId, channel: ChannelId, watch: &Watch) {
+    /// Forgets the funding output of a channel, and what else it still waits for.
+    pub(super) fn forget(&mut self, peer: NodeId, channel: ChannelId, funding: OutPoint, waits: &[Watch]) {
         let concerned = (peer, channel);
-        match watch {
-            Watch::Funding { outpoint, script_pubkey: _ } => {
-                if let hash_map::Entry::Occupied(mut waiting) = self.by_txid.entry(outpoint.txid) {
-                    waiting.get_mut().remove(&concerned);
-                    if waiting.get().is_empty() {
-                        waiting.remove();
-                    }
-                }
-                if self.by_outpoint.get(outpoint) == Some(&concerned) {
-                    self.by_outpoint.remove(outpoint);
-                }
+        if let Some(channels) = self.by_txid.get_mut(&funding.txid) {
+            channels.remove(&concerned);
+            if channels.is_empty() {
+                self.by_txid.remove(&funding.txid);
             }
-            Watch::Height(height) => {
-                if let btree_map::Entry::Occupied(mut waiting) = self.by_height.entry(*height) {
-                    waiting.get_mut().remove(&concerned);
-                    if waiting.get().is_empty() {
-                        waiting.remove();
-                    }
+        }
+        if self.by_outpoint.get(&funding) == Some(&concerned) {
+            self.by_outpoint.remove(&funding);
+        }
+        for wait in waits {
+            if let Watch::Height(height) = wait
+                && let Some(channels) = self.by_height.get_mut(height)
+            {
+                channels.remove(&concerned);
+                if channels.is_empty() {
+                    self.by_height.remove(height);
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use bitcoin::OutPoint;
 use crossbeam_channel::Sender;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
@@ -132,7 +133,7 @@ impl Deliver {
                 Held::Settled { peer, channel, htlc_id, settlement } => {
                     self.settled(peer, channel, htlc_id, settlement)
                 }
-                Held::Forgotten { at, watches } => self.forget(at, &watches),
+                Held::Archived { peer, channel } => self.order(peer, Mail::Archived { channel }),
                 Held::Chain(order) => self.chain(order),
                 // A caller that no longer waits needs no word.
                 Held::Durable(waiter) => drop(waiter.send(())),
@@ -214,11 +215,12 @@ impl Deliver {
         true
     }
 
-    /// Nothing is known of a channel any more. What it had asked of the chain before was delivered before this.
-    fn forget(&self, at: Address, watches: &[Watch]) {
+    /// Forgets a channel that is in history, or never was, and what it waited for in the chain. What it had asked before
+    /// its rows went was delivered before.
+    pub(super) fn unregister(&self, peer: NodeId, channel: ChannelId, funding: OutPoint, waits: &[Watch]) {
         let mut channels = self.channels.write();
-        if channels.known.remove(&at.channel).is_some()
-            && let Entry::Occupied(mut count) = channels.by_peer.entry(at.peer)
+        if channels.known.remove(&channel).is_some()
+            && let Entry::Occupied(mut count) = channels.by_peer.entry(peer)
         {
             *count.get_mut() = count.get().saturating_sub(1);
             if *count.get() == 0 {
@@ -226,10 +228,7 @@ impl Deliver {
             }
         }
         drop(channels);
-        let mut index = self.index.lock();
-        for watch in watches {
-            index.unwatch(at.peer, at.channel, watch);
-        }
+        self.index.lock().forget(peer, channel, funding, waits);
     }
 
     /// What is known of a channel.

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use bitcoin::Txid;
+use bitcoin::{Transaction, Txid};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
-use outrigger_bolt::wire::{Error, Message};
+use outrigger_bolt::wire::Message;
 use outrigger_channel::{
     ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep, Offerer,
     OpeningInput, Phase, Publication, Refusal, Transition,
@@ -29,13 +29,11 @@ pub(super) struct Drive<'a> {
     pub(super) batch: Batch,
     /// Channels that may have something to sign.
     touched: BTreeSet<ChannelId>,
-    /// Channels of which nothing is left: they were never funded.
-    forgotten: Vec<ChannelId>,
 }
 
 impl<'a> Drive<'a> {
     pub(super) fn new(env: &'a Env, deliver: &'a Deliver) -> Self {
-        Self { env, deliver, batch: Batch::default(), touched: BTreeSet::new(), forgotten: Vec::new() }
+        Self { env, deliver, batch: Batch::default(), touched: BTreeSet::new() }
     }
 
     /// Handles one piece of mail.
@@ -53,6 +51,7 @@ impl<'a> Drive<'a> {
             Mail::Funded { channel, funding } => self.funded(peer, channel, funding),
             Mail::Order { channel, id, command } => self.order(peer, channel, id, command),
             Mail::FeerateMoved => self.touch_opened(peer),
+            Mail::Archived { channel } => self.archived(peer, channel),
             Mail::Restored => self.restored(peer),
             Mail::Settled { channel, htlc_id, settlement } => self.settled(peer, channel, htlc_id, settlement),
             Mail::Height { channel, height } => {
@@ -97,12 +96,12 @@ impl<'a> Drive<'a> {
             return;
         };
         self.step_slot(at, slot, input);
-        for channel in std::mem::take(&mut self.forgotten) {
-            peer.slots.remove(&channel);
-        }
     }
 
     fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) {
+        if slot.archived.is_some() {
+            return self.answer_for(at, &slot.channel, &slot.signer, input);
+        }
         let (was_connected, was_usable) = (is_in_step(slot), is_usable(&slot.channel));
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
         let script = self.env.shutdown_script();
@@ -124,11 +123,13 @@ impl<'a> Drive<'a> {
     fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition, learned: MonitorChanges) {
         let Transition { changes, volatile, monitor, mut effects } = transition;
         let mut publish = false;
-        let watches = if effects.iter().any(never_was) { Some(slot.channel.watches()) } else { None };
+        let never_was = effects.iter().any(never_was);
+        let waits = if never_was { slot.channel.watches() } else { Vec::new() };
         if let Some(update) = monitor {
             publish = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed { publish: true }));
             slot.monitor.apply(&learned, &update.htlcs);
         }
+        let closes = txids_of_closes(slot);
         slot.channel.apply(&changes);
         slot.channel.settle(volatile);
         if publish {
@@ -137,10 +138,7 @@ impl<'a> Drive<'a> {
         for effect in &effects {
             match effect {
                 Effect::Removed { htlc_id } => drop(slot.settlements.remove(htlc_id)),
-                Effect::Restored { proof } => {
-                    tracing::error!(peer = %at.peer, %proof, "{RESTORED}");
-                    self.env.enter_restored(proof);
-                }
+                Effect::Restored { proof } => self.enter_restored(at, proof),
                 Effect::Send(_)
                 | Effect::Revoke { .. }
                 | Effect::Disconnect(_)
@@ -155,16 +153,26 @@ impl<'a> Drive<'a> {
         }
         let guard = Guard::of(&slot.monitor.rows().head);
         let step = Step { changes: &changes, monitor: &learned, guard, effects };
-        let forgotten: Vec<_> = step.effects.iter().flat_map(|effect| no_longer_published(slot, effect)).collect();
+        let mut forgotten: Vec<_> = step.effects.iter().flat_map(|effect| no_longer_published(slot, effect)).collect();
+        if !matches!(slot.channel.phase(), Phase::Closing { .. }) {
+            forgotten.extend(closes);
+        }
         self.batch.stage(at, step, Clock::now_unix());
         for txid in forgotten {
             self.batch.hold(Held::Chain(ChainOrder::Forget(txid)));
         }
-        if let Some(watches) = watches {
+        if never_was {
             // FND-8: what a peer can make for nothing leaves no row behind. Its reestablish finds no such channel.
-            self.batch.forget_channel(at, watches);
-            self.forgotten.push(at.channel);
+            self.archive(at, slot, waits);
+        } else if slot.channel.is_history(self.env.chain.height()) {
+            self.archive(at, slot, Vec::new());
         }
+    }
+
+    /// A peer, or the chain, has proved that the file is old.
+    pub(super) fn enter_restored(&self, at: Address, proof: &str) {
+        tracing::error!(peer = %at.peer, %proof, "{RESTORED}");
+        self.env.enter_restored(proof);
     }
 
     /// Answers a command that reached no channel. It waits its turn like any other effect.
@@ -226,8 +234,7 @@ impl<'a> Drive<'a> {
         } else if peer.slots.contains_key(&channel) {
             self.step_channel(peer, channel, Input::Message(message));
         } else if !is_complaint {
-            let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
-            self.send(at, Message::Error(Error { channel_id: channel, data: "unknown channel".into() }));
+            self.unknown_channel(peer, channel, message);
         }
     }
 
@@ -330,6 +337,18 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
         | Effect::Settle { .. }
         | Effect::Removed { .. }
         | Effect::Reply(..) => Vec::new(),
+    }
+}
+
+/// The closes that both have signed: one of them may be in the chain, and the others never will.
+fn txids_of_closes(slot: &Slot) -> Vec<Txid> {
+    match slot.channel.phase() {
+        Phase::Closing { tx, others, .. } => others.iter().chain([tx]).map(Transaction::compute_txid).collect(),
+        Phase::Funding(_)
+        | Phase::Normal
+        | Phase::ShuttingDown { .. }
+        | Phase::Closed { .. }
+        | Phase::Failed { .. } => Vec::new(),
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::forwarding::ForwardingPolicy;
 use super::pending::Pending;
 use crate::key::NodeKeys;
-use crate::store::Writer;
+use crate::store::{Reader, Writer};
 
 /// An estimate that moves by less than one in so many is none that a channel is asked about.
 const FOLLOWED_STEPS: u64 = 16;
@@ -92,6 +92,8 @@ pub struct Env {
     pub forwarding: ForwardingPolicy,
     pub keys: Arc<NodeKeys>,
     pub writer: Writer,
+    /// For channels in history.
+    pub reader: Reader,
     pub(super) pending: Pending,
     shutdown_script: RwLock<ScriptBuf>,
     restored: watch::Sender<Option<Arc<str>>>,
@@ -105,12 +107,12 @@ impl Env {
         policy: Policy,
         forwarding: ForwardingPolicy,
         keys: Arc<NodeKeys>,
-        writer: Writer,
+        (writer, reader): (Writer, Reader),
         restored: Option<String>,
     ) -> Self {
         let restored = watch::Sender::new(restored.map(Arc::from));
         let (pending, shutdown_script, next_command) = (Pending::default(), RwLock::default(), AtomicU64::new(1));
-        Self { chain, policy, forwarding, keys, writer, pending, shutdown_script, restored, next_command }
+        Self { chain, policy, forwarding, keys, writer, reader, pending, shutdown_script, restored, next_command }
     }
 
     /// Whether the node is in restored mode: nothing is signed, opened, paid or published but what is ours for certain.
@@ -154,6 +156,7 @@ impl Env {
             feerates: self.chain.feerates(),
             policy: &self.policy,
             signer: signer as &dyn Signer,
+            node_id: self.keys.node_id(),
             shutdown_script,
             restored: self.is_restored(),
         }

@@ -60,7 +60,7 @@ impl ForwardingPolicy {
         Some(ChannelUpdate {
             signature: unsigned()?,
             chain_hash,
-            short_channel_id: name_for_peer(channel)?,
+            short_channel_id: channel.summary(0).hint_scid?,
             timestamp: 0,
             message_flags: MUST_BE_ONE | DONT_FORWARD,
             channel_flags: direction(us, &params.peer),
@@ -77,13 +77,6 @@ impl ForwardingPolicy {
 /// A place for the signature until there is one.
 fn unsigned() -> Option<Signature> {
     Signature::from_compact(&[1; 64]).ok()
-}
-
-/// The name under which the peer finds the channel: an alias that it gave us, or the real one.
-fn name_for_peer(channel: &Channel) -> Option<ShortChannelId> {
-    let head = &channel.rows().head;
-    let alias = head.remote_scid_alias.filter(|_| !channel.rows().params.announce);
-    alias.or(head.short_channel_id)
 }
 
 /// The direction bit of what `from` sends: which of the two node ids is the lesser.
@@ -175,7 +168,9 @@ impl Drive<'_> {
         let Some(Ok(update)) = ChannelUpdate::from_gossip(gossip) else { return };
         let (node, connection) = (peer.node_id, peer.connection());
         let names_it = |slot: &&mut Slot| {
-            slot.channel.rows().head.short_channel_id == Some(update.short_channel_id) && is_open(&slot.channel)
+            let (head, params) = (&slot.channel.rows().head, &slot.channel.rows().params);
+            let names = [head.short_channel_id, Some(params.scid_alias)];
+            names.contains(&Some(update.short_channel_id)) && is_open(&slot.channel)
         };
         let Some(slot) = peer.slots.values_mut().find(names_it) else { return };
         let at = Address { peer: node, connection, channel: slot.channel.id() };
@@ -217,15 +212,16 @@ impl Manager {
     }
 }
 
-/// The hint that a channel is, with what it can bring. A peer that only takes payments through an alias is named by it.
+/// The hint that a channel is, with what it can bring.
 fn hint(peer: NodeId, slot: &Slot, height: u32) -> Option<(Msat, HintHop)> {
     let update = slot.updates.remote.as_ref().filter(|update| update.channel_flags & DISABLE == 0)?;
+    let summary = slot.channel.summary(height);
     let hop = HintHop {
         node: peer,
-        short_channel_id: name_for_peer(&slot.channel)?,
+        short_channel_id: summary.hint_scid?,
         fee_base_msat: update.fee_base_msat,
         fee_proportional_millionths: update.fee_proportional_millionths,
         cltv_expiry_delta: update.cltv_expiry_delta,
     };
-    Some((slot.channel.summary(height).receivable, hop))
+    Some((summary.receivable, hop))
 }

@@ -28,6 +28,8 @@ pub enum Mail {
     Height { channel: ChannelId, height: u32 },
     /// The estimate for commitments moved: channels that we opened may want another feerate.
     FeerateMoved,
+    /// The channel is in history, durably.
+    Archived { channel: ChannelId },
     /// The node has gone into restored mode: every channel is to learn it.
     Restored,
     /// A received HTLC was decided; the row is durable.
@@ -59,6 +61,7 @@ impl Mail {
             | Self::Order { .. }
             | Self::Height { .. }
             | Self::FeerateMoved
+            | Self::Archived { .. }
             | Self::Restored
             | Self::Settled { .. } => 0,
         }

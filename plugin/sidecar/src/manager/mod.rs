@@ -9,6 +9,7 @@ pub mod directory;
 mod drive;
 pub mod env;
 pub mod forwarding;
+mod history;
 mod mail;
 pub mod operations;
 pub mod outbox;
@@ -24,7 +25,7 @@ use crossbeam_channel::Receiver;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::{Init, Message};
-use outrigger_channel::{Command, Feerates, Phase, Refusal, Reply, Summary};
+use outrigger_channel::{Channel, Command, Feerates, Phase, Refusal, Reply, Summary};
 use tokio::sync::{Notify, oneshot};
 
 pub use mail::{Mail, OpenOrder};
@@ -88,7 +89,7 @@ impl Manager {
             for watch in channel.watches() {
                 manager.deliver.index().lock().watch(peer, id, watch);
             }
-            let slot = Slot { channel, monitor, signer, settlements, updates };
+            let slot = Slot { channel, monitor, signer, settlements, updates, archived: None };
             manager.directory.with(&peer, |peer| {
                 peer.is_tallied = true;
                 peer.slots.insert(id, slot)
@@ -219,28 +220,29 @@ impl Manager {
 
     /// The channels with one peer.
     pub fn channels_of(&self, peer: &NodeId) -> Vec<ChannelView> {
-        let views = |state: &mut Peer| state.slots.values().map(|slot| self.view(*peer, slot)).collect();
+        let views = |state: &mut Peer| state.slots.values().map(|slot| self.view_of(&slot.channel)).collect();
         self.directory.with(peer, views).unwrap_or_default()
     }
 
-    /// One channel.
+    /// One channel that is not in history.
     pub fn channel(&self, channel: &ChannelId) -> Option<ChannelView> {
         let Registered { peer, .. } = self.deliver.registered(channel)?;
-        self.directory.with(&peer, |state| state.slots.get(channel).map(|slot| self.view(peer, slot)))?
+        self.directory.with(&peer, |state| state.slots.get(channel).map(|slot| self.view_of(&slot.channel)))?
+    }
+
+    /// How a channel is shown, one in history too.
+    pub fn view_of(&self, channel: &Channel) -> ChannelView {
+        ChannelView {
+            channel_id: channel.id(),
+            peer: channel.rows().params.peer,
+            summary: channel.summary(self.env.chain.height()),
+            closing_txid: closing_txid(channel.phase()),
+        }
     }
 
     /// Whether a connection to the peer stands.
     pub fn is_connected(&self, peer: &NodeId) -> bool {
         self.deliver.is_connected(peer)
-    }
-
-    fn view(&self, peer: NodeId, slot: &Slot) -> ChannelView {
-        ChannelView {
-            channel_id: slot.channel.id(),
-            peer,
-            summary: slot.channel.summary(self.env.chain.height()),
-            closing_txid: closing_txid(slot.channel.phase()),
-        }
     }
 
     /// What steps see of the world.
@@ -296,7 +298,7 @@ impl PeerHandler for Manager {
         if !self.deliver.connected(peer, connection, origin, outbox) {
             return Err("too many peers without a channel are connected; try again later".to_owned());
         }
-        self.post_to_new(peer, Mail::Connected { connection, features: init.features.clone() });
+        self.post_to_new(peer, Mail::Connected { connection, features: init.combined_features() });
         Ok(Connection(connection))
     }
 

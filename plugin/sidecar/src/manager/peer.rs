@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
-use outrigger_channel::{Channel, Monitor, Opening, Phase, SoftSigner};
+use outrigger_channel::{Channel, Monitor, Opening, Phase, SoftSigner, Watch};
 
 use crate::store::channel_update::ChannelUpdates;
 use crate::store::row::{OperationRow, SettlementRow};
@@ -20,6 +20,8 @@ pub(super) struct Slot {
     pub(super) settlements: BTreeMap<u64, SettlementRow>,
     /// The newest `channel_update` of each side.
     pub(super) updates: ChannelUpdates,
+    /// Its rows are on their way into history: it writes none any more. What it waits for still goes with it.
+    pub(super) archived: Option<Vec<Watch>>,
 }
 
 /// A channel in the making. It has no row: a disconnect or a crash forgets it, which is safe before `funding_signed`.

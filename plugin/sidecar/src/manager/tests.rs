@@ -15,12 +15,12 @@ use bitcoin::{
     Block, BlockHash, CompactTarget, Network, ScriptBuf, Transaction, TxIn, TxMerkleNode, TxOut, WPubkeyHash,
 };
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
-use outrigger_bolt::id::{NodeId, PaymentPreimage};
+use outrigger_bolt::id::{NodeId, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
 use outrigger_bolt::wire::{OpenChannel, PerCommitmentSecret, RevokeAndAck, UpdateFee};
 use outrigger_channel::{
-    ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, Input, Opening,
+    Birth, ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, Input, Opening,
     OpeningInput, OpeningStep, Policy, ReleaseRefused, Signer, SigningRefused, SoftSigner,
 };
 use tokio::sync::watch;
@@ -35,6 +35,7 @@ use crate::store::row::{OperationRow, OperationState};
 use crate::store::{self, Reader, Writer};
 
 mod forwarding;
+mod history;
 mod openings;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -79,6 +80,18 @@ fn script() -> ScriptBuf {
     ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([3; 20]))
 }
 
+/// The key of a peer.
+fn secret_of(number: u16) -> SecretKey {
+    let mut secret = [9; 32];
+    secret[..2].copy_from_slice(&number.to_be_bytes());
+    SecretKey::from_slice(&secret).unwrap()
+}
+
+/// The peer that connects where no number is said.
+fn peer_id() -> NodeId {
+    NodeId::new(secret_of(9).public_key(&Secp256k1::new()))
+}
+
 /// A manager with one worker, its file, and the queue ends that nobody else reads.
 pub(crate) struct Bench {
     pub(crate) manager: Arc<Manager>,
@@ -92,20 +105,25 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Arc::new(tempfile::tempdir().unwrap());
         let seed = Seed::create(dir.path(), || Ok([1; 32])).unwrap();
         let keys = Arc::new(NodeKeys::derive(&seed, Network::Regtest));
         let db = store::open(dir.path(), "regtest", &keys.node_id()).unwrap();
         Self::over(Arc::new(dir), db, keys, forwarding_policy())
     }
 
-    /// A node that starts with what is in the file.
+    /// Another start over the same file.
+    fn restarted(&self) -> Self {
+        Self::over(self.dir.clone(), self.db.clone(), self.manager.env().keys.clone(), forwarding_policy())
+    }
+
     fn over(
         dir: Arc<tempfile::TempDir>,
         db: Arc<redb::Database>,
         keys: Arc<NodeKeys>,
         terms: ForwardingPolicy,
     ) -> Self {
+        let loaded = store::load::load(&db).unwrap().channels;
         let (work, mailboxes) = crossbeam_channel::unbounded();
         let (payments, notices) = crossbeam_channel::unbounded();
         let (chain, orders) = crossbeam_channel::unbounded();
@@ -116,14 +134,15 @@ impl Bench {
         let delivery = deliver.clone();
         let deliver_released = move |released, seq| delivery.deliver(released, seq);
         let (writer, _) = Writer::start(db.clone(), deliver_released, |fault| panic!("{fault}")).unwrap();
-        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), terms, keys, writer, None);
+        let reader = Reader::new(db.clone());
+        let view = ChainView::new(HEIGHT, feerates());
+        let env = Env::new(view, policy(), terms, keys, (writer, reader.clone()), None);
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
-        let channels = store::load::load(&db).unwrap().channels;
-        let manager = Arc::new(Manager::new(directory, deliver, env, channels));
+        let manager = Arc::new(Manager::new(directory, deliver, env, loaded));
         let worker = manager.clone();
         std::thread::spawn(move || worker.work(&mailboxes));
-        Self { manager, reader: Reader::new(db.clone()), db, _notices: notices, events, orders, dir }
+        Self { manager, reader, db, _notices: notices, events, orders, dir }
     }
 }
 
@@ -205,14 +224,17 @@ struct Rogue {
 
 impl Rogue {
     fn connect() -> Self {
-        Self::at(Arc::new(Bench::new()), 9)
+        Self::connect_to(Bench::new())
+    }
+
+    /// The same peer on a new connection.
+    fn connect_to(bench: impl Into<Arc<Bench>>) -> Self {
+        Self::at(bench.into(), 9)
     }
 
     /// The peer of this number, just connected to a node.
     fn at(bench: Arc<Bench>, number: u16) -> Self {
-        let mut secret = [9; 32];
-        secret[..2].copy_from_slice(&number.to_be_bytes());
-        let secret = SecretKey::from_slice(&secret).unwrap();
+        let secret = secret_of(number);
         let (sender, queue) = outbox(1 << 20);
         let id = NodeId::new(secret.public_key(&Secp256k1::new()));
         let connection = bench.manager.connected(id, Origin::Peer, &bench.manager.our_init(), sender).unwrap();
@@ -256,6 +278,7 @@ impl Rogue {
             feerates: feerates(),
             policy: &self.policy,
             signer: &self.signer,
+            node_id: self.id(),
             shutdown_script: &self.script,
             restored: false,
         }
@@ -295,28 +318,47 @@ impl Rogue {
         self.waiting.pop_front().unwrap()
     }
 
-    /// Asks the node for a channel; what it answers is yet to be heard.
-    fn ask(&mut self) -> Opening {
-        self.asked += 1;
-        let order = outrigger_channel::OpenOrder {
+    fn wish(&self, temporary: u8) -> outrigger_channel::OpenOrder {
+        outrigger_channel::OpenOrder {
             peer: self.bench.manager.env().keys.node_id(),
             keys_index: 1,
             features: Features::init(),
-            temporary_channel_id: ChannelId([self.asked; 32]),
+            temporary_channel_id: ChannelId([temporary; 32]),
             funding: Sat::new(1_000_000),
             push: Msat::new(self.push_msat),
             announce: false,
             commitment_feerate: FeeratePerKw::new(1000),
             shutdown_script: None,
-        };
-        let (opening, open) = Opening::open(order, &self.context(HEIGHT)).unwrap();
+            scid_alias: ShortChannelId::alias(1),
+        }
+    }
+
+    /// Asks the node for a channel; what it answers is yet to be heard.
+    fn ask(&mut self) -> Opening {
+        self.asked += 1;
+        self.ask_for(self.asked)
+    }
+
+    fn ask_for(&mut self, temporary: u8) -> Opening {
+        let (opening, open) = Opening::open(self.wish(temporary), &self.context(HEIGHT)).unwrap();
         self.tell(open);
         opening
     }
 
     /// Opens a channel to the node, up to the signatures. The funding transaction stays here.
     async fn fund(&mut self) -> (Channel, Transaction) {
-        let mut opening = self.ask();
+        let opening = self.ask();
+        let (birth, tx) = self.complete(opening).await;
+        (birth.channel, tx)
+    }
+
+    /// Carries an opening out, up to the signed funding transaction.
+    async fn negotiate(&mut self) -> (Birth, Transaction) {
+        let opening = self.ask_for(7);
+        self.complete(opening).await
+    }
+
+    async fn complete(&mut self, mut opening: Opening) -> (Birth, Transaction) {
         let accept = self.hear().await;
         let step = opening.step(OpeningInput::Message(&accept), &self.context(HEIGHT));
         let OpeningStep::Fund { script_pubkey, amount } = step else { panic!("{accept:?}") };
@@ -330,7 +372,7 @@ impl Rogue {
         };
         // The watch is delivered behind `funding_signed`: a round trip later it stands.
         assert!(self.bench.manager.command(birth.channel_id, Command::Commit).await.is_ok());
-        (birth.channel, tx)
+        (*birth, tx)
     }
 
     /// Opens a channel to the node and puts its funding transaction into a block.
@@ -368,8 +410,8 @@ impl Rogue {
 
     /// We accept, and the node's wallet is asked for the transaction, which is made here.
     async fn accepted(&mut self, open: &OpenChannel) -> (Opening, Transaction) {
-        let node = self.bench.manager.env().keys.node_id();
-        let (opening, answer) = Opening::accept(open, node, 1, &Features::init(), &self.context(HEIGHT)).unwrap();
+        let (node, own) = (self.bench.manager.env().keys.node_id(), (1, ShortChannelId::alias(1)));
+        let (opening, answer) = Opening::accept(open, node, own, &Features::init(), &self.context(HEIGHT)).unwrap();
         self.tell(answer);
         let ChainOrder::Fund(request) = self.bench.orders.recv_timeout(LIMIT).unwrap() else { panic!("fund") };
         (opening, funding_of(request.script_pubkey, request.amount))

@@ -7,7 +7,7 @@ use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_channel::{
     ChannelChanges, ChannelNote, Command, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, MonitorChanges,
-    Publication, Row, Watch,
+    Publication, Row,
 };
 use tokio::sync::oneshot;
 
@@ -55,8 +55,8 @@ pub enum Held {
     Order { peer: NodeId, channel: ChannelId, id: CommandId, command: Command },
     /// A received HTLC was decided by a row of this batch: its channel is told.
     Settled { peer: NodeId, channel: ChannelId, htlc_id: u64, settlement: SettlementRow },
-    /// A channel that was never funded has no row any more: nothing is to be known of it but what waits for the chain.
-    Forgotten { at: Address, watches: Vec<Watch> },
+    /// The rows of a channel have gone into history: it may leave memory.
+    Archived { peer: NodeId, channel: ChannelId },
     /// Work for the wallet or the broadcaster.
     Chain(ChainOrder),
     /// Somebody waits for these rows to be durable.
@@ -121,17 +121,17 @@ impl Batch {
         self.held.push(Held::Channel { at, effect: Box::new(effect), guard: None });
     }
 
+    /// Takes in what a channel in history answers. It has no rows to write any more, but an effect may have.
+    pub fn stage_answer(&mut self, at: Address, effects: Vec<Effect>, at_unix: u64) {
+        for effect in effects {
+            self.stage_effect(at, &effect, at_unix);
+            self.hold_effect(at, effect);
+        }
+    }
+
     /// Writes or deletes one row.
     pub fn put(&mut self, table: Table, key: Vec<u8>, value: Option<Vec<u8>>) {
         self.writes.push(Write { table, key, value });
-    }
-
-    /// Deletes every row of a channel that no HTLC was ever in, and forgets what it waits for once they are gone.
-    pub fn forget_channel(&mut self, at: Address, watches: Vec<Watch>) {
-        for table in [Table::ChannelParams, Table::ChannelHead, Table::MonitorHead] {
-            self.put(table, channel_key(&at.channel), None);
-        }
-        self.held.push(Held::Forgotten { at, watches });
     }
 
     /// Something begins: a start before its end must look at it.

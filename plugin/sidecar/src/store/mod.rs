@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod channel_update;
+pub mod closed;
 pub mod load;
 pub mod read;
 mod record;

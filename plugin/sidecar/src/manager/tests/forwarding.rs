@@ -86,7 +86,7 @@ async fn our_update_is_told_once_both_are_ready_and_after_every_reestablish() {
     assert_eq!(again, told, "nothing changed, so nothing new is said");
     let node = peer.bench.manager.env().keys.node_id();
     assert_eq!(first.chain_hash, policy().chain_hash);
-    assert_eq!(first.short_channel_id, scid(&channel));
+    assert_eq!(first.short_channel_id, channel.rows().params.scid_alias, "the alias that the peer gave");
     assert!(u64::from(first.timestamp).abs_diff(Clock::now_unix()) < 60);
     assert_eq!(first.message_flags, DONT_FORWARD_AND_MUST_BE_ONE);
     assert_eq!(first.channel_flags, u8::from(node.serialize() > peer.id().serialize()), "the direction, not disabled");
@@ -140,8 +140,14 @@ async fn a_peers_update_is_kept_over_a_restart_and_leads_payers_to_us() {
     let hints = bench.manager.route_hints();
     let [hint] = hints.as_slice() else { panic!("{hints:?}") };
     let [hop] = hint.as_slice() else { panic!("{hint:?}") };
-    assert_eq!((hop.node, hop.short_channel_id), (peer.id(), scid(&channel)));
+    assert_eq!((hop.node, hop.short_channel_id), (peer.id(), channel.rows().params.scid_alias));
     assert_eq!((hop.fee_base_msat, hop.fee_proportional_millionths, hop.cltv_expiry_delta), (7, 9, 40));
+
+    // The peer may name the channel by our alias.
+    let alias = channel.rows().head.remote_scid_alias.unwrap();
+    let by_alias = of_peer(&peer, &channel, 1002, |update| update.short_channel_id = alias);
+    say(&mut peer, by_alias.clone()).await;
+    assert_eq!(kept(&peer.bench).await, Some(by_alias));
 
     // A later one that disables the channel leads nobody here.
     let mut peer = Rogue::connect();
