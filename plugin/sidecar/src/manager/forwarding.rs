@@ -7,7 +7,7 @@ use bitcoin::constants::ChainHash;
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::secp256k1::{Secp256k1, VerifyOnly};
 use outrigger_bolt::amount::Msat;
-use outrigger_bolt::id::{ChannelId, NodeId, ShortChannelId};
+use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::invoice::HintHop;
 use outrigger_bolt::wire::{ChannelUpdate, Message, Opaque, Warning};
 use outrigger_channel::{Channel, Effect, Link, Phase};

@@ -91,8 +91,9 @@ impl Manager {
             }
             let slot = Slot { channel, monitor, signer, settlements, updates, archived: None };
             manager.directory.with(&peer, |peer| {
+                peer.slots.insert(id, slot);
                 peer.is_tallied = true;
-                peer.slots.insert(id, slot)
+                Drive::new(&manager.env, &manager.deliver).tally(peer);
             });
         }
         // A crash may have left channels a block ahead of the tip, and that block may be gone by now: what stands above

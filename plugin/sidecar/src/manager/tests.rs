@@ -109,7 +109,7 @@ impl Bench {
         let seed = Seed::create(dir.path(), || Ok([1; 32])).unwrap();
         let keys = Arc::new(NodeKeys::derive(&seed, Network::Regtest));
         let db = store::open(dir.path(), "regtest", &keys.node_id()).unwrap();
-        Self::over(Arc::new(dir), db, keys, forwarding_policy())
+        Self::over(dir, db, keys, forwarding_policy())
     }
 
     /// Another start over the same file.

@@ -116,6 +116,14 @@ async fn fnd_6_fnd_8_channels_that_are_never_funded_leave_nothing_after_2016_blo
     // A start in between finds them, and when their time ends.
     let bench = bench.started_again(forwarding_policy()).await;
     assert_eq!(bench.manager.channels().len(), 160);
+    // They are counted from the start on: there is room for ten more.
+    let mut newcomers = Vec::new();
+    for number in 0..11 {
+        let mut newcomer = Rogue::at(bench.clone(), 200 + number);
+        newcomer.ask();
+        assert_eq!(matches!(newcomer.hear().await, Message::AcceptChannel(_)), number < 10, "{number}");
+        newcomers.push(newcomer);
+    }
     bench.manager.block_connected(HEIGHT + 2015, &empty_block());
     assert_eq!(rows(&bench).await, baseline + 3 * 160);
     bench.manager.block_connected(HEIGHT + 2016, &empty_block());
