@@ -125,6 +125,8 @@ impl<'a> Drive<'a> {
         let mut publish = false;
         let never_was = effects.iter().any(never_was);
         let waits = if never_was { slot.channel.watches() } else { Vec::new() };
+        // It goes now, and not when its end is buried.
+        effects.retain(|effect| !never_was || !matches!(effect, Effect::Watch(_)));
         if let Some(update) = monitor {
             publish = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed { publish: true }));
             slot.monitor.apply(&learned, &update.htlcs);
