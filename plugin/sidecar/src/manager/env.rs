@@ -10,8 +10,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::forwarding::ForwardingPolicy;
+use super::frozen::FrozenChannels;
 use super::pending::Pending;
 use crate::key::NodeKeys;
+use crate::store::load::FrozenChannel;
 use crate::store::{Reader, Writer};
 
 /// An estimate that moves by less than one in so many is none that a channel is asked about.
@@ -94,6 +96,8 @@ pub struct Env {
     pub writer: Writer,
     /// For channels in history.
     pub reader: Reader,
+    /// Channels that have no slot.
+    pub frozen: FrozenChannels,
     pub(super) pending: Pending,
     shutdown_script: RwLock<ScriptBuf>,
     restored: watch::Sender<Option<Arc<str>>>,
@@ -111,8 +115,24 @@ impl Env {
         restored: Option<String>,
     ) -> Self {
         let restored = watch::Sender::new(restored.map(Arc::from));
-        let (pending, shutdown_script, next_command) = (Pending::default(), RwLock::default(), AtomicU64::new(1));
-        Self { chain, policy, forwarding, keys, writer, reader, pending, shutdown_script, restored, next_command }
+        Self {
+            chain,
+            policy,
+            forwarding,
+            keys,
+            writer,
+            reader,
+            frozen: FrozenChannels::default(),
+            pending: Pending::default(),
+            shutdown_script: RwLock::default(),
+            restored,
+            next_command: AtomicU64::new(1),
+        }
+    }
+
+    /// With the channels that the start froze.
+    pub fn freezing(self, frozen: Vec<FrozenChannel>) -> Self {
+        Self { frozen: FrozenChannels::new(frozen), ..self }
     }
 
     /// Whether the node is in restored mode: nothing is signed, opened, paid or published but what is ours for certain.

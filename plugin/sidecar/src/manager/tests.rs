@@ -18,7 +18,7 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::{NodeId, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
-use outrigger_bolt::wire::{OpenChannel, PerCommitmentSecret, RevokeAndAck, UpdateFee};
+use outrigger_bolt::wire::{AcceptChannel, FundingSigned, OpenChannel, PerCommitmentSecret, RevokeAndAck, UpdateFee};
 use outrigger_channel::{
     Birth, ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, Input, Opening,
     OpeningInput, OpeningStep, Policy, ReleaseRefused, Signer, SigningRefused, SoftSigner,
@@ -35,12 +35,15 @@ use crate::store::row::{OperationRow, OperationState};
 use crate::store::{self, Reader, Writer};
 
 mod forwarding;
+mod frozen;
 mod history;
+mod hostile_blocks;
+mod hostile_words;
 mod openings;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-const HEIGHT: u32 = 500;
+pub(crate) const HEIGHT: u32 = 500;
 
 fn policy() -> Policy {
     Policy {
@@ -87,9 +90,13 @@ fn secret_of(number: u16) -> SecretKey {
     SecretKey::from_slice(&secret).unwrap()
 }
 
-/// The peer that connects where no number is said.
+fn id_of(number: u16) -> NodeId {
+    NodeId::new(secret_of(number).public_key(&Secp256k1::new()))
+}
+
+/// The peer that most tests have.
 fn peer_id() -> NodeId {
-    NodeId::new(secret_of(9).public_key(&Secp256k1::new()))
+    id_of(9)
 }
 
 /// A manager with one worker, its file, and the queue ends that nobody else reads.
@@ -97,7 +104,7 @@ pub(crate) struct Bench {
     pub(crate) manager: Arc<Manager>,
     pub(crate) reader: Reader,
     db: Arc<redb::Database>,
-    _notices: Receiver<PaymentNotice>,
+    pub(crate) notices: Receiver<PaymentNotice>,
     pub(crate) events: watch::Receiver<u64>,
     orders: Receiver<ChainOrder>,
     dir: Arc<tempfile::TempDir>,
@@ -112,8 +119,8 @@ impl Bench {
         Self::over(dir, db, keys, forwarding_policy())
     }
 
-    /// Another start over the same file.
-    fn restarted(&self) -> Self {
+    /// Another start over the same file, as after a crash.
+    pub(crate) fn restarted(&self) -> Self {
         Self::over(self.dir.clone(), self.db.clone(), self.manager.env().keys.clone(), forwarding_policy())
     }
 
@@ -123,7 +130,7 @@ impl Bench {
         keys: Arc<NodeKeys>,
         terms: ForwardingPolicy,
     ) -> Self {
-        let loaded = store::load::load(&db).unwrap().channels;
+        let store::Snapshot { channels, frozen, restored, .. } = store::load::load(&db).unwrap();
         let (work, mailboxes) = crossbeam_channel::unbounded();
         let (payments, notices) = crossbeam_channel::unbounded();
         let (chain, orders) = crossbeam_channel::unbounded();
@@ -136,13 +143,14 @@ impl Bench {
         let (writer, _) = Writer::start(db.clone(), deliver_released, |fault| panic!("{fault}")).unwrap();
         let reader = Reader::new(db.clone());
         let view = ChainView::new(HEIGHT, feerates());
-        let env = Env::new(view, policy(), terms, keys, (writer, reader.clone()), None);
+        let env = Env::new(view, policy(), terms, keys, (writer, reader.clone()), restored).freezing(frozen);
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
-        let manager = Arc::new(Manager::new(directory, deliver, env, loaded));
+        let manager = Arc::new(Manager::new(directory, deliver, env, channels));
+        manager.tell_of_frozen();
         let worker = manager.clone();
         std::thread::spawn(move || worker.work(&mailboxes));
-        Self { manager, reader, db, _notices: notices, events, orders, dir }
+        Self { manager, reader, db, notices, events, orders, dir }
     }
 }
 
@@ -205,8 +213,9 @@ impl Signer for Unchained {
 }
 
 /// A peer: channels driven by hand over the manager's own door.
-struct Rogue {
-    bench: Arc<Bench>,
+pub(crate) struct Rogue {
+    pub(crate) bench: Arc<Bench>,
+    id: NodeId,
     secret: SecretKey,
     /// Openings so far.
     asked: u8,
@@ -223,20 +232,19 @@ struct Rogue {
 }
 
 impl Rogue {
-    fn connect() -> Self {
+    pub(crate) fn connect() -> Self {
         Self::connect_to(Bench::new())
     }
 
     /// The same peer on a new connection.
     fn connect_to(bench: impl Into<Arc<Bench>>) -> Self {
-        Self::at(bench.into(), 9)
+        Self::meet(bench.into(), 9)
     }
 
     /// The peer of this number, just connected to a node.
-    fn at(bench: Arc<Bench>, number: u16) -> Self {
-        let secret = secret_of(number);
+    fn meet(bench: Arc<Bench>, number: u16) -> Self {
+        let (id, secret) = (id_of(number), secret_of(number));
         let (sender, queue) = outbox(1 << 20);
-        let id = NodeId::new(secret.public_key(&Secp256k1::new()));
         let connection = bench.manager.connected(id, Origin::Peer, &bench.manager.our_init(), sender).unwrap();
         let mut seed = [5; 32];
         seed[..2].copy_from_slice(&number.to_be_bytes());
@@ -245,6 +253,7 @@ impl Rogue {
         let (policy, script) = (policy(), script());
         Self {
             bench,
+            id,
             secret,
             asked: 0,
             push_msat: 400_000_000,
@@ -258,15 +267,11 @@ impl Rogue {
         }
     }
 
-    fn id(&self) -> NodeId {
-        NodeId::new(self.secret.public_key(&Secp256k1::new()))
-    }
-
     /// The connection ends, and a new one comes, to this node.
     fn reconnect(&mut self, bench: Arc<Bench>) {
-        self.bench.manager.disconnected(&self.id(), self.connection);
+        self.bench.manager.disconnected(&self.id, self.connection);
         let (sender, queue) = outbox(1 << 20);
-        self.connection = bench.manager.connected(self.id(), Origin::Peer, &bench.manager.our_init(), sender).unwrap();
+        self.connection = bench.manager.connected(self.id, Origin::Peer, &bench.manager.our_init(), sender).unwrap();
         (self.bench, self.queue) = (bench, queue);
         self.waiting.clear();
         self.gossip.clear();
@@ -278,14 +283,14 @@ impl Rogue {
             feerates: feerates(),
             policy: &self.policy,
             signer: &self.signer,
-            node_id: self.id(),
+            node_id: self.id,
             shutdown_script: &self.script,
             restored: false,
         }
     }
 
     fn tell(&self, message: Message) {
-        self.bench.manager.message(&self.id(), self.connection, message, 100);
+        self.bench.manager.message(&self.id, self.connection, message, 100);
     }
 
     /// Everything said so far was dealt with, and what was answered to it is heard: the answer to an unknown name comes
@@ -303,7 +308,7 @@ impl Rogue {
         }
     }
 
-    async fn hear(&mut self) -> Message {
+    pub(crate) async fn hear(&mut self) -> Message {
         while self.waiting.is_empty() {
             match tokio::time::timeout(LIMIT, self.queue.next()).await.expect("nothing is heard") {
                 Next::Messages(messages) => {
@@ -316,6 +321,16 @@ impl Rogue {
             }
         }
         self.waiting.pop_front().unwrap()
+    }
+
+    /// The next message of this type; what comes before it is about other channels.
+    async fn hear_type(&mut self, type_number: u16) -> Message {
+        loop {
+            let message = self.hear().await;
+            if message.type_number() == type_number {
+                return message;
+            }
+        }
     }
 
     fn wish(&self, temporary: u8) -> outrigger_channel::OpenOrder {
@@ -359,14 +374,14 @@ impl Rogue {
     }
 
     async fn complete(&mut self, mut opening: Opening) -> (Birth, Transaction) {
-        let accept = self.hear().await;
+        let accept = self.hear_type(AcceptChannel::TYPE).await;
         let step = opening.step(OpeningInput::Message(&accept), &self.context(HEIGHT));
         let OpeningStep::Fund { script_pubkey, amount } = step else { panic!("{accept:?}") };
         let tx = funding_of(script_pubkey, amount);
         let funding = OpeningInput::Funding { tx: tx.clone(), output_index: 0 };
         let OpeningStep::Renamed(id, effects) = opening.step(funding, &self.context(HEIGHT)) else { panic!("renamed") };
         self.carry_out(id, effects);
-        let signed = self.hear().await;
+        let signed = self.hear_type(FundingSigned::TYPE).await;
         let OpeningStep::Born(birth) = opening.step(OpeningInput::Message(&signed), &self.context(HEIGHT)) else {
             panic!("{signed:?}")
         };
@@ -376,7 +391,7 @@ impl Rogue {
     }
 
     /// Opens a channel to the node and puts its funding transaction into a block.
-    async fn open(&mut self) -> Channel {
+    pub(crate) async fn open(&mut self) -> Channel {
         let (mut channel, tx) = self.fund().await;
         let block = block_of(vec![coinbase(), tx.clone()]);
         self.bench.manager.block_connected(HEIGHT + 1, &block);
@@ -403,7 +418,7 @@ impl Rogue {
         };
         let (funding, announce, funding_feerate) = (Sat::new(500_000), false, None);
         let order = super::OpenOrder { operation, funding, push, announce, funding_feerate };
-        self.bench.manager.open_channel(&self.id(), order).unwrap();
+        self.bench.manager.open_channel(&self.id, order).unwrap();
         let Message::OpenChannel(open) = self.hear().await else { panic!("open_channel") };
         open
     }
@@ -421,7 +436,7 @@ impl Rogue {
     async fn is_funded(&mut self, push: Msat) -> (Channel, Transaction) {
         let open = self.wanted(push).await;
         let (mut opening, tx) = self.accepted(&open).await;
-        self.bench.manager.funded(&self.id(), open.temporary_channel_id, Ok((tx.clone(), 0)));
+        self.bench.manager.funded(&self.id, open.temporary_channel_id, Ok((tx.clone(), 0)));
         let created = self.hear().await;
         let OpeningStep::Born(birth) = opening.step(OpeningInput::Message(&created), &self.context(HEIGHT)) else {
             panic!("{created:?}")
@@ -455,7 +470,7 @@ impl Rogue {
         }
     }
 
-    fn step(&self, channel: &mut Channel, input: Input<'_>) {
+    pub(crate) fn step(&self, channel: &mut Channel, input: Input<'_>) {
         let mut transition = channel.step(input, &self.context(HEIGHT + 1));
         channel.take_in(&mut transition);
         self.carry_out(channel.id(), transition.effects);
@@ -492,7 +507,7 @@ fn coinbase() -> Transaction {
     Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: Vec::new(), output: Vec::new() }
 }
 
-fn block_of(txdata: Vec<Transaction>) -> Block {
+pub(crate) fn block_of(txdata: Vec<Transaction>) -> Block {
     let header = Header {
         version: BlockVersion::TWO,
         prev_blockhash: BlockHash::all_zeros(),

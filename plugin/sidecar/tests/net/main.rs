@@ -8,6 +8,7 @@ mod dialling;
 mod fake_manager;
 mod gossip;
 mod handshake;
+mod hostile;
 mod messages;
 mod raw_peer;
 mod sessions;

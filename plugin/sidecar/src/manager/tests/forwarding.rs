@@ -43,7 +43,7 @@ fn scid(channel: &Channel) -> ShortChannelId {
 
 /// What the peer asks for forwarding to the node.
 fn of_peer(peer: &Rogue, channel: &Channel, timestamp: u64, change: impl FnOnce(&mut ChannelUpdate)) -> ChannelUpdate {
-    let (us, node) = (peer.id(), peer.bench.manager.env().keys.node_id());
+    let (us, node) = (peer.id, peer.bench.manager.env().keys.node_id());
     let mut update = ChannelUpdate {
         signature: Signature::from_compact(&[1; 64]).unwrap(),
         chain_hash: policy().chain_hash,
@@ -89,7 +89,7 @@ async fn our_update_is_told_once_both_are_ready_and_after_every_reestablish() {
     assert_eq!(first.short_channel_id, channel.rows().params.scid_alias, "the alias that the peer gave");
     assert!(u64::from(first.timestamp).abs_diff(Clock::now_unix()) < 60);
     assert_eq!(first.message_flags, DONT_FORWARD_AND_MUST_BE_ONE);
-    assert_eq!(first.channel_flags, u8::from(node.serialize() > peer.id().serialize()), "the direction, not disabled");
+    assert_eq!(first.channel_flags, u8::from(node.serialize() > peer.id.serialize()), "the direction, not disabled");
     assert_eq!((first.cltv_expiry_delta, first.fee_base_msat, first.fee_proportional_millionths), (80, 1000, 100));
     assert_eq!((first.htlc_minimum_msat, first.htlc_maximum_msat), (Msat::new(1), Msat::new(1_000_000_000)));
 }
@@ -140,7 +140,7 @@ async fn a_peers_update_is_kept_over_a_restart_and_leads_payers_to_us() {
     let hints = bench.manager.route_hints();
     let [hint] = hints.as_slice() else { panic!("{hints:?}") };
     let [hop] = hint.as_slice() else { panic!("{hint:?}") };
-    assert_eq!((hop.node, hop.short_channel_id), (peer.id(), channel.rows().params.scid_alias));
+    assert_eq!((hop.node, hop.short_channel_id), (peer.id, channel.rows().params.scid_alias));
     assert_eq!((hop.fee_base_msat, hop.fee_proportional_millionths, hop.cltv_expiry_delta), (7, 9, 40));
 
     // The peer may name the channel by our alias.
@@ -239,7 +239,7 @@ async fn a_channel_that_was_not_connected_follows_when_it_is_reestablished() {
     let mut peer = Rogue::connect();
     let mut channel = peer.is_opened_to(Msat::ZERO).await;
     let manager = peer.bench.manager.clone();
-    manager.disconnected(&peer.id(), peer.connection);
+    manager.disconnected(&peer.id, peer.connection);
     manager.set_feerates(estimate(500), true);
     let bench = peer.bench.clone();
     peer.step(&mut channel, Input::Disconnected);

@@ -51,7 +51,7 @@ async fn fnd_7_bad_input_29_the_fifth_pending_channel_of_a_peer_is_refused_where
     assert_eq!(error.data.to_string(), "too many pending channels; wait until one is confirmed");
 
     // Signed but in no block, they count as before; a confirmed one makes room.
-    let mut peer = Rogue::at(peer.bench.clone(), 10);
+    let mut peer = Rogue::meet(peer.bench.clone(), 10);
     for _ in 1..MAX_PENDING_PER_PEER {
         peer.fund().await;
     }
@@ -70,16 +70,16 @@ async fn fnd_7_bad_input_29_the_fifth_pending_channel_of_a_peer_is_refused_where
 #[tokio::test(flavor = "multi_thread")]
 async fn fnd_6_bad_input_29_the_51st_stranger_is_refused_and_a_peer_with_a_channel_is_not() {
     let bench = Arc::new(Bench::new());
-    let mut known = Rogue::at(bench.clone(), 1);
+    let mut known = Rogue::meet(bench.clone(), 1);
     known.open_normal().await;
     let mut strangers = Vec::new();
     for number in 100..100 + u16::try_from(MAX_PENDING_PEERS).unwrap() {
-        let mut stranger = Rogue::at(bench.clone(), number);
+        let mut stranger = Rogue::meet(bench.clone(), number);
         stranger.ask();
         assert!(matches!(stranger.hear().await, Message::AcceptChannel(_)));
         strangers.push(stranger);
     }
-    let mut late = Rogue::at(bench.clone(), 99);
+    let mut late = Rogue::meet(bench.clone(), 99);
     late.ask();
     assert_eq!(refusal(late.hear().await), "too many pending channels with other peers; try again later");
     known.ask();
@@ -89,8 +89,8 @@ async fn fnd_6_bad_input_29_the_51st_stranger_is_refused_and_a_peer_with_a_chann
     assert!(matches!(strangers[0].hear().await, Message::AcceptChannel(_)));
     // One leaves before it has signed anything, and there is room.
     let leaving = strangers.pop().unwrap();
-    bench.manager.disconnected(&leaving.id(), leaving.connection);
-    while bench.manager.peers().iter().any(|peer| peer.node_id == leaving.id()) {
+    bench.manager.disconnected(&leaving.id, leaving.connection);
+    while bench.manager.peers().iter().any(|peer| peer.node_id == leaving.id) {
         tokio::task::yield_now().await;
     }
     late.ask();
@@ -103,12 +103,12 @@ async fn fnd_6_fnd_8_channels_that_are_never_funded_leave_nothing_after_2016_blo
     let bench = Arc::new(Bench::new());
     let baseline = rows(&bench).await;
     for number in 0..40 {
-        let mut stranger = Rogue::at(bench.clone(), 100 + number);
+        let mut stranger = Rogue::meet(bench.clone(), 100 + number);
         for _ in 0..MAX_PENDING_PER_PEER {
             stranger.fund().await;
         }
         // They come back, and forget.
-        bench.manager.disconnected(&stranger.id(), stranger.connection);
+        bench.manager.disconnected(&stranger.id, stranger.connection);
     }
     // Three small rows each, and nothing else: no event that would stay.
     assert_eq!(rows(&bench).await, baseline + 3 * 160);
@@ -119,7 +119,7 @@ async fn fnd_6_fnd_8_channels_that_are_never_funded_leave_nothing_after_2016_blo
     // They are counted from the start on: there is room for ten more.
     let mut newcomers = Vec::new();
     for number in 0..11 {
-        let mut newcomer = Rogue::at(bench.clone(), 200 + number);
+        let mut newcomer = Rogue::meet(bench.clone(), 200 + number);
         newcomer.ask();
         assert_eq!(matches!(newcomer.hear().await, Message::AcceptChannel(_)), number < 10, "{number}");
         newcomers.push(newcomer);
@@ -130,7 +130,7 @@ async fn fnd_6_fnd_8_channels_that_are_never_funded_leave_nothing_after_2016_blo
     assert_eq!(rows(&bench).await, baseline);
     nothing_left(&bench).await;
     // What comes back asks for a channel that never was.
-    let mut stranger = Rogue::at(bench.clone(), 100);
+    let mut stranger = Rogue::meet(bench.clone(), 100);
     assert!(stranger.dealt_with().await.is_empty());
     stranger.ask();
     assert!(matches!(stranger.hear().await, Message::AcceptChannel(_)), "all is as at first");
@@ -189,7 +189,7 @@ async fn fnd_9_fnd_13_a_peer_that_never_accepts_or_never_signs_keeps_neither_our
 
     let open = peer.wanted(Msat::ZERO).await;
     let (_, tx) = peer.accepted(&open).await;
-    peer.bench.manager.funded(&peer.id(), open.temporary_channel_id, Ok((tx.clone(), 0)));
+    peer.bench.manager.funded(&peer.id, open.temporary_channel_id, Ok((tx.clone(), 0)));
     assert!(matches!(peer.hear().await, Message::FundingCreated(_)));
     peer.bench.manager.expire_openings(Clock::monotonic() + OPENING_TIMEOUT);
     assert!(refusal(peer.hear().await).starts_with("the channel was not signed in time"));
@@ -211,14 +211,14 @@ async fn fnd_13_a_disconnection_at_every_message_frees_what_the_opening_held() {
             let (_, tx) = peer.accepted(&open).await;
             funding = Some(tx.compute_txid());
             if stage > 1 {
-                peer.bench.manager.funded(&peer.id(), temporary, Ok((tx, 0)));
+                peer.bench.manager.funded(&peer.id, temporary, Ok((tx, 0)));
                 assert!(matches!(peer.hear().await, Message::FundingCreated(_)));
             } else {
                 // The wallet answers an opening that is over.
                 let bench = peer.bench.clone();
                 peer.reconnect(bench.clone());
                 assert!(peer.dealt_with().await.is_empty());
-                bench.manager.funded(&peer.id(), temporary, Ok((tx, 0)));
+                bench.manager.funded(&peer.id, temporary, Ok((tx, 0)));
             }
         }
         let bench = peer.bench.clone();
@@ -248,10 +248,10 @@ async fn fnd_9_openings_of_an_older_connection_are_gone_whatever_the_order_of_th
         peer.ask();
         assert_eq!(refusal(peer.hear().await), "this temporary_channel_id is in use");
         // The new connection may be told before the end of the old one, and the opening is asked for at once.
-        let (older, old_connection) = (peer.id(), peer.connection);
+        let (older, old_connection) = (peer.id, peer.connection);
         let (sender, queue) = outbox(1 << 20);
         let init = bench.manager.our_init();
-        peer.connection = bench.manager.connected(peer.id(), Origin::Peer, &init, sender).unwrap();
+        peer.connection = bench.manager.connected(peer.id, Origin::Peer, &init, sender).unwrap();
         peer.queue = queue;
         peer.asked -= 1;
         let again = peer.ask();
@@ -313,10 +313,10 @@ async fn cst_16_a_thousand_closes_at_once_are_all_answered() {
 async fn dos_7_guests_are_limited_and_peers_with_a_channel_or_dialled_ones_are_not() {
     use crate::manager::deliver::MAX_GUESTS;
     let bench = Arc::new(Bench::new());
-    let mut known = Rogue::at(bench.clone(), 1);
+    let mut known = Rogue::meet(bench.clone(), 1);
     known.open().await;
     let guests: Vec<_> =
-        (0..u16::try_from(MAX_GUESTS).unwrap()).map(|number| Rogue::at(bench.clone(), 100 + number)).collect();
+        (0..u16::try_from(MAX_GUESTS).unwrap()).map(|number| Rogue::meet(bench.clone(), 100 + number)).collect();
     let init = bench.manager.our_init();
     let newcomer = NodeId::new(SecretKey::from_slice(&[77; 32]).unwrap().public_key(&Secp256k1::new()));
     let come = |peer, origin| bench.manager.connected(peer, origin, &init, outbox(1 << 20).0);
@@ -325,10 +325,10 @@ async fn dos_7_guests_are_limited_and_peers_with_a_channel_or_dialled_ones_are_n
     let dialled = come(newcomer, Origin::Us).unwrap();
     bench.manager.disconnected(&newcomer, dialled);
     // A guest's own next connection takes its place, and a peer with a channel comes back.
-    assert!(come(guests[0].id(), Origin::Peer).is_ok());
-    bench.manager.disconnected(&known.id(), known.connection);
+    assert!(come(guests[0].id, Origin::Peer).is_ok());
+    bench.manager.disconnected(&known.id, known.connection);
     known.reconnect(bench.clone());
     // One leaves, one comes.
-    bench.manager.disconnected(&guests[1].id(), guests[1].connection);
+    bench.manager.disconnected(&guests[1].id, guests[1].connection);
     assert!(come(newcomer, Origin::Peer).is_ok());
 }
