@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::chain::ChainSource;
 use crate::chain::broadcast::Broadcaster;
-use crate::chain::feerate::{Estimates, FeeEstimator};
+use crate::chain::feerate::FeeEstimator;
 use crate::chain::follow::{BlockListener, ChainState, Follower};
 use crate::chain::rpc::{Access, Auth, Bitcoind};
 use crate::chain::stop::StopFlag;
@@ -41,7 +41,7 @@ use crate::store::load::{LoadedChannel, load};
 use crate::store::{self, Reader, Snapshot, StoreError, Writer};
 use crate::wallet::{Wallet, WalletFault};
 use backend::{Doorkeeper, Identity};
-use chain_side::{Listener, StoredWallet, carry_out, feerates};
+use chain_side::{Listener, StoredWallet, carry_out, feerates, follow_estimates};
 use lock::lock_directory;
 
 /// The exit code of a process whose disk refused a write (PER-5, DSK-1): a supervisor may restart it, an operator must look.
@@ -324,11 +324,7 @@ fn build(
         keyed_calls: tokio::sync::Mutex::default(),
         chain: chain.clone(),
         events,
-        identity: Identity {
-            alias: config.alias.clone(),
-            network: network_name(config.network),
-            addresses: vec![config.listen.to_string()],
-        },
+        identity: identity(config),
     }));
 
     for number in 0..worker_count() {
@@ -338,13 +334,8 @@ fn build(
     spawn("payments", move || payments.work(&notices))?;
     let (carrier, publisher, funder) = (manager.clone(), broadcaster.clone(), wallet.clone());
     spawn("wallet", move || carry_out(&orders, &funder, &publisher, &carrier))?;
-    let (estimates, estimates_stop) = (estimator.clone(), stop.clone());
-    let told = manager.clone();
-    let tell = move |estimates: Estimates| {
-        let (feerates, is_estimate) = feerates(&estimates);
-        told.set_feerates(feerates, is_estimate);
-    };
-    spawn("feerates", move || estimates.run(&estimates_stop, tell))?;
+    let (estimates, told, estimates_stop) = (estimator.clone(), manager.clone(), stop.clone());
+    spawn("feerates", move || follow_estimates(&estimates, &told, &estimates_stop))?;
     let listener: Arc<dyn BlockListener> = Arc::new(Listener {
         manager: manager.clone(),
         wallet,
@@ -373,6 +364,14 @@ fn told_of_damage<R>(directory: &Path, read: impl FnOnce() -> R) -> R {
     let read = read();
     std::panic::set_hook(Box::new(move |panic| usual(panic)));
     read
+}
+
+fn identity(config: &Config) -> Identity {
+    Identity {
+        alias: config.alias.clone(),
+        network: network_name(config.network),
+        addresses: vec![config.listen.to_string()],
+    }
 }
 
 /// Payments of which a part stands in a channel.

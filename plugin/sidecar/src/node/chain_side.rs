@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use crate::chain::broadcast::Broadcaster;
 use crate::chain::feerate::{Estimates, FeeEstimator};
 use crate::chain::follow::{BlockListener, ChainState};
+use crate::chain::stop::StopFlag;
 use crate::manager::Manager;
 use crate::store::schema::Table;
 use crate::store::{Batch, ChainOrder, FundingRequest, Held};
@@ -156,6 +157,14 @@ impl Listener {
 pub(super) fn feerates(estimates: &Estimates) -> (Feerates, bool) {
     let Estimates { commitment, normal, floor, is_estimate } = *estimates;
     (Feerates { commitment, normal, floor }, is_estimate)
+}
+
+/// Has the channels follow the estimates until `stop` is raised. Blocks the thread.
+pub(super) fn follow_estimates(estimator: &FeeEstimator, manager: &Manager, stop: &StopFlag) {
+    estimator.run(stop, |estimates| {
+        let (feerates, is_estimate) = feerates(&estimates);
+        manager.set_feerates(feerates, is_estimate);
+    });
 }
 
 /// Carries out what channels ask of wallet and mempool, until every queue end is gone.
