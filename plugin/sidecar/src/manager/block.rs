@@ -49,16 +49,33 @@ impl ChainIndex {
         }
     }
 
-    /// Forgets the outputs of a channel. A height that it asked for finds nobody when it comes.
-    pub fn forget(&mut self, peer: NodeId, channel: ChannelId, funding: OutPoint) {
+    /// Forgets the outputs of a channel, and what else it still waits for.
+    pub(super) fn forget(&mut self, peer: NodeId, channel: ChannelId, funding: OutPoint, waits: &[Watch]) {
+        let concerned = (peer, channel);
         if let Some(channels) = self.by_txid.get_mut(&funding.txid) {
-            channels.remove(&(peer, channel));
+            channels.remove(&concerned);
             if channels.is_empty() {
                 self.by_txid.remove(&funding.txid);
             }
         }
         // Once in the life of a channel: no index of its outputs is kept for that.
-        self.by_outpoint.retain(|_, (owner, watching, _)| (*owner, *watching) != (peer, channel));
+        self.by_outpoint.retain(|_, (owner, watching, _)| (*owner, *watching) != concerned);
+        for wait in waits {
+            if let Watch::Height(height) = wait
+                && let Some(channels) = self.by_height.get_mut(height)
+            {
+                channels.remove(&concerned);
+                if channels.is_empty() {
+                    self.by_height.remove(height);
+                }
+            }
+        }
+    }
+
+    /// How many wishes stand.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.by_txid.len() + self.by_outpoint.len() + self.by_height.values().map(BTreeSet::len).sum::<usize>()
     }
 
     /// The channel that waits for a spend of this output.

@@ -12,8 +12,9 @@ use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
 use crate::chain::broadcast::Broadcaster;
-use crate::chain::feerate::FeeEstimator;
+use crate::chain::feerate::{Estimates, FeeEstimator};
 use crate::chain::follow::{BlockListener, ChainState};
+use crate::chain::stop::StopFlag;
 use crate::clock::Clock;
 use crate::manager::Manager;
 use crate::store::row::EventRow;
@@ -171,9 +172,10 @@ impl BlockListener for Listener {
             // mempool. The wallet knows since the first block of the new branch.
             let unconfirmed = self.wallet.wallet.lock().unconfirmed();
             for tx in unconfirmed.into_iter().filter(|tx| !self.sweeper.publishes(tx.compute_txid())) {
-                self.broadcaster.publish(tx);
+                self.broadcaster.publish_until_confirmed(tx);
             }
         }
+        self.broadcaster.confirmed(block);
         self.broadcaster.new_block();
         self.wallet.look_at_reserve(self.accept_needs_reserve);
         // Behind what the block made channels order.
@@ -195,7 +197,8 @@ impl BlockListener for Listener {
         let synced = matches!(state, ChainState::Synced { .. });
         if synced {
             self.set_shutdown_script();
-            self.manager.env().chain.set_feerates(feerates(&self.estimator));
+            let (feerates, is_estimate) = feerates(&self.estimator.current());
+            self.manager.set_feerates(feerates, is_estimate);
         }
         self.manager.env().chain.set_synced(synced);
         self.state.send_replace(Some(state));
@@ -203,10 +206,11 @@ impl BlockListener for Listener {
 }
 
 impl Listener {
-    /// Once per start: an address to which cooperative closes that peers begin pay us. Its row is queued before any
-    /// message that names it.
+    /// An address to which channels are promised when they are opened, and cooperative closes that peers begin pay us: one
+    /// per start, and another with the next block once a channel has it. Its row is queued before any message that names
+    /// it.
     fn set_shutdown_script(&self) {
-        if !self.manager.env().shutdown_script().is_empty() {
+        if !self.manager.env().wants_shutdown_script() {
             return;
         }
         match self.wallet.change(|wallet, _| wallet.new_address()) {
@@ -216,10 +220,18 @@ impl Listener {
     }
 }
 
-/// Current estimates in the channel's terms.
-pub(super) fn feerates(estimator: &FeeEstimator) -> Feerates {
-    let estimates = estimator.current();
-    Feerates { commitment: estimates.commitment, normal: estimates.normal, floor: estimates.floor }
+/// Estimates in the channel's terms, and whether channels follow the one for commitments.
+pub(super) fn feerates(estimates: &Estimates) -> (Feerates, bool) {
+    let Estimates { commitment, normal, floor, is_estimate } = *estimates;
+    (Feerates { commitment, normal, floor }, is_estimate)
+}
+
+/// Has the channels follow the estimates until `stop` is raised. Blocks the thread.
+pub(super) fn follow_estimates(estimator: &FeeEstimator, manager: &Manager, stop: &StopFlag) {
+    estimator.run(stop, |estimates| {
+        let (feerates, is_estimate) = feerates(&estimates);
+        manager.set_feerates(feerates, is_estimate);
+    });
 }
 
 /// Carries out what channels ask of wallet and mempool, until every queue end is gone.
