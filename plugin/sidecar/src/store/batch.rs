@@ -311,6 +311,8 @@ fn is_end(note: &ChannelNote) -> bool {
         | ChannelNote::Ready { .. }
         | ChannelNote::ShuttingDown { .. }
         | ChannelNote::Closing { .. }
+        | ChannelNote::Spent { .. }
+        | ChannelNote::Swept { .. }
         | ChannelNote::Failed { .. }
         | ChannelNote::FundingStuck { .. } => false,
     }
