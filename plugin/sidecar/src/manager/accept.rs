@@ -201,6 +201,9 @@ impl Drive<'_> {
             let row = order.operation.pending(birth.channel_id, birth.channel.rows().params.funding.txid);
             self.put_operation(&row);
         }
+        if let Some(script) = &birth.channel.rows().params.local.upfront_shutdown_script {
+            self.env.gave_shutdown_script(script);
+        }
         let guard = Guard::of(&monitor.rows().head);
         let slot = Slot { channel: birth.channel, monitor, signer, settlements: Default::default(), archived: false };
         peer.slots.insert(birth.channel_id, slot);

@@ -68,6 +68,8 @@ pub struct Env {
     /// Channels that have no slot.
     pub frozen: FrozenChannels,
     shutdown_script: RwLock<ScriptBuf>,
+    /// Whether a channel has been promised to that script.
+    shutdown_script_given: AtomicBool,
     restored: watch::Sender<Option<Arc<str>>>,
     next_command: AtomicU64,
 }
@@ -82,7 +84,6 @@ impl Env {
         restored: Option<String>,
     ) -> Self {
         let restored = watch::Sender::new(restored.map(Arc::from));
-        let (shutdown_script, next_command) = (RwLock::default(), AtomicU64::new(1));
         Self {
             chain,
             policy,
@@ -90,9 +91,10 @@ impl Env {
             writer,
             reader,
             frozen: FrozenChannels::default(),
-            shutdown_script,
+            shutdown_script: RwLock::default(),
+            shutdown_script_given: AtomicBool::new(false),
             restored,
-            next_command,
+            next_command: AtomicU64::new(1),
         }
     }
 
@@ -129,6 +131,19 @@ impl Env {
     /// Where cooperative closes pay us. Set before anything is opened or accepted: both wait for the chain.
     pub fn set_shutdown_script(&self, script: ScriptBuf) {
         *self.shutdown_script.write() = script;
+        self.shutdown_script_given.store(false, Ordering::Release);
+    }
+
+    /// Whether another script is wanted: there is none, or a channel has the last one to itself.
+    pub fn wants_shutdown_script(&self) -> bool {
+        self.shutdown_script.read().is_empty() || self.shutdown_script_given.load(Ordering::Acquire)
+    }
+
+    /// A channel was opened that will pay its close to this script, whatever comes.
+    pub(super) fn gave_shutdown_script(&self, script: &Script) {
+        if *self.shutdown_script.read() == *script {
+            self.shutdown_script_given.store(true, Ordering::Release);
+        }
     }
 
     /// Where cooperative closes pay us.

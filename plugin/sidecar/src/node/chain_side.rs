@@ -136,10 +136,11 @@ impl BlockListener for Listener {
 }
 
 impl Listener {
-    /// Once per start: an address to which cooperative closes that peers begin pay us. Its row is queued before any
-    /// message that names it.
+    /// An address to which channels are promised when they are opened, and cooperative closes that peers begin pay us: one
+    /// per start, and another with the next block once a channel has it. Its row is queued before any message that names
+    /// it.
     fn set_shutdown_script(&self) {
-        if !self.manager.env().shutdown_script().is_empty() {
+        if !self.manager.env().wants_shutdown_script() {
             return;
         }
         match self.wallet.change(|wallet, _| wallet.new_address()) {
