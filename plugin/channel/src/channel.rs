@@ -184,7 +184,7 @@ impl Channel {
     }
 
     /// Effects that a crash may have lost and that no reconnection repeats.
-    pub fn resume(&self) -> Vec<Effect> {
+    pub fn resume(&self, policy: &Policy) -> Vec<Effect> {
         let publish = match &self.rows.head.phase {
             Phase::Funding(funding) => funding.tx.as_ref().map(|tx| (Publication::Funding, tx.as_ref().clone())),
             Phase::Closing { tx, confirmed_height: None } => Some((Publication::MutualClose, tx.clone())),
@@ -202,7 +202,8 @@ impl Channel {
             .filter(|(key, row)| key.offerer == Offerer::Remote && row.state == HtlcState::STANDING);
         let incoming = standing.filter_map(|(key, row)| {
             let onion = self.rows.onions.get(key)?;
-            Some(Effect::Incoming(row.incoming(self.id(), key.id, onion)))
+            let over_exposed = self.exposes_too_much(row.amount, policy);
+            Some(Effect::Incoming(row.incoming((self.id(), key.id), onion, over_exposed)))
         });
         publish.into_iter().chain(incoming).collect()
     }

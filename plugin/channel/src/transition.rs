@@ -87,6 +87,9 @@ pub struct IncomingHtlc {
     /// Absolute block height.
     pub cltv_expiry: u32,
     pub onion: Box<[u8; 1366]>,
+    /// To be failed, its preimage not to be told: HTLCs that have no output, as this one has none in one of the
+    /// commitments, could lose more than our cap (BOLT 2, "Bounding exposure to trimmed in-flight HTLCs"; FEE-1).
+    pub over_exposed: bool,
 }
 
 /// How an offered HTLC ended.

@@ -113,6 +113,10 @@ pub enum Rule {
     CannotAffordFee,
     #[error("commitment_signed without any update, again")]
     EmptyCommitment,
+    #[error("commitment_signed is for another funding transaction than ours, and no splice is pending")]
+    ForeignFunding,
+    #[error("commitment transactions could come to cost more than our cap of {0}")]
+    CommitmentTooCostly(Sat),
     #[error("the commitment transaction cannot pay for itself")]
     Unaffordable,
     #[error("a per-commitment point derives no valid key")]
@@ -199,6 +203,8 @@ pub enum Refusal {
     FailureProposed,
     #[error("the HTLC is being failed: the failure is committed")]
     FailureCommitted,
+    #[error("commitment transactions would come to cost more than our cap of {0}")]
+    CommitmentTooCostly(Sat),
     #[error("only the opener of a channel sets its feerate")]
     NotOpener,
     #[error("the feerate must be at least {floor} and at most {maximum}")]
@@ -232,6 +238,7 @@ impl Refusal {
             | Self::InsufficientBalance { .. }
             | Self::DustExposure(_)
             | Self::PeerCannotAffordHtlc
+            | Self::CommitmentTooCostly(_)
             | Self::HtlcNotCommitted
             | Self::FailureProposed
             | Self::CannotAffordFee

@@ -144,7 +144,12 @@ fn messages(duo: &Duo) -> Vec<Message> {
             sha256_of_onion: [0; 32],
             failure_code: 0x8000 | 4,
         }),
-        Message::CommitmentSigned(CommitmentSigned { channel_id, signature, htlc_signatures: vec![signature; 483] }),
+        Message::CommitmentSigned(CommitmentSigned {
+            channel_id,
+            signature,
+            htlc_signatures: vec![signature; 483],
+            funding_txid: None,
+        }),
         Message::RevokeAndAck(RevokeAndAck {
             channel_id,
             per_commitment_secret: PerCommitmentSecret([3; 32]),

@@ -9,7 +9,8 @@ use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::Message;
 use outrigger_channel::{
-    Birth, Channel, Context, Effect, Monitor, MonitorChanges, OpenOrder, Opening, OpeningInput, OpeningStep, Signer,
+    Birth, Channel, Context, Effect, Monitor, MonitorChanges, OpenOrder, Opening, OpeningInput, OpeningStep, Policy,
+    Signer,
 };
 
 use super::node::Node;
@@ -45,19 +46,20 @@ fn node_id(purpose: &str, seed: u64) -> NodeId {
 struct Founder {
     signer: LoggingSigner,
     script: ScriptBuf,
+    policy: Policy,
 }
 
 impl Founder {
-    fn new(purpose: &str, seed: u64) -> Self {
+    fn new(purpose: &str, seed: u64, policy: Policy) -> Self {
         let script = wallet_script(&format!("{purpose} wallet"), seed);
-        Self { signer: LoggingSigner::new(bytes(&format!("{purpose} channel"), seed)), script }
+        Self { signer: LoggingSigner::new(bytes(&format!("{purpose} channel"), seed)), script, policy }
     }
 
     fn context<'a>(&'a self, world: &'a World) -> Context<'a> {
         Context {
             height: world.height,
             feerates: world.feerates,
-            policy: &world.policy,
+            policy: &self.policy,
             signer: &self.signer,
             shutdown_script: &self.script,
         }
@@ -82,7 +84,8 @@ fn funding_transaction(seed: u64, script_pubkey: ScriptBuf, amount: Amount) -> T
 
 /// The opening conversation, from `open_channel` to `funding_signed`, and the funding transaction.
 pub fn found(seed: u64, setup: &Setup, world: &World) -> ([Node; 2], Transaction) {
-    let (alice, bob) = (Founder::new("alice", seed), Founder::new("bob", seed));
+    let [alice, bob] = setup.policies(&world.policy);
+    let (alice, bob) = (Founder::new("alice", seed, alice), Founder::new("bob", seed, bob));
     let order = OpenOrder {
         peer: node_id("bob node", seed),
         keys_index: 1,
@@ -134,5 +137,5 @@ fn node(founder: Founder, birth: &Birth, peer_point: bitcoin::secp256k1::PublicK
     let channel = Channel::load(store.channel()).expect("rows of a channel");
     assert_eq!(channel.rows(), birth.channel.rows(), "a channel is born from its rows");
     let first = (founder.signer.only_commitment(), peer_point);
-    Node::new(channel, (monitor, store), founder.signer, founder.script, first)
+    Node::new(channel, (monitor, store), (founder.signer, founder.policy), founder.script, first)
 }

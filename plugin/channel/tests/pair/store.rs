@@ -1,7 +1,7 @@
 //! A store that is cut off where the test wants it: tables of bytes, and batches that are durable once they are applied.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bitcoin::secp256k1::ecdsa::Signature;
 use outrigger_bolt::id::{PaymentHash, PaymentPreimage};
@@ -75,6 +75,8 @@ impl Writes {
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     rows: BTreeMap<Key, Vec<u8>>,
+    /// The row that is written once is read once: its points are most of what there is to read.
+    params: OnceLock<Arc<ChannelParams>>,
     pub outcomes: BTreeMap<u64, HtlcOutcome>,
 }
 
@@ -103,6 +105,10 @@ impl Store {
         rows.map(|(key, row)| (key, T::decode(row).expect("a row that we wrote"))).collect()
     }
 
+    fn params(&self) -> Arc<ChannelParams> {
+        Arc::clone(self.params.get_or_init(|| Arc::new(self.get::<ChannelParams>(Key::Params))))
+    }
+
     fn htlcs(&self) -> BTreeMap<HtlcKey, HtlcRow> {
         self.table(|key| if let Key::Htlc(key) = key { Some(key) } else { None })
     }
@@ -111,7 +117,7 @@ impl Store {
         let onions: BTreeMap<HtlcKey, [u8; 1366]> =
             self.table(|key| if let Key::Onion(key) = key { Some(key) } else { None });
         ChannelRows {
-            params: Arc::new(self.get::<ChannelParams>(Key::Params)),
+            params: self.params(),
             head: self.get::<ChannelHead>(Key::Head),
             htlcs: self.htlcs(),
             onions: onions.into_iter().map(|(key, onion)| (key, Arc::new(onion))).collect(),
@@ -120,7 +126,7 @@ impl Store {
 
     pub fn monitor(&self) -> MonitorRows {
         MonitorRows {
-            params: Arc::new(self.get::<ChannelParams>(Key::Params)),
+            params: self.params(),
             head: self.get::<MonitorHead>(Key::MonitorHead),
             secrets: self.table(|key| if let Key::Secret(slot) = key { Some(slot) } else { None }),
             htlc_signatures: self.table::<u64, Vec<Signature>>(|key| {

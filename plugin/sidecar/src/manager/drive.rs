@@ -215,7 +215,7 @@ impl<'a> Drive<'a> {
                 | Effect::Reply(..)
                 | Effect::Note(_) => true,
             };
-            let effects: Vec<_> = slot.channel.resume().into_iter().filter(is_due).collect();
+            let effects: Vec<_> = slot.channel.resume(&self.env.policy).into_iter().filter(is_due).collect();
             let publish = matches!(slot.channel.phase(), Phase::Failed { publish: true, spend: None, .. });
             let commitment = if publish { local_commitment(slot) } else { None };
             for effect in effects.into_iter().chain(commitment) {
