@@ -738,7 +738,7 @@ fn cst_7_a_burst_of_the_peers_htlcs_crossing_ours_never_costs_the_channel() {
             for who in [Alice, Bob] {
                 assert_eq!(*duo.side(who).channel.phase(), Phase::Normal, "{burst} {opener_spends}");
                 assert!(matches!(duo.side(who).channel.link(), Link::Connected(_)), "{burst} {opener_spends}");
-                assert!(duo.side(who).monitor.local_commitment_tx(&duo.side(who).signer).is_ok());
+                assert!(duo.side(who).monitor.local_commitment_tx(&*duo.side(who).signer).is_ok());
             }
             // What was paid less for is resolved like anything else.
             duo.fulfill(other, 0, 1).expect("standing");
