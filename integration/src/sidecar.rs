@@ -104,6 +104,21 @@ impl Sidecar {
         self.client.call(method).await
     }
 
+    /// The kind of the error with which a call is refused.
+    pub async fn refusal<M: Method>(&self, call: M) -> Done<String> {
+        match self.call(call).await {
+            Ok(_) => Err(format!("{} was not refused", M::NAME).into()),
+            Err(CallError::Refused(refusal)) => {
+                let data = refusal.data.ok_or("a refusal without data")?;
+                if refusal.message.is_empty() || data.hint.is_empty() {
+                    return Err(format!("a refusal that says nothing: {}", data.kind).into());
+                }
+                Ok(data.kind)
+            }
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
     /// What the node is.
     pub async fn info(&self) -> Done<NodeInfoReport> {
         Ok(self.call(NodeInfo {}).await?)
@@ -253,7 +268,7 @@ impl Sidecar {
     async fn ready(&self) -> Done<()> {
         until(LIMIT, "the daemon to be ready", async || {
             let status = self.call(NodeStatus {}).await?;
-            Ok((status.phase == Phase::Ready).then_some(()))
+            Ok(matches!(status.phase, Phase::Ready | Phase::Restored).then_some(()))
         })
         .await
     }

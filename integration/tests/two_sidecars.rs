@@ -11,9 +11,9 @@ use outrigger_integration::proxy::{Proxy, Way};
 use outrigger_integration::regtest::{Opened, REWARD_SAT};
 use outrigger_integration::{Bitcoind, Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
-    CallError, ChainState, ChainStatus, ChannelInfo, ChannelList, ChannelOpen, ChannelState, EventKind, EventList,
-    InvoiceCreate, InvoiceGet, InvoiceInfo, InvoiceState, Method, OpenState, PaymentGet, PaymentInfo, PaymentSend,
-    PaymentState, PeerConnect, PeerList,
+    ChainState, ChainStatus, ChannelInfo, ChannelList, ChannelOpen, ChannelState, EventKind, EventList, InvoiceCreate,
+    InvoiceGet, InvoiceInfo, InvoiceState, OpenState, PaymentGet, PaymentInfo, PaymentSend, PaymentState, PeerConnect,
+    PeerList,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -144,7 +144,7 @@ async fn a_channel_outside_the_limits_is_refused_with_the_reason() -> Done<()> {
             assert_eq!(alice.call(order(funding_sat)).await?.state, OpenState::Failed);
         }
         let too_much = ChannelOpen { push_msat: Some(250_000_001), ..order(250_000) };
-        assert_eq!(refusal(&alice, too_much).await?, "invalid_parameter");
+        assert_eq!(alice.refusal(too_much).await?, "invalid_parameter");
         assert_eq!(alice.call(ChannelList::default()).await?.items, []);
         assert_eq!(bob.call(ChannelList::default()).await?.items, []);
         let balance = alice.balance().await?;
@@ -167,10 +167,10 @@ async fn a_peer_that_is_not_there_is_named_as_such() -> Done<()> {
         let connect = |node_id: &str, address: &str| PeerConnect { node_id: node_id.into(), address: address.into() };
 
         let closed_port = format!("127.0.0.1:{}", free_port()?);
-        assert_eq!(refusal(&alice, connect(&bob_id, &closed_port)).await?, "peer_unreachable");
-        assert_eq!(refusal(&alice, connect(stranger, &bob.address())).await?, "peer_handshake_failed");
-        assert_eq!(refusal(&alice, connect(&alice_id, &alice.address())).await?, "peer_is_self");
-        assert_eq!(refusal(&alice, connect("02c6", &bob.address())).await?, "invalid_parameter");
+        assert_eq!(alice.refusal(connect(&bob_id, &closed_port)).await?, "peer_unreachable");
+        assert_eq!(alice.refusal(connect(stranger, &bob.address())).await?, "peer_handshake_failed");
+        assert_eq!(alice.refusal(connect(&alice_id, &alice.address())).await?, "peer_is_self");
+        assert_eq!(alice.refusal(connect("02c6", &bob.address())).await?, "invalid_parameter");
 
         let open = ChannelOpen {
             node_id: bob_id,
@@ -178,7 +178,7 @@ async fn a_peer_that_is_not_there_is_named_as_such() -> Done<()> {
             idempotency_key: "nobody".to_owned(),
             ..Default::default()
         };
-        assert_eq!(refusal(&alice, open).await?, "peer_not_connected");
+        assert_eq!(alice.refusal(open).await?, "peer_not_connected");
         Ok(())
     })
     .await
@@ -200,9 +200,9 @@ async fn nothing_is_opened_or_paid_while_bitcoind_is_gone() -> Done<()> {
             idempotency_key: "second".to_owned(),
             ..Default::default()
         };
-        assert_eq!(refusal(&alice, open).await?, "bitcoind_unavailable");
+        assert_eq!(alice.refusal(open).await?, "bitcoind_unavailable");
         let pay = PaymentSend { invoice: Some(invoice.clone()), ..Default::default() };
-        assert_eq!(refusal(&alice, pay).await?, "bitcoind_unavailable");
+        assert_eq!(alice.refusal(pay).await?, "bitcoind_unavailable");
 
         // The cookie is another now.
         regtest.bitcoind.start_again().await?;
@@ -298,7 +298,7 @@ async fn one_idempotency_key_opens_one_channel() -> Done<()> {
         let (channel_id, funding_txid) = alice.open(order.clone()).await?;
 
         let other = ChannelOpen { funding_sat: CAPACITY_SAT + 1, ..order.clone() };
-        assert_eq!(refusal(&alice, other).await?, "idempotency_conflict");
+        assert_eq!(alice.refusal(other).await?, "idempotency_conflict");
         alice.kill().await?;
         alice.start_again().await?;
         let again = alice.call(order).await?;
@@ -324,7 +324,7 @@ async fn one_idempotency_key_makes_one_invoice_and_one_payment() -> Done<()> {
         };
         let created = bob.call(brief(10_000_000)).await?;
         assert_eq!(bob.call(brief(10_000_000)).await?.invoice, created.invoice);
-        assert_eq!(refusal(&bob, brief(20_000_000)).await?, "idempotency_conflict");
+        assert_eq!(bob.refusal(brief(20_000_000)).await?, "idempotency_conflict");
 
         let pay = |invoice: &str| PaymentSend {
             invoice: Some(invoice.to_owned()),
@@ -336,7 +336,7 @@ async fn one_idempotency_key_makes_one_invoice_and_one_payment() -> Done<()> {
         assert_eq!(alice.payment_end(&first.payment_id).await?.state, PaymentState::Succeeded);
         assert_eq!(alice.call(pay(&created.invoice)).await?.payment_id, first.payment_id);
         let other = bob.invoice(30_000_000, "another").await?;
-        assert_eq!(refusal(&alice, pay(&other)).await?, "idempotency_conflict");
+        assert_eq!(alice.refusal(pay(&other)).await?, "idempotency_conflict");
         assert_balances(&alice, &bob, &opened, 10_000_000).await
     })
     .await
@@ -388,16 +388,16 @@ async fn an_invoice_that_does_not_fit_is_refused_before_any_money_moves() -> Don
         };
 
         let invoice = bob.invoice(10_000_000, "fixed").await?;
-        assert_eq!(refusal(&alice, pay(&invoice, Some(10_000_001))).await?, "invoice_amount_mismatch");
-        assert_eq!(refusal(&alice, pay("lnbcrt1nonsense", None)).await?, "invoice_invalid");
+        assert_eq!(alice.refusal(pay(&invoice, Some(10_000_001))).await?, "invoice_amount_mismatch");
+        assert_eq!(alice.refusal(pay("lnbcrt1nonsense", None)).await?, "invoice_invalid");
         let own = alice.invoice(10_000_000, "own").await?;
-        assert_eq!(refusal(&alice, pay(&own, None)).await?, "payment_to_self");
+        assert_eq!(alice.refusal(pay(&own, None)).await?, "payment_to_self");
         let large = bob.invoice(CAPACITY_SAT * 1000, "all of it").await?;
-        assert_eq!(refusal(&alice, pay(&large, None)).await?, "insufficient_capacity");
+        assert_eq!(alice.refusal(pay(&large, None)).await?, "insufficient_capacity");
 
         let open = InvoiceCreate { description: "any amount".to_owned(), ..Default::default() };
         let open = bob.call(open).await?;
-        assert_eq!(refusal(&alice, pay(&open.invoice, None)).await?, "invoice_amount_required");
+        assert_eq!(alice.refusal(pay(&open.invoice, None)).await?, "invoice_amount_required");
         let sent = alice.call(pay(&open.invoice, Some(7_000_000))).await?;
         assert_eq!(alice.payment_end(&sent.payment_id).await?.state, PaymentState::Succeeded);
         assert_eq!(invoice_of(&bob, &open.payment_hash).await?.received_msat, Some(7_000_000));
@@ -409,7 +409,7 @@ async fn an_invoice_that_does_not_fit_is_refused_before_any_money_moves() -> Don
             Ok((state == InvoiceState::Expired).then_some(()))
         })
         .await?;
-        assert_eq!(refusal(&alice, pay(&brief.invoice, None)).await?, "invoice_expired");
+        assert_eq!(alice.refusal(pay(&brief.invoice, None)).await?, "invoice_expired");
         assert_balances(&alice, &bob, &opened, 7_000_000).await
     })
     .await
@@ -566,19 +566,6 @@ async fn assert_closed(
         assert_eq!((balance.confirmed_sat, balance.unconfirmed_sat, balance.locked_sat), (expected_sat, 0, 0));
     }
     Ok(())
-}
-
-/// The kind of the error with which a call is refused.
-async fn refusal<M: Method>(node: &Sidecar, call: M) -> Done<String> {
-    match node.call(call).await {
-        Ok(_) => Err(format!("{} was not refused", M::NAME).into()),
-        Err(CallError::Refused(refusal)) => {
-            let data = refusal.data.ok_or("a refusal without data")?;
-            assert!(!refusal.message.is_empty() && !data.hint.is_empty(), "{data:?}");
-            Ok(data.kind)
-        }
-        Err(fault) => Err(fault.into()),
-    }
 }
 
 async fn invoice_of(node: &Sidecar, payment_hash: &str) -> Done<InvoiceInfo> {

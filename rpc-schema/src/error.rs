@@ -36,6 +36,8 @@ pub enum ErrorKind {
     Starting,
     /// The daemon is stopping.
     Stopping,
+    /// The daemon's database is old: it signs nothing any more.
+    Restored,
     /// The idempotency key was used before, with other parameters.
     IdempotencyConflict,
     /// Blocks are still being taken in.
@@ -98,7 +100,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, by code.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::NotificationRefused,
@@ -107,6 +109,7 @@ impl ErrorKind {
         Self::Internal,
         Self::Starting,
         Self::Stopping,
+        Self::Restored,
         Self::IdempotencyConflict,
         Self::ChainNotSynced,
         Self::BitcoindUnavailable,
@@ -150,6 +153,7 @@ impl ErrorKind {
             Self::Internal => (-32603, "internal"),
             Self::Starting => (1001, "starting"),
             Self::Stopping => (1002, "stopping"),
+            Self::Restored => (1004, "restored"),
             Self::IdempotencyConflict => (1003, "idempotency_conflict"),
             Self::ChainNotSynced => (1101, "chain_not_synced"),
             Self::BitcoindUnavailable => (1102, "bitcoind_unavailable"),

@@ -86,6 +86,9 @@ pub enum EventKind {
     ChannelFailed,
     /// An opening ended without a channel.
     OpenFailed,
+    /// The node's database proved to be older than what its peers were told: it signs nothing any more and waits for its
+    /// peers to close the channels.
+    NodeRestored,
     /// An invoice was paid.
     InvoicePaid,
     /// A payment succeeded.

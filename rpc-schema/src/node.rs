@@ -85,7 +85,7 @@ pub enum Phase {
     Syncing,
     /// All methods work.
     Ready,
-    /// The node runs on a restored backup: it only collects what is its own.
+    /// The database is older than what peers were told: the node signs nothing and only collects what is its own.
     Restored,
     /// The daemon is closing its store.
     Stopping,

@@ -11,7 +11,7 @@ use crate::commitments::htlc::{HtlcState, Offerer, Side, Stage};
 use crate::draft::Draft;
 use crate::input::{ChainEvent, Command, CommandId, Context, Input, Policy};
 use crate::link::{self, Link, Volatile, VolatileChanges};
-use crate::phase::{ended, funding, normal, shutdown};
+use crate::phase::{ended, funding, normal, restored, shutdown};
 use crate::row::CorruptRows;
 use crate::transition::{ChannelNote, Effect, Publication, Transition, Watch};
 use crate::violation::{Refusal, Rule, Violation};
@@ -85,7 +85,10 @@ impl Channel {
 
     /// What this input leads to. The channel is as it was until the transition is taken in.
     pub fn step(&self, input: Input<'_>, cx: &Context<'_>) -> Transition {
-        let mut draft = Draft::new(&self.rows, &self.volatile);
+        let mut draft = self.draft(cx);
+        if restored::ignores(&draft, &input, cx) {
+            return draft.finish();
+        }
         let ordered = if let Input::Command(id, _) = &input { Some(*id) } else { None };
         let outcome = match input {
             Input::Connected(features) => {
@@ -103,7 +106,7 @@ impl Channel {
         match outcome {
             Ok(()) => draft.finish(),
             Err(violation) => {
-                let mut draft = self.answer(&violation, draft);
+                let mut draft = self.answer(&violation, draft, cx);
                 if let Some(id) = ordered {
                     draft.effect(Effect::Reply(id, Err(Refusal::Ended)));
                 }
@@ -112,9 +115,16 @@ impl Channel {
         }
     }
 
-    /// Drops what a broken input began, but never a preimage that came with it, and answers as BOLT 1 says.
-    fn answer(&self, violation: &Violation, broken: Draft<'_>) -> Draft<'_> {
+    /// What every step begins with.
+    fn draft(&self, cx: &Context<'_>) -> Draft<'_> {
         let mut draft = Draft::new(&self.rows, &self.volatile);
+        restored::enter(&mut draft, cx);
+        draft
+    }
+
+    /// Drops what a broken input began, but never a preimage that came with it, and answers as BOLT 1 says.
+    fn answer(&self, violation: &Violation, broken: Draft<'_>, cx: &Context<'_>) -> Draft<'_> {
+        let mut draft = self.draft(cx);
         broken.salvage_into(&mut draft);
         let (channel_id, text) = (self.id(), violation.rule().to_string());
         match violation {
@@ -293,7 +303,8 @@ fn is_passing(text: &str) -> bool {
 }
 
 fn on_command(draft: &mut Draft<'_>, id: CommandId, command: Command, cx: &Context<'_>) -> Result<(), Violation> {
-    let ended = matches!(draft.head().phase, Phase::Failed { .. } | Phase::Closed { .. });
+    // Under restored mode nothing but a close that both have signed is left.
+    let ended = cx.restored || matches!(draft.head().phase, Phase::Failed { .. } | Phase::Closed { .. });
     let (commit, failure) = match &command {
         Command::Commit => (!ended, None),
         Command::Fail { reason } => (false, Some(reason.clone()).filter(|_| !ended)),
@@ -373,10 +384,11 @@ fn fail(draft: &mut Draft<'_>, rule: &Rule) {
         }
         return link::on_disconnected(draft);
     }
-    if funding::nothing_at_stake(draft.head(), draft.params()) {
+    let publish = !matches!(rule, Rule::FallenBehind);
+    // Old rows do not know what is at stake.
+    if publish && funding::nothing_at_stake(draft.head(), draft.params()) {
         return funding::forget(draft, draft.params().opened_height, &rule.to_string(), ChannelNote::NeverFunded);
     }
-    let publish = !matches!(rule, Rule::FallenBehind);
     draft.fail(rule.to_string(), publish);
     if !matches!(rule, Rule::PeerError(_)) {
         ended::send_reason(draft);

@@ -196,12 +196,14 @@ impl<'a> Draft<'a> {
         self.steps.push(step);
     }
 
-    /// Hands on what outlives this draft where a violation ends it: a preimage, once told, is proof.
+    /// Hands on what outlives this draft where a violation ends it: a preimage, once told, is proof, and so is a secret.
     pub(crate) fn salvage_into(self, other: &mut Draft<'_>) {
         let preimages = self.steps.into_iter().filter(|step| matches!(step, MonitorStep::Preimage(_)));
         other.steps.extend(preimages);
-        let settled = |effect: &Effect| matches!(effect, Effect::Settle { outcome: HtlcOutcome::Fulfilled(_), .. });
-        other.effects.extend(self.effects.into_iter().filter(settled));
+        let proves = |effect: &Effect| {
+            matches!(effect, Effect::Restored { .. } | Effect::Settle { outcome: HtlcOutcome::Fulfilled(_), .. })
+        };
+        other.effects.extend(self.effects.into_iter().filter(proves));
     }
 
     /// Ends the channel by an error (BOLT 5, "Failing a Channel"). Does nothing to a channel that has failed already:

@@ -86,6 +86,9 @@ pub struct Context<'a> {
     pub signer: &'a dyn Signer,
     /// Where a cooperative close that the peer begins pays us, if no script was fixed before: an address of our wallet.
     pub shutdown_script: &'a Script,
+    /// The node is in restored mode: some peer proved that our rows are old, so those of every channel may be (BAK-7).
+    /// Nothing is signed and no local commitment published: a channel that steps under it fails without publishing.
+    pub restored: bool,
 }
 
 /// Current estimates, already clamped to sane bounds.

@@ -13,7 +13,7 @@ use crate::commitments::{receive, send};
 use crate::draft::Draft;
 use crate::input::Context;
 use crate::phase::shutdown::Negotiation;
-use crate::phase::{ended, funding, shutdown};
+use crate::phase::{ended, funding, restored, shutdown};
 use crate::transition::{Effect, HtlcOutcome};
 use crate::violation::{Rule, Violation};
 
@@ -167,6 +167,11 @@ pub(crate) fn on_reestablish(
     message: &ChannelReestablish,
     cx: &Context<'_>,
 ) -> Result<(), Violation> {
+    // Proof that we are the ones who lost data comes before everything else (CST-1).
+    if let Some(proof) = proof_of_loss(draft.head(), message, cx) {
+        restored::proved(draft, proof);
+        return Err(Violation::Fail(Rule::FallenBehind));
+    }
     let lost = compare(draft.head(), message, cx)?;
     if let Link::Reestablishing(features) = draft.link() {
         let features = features.clone();
@@ -191,14 +196,9 @@ struct Lost {
     revocation: bool,
 }
 
-/// Holds the peer's numbers and secret against ours (BOLT 2, "Message Retransmission"). Proof that we are the ones who
-/// lost data comes before everything else (CST-1).
+/// Holds the peer's numbers and secret against ours (BOLT 2, "Message Retransmission").
 fn compare(head: &ChannelHead, message: &ChannelReestablish, cx: &Context<'_>) -> Result<Lost, Violation> {
     let next_revocation = message.next_revocation_number;
-    let proves = || last_secret_is_ours(message, cx);
-    if next_revocation > head.local_number && proves() {
-        return Err(Violation::Fail(Rule::FallenBehind));
-    }
     if message.next_commitment_number == 0 {
         return Err(Violation::Fail(Rule::ZeroCommitmentNumber));
     }
@@ -212,10 +212,21 @@ fn compare(head: &ChannelHead, message: &ChannelReestablish, cx: &Context<'_>) -
     if !revocation && next_revocation != head.local_number {
         return Err(Violation::Fail(Rule::RevocationNumber { expected: head.local_number, found: next_revocation }));
     }
-    if !proves() {
+    if !last_secret_is_ours(message, cx) {
         return Err(Violation::Fail(Rule::LastSecret));
     }
     Ok(Lost { commitment, revocation })
+}
+
+/// What the peer proves where it knows a secret of ours that our rows say was never told: that they are old. A number
+/// alone proves nothing (BAK-2 holds the other way round too: the right numbers do not prove that we are current).
+pub(crate) fn proof_of_loss(head: &ChannelHead, message: &ChannelReestablish, cx: &Context<'_>) -> Option<String> {
+    let (theirs, ours) = (message.next_revocation_number, head.local_number);
+    let ahead = theirs > ours && last_secret_is_ours(message, cx);
+    ahead.then(|| {
+        let channel_id = message.channel_id;
+        format!("the peer of channel {channel_id} knows the secret before commitment {theirs}; this file is at {ours}")
+    })
 }
 
 /// Whether `your_last_per_commitment_secret` is the one that revokes our commitment before `next_revocation_number`,

@@ -144,6 +144,8 @@ pub enum Rule {
     LastSecret,
     #[error("we have lost data: you proved a newer state than ours; please close the channel from your side")]
     FallenBehind,
+    #[error("we have lost data of our channels and sign nothing any more; please close the channel from your side")]
+    Restored,
     #[error("channel_reestablish twice on one connection")]
     RepeatedReestablish,
     // BOLT 2, "Channel Close".

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 
 use bitcoin::constants::ChainHash;
 use fs4::fs_std::FileExt;
-use outrigger_channel::{HtlcSource, Policy};
+use outrigger_channel::{HtlcSource, Policy, Publication};
 use outrigger_rpc_schema::{NodeStatusReport, Phase};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -141,6 +141,7 @@ async fn live(
     listen: std::net::SocketAddr,
 ) -> Result<(), StartFault> {
     let mut has_met_peers = false;
+    let mut restored = parts.manager.env().restored();
     loop {
         let state = parts.chain.borrow_and_update().clone();
         let synced = matches!(state, Some(ChainState::Synced { .. }));
@@ -154,15 +155,20 @@ async fn live(
             }
             has_met_peers = true;
         }
-        doors.report(|status| report(status, state.as_ref()));
-        if parts.chain.changed().await.is_err() {
+        let proof = restored.borrow_and_update().clone();
+        doors.report(|status| report(status, state.as_ref(), proof.as_deref()));
+        let changed = tokio::select! {
+            changed = parts.chain.changed() => changed,
+            changed = restored.changed() => changed,
+        };
+        if changed.is_err() {
             return Ok(());
         }
     }
 }
 
-/// The status that a state of the chain means.
-fn report(status: &mut NodeStatusReport, state: Option<&ChainState>) {
+/// The status that a state of the chain means, under restored mode where there is proof for it.
+fn report(status: &mut NodeStatusReport, state: Option<&ChainState>, proof: Option<&str>) {
     let (phase, reason, height, target) = match state {
         None => (Phase::WaitingForBitcoind, None, None, None),
         Some(ChainState::WaitingForBitcoind { reason }) => {
@@ -172,10 +178,25 @@ fn report(status: &mut NodeStatusReport, state: Option<&ChainState>) {
         Some(ChainState::Synced { height, .. }) => (Phase::Ready, None, Some(*height), None),
         Some(ChainState::Blind { reason }) => (Phase::Syncing, Some(reason.clone()), None, None),
     };
-    status.phase = phase;
-    status.reason = reason;
+    (status.phase, status.reason) = match (phase, proof) {
+        (Phase::Ready, Some(proof)) => (Phase::Restored, Some(restored_text(proof))),
+        (_, Some(proof)) => {
+            let waits = reason.map(|reason| format!("{reason}; ")).unwrap_or_default();
+            (phase, Some(format!("{waits}{}", restored_text(proof))))
+        }
+        (_, None) => (phase, reason),
+    };
     status.block_height = height;
     status.target_height = target;
+}
+
+/// What happened, what is safe, and what to do.
+fn restored_text(proof: &str) -> String {
+    format!(
+        "restored mode: the database is older than what peers were told ({proof}). Nothing is signed or published any more, \
+         so nothing more can be lost. Leave the node running and connected: its peers are asked to close, and what is \
+         yours comes to the wallet. Do not start another copy"
+    )
 }
 
 /// Makes the network's directory, private to its owner, and takes its lock (bad input 90).
@@ -214,7 +235,10 @@ fn build(
 ) -> Result<(Parts, Network), StartFault> {
     let keys = Arc::new(NodeKeys::derive(seed, config.network));
     let db = store::open(directory, network_name(config.network), &keys.node_id())?;
-    let Snapshot { channels, outcomes, pending_payments, openings, broadcasts, wallet, peer_addresses } = load(&db)?;
+    let Snapshot { channels, outcomes, pending_payments, openings, mut broadcasts, wallet, peer_addresses, restored } =
+        load(&db)?;
+    // A local commitment of old rows may be revoked.
+    broadcasts.retain(|row| restored.is_none() || row.what != Publication::LocalCommitment);
     let next_wallet_row = wallet.last().map_or(0, |(row, _)| row.saturating_add(1));
     let change_sets: Vec<_> = wallet.into_iter().map(|(_, bytes)| bytes).collect();
     let mut coins = Wallet::load(seed, config.network, &change_sets)?;
@@ -240,7 +264,7 @@ fn build(
         Writer::start(db.clone(), move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
 
     let view = ChainView::new(height, feerates(&estimator));
-    let env = Env::new(view, policy(config), keys.clone(), writer);
+    let env = Env::new(view, policy(config), keys.clone(), writer, restored);
     let carried = carried_payments(&channels);
     let with_channels: Vec<_> = channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
     let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, channels));

@@ -9,6 +9,7 @@ use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction, c
 use outrigger_bolt::tx::{Unaffordable, commitment};
 use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message};
 
+use super::restored;
 use super::shutdown::{change_negotiation, may_negotiate};
 use crate::changes::{ChannelHead, ChannelParams, MonitorStep, Phase};
 use crate::commitments::htlc::Side;
@@ -303,6 +304,7 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
             // A commitment later than all that we know of: the peer holds a newer state, ours is revoked (CST-1).
             let publish = number <= head.local_number.max(head.remote_number);
             draft.fail(format!("commitment transaction {txid} spent the funding output"), publish);
+            restored::on_spend(draft, tx);
             if let Phase::Failed { spend, .. } = &mut draft.head_mut().phase {
                 *spend = Some((txid, height));
             }
@@ -311,7 +313,7 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
 }
 
 /// The number in a spend that has the form of a commitment; closes have none.
-fn number_of_commitment(params: &ChannelParams, tx: &Transaction) -> Option<u64> {
+pub(super) fn number_of_commitment(params: &ChannelParams, tx: &Transaction) -> Option<u64> {
     let (opener, accepter) = match params.opener() {
         Side::Local => (&params.local, &params.remote),
         Side::Remote => (&params.remote, &params.local),

@@ -10,6 +10,7 @@ use crate::commitments::receive;
 use crate::draft::Draft;
 use crate::input::{Command, Context};
 use crate::link;
+use crate::phase::restored;
 use crate::transition::Reply;
 use crate::violation::Refusal;
 
@@ -33,7 +34,12 @@ pub(crate) fn send_reason(draft: &mut Draft<'_>) {
 /// may need our numbers to know that it did, so a closed channel tells them still (CST-20).
 pub(crate) fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) {
     match message {
-        Message::ChannelReestablish(_) => {
+        Message::ChannelReestablish(reestablish) => {
+            let proof = link::proof_of_loss(draft.head(), reestablish, cx);
+            // The peer proves it again on every connection: told once.
+            if let Some(proof) = proof.filter(|_| !cx.restored) {
+                restored::proved(draft, proof);
+            }
             if matches!(draft.head().phase, Phase::Closed { .. }) {
                 let reestablish = link::own_reestablish(draft, cx);
                 draft.send(Message::ChannelReestablish(reestablish));
@@ -88,6 +94,7 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command) -> Result<Repl
 /// What spends the funding output of a failed channel; the monitor resolves it.
 pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transaction) {
     set_spend(draft, Some((tx.compute_txid(), height)));
+    restored::on_spend(draft, tx);
 }
 
 pub(crate) fn on_funding_spend_unconfirmed(draft: &mut Draft<'_>) {

@@ -4,4 +4,5 @@ pub(crate) mod closing;
 pub(crate) mod ended;
 pub(crate) mod funding;
 pub(crate) mod normal;
+pub(crate) mod restored;
 pub(crate) mod shutdown;

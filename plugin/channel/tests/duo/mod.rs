@@ -133,7 +133,8 @@ pub fn funding_tx(script_pubkey: ScriptBuf, amount: Sat, coinbase: bool) -> Tran
 }
 
 pub fn context<'a>(height: u32, policy: &'a Policy, signer: &'a SoftSigner) -> Context<'a> {
-    Context { height, feerates: feerates(), policy, signer, shutdown_script: Script::from_bytes(SHUTDOWN_SCRIPT) }
+    let shutdown_script = Script::from_bytes(SHUTDOWN_SCRIPT);
+    Context { height, feerates: feerates(), policy, signer, shutdown_script, restored: false }
 }
 
 /// P2WPKH of some key.
@@ -179,6 +180,8 @@ pub fn sent(effects: &[Effect]) -> Vec<Message> {
 pub struct Side {
     pub signer: Arc<SoftSigner>,
     pub policy: Policy,
+    /// Whether this side's node is in restored mode.
+    pub restored: bool,
     pub channel: Channel,
     pub monitor: Monitor,
     pub outbox: VecDeque<Message>,
@@ -193,6 +196,7 @@ impl Side {
         Self {
             signer: Arc::new(signer(who)),
             policy,
+            restored: false,
             channel: birth.channel,
             monitor,
             outbox: VecDeque::new(),
@@ -201,7 +205,8 @@ impl Side {
     }
 
     fn step(&mut self, height: u32, input: Input<'_>) {
-        let mut transition = self.channel.step(input, &context(height, &self.policy, &self.signer));
+        let cx = Context { restored: self.restored, ..context(height, &self.policy, &self.signer) };
+        let mut transition = self.channel.step(input, &cx);
         if let Some(update) = &transition.monitor {
             let loaded = Monitor::load(self.monitor.rows().clone()).expect("rows of a monitor");
             self.monitor = loaded;

@@ -62,6 +62,7 @@ impl Founder {
             policy: &self.policy,
             signer: &self.signer,
             shutdown_script: &self.script,
+            restored: false,
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Node {
     pub signer: LoggingSigner,
     pub policy: Policy,
     pub shutdown_script: ScriptBuf,
+    /// Whether its whole node is in restored mode: durable in the daemon, so a crash does not take it back.
+    pub restored: bool,
     /// What a crash leaves.
     pub store: Store,
     /// What is left once everything staged is durable.
@@ -69,6 +71,7 @@ impl Node {
             signer,
             policy,
             shutdown_script,
+            restored: false,
             staged: store.clone(),
             store,
             held: VecDeque::new(),
@@ -108,6 +111,7 @@ impl Node {
             policy: &self.policy,
             signer: &self.signer,
             shutdown_script: &self.shutdown_script,
+            restored: self.restored,
         }
     }
 
@@ -177,8 +181,9 @@ impl Node {
                 Effect::Publish { tx, .. } => {
                     world.mempool.insert(tx.compute_txid(), tx);
                 }
+                Effect::Restored { .. } => self.restored = true,
                 Effect::Watch(Watch::Height(height)) => self.heights.push(height),
-                Effect::Watch(Watch::Funding { .. }) | Effect::Settle { .. } => {}
+                Effect::Watch(Watch::Funding { .. }) | Effect::Settle { .. } | Effect::Withhold => {}
                 Effect::Incoming(incoming) => {
                     self.incoming.insert(incoming.htlc_id, incoming);
                 }
@@ -225,6 +230,7 @@ impl Node {
 
     /// Puts another state of the store in the place of this one, as a backup does.
     pub fn restore(&mut self, store: Store) {
+        self.restored = false;
         self.store = store;
     }
 

@@ -7,7 +7,7 @@ use outrigger_channel::{Birth, Channel, Guard, Monitor, Opening, OpeningInput, O
 use std::sync::Arc;
 
 use super::deliver::Registered;
-use super::drive::Drive;
+use super::drive::{Drive, RESTORED};
 use super::mail::OpenOrder;
 use super::peer::{OpenerOrder, OpeningSlot, Peer, Slot};
 use crate::clock::{Clock, NoEntropy};
@@ -49,6 +49,8 @@ impl Drive<'_> {
         let unconfirmed = peer.slots.values().filter(|slot| is_unconfirmed_by_peer(&slot.channel)).count();
         if !self.env.chain.is_synced() {
             Some("this node is still syncing with the chain; try again later")
+        } else if self.env.is_restored() {
+            Some("this node has lost data and opens no channels")
         } else if open.chain_hash != self.env.policy.chain_hash {
             Some("this node is on another chain")
         } else if pending + unconfirmed >= MAX_PENDING_PER_PEER {
@@ -71,6 +73,9 @@ impl Drive<'_> {
         }
         if !self.env.chain.is_synced() {
             return self.operation_failed(order.operation, "the chain is not synced yet; see node.status");
+        }
+        if self.env.is_restored() {
+            return self.operation_failed(order.operation, RESTORED);
         }
         let (Ok((signer, keys_index)), Ok(temporary)) = (self.fresh_keys(), Clock::random_bytes()) else {
             return self.operation_failed(order.operation, "the operating system gives no randomness");

@@ -182,7 +182,16 @@ impl Deliver {
                 self.settle(at, htlc_id, source, payment_hash, outcome);
             }
             Effect::Reply(id, answer) => self.reply(id, answer),
-            Effect::Removed { .. } | Effect::Note(_) => {}
+            Effect::Restored { .. } => self.restored(),
+            Effect::Removed { .. } | Effect::Withhold | Effect::Note(_) => {}
+        }
+    }
+
+    /// One channel's proof is every channel's: a row, and a message to each peer (law 3).
+    fn restored(&self) {
+        for peer in self.directory.ids() {
+            // A peer that is forgotten meanwhile has no channel.
+            drop(self.post(&peer, Mail::Restored));
         }
     }
 

@@ -49,6 +49,7 @@ impl<'a> Drive<'a> {
             Mail::Open(order) => self.open(peer, *order),
             Mail::Funded { channel, funding } => self.funded(peer, channel, funding),
             Mail::Order { channel, id, command } => self.order(peer, channel, id, command),
+            Mail::Restored => self.restored(peer),
             Mail::Settled { channel, htlc_id, settlement } => self.settled(peer, channel, htlc_id, settlement),
             Mail::Height { channel, height } => {
                 let event = outrigger_channel::ChainEvent::Height(height);
@@ -106,8 +107,22 @@ impl<'a> Drive<'a> {
             effects.extend(local_commitment(slot));
         }
         for effect in &effects {
-            if let Effect::Removed { htlc_id } = effect {
-                slot.settlements.remove(htlc_id);
+            match effect {
+                Effect::Removed { htlc_id } => drop(slot.settlements.remove(htlc_id)),
+                Effect::Restored { proof } => {
+                    tracing::error!(peer = %at.peer, %proof, "{RESTORED}");
+                    self.env.enter_restored(proof);
+                }
+                Effect::Send(_)
+                | Effect::Revoke { .. }
+                | Effect::Disconnect(_)
+                | Effect::Publish { .. }
+                | Effect::Withhold
+                | Effect::Watch(_)
+                | Effect::Incoming(_)
+                | Effect::Settle { .. }
+                | Effect::Reply(..)
+                | Effect::Note(_) => {}
             }
         }
         let guard = Guard::of(&slot.monitor.rows().head);
@@ -197,6 +212,14 @@ impl<'a> Drive<'a> {
         self.step_slot(at, slot, Input::Command(NOBODY, command));
     }
 
+    /// Every channel steps once under restored mode, whatever the step: it fails without publishing.
+    pub(super) fn restored(&mut self, peer: &mut Peer) {
+        for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
+            self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
+        }
+        self.abandon_openings(peer, RESTORED);
+    }
+
     /// What a crash may have lost, made again from rows. A settlement may be all that stands of a preimage: told again, it
     /// reaches the monitor even of a channel that is never re-established.
     pub(super) fn resume(&mut self, peer: &mut Peer) {
@@ -209,6 +232,8 @@ impl<'a> Drive<'a> {
                 | Effect::Revoke { .. }
                 | Effect::Disconnect(_)
                 | Effect::Publish { .. }
+                | Effect::Withhold
+                | Effect::Restored { .. }
                 | Effect::Watch(_)
                 | Effect::Settle { .. }
                 | Effect::Removed { .. }
@@ -241,6 +266,10 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
     match effect {
         Effect::Note(ChannelNote::Ready { .. }) => vec![funding],
         Effect::Note(ChannelNote::Closed { txid, .. }) => vec![funding, *txid],
+        Effect::Withhold => {
+            let commitment = slot.monitor.local_commitment(&*slot.signer);
+            commitment.map(|commitment| commitment.tx.compute_txid()).into_iter().collect()
+        }
         Effect::Note(
             ChannelNote::Pending { .. }
             | ChannelNote::ShuttingDown { .. }
@@ -253,6 +282,7 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
         | Effect::Revoke { .. }
         | Effect::Disconnect(_)
         | Effect::Publish { .. }
+        | Effect::Restored { .. }
         | Effect::Watch(_)
         | Effect::Incoming(_)
         | Effect::Settle { .. }
@@ -260,6 +290,10 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
         | Effect::Reply(..) => Vec::new(),
     }
 }
+
+/// What the operator is told of restored mode, after the proof.
+pub(super) const RESTORED: &str = "the node's file is older than what its peers were told: it runs in restored mode, \
+    signs nothing and waits for its peers to close; leave it running";
 
 /// The command whose answer nobody waits for.
 pub(super) const NOBODY: CommandId = CommandId(0);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use bitcoin::{Script, ScriptBuf};
 use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner};
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
 use crate::key::NodeKeys;
 use crate::store::Writer;
@@ -61,13 +62,42 @@ pub struct Env {
     pub keys: Arc<NodeKeys>,
     pub writer: Writer,
     shutdown_script: RwLock<ScriptBuf>,
+    restored: watch::Sender<Option<Arc<str>>>,
     next_command: AtomicU64,
 }
 
 impl Env {
-    /// Gathers the parts.
-    pub fn new(chain: ChainView, policy: Policy, keys: Arc<NodeKeys>, writer: Writer) -> Self {
-        Self { chain, policy, keys, writer, shutdown_script: RwLock::default(), next_command: AtomicU64::new(1) }
+    /// Gathers the parts. `restored` is the proof that the file holds of its own age, if it holds one.
+    pub fn new(
+        chain: ChainView,
+        policy: Policy,
+        keys: Arc<NodeKeys>,
+        writer: Writer,
+        restored: Option<String>,
+    ) -> Self {
+        let restored = watch::Sender::new(restored.map(Arc::from));
+        let (shutdown_script, next_command) = (RwLock::default(), AtomicU64::new(1));
+        Self { chain, policy, keys, writer, shutdown_script, restored, next_command }
+    }
+
+    /// Whether the node is in restored mode: nothing is signed, opened, paid or published but what is ours for certain.
+    pub fn is_restored(&self) -> bool {
+        self.restored.borrow().is_some()
+    }
+
+    /// The proof that put the node into restored mode, and word of it.
+    pub fn restored(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.restored.subscribe()
+    }
+
+    /// Puts the node into restored mode, which nothing takes back; the first proof is the one that is shown. It holds from
+    /// here on, before its row is durable: what is not signed for it can do no harm.
+    pub(super) fn enter_restored(&self, proof: &str) {
+        self.restored.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert_with(|| Arc::from(proof));
+            is_first
+        });
     }
 
     /// An id that no other command of this run has. 0 is for commands whose answer nobody waits for.
@@ -92,6 +122,7 @@ impl Env {
             policy: &self.policy,
             signer: signer as &dyn Signer,
             shutdown_script,
+            restored: self.is_restored(),
         }
     }
 

@@ -26,6 +26,8 @@ pub enum Mail {
     Order { channel: ChannelId, id: CommandId, command: Command },
     /// A height that the channel asked for was reached before it asked.
     Height { channel: ChannelId, height: u32 },
+    /// The node has gone into restored mode: every channel is to learn it.
+    Restored,
     /// A received HTLC was decided; the row is durable.
     Settled { channel: ChannelId, htlc_id: u64, settlement: SettlementRow },
 }
@@ -54,6 +56,7 @@ impl Mail {
             | Self::Funded { .. }
             | Self::Order { .. }
             | Self::Height { .. }
+            | Self::Restored
             | Self::Settled { .. } => 0,
         }
     }

@@ -104,6 +104,9 @@ impl Manager {
 
     fn resume_peer(&self, peer: &mut Peer) {
         let mut drive = Drive::new(&self.env, &self.deliver);
+        if self.env.is_restored() {
+            drive.restored(peer);
+        }
         drive.resume(peer);
         drive.finish(peer);
     }

@@ -92,7 +92,7 @@ impl Bench {
         let delivery = deliver.clone();
         let deliver_released = move |released, seq| delivery.deliver(released, seq);
         let (writer, _) = Writer::start(db.clone(), deliver_released, |fault| panic!("{fault}")).unwrap();
-        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), keys, writer);
+        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), keys, writer, None);
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
         let manager = Arc::new(Manager::new(directory, deliver, env, Vec::new()));
@@ -181,6 +181,7 @@ impl Rogue {
             policy: &self.policy,
             signer: &self.signer,
             shutdown_script: &self.script,
+            restored: false,
         }
     }
 

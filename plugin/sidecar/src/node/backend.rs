@@ -137,6 +137,7 @@ impl Backend for Doorkeeper {
         ]);
         let key = &order.idempotency_key;
         if self.reader.operation(key).map_err(storage)?.is_none() {
+            self.require_current()?;
             self.require_synced()?;
             if !self.manager.is_connected(&order.node_id) {
                 return Err(Fault::peer_not_connected(&order.node_id));
@@ -181,6 +182,7 @@ impl Backend for Doorkeeper {
         feerate: Option<FeeratePerKw>,
     ) -> Answer<schema::ChannelClosing> {
         let before = self.channel_get(channel_id).await?;
+        self.require_current()?;
         if !matches!(before.state, schema::ChannelState::ShuttingDown | schema::ChannelState::Closing) {
             let script = self.wallet.new_address().await.map_err(wallet_fault)?.script_pubkey();
             let feerate = feerate.unwrap_or_else(|| self.manager.env().chain.feerates().normal);
@@ -206,6 +208,7 @@ impl Backend for Doorkeeper {
         if let Some(OperationState::Invoice { payment_hash }) = self.answered_before(idempotency.as_ref())? {
             return self.stored_invoice(&payment_hash).map(|row| invoice_created(&row));
         }
+        self.require_current()?;
         let order = payment::InvoiceOrder {
             amount: order.amount,
             description: order.description,
@@ -262,6 +265,7 @@ impl Backend for Doorkeeper {
                 self.payments.get(&payment_id).map_err(storage)?.ok_or_else(|| Fault::payment_not_found(&id))?
             }
             Some(_) | None => {
+                self.require_current()?;
                 let sent = self.payments.send(PayOrder { invoice, amount, idempotency }).await;
                 sent.map_err(|fault| self.send_fault(fault))?
             }
@@ -302,6 +306,11 @@ impl Doorkeeper {
             return Ok(());
         }
         Err(self.not_synced())
+    }
+
+    /// Nothing is begun on a file that is known to be old.
+    fn require_current(&self) -> Answer<()> {
+        if self.manager.env().is_restored() { Err(Fault::restored()) } else { Ok(()) }
     }
 
     /// Why the node is not at the tip of the chain.

@@ -122,6 +122,15 @@ impl Fault {
         Self::passing(ErrorKind::Stopping, "the node is stopping", "Try again after it has been started again.")
     }
 
+    /// The node's file is old.
+    pub fn restored() -> Self {
+        Self::lasting(
+            ErrorKind::Restored,
+            "the node is in restored mode: its database is older than what its peers were told",
+            "Nothing was done. Leave the node running: its peers close the channels, and the coins come to the wallet.",
+        )
+    }
+
     /// The key names another call.
     pub fn idempotency_conflict(key: &str) -> Self {
         Self::lasting(

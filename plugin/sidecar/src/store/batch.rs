@@ -12,7 +12,7 @@ use outrigger_channel::{
 use tokio::sync::oneshot;
 
 use super::row::{BroadcastRow, EventRow, OutcomeRow, PUBLICATIONS, SettlementRow};
-use super::schema::{Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, preimage_key};
+use super::schema::{RESTORED_KEY, Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, preimage_key};
 
 /// Where an effect of a channel belongs. `connection` is the one that stood when the step was made: a message for an
 /// older one is dropped, since `channel_reestablish` says what to send again (CST-2).
@@ -211,6 +211,13 @@ impl Batch {
             Effect::Publish { what, tx } => {
                 let row = BroadcastRow { channel: at.channel, what: *what, tx: tx.clone() };
                 self.put(Table::Broadcast, row.key(), Some(row.encode()));
+            }
+            Effect::Withhold => {
+                self.put(Table::Broadcast, BroadcastRow::key_of(&at.channel, Publication::LocalCommitment), None);
+            }
+            Effect::Restored { proof } => {
+                self.put(Table::Meta, RESTORED_KEY.to_vec(), Some(proof.clone().into_bytes()));
+                self.events.push(EventRow::restored(at_unix, at.peer, at.channel, proof));
             }
             Effect::Removed { htlc_id } => {
                 self.put(Table::Settlement, numbered_key(&at.channel, *htlc_id), None);

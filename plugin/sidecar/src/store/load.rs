@@ -12,7 +12,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
 use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow};
-use super::schema::{Table, UnderWay, parse_htlc_key, parse_numbered_key};
+use super::schema::{RESTORED_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key};
 
 /// A channel and its monitor as they stood at the last commit.
 pub struct LoadedChannel {
@@ -43,6 +43,8 @@ pub struct Snapshot {
     /// Change sets of the wallet by row number.
     pub wallet: Vec<(u64, Vec<u8>)>,
     pub peer_addresses: Vec<(NodeId, String)>,
+    /// The proof that this file is older than what peers were told, if one was seen: the node stays in restored mode.
+    pub restored: Option<String>,
 }
 
 /// Reads everything; a row that cannot be read, or channel and monitor rows that disagree, refuse the start.
@@ -61,6 +63,7 @@ fn corrupt(table: Table, reason: impl std::fmt::Display) -> StoreError {
 impl Loader {
     fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let mut snapshot = Snapshot {
+            restored: self.restored()?,
             channels: self.channels()?,
             broadcasts: self.rows(Table::Broadcast, |_, value| BroadcastRow::decode(value))?,
             ..Snapshot::default()
@@ -85,6 +88,12 @@ impl Loader {
             Ok(())
         })?;
         Ok(snapshot)
+    }
+
+    fn restored(&self) -> Result<Option<String>, StoreError> {
+        let meta = self.transaction.open_table(Table::Meta.definition())?;
+        let proof = meta.get(RESTORED_KEY)?;
+        Ok(proof.map(|proof| String::from_utf8_lossy(proof.value()).into_owned()))
     }
 
     /// What was begun, and nothing of what has ended: a start does not follow the history (law 6).

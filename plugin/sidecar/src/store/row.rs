@@ -448,6 +448,12 @@ impl EventRow {
         Self::new(at, "open_failed", json!({ "op_id": op_id, "message": reason }))
     }
 
+    /// A peer or the chain proved on this channel that the node's file is old.
+    pub fn restored(at: u64, peer: NodeId, channel: ChannelId, proof: &str) -> Self {
+        let fields = json!({ "channel_id": channel.to_string(), "node_id": peer.to_string(), "message": proof });
+        Self::new(at, "node_restored", fields)
+    }
+
     /// News of a channel that an operator acts on; a beginning shutdown is none.
     pub fn of_channel(at: u64, peer: NodeId, channel: ChannelId, note: &ChannelNote) -> Option<Self> {
         let (kind, mut fields) = match note {

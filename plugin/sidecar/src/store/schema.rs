@@ -7,6 +7,10 @@ use redb::TableDefinition;
 /// The version of the layout. A file with a newer one is refused untouched.
 pub const FORMAT_VERSION: u16 = 1;
 
+/// The key in [`Table::Meta`] under which the proof stands that this file is older than what peers were told. Once
+/// written it stays: nothing that a peer says later proves the opposite (BAK-3).
+pub const RESTORED_KEY: &[u8] = b"restored";
+
 /// A table's definition: bytes to bytes, so that a batch is a plain list of writes.
 pub type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
