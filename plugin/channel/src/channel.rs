@@ -107,10 +107,11 @@ impl Channel {
             Ok(()) => draft.finish(),
             Err(violation) => {
                 let mut draft = self.answer(&violation, draft, cx);
-                if let Some(id) = ordered {
-                    draft.effect(Effect::Reply(id, Err(Refusal::Ended)));
-                }
-                draft.finish()
+                let Some(id) = ordered else { return draft.finish() };
+                draft.effect(Effect::Reply(id, Err(Refusal::Ended)));
+                // No order of ours may come to a commitment that cannot be built.
+                let fault = matches!(violation.rule(), Rule::Unaffordable).then(|| violation.to_string());
+                Transition { fault, ..draft.finish() }
             }
         }
     }

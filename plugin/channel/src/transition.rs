@@ -22,6 +22,9 @@ pub struct Transition {
     pub monitor: Option<MonitorUpdate>,
     /// What may happen once the rows are durable, in this order.
     pub effects: Vec<Effect>,
+    /// A fault of our own, for which no peer can be blamed. The step fails its channel at most; the node is to stop, so
+    /// that the same fault fails no other (CST-12).
+    pub fault: Option<String>,
 }
 
 /// Something that leaves the channel. Made again from rows after a crash, as each variant says.

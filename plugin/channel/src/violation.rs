@@ -181,6 +181,8 @@ pub enum Refusal {
     ShuttingDown,
     #[error("the channel has failed or is closed")]
     Ended,
+    #[error("the node met a fault of its own and stops; start it again and look into its log")]
+    Stopping,
     #[error("amount is zero or below the peer's htlc_minimum_msat of {0}")]
     AmountTooSmall(Msat),
     #[error("the peer accepts no more than {0} HTLCs at once")]
@@ -241,6 +243,7 @@ impl Refusal {
             | Self::DustExposure(_)
             | Self::PeerCannotAffordHtlc
             | Self::CommitmentTooCostly(_)
+            | Self::Stopping
             | Self::HtlcNotCommitted
             | Self::FailureProposed
             | Self::CannotAffordFee

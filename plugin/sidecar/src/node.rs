@@ -67,6 +67,10 @@ pub enum StartFault {
     Wallet(#[from] WalletFault),
     #[error("{0}")]
     Rpc(#[from] ServerFault),
+    #[error(
+        "a fault of this node, which would have failed other channels too: {0}. Report it before you start it again"
+    )]
+    Fault(Arc<str>),
     #[error("{0}")]
     NoEntropy(#[from] NoEntropy),
     #[error("{0}")]
@@ -112,8 +116,10 @@ impl Node {
     /// Runs until somebody asks it to stop.
     pub async fn run(self) -> Result<(), StartFault> {
         let Self { doors, server, network, mut parts, listen, _lock } = self;
+        let manager = parts.manager.clone();
         let outcome = tokio::select! {
             outcome = live(&doors, &network, &mut parts, listen) => outcome,
+            fault = manager.env().faulty() => Err(StartFault::Fault(fault)),
             () = doors.stop_requested() => Ok(()),
         };
         doors.request_stop();

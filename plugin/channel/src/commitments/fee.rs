@@ -176,6 +176,9 @@ pub(crate) fn send_update_fee(draft: &mut Draft<'_>, feerate: FeeratePerKw, poli
     if !outlook.feerate_is_within_cap(params, feerate, policy) {
         return Err(Refusal::CommitmentTooCostly(cost_cap(params.capacity, policy)));
     }
+    if feerate == outlook.remote.feerate {
+        return Ok(());
+    }
     let cost = commitment_cost(feerate, outlook.worst_outputs().saturating_add(1));
     if !covers(outlook.remote.totals.to_local, cost, params.reserve_of(Side::Local)) {
         return Err(Refusal::CannotAffordFee);
@@ -197,6 +200,7 @@ pub(crate) fn receive_update_fee(draft: &mut Draft<'_>, message: &UpdateFee, pol
     let outlook = draft.outlook_mut();
     let is_within_cap = outlook.feerate_is_within_cap(params, message.feerate_per_kw, policy);
     outlook.set_feerate(Side::Local, message.feerate_per_kw);
+    outlook.fee_received = true;
     if !outlook.local.affordable_for_peer(params) || !outlook.opener_survives(params) {
         return Err(Violation::Warn(Rule::CannotAffordFee));
     }

@@ -30,6 +30,9 @@ pub(crate) struct Outlook {
     pub(crate) worst_remote: usize,
     /// Whether our `update_fee` is proposed and not signed.
     pub(crate) fee_proposed: bool,
+    /// Whether the peer's `update_fee` is proposed and not signed. It is acknowledged also where it changes nothing: the
+    /// peer waits for that.
+    pub(crate) fee_received: bool,
     /// `commitment_signed` without any update that the peer sent on this connection.
     pub(crate) empty_commitments: u8,
     /// The peer's newest adds that are in no total yet: removals that pay for them may still come.

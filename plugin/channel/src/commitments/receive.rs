@@ -215,7 +215,8 @@ fn take_signed_head(draft: &mut Draft<'_>) {
     outlook.local.changed = false;
     let (next, next_id) = (outlook.local, outlook.next_remote_htlc_id);
     // The opener's feerate is due in its own commitment once we have revoked to it.
-    if !is_opener && outlook.remote.feerate != next.feerate {
+    let is_signed = std::mem::take(&mut outlook.fee_received);
+    if !is_opener && (is_signed || outlook.remote.feerate != next.feerate) {
         outlook.set_feerate(Side::Remote, next.feerate);
     }
     let head = draft.head_mut();

@@ -96,6 +96,11 @@ impl Store {
         self.outcomes.extend(writes.outcomes.clone());
     }
 
+    /// How many rows there are, the peer's secrets not counted: those have 49 slots.
+    pub fn rows_without_secrets(&self) -> usize {
+        self.rows.keys().filter(|key| !matches!(key, Key::Secret(_))).count()
+    }
+
     fn get<T: Row>(&self, key: Key) -> T {
         T::decode(self.rows.get(&key).expect("a row that always exists")).expect("a row that we wrote")
     }

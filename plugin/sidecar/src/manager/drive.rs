@@ -79,10 +79,22 @@ impl<'a> Drive<'a> {
     }
 
     fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) {
+        if self.env.is_faulty() {
+            if let Input::Command(id, _) = input {
+                self.refuse(at, id, Refusal::Stopping);
+            }
+            return;
+        }
         let was_connected = is_in_step(slot);
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
         let script = self.env.shutdown_script();
         let (transition, learned) = slot.monitor.follow(&slot.channel, input, &self.env.context(&slot.signer, &script));
+        if let Some(fault) = &transition.fault {
+            tracing::error!(channel = %at.channel, %fault, "a fault of this node: it stops before another channel fails");
+            if !self.env.meet_fault(&format!("{}: {fault}", at.channel)) {
+                return;
+            }
+        }
         self.take_in(at, slot, transition, learned);
         if !is_commit {
             self.touched.insert(at.channel);
@@ -95,7 +107,7 @@ impl<'a> Drive<'a> {
     /// Monitor, apply, stage: nothing of the transition is lost, and nothing of it leaves here. `learned` is what the
     /// monitor makes of it.
     fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition, learned: MonitorChanges) {
-        let Transition { changes, volatile, monitor, mut effects } = transition;
+        let Transition { changes, volatile, monitor, mut effects, fault: _ } = transition;
         let mut publish = false;
         if let Some(update) = monitor {
             publish = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed { publish: true }));
