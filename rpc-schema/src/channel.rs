@@ -174,7 +174,8 @@ pub enum ChannelState {
     Failed,
 }
 
-/// Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is.
+/// Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is;
+/// with a higher feerate it replaces the closing transaction, where the peer knows `option_simple_close`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelClose {

@@ -173,13 +173,23 @@ impl Features {
             .require(Feature::STATIC_REMOTEKEY)
             .require(Feature::PAYMENT_SECRET)
             .require(Feature::CHANNEL_TYPE)
+            .offer(Feature::UPFRONT_SHUTDOWN_SCRIPT)
             .offer(Feature::ANCHORS)
             .offer(Feature::SHUTDOWN_ANYSEGWIT)
+            .offer(Feature::SCID_ALIAS)
+            .offer(Feature::SIMPLE_CLOSE)
     }
 
-    /// The one `channel_type` that this node opens and accepts: `option_static_remotekey` and `option_anchors` (BOLT 2).
+    /// The `channel_type` of the channels that this node opens and accepts: `option_static_remotekey` and
+    /// `option_anchors` (BOLT 2).
     pub fn channel_type_anchors() -> Self {
         Self::empty().require(Feature::STATIC_REMOTEKEY).require(Feature::ANCHORS)
+    }
+
+    /// The same for a channel that is not announced, where both sides offer `option_scid_alias`: its real
+    /// `short_channel_id` is never told to others (BOLT 2, `channel_ready`).
+    pub fn channel_type_anchors_scid_alias() -> Self {
+        Self::channel_type_anchors().require(Feature::SCID_ALIAS)
     }
 
     /// From the bytes of a message, where the last byte holds bits 0 to 7. Leading zero bytes are dropped.

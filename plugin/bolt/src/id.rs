@@ -161,6 +161,12 @@ impl ShortChannelId {
         self.0
     }
 
+    /// An alias (BOLT 2, `channel_ready`) made of these random bits. Its block height is 2^23 or more, some 150 years
+    /// ahead, so that it is never the real id of any channel.
+    pub const fn alias(random: u64) -> Self {
+        Self(random | 1 << 63)
+    }
+
     /// The height of the block that holds the funding transaction.
     pub const fn block_height(self) -> u32 {
         (self.0 >> 40) as u32

@@ -42,6 +42,8 @@ pub struct ChannelParams {
     pub minimum_depth: u32,
     /// The best height when the funding transaction was signed.
     pub opened_height: u32,
+    /// The alias that our `channel_ready` gives the peer where both offer `option_scid_alias`.
+    pub scid_alias: ShortChannelId,
     pub local: SideParams,
     pub remote: SideParams,
 }
@@ -155,7 +157,12 @@ pub enum Phase {
     },
     /// A mutual close is signed by both and published until it is confirmed.
     Closing {
+        /// The one that was signed last, until one confirms: then that one.
         tx: Transaction,
+        /// Others that both signed, oldest first: with `option_simple_close` any of them may confirm.
+        others: Vec<Transaction>,
+        /// The feerate of a transaction of our own that the peer has yet to sign (`closing_complete`).
+        wanted: Option<FeeratePerKw>,
         confirmed_height: Option<u32>,
     },
     /// The mutual close, or another spend, is buried.
@@ -170,6 +177,21 @@ pub enum Phase {
         publish: bool,
         spend: Option<(Txid, u32)>,
     },
+}
+
+impl Phase {
+    /// The mutual closes that go out until one of them confirms, oldest first.
+    pub fn closes_to_publish(&self) -> Vec<&Transaction> {
+        match self {
+            Self::Closing { tx, others, confirmed_height: None, .. } => others.iter().chain([tx]).collect(),
+            Self::Funding(_)
+            | Self::Normal
+            | Self::ShuttingDown { .. }
+            | Self::Closing { confirmed_height: Some(_), .. }
+            | Self::Closed { .. }
+            | Self::Failed { .. } => Vec::new(),
+        }
+    }
 }
 
 /// What the opener publishes until the channel is confirmed; the accepter has nothing to publish.

@@ -1,17 +1,20 @@
 //! One channel: its rows, what a disconnect takes away, and the step.
 
-use bitcoin::OutPoint;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bitcoin::{OutPoint, ScriptBuf};
 use outrigger_bolt::amount::{Msat, Sat};
-use outrigger_bolt::features::Features;
+use outrigger_bolt::features::{Feature, Features};
 use outrigger_bolt::id::{ChannelId, ShortChannelId};
 use outrigger_bolt::wire::{Message, Warning};
 
-use crate::changes::{ChannelChanges, ChannelRows, Phase, Totals};
+use crate::changes::{ChannelChanges, ChannelHead, ChannelParams, ChannelRows, Phase, Totals};
 use crate::commitments::htlc::{HtlcState, Offerer, Side, Stage};
 use crate::draft::Draft;
 use crate::input::{ChainEvent, Command, CommandId, Context, Input, Policy};
 use crate::link::{self, Link, Volatile, VolatileChanges};
-use crate::phase::{ended, funding, normal, restored, shutdown};
+use crate::phase::{announcement, ended, funding, normal, restored, shutdown};
 use crate::row::CorruptRows;
 use crate::transition::{ChannelNote, Effect, Publication, Transition, Watch};
 use crate::violation::{Refusal, Rule, Violation};
@@ -32,6 +35,16 @@ pub struct Summary {
     pub connected: bool,
     pub funding: OutPoint,
     pub short_channel_id: Option<ShortChannelId>,
+    /// What the peer may call the channel in HTLCs that it offers us.
+    pub local_scid_alias: ShortChannelId,
+    /// What the peer asked us to call it.
+    pub remote_scid_alias: Option<ShortChannelId>,
+    /// How route hints of our invoices, and the `channel_update` that we send the peer, name the channel: by the peer's
+    /// alias where it gave one, else by its real id unless the channel type hides that (BOLT 2, `channel_ready`; BOLT 7,
+    /// `channel_update`).
+    pub hint_scid: Option<ShortChannelId>,
+    /// The script that a close pays us to, once it is fixed.
+    pub shutdown_script: Option<ScriptBuf>,
     pub capacity: Sat,
     /// What is ours in our newest commitment, HTLCs not counted, before the opener's costs.
     pub local: Msat,
@@ -58,6 +71,28 @@ impl Channel {
         check(&rows)?;
         let volatile = Volatile::at_rest(&rows);
         Ok(Self { rows, volatile })
+    }
+
+    /// A closed channel as it stands in history: parameters and head, and nothing else that it ever had. It answers its
+    /// peer (BOLT 2, "Message Retransmission"); that is all that is left to do.
+    pub fn of_history(params: Arc<ChannelParams>, head: ChannelHead) -> Result<Self, CorruptRows> {
+        if !matches!(head.phase, Phase::Closed { .. }) {
+            return Err(CorruptRows("a channel in history that is not closed"));
+        }
+        Ok(Self::with_link(
+            ChannelRows { params, head, htlcs: BTreeMap::new(), onions: BTreeMap::new() },
+            Link::Disconnected,
+        ))
+    }
+
+    /// Whether the end of the channel is so deep below this block height that its rows may go, its head apart.
+    pub fn is_history(&self, height: u32) -> bool {
+        ended::history_height(&self.rows.head).is_some_and(|from| from <= height)
+    }
+
+    /// Whether the funding transaction was ever in a block. A channel that never was leaves no history (FND-8).
+    pub fn was_funded(&self) -> bool {
+        self.rows.head.short_channel_id.is_some()
     }
 
     pub(crate) fn with_link(rows: ChannelRows, link: Link) -> Self {
@@ -191,21 +226,25 @@ impl Channel {
             watches.extend(funding::forgotten_height(head, params).map(Watch::Height));
         }
         watches.extend(shutdown::watches(head));
+        watches.extend(ended::history_height(head).map(Watch::Height));
         watches
     }
 
     /// Effects that a crash may have lost and that no reconnection repeats.
     pub fn resume(&self, policy: &Policy) -> Vec<Effect> {
-        let publish = match &self.rows.head.phase {
-            Phase::Funding(funding) => funding.tx.as_ref().map(|tx| (Publication::Funding, tx.as_ref().clone())),
-            Phase::Closing { tx, confirmed_height: None } => Some((Publication::MutualClose, tx.clone())),
-            Phase::Normal
+        let (what, transactions) = match &self.rows.head.phase {
+            Phase::Funding(funding) => {
+                (Publication::Funding, funding.tx.iter().map(|tx| tx.as_ref().clone()).collect::<Vec<_>>())
+            }
+            phase @ (Phase::Normal
             | Phase::ShuttingDown { .. }
-            | Phase::Closing { confirmed_height: Some(_), .. }
+            | Phase::Closing { .. }
             | Phase::Closed { .. }
-            | Phase::Failed { .. } => None,
+            | Phase::Failed { .. }) => {
+                (Publication::MutualClose, phase.closes_to_publish().into_iter().cloned().collect())
+            }
         };
-        let publish = publish.map(|(what, tx)| Effect::Publish { what, tx });
+        let publish = transactions.into_iter().map(|tx| Effect::Publish { what, tx });
         let standing = self
             .rows
             .htlcs
@@ -235,6 +274,10 @@ impl Channel {
             connected: matches!(self.volatile.link, Link::Connected(_)),
             funding: params.funding,
             short_channel_id: head.short_channel_id,
+            local_scid_alias: params.scid_alias,
+            remote_scid_alias: head.remote_scid_alias,
+            hint_scid: hint_scid(head, params),
+            shutdown_script: shutdown::own_script(head, params).cloned(),
             capacity: params.capacity,
             local: head.local_commitment.to_local,
             remote: head.local_commitment.to_remote,
@@ -248,6 +291,11 @@ impl Channel {
             confirmations_needed: funding::confirmations_needed(head, params, height),
         }
     }
+}
+
+fn hint_scid(head: &ChannelHead, params: &ChannelParams) -> Option<ShortChannelId> {
+    let hidden = params.channel_type.supports(Feature::SCID_ALIAS);
+    head.remote_scid_alias.or(head.short_channel_id.filter(|_| !hidden))
 }
 
 const fn state(phase: &Phase) -> &'static str {
@@ -293,8 +341,14 @@ fn on_early_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) 
     if let Message::ChannelReady(ready) = message {
         return funding::on_channel_ready(draft, ready, cx);
     }
-    let harmless = matches!(message, Message::Warning(_) | Message::AnnouncementSignatures(_));
-    if harmless || message.channel_id().is_none() { Ok(()) } else { Err(Violation::Warn(Rule::BeforeReestablish)) }
+    if let Message::AnnouncementSignatures(signatures) = message {
+        return announcement::on_signatures(draft, signatures, cx);
+    }
+    if matches!(message, Message::Warning(_)) || message.channel_id().is_none() {
+        Ok(())
+    } else {
+        Err(Violation::Warn(Rule::BeforeReestablish))
+    }
 }
 
 /// Texts by which known peers tell of a trouble of their own that a new connection cures. Any other `error` fails the

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use outrigger_bolt::id::ChannelId;
-use outrigger_bolt::wire::Message;
+use outrigger_bolt::wire::{AnnouncementSignatures, Message};
 
 use crate::changes::{
     ChannelChanges, ChannelHead, ChannelParams, ChannelRows, HtlcRow, MonitorStep, MonitorUpdate, Phase, Removal,
@@ -133,6 +133,15 @@ impl<'a> Draft<'a> {
 
     pub(crate) fn set_negotiation(&mut self, negotiation: Negotiation) {
         self.volatile.negotiation = Some(negotiation);
+    }
+
+    /// `announcement_signatures` of the peer that came before our own `short_channel_id` was known.
+    pub(crate) fn early_announcement(&self) -> Option<&AnnouncementSignatures> {
+        self.volatile.early_announcement.as_ref().or(self.base.early_announcement.as_ref())
+    }
+
+    pub(crate) fn hold_announcement(&mut self, signatures: AnnouncementSignatures) {
+        self.volatile.early_announcement = Some(signatures);
     }
 
     /// An add that no `commitment_signed` covers yet.

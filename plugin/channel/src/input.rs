@@ -4,7 +4,7 @@ use bitcoin::constants::ChainHash;
 use bitcoin::{Script, ScriptBuf, Transaction};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::Features;
-use outrigger_bolt::id::{PaymentHash, PaymentPreimage};
+use outrigger_bolt::id::{NodeId, PaymentHash, PaymentPreimage};
 use outrigger_bolt::wire::Message;
 
 use crate::signer::Signer;
@@ -84,7 +84,10 @@ pub struct Context<'a> {
     pub policy: &'a Policy,
     /// The keys of this channel.
     pub signer: &'a dyn Signer,
-    /// Where a cooperative close that the peer begins pays us, if no script was fixed before: an address of our wallet.
+    /// Our own name: `announcement_signatures` sign it.
+    pub node_id: NodeId,
+    /// An address of our wallet, empty while there is none. It is fixed when a channel is opened with a peer that offers
+    /// `option_upfront_shutdown_script`; else it is where a cooperative close that the peer begins pays us.
     pub shutdown_script: &'a Script,
     /// The node is in restored mode: some peer proved that our rows are old, so those of every channel may be (BAK-7).
     /// Nothing is signed and no local commitment published: a channel that steps under it fails without publishing.

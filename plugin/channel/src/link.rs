@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use outrigger_bolt::features::Features;
-use outrigger_bolt::wire::{ChannelReestablish, Message, PerCommitmentSecret};
+use outrigger_bolt::wire::{AnnouncementSignatures, ChannelReestablish, Message, PerCommitmentSecret};
 
 use crate::changes::{ChannelHead, ChannelRows, HtlcRow, LastSent, Phase, Removal};
 use crate::commitments::htlc::HtlcKey;
@@ -53,6 +53,8 @@ pub(crate) struct Volatile {
     pub(crate) removals: BTreeMap<HtlcKey, Removal>,
     pub(crate) outlook: Outlook,
     pub(crate) negotiation: Negotiation,
+    /// The peer's, held until we know our own `short_channel_id`. It comes again on the next connection (BOLT 7).
+    pub(crate) early_announcement: Option<AnnouncementSignatures>,
 }
 
 /// What a step changes of it. `reset` comes first.
@@ -64,6 +66,7 @@ pub struct VolatileChanges {
     pub(crate) removals: BTreeMap<HtlcKey, Option<Removal>>,
     pub(crate) outlook: Option<Outlook>,
     pub(crate) negotiation: Option<Negotiation>,
+    pub(crate) early_announcement: Option<AnnouncementSignatures>,
 }
 
 impl Volatile {
@@ -75,6 +78,7 @@ impl Volatile {
             removals: BTreeMap::new(),
             outlook: Outlook::of_rows(rows),
             negotiation: Negotiation::default(),
+            early_announcement: None,
         }
     }
 
@@ -91,6 +95,9 @@ impl Volatile {
         }
         if let Some(negotiation) = changes.negotiation {
             self.negotiation = negotiation;
+        }
+        if let Some(signatures) = changes.early_announcement {
+            self.early_announcement = Some(signatures);
         }
         overlay(&mut self.adds, changes.adds);
         overlay(&mut self.removals, changes.removals);

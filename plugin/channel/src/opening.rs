@@ -1,6 +1,7 @@
 //! Channel establishment v1, both sides (BOLT 2). An opening has no row: a disconnect or a crash ends it, and nothing was
 //! promised. It ends with a [`Birth`]: the rows of a channel that both sides have signed.
 
+mod messages;
 mod terms;
 
 use std::collections::BTreeMap;
@@ -11,8 +12,8 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::{OutPoint, ScriptBuf, Transaction};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
-use outrigger_bolt::features::Features;
-use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_bolt::features::{Feature, Features};
+use outrigger_bolt::id::{ChannelId, NodeId, ShortChannelId};
 use outrigger_bolt::tx::funding::FundingOutput;
 use outrigger_bolt::wire::{
     AcceptChannel, CommitmentSigned, FundingCreated, FundingSigned, Message, OpenChannel, Warning,
@@ -44,7 +45,11 @@ pub struct OpenOrder {
     pub push: Msat,
     pub announce: bool,
     pub commitment_feerate: FeeratePerKw,
+    /// The only script that a close shall ever pay us to. Without one it is that of the context, where the peer offers
+    /// `option_upfront_shutdown_script`.
     pub shutdown_script: Option<ScriptBuf>,
+    /// Random, and of no other channel of ours ([`ShortChannelId::alias`]).
+    pub scid_alias: ShortChannelId,
     /// What both sides offered in `init`.
     pub features: Features,
 }
@@ -54,7 +59,9 @@ pub struct OpenOrder {
 pub struct Opening {
     peer: NodeId,
     keys_index: u64,
+    scid_alias: ShortChannelId,
     features: Features,
+    channel_type: Features,
     is_opener: bool,
     announce: bool,
     temporary_channel_id: ChannelId,
@@ -135,11 +142,19 @@ impl Opening {
     /// Begins as the opener, with `open_channel`.
     pub fn open(order: OpenOrder, cx: &Context<'_>) -> Result<(Self, Message), Refusal> {
         terms::check_order(&order, cx)?;
-        let local = terms::own(cx, order.funding, Sat::ZERO, order.shutdown_script.clone());
+        let script = order.shutdown_script.clone().or_else(|| terms::upfront_script(&order.features, cx));
+        let local = terms::own(cx, order.funding, Sat::ZERO, script);
+        let channel_type = if order.features.supports(Feature::SCID_ALIAS) && !order.announce {
+            Features::channel_type_anchors_scid_alias()
+        } else {
+            Features::channel_type_anchors()
+        };
         let opening = Self {
             peer: order.peer,
             keys_index: order.keys_index,
+            scid_alias: order.scid_alias,
             features: order.features,
+            channel_type,
             is_opener: true,
             announce: order.announce,
             temporary_channel_id: order.temporary_channel_id,
@@ -153,16 +168,18 @@ impl Opening {
         Ok((opening, message))
     }
 
-    /// Answers a peer's `open_channel` with `accept_channel`.
+    /// Answers a peer's `open_channel` with `accept_channel`. `features` are those that both sides offered in `init`;
+    /// `scid_alias` is random, and of no other channel of ours ([`ShortChannelId::alias`]).
     pub fn accept(
         open: &OpenChannel,
         peer: NodeId,
-        keys_index: u64,
+        (keys_index, scid_alias): (u64, ShortChannelId),
         features: &Features,
         cx: &Context<'_>,
     ) -> Result<(Self, Message), Violation> {
-        terms::check_open(open, cx).map_err(Violation::Fail)?;
-        let local = terms::own(cx, open.funding_satoshis, open.dust_limit_satoshis, None);
+        let channel_type = terms::check_open(open, features, cx).map_err(Violation::Fail)?;
+        let script = terms::upfront_script(features, cx);
+        let local = terms::own(cx, open.funding_satoshis, open.dust_limit_satoshis, script);
         let remote = Remote {
             side: terms::of_open(open),
             first_point: open.first_per_commitment_point,
@@ -172,9 +189,11 @@ impl Opening {
         let opening = Self {
             peer,
             keys_index,
+            scid_alias,
             features: features.clone(),
+            channel_type,
             is_opener: false,
-            announce: open.channel_flags & ANNOUNCE_CHANNEL != 0,
+            announce: terms::is_announced(open),
             temporary_channel_id: open.temporary_channel_id,
             funding: open.funding_satoshis,
             push: open.push_msat,
@@ -254,8 +273,8 @@ impl Opening {
             // Nothing counts before it is in a block, whatever the peer thinks (FND-11).
             minimum_depth: accept.minimum_depth.max(1),
         };
-        terms::check_accept(accept, cx)
-            .and_then(|()| terms::check_side(&remote.side, self.funding, cx))
+        terms::check_accept(accept, (&self.channel_type, &self.features), cx)
+            .and_then(|()| terms::check_side(&remote.side, self.funding, (&self.features, cx.policy)))
             .and_then(|()| terms::check_sides(&self.local, &remote.side))
             .and_then(|()| {
                 let reserve = self.local.channel_reserve.max(remote.side.channel_reserve);
@@ -352,12 +371,13 @@ impl Opening {
             keys_index: self.keys_index,
             is_opener: self.is_opener,
             announce: self.announce,
-            channel_type: Features::channel_type_anchors(),
+            channel_type: self.channel_type.clone(),
             funding,
             capacity: self.funding,
             push: self.push,
             minimum_depth: remote.minimum_depth,
             opened_height,
+            scid_alias: self.scid_alias,
             local: self.local.clone(),
             remote: remote.side,
         }
@@ -440,56 +460,4 @@ impl Opening {
             monitor_update_id: 1,
         }
     }
-
-    fn open_channel(&self, cx: &Context<'_>) -> OpenChannel {
-        let local = &self.local;
-        OpenChannel {
-            chain_hash: cx.policy.chain_hash,
-            temporary_channel_id: self.temporary_channel_id,
-            funding_satoshis: self.funding,
-            push_msat: self.push,
-            dust_limit_satoshis: local.dust_limit,
-            max_htlc_value_in_flight_msat: local.max_htlc_value_in_flight,
-            channel_reserve_satoshis: local.channel_reserve,
-            htlc_minimum_msat: local.htlc_minimum,
-            feerate_per_kw: self.feerate,
-            to_self_delay: local.to_self_delay,
-            max_accepted_htlcs: local.max_accepted_htlcs,
-            funding_pubkey: local.basepoints.funding_pubkey,
-            revocation_basepoint: local.basepoints.revocation,
-            payment_basepoint: local.basepoints.payment,
-            delayed_payment_basepoint: local.basepoints.delayed_payment,
-            htlc_basepoint: local.basepoints.htlc,
-            first_per_commitment_point: cx.signer.per_commitment_point(0),
-            channel_flags: if self.announce { ANNOUNCE_CHANNEL } else { 0 },
-            // BOLT 2: present, if empty, wherever other records are.
-            upfront_shutdown_script: Some(local.upfront_shutdown_script.clone().unwrap_or_default()),
-            channel_type: Some(Features::channel_type_anchors()),
-        }
-    }
-
-    fn accept_channel(&self, cx: &Context<'_>) -> AcceptChannel {
-        let local = &self.local;
-        AcceptChannel {
-            temporary_channel_id: self.temporary_channel_id,
-            dust_limit_satoshis: local.dust_limit,
-            max_htlc_value_in_flight_msat: local.max_htlc_value_in_flight,
-            channel_reserve_satoshis: local.channel_reserve,
-            htlc_minimum_msat: local.htlc_minimum,
-            minimum_depth: cx.policy.minimum_depth.max(1),
-            to_self_delay: local.to_self_delay,
-            max_accepted_htlcs: local.max_accepted_htlcs,
-            funding_pubkey: local.basepoints.funding_pubkey,
-            revocation_basepoint: local.basepoints.revocation,
-            payment_basepoint: local.basepoints.payment,
-            delayed_payment_basepoint: local.basepoints.delayed_payment,
-            htlc_basepoint: local.basepoints.htlc,
-            first_per_commitment_point: cx.signer.per_commitment_point(0),
-            upfront_shutdown_script: Some(local.upfront_shutdown_script.clone().unwrap_or_default()),
-            channel_type: Some(Features::channel_type_anchors()),
-        }
-    }
 }
-
-/// The one defined bit of `channel_flags` (BOLT 2, `open_channel`).
-const ANNOUNCE_CHANNEL: u8 = 1;

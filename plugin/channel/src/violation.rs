@@ -31,8 +31,14 @@ pub enum Rule {
     UnknownChain,
     #[error("channel_type is missing")]
     ChannelTypeMissing,
-    #[error("channel_type is not option_static_remotekey with option_anchors")]
+    #[error(
+        "channel_type is not option_static_remotekey with option_anchors, or it needs a feature that is not offered"
+    )]
     ChannelTypeUnsuitable,
+    #[error("channel_type has option_scid_alias where announce_channel is set")]
+    AliasAnnounced,
+    #[error("upfront_shutdown_script is missing; it may be empty")]
+    UpfrontScriptMissing,
     #[error("accept_channel changes the channel_type")]
     ChannelTypeChanged,
     #[error("push_msat is more than funding_satoshis")]
@@ -76,6 +82,8 @@ pub enum Rule {
     ZeroFundingTxid,
     #[error("the funding transaction does not pay what was agreed: {0}")]
     FundingMismatch(String),
+    #[error("announcement_signatures do not sign the announcement of this channel")]
+    AnnouncementSignatures,
     // BOLT 2, "Normal Operation".
     #[error("{0} is not expected now")]
     UnexpectedMessage(&'static str),
@@ -157,6 +165,18 @@ pub enum Rule {
     ShutdownWithPendingUpdates,
     #[error("closing_signed while HTLCs are pending or shutdown is not complete")]
     EarlyClosingSigned,
+    #[error(
+        "closing_complete or closing_sig where HTLCs are pending, shutdown is not complete, or closing_signed is due"
+    )]
+    EarlyClosingComplete,
+    #[error("closee_scriptpubkey is not the script of our shutdown")]
+    ClosingScript,
+    #[error("the signature that closing_complete must hold for our output is missing")]
+    ClosingVariant,
+    #[error("closing_sig does not answer our closing_complete")]
+    ClosingSigMismatch,
+    #[error("too many closing transactions are signed already: let one of them confirm")]
+    TooManyCloses,
     #[error("closing fee_satoshis is outside what was agreed on")]
     ClosingFee,
     #[error("closing signature is invalid or not low-S")]
@@ -221,6 +241,8 @@ pub enum Refusal {
     ShutdownScript,
     #[error("the shutdown script was fixed when the channel was opened")]
     ShutdownScriptFixed,
+    #[error("too many closing transactions are signed already: wait for one of them to confirm")]
+    TooManyCloses,
     #[error("the funding amount must be at least {minimum} and at most {maximum}")]
     FundingOutOfRange { minimum: Sat, maximum: Sat },
     #[error("the peer does not offer option_anchors, and we open no other channels")]
@@ -260,6 +282,7 @@ impl Refusal {
             | Self::FeerateOutOfRange { .. }
             | Self::ShutdownScript
             | Self::ShutdownScriptFixed
+            | Self::TooManyCloses
             | Self::FundingOutOfRange { .. }
             | Self::PeerLacksAnchors
             | Self::PushTooLarge

@@ -253,7 +253,8 @@ fn cst_11_a_channel_is_not_opened_at_a_feerate_beyond_the_cap() {
             .expect("an order to follow");
         let Message::OpenChannel(open) = open else { panic!("{open:?}") };
         let cx = duo::context(500, &terms.bob, &bob);
-        outrigger_channel::Opening::accept(&open, duo::node_id(Alice), 0, &duo::features(), &cx).map(|_| ())
+        let keys = (0, duo::scid_alias(Bob));
+        outrigger_channel::Opening::accept(&open, duo::node_id(Alice), keys, &duo::features(), &cx).map(|_| ())
     };
     let highest = (100_000_999 - 660_000) / (1124 + 172 * 30);
     assert!(open(highest).is_ok());

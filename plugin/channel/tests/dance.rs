@@ -9,7 +9,7 @@ mod pair;
 use bitcoin::Transaction;
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_channel::{Command, Phase};
-use pair::{Alice, Bob, Cut, CutKind, Fate, Name, Pair, Setup};
+use pair::{Alice, Bob, Cut, CutKind, Fate, Name, Pair, Setup, founding};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -190,6 +190,8 @@ fn setup(rng: &mut ChaCha8Rng) -> Setup {
     let push = [0, capacity / 10, capacity / 2, capacity * 8 / 10][rng.random_range(0..4)];
     let mut pick = |of: [u64; 3]| of[rng.random_range(0..3)];
     let dust_limits = [(); 2].map(|()| Sat::new(pick([354, 354, 990])));
+    // Both closes are danced (BOLT 2, "Channel Close").
+    let features = if pick([0, 0, 1]) == 0 { founding::features() } else { founding::legacy_features() };
     let max_accepted_htlcs = [(); 2].map(|()| pick([3, 30, 30]) as u16);
     // The same for both: it decides what an opener's feerate may cost.
     let max_dust_exposure = [Sat::new(pick([50_000, 50_000, 12_000])); 2];
@@ -200,6 +202,7 @@ fn setup(rng: &mut ChaCha8Rng) -> Setup {
         dust_limits,
         max_accepted_htlcs,
         max_dust_exposure,
+        features,
         ..Setup::default()
     }
 }
@@ -338,15 +341,16 @@ fn life(setup: &Setup, closer: Name, cut: Option<Cut>) -> usize {
 
 #[test]
 fn cst_2_cst_3_cst_20_a_whole_life_heals_from_a_cut_before_and_after_each_of_its_messages() {
-    let setup = Setup::default();
+    let setups = [founding::legacy_features(), founding::features()].map(|f| Setup { features: f, ..Setup::default() });
     let mut lives = 0;
     for (turn, kind) in CutKind::ALL.into_iter().enumerate() {
         let closers = [Alice, Bob];
-        let messages = closers.map(|closer| life(&setup, closer, None)).into_iter().min().expect("two");
-        for at in 0..messages {
-            let (closer, cut) = (closers[(at + turn) % 2], Cut { at, kind });
+        let lengths = setups.iter().flat_map(|setup| closers.map(|closer| life(setup, closer, None)));
+        for at in 0..lengths.max().expect("four") {
+            // Every message, under both closes, begun by either side, is met by each kind of cut or by its neighbour.
+            let (setup, closer, cut) = (&setups[at % 2], closers[(at / 2 + turn) % 2], Cut { at, kind });
             let _announce = Announce(format!("{closer:?} closes, {cut:?}"));
-            life(&setup, closer, Some(cut));
+            life(setup, closer, Some(cut));
             lives += 1;
         }
     }

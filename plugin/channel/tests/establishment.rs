@@ -6,7 +6,7 @@ mod duo;
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, ScriptBuf, Txid};
 use duo::{
-    Alice, Bob, Duo, TEMPORARY_ID, Terms, context, features, funding_tx, high_s, node_id, order, policy, sat, sent,
+    Alice, Bob, Duo, TEMPORARY_ID, Terms, context, funding_tx, high_s, node_id, order, policy, sat, scid_alias, sent,
     signer, wired,
 };
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
@@ -27,7 +27,8 @@ fn open_message(terms: &Terms) -> (Opening, OpenChannel) {
 
 fn accept(open: &OpenChannel, terms: &Terms) -> Result<(Opening, AcceptChannel), Violation> {
     let bob = signer(Bob);
-    let (opening, message) = Opening::accept(open, node_id(Alice), 0, &features(), &context(500, &terms.bob, &bob))?;
+    let (opening, message) =
+        Opening::accept(open, node_id(Alice), (0, scid_alias(Bob)), &terms.features, &context(500, &terms.bob, &bob))?;
     let Message::AcceptChannel(accept) = message else { panic!("{message:?}") };
     Ok((opening, accept))
 }
@@ -412,7 +413,8 @@ fn fnd_1_bad_input_34_a_funding_output_that_is_not_what_was_agreed() {
         assert!(matches!(duo.bob.outbox.pop_front(), Some(Message::Error(_))));
         assert!(!duo.bob.channel.rows().head.channel_ready_sent);
         assert!(duo.bob.monitor.is_closed());
-        assert!(duo.bob.channel.watches().is_empty());
+        let watches = duo.bob.channel.watches();
+        assert!(matches!(watches.as_slice(), [Watch::Height(_)]), "only when it is to be forgotten: {watches:?}");
     }
 }
 

@@ -313,7 +313,8 @@ fn channel_lines() -> (Vec<String>, usize) {
 fn accepted(open: &Message) -> &'static str {
     let Message::OpenChannel(open) = open else { panic!("{open:?}") };
     let (policy, bob) = (duo::policy(), duo::signer(Bob));
-    match Opening::accept(open, duo::node_id(Alice), 0, &duo::features(), &duo::context(500, &policy, &bob)) {
+    let (keys, cx) = ((0, duo::scid_alias(Bob)), duo::context(500, &policy, &bob));
+    match Opening::accept(open, duo::node_id(Alice), keys, &duo::features(), &cx) {
         Ok(_) => "a",
         Err(Violation::Warn(_)) => "W",
         Err(Violation::Fail(_)) => "E",

@@ -123,11 +123,11 @@ fn side() -> impl Strategy<Value = SideParams> {
 }
 
 fn params() -> impl Strategy<Value = ChannelParams> {
-    let names = (any::<[u8; 32]>(), point(), any::<u64>(), txid(), any::<u32>());
+    let names = (any::<[u8; 32]>(), point(), any::<[u64; 2]>(), txid(), any::<u32>());
     let terms = (any::<bool>(), any::<bool>(), features(), sat(), msat(), any::<[u32; 2]>());
     (names, terms, side(), side()).prop_map(
         |(
-            (id, peer, keys_index, txid, vout),
+            (id, peer, [keys_index, scid_alias], txid, vout),
             (is_opener, announce, channel_type, capacity, push, [minimum_depth, opened_height]),
             local,
             remote,
@@ -143,6 +143,7 @@ fn params() -> impl Strategy<Value = ChannelParams> {
             push,
             minimum_depth,
             opened_height,
+            scid_alias: ShortChannelId::from_u64(scid_alias),
             local,
             remote,
         },
@@ -154,8 +155,8 @@ fn phase() -> impl Strategy<Value = Phase> {
         option::of(transaction()).prop_map(|tx| Phase::Funding(FundingPhase { tx: tx.map(Arc::new) })),
         Just(Phase::Normal),
         feerate().prop_map(|feerate| Phase::ShuttingDown { feerate }),
-        (transaction(), option::of(any::<u32>()))
-            .prop_map(|(tx, confirmed_height)| Phase::Closing { tx, confirmed_height }),
+        (transaction(), vec(transaction(), 0..4), option::of(feerate()), option::of(any::<u32>()))
+            .prop_map(|(tx, others, wanted, confirmed_height)| Phase::Closing { tx, others, wanted, confirmed_height }),
         (txid(), any::<u32>()).prop_map(|(txid, height)| Phase::Closed { txid, height }),
         (".{0,80}", any::<bool>(), option::of((txid(), any::<u32>())))
             .prop_map(|(reason, publish, spend)| Phase::Failed { reason, publish, spend }),

@@ -270,12 +270,12 @@ fn build(
         Writer::start(db.clone(), move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
 
     let view = ChainView::new(height, feerates(&estimator));
-    let env = Env::new(view, policy(config), keys.clone(), writer, restored);
+    let reader = Reader::new(db);
+    let env = Env::new(view, policy(config), keys.clone(), (writer, reader.clone()), restored);
     let carried = carried_payments(&channels);
     let with_channels: Vec<_> = channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
     let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, channels));
     fail_interrupted(&manager, openings);
-    let reader = Reader::new(db);
     let payments = Arc::new(Payments::new(
         manager.clone(),
         reader.clone(),

@@ -7,6 +7,7 @@ use bitcoin::{OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, W
 
 use super::{Unaffordable, fee, output_order};
 use crate::amount::{Msat, Sat};
+use crate::features::{Feature, Features};
 
 /// The sequence of a closing transaction under `closing_signed`.
 const LEGACY_SEQUENCE: Sequence = Sequence::MAX;
@@ -21,6 +22,24 @@ pub struct Share<'a> {
 }
 
 impl Share<'_> {
+    /// What the share's output is worth once `fee` is taken off it: nothing where it is OP_RETURN (BOLT 3, "Closing
+    /// Transaction").
+    pub fn value(&self, fee: Sat) -> Result<Sat, Unaffordable> {
+        let value = Unaffordable::deduct(self.balance, fee)?;
+        Ok(if self.script_pubkey.is_op_return() { Sat::ZERO } else { value })
+    }
+
+    /// Whether Bitcoin Core would not relay an output of this value to the share's script (BOLT 3, "Dust Limits").
+    pub fn is_dust(&self, value: Sat) -> bool {
+        value < self.dust_threshold()
+    }
+
+    /// The least that an output to the share's script must be worth to be relayed: 294 sat for P2WPKH, nothing for
+    /// OP_RETURN (BOLT 3, "Dust Limits").
+    pub fn dust_threshold(&self) -> Sat {
+        self.script_pubkey.minimal_non_dust().into()
+    }
+
     fn output(&self, value: Sat) -> TxOut {
         TxOut { value: value.into(), script_pubkey: self.script_pubkey.to_owned() }
     }
@@ -61,9 +80,7 @@ pub fn simple_closing_outputs(
     fee_satoshis: Sat,
     variant: ClosingVariant,
 ) -> Result<Vec<TxOut>, Unaffordable> {
-    let unless_burnt = |share: &Share<'_>, value| if share.script_pubkey.is_op_return() { Sat::ZERO } else { value };
-    let to_closer = unless_burnt(closer, Unaffordable::deduct(closer.balance, fee_satoshis)?);
-    let to_closee = unless_burnt(closee, closee.balance.to_sat_floor());
+    let (to_closer, to_closee) = (closer.value(fee_satoshis)?, closee.value(Sat::ZERO)?);
     Ok(match variant {
         ClosingVariant::CloserOnly => vec![closer.output(to_closer)],
         ClosingVariant::CloseeOnly => vec![closee.output(to_closee)],
@@ -97,6 +114,12 @@ pub fn closing_weight<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> u64 
         let output = TxOut { value: bitcoin::Amount::ZERO, script_pubkey: script.to_owned() };
         weight.saturating_add(output.weight().to_wu())
     })
+}
+
+/// Whether a `shutdown` may name this script under the features that both sides offer (BOLT 2, `shutdown`).
+pub fn is_shutdown_script(script: &Script, features: &Features) -> bool {
+    is_standard_shutdown_script(script, features.supports(Feature::SHUTDOWN_ANYSEGWIT))
+        || (features.supports(Feature::SIMPLE_CLOSE) && is_simple_close_script(script))
 }
 
 /// Whether a `shutdown` may name this script (BOLT 2): a version 0 witness program, or with

@@ -1,7 +1,7 @@
 //! Gossip (BOLT 7). What is received stays opaque for now; what we make ourselves is typed.
 
 use bitcoin::constants::ChainHash;
-use bitcoin::hashes::{Hash, sha256d};
+use bitcoin::hashes::{Hash, HashEngine, sha256d};
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::secp256k1::{Message as Digest, PublicKey, Secp256k1, VerifyOnly};
 
@@ -10,7 +10,8 @@ use super::message::wire_message;
 use super::tlv::Extension;
 use super::{Message, Opaque};
 use crate::amount::Msat;
-use crate::id::{ChannelId, ShortChannelId};
+use crate::id::{ChannelId, NodeId, ShortChannelId};
+use crate::keys::verify;
 
 wire_message! {
     /// The sender's halves of the signatures of a `channel_announcement` (BOLT 7, "The `announcement_signatures` Message").
@@ -54,6 +55,43 @@ wire_message! {
         /// Records after the fields; the signature covers them.
         extension: Extension,
     } tlvs {}
+}
+
+/// One side of an announced channel: its node, and its key in the 2-of-2 of the funding output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnnouncedSide {
+    /// The node's public key.
+    pub node_id: NodeId,
+    /// Its `funding_pubkey`.
+    pub funding_pubkey: PublicKey,
+}
+
+impl AnnouncementSignatures {
+    /// What the signatures sign: the double SHA256 of the `channel_announcement` that they are for, without the four
+    /// signatures at its start and with no feature bits, of which BOLT 9 assigns it none. The lesser `node_id` comes
+    /// first (BOLT 7, "The `channel_announcement` Message").
+    pub fn digest(&self, chain_hash: ChainHash, one: &AnnouncedSide, other: &AnnouncedSide) -> Digest {
+        let (first, second) = if one.node_id < other.node_id { (one, other) } else { (other, one) };
+        let no_features = 0u16.to_be_bytes();
+        let mut engine = sha256d::Hash::engine();
+        engine.input(&no_features);
+        engine.input(chain_hash.as_bytes());
+        engine.input(&self.short_channel_id.to_u64().to_be_bytes());
+        for node_id in [first.node_id, second.node_id] {
+            engine.input(&node_id.serialize());
+        }
+        for funding_pubkey in [first.funding_pubkey, second.funding_pubkey] {
+            engine.input(&funding_pubkey.serialize());
+        }
+        Digest::from_digest(sha256d::Hash::from_engine(engine).to_byte_array())
+    }
+
+    /// Whether both signatures are those of `sender`, whose channel with `other` has this `short_channel_id`.
+    pub fn are_by(&self, sender: &AnnouncedSide, other: &AnnouncedSide, chain_hash: ChainHash) -> bool {
+        let digest = self.digest(chain_hash, sender, other);
+        verify(&digest, &self.node_signature, sender.node_id.public_key()).is_ok()
+            && verify(&digest, &self.bitcoin_signature, &sender.funding_pubkey).is_ok()
+    }
 }
 
 impl ChannelUpdate {

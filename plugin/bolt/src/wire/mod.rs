@@ -15,7 +15,7 @@ pub mod tlv;
 pub use close::{ClosingComplete, ClosingSig, ClosingSigned, FeeRange, Shutdown};
 pub use codec::{Decode, DecodeError, Encode, EncodeError};
 pub use establishment::{AcceptChannel, ChannelReady, FundingCreated, FundingSigned, OpenChannel};
-pub use gossip::{AnnouncementSignatures, ChannelUpdate};
+pub use gossip::{AnnouncedSide, AnnouncementSignatures, ChannelUpdate};
 pub use message::WireMessage;
 pub use operation::{
     CommitmentSigned, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc,

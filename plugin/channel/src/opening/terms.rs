@@ -4,7 +4,7 @@ use bitcoin::ScriptBuf;
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::{Feature, Features};
 use outrigger_bolt::keys::Basepoints;
-use outrigger_bolt::tx::closing::is_standard_shutdown_script;
+use outrigger_bolt::tx::closing::is_shutdown_script;
 use outrigger_bolt::tx::fee::commitment_cost;
 use outrigger_bolt::wire::{AcceptChannel, OpenChannel};
 
@@ -23,6 +23,22 @@ const MAX_ACCEPTED_HTLCS: u16 = 483;
 /// From here on, both sides must offer `option_support_large_channel`, which we do not (BOLT 2, `open_channel`).
 const LARGE_CHANNEL: Sat = Sat::new(1 << 24);
 const MILLION: u128 = 1_000_000;
+
+/// The one defined bit of `channel_flags` (BOLT 2, `open_channel`).
+pub(super) const ANNOUNCE_CHANNEL: u8 = 1;
+
+/// Whether the opener wants the channel to be announced.
+pub(super) const fn is_announced(open: &OpenChannel) -> bool {
+    open.channel_flags & ANNOUNCE_CHANNEL != 0
+}
+
+/// The script that we commit to where the peer offers to hold us to it. Without an address of ours there is none, which
+/// an empty one says (BOLT 2, `option_upfront_shutdown_script`).
+pub(super) fn upfront_script(features: &Features, cx: &Context<'_>) -> Option<ScriptBuf> {
+    let offered = features.supports(Feature::UPFRONT_SHUTDOWN_SCRIPT);
+    let script = Some(cx.shutdown_script.to_owned()).filter(|_| offered);
+    script.filter(|script| is_shutdown_script(script, features))
+}
 
 /// A share in parts per million, rounded down.
 fn share(amount: u64, ppm: u32) -> u64 {
@@ -78,7 +94,7 @@ pub(super) fn check_order(order: &OpenOrder, cx: &Context<'_>) -> Result<(), Ref
     if order.commitment_feerate < floor || order.commitment_feerate > maximum {
         return Err(Refusal::FeerateOutOfRange { floor, maximum });
     }
-    if order.shutdown_script.as_ref().is_some_and(|script| !is_standard_shutdown_script(script, false)) {
+    if order.shutdown_script.as_ref().is_some_and(|script| !is_shutdown_script(script, &order.features)) {
         return Err(Refusal::ShutdownScript);
     }
     // The peer will ask for a reserve of about ours; with less than that we could not send a thing.
@@ -86,13 +102,14 @@ pub(super) fn check_order(order: &OpenOrder, cx: &Context<'_>) -> Result<(), Ref
     check_balances(order.funding, order.push, order.commitment_feerate, reserve).map_err(|_| Refusal::PushTooLarge)
 }
 
-/// A peer's `open_channel`, all but what depends on our own terms.
-pub(super) fn check_open(open: &OpenChannel, cx: &Context<'_>) -> Result<(), Rule> {
+/// A peer's `open_channel`, all but what depends on our own terms. Gives its `channel_type`.
+pub(super) fn check_open(open: &OpenChannel, features: &Features, cx: &Context<'_>) -> Result<Features, Rule> {
     let policy = cx.policy;
     if open.chain_hash != policy.chain_hash {
         return Err(Rule::UnknownChain);
     }
-    check_channel_type(open.channel_type.as_ref(), Rule::ChannelTypeUnsuitable)?;
+    let channel_type = check_channel_type(open, features)?;
+    check_upfront_script(open.upfront_shutdown_script.as_ref(), features)?;
     if open.funding_satoshis < policy.min_funding || open.funding_satoshis == Sat::ZERO {
         return Err(Rule::FundingTooSmall(policy.min_funding));
     }
@@ -101,32 +118,61 @@ pub(super) fn check_open(open: &OpenChannel, cx: &Context<'_>) -> Result<(), Rul
         return Err(Rule::FundingTooLarge(largest));
     }
     check_feerate(open.feerate_per_kw, policy)?;
-    check_side(&of_open(open), open.funding_satoshis, cx)?;
+    check_side(&of_open(open), open.funding_satoshis, (features, policy))?;
     let reserve = own(cx, open.funding_satoshis, open.dust_limit_satoshis, None).channel_reserve;
     let reserve = reserve.max(open.channel_reserve_satoshis);
     check_balances(open.funding_satoshis, open.push_msat, open.feerate_per_kw, reserve)?;
     let cap = cost_cap(open.funding_satoshis, policy);
     let most = commitment_cost(open.feerate_per_kw, usize::from(own_max_accepted_htlcs(policy)));
-    if most > cap { Err(Rule::CommitmentTooCostly(cap)) } else { Ok(()) }
+    if most > cap { Err(Rule::CommitmentTooCostly(cap)) } else { Ok(channel_type) }
 }
 
-/// What an `accept_channel` says besides its terms.
-pub(super) fn check_accept(accept: &AcceptChannel, cx: &Context<'_>) -> Result<(), Rule> {
-    check_channel_type(accept.channel_type.as_ref(), Rule::ChannelTypeChanged)?;
+/// What an `accept_channel` says besides its terms, held to the type that we asked for.
+pub(super) fn check_accept(
+    accept: &AcceptChannel,
+    (channel_type, features): (&Features, &Features),
+    cx: &Context<'_>,
+) -> Result<(), Rule> {
+    match &accept.channel_type {
+        None => return Err(Rule::ChannelTypeMissing),
+        Some(found) if found == channel_type => {}
+        Some(_) => return Err(Rule::ChannelTypeChanged),
+    }
+    check_upfront_script(accept.upfront_shutdown_script.as_ref(), features)?;
     let maximum = cx.policy.max_minimum_depth;
     if accept.minimum_depth > maximum { Err(Rule::MinimumDepthTooLong(maximum)) } else { Ok(()) }
 }
 
-fn check_channel_type(channel_type: Option<&Features>, otherwise: Rule) -> Result<(), Rule> {
-    match channel_type {
-        None => Err(Rule::ChannelTypeMissing),
-        Some(channel_type) if *channel_type == Features::channel_type_anchors() => Ok(()),
-        Some(_) => Err(otherwise),
+/// The types that we open and accept. Others are refused, those for channels without confirmation among them (FND-11).
+fn check_channel_type(open: &OpenChannel, features: &Features) -> Result<Features, Rule> {
+    let channel_type = open.channel_type.as_ref().ok_or(Rule::ChannelTypeMissing)?;
+    if *channel_type == Features::channel_type_anchors() {
+        return Ok(channel_type.clone());
+    }
+    // BOLT 2, `open_channel`: the receiver fails a channel that is to be announced under an alias.
+    if channel_type.supports(Feature::SCID_ALIAS) && is_announced(open) {
+        return Err(Rule::AliasAnnounced);
+    }
+    let alias = *channel_type == Features::channel_type_anchors_scid_alias();
+    if alias && features.supports(Feature::SCID_ALIAS) {
+        Ok(channel_type.clone())
+    } else {
+        Err(Rule::ChannelTypeUnsuitable)
     }
 }
 
+/// BOLT 2: where both offer the feature, the record must be there, if empty (FND-12).
+fn check_upfront_script(script: Option<&ScriptBuf>, features: &Features) -> Result<(), Rule> {
+    let missing = script.is_none() && features.supports(Feature::UPFRONT_SHUTDOWN_SCRIPT);
+    if missing { Err(Rule::UpfrontScriptMissing) } else { Ok(()) }
+}
+
 /// The limits that the peer sets for us: none may keep us from using, or from enforcing, the channel.
-pub(super) fn check_side(side: &SideParams, capacity: Sat, cx: &Context<'_>) -> Result<(), Rule> {
+pub(super) fn check_side(
+    side: &SideParams,
+    capacity: Sat,
+    (features, policy): (&Features, &Policy),
+) -> Result<(), Rule> {
     if side.dust_limit < MIN_DUST_LIMIT {
         return Err(Rule::DustLimitTooSmall);
     }
@@ -139,8 +185,8 @@ pub(super) fn check_side(side: &SideParams, capacity: Sat, cx: &Context<'_>) -> 
     if side.channel_reserve > Sat::new((capacity.get() / 10).max(MAX_DUST_LIMIT.get())) {
         return Err(Rule::ReserveTooLarge);
     }
-    if side.to_self_delay > cx.policy.max_to_self_delay {
-        return Err(Rule::ToSelfDelayTooLong(cx.policy.max_to_self_delay));
+    if side.to_self_delay > policy.max_to_self_delay {
+        return Err(Rule::ToSelfDelayTooLong(policy.max_to_self_delay));
     }
     if side.max_accepted_htlcs == 0 || side.max_accepted_htlcs > MAX_ACCEPTED_HTLCS {
         return Err(Rule::MaxAcceptedHtlcs);
@@ -152,7 +198,7 @@ pub(super) fn check_side(side: &SideParams, capacity: Sat, cx: &Context<'_>) -> 
         return Err(Rule::MaxInFlightTooSmall);
     }
     match &side.upfront_shutdown_script {
-        Some(script) if !is_standard_shutdown_script(script, true) => Err(Rule::ShutdownScript),
+        Some(script) if !is_shutdown_script(script, features) => Err(Rule::ShutdownScript),
         Some(_) | None => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 //! Closing Negotiation: `closing_signed`"; BOLT 3, "Legacy Closing Transaction").
 
 use bitcoin::secp256k1::ecdsa::Signature;
-use bitcoin::{ScriptBuf, Transaction, TxOut};
+use bitcoin::{ScriptBuf, Transaction, TxOut, Txid};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction, closing_weight};
@@ -11,7 +11,8 @@ use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message};
 
 use super::restored;
 use super::shutdown::{change_negotiation, may_negotiate};
-use crate::changes::{ChannelHead, ChannelParams, MonitorStep, Phase};
+use super::{ended, simple_close};
+use crate::changes::{ChannelHead, ChannelParams, Phase};
 use crate::commitments::htlc::Side;
 use crate::draft::Draft;
 use crate::input::Context;
@@ -58,6 +59,9 @@ pub(crate) fn on_closing_signed(
         Phase::Closing { confirmed_height: Some(_), .. } | Phase::Closed { .. } | Phase::Failed { .. } => return Ok(()),
         Phase::Funding(_) | Phase::Normal => return Err(Violation::Warn(Rule::EarlyClosingSigned)),
     }
+    if simple_close::is_negotiated(draft) {
+        return Err(Violation::Warn(Rule::UnexpectedMessage("closing_signed")));
+    }
     // The opener speaks first.
     let out_of_turn = draft.params().is_opener && draft.negotiation().offer.is_none();
     if out_of_turn || !may_negotiate(draft) {
@@ -95,8 +99,8 @@ fn send_offer(draft: &mut Draft<'_>, cx: &Context<'_>, tx: &Transaction, offer: 
     change_negotiation(draft, |negotiation| negotiation.offer = Some(offer));
 }
 
-/// Both have signed: the close goes out, and stays in the head row until it is buried.
-fn conclude(draft: &mut Draft<'_>, cx: &Context<'_>, mut tx: Transaction, theirs: &Signature) {
+/// Both have signed: the close goes out, and stays in the head row until one is buried.
+pub(super) fn conclude(draft: &mut Draft<'_>, cx: &Context<'_>, mut tx: Transaction, theirs: &Signature) {
     let params = draft.params();
     let ours = cx.signer.sign_closing(params, &tx);
     let witness = params.funding_output().witness([
@@ -108,12 +112,36 @@ fn conclude(draft: &mut Draft<'_>, cx: &Context<'_>, mut tx: Transaction, theirs
     }
     let txid = tx.compute_txid();
     // Agreed on again after a reconnection: the same transaction needs no new row.
-    if matches!(&draft.head().phase, Phase::Closing { tx: agreed, .. } if agreed.compute_txid() == txid) {
+    if is_signed(&draft.head().phase, txid) {
         return;
     }
-    draft.set_phase(Phase::Closing { tx: tx.clone(), confirmed_height: None });
+    let is_first = !matches!(draft.head().phase, Phase::Closing { .. });
+    let wanted = wanted_still(&draft.head().phase);
+    let others = draft.head().phase.closes_to_publish().into_iter().cloned().collect();
+    draft.set_phase(Phase::Closing { tx: tx.clone(), others, wanted, confirmed_height: None });
     draft.effect(Effect::Publish { what: Publication::MutualClose, tx });
-    draft.effect(Effect::Note(ChannelNote::Closing { txid }));
+    // One for each channel: a peer may make us sign more of them, and news have rows.
+    if is_first {
+        draft.effect(Effect::Note(ChannelNote::Closing { txid }));
+    }
+}
+
+/// Whether this close is one that both have signed.
+pub(super) fn is_signed(phase: &Phase, txid: Txid) -> bool {
+    phase.closes_to_publish().iter().any(|close| close.compute_txid() == txid)
+}
+
+/// The feerate at which a transaction of our own is still to be signed by the peer, with `option_simple_close`.
+pub(super) fn wanted_still(phase: &Phase) -> Option<FeeratePerKw> {
+    match phase {
+        Phase::ShuttingDown { feerate } => Some(*feerate),
+        Phase::Closing { wanted, confirmed_height: None, .. } => *wanted,
+        Phase::Funding(_)
+        | Phase::Normal
+        | Phase::Closing { confirmed_height: Some(_), .. }
+        | Phase::Closed { .. }
+        | Phase::Failed { .. } => None,
+    }
 }
 
 /// What a close is made from, once both have said `shutdown` and no HTLC is left.
@@ -128,23 +156,30 @@ struct Closing<'a> {
 }
 
 /// One side of the close.
-struct Party {
-    script: ScriptBuf,
-    balance: Msat,
+#[derive(Clone)]
+pub(super) struct Party {
+    pub(super) script: ScriptBuf,
+    pub(super) balance: Msat,
 }
 
 impl Party {
-    fn share(&self) -> Share<'_> {
+    pub(super) fn share(&self) -> Share<'_> {
         Share { script_pubkey: &self.script, balance: self.balance }
     }
+}
+
+/// Both sides, ours first, once both have said `shutdown`.
+pub(super) fn parties(head: &ChannelHead) -> Option<(Party, Party)> {
+    let totals = &head.local_commitment;
+    let local = Party { script: head.local_shutdown.clone()?, balance: totals.to_local };
+    let remote = Party { script: head.remote_shutdown.clone()?, balance: totals.to_remote };
+    Some((local, remote))
 }
 
 impl<'a> Closing<'a> {
     fn of(draft: &Draft<'a>, cx: &Context<'_>) -> Option<Self> {
         let (params, head) = (draft.params(), draft.head());
-        let totals = &head.local_commitment;
-        let local = Party { script: head.local_shutdown.clone()?, balance: totals.to_local };
-        let remote = Party { script: head.remote_shutdown.clone()?, balance: totals.to_remote };
+        let (local, remote) = parties(head)?;
         let (opener, accepter) = match params.opener() {
             Side::Local => (local, remote),
             Side::Remote => (remote, local),
@@ -279,7 +314,7 @@ fn wanted_feerate(head: &ChannelHead, cx: &Context<'_>) -> FeeratePerKw {
 
 /// The fee of a close that is agreed on already: offered again, it gives the same transaction.
 fn agreed_fee(params: &ChannelParams, head: &ChannelHead) -> Option<Sat> {
-    let Phase::Closing { tx, confirmed_height: None } = &head.phase else { return None };
+    let Phase::Closing { tx, confirmed_height: None, .. } = &head.phase else { return None };
     let (balance, script) = match params.opener() {
         Side::Local => (head.local_commitment.to_local, head.local_shutdown.as_ref()?),
         Side::Remote => (head.local_commitment.to_remote, head.remote_shutdown.as_ref()?),
@@ -297,7 +332,11 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
     }
     match number_of_commitment(params, tx) {
         None => {
-            draft.set_phase(Phase::Closing { tx: tx.clone(), confirmed_height: Some(height) });
+            let all = head.phase.closes_to_publish();
+            let others = all.into_iter().filter(|close| close.compute_txid() != txid).cloned().collect();
+            let wanted = wanted_still(&head.phase);
+            let confirmed_height = Some(height);
+            draft.set_phase(Phase::Closing { tx: tx.clone(), others, wanted, confirmed_height });
             bury(draft, height, cx);
         }
         Some(number) => {
@@ -324,10 +363,16 @@ pub(super) fn number_of_commitment(params: &ChannelParams, tx: &Transaction) -> 
 
 /// A reorganisation took the close out of its block: it goes out again.
 pub(crate) fn on_funding_spend_unconfirmed(draft: &mut Draft<'_>, _: &Context<'_>) {
-    let Phase::Closing { tx, confirmed_height: Some(_) } = &draft.head().phase else { return };
-    let tx = tx.clone();
-    draft.set_phase(Phase::Closing { tx: tx.clone(), confirmed_height: None });
-    draft.effect(Effect::Publish { what: Publication::MutualClose, tx });
+    if !matches!(draft.head().phase, Phase::Closing { confirmed_height: Some(_), .. }) {
+        return;
+    }
+    if let Phase::Closing { confirmed_height, .. } = &mut draft.head_mut().phase {
+        *confirmed_height = None;
+    }
+    let closes: Vec<Transaction> = draft.head().phase.closes_to_publish().into_iter().cloned().collect();
+    for tx in closes {
+        draft.effect(Effect::Publish { what: Publication::MutualClose, tx });
+    }
 }
 
 /// A height came that the phase Closing may have asked for.
@@ -337,16 +382,14 @@ pub(crate) fn on_height(draft: &mut Draft<'_>, height: u32, cx: &Context<'_>) {
 
 /// Ends the channel once its close is as deep as the policy asks, or asks to be told when it is.
 fn bury(draft: &mut Draft<'_>, height: u32, cx: &Context<'_>) {
-    let Phase::Closing { tx, confirmed_height: Some(confirmed) } = &draft.head().phase else { return };
+    let Phase::Closing { tx, confirmed_height: Some(confirmed), .. } = &draft.head().phase else { return };
     let (txid, confirmed) = (tx.compute_txid(), *confirmed);
     let buried = buried_at(confirmed, cx.policy.close_depth);
     if height < buried {
         draft.effect(Effect::Watch(Watch::Height(buried)));
         return;
     }
-    draft.set_phase(Phase::Closed { txid, height: confirmed });
-    draft.monitor(MonitorStep::Closed);
-    draft.effect(Effect::Note(ChannelNote::Closed { txid, height: confirmed }));
+    ended::close(draft, txid, confirmed, ChannelNote::Closed { txid, height: confirmed });
 }
 
 /// The height of the block that buries a close under `depth` blocks, its own included.

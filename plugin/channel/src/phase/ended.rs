@@ -4,15 +4,40 @@ use bitcoin::{Transaction, Txid};
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
 
-use crate::changes::{MonitorStep, Phase};
+use crate::changes::{ChannelHead, MonitorStep, Phase};
 use crate::commitments::htlc::HtlcKey;
 use crate::commitments::receive;
 use crate::draft::Draft;
 use crate::input::{Command, Context};
 use crate::link;
 use crate::phase::restored;
-use crate::transition::Reply;
+use crate::transition::{ChannelNote, Effect, Reply, Watch};
 use crate::violation::Refusal;
+
+/// Blocks under which the end of a channel is out of reach of any reorganisation: only then is it forgotten (REO-1).
+const FORGET_DEPTH: u32 = 100;
+
+/// The height from which on a closed channel needs nothing but its answer to a peer that comes back to it.
+pub(crate) fn history_height(head: &ChannelHead) -> Option<u32> {
+    match head.phase {
+        Phase::Closed { height, .. } => Some(height.saturating_add(FORGET_DEPTH).saturating_sub(1)),
+        Phase::Funding(_)
+        | Phase::Normal
+        | Phase::ShuttingDown { .. }
+        | Phase::Closing { .. }
+        | Phase::Failed { .. } => None,
+    }
+}
+
+/// The channel is over: it is to be told when it is history.
+pub(crate) fn close(draft: &mut Draft<'_>, txid: Txid, height: u32, note: ChannelNote) {
+    draft.set_phase(Phase::Closed { txid, height });
+    draft.monitor(MonitorStep::Closed);
+    if let Some(height) = history_height(draft.head()) {
+        draft.effect(Effect::Watch(Watch::Height(height)));
+    }
+    draft.effect(Effect::Note(note));
+}
 
 /// An `error` for one channel.
 pub(crate) fn error_message(channel_id: ChannelId, text: &str) -> Message {

@@ -2,15 +2,16 @@
 
 use bitcoin::Transaction;
 use outrigger_bolt::amount::Msat;
+use outrigger_bolt::features::Feature;
 use outrigger_bolt::id::ShortChannelId;
 use outrigger_bolt::wire::{ChannelReady, Message};
 
-use crate::changes::{ChannelHead, ChannelParams, MonitorStep, Phase};
+use crate::changes::{ChannelHead, ChannelParams, Phase};
 use crate::draft::Draft;
 use crate::input::Context;
 use crate::link::Link;
-use crate::phase::ended::error_message;
-use crate::phase::shutdown;
+use crate::phase::ended::{self, error_message};
+use crate::phase::{announcement, shutdown};
 use crate::transition::{ChannelNote, Effect, Watch};
 use crate::violation::{Rule, Violation};
 
@@ -73,6 +74,7 @@ pub(crate) fn on_confirmed(
     if let Some(ready) = ready_height(head, params).filter(|ready| *ready > cx.height) {
         draft.effect(Effect::Watch(Watch::Height(ready)));
     }
+    announcement::check_held(draft, cx);
     on_height(draft, cx)
 }
 
@@ -100,9 +102,7 @@ pub(crate) fn forget(draft: &mut Draft<'_>, height: u32, text: &str, note: Chann
     let txid = draft.params().funding.txid;
     draft.reset_volatile();
     draft.send(message);
-    draft.set_phase(Phase::Closed { txid, height });
-    draft.monitor(MonitorStep::Closed);
-    draft.effect(Effect::Note(note));
+    ended::close(draft, txid, height, note);
 }
 
 /// The block with the funding transaction is gone. Before `channel_ready` we wait anew; after it our word stands.
@@ -139,7 +139,10 @@ pub(crate) fn on_height(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), V
 pub(crate) fn send_channel_ready(draft: &mut Draft<'_>, cx: &Context<'_>) {
     let channel_id = draft.channel_id();
     let second_per_commitment_point = cx.signer.per_commitment_point(1);
-    draft.send(Message::ChannelReady(ChannelReady { channel_id, second_per_commitment_point, short_channel_id: None }));
+    // BOLT 2: the alias is sent where `option_scid_alias` is negotiated, the same each time.
+    let offered = draft.link().features().is_some_and(|features| features.supports(Feature::SCID_ALIAS));
+    let short_channel_id = offered.then_some(draft.params().scid_alias);
+    draft.send(Message::ChannelReady(ChannelReady { channel_id, second_per_commitment_point, short_channel_id }));
 }
 
 /// The peer's `channel_ready` may come before ours is due: it is remembered. A repeated one may bring a new alias; else

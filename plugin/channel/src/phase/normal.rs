@@ -10,7 +10,7 @@ use crate::commitments::{fee, receive};
 use crate::draft::Draft;
 use crate::input::{Command, Context, FailReason};
 use crate::link::Link;
-use crate::phase::{funding, shutdown};
+use crate::phase::{announcement, funding, shutdown};
 use crate::transition::Reply;
 use crate::violation::{Refusal, Rule, Violation};
 
@@ -27,21 +27,21 @@ pub(crate) fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<
         | Message::RevokeAndAck(_) => on_operation(draft, message, cx),
         Message::Shutdown(shutdown) => shutdown::on_shutdown(draft, shutdown, cx),
         Message::ClosingSigned(closing) => shutdown::on_closing_signed(draft, closing, cx),
+        Message::ClosingComplete(complete) => shutdown::on_closing_complete(draft, complete, cx),
+        Message::ClosingSig(signed) => shutdown::on_closing_sig(draft, signed, cx),
+        Message::AnnouncementSignatures(signatures) => announcement::on_signatures(draft, signatures, cx),
         Message::ChannelReestablish(_) => Err(Violation::Warn(Rule::RepeatedReestablish)),
         Message::Error(_)
         | Message::Warning(_)
         | Message::Ping(_)
         | Message::Pong(_)
-        | Message::AnnouncementSignatures(_)
         | Message::Gossip(_)
         | Message::Unknown(_) => Ok(()),
         Message::Init(_)
         | Message::OpenChannel(_)
         | Message::AcceptChannel(_)
         | Message::FundingCreated(_)
-        | Message::FundingSigned(_)
-        | Message::ClosingComplete(_)
-        | Message::ClosingSig(_) => Err(Violation::Warn(Rule::UnexpectedMessage(message.name()))),
+        | Message::FundingSigned(_) => Err(Violation::Warn(Rule::UnexpectedMessage(message.name()))),
     }
 }
 

@@ -3,12 +3,12 @@
 
 use bitcoin::{Script, ScriptBuf};
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
-use outrigger_bolt::features::Feature;
-use outrigger_bolt::tx::closing::is_standard_shutdown_script;
+use outrigger_bolt::tx::closing::{is_shutdown_script, is_simple_close_script, is_standard_shutdown_script};
 use outrigger_bolt::wire::{Message, Shutdown};
 
 use super::closing::{self, Offer};
-use crate::changes::Phase;
+use super::simple_close::{self, Proposal};
+use crate::changes::{ChannelHead, ChannelParams, Phase};
 use crate::commitments::htlc::Offerer;
 use crate::draft::Draft;
 use crate::input::Context;
@@ -19,6 +19,7 @@ use crate::violation::{Refusal, Rule, Violation};
 pub(crate) use super::closing::{
     on_closing_signed, on_funding_spend_unconfirmed, on_funding_spent, on_height, watches,
 };
+pub(crate) use super::simple_close::{on_closing_complete, on_closing_sig};
 
 /// Where the close stands on this connection. `shutdown` is sent again on the next, and the negotiation starts over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,10 @@ pub(crate) struct Negotiation {
     pub(crate) offer: Option<Offer>,
     /// The fee of the peer's newest `closing_signed`.
     pub(crate) counteroffer: Option<Sat>,
+    /// Our `closing_complete` that the peer has yet to answer.
+    pub(crate) proposal: Option<Box<Proposal>>,
+    /// The peer asked for the close, and may pay for it: our `closing_complete` waits for the peer's.
+    pub(crate) awaits_closer: bool,
 }
 
 /// The peer wants the channel to end.
@@ -45,9 +50,7 @@ pub(crate) fn on_shutdown(draft: &mut Draft<'_>, message: &Shutdown, cx: &Contex
         wait_for_script(draft);
         return Ok(());
     }
-    if draft.head().remote_shutdown.is_none() {
-        draft.head_mut().remote_shutdown = Some(message.scriptpubkey.clone());
-    }
+    set_script_of_peer(draft, &message.scriptpubkey);
     change_negotiation(draft, |negotiation| negotiation.shutdown_received = true);
     answer(draft, cx)
 }
@@ -66,6 +69,7 @@ fn answer(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
         }
         Phase::Normal => {
             begin(draft, cx.shutdown_script, cx.feerates.normal);
+            change_negotiation(draft, |negotiation| negotiation.awaits_closer = true);
             draft.effect(Effect::Note(ChannelNote::ShuttingDown { by_us: false }));
             advance(draft, cx)
         }
@@ -78,9 +82,16 @@ fn answer(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
 /// Whether there is a script of ours that the answer may name. The wallet gives none before it is synced, and an output
 /// without a script would be anybody's.
 fn has_own_script(draft: &Draft<'_>, cx: &Context<'_>) -> bool {
-    let fixed = draft.params().local.upfront_shutdown_script.as_ref().or(draft.head().local_shutdown.as_ref());
-    let anysegwit = draft.link().features().is_none_or(|features| features.supports(Feature::SHUTDOWN_ANYSEGWIT));
-    is_standard_shutdown_script(fixed.map_or(cx.shutdown_script, ScriptBuf::as_script), anysegwit)
+    let script = own_script(draft.head(), draft.params()).map_or(cx.shutdown_script, ScriptBuf::as_script);
+    match draft.link().features() {
+        Some(features) => is_shutdown_script(script, features),
+        None => is_standard_shutdown_script(script, true),
+    }
+}
+
+/// The script that a close must pay us to: fixed upfront, or by a `shutdown` of ours.
+pub(crate) fn own_script<'a>(head: &'a ChannelHead, params: &'a ChannelParams) -> Option<&'a ScriptBuf> {
+    params.local.upfront_shutdown_script.as_ref().or(head.local_shutdown.as_ref())
 }
 
 /// Leaves the close for another connection, on which the peer asks again (BOLT 2: `shutdown` is sent again).
@@ -89,7 +100,8 @@ fn wait_for_script(draft: &mut Draft<'_>) {
     link::on_disconnected(draft);
 }
 
-/// Ends the channel because we want it to. Asked again, it changes the feerate of a negotiation yet to come.
+/// Ends the channel because we want it to. Asked again, it changes the feerate of a negotiation yet to come, or with
+/// `option_simple_close` replaces the close by a dearer one.
 pub(crate) fn command_shutdown(
     draft: &mut Draft<'_>,
     script: &ScriptBuf,
@@ -100,39 +112,49 @@ pub(crate) fn command_shutdown(
         Phase::Funding(_) => return Err(Refusal::NotReady),
         Phase::Normal => true,
         Phase::ShuttingDown { .. } => false,
-        Phase::Closing { .. } => return Err(Refusal::ShuttingDown),
+        Phase::Closing { confirmed_height: None, .. } => {
+            check_own_script(draft, script)?;
+            return simple_close::bump(draft, feerate, cx);
+        }
+        Phase::Closing { confirmed_height: Some(_), .. } => return Err(Refusal::ShuttingDown),
         Phase::Closed { .. } | Phase::Failed { .. } => return Err(Refusal::Ended),
     };
-    let (floor, maximum) = (cx.feerates.floor.max(FeeratePerKw::FLOOR), cx.policy.max_commitment_feerate);
-    if feerate < floor || feerate > maximum {
-        return Err(Refusal::FeerateOutOfRange { floor, maximum });
-    }
+    check_feerate(feerate, cx.feerates.floor, cx)?;
     check_own_script(draft, script)?;
     begin(draft, script, feerate);
+    change_negotiation(draft, |negotiation| negotiation.awaits_closer = false);
     if by_us {
         draft.effect(Effect::Note(ChannelNote::ShuttingDown { by_us: true }));
     }
     // No message of the peer is at work here, so whatever is not yet due waits.
     say_shutdown(draft);
+    if simple_close::is_negotiated(draft) {
+        simple_close::propose(draft, cx);
+    }
     Ok(())
+}
+
+/// A close of ours pays at least `floor`, and what bitcoind relays.
+pub(super) fn check_feerate(feerate: FeeratePerKw, floor: FeeratePerKw, cx: &Context<'_>) -> Result<(), Refusal> {
+    let floor = floor.max(cx.feerates.floor).max(FeeratePerKw::FLOOR);
+    let maximum = cx.policy.max_commitment_feerate;
+    if feerate < floor || feerate > maximum { Err(Refusal::FeerateOutOfRange { floor, maximum }) } else { Ok(()) }
 }
 
 /// Our script is the one that we fixed before, if any, and one of the forms that BOLT 2 allows.
 fn check_own_script(draft: &Draft<'_>, script: &Script) -> Result<(), Refusal> {
-    let fixed = draft.params().local.upfront_shutdown_script.as_ref().or(draft.head().local_shutdown.as_ref());
-    if fixed.is_some_and(|fixed| fixed.as_script() != script) {
+    if own_script(draft.head(), draft.params()).is_some_and(|fixed| fixed.as_script() != script) {
         return Err(Refusal::ShutdownScriptFixed);
     }
     if is_standard_shutdown_script(script, false) {
         return Ok(());
     }
-    if !is_standard_shutdown_script(script, true) {
-        return Err(Refusal::ShutdownScript);
-    }
     match draft.link().features() {
-        None => Err(Refusal::NotConnected),
-        Some(features) if features.supports(Feature::SHUTDOWN_ANYSEGWIT) => Ok(()),
-        Some(_) => Err(Refusal::ShutdownScript),
+        None if is_standard_shutdown_script(script, true) || is_simple_close_script(script) => {
+            Err(Refusal::NotConnected)
+        }
+        Some(features) if is_shutdown_script(script, features) => Ok(()),
+        None | Some(_) => Err(Refusal::ShutdownScript),
     }
 }
 
@@ -152,10 +174,14 @@ pub(crate) fn on_connected_closing(draft: &mut Draft<'_>, cx: &Context<'_>) -> R
     advance(draft, cx)
 }
 
-/// Goes as far as it can in phase ShuttingDown or Closing: our `shutdown` once our updates are signed, the opener's
-/// first `closing_signed` once no HTLC is left.
+/// Goes as far as it can in phase ShuttingDown or Closing: our `shutdown` once our updates are signed; once no HTLC is
+/// left, our `closing_complete` or the opener's first `closing_signed`.
 pub(crate) fn advance(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
     say_shutdown(draft);
+    if simple_close::is_negotiated(draft) {
+        simple_close::propose(draft, cx);
+        return Ok(());
+    }
     if draft.params().is_opener && draft.negotiation().offer.is_none() && may_negotiate(draft) {
         closing::make_first_offer(draft, cx)?;
     }
@@ -199,17 +225,29 @@ pub(super) fn change_negotiation(draft: &mut Draft<'_>, change: impl FnOnce(&mut
     draft.set_negotiation(negotiation);
 }
 
-/// BOLT 2: one of the standard forms, the one that was fixed at the opening, and the same one every time.
+/// BOLT 2: one of the standard forms, the one that was fixed at the opening, and the same one every time. With
+/// `option_simple_close` a new connection may bring another.
 fn check_script_of_peer(draft: &Draft<'_>, script: &Script) -> Result<(), Rule> {
-    let anysegwit = draft.link().features().is_some_and(|features| features.supports(Feature::SHUTDOWN_ANYSEGWIT));
-    if !is_standard_shutdown_script(script, anysegwit) {
+    check_form_of_peer(draft, script)?;
+    let may_change = simple_close::is_negotiated(draft) && !draft.negotiation().shutdown_received;
+    let said = draft.head().remote_shutdown.as_ref().filter(|_| !may_change);
+    if said.is_some_and(|said| said.as_script() != script) { Err(Rule::ShutdownScriptChanged) } else { Ok(()) }
+}
+
+/// One of the standard forms, and the one that was fixed at the opening.
+pub(super) fn check_form_of_peer(draft: &Draft<'_>, script: &Script) -> Result<(), Rule> {
+    if !draft.link().features().is_some_and(|features| is_shutdown_script(script, features)) {
         return Err(Rule::ShutdownScript);
     }
-    let fixed = [&draft.params().remote.upfront_shutdown_script, &draft.head().remote_shutdown];
-    if fixed.into_iter().flatten().any(|fixed| fixed.as_script() != script) {
-        return Err(Rule::ShutdownScriptChanged);
+    let upfront = draft.params().remote.upfront_shutdown_script.as_ref();
+    if upfront.is_some_and(|fixed| fixed.as_script() != script) { Err(Rule::ShutdownScriptChanged) } else { Ok(()) }
+}
+
+/// The script that the peer named last is the one that closes pay it to (BOLT 2, `closing_complete`).
+pub(super) fn set_script_of_peer(draft: &mut Draft<'_>, script: &Script) {
+    if draft.head().remote_shutdown.as_deref() != Some(script) {
+        draft.head_mut().remote_shutdown = Some(script.to_owned());
     }
-    Ok(())
 }
 
 fn peer_has_unsigned_updates(draft: &Draft<'_>) -> bool {

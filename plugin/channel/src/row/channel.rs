@@ -92,6 +92,7 @@ impl Record for ChannelParams {
         fields.record(22, &Nested(&self.local));
         fields.record(24, &Nested(&self.remote));
         fields.record(26, &self.opened_height);
+        fields.record(28, &self.scid_alias);
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
@@ -109,6 +110,7 @@ impl Record for ChannelParams {
             local: fields.record(22)?,
             remote: fields.record(24)?,
             opened_height: fields.value(26)?,
+            scid_alias: fields.value(28)?,
         })
     }
 }
@@ -284,10 +286,12 @@ impl Record for Phase {
                 fields.record(0, &2u8);
                 fields.record(4, feerate);
             }
-            Self::Closing { tx, confirmed_height } => {
+            Self::Closing { tx, others, wanted, confirmed_height } => {
                 fields.record(0, &3u8);
                 fields.record(6, &consensus::serialize(tx));
                 fields.optional(8, confirmed_height.as_ref());
+                fields.record(22, &Nested(&Transactions(others.clone())));
+                fields.optional(24, wanted.as_ref());
             }
             Self::Closed { txid, height } => {
                 fields.record(0, &4u8);
@@ -312,6 +316,8 @@ impl Record for Phase {
             3 => Ok(Self::Closing {
                 tx: transaction(fields, 6)?.ok_or(Fault::Missing(6))?,
                 confirmed_height: fields.optional(8)?,
+                others: fields.record::<Transactions>(22)?.0,
+                wanted: fields.optional(24)?,
             }),
             4 => Ok(Self::Closed { txid: fields.value(10)?, height: fields.value(12)? }),
             5 => Ok(Self::Failed {
@@ -324,6 +330,21 @@ impl Record for Phase {
             }),
             6.. => Err(Fault::Field(0)),
         }
+    }
+}
+
+/// Fields 0, 2, 4 and so on are one transaction each.
+struct Transactions(Vec<Transaction>);
+
+impl Record for Transactions {
+    fn write(&self, fields: &mut TlvWriter<'_>) {
+        for (number, tx) in (0..).step_by(2).zip(&self.0) {
+            fields.record(number, &consensus::serialize(tx));
+        }
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
+        (0..).step_by(2).map_while(|number| transaction(fields, number).transpose()).collect::<Result<_, _>>().map(Self)
     }
 }
 

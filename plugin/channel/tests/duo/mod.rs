@@ -3,16 +3,17 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bitcoin::absolute::LockTime;
 use bitcoin::constants::ChainHash;
 use bitcoin::secp256k1::ecdsa::Signature;
+use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use bitcoin::transaction::Version;
 use bitcoin::{OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::{Feature, Features};
-use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage};
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
     Birth, ChainEvent, Channel, Command, CommandId, Context, Effect, FailReason, Feerates, Guard, HtlcSource, Input,
@@ -73,8 +74,24 @@ pub fn signer(who: Who) -> SoftSigner {
     }
 }
 
+pub fn node_secret(who: Who) -> SecretKey {
+    let byte = match who {
+        Alice => 0x11,
+        Bob => 0x22,
+    };
+    SecretKey::from_slice(&[byte; 32]).expect("a key")
+}
+
 pub fn node_id(who: Who) -> NodeId {
-    NodeId::new(signer(who).per_commitment_point(77))
+    NodeId::new(node_secret(who).public_key(&Secp256k1::signing_only()))
+}
+
+/// The alias that each side gives its channel.
+pub fn scid_alias(who: Who) -> ShortChannelId {
+    match who {
+        Alice => ShortChannelId::alias(0xa11ce),
+        Bob => ShortChannelId::alias(0xb0b),
+    }
 }
 
 /// What a test may vary before the channel is opened.
@@ -85,6 +102,9 @@ pub struct Terms {
     pub feerate: FeeratePerKw,
     pub alice: Policy,
     pub bob: Policy,
+    /// What both offer in `init`.
+    pub features: Features,
+    pub announce: bool,
 }
 
 impl Default for Terms {
@@ -95,6 +115,8 @@ impl Default for Terms {
             feerate: FeeratePerKw::new(1000),
             alice: policy(),
             bob: policy(),
+            features: features(),
+            announce: false,
         }
     }
 }
@@ -108,10 +130,11 @@ pub fn order(terms: &Terms) -> OpenOrder {
         temporary_channel_id: TEMPORARY_ID,
         funding: terms.funding,
         push: terms.push,
-        announce: false,
+        announce: terms.announce,
         commitment_feerate: terms.feerate,
         shutdown_script: None,
-        features: features(),
+        scid_alias: scid_alias(Alice),
+        features: terms.features.clone(),
     }
 }
 
@@ -133,8 +156,17 @@ pub fn funding_tx(script_pubkey: ScriptBuf, amount: Sat, coinbase: bool) -> Tran
 }
 
 pub fn context<'a>(height: u32, policy: &'a Policy, signer: &'a SoftSigner) -> Context<'a> {
-    let shutdown_script = Script::from_bytes(SHUTDOWN_SCRIPT);
-    Context { height, feerates: feerates(), policy, signer, shutdown_script, restored: false }
+    static ALICE: LazyLock<PublicKey> = LazyLock::new(|| self::signer(Alice).basepoints().funding_pubkey);
+    let who = if signer.basepoints().funding_pubkey == *ALICE { Alice } else { Bob };
+    Context {
+        height,
+        feerates: feerates(),
+        policy,
+        signer,
+        node_id: node_id(who),
+        shutdown_script: Script::from_bytes(SHUTDOWN_SCRIPT),
+        restored: false,
+    }
 }
 
 /// P2WPKH of some key.
@@ -146,7 +178,8 @@ pub fn open(terms: &Terms, coinbase: bool) -> (Birth, Birth, Transaction) {
     let (alice_cx, bob_cx) = (context(500, &terms.alice, &alice), context(500, &terms.bob, &bob));
     let (mut opener, open) = Opening::open(order(terms), &alice_cx).expect("an order to follow");
     let Message::OpenChannel(open) = wired(&open) else { panic!("{open:?}") };
-    let (mut accepter, accept) = Opening::accept(&open, node_id(Alice), 0, &features(), &bob_cx).expect("accepted");
+    let (mut accepter, accept) =
+        Opening::accept(&open, node_id(Alice), (0, scid_alias(Bob)), &terms.features, &bob_cx).expect("accepted");
     let OpeningStep::Fund { script_pubkey, amount } = opener.step(OpeningInput::Message(&wired(&accept)), &alice_cx)
     else {
         panic!("the opener funds")
@@ -246,6 +279,7 @@ pub struct Duo {
     pub bob: Side,
     pub height: u32,
     pub tx: Transaction,
+    features: Features,
     next_command: u64,
 }
 
@@ -262,6 +296,7 @@ impl Duo {
             bob: Side::new(Bob, terms.bob.clone(), bob),
             height: 500,
             tx,
+            features: terms.features.clone(),
             next_command: 0,
         };
         for who in [Alice, Bob] {
@@ -363,7 +398,7 @@ impl Duo {
     }
 
     pub fn connect(&mut self) {
-        let features = features();
+        let features = self.features.clone();
         for who in [Alice, Bob] {
             self.input(who, Input::Connected(&features));
         }

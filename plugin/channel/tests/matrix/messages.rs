@@ -1,4 +1,5 @@
 //! One of each message that there is: what the peer would say next where it has something to say, else something like it.
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
 use bitcoin::hashes::Hash;
 use bitcoin::{ScriptBuf, Txid};
@@ -100,8 +101,14 @@ fn about_the_opening(duo: &Duo, victim: Who) -> Vec<Message> {
     let (alice, bob) = (signer(Alice), signer(Bob));
     let (_, open) = Opening::open(order(&terms), &context(500, &terms.alice, &alice)).expect("an order to follow");
     let Message::OpenChannel(mut open) = open else { panic!("{open:?}") };
-    let (_, accept) = Opening::accept(&open, duo::node_id(Alice), 0, &duo::features(), &context(500, &terms.bob, &bob))
-        .expect("taken");
+    let (_, accept) = Opening::accept(
+        &open,
+        duo::node_id(Alice),
+        (0, duo::scid_alias(Bob)),
+        &duo::features(),
+        &context(500, &terms.bob, &bob),
+    )
+    .expect("taken");
     let Message::AcceptChannel(mut accept) = accept else { panic!("{accept:?}") };
     (open.temporary_channel_id, accept.temporary_channel_id) = (channel_id, channel_id);
     let signature = duo.bob.monitor.rows().head.local.signature;
@@ -236,7 +243,8 @@ pub fn openings() -> Vec<Opened> {
     let (mut opener, open) = Opening::open(order(&terms), &alice_cx).expect("an order to follow");
     let Message::OpenChannel(open) = open else { panic!("{open:?}") };
     let (mut accepter, accept) =
-        Opening::accept(&open, duo::node_id(Alice), 0, &duo::features(), &bob_cx).expect("accepted");
+        Opening::accept(&open, duo::node_id(Alice), (0, duo::scid_alias(Bob)), &duo::features(), &bob_cx)
+            .expect("accepted");
     let temporary = |name, opening: &Opening, victim, next| {
         let (opening, id) = (opening.clone(), duo::TEMPORARY_ID);
         Opened { name, opening, victim, id, next }

@@ -1,5 +1,5 @@
 //! What a message comes to, told from what was said and what changed.
-#![allow(unreachable_pub, reason = "shared by test binaries")]
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
 use std::fmt;
 

@@ -1,13 +1,15 @@
 //! Every state that a channel can be in, as one side of it. The peer's next words wait in its outbox.
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
 use std::fmt;
 
 use bitcoin::ScriptBuf;
 use outrigger_bolt::amount::FeeratePerKw;
+use outrigger_bolt::features::Feature;
 use outrigger_bolt::wire::{Message, PerCommitmentSecret};
 use outrigger_channel::{ChainEvent, Command, Guard, Input, Phase, Signer};
 
-use crate::duo::{Alice, Duo, SHUTDOWN_SCRIPT, Terms, Who, sat, signer};
+use crate::duo::{self, Alice, Duo, SHUTDOWN_SCRIPT, Terms, Who, sat, signer};
 
 /// A state by name, and how `victim` comes to it.
 #[derive(Clone, Copy)]
@@ -26,18 +28,21 @@ const fn over(name: &'static str, arrange: fn(Who) -> Duo) -> State {
     State { name, arrange, over: true }
 }
 
-pub const STATES: [State; 14] = [
+pub const STATES: [State; 17] = [
     live("unconfirmed", |_| Duo::born(&Terms::default())),
     live("peer_ready", peer_ready),
     live("ready_due", ready_due),
     live("normal", |_| normal()),
+    live("announced", |_| Duo::normal(&Terms { announce: true, ..Terms::default() })),
     live("standing", |_| standing()),
     live("proposed", proposed),
     live("signed", signed),
     live("fee_signed", fee_signed),
     live("shutting", shutting),
-    live("bargaining", bargaining),
-    live("closing", closing),
+    live("bargaining", |victim| bargaining(normal(), victim)),
+    live("offering", |victim| bargaining(simple(), victim)),
+    live("closing", |victim| closing(normal(), victim)),
+    live("simple", |victim| closing(simple(), victim)),
     over("closed", closed),
     over("failed", failed),
     over("behind", behind),
@@ -163,13 +168,17 @@ fn shutting(victim: Who) -> Duo {
     duo
 }
 
-/// Both have said `shutdown` and nothing stands; the peer's `closing_signed` waits.
-fn bargaining(victim: Who) -> Duo {
-    let mut duo = normal();
+/// An open channel of two that agreed on `option_simple_close`.
+fn simple() -> Duo {
+    Duo::normal(&Terms { features: duo::features().offer(Feature::SIMPLE_CLOSE), ..Terms::default() })
+}
+
+/// Both have said `shutdown` and nothing stands; the peer's `closing_signed` or `closing_complete` waits.
+fn bargaining(mut duo: Duo, victim: Who) -> Duo {
     shut_down(&mut duo, victim);
     for _ in 0..10 {
         match duo.side(victim.other()).outbox.front() {
-            Some(Message::ClosingSigned(_)) => return duo,
+            Some(Message::ClosingSigned(_) | Message::ClosingComplete(_)) => return duo,
             Some(_) => drop(duo.receive(victim)),
             None => drop(duo.receive(victim.other())),
         }
@@ -177,8 +186,7 @@ fn bargaining(victim: Who) -> Duo {
     panic!("the two never bargain");
 }
 
-fn closing(victim: Who) -> Duo {
-    let mut duo = normal();
+fn closing(mut duo: Duo, victim: Who) -> Duo {
     shut_down(&mut duo, victim);
     duo.run();
     assert!(matches!(duo.side(victim).channel.phase(), Phase::Closing { .. }));
@@ -186,7 +194,7 @@ fn closing(victim: Who) -> Duo {
 }
 
 fn closed(victim: Who) -> Duo {
-    let mut duo = closing(victim);
+    let mut duo = closing(normal(), victim);
     let Phase::Closing { tx, .. } = duo.side(victim).channel.phase().clone() else { panic!("closing") };
     for height in 510..530 {
         duo.height = height;

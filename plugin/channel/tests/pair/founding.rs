@@ -5,8 +5,8 @@ use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::secp256k1::{Secp256k1, SecretKey};
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, WPubkeyHash, Witness};
-use outrigger_bolt::features::Features;
-use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_bolt::features::{Feature, Features};
+use outrigger_bolt::id::{ChannelId, NodeId, ShortChannelId};
 use outrigger_bolt::wire::Message;
 use outrigger_channel::{
     Birth, Channel, Context, Effect, Monitor, MonitorChanges, OpenOrder, Opening, OpeningInput, OpeningStep, Policy,
@@ -26,9 +26,16 @@ pub fn bytes(purpose: &str, number: u64) -> [u8; 32] {
     sha256::Hash::from_engine(engine).to_byte_array()
 }
 
-/// What both sides offered in `init`.
+/// What both sides offer in `init`: all that we do.
 pub fn features() -> Features {
     Features::init()
+}
+
+/// The same without `option_simple_close`, and without the script upfront: how a close was before.
+pub fn legacy_features() -> Features {
+    let left_out = [Feature::SIMPLE_CLOSE, Feature::UPFRONT_SHUTDOWN_SCRIPT].map(|feature| feature.odd_bit());
+    let bits = features().bits().filter_map(|bit| u16::try_from(bit).ok()).collect::<Vec<_>>();
+    bits.into_iter().filter(|bit| !left_out.contains(bit)).fold(Features::empty(), Features::with_bit)
 }
 
 /// Where a close pays one side.
@@ -44,6 +51,7 @@ fn node_id(purpose: &str, seed: u64) -> NodeId {
 
 /// The founders' keys and scripts.
 struct Founder {
+    node_id: NodeId,
     signer: LoggingSigner,
     script: ScriptBuf,
     policy: Policy,
@@ -52,7 +60,8 @@ struct Founder {
 impl Founder {
     fn new(purpose: &str, seed: u64, policy: Policy) -> Self {
         let script = wallet_script(&format!("{purpose} wallet"), seed);
-        Self { signer: LoggingSigner::new(bytes(&format!("{purpose} channel"), seed)), script, policy }
+        let node_id = node_id(&format!("{purpose} node"), seed);
+        Self { node_id, signer: LoggingSigner::new(bytes(&format!("{purpose} channel"), seed)), script, policy }
     }
 
     fn context<'a>(&'a self, world: &'a World) -> Context<'a> {
@@ -61,6 +70,7 @@ impl Founder {
             feerates: world.feerates,
             policy: &self.policy,
             signer: &self.signer,
+            node_id: self.node_id,
             shutdown_script: &self.script,
             restored: false,
         }
@@ -88,7 +98,7 @@ pub fn found(seed: u64, setup: &Setup, world: &World) -> ([Node; 2], Transaction
     let [alice, bob] = setup.policies(&world.policy);
     let (alice, bob) = (Founder::new("alice", seed, alice), Founder::new("bob", seed, bob));
     let order = OpenOrder {
-        peer: node_id("bob node", seed),
+        peer: bob.node_id,
         keys_index: 1,
         temporary_channel_id: ChannelId(bytes("temporary", seed)),
         funding: setup.capacity,
@@ -96,12 +106,14 @@ pub fn found(seed: u64, setup: &Setup, world: &World) -> ([Node; 2], Transaction
         announce: false,
         commitment_feerate: setup.feerate,
         shutdown_script: setup.upfront_script.clone(),
-        features: features(),
+        scid_alias: ShortChannelId::alias(1),
+        features: setup.features.clone(),
     };
     let (mut opening, open) = Opening::open(order, &alice.context(world)).expect("a good order");
     let Message::OpenChannel(open) = open else { panic!("not open_channel") };
     let (mut accepting, accept) =
-        Opening::accept(&open, node_id("alice node", seed), 1, &features(), &bob.context(world)).expect("a good offer");
+        Opening::accept(&open, alice.node_id, (1, ShortChannelId::alias(2)), &setup.features, &bob.context(world))
+            .expect("a good offer");
     let asked = opening.step(OpeningInput::Message(&accept), &alice.context(world));
     let OpeningStep::Fund { script_pubkey, amount } = asked else { panic!("{asked:?}") };
     let tx = funding_transaction(seed, script_pubkey, amount.into());
@@ -138,5 +150,6 @@ fn node(founder: Founder, birth: &Birth, peer_point: bitcoin::secp256k1::PublicK
     let channel = Channel::load(store.channel()).expect("rows of a channel");
     assert_eq!(channel.rows(), birth.channel.rows(), "a channel is born from its rows");
     let first = (founder.signer.only_commitment(), peer_point);
-    Node::new(channel, (monitor, store), (founder.signer, founder.policy), founder.script, first)
+    let who = (founder.node_id, founder.signer, founder.policy);
+    Node::new(channel, (monitor, store), who, founder.script, first)
 }

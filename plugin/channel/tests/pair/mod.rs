@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use bitcoin::constants::ChainHash;
 use bitcoin::{ScriptBuf, Transaction, Txid};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
+use outrigger_bolt::features::{Feature, Features};
 use outrigger_bolt::id::{PaymentHash, PaymentPreimage};
 use outrigger_bolt::wire::Message;
 use outrigger_channel::{
@@ -116,6 +117,7 @@ pub struct Pair {
     pub world: World,
     connection: Option<Connection>,
     generation: u64,
+    features: Features,
     next_command: u64,
     /// Messages that were handed over so far.
     pub delivered: usize,
@@ -164,6 +166,8 @@ pub struct Setup {
     pub max_accepted_htlcs: [u16; 2],
     /// The most that each lets HTLCs without an output lose.
     pub max_dust_exposure: [Sat; 2],
+    /// What both offer in `init`: [`founding::features`] negotiates `option_simple_close`, the default does not.
+    pub features: Features,
 }
 
 impl Setup {
@@ -188,6 +192,7 @@ impl Default for Setup {
             dust_limits: [Sat::new(354); 2],
             max_accepted_htlcs: [30; 2],
             max_dust_exposure: [Sat::new(50_000); 2],
+            features: founding::legacy_features(),
         }
     }
 }
@@ -236,7 +241,10 @@ impl Pair {
             asked: 0,
         };
         let (nodes, tx) = founding::found(seed, setup, &world);
-        (Self { nodes, world, connection: None, generation: 0, next_command: 0, delivered: 0, cut: None }, tx)
+        let features = setup.features.clone();
+        let pair =
+            Self { nodes, world, connection: None, generation: 0, features, next_command: 0, delivered: 0, cut: None };
+        (pair, tx)
     }
 
     /// Puts the funding transaction into a block and buries it.
@@ -386,7 +394,7 @@ impl Pair {
         self.generation += 1;
         self.connection = Some(Connection::new(self.generation));
         for name in Name::BOTH {
-            let features = founding::features();
+            let features = self.features.clone();
             self.input(name, Input::Connected(&features));
         }
     }
@@ -524,11 +532,16 @@ impl Pair {
         Name::BOTH.into_iter().any(|name| closing(self.phase(name)))
     }
 
-    /// Both hold a fully signed close that pays each side its balance, the fee taken from the opener alone.
+    /// Both hold a fully signed close that pays each side its balance, the fee taken from the opener alone, or with
+    /// `option_simple_close` from either.
     pub fn assert_closed_fairly(&self) {
         for name in Name::BOTH {
             let node = self.node(name);
             let Phase::Closing { tx, .. } = self.phase(name) else { panic!("{name:?} is not closing") };
+            if self.features.supports(Feature::SIMPLE_CLOSE) {
+                self.assert_simple_closes(name);
+                continue;
+            }
             assert!(self.world.mempool.contains_key(&tx.compute_txid()), "{name:?} published its close");
             assert_eq!(tx.input[0].witness.len(), 4, "both have signed");
             let paid_to = |script: &ScriptBuf| {
@@ -545,6 +558,31 @@ impl Pair {
             assert!(to_bob == bob || (to_bob == 0 && bob < 354), "the accepter pays no fee");
             let fee = alice - paid_to(&self.node(Alice).shutdown_script);
             assert!(fee > 0 && (fee < 3_000 || alice < 3_000), "a fee of {fee}");
+        }
+    }
+
+    /// Each close that both signed takes its fee from one side alone, and any of them may confirm.
+    fn assert_simple_closes(&self, name: Name) {
+        let head = &self.node(name).channel.rows().head.local_commitment;
+        let (alice, bob) = match name {
+            Alice => (head.to_local, head.to_remote),
+            Bob => (head.to_remote, head.to_local),
+        };
+        let owed = [alice, bob].map(|msat| msat.to_sat_floor().get());
+        for tx in self.phase(name).closes_to_publish() {
+            assert!(self.world.mempool.contains_key(&tx.compute_txid()), "{name:?} published its close");
+            assert_eq!(tx.input[0].witness.len(), 4, "both have signed");
+            let paid = Name::BOTH.map(|side| {
+                let script = &self.node(side).shutdown_script;
+                tx.output
+                    .iter()
+                    .find(|output| output.script_pubkey == *script)
+                    .map_or(0, |output| output.value.to_sat())
+            });
+            let is_whole = |side: usize| paid[side] == owed[side] || (paid[side] == 0 && owed[side] < 294);
+            assert!(is_whole(0) || is_whole(1), "the closee pays no fee: {paid:?} of {owed:?}");
+            let fee = owed[0] + owed[1] - paid[0] - paid[1];
+            assert!(fee > 0 && fee < 10_000, "a fee of {fee}");
         }
     }
 

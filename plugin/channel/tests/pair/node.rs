@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Txid};
 use outrigger_bolt::amount::Sat;
-use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::commitment::{CommitmentTx, HtlcDirection, commitment_number, obscuring_factor};
 use outrigger_bolt::wire::{CommitmentSigned, Message, PerCommitmentSecret, RevokeAndAck};
@@ -29,6 +29,7 @@ pub struct Batch {
 pub struct Node {
     pub channel: Channel,
     pub monitor: Monitor,
+    pub node_id: NodeId,
     pub signer: LoggingSigner,
     pub policy: Policy,
     pub shutdown_script: ScriptBuf,
@@ -60,7 +61,7 @@ impl Node {
     pub fn new(
         channel: Channel,
         monitor: (Monitor, Store),
-        (signer, policy): (LoggingSigner, Policy),
+        (node_id, signer, policy): (NodeId, LoggingSigner, Policy),
         shutdown_script: ScriptBuf,
         first: (CommitmentTx, PublicKey),
     ) -> Self {
@@ -68,6 +69,7 @@ impl Node {
         let mut node = Self {
             channel,
             monitor,
+            node_id,
             signer,
             policy,
             shutdown_script,
@@ -110,6 +112,7 @@ impl Node {
             feerates: world.feerates,
             policy: &self.policy,
             signer: &self.signer,
+            node_id: self.node_id,
             shutdown_script: &self.shutdown_script,
             restored: self.restored,
         }

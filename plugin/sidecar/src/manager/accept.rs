@@ -1,7 +1,7 @@
 //! Channels in the making: the peer's wishes checked against the operator's policy, ours carried through to funding.
 
 use bitcoin::Transaction;
-use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::id::{ChannelId, ShortChannelId};
 use outrigger_bolt::wire::{Error, Message, OpenChannel, Warning};
 use outrigger_channel::{Birth, Channel, Guard, Monitor, Opening, OpeningInput, OpeningStep, Phase, SoftSigner};
 use std::sync::Arc;
@@ -26,12 +26,13 @@ impl Drive<'_> {
             tracing::info!(peer = %peer.node_id, reason, "refused a channel");
             return self.send_error(at, reason);
         }
-        let Ok((signer, keys_index)) = self.fresh_keys() else {
+        let (Ok((signer, keys_index)), Ok(scid_alias)) = (self.fresh_keys(), fresh_alias()) else {
             return self.send_error(at, "internal error: no randomness");
         };
         let script = self.env.shutdown_script();
         let features = peer.features().cloned().unwrap_or_default();
-        match Opening::accept(open, peer.node_id, keys_index, &features, &self.env.context(&signer, &script)) {
+        let own = (keys_index, scid_alias);
+        match Opening::accept(open, peer.node_id, own, &features, &self.env.context(&signer, &script)) {
             Ok((opening, answer)) => {
                 peer.openings.insert(open.temporary_channel_id, OpeningSlot { opening, signer, order: None });
                 self.send(at, answer);
@@ -77,7 +78,9 @@ impl Drive<'_> {
         if self.env.is_restored() {
             return self.operation_failed(order.operation, RESTORED);
         }
-        let (Ok((signer, keys_index)), Ok(temporary)) = (self.fresh_keys(), Clock::random_bytes()) else {
+        let (Ok((signer, keys_index)), Ok(temporary), Ok(scid_alias)) =
+            (self.fresh_keys(), Clock::random_bytes(), fresh_alias())
+        else {
             return self.operation_failed(order.operation, "the operating system gives no randomness");
         };
         let temporary_channel_id = ChannelId(temporary);
@@ -93,6 +96,7 @@ impl Drive<'_> {
             announce: order.announce,
             commitment_feerate: cx.feerates.commitment,
             shutdown_script: None,
+            scid_alias,
         };
         match Opening::open(wish, &cx) {
             Ok((opening, message)) => {
@@ -182,7 +186,9 @@ impl Drive<'_> {
         };
         let Some(slot) = peer.openings.get(&opening) else { return };
         let registered = Registered { peer: peer.node_id, signer: slot.signer.clone() };
-        if !self.deliver.register(birth.channel_id, registered) {
+        let is_taken =
+            self.in_history(&birth.channel_id).is_some() || !self.deliver.register(birth.channel_id, registered);
+        if is_taken {
             // Bad input 35: a funding output serves one channel.
             let reason = "this funding output belongs to another channel";
             self.send_error(at, reason);
@@ -194,7 +200,7 @@ impl Drive<'_> {
             self.put_operation(&row);
         }
         let guard = Guard::of(&monitor.rows().head);
-        let slot = Slot { channel: birth.channel, monitor, signer, settlements: Default::default() };
+        let slot = Slot { channel: birth.channel, monitor, signer, settlements: Default::default(), archived: false };
         peer.slots.insert(birth.channel_id, slot);
         let step = Step { changes: &birth.changes, monitor: &monitor_changes, guard, effects: birth.effects };
         self.batch.stage(at, step, Clock::now_unix());
@@ -239,6 +245,11 @@ impl Drive<'_> {
         let keys_index = u64::from_be_bytes(Clock::random_bytes()?);
         Ok((self.env.signer(keys_index), keys_index))
     }
+}
+
+/// Of 63 random bits: no two channels of a node ever have the same.
+fn fresh_alias() -> Result<ShortChannelId, NoEntropy> {
+    Ok(ShortChannelId::alias(u64::from_be_bytes(Clock::random_bytes()?)))
 }
 
 fn opening_address(peer: &Peer, channel: ChannelId) -> Address {

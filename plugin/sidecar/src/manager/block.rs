@@ -37,6 +37,19 @@ impl ChainIndex {
         }
     }
 
+    /// Forgets the funding output of a channel. A height that it asked for finds nobody when it comes.
+    pub fn forget(&mut self, peer: NodeId, channel: ChannelId, funding: OutPoint) {
+        if let Some(channels) = self.by_txid.get_mut(&funding.txid) {
+            channels.remove(&(peer, channel));
+            if channels.is_empty() {
+                self.by_txid.remove(&funding.txid);
+            }
+        }
+        if self.by_outpoint.get(&funding) == Some(&(peer, channel)) {
+            self.by_outpoint.remove(&funding);
+        }
+    }
+
     /// The channel whose funding output this is.
     pub fn spender_concerns(&self, outpoint: &OutPoint) -> Option<(NodeId, ChannelId)> {
         self.by_outpoint.get(outpoint).copied()

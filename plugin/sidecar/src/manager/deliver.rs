@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use bitcoin::OutPoint;
 use crossbeam_channel::Sender;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
@@ -90,6 +91,7 @@ impl Deliver {
                 Held::Settled { peer, channel, htlc_id, settlement } => {
                     self.settled(peer, channel, htlc_id, settlement)
                 }
+                Held::Archived { peer, channel } => self.order(peer, Mail::Archived { channel }),
                 Held::Chain(order) => self.chain(order),
                 // A caller that no longer waits needs no word.
                 Held::Durable(waiter) => drop(waiter.send(())),
@@ -148,6 +150,12 @@ impl Deliver {
                 true
             }
         }
+    }
+
+    /// Forgets a channel that is in history, and what it waited for in the chain.
+    pub(super) fn unregister(&self, peer: NodeId, channel: ChannelId, funding: OutPoint) {
+        self.channels.write().remove(&channel);
+        self.index.lock().forget(peer, channel, funding);
     }
 
     /// What is known of a channel.

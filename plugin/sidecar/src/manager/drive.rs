@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use bitcoin::Txid;
+use bitcoin::{Transaction, Txid};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
-use outrigger_bolt::wire::{Error, Message};
+use outrigger_bolt::wire::Message;
 use outrigger_channel::{
     ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep, Offerer,
     OpeningInput, Phase, Publication, Refusal, Transition,
@@ -49,6 +49,7 @@ impl<'a> Drive<'a> {
             Mail::Open(order) => self.open(peer, *order),
             Mail::Funded { channel, funding } => self.funded(peer, channel, funding),
             Mail::Order { channel, id, command } => self.order(peer, channel, id, command),
+            Mail::Archived { channel } => self.archived(peer, channel),
             Mail::Restored => self.restored(peer),
             Mail::Settled { channel, htlc_id, settlement } => self.settled(peer, channel, htlc_id, settlement),
             Mail::Height { channel, height } => {
@@ -85,6 +86,9 @@ impl<'a> Drive<'a> {
             }
             return;
         }
+        if slot.archived {
+            return self.answer_for(at, &slot.channel, &slot.signer, input);
+        }
         let was_connected = is_in_step(slot);
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
         let script = self.env.shutdown_script();
@@ -113,6 +117,7 @@ impl<'a> Drive<'a> {
             publish = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed { publish: true }));
             slot.monitor.apply(&learned, &update.htlcs);
         }
+        let closes = txids_of_closes(slot);
         slot.channel.apply(&changes);
         slot.channel.settle(volatile);
         if publish {
@@ -121,10 +126,7 @@ impl<'a> Drive<'a> {
         for effect in &effects {
             match effect {
                 Effect::Removed { htlc_id } => drop(slot.settlements.remove(htlc_id)),
-                Effect::Restored { proof } => {
-                    tracing::error!(peer = %at.peer, %proof, "{RESTORED}");
-                    self.env.enter_restored(proof);
-                }
+                Effect::Restored { proof } => self.enter_restored(at, proof),
                 Effect::Send(_)
                 | Effect::Revoke { .. }
                 | Effect::Disconnect(_)
@@ -139,11 +141,23 @@ impl<'a> Drive<'a> {
         }
         let guard = Guard::of(&slot.monitor.rows().head);
         let step = Step { changes: &changes, monitor: &learned, guard, effects };
-        let forgotten: Vec<_> = step.effects.iter().flat_map(|effect| no_longer_published(slot, effect)).collect();
+        let mut forgotten: Vec<_> = step.effects.iter().flat_map(|effect| no_longer_published(slot, effect)).collect();
+        if !matches!(slot.channel.phase(), Phase::Closing { .. }) {
+            forgotten.extend(closes);
+        }
         self.batch.stage(at, step, Clock::now_unix());
         for txid in forgotten {
             self.batch.hold(Held::Chain(ChainOrder::Forget(txid)));
         }
+        if slot.channel.is_history(self.env.chain.height()) {
+            self.archive(at, slot);
+        }
+    }
+
+    /// A peer, or the chain, has proved that the file is old.
+    pub(super) fn enter_restored(&self, at: Address, proof: &str) {
+        tracing::error!(peer = %at.peer, %proof, "{RESTORED}");
+        self.env.enter_restored(proof);
     }
 
     /// Answers a command that reached no channel. It waits its turn like any other effect.
@@ -202,8 +216,7 @@ impl<'a> Drive<'a> {
         } else if peer.slots.contains_key(&channel) {
             self.step_channel(peer, channel, Input::Message(message));
         } else if !is_complaint {
-            let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
-            self.send(at, Message::Error(Error { channel_id: channel, data: "unknown channel".into() }));
+            self.unknown_channel(peer, channel, message);
         }
     }
 
@@ -300,6 +313,18 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
         | Effect::Settle { .. }
         | Effect::Removed { .. }
         | Effect::Reply(..) => Vec::new(),
+    }
+}
+
+/// The closes that both have signed: one of them may be in the chain, and the others never will.
+fn txids_of_closes(slot: &Slot) -> Vec<Txid> {
+    match slot.channel.phase() {
+        Phase::Closing { tx, others, .. } => others.iter().chain([tx]).map(Transaction::compute_txid).collect(),
+        Phase::Funding(_)
+        | Phase::Normal
+        | Phase::ShuttingDown { .. }
+        | Phase::Closed { .. }
+        | Phase::Failed { .. } => Vec::new(),
     }
 }
 

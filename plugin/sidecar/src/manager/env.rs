@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::key::NodeKeys;
-use crate::store::Writer;
+use crate::store::{Reader, Writer};
 
 /// The chain as steps see it, kept up to date by the follower.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub struct Env {
     pub policy: Policy,
     pub keys: Arc<NodeKeys>,
     pub writer: Writer,
+    /// For channels in history.
+    pub reader: Reader,
     shutdown_script: RwLock<ScriptBuf>,
     restored: watch::Sender<Option<Arc<str>>>,
     fault: watch::Sender<Option<Arc<str>>>,
@@ -73,13 +75,13 @@ impl Env {
         chain: ChainView,
         policy: Policy,
         keys: Arc<NodeKeys>,
-        writer: Writer,
+        (writer, reader): (Writer, Reader),
         restored: Option<String>,
     ) -> Self {
         let restored = watch::Sender::new(restored.map(Arc::from));
         let (shutdown_script, next_command) = (RwLock::default(), AtomicU64::new(1));
         let fault = watch::Sender::new(None);
-        Self { chain, policy, keys, writer, shutdown_script, restored, fault, next_command }
+        Self { chain, policy, keys, writer, reader, shutdown_script, restored, fault, next_command }
     }
 
     /// Whether the node is in restored mode: nothing is signed, opened, paid or published but what is ours for certain.
@@ -153,6 +155,7 @@ impl Env {
             feerates: self.chain.feerates(),
             policy: &self.policy,
             signer: signer as &dyn Signer,
+            node_id: self.keys.node_id(),
             shutdown_script,
             restored: self.is_restored(),
         }

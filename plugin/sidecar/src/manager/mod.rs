@@ -8,6 +8,7 @@ pub mod deliver;
 pub mod directory;
 mod drive;
 pub mod env;
+mod history;
 mod mail;
 pub mod operations;
 pub mod outbox;
@@ -22,7 +23,7 @@ use crossbeam_channel::Receiver;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::{Init, Message};
-use outrigger_channel::{Command, Phase, Refusal, Reply, Summary};
+use outrigger_channel::{Channel, Command, Phase, Refusal, Reply, Summary};
 use tokio::sync::{Notify, oneshot};
 
 pub use mail::{Mail, OpenOrder};
@@ -96,7 +97,7 @@ impl Manager {
             for watch in channel.watches() {
                 manager.deliver.index().lock().watch(peer, id, watch);
             }
-            let slot = Slot { channel, monitor, signer, settlements };
+            let slot = Slot { channel, monitor, signer, settlements, archived: false };
             manager.directory.with(&peer, |peer| peer.slots.insert(id, slot));
         }
         // A crash may have left channels a block ahead of the tip, and that block may be gone by now: what stands above
@@ -201,28 +202,29 @@ impl Manager {
 
     /// The channels with one peer.
     pub fn channels_of(&self, peer: &NodeId) -> Vec<ChannelView> {
-        let views = |state: &mut Peer| state.slots.values().map(|slot| self.view(*peer, slot)).collect();
+        let views = |state: &mut Peer| state.slots.values().map(|slot| self.view_of(&slot.channel)).collect();
         self.directory.with(peer, views).unwrap_or_default()
     }
 
-    /// One channel.
+    /// One channel that is not in history.
     pub fn channel(&self, channel: &ChannelId) -> Option<ChannelView> {
         let Registered { peer, .. } = self.deliver.registered(channel)?;
-        self.directory.with(&peer, |state| state.slots.get(channel).map(|slot| self.view(peer, slot)))?
+        self.directory.with(&peer, |state| state.slots.get(channel).map(|slot| self.view_of(&slot.channel)))?
+    }
+
+    /// How a channel is shown, one in history too.
+    pub fn view_of(&self, channel: &Channel) -> ChannelView {
+        ChannelView {
+            channel_id: channel.id(),
+            peer: channel.rows().params.peer,
+            summary: channel.summary(self.env.chain.height()),
+            closing_txid: closing_txid(channel.phase()),
+        }
     }
 
     /// Whether a connection to the peer stands.
     pub fn is_connected(&self, peer: &NodeId) -> bool {
         self.deliver.is_connected(peer)
-    }
-
-    fn view(&self, peer: NodeId, slot: &Slot) -> ChannelView {
-        ChannelView {
-            channel_id: slot.channel.id(),
-            peer,
-            summary: slot.channel.summary(self.env.chain.height()),
-            closing_txid: closing_txid(slot.channel.phase()),
-        }
     }
 
     /// What steps see of the world.
@@ -276,7 +278,7 @@ impl PeerHandler for Manager {
     fn connected(&self, peer: NodeId, init: &Init, outbox: Outbox) -> Result<Connection, String> {
         let connection = self.connections.fetch_add(1, Ordering::Relaxed);
         self.deliver.connected(peer, connection, outbox);
-        self.post_to_new(peer, Mail::Connected { connection, features: init.features.clone() });
+        self.post_to_new(peer, Mail::Connected { connection, features: init.combined_features() });
         Ok(Connection(connection))
     }
 

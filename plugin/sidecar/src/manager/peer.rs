@@ -16,6 +16,8 @@ pub(super) struct Slot {
     pub(super) signer: Arc<SoftSigner>,
     /// Decided outcomes of received HTLCs, told to the channel again at every reestablish until they are irrevocable.
     pub(super) settlements: BTreeMap<u64, SettlementRow>,
+    /// Its rows are on their way into history: it writes none any more.
+    pub(super) archived: bool,
 }
 
 /// A channel in the making. It has no row: a disconnect or a crash forgets it, which is safe before `funding_signed`.

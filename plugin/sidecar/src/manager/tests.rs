@@ -14,12 +14,12 @@ use bitcoin::{
     Block, BlockHash, CompactTarget, Network, ScriptBuf, Transaction, TxIn, TxMerkleNode, TxOut, WPubkeyHash,
 };
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
-use outrigger_bolt::id::{NodeId, PaymentPreimage};
+use outrigger_bolt::id::{NodeId, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
 use outrigger_bolt::wire::{ChannelReady, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc};
 use outrigger_channel::{
-    ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, Input, Monitor,
+    Birth, ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, Input, Monitor,
     MonitorHead, Opening, OpeningInput, OpeningStep, Policy, ReleaseRefused, RemoteCommitment, Signer, SigningRefused,
     SoftSigner,
 };
@@ -74,7 +74,7 @@ pub(crate) struct Bench {
     _notices: Receiver<PaymentNotice>,
     pub(crate) events: watch::Receiver<u64>,
     _orders: Receiver<ChainOrder>,
-    _dir: tempfile::TempDir,
+    _dir: Arc<tempfile::TempDir>,
 }
 
 impl Bench {
@@ -84,10 +84,24 @@ impl Bench {
 
     /// With channels that a start found.
     fn with(load: impl FnOnce(&NodeKeys) -> Vec<LoadedChannel>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Arc::new(tempfile::tempdir().unwrap());
         let seed = Seed::create(dir.path(), || Ok([1; 32])).unwrap();
         let keys = Arc::new(NodeKeys::derive(&seed, Network::Regtest));
         let db = store::open(dir.path(), "regtest", &keys.node_id()).unwrap();
+        let loaded = load(&keys);
+        Self::over((dir, db), keys, loaded)
+    }
+
+    /// Another start over the same file.
+    fn restarted(&self) -> Self {
+        Self::over((self._dir.clone(), self.db.clone()), self.manager.env().keys.clone(), self.load().channels)
+    }
+
+    fn over(
+        (dir, db): (Arc<tempfile::TempDir>, Arc<redb::Database>),
+        keys: Arc<NodeKeys>,
+        loaded: Vec<LoadedChannel>,
+    ) -> Self {
         let (work, mailboxes) = crossbeam_channel::unbounded();
         let (payments, notices) = crossbeam_channel::unbounded();
         let (chain, orders) = crossbeam_channel::unbounded();
@@ -98,14 +112,14 @@ impl Bench {
         let delivery = deliver.clone();
         let deliver_released = move |released, seq| delivery.deliver(released, seq);
         let (writer, _) = Writer::start(db.clone(), deliver_released, |fault| panic!("{fault}")).unwrap();
-        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), keys, writer, None);
+        let reader = Reader::new(db.clone());
+        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), keys, (writer, reader.clone()), None);
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
-        let loaded = load(&env.keys);
         let manager = Arc::new(Manager::new(directory, deliver, env, loaded));
         let worker = manager.clone();
         std::thread::spawn(move || worker.work(&mailboxes));
-        Self { manager, reader: Reader::new(db.clone()), db, _notices: notices, events, _orders: orders, _dir: dir }
+        Self { manager, reader, db, _notices: notices, events, _orders: orders, _dir: dir }
     }
 }
 
@@ -115,6 +129,8 @@ impl Bench {
         store::load::load(&self.db).unwrap()
     }
 }
+
+mod history;
 
 /// Keys whose per-commitment secrets answer to their points and are otherwise unrelated.
 struct Unchained(SoftSigner);
@@ -174,7 +190,11 @@ struct Rogue {
 
 impl Rogue {
     fn connect() -> Self {
-        let bench = Bench::new();
+        Self::connect_to(Bench::new())
+    }
+
+    /// The same peer on a new connection.
+    fn connect_to(bench: Bench) -> Self {
         let (sender, queue) = outbox(1 << 20);
         let connection = bench.manager.connected(peer_id(), &bench.manager.our_init(), sender).unwrap();
         let signer = Unchained(SoftSigner::new([5; 32]));
@@ -187,6 +207,7 @@ impl Rogue {
             feerates: feerates(),
             policy: &self.policy,
             signer: &self.signer,
+            node_id: peer_id(),
             shutdown_script: &self.script,
             restored: false,
         }
@@ -208,20 +229,35 @@ impl Rogue {
         self.waiting.pop_front().unwrap()
     }
 
-    /// Opens a channel to the node and puts its funding transaction into a block.
-    async fn open(&mut self) -> Channel {
-        let order = outrigger_channel::OpenOrder {
+    fn wish(&self, temporary: u8) -> outrigger_channel::OpenOrder {
+        outrigger_channel::OpenOrder {
             peer: self.bench.manager.env().keys.node_id(),
             keys_index: 1,
             features: Features::init(),
-            temporary_channel_id: ChannelId([7; 32]),
+            temporary_channel_id: ChannelId([temporary; 32]),
             funding: Sat::new(1_000_000),
             push: Msat::new(400_000_000),
             announce: false,
             commitment_feerate: FeeratePerKw::new(1000),
             shutdown_script: None,
-        };
-        let (mut opening, open) = Opening::open(order, &self.context(HEIGHT)).unwrap();
+            scid_alias: ShortChannelId::alias(1),
+        }
+    }
+
+    /// Opens a channel to the node and puts its funding transaction into a block.
+    async fn open(&mut self) -> Channel {
+        let (birth, tx) = self.negotiate().await;
+        let mut channel = birth.channel;
+        let block = block_of(vec![coinbase(), tx.clone()]);
+        self.bench.manager.block_connected(HEIGHT + 1, &block);
+        let confirmed = ChainEvent::FundingConfirmed { height: HEIGHT + 1, tx_index: 1, tx: &tx };
+        self.step(&mut channel, Input::Chain(confirmed));
+        channel
+    }
+
+    /// Carries an opening out, up to the signed funding transaction.
+    async fn negotiate(&mut self) -> (Birth, Transaction) {
+        let (mut opening, open) = Opening::open(self.wish(7), &self.context(HEIGHT)).unwrap();
         self.tell(open);
         let accept = self.hear().await;
         let OpeningStep::Fund { script_pubkey, amount } =
@@ -244,12 +280,7 @@ impl Rogue {
         };
         // The watch is delivered behind `funding_signed`: a round trip later it stands.
         assert!(self.bench.manager.command(birth.channel_id, Command::Commit).await.is_ok());
-        let mut channel = birth.channel;
-        let block = block_of(vec![coinbase(), tx.clone()]);
-        self.bench.manager.block_connected(HEIGHT + 1, &block);
-        let confirmed = ChainEvent::FundingConfirmed { height: HEIGHT + 1, tx_index: 1, tx: &tx };
-        self.step(&mut channel, Input::Chain(confirmed));
-        channel
+        (*birth, tx)
     }
 
     fn step(&self, channel: &mut Channel, input: Input<'_>) {
@@ -335,6 +366,7 @@ fn spoilt(keys: &NodeKeys, index: u8, spoil: impl Fn(&mut MonitorHead)) -> Loade
         feerates: feerates(),
         policy: &policy,
         signer,
+        node_id: peer,
         shutdown_script: &script,
         restored: false,
     };
@@ -349,10 +381,12 @@ fn spoilt(keys: &NodeKeys, index: u8, spoil: impl Fn(&mut MonitorHead)) -> Loade
         announce: false,
         commitment_feerate: FeeratePerKw::new(1000),
         shutdown_script: None,
+        scid_alias: ShortChannelId::alias(1),
     };
     let (mut opener, open) = Opening::open(order, &their_cx).unwrap();
     let Message::OpenChannel(open) = open else { panic!("{open:?}") };
-    let (mut accepter, accept) = Opening::accept(&open, peer, u64::from(index), &Features::init(), &our_cx).unwrap();
+    let (mut accepter, accept) =
+        Opening::accept(&open, peer, (u64::from(index), ShortChannelId::alias(2)), &Features::init(), &our_cx).unwrap();
     let OpeningStep::Fund { script_pubkey, amount } = opener.step(OpeningInput::Message(&accept), &their_cx) else {
         panic!("{accept:?}")
     };

@@ -1,5 +1,6 @@
 //! What the interface asks of the node, answered by its parts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_bolt::invoice::InvalidInvoice;
-use outrigger_channel::Command;
+use outrigger_channel::{Command, Refusal};
 use outrigger_rpc_schema as schema;
 use tokio::sync::{oneshot, watch};
 
@@ -20,7 +21,7 @@ use super::chain_side::StoredWallet;
 use crate::chain::follow::ChainState;
 use crate::clock::Clock;
 use crate::manager::operations::{OperationFault, Operations};
-use crate::manager::{Manager, OpenOrder, PeerView};
+use crate::manager::{ChannelView, Manager, OpenOrder, PeerView};
 use crate::net::Dialer;
 use crate::payment::{self, InvoiceFault, PayOrder, Payments, SendFault};
 use crate::rpc::{self, Answer, Backend, ChannelQuery, EventQuery, Fault, PaymentTarget, PeerAddress, PeerQuery};
@@ -160,11 +161,18 @@ impl Backend for Doorkeeper {
     }
 
     async fn channel_list(&self, query: ChannelQuery) -> Answer<Vec<schema::ChannelInfo>> {
-        let channels = match &query.node_id {
+        let mut channels = match &query.node_id {
             Some(peer) => self.manager.channels_of(peer),
             None => self.manager.channels(),
         };
         self.told().await;
+        if query.state.is_none_or(|state| state == schema::ChannelState::Closed) {
+            let closed = self.reader.closed_after(query.after.as_ref(), query.node_id.as_ref(), query.count);
+            let known: BTreeSet<_> = channels.iter().map(|view| view.channel_id).collect();
+            let history = closed.map_err(storage)?.into_iter().filter(|channel| !known.contains(&channel.id()));
+            channels.extend(history.map(|channel| self.manager.view_of(&channel)));
+            channels.sort_by_key(|view| view.channel_id);
+        }
         let wanted = channels.into_iter().filter(|view| query.after.is_none_or(|after| view.channel_id > after));
         let wanted = wanted.map(channel_info).filter(|info| query.state.is_none_or(|state| info.state == state));
         Ok(wanted.take(query.count).collect())
@@ -173,6 +181,10 @@ impl Backend for Doorkeeper {
     async fn channel_get(&self, channel_id: ChannelId) -> Answer<schema::ChannelInfo> {
         let view = self.manager.channel(&channel_id);
         self.told().await;
+        let view = match view {
+            Some(view) => Some(view),
+            None => self.closed_channel(&channel_id)?,
+        };
         view.map(channel_info).ok_or_else(|| Fault::channel_not_found(&channel_id))
     }
 
@@ -181,10 +193,21 @@ impl Backend for Doorkeeper {
         channel_id: ChannelId,
         feerate: Option<FeeratePerKw>,
     ) -> Answer<schema::ChannelClosing> {
-        let before = self.channel_get(channel_id).await?;
+        let before = match self.manager.channel(&channel_id) {
+            Some(view) => view,
+            None => self.closed_channel(&channel_id)?.ok_or_else(|| Fault::channel_not_found(&channel_id))?,
+        };
         self.require_current()?;
-        if !matches!(before.state, schema::ChannelState::ShuttingDown | schema::ChannelState::Closing) {
-            let script = self.wallet.new_address().await.map_err(wallet_fault)?.script_pubkey();
+        if before.summary.state == "closed" {
+            return Err(refused(&channel_id, &Refusal::Ended));
+        }
+        let is_closing = matches!(before.summary.state, "shutting_down" | "closing");
+        // Asked again without a feerate, it only tells how far the close is; with one, it changes or replaces the close.
+        if !is_closing || feerate.is_some() {
+            let script = match before.summary.shutdown_script {
+                Some(fixed) => fixed,
+                None => self.wallet.new_address().await.map_err(wallet_fault)?.script_pubkey(),
+            };
             let feerate = feerate.unwrap_or_else(|| self.manager.env().chain.feerates().normal);
             let answer = self.manager.command(channel_id, Command::Shutdown { script, feerate }).await;
             answer.map_err(|refusal| refused(&channel_id, &refusal))?;
@@ -299,6 +322,12 @@ impl Doorkeeper {
     /// Law 1: what was read of channels is told once it is durable.
     async fn told(&self) {
         self.manager.env().writer.barrier().await;
+    }
+
+    /// A channel in history.
+    fn closed_channel(&self, channel_id: &ChannelId) -> Answer<Option<ChannelView>> {
+        let found = self.reader.closed(channel_id).map_err(storage)?;
+        Ok(found.map(|channel| self.manager.view_of(&channel)))
     }
 
     fn require_synced(&self) -> Answer<()> {

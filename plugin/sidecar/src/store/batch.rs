@@ -54,6 +54,8 @@ pub enum Held {
     Order { peer: NodeId, channel: ChannelId, id: CommandId, command: Command },
     /// A received HTLC was decided by a row of this batch: its channel is told.
     Settled { peer: NodeId, channel: ChannelId, htlc_id: u64, settlement: SettlementRow },
+    /// The rows of a channel have gone into history: it may leave memory.
+    Archived { peer: NodeId, channel: ChannelId },
     /// Work for the wallet or the broadcaster.
     Chain(ChainOrder),
     /// Somebody waits for these rows to be durable.
@@ -116,6 +118,14 @@ impl Batch {
     /// Holds an effect behind which no row stands: a message of an opening, a refusal.
     pub fn hold_effect(&mut self, at: Address, effect: Effect) {
         self.held.push(Held::Channel { at, effect: Box::new(effect), guard: None });
+    }
+
+    /// Takes in what a channel in history answers. It has no rows to write any more, but an effect may have.
+    pub fn stage_answer(&mut self, at: Address, effects: Vec<Effect>, at_unix: u64) {
+        for effect in effects {
+            self.stage_effect(at, &effect, at_unix);
+            self.hold_effect(at, effect);
+        }
     }
 
     /// Writes or deletes one row.

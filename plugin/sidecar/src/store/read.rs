@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use super::StoreError;
 use super::row::{EventRow, InvoiceRow, OperationRow, PaymentRow, SettlementRow};
@@ -68,7 +68,7 @@ impl Reader {
         kinds: &[String],
         limit: usize,
     ) -> Result<(Vec<(u64, EventRow)>, u64), StoreError> {
-        let table = self.db.begin_read()?.open_table(Table::Event.definition())?;
+        let table = self.table(Table::Event)?;
         let start = after.saturating_add(1).to_be_bytes();
         let (mut found, mut last) = (Vec::new(), after);
         for entry in table.range(start.as_slice()..)? {
@@ -86,17 +86,21 @@ impl Reader {
         Ok((found, last))
     }
 
-    fn get<R, E: std::fmt::Display>(
+    pub(super) fn table(&self, table: Table) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, StoreError> {
+        Ok(self.db.begin_read()?.open_table(table.definition())?)
+    }
+
+    pub(super) fn get<R, E: std::fmt::Display>(
         &self,
         table: Table,
         key: &[u8],
         decode: impl FnOnce(&[u8]) -> Result<R, E>,
     ) -> Result<Option<R>, StoreError> {
-        let open = self.db.begin_read()?.open_table(table.definition())?;
+        let open = self.table(table)?;
         open.get(key)?.map(|value| decode(value.value()).map_err(unreadable)).transpose()
     }
 }
 
-fn unreadable(fault: impl std::fmt::Display) -> StoreError {
+pub(super) fn unreadable(fault: impl std::fmt::Display) -> StoreError {
     StoreError::Corrupt { path: "outrigger.redb".into(), reason: fault.to_string() }
 }

@@ -39,6 +39,8 @@ tables! {
     ChannelParams = "channel_params",
     /// The moving part of a channel.
     ChannelHead = "channel_head",
+    /// Channels whose end is buried for good: what is left of them.
+    ClosedChannel = "closed_channel",
     /// HTLCs in flight, shared by channel and monitor.
     Htlc = "htlc",
     /// Onions that may be sent again or have yet to be peeled.
