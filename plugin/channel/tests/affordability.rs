@@ -159,6 +159,8 @@ fn cst_5_a_feerate_that_was_signed_comes_again_after_a_reconnection_and_one_that
 fn cst_9_the_highest_feerate_leaves_both_a_valid_commitment() {
     let mut terms = Terms { push: sat(900_000), ..Terms::default() };
     (terms.alice.max_accepted_htlcs, terms.bob.max_accepted_htlcs) = (12, 12);
+    // The cap on what a commitment costs is out of the way.
+    (terms.alice.max_dust_exposure, terms.bob.max_dust_exposure) = (Sat::new(400_000), Sat::new(400_000));
     let mut full = Duo::normal(&terms);
     for number in 0..12 {
         full.add(Alice, sat(1_000), number).expect("room");

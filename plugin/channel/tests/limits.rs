@@ -49,6 +49,15 @@ fn layout(kind: &str) -> Vec<Field> {
         "channel_ready" => vec![point("second_per_commitment_point")],
         "shutdown" => vec![Counted("scriptpubkey", 1)],
         "closing_signed" => vec![Int("fee_satoshis", 8), signature("signature")],
+        "closing_complete" | "closing_sig" => vec![
+            Counted("closer_scriptpubkey", 1),
+            Counted("closee_scriptpubkey", 1),
+            Int("fee_satoshis", 8),
+            Int("locktime", 4),
+        ],
+        "announcement_signatures" => {
+            vec![Int("short_channel_id", 8), signature("node_signature"), signature("bitcoin_signature")]
+        }
         "update_add_htlc" => {
             vec![Int("id", 8), Int("amount_msat", 8), Bytes("payment_hash", 32), Int("cltv_expiry", 4)]
         }
@@ -272,7 +281,7 @@ fn integers(now: &[u8], limits: &BTreeSet<u64>) -> BTreeSet<u64> {
 }
 
 /// Where each message is what the peer says next, by its place in the matrix.
-const NATURAL: [(&str, &str, Connection); 12] = [
+const NATURAL: [(&str, &str, Connection); 15] = [
     ("channel_ready", "ready_due", Connection::Live),
     ("update_add_htlc", "standing", Connection::Live),
     ("update_fulfill_htlc", "standing", Connection::Live),
@@ -285,6 +294,9 @@ const NATURAL: [(&str, &str, Connection); 12] = [
     ("channel_reestablish", "signed", Connection::Reestablishing),
     ("shutdown", "standing", Connection::Live),
     ("closing_signed", "bargaining", Connection::Live),
+    ("closing_complete", "offering", Connection::Live),
+    ("closing_sig", "offered", Connection::Live),
+    ("announcement_signatures", "announced", Connection::Live),
 ];
 
 /// The lines of the table, and how many values were tried.

@@ -28,7 +28,7 @@ const fn over(name: &'static str, arrange: fn(Who) -> Duo) -> State {
     State { name, arrange, over: true }
 }
 
-pub const STATES: [State; 17] = [
+pub const STATES: [State; 18] = [
     live("unconfirmed", |_| Duo::born(&Terms::default())),
     live("peer_ready", peer_ready),
     live("ready_due", ready_due),
@@ -39,8 +39,9 @@ pub const STATES: [State; 17] = [
     live("signed", signed),
     live("fee_signed", fee_signed),
     live("shutting", shutting),
-    live("bargaining", |victim| bargaining(normal(), victim)),
-    live("offering", |victim| bargaining(simple(), victim)),
+    live("bargaining", |victim| bargaining(normal(), victim, victim)),
+    live("offering", |victim| bargaining(simple(), victim, victim.other())),
+    live("offered", |victim| bargaining(simple(), victim, victim)),
     live("closing", |victim| closing(normal(), victim)),
     live("simple", |victim| closing(simple(), victim)),
     over("closed", closed),
@@ -173,12 +174,12 @@ fn simple() -> Duo {
     Duo::normal(&Terms { features: duo::features().offer(Feature::SIMPLE_CLOSE), ..Terms::default() })
 }
 
-/// Both have said `shutdown` and nothing stands; the peer's `closing_signed` or `closing_complete` waits.
-fn bargaining(mut duo: Duo, victim: Who) -> Duo {
-    shut_down(&mut duo, victim);
+/// Both have said `shutdown`, `asking` first, and nothing stands; the peer's next word about the close waits.
+fn bargaining(mut duo: Duo, victim: Who, asking: Who) -> Duo {
+    shut_down(&mut duo, asking);
     for _ in 0..10 {
         match duo.side(victim.other()).outbox.front() {
-            Some(Message::ClosingSigned(_) | Message::ClosingComplete(_)) => return duo,
+            Some(Message::ClosingSigned(_) | Message::ClosingComplete(_) | Message::ClosingSig(_)) => return duo,
             Some(_) => drop(duo.receive(victim)),
             None => drop(duo.receive(victim.other())),
         }

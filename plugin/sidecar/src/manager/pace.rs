@@ -55,7 +55,8 @@ impl Pace {
         }
         let fresh = Allowance { left: f64::from(BURST), at: now, told: false };
         let allowance = peers.entry(*peer).or_insert(fresh);
-        *allowance = Allowance { left: allowance.left - 1.0, ..allowance.at(now) };
+        let rested = allowance.at(now);
+        *allowance = Allowance { left: rested.left - 1.0, ..rested };
         let is_first = allowance.left < 0.0 && !allowance.told;
         allowance.told |= is_first;
         is_first
