@@ -111,7 +111,7 @@ fn fnd_10_cst_20_every_message_in_every_state_of_a_channel() {
     let mut order: Vec<String> = Vec::new();
     let mut cells = 0;
     for State { name, arrange, over } in STATES {
-        let arranged = Who::BOTH.map(|victim| arrange(victim));
+        let arranged = Who::BOTH.map(arrange);
         for connection in Connection::ALL.into_iter().filter(|connection| !over || *connection == Connection::Live) {
             let section = if over { "over".to_owned() } else { connection.to_string() };
             let [opener, accepter] = [Alice, Bob].map(|victim| {
