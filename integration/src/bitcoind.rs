@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bitcoincore_rpc::bitcoin::address::NetworkUnchecked;
-use bitcoincore_rpc::bitcoin::{Address, Amount, BlockHash, Network, Txid};
+use bitcoincore_rpc::bitcoin::consensus::encode::deserialize_hex;
+use bitcoincore_rpc::bitcoin::{Address, Amount, BlockHash, Network, Transaction, Txid};
 use bitcoincore_rpc::{Auth, Client, RpcApi};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
@@ -122,6 +123,28 @@ impl Bitcoind {
             Ok(self.mempool().await?.iter().any(|held| held.to_string() == txid).then_some(()))
         })
         .await
+    }
+
+    /// Waits for the unconfirmed transaction that spends an output of this one, and gives its id.
+    pub async fn until_spent(&self, txid: &str) -> Done<String> {
+        until(LIMIT, &format!("a transaction that spends {txid} to reach bitcoind"), async || {
+            for candidate in self.mempool().await? {
+                // It may have left the mempool by now.
+                let tx = self.call("getrawtransaction", json!([candidate, true])).await.unwrap_or_default();
+                if tx["vin"].as_array().is_some_and(|inputs| inputs.iter().any(|input| input["txid"] == txid)) {
+                    return Ok(Some(candidate.to_string()));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    /// What the outputs of an unconfirmed transaction hold, in satoshi.
+    pub async fn outputs_sat(&self, txid: &str) -> Done<Vec<u64>> {
+        let hex = self.call("getrawtransaction", json!([txid])).await?;
+        let tx: Transaction = deserialize_hex(hex.as_str().ok_or("no transaction")?)?;
+        Ok(tx.output.iter().map(|output| output.value.to_sat()).collect())
     }
 
     /// The fee in satoshi of a transaction that waits to be mined.

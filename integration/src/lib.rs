@@ -3,6 +3,8 @@
 
 pub mod bitcoind;
 pub mod dice;
+pub mod fee_oracle;
+pub mod moment;
 pub mod proxy;
 pub mod regtest;
 pub mod sidecar;
@@ -10,6 +12,8 @@ pub mod wait;
 
 pub use bitcoind::Bitcoind;
 pub use dice::Dice;
+pub use fee_oracle::FeeOracle;
+pub use moment::Moment;
 pub use proxy::Proxy;
 pub use regtest::{Regtest, on_regtest};
 pub use sidecar::Sidecar;

@@ -38,6 +38,8 @@ struct Gate {
     allowance: Option<usize>,
     /// How many bytes wait before it.
     held: usize,
+    /// How many bytes have passed, of all connections.
+    passed: u64,
     /// How often the wire has been cut: a connection older than the last cut carries nothing.
     cuts: u64,
 }
@@ -68,6 +70,26 @@ impl Proxy {
         self.gate(way).send_modify(|gate| gate.allowance = Some(bytes));
     }
 
+    /// Lets everything pass again, what is held first.
+    pub fn release(&self, way: Way) {
+        self.gate(way).send_modify(|gate| gate.allowance = None);
+    }
+
+    /// How many bytes have passed since the proxy started.
+    pub fn passed(&self, way: Way) -> u64 {
+        self.gate(way).borrow().passed
+    }
+
+    /// Waits until so many have passed since the proxy started, and looks at each that does.
+    pub async fn until_passed(&self, way: Way, total: u64) -> Done<()> {
+        let mut gate = self.gate(way).subscribe();
+        let passed = gate.wait_for(|gate| gate.passed >= total);
+        match tokio::time::timeout(LIMIT, passed).await {
+            Ok(passed) => Ok(passed.map(drop)?),
+            Err(_) => Err(format!("gave up after {} s waiting for {total} bytes to pass", LIMIT.as_secs()).into()),
+        }
+    }
+
     /// How many bytes are held.
     pub fn held(&self, way: Way) -> usize {
         self.gate(way).borrow().held
@@ -81,7 +103,9 @@ impl Proxy {
     /// Ends every connection; what was held is lost. New ones pass freely.
     pub fn cut(&self) {
         for gate in [&self.out, &self.back] {
-            gate.send_modify(|gate| *gate = Gate { cuts: gate.cuts.saturating_add(1), ..Gate::default() });
+            gate.send_modify(|gate| {
+                *gate = Gate { cuts: gate.cuts.saturating_add(1), passed: gate.passed, ..Gate::default() };
+            });
         }
     }
 
@@ -136,8 +160,9 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, gate: &watch::Sen
                 passing = gate.allowance.map_or(waiting.len(), |allowance| allowance.min(waiting.len()));
                 gate.allowance = gate.allowance.map(|allowance| allowance.saturating_sub(passing));
                 gate.held = waiting.len().saturating_sub(passing);
+                gate.passed = gate.passed.saturating_add(u64::try_from(passing).unwrap_or(u64::MAX));
             }
-            false
+            passing > 0
         });
         let rest = waiting.split_off(passing);
         if is_cut || to.write_all(&waiting).await.is_err() {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, network_directory};
 use outrigger_rpc_schema::{
     CallError, ChannelClose, ChannelGet, ChannelInfo, ChannelOpen, ChannelOpened, ChannelState, Client, InvoiceCreate,
-    Method, NodeInfo, NodeInfoReport, NodeStatus, NodeStop, PaymentInfo, PaymentSend, PaymentWait, PeerConnect, Phase,
-    WalletBalance, WalletBalanceReport, WalletNewAddress,
+    Method, NodeInfo, NodeInfoReport, NodeStatus, NodeStatusReport, NodeStop, PaymentInfo, PaymentSend, PaymentWait,
+    PeerConnect, Phase, WalletBalance, WalletBalanceReport, WalletNewAddress,
 };
 use tokio::process::{Child, Command};
 
@@ -30,6 +30,17 @@ pub struct Sidecar {
 impl Sidecar {
     /// Starts a daemon beside `bitcoind` with its data in `directory`, and waits until it is ready.
     pub async fn start(directory: &Path, alias: &str, bitcoind: &Bitcoind, more: &[&str]) -> Done<Self> {
+        Self::start_behind(directory, alias, &bitcoind.address(), bitcoind, more).await
+    }
+
+    /// The same, with the calls to `bitcoind` going to `address`.
+    pub async fn start_behind(
+        directory: &Path,
+        alias: &str,
+        address: &str,
+        bitcoind: &Bitcoind,
+        more: &[&str],
+    ) -> Done<Self> {
         let listen_port = free_port()?;
         let mut arguments: Vec<String> = [
             "--network",
@@ -37,7 +48,7 @@ impl Sidecar {
             "--data-dir",
             &directory.display().to_string(),
             "--bitcoind-url",
-            &bitcoind.address(),
+            address,
             "--bitcoind-cookie",
             &bitcoind.cookie().display().to_string(),
             "--listen",
@@ -52,7 +63,7 @@ impl Sidecar {
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let (child, client) = launch(directory, &arguments).await?;
         let sidecar = Self { child: Some(child), directory: directory.to_owned(), arguments, listen_port, client };
-        sidecar.ready().await?;
+        sidecar.until_ready().await?;
         Ok(sidecar)
     }
 
@@ -78,10 +89,16 @@ impl Sidecar {
 
     /// Starts the process again with the same data and waits until it is ready.
     pub async fn start_again(&mut self) -> Done<()> {
+        self.launch_again().await?;
+        self.until_ready().await
+    }
+
+    /// Starts the process again with the same data and waits until its interface answers.
+    pub async fn launch_again(&mut self) -> Done<()> {
         let (child, client) = launch(&self.directory, &self.arguments).await?;
         self.child = Some(child);
         self.client = client;
-        self.ready().await
+        Ok(())
     }
 
     /// The process id.
@@ -104,7 +121,7 @@ impl Sidecar {
         self.client.call(method).await
     }
 
-    /// The kind of the error with which a call is refused.
+    /// The kind of the error with which a call is refused; all that the interface promises of it is there.
     pub async fn refusal<M: Method>(&self, call: M) -> Done<String> {
         match self.call(call).await {
             Ok(_) => Err(format!("{} was not refused", M::NAME).into()),
@@ -265,10 +282,16 @@ impl Sidecar {
         .await
     }
 
-    async fn ready(&self) -> Done<()> {
-        until(LIMIT, "the daemon to be ready", async || {
+    /// Waits until the daemon has reached the chain's tip.
+    pub async fn until_ready(&self) -> Done<()> {
+        self.until_phase(&[Phase::Ready, Phase::Restored]).await.map(drop)
+    }
+
+    /// Waits until the daemon says that it is in one of these phases, and gives all that it says.
+    pub async fn until_phase(&self, phases: &[Phase]) -> Done<NodeStatusReport> {
+        until(LIMIT, &format!("the daemon to be in phase {phases:?}"), async || {
             let status = self.call(NodeStatus {}).await?;
-            Ok(matches!(status.phase, Phase::Ready | Phase::Restored).then_some(()))
+            Ok(phases.contains(&status.phase).then_some(status))
         })
         .await
     }

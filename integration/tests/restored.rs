@@ -10,7 +10,6 @@ use outrigger_rpc_schema::{
     ChannelClose, ChannelOpen, ChannelState, EventKind, EventList, InvoiceCreate, NodeStatus, NodeStatusReport,
     PaymentSend, PaymentState, Phase,
 };
-use serde_json::json;
 
 const CAPACITY_SAT: u64 = 1_000_000;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -53,9 +52,9 @@ async fn bak_1_bak_7_bad_input_56_an_old_copy_of_the_database_signs_and_publishe
         }
 
         // Only the peers publish, and Bob his newest state.
-        let bobs = until_spent(regtest, &with_bob.funding_txid).await?;
-        let carols = until_spent(regtest, &with_carol.funding_txid).await?;
-        assert!(outputs_sat(regtest, &bobs).await?.contains(&newest_bob_sat), "Bob publishes his newest state");
+        let bobs = regtest.bitcoind.until_spent(&with_bob.funding_txid).await?;
+        let carols = regtest.bitcoind.until_spent(&with_carol.funding_txid).await?;
+        assert!(regtest.bitcoind.outputs_sat(&bobs).await?.contains(&newest_bob_sat), "Bob publishes his newest state");
         let mempool = regtest.bitcoind.mempool().await?;
         assert_eq!(mempool.len(), 2, "nobody else publishes anything: {mempool:?}");
 
@@ -112,27 +111,6 @@ async fn until_restored(node: &Sidecar) -> Done<NodeStatusReport> {
         Ok((status.phase == Phase::Restored).then_some(status))
     })
     .await
-}
-
-/// The unconfirmed transaction that spends an output of this one.
-async fn until_spent(regtest: &Regtest, txid: &str) -> Done<String> {
-    until(LIMIT, "a peer to publish its commitment", async || {
-        for candidate in regtest.bitcoind.mempool().await? {
-            let tx = regtest.bitcoind.call("getrawtransaction", json!([candidate, true])).await?;
-            if tx["vin"].as_array().is_some_and(|inputs| inputs.iter().any(|input| input["txid"] == txid)) {
-                return Ok(Some(candidate.to_string()));
-            }
-        }
-        Ok(None)
-    })
-    .await
-}
-
-async fn outputs_sat(regtest: &Regtest, txid: &str) -> Done<Vec<u64>> {
-    let hex = regtest.bitcoind.call("getrawtransaction", json!([txid])).await?;
-    let hex = hex.as_str().ok_or("no transaction")?;
-    let tx: bitcoin::Transaction = bitcoin::consensus::encode::deserialize_hex(hex)?;
-    Ok(tx.output.iter().map(|output| output.value.to_sat()).collect())
 }
 
 async fn refuses_everything(node: &Sidecar, peer: &Sidecar, invoice: &str, channel_id: &str) -> Done<()> {

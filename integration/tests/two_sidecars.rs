@@ -11,9 +11,8 @@ use outrigger_integration::proxy::{Proxy, Way};
 use outrigger_integration::regtest::{Opened, REWARD_SAT};
 use outrigger_integration::{Bitcoind, Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
-    ChainState, ChainStatus, ChannelInfo, ChannelList, ChannelOpen, ChannelState, EventKind, EventList, InvoiceCreate,
-    InvoiceGet, InvoiceInfo, InvoiceState, OpenState, PaymentGet, PaymentInfo, PaymentSend, PaymentState, PeerConnect,
-    PeerList,
+    ChannelInfo, ChannelList, ChannelOpen, ChannelState, EventKind, EventList, InvoiceCreate, InvoiceGet, InvoiceInfo,
+    InvoiceState, OpenState, PaymentGet, PaymentInfo, PaymentSend, PaymentState, PeerConnect, PeerList,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -180,38 +179,6 @@ async fn a_peer_that_is_not_there_is_named_as_such() -> Done<()> {
         };
         assert_eq!(alice.refusal(open).await?, "peer_not_connected");
         Ok(())
-    })
-    .await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_opened_or_paid_while_bitcoind_is_gone() -> Done<()> {
-    on_regtest(async |regtest| {
-        let (alice, bob) = regtest.pair().await?;
-        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
-        let invoice = bob.invoice(10_000_000, "later").await?;
-        regtest.bitcoind.stop().await?;
-        until_chain_is(&alice, ChainState::WaitingForBitcoind).await?;
-        until_chain_is(&bob, ChainState::WaitingForBitcoind).await?;
-
-        let open = ChannelOpen {
-            node_id: bob.node_id().await?,
-            funding_sat: CAPACITY_SAT,
-            idempotency_key: "second".to_owned(),
-            ..Default::default()
-        };
-        assert_eq!(alice.refusal(open).await?, "bitcoind_unavailable");
-        let pay = PaymentSend { invoice: Some(invoice.clone()), ..Default::default() };
-        assert_eq!(alice.refusal(pay).await?, "bitcoind_unavailable");
-
-        // The cookie is another now.
-        regtest.bitcoind.start_again().await?;
-        until_chain_is(&alice, ChainState::Synced).await?;
-        until_chain_is(&bob, ChainState::Synced).await?;
-        assert_eq!(alice.pay(&invoice).await?.state, PaymentState::Succeeded);
-        assert_balances(&alice, &bob, &opened, 10_000_000).await?;
-        let closing_txid = alice.close(&opened.channel_id).await?;
-        assert_closed(regtest, &alice, &bob, &opened, &closing_txid, 10_000).await
     })
     .await
 }
@@ -570,13 +537,6 @@ async fn assert_closed(
 
 async fn invoice_of(node: &Sidecar, payment_hash: &str) -> Done<InvoiceInfo> {
     Ok(node.call(InvoiceGet { payment_hash: payment_hash.to_owned() }).await?)
-}
-
-async fn until_chain_is(node: &Sidecar, state: ChainState) -> Done<()> {
-    until(LIMIT, &format!("the chain to be {state:?}"), async || {
-        Ok((node.call(ChainStatus {}).await?.state == state).then_some(()))
-    })
-    .await
 }
 
 /// All events so far, page by page.

@@ -121,6 +121,9 @@ pub struct ChannelInfo {
     pub node_id: String,
     /// The state of the channel.
     pub state: ChannelState,
+    /// Why the channel is frozen, and absent otherwise. What cannot be read of it is empty or 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_reason: Option<String>,
     /// Whether the peer is connected and the channel is agreed on since (BOLT 2, `channel_reestablish`).
     pub connected: bool,
     /// The funding output, as `txid:n`.
@@ -172,6 +175,8 @@ pub enum ChannelState {
     Closed,
     /// Failed: our newest commitment transaction goes on chain.
     Failed,
+    /// Stored rows of it cannot be read: nothing of it is signed or published, and its rows stay as they are.
+    Frozen,
 }
 
 /// Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is;

@@ -84,6 +84,8 @@ pub enum EventKind {
     ChannelClosed,
     /// A channel failed: our newest commitment transaction goes on chain.
     ChannelFailed,
+    /// A start found rows of a channel that it cannot read; the message says what to do. Told again at each start.
+    ChannelFrozen,
     /// An opening ended without a channel.
     OpenFailed,
     /// The node's database proved to be older than what its peers were told: it signs nothing any more and waits for its

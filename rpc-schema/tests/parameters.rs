@@ -48,7 +48,7 @@ fn limits_of_the_schema_are_checked() {
     let fault = check("channel.list", json!({ "state": "open" })).unwrap_err();
     assert_eq!(
         fault.to_string(),
-        "parameter state must be one of funding, normal, shutting_down, closing, closed, failed"
+        "parameter state must be one of funding, normal, shutting_down, closing, closed, failed, frozen"
     );
 }
 

@@ -253,7 +253,7 @@ fn the_tests_own_writer_makes_good_invoices() {
 }
 
 #[test]
-fn bad_input_77_characters() {
+fn prs_4_bad_input_77_characters() {
     let good = Words::complete("lnbc20m").signed();
     let mut wrong = good.clone();
     wrong.replace_range(40..41, if &good[40..41] == "q" { "p" } else { "q" });
@@ -360,7 +360,7 @@ fn bad_input_77_fields() {
 }
 
 #[test]
-fn bad_input_77_signatures() {
+fn prs_4_bad_input_77_signatures() {
     let secp = Secp256k1::new();
     let named = || {
         let node = PAYEE.parse::<NodeId>().unwrap();

@@ -54,6 +54,11 @@ pub enum Fault {
 #[error("rows that do not fit together: {0}")]
 pub struct CorruptRows(pub &'static str);
 
+impl CorruptRows {
+    /// All that channel and monitor both know is the same but the number of the newest update.
+    pub const UPDATE_GAP: Self = Self("channel and monitor disagree on the newest update alone: updates are missing");
+}
+
 /// A value written as a TLV stream: a whole row, or one field of a row.
 trait Record: Sized {
     /// Writes the fields by increasing number.

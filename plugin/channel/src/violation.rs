@@ -193,6 +193,10 @@ pub enum Rule {
 pub enum Refusal {
     #[error("there is no such channel")]
     UnknownChannel,
+    #[error(
+        "the channel is frozen: its rows cannot be read, and nothing is signed or published for it; channel.get says why"
+    )]
+    Frozen,
     #[error("the peer is not connected or the channel is not re-established yet")]
     NotConnected,
     #[error("the channel is not ready: its funding transaction has yet to be confirmed on both sides")]
@@ -271,6 +275,7 @@ impl Refusal {
             | Self::CannotAffordFee
             | Self::FeeChangePending => true,
             Self::UnknownChannel
+            | Self::Frozen
             | Self::ShuttingDown
             | Self::Ended
             | Self::AmountTooSmall(_)

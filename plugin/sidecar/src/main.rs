@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use outrigger_sidecar::config::{Config, ConfigFault};
-use outrigger_sidecar::node::Node;
+use outrigger_sidecar::node::{Node, StartFault};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -23,11 +23,14 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(run(&config)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(fault) => refuse(&*fault),
+        Err(fault) => {
+            eprintln!("outriggerd: {fault}");
+            ExitCode::from(fault.exit_code())
+        }
     }
 }
 
-async fn run(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
+async fn run(config: &Config) -> Result<(), StartFault> {
     let node = Node::start(config).await?;
     let stop = node.stopper();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -38,7 +41,7 @@ async fn run(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
         }
         stop();
     });
-    Ok(node.run().await?)
+    node.run().await
 }
 
 /// Says why there is no node. Nothing was started, or everything is stopped.

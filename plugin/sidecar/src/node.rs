@@ -3,17 +3,16 @@
 mod answers;
 mod backend;
 mod chain_side;
+mod lock;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use bitcoin::constants::ChainHash;
-use fs4::fs_std::FileExt;
 use outrigger_channel::{HtlcSource, Policy, Publication};
 use outrigger_rpc_schema::{NodeStatusReport, Phase};
 use tokio::sync::watch;
@@ -41,9 +40,10 @@ use crate::store::{self, Reader, Snapshot, StoreError, Writer};
 use crate::wallet::{Wallet, WalletFault};
 use backend::{Doorkeeper, Identity};
 use chain_side::{Listener, StoredWallet, carry_out, feerates};
+use lock::lock_directory;
 
 /// The exit code of a process whose disk refused a write (PER-5, DSK-1): a supervisor may restart it, an operator must look.
-pub const STORAGE_EXIT_CODE: i32 = 3;
+pub const STORAGE_EXIT_CODE: u8 = 3;
 
 /// Threads that drain mailboxes.
 fn worker_count() -> usize {
@@ -75,6 +75,25 @@ pub enum StartFault {
     NoEntropy(#[from] NoEntropy),
     #[error("{0}")]
     Io(#[from] io::Error),
+}
+
+impl StartFault {
+    /// What the process ends with: [`STORAGE_EXIT_CODE`] where a disk refused, 1 otherwise.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Directory { .. } | Self::Store(StoreError::Io(_)) | Self::Seed(SeedFault::Io { .. }) => {
+                STORAGE_EXIT_CODE
+            }
+            Self::Store(StoreError::Corrupt { .. } | StoreError::Newer { .. } | StoreError::Foreign { .. })
+            | Self::Running { .. }
+            | Self::Seed(_)
+            | Self::SeedMissing(_)
+            | Self::Wallet(_)
+            | Self::Rpc(_)
+            | Self::NoEntropy(_)
+            | Self::Io(_) => 1,
+        }
+    }
 }
 
 /// A running node. The process ends when [`run`](Self::run) returns.
@@ -205,23 +224,6 @@ fn restored_text(proof: &str) -> String {
     )
 }
 
-/// Makes the network's directory, private to its owner, and takes its lock (bad input 90).
-fn lock_directory(directory: &Path) -> Result<File, StartFault> {
-    let fault = |reason: io::Error| StartFault::Directory { path: directory.to_owned(), reason: reason.to_string() };
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fault)?;
-    let path = directory.join("lock");
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fault)?;
-    if !FileExt::try_lock_exclusive(&file).map_err(fault)? {
-        let mut pid = String::new();
-        file.read_to_string(&mut pid).map_err(fault)?;
-        let pid = if pid.trim().is_empty() { String::new() } else { format!(" (process {})", pid.trim()) };
-        return Err(StartFault::Running { path, pid });
-    }
-    file.set_len(0).and_then(|()| file.rewind()).map_err(fault)?;
-    writeln!(file, "{}", std::process::id()).map_err(fault)?;
-    Ok(file)
-}
-
 /// The seed of the directory, made on the first start only: never beside a database that another seed signed for.
 fn seed(directory: &Path) -> Result<Seed, StartFault> {
     if let Some(seed) = Seed::load(directory)? {
@@ -240,9 +242,19 @@ fn build(
     doors: &Arc<Doors<Doorkeeper>>,
 ) -> Result<(Parts, Network), StartFault> {
     let keys = Arc::new(NodeKeys::derive(seed, config.network));
-    let db = store::open(directory, network_name(config.network), &keys.node_id())?;
-    let Snapshot { channels, outcomes, pending_payments, openings, mut broadcasts, wallet, peer_addresses, restored } =
-        load(&db)?;
+    let open = || store::open(directory, network_name(config.network), &keys.node_id());
+    let db = told_of_damage(directory, open)?;
+    let Snapshot {
+        channels,
+        frozen,
+        outcomes,
+        pending_payments,
+        openings,
+        mut broadcasts,
+        wallet,
+        peer_addresses,
+        restored,
+    } = told_of_damage(directory, || load(&db))?;
     // A local commitment of old rows may be revoked.
     broadcasts.retain(|row| restored.is_none() || row.what != Publication::LocalCommitment);
     let next_wallet_row = wallet.last().map_or(0, |(row, _)| row.saturating_add(1));
@@ -271,11 +283,14 @@ fn build(
 
     let view = ChainView::new(height, feerates(&estimator));
     let reader = Reader::new(db);
-    let env = Env::new(view, policy(config), keys.clone(), (writer, reader.clone()), restored);
+    let env = Env::new(view, policy(config), keys.clone(), (writer, reader.clone()), restored).freezing(frozen);
     let carried = carried_payments(&channels);
     let with_channels: Vec<_> = channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
     let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, channels));
+    manager.tell_of_frozen();
     fail_interrupted(&manager, openings);
+    // What a frozen channel carries is not known: a pending payment may be in it, and must not be made again.
+    let nothing_frozen = manager.env().frozen.of(None).next().is_none();
     let payments = Arc::new(Payments::new(
         manager.clone(),
         reader.clone(),
@@ -283,10 +298,10 @@ fn build(
         events.clone(),
         pending_payments,
         outcomes,
-        |payment| carried.contains(payment),
+        |payment| !nothing_frozen || carried.contains(payment),
     ));
     let wallet = Arc::new(StoredWallet::new(coins, next_wallet_row, manager.clone()));
-    for row in broadcasts {
+    for row in broadcasts.into_iter().filter(|row| !manager.env().frozen.contains(&row.channel)) {
         broadcaster.publish(row.tx);
     }
 
@@ -334,6 +349,21 @@ fn build(
     Ok((Parts { manager, stop, chain, dialer, redial, follower }, network))
 }
 
+/// redb takes some pages at their word and panics where they are damaged: the operator is told then what is told of any
+/// damage (bad input 91).
+fn told_of_damage<R>(directory: &Path, read: impl FnOnce() -> R) -> R {
+    let usual = Arc::new(std::panic::take_hook());
+    let (path, inner) = (directory.join(store::FILE), usual.clone());
+    std::panic::set_hook(Box::new(move |panic| {
+        let reason = "it is corrupt".to_owned();
+        eprintln!("outriggerd: {}", StoreError::Corrupt { path: path.clone(), reason });
+        inner(panic);
+    }));
+    let read = read();
+    std::panic::set_hook(Box::new(move |panic| usual(panic)));
+    read
+}
+
 /// Payments of which a part stands in a channel.
 fn carried_payments(channels: &[LoadedChannel]) -> std::collections::HashSet<[u8; 32]> {
     let sources = channels.iter().flat_map(|loaded| loaded.channel.rows().htlcs.values()).filter_map(|row| row.source);
@@ -352,7 +382,7 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
 /// Nothing had been sent that is not on disk, so stopping is safe, and going on is not.
 fn stop_for_storage(fault: StoreError) {
     tracing::error!(%fault, "the store failed: the node stops");
-    std::process::exit(STORAGE_EXIT_CODE);
+    std::process::exit(STORAGE_EXIT_CODE.into());
 }
 
 fn access(config: &Config) -> Access {

@@ -144,6 +144,7 @@ fn channel(channel_id: ChannelId) -> schema::ChannelInfo {
         channel_id: channel_id.to_string(),
         node_id: NODE_ID.to_owned(),
         state: schema::ChannelState::Normal,
+        frozen_reason: None,
         connected: true,
         funding_outpoint: format!("{}:0", "00".repeat(32)),
         short_channel_id: None,

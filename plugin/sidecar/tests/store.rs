@@ -1,5 +1,5 @@
 //! The store through its own doors: what a commit releases, what a start refuses, and that refusing changes nothing.
-#![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test says by panicking what is wrong")]
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +12,7 @@ use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{NodeId, PaymentHash, PaymentPreimage};
 use outrigger_sidecar::store::row::{EventRow, PaymentRow, PaymentState};
 use outrigger_sidecar::store::schema::Table;
+use outrigger_sidecar::store::seal::seal;
 use outrigger_sidecar::store::{self, Batch, Held, Reader, StoreError, Writer};
 use redb::{Database, ReadableDatabase};
 use tokio::sync::oneshot;
@@ -177,7 +178,7 @@ fn prs_2_no_bytes_make_a_row_panic() {
 fn refusal(dir: &Path, network: &str, node_id: &NodeId) -> StoreError {
     let before = fs::read(file(dir)).unwrap();
     let fault = store::open(dir, network, node_id).unwrap_err();
-    assert_eq!(before.len(), fs::read(file(dir)).unwrap().len(), "the file was changed: {fault}");
+    assert!(before == fs::read(file(dir)).unwrap(), "the file was changed: {fault}");
     fault
 }
 
@@ -216,11 +217,26 @@ fn bad_input_92_a_newer_file_is_refused() {
     let db = fresh(dir.path());
     let transaction = db.begin_write().unwrap();
     let table = Table::Meta.definition();
-    transaction.open_table(table).unwrap().insert(b"format".as_slice(), 2u16.to_be_bytes().as_slice()).unwrap();
+    let newer = seal(Table::Meta, b"format", &2u16.to_be_bytes());
+    transaction.open_table(table).unwrap().insert(b"format".as_slice(), newer.as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(db);
     let fault = refusal(dir.path(), "regtest", &node(1));
     assert!(matches!(fault, StoreError::Newer { found: 2, known: 1, .. }), "{fault}");
+}
+
+/// There is no older one yet that could be migrated: it stays untouched.
+#[test]
+fn bad_input_92_an_older_file_is_refused_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = fresh(dir.path());
+    let transaction = db.begin_write().unwrap();
+    let older = seal(Table::Meta, b"format", &0u16.to_be_bytes());
+    let table = Table::Meta.definition();
+    transaction.open_table(table).unwrap().insert(b"format".as_slice(), older.as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(db);
+    assert_corrupt(&refusal(dir.path(), "regtest", &node(1)));
 }
 
 #[test]
@@ -232,4 +248,94 @@ fn bad_input_93_another_networks_or_another_nodes_file_is_refused() {
     let fault = refusal(dir.path(), "regtest", &node(2));
     assert!(matches!(&fault, StoreError::Foreign { wanted, .. } if *wanted == format!("node {}", node(2))), "{fault}");
     fresh(dir.path()).begin_read().unwrap();
+}
+
+/// A file of many pages, closed well.
+fn populated(dir: &Path) -> Vec<u8> {
+    let db = fresh(dir);
+    let deliver = |released: store::Released, _| drop(released.open());
+    let (writer, thread) = Writer::start(db.clone(), deliver, |fault| panic!("{fault}")).unwrap();
+    for number in 0..=255 {
+        let mut batch = staged(&payment(number, PaymentState::Pending));
+        batch.put(Table::Wallet, u64::from(number).to_be_bytes().to_vec(), Some(vec![number; 700]));
+        batch.event(EventRow::new(7, "invoice_paid", serde_json::json!({ "number": number })));
+        writer.submit(batch);
+    }
+    drop(writer);
+    thread.join().unwrap();
+    drop(db);
+    fs::read(file(dir)).unwrap()
+}
+
+/// What is read at a start and afterwards; an error is what the operator is told.
+fn read_all(dir: &Path) -> Result<(), StoreError> {
+    let db = store::open(dir, "regtest", &node(1))?;
+    let snapshot = store::load::load(&db)?;
+    let wallet: Vec<_> = snapshot.wallet.into_iter().map(|(_, bytes)| bytes).collect();
+    assert_eq!(wallet, (0..=255).map(|number| vec![number; 700]).collect::<Vec<_>>());
+    let reader = Reader::new(db);
+    for number in 0..=255 {
+        // A bit of a key hides its row from whoever asks for it by name.
+        let found = reader.payment(&[number; 32])?;
+        assert_eq!(found.unwrap_or(payment(number, PaymentState::Pending)), payment(number, PaymentState::Pending));
+    }
+    let (events, _) = reader.events(0, &[], 1000)?;
+    assert_eq!(events.len(), 256);
+    Ok(())
+}
+
+fn assert_corrupt(fault: &StoreError) {
+    let told = fault.to_string();
+    assert!(matches!(fault, StoreError::Corrupt { .. }), "{told}");
+    assert!(told.contains("do not delete it") && told.contains("restore it from a copy"), "{told}");
+}
+
+/// Cut behind any page the file is refused, and not a byte of what is left is overwritten.
+#[test]
+fn bad_input_91_a_file_cut_behind_any_page_is_refused_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = populated(dir.path());
+    for keep in (0..whole.len()).step_by(4096) {
+        let left = whole.get(..keep).unwrap();
+        fs::write(file(dir.path()), left).unwrap();
+        assert_corrupt(&read_all(dir.path()).unwrap_err());
+        assert!(fs::read(file(dir.path())).unwrap() == left, "the rest of the file was changed, cut at {keep}");
+        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, [store::FILE], "no other file was made");
+    }
+    fs::write(file(dir.path()), &whole).unwrap();
+    read_all(dir.path()).unwrap();
+}
+
+/// A bit that flipped is never read as something else: what it concerns is refused, or stops redb where its pages
+/// contradict themselves (the process then says the same words), or it stood where nothing is kept. Several bytes of every
+/// page are tried.
+#[test]
+fn bad_input_91_a_bit_that_flipped_in_any_page_is_never_read_as_something_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = populated(dir.path());
+    // What redb does with pages that contradict themselves is told by its panics, of which there are many here.
+    std::panic::set_hook(Box::new(|_| {}));
+    let (mut refused, mut stopped, mut unused) = (0, 0, 0);
+    for at in (0..whole.len()).step_by(4096 * 2).flat_map(|page| [1, 5, 150, 1501, 4000].map(|at| page + at)) {
+        let mut bent = whole.clone();
+        let Some(byte) = bent.get_mut(at) else { continue };
+        *byte ^= 1 << (at % 8);
+        fs::write(file(dir.path()), &bent).unwrap();
+        match std::panic::catch_unwind(|| read_all(dir.path())) {
+            Ok(Ok(())) => unused += 1,
+            Ok(Err(fault)) => {
+                assert_corrupt(&fault);
+                refused += 1;
+            }
+            Err(panic) => {
+                let words = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                assert!(!words.contains("assertion `left == right`"), "byte {at} was read as something else: {words}");
+                stopped += 1;
+            }
+        }
+    }
+    drop(std::panic::take_hook());
+    println!("{refused} were refused, {stopped} stopped redb, {unused} were where nothing is kept");
+    assert!(refused > 40, "{refused} {stopped} {unused}");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bitcoin::{OutPoint, Transaction, Txid, consensus};
 use outrigger_bolt::id::NodeId;
 use outrigger_bolt::keys::Basepoints;
-use outrigger_bolt::wire::tlv::TlvWriter;
+use outrigger_bolt::wire::tlv::{TlvStream, TlvWriter};
 
 use super::{CorruptRow, Fault, Fields, Nested, Record, Row, decode_row, encode_row};
 use crate::changes::{
@@ -25,6 +25,20 @@ impl Row for ChannelParams {
 
     fn decode(bytes: &[u8]) -> Result<Self, CorruptRow> {
         decode_row(Self::NAME, bytes)
+    }
+}
+
+impl ChannelParams {
+    /// The peer in the bytes of a row that cannot be read as a whole, where the fields before the damage tell it.
+    pub fn peer_in(bytes: &[u8]) -> Option<NodeId> {
+        let (_version, fields) = bytes.split_first()?;
+        let mut stream = TlvStream::new(fields);
+        while let Ok(Some(record)) = stream.next_record() {
+            if record.number == 2 {
+                return NodeId::from_slice(record.value).ok();
+            }
+        }
+        None
     }
 }
 

@@ -51,6 +51,7 @@ impl Outcome {
                 | FaultKind::Busy
                 | FaultKind::TooLarge
                 | FaultKind::Malformed
+                | FaultKind::Undecodable
                 | FaultKind::NotFound
                 | FaultKind::Pruned
                 | FaultKind::NoSuchCall

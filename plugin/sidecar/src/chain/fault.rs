@@ -23,6 +23,8 @@ pub enum FaultKind {
     TooLarge,
     /// The answer is not what the call returns.
     Malformed,
+    /// The block cannot be read: no later answer may be taken in its place (PRS-7).
+    Undecodable,
     /// The asked thing does not exist (codes -5 and -8).
     NotFound,
     /// The block was deleted by pruning.
@@ -86,6 +88,10 @@ impl RpcFault {
             FaultKind::WarmingUp => "wait: bitcoind is starting",
             FaultKind::Busy => "wait, or raise rpcworkqueue in bitcoin.conf",
             FaultKind::TooLarge | FaultKind::Malformed => "check that the RPC address is that of a bitcoind",
+            FaultKind::Undecodable => {
+                "start a newer outriggerd, or look for damage at bitcoind: nothing is opened, accepted or paid until \
+                 the block can be read"
+            }
             FaultKind::NotFound => "wait until bitcoind has synchronised",
             FaultKind::Pruned => {
                 "fetch the block with getblockfrompeer, or run bitcoind with -reindex and less pruning"
@@ -107,6 +113,7 @@ impl RpcFault {
             | FaultKind::Busy
             | FaultKind::TooLarge
             | FaultKind::Malformed
+            | FaultKind::Undecodable
             | FaultKind::NotFound
             | FaultKind::Pruned => true,
             FaultKind::Remote | FaultKind::NoSuchCall | FaultKind::Refused(_) | FaultKind::Stopped => false,

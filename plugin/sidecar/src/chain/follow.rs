@@ -194,7 +194,8 @@ impl Follower {
         self.best = None;
         let failing_for = self.failing_since.get_or_insert_with(Clock::monotonic).elapsed();
         let reason = format!("{fault}; {}", fault.hint());
-        let is_blind = fault.kind == FaultKind::Pruned || failing_for >= self.blind_after;
+        let needs_somebody = matches!(fault.kind, FaultKind::Pruned | FaultKind::Undecodable);
+        let is_blind = needs_somebody || failing_for >= self.blind_after;
         if fault.kind != FaultKind::Stopped {
             let state = if is_blind { ChainState::Blind { reason } } else { ChainState::WaitingForBitcoind { reason } };
             self.report(state);

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_input_101_broken_answers_are_faults() {
+    fn bad_input_99_broken_answers_are_faults() {
         let broken: [(&[u8], FaultKind); 7] = [
             (b"", FaultKind::Unreachable),
             (b"HTTP/1.1 200 OK\r\n", FaultKind::Unreachable),
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_input_101_an_endless_answer_is_cut_off() {
+    fn bad_input_99_an_endless_answer_is_cut_off() {
         let mut head = b"HTTP/1.1 200 OK\r\n\r\n".as_slice();
         let stop = StopFlag::new();
         let limits =

@@ -182,7 +182,7 @@ impl ChainSource for Bitcoind {
     fn block(&self, hash: BlockHash) -> Result<Block, RpcFault> {
         let hex: String = self.call(Urgency::Routine, "getblock", &[json!(hash), json!(0)])?;
         deserialize_hex(&hex)
-            .map_err(|error| RpcFault::new(FaultKind::Malformed, format_args!("block {hash}: {error}")))
+            .map_err(|error| RpcFault::new(FaultKind::Undecodable, format_args!("block {hash}: {error}")))
     }
 
     fn wait_for_new_block(&self, known: BlockHash, patience: Duration, stop: &StopFlag) -> Result<(), RpcFault> {
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_input_101_answers_that_are_not_bitcoinds_are_faults() {
+    fn bad_input_99_answers_that_are_not_bitcoinds_are_faults() {
         let cases = [
             // First: known credentials would be tried again.
             (http("403 Forbidden", ""), FaultKind::Unauthorized),
@@ -418,6 +418,58 @@ mod tests {
         }
         server.join().unwrap();
         assert_eq!(bitcoind.chain_info().unwrap_err().kind, FaultKind::Unreachable, "nobody listens any more");
+    }
+
+    /// A block whose second transaction has this witness.
+    fn block_with(witness: bitcoin::Witness) -> Block {
+        let mut block = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
+        let mut tx = block.txdata[0].clone();
+        tx.input[0].witness = witness;
+        block.txdata.push(tx);
+        block
+    }
+
+    fn block_answer(hex: &str) -> String {
+        http("200 OK", &format!(r#"{{"result":"{hex}","error":null,"id":$ID}}"#))
+    }
+
+    /// Each as large as a block can hold: 500,000 empty pushes, 998 signatures, one push of almost the whole weight.
+    #[test]
+    fn prs_7_blocks_with_the_largest_witnesses_are_read() {
+        let empty = bitcoin::Witness::from_slice(&[[0_u8; 0]; 500_000]);
+        let signatures = bitcoin::Witness::from_slice(&vec![[1_u8; 64]; 998]);
+        let one = bitcoin::Witness::from_slice(&[vec![2_u8; 3_990_000]]);
+        let blocks = [empty, signatures, one].map(block_with);
+        let answers =
+            blocks.iter().map(|block| block_answer(&bitcoin::consensus::encode::serialize_hex(block))).collect();
+        let (address, server) = serve(answers);
+        let auth = Auth::UserPass { user: "user".to_owned(), password: Zeroizing::new("password".to_owned()) };
+        let bitcoind = client(address, auth);
+        for block in blocks {
+            let read = bitcoind.block(block.block_hash()).unwrap();
+            assert_eq!(read.compute_merkle_root(), block.compute_merkle_root());
+            assert_eq!(read.txdata[1].input[0].witness.len(), block.txdata[1].input[0].witness.len());
+        }
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn prs_7_a_block_that_cannot_be_read_is_a_fault_of_its_own() {
+        let whole = bitcoin::consensus::encode::serialize_hex(&block_with(bitcoin::Witness::new()));
+        let cut = &whole[..whole.len() - 2];
+        // 2^32 transactions; a byte too many; no bytes at all; not hex.
+        let endless = format!("{}feffffffff", &whole[..160]);
+        let bad = [cut, &format!("{whole}00"), &endless, "", "zz"];
+        let (address, server) = serve(bad.iter().map(|hex| block_answer(hex)).collect());
+        let auth = Auth::UserPass { user: "user".to_owned(), password: Zeroizing::new("password".to_owned()) };
+        let bitcoind = client(address, auth);
+        let hash = bitcoin::constants::genesis_block(bitcoin::Network::Regtest).block_hash();
+        for hex in bad {
+            let fault = bitcoind.block(hash).unwrap_err();
+            assert_eq!(fault.kind, FaultKind::Undecodable, "{hex}: {fault}");
+            assert!(fault.message.contains(&hash.to_string()), "{fault}");
+        }
+        server.join().unwrap();
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl Drive<'_> {
             Some("a temporary_channel_id of zeros would name every channel")
         } else if peer.openings.contains_key(&open.temporary_channel_id)
             || peer.slots.contains_key(&open.temporary_channel_id)
+            || self.env.frozen.contains(&open.temporary_channel_id)
         {
             Some("this temporary_channel_id is in use")
         } else {
@@ -186,8 +187,9 @@ impl Drive<'_> {
         };
         let Some(slot) = peer.openings.get(&opening) else { return };
         let registered = Registered { peer: peer.node_id, signer: slot.signer.clone() };
-        let is_taken =
-            self.in_history(&birth.channel_id).is_some() || !self.deliver.register(birth.channel_id, registered);
+        let is_taken = self.env.frozen.contains(&birth.channel_id)
+            || self.in_history(&birth.channel_id).is_some()
+            || !self.deliver.register(birth.channel_id, registered);
         if is_taken {
             // Bad input 35: a funding output serves one channel.
             let reason = "this funding output belongs to another channel";

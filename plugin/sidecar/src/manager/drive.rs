@@ -215,6 +215,8 @@ impl<'a> Drive<'a> {
             self.step_opening(peer, channel, OpeningInput::Message(message));
         } else if peer.slots.contains_key(&channel) {
             self.step_channel(peer, channel, Input::Message(message));
+        } else if self.env.frozen.contains(&channel) {
+            self.message_to_frozen(Address { peer: peer.node_id, connection: peer.connection(), channel }, message);
         } else if !is_complaint {
             self.unknown_channel(peer, channel, message);
         }

@@ -8,7 +8,9 @@ use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use super::frozen::FrozenChannels;
 use crate::key::NodeKeys;
+use crate::store::load::FrozenChannel;
 use crate::store::{Reader, Writer};
 
 /// The chain as steps see it, kept up to date by the follower.
@@ -63,6 +65,8 @@ pub struct Env {
     pub writer: Writer,
     /// For channels in history.
     pub reader: Reader,
+    /// Channels that have no slot.
+    pub frozen: FrozenChannels,
     shutdown_script: RwLock<ScriptBuf>,
     restored: watch::Sender<Option<Arc<str>>>,
     fault: watch::Sender<Option<Arc<str>>>,
@@ -80,8 +84,23 @@ impl Env {
     ) -> Self {
         let restored = watch::Sender::new(restored.map(Arc::from));
         let (shutdown_script, next_command) = (RwLock::default(), AtomicU64::new(1));
-        let fault = watch::Sender::new(None);
-        Self { chain, policy, keys, writer, reader, shutdown_script, restored, fault, next_command }
+        Self {
+            chain,
+            policy,
+            keys,
+            writer,
+            reader,
+            frozen: FrozenChannels::default(),
+            shutdown_script,
+            restored,
+            fault: watch::Sender::new(None),
+            next_command,
+        }
+    }
+
+    /// With the channels that the start froze.
+    pub fn freezing(self, frozen: Vec<FrozenChannel>) -> Self {
+        Self { frozen: FrozenChannels::new(frozen), ..self }
     }
 
     /// Whether the node is in restored mode: nothing is signed, opened, paid or published but what is ours for certain.

@@ -8,6 +8,7 @@ pub mod deliver;
 pub mod directory;
 mod drive;
 pub mod env;
+pub mod frozen;
 mod history;
 mod mail;
 pub mod operations;
@@ -166,6 +167,9 @@ impl Manager {
 
     /// Gives an order to a channel and waits for its answer, which is durable.
     pub async fn command(&self, channel: ChannelId, command: Command) -> Result<Reply, Refusal> {
+        if self.env.frozen.contains(&channel) {
+            return Err(Refusal::Frozen);
+        }
         let Registered { peer, .. } = self.deliver.registered(&channel).ok_or(Refusal::UnknownChannel)?;
         let (waiter, answer) = oneshot::channel();
         let id = self.env.next_command();

@@ -17,7 +17,9 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::{NodeId, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
-use outrigger_bolt::wire::{ChannelReady, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc};
+use outrigger_bolt::wire::{
+    AcceptChannel, ChannelReady, FundingSigned, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc,
+};
 use outrigger_channel::{
     Birth, ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, Input, Monitor,
     MonitorHead, Opening, OpeningInput, OpeningStep, Policy, ReleaseRefused, RemoteCommitment, Signer, SigningRefused,
@@ -32,7 +34,11 @@ use super::*;
 use crate::key::{NodeKeys, Seed};
 use crate::store::{self, Reader, Writer};
 
-const HEIGHT: u32 = 500;
+mod frozen;
+mod hostile_blocks;
+mod hostile_words;
+
+pub(crate) const HEIGHT: u32 = 500;
 
 fn policy() -> Policy {
     Policy {
@@ -62,8 +68,13 @@ fn script() -> ScriptBuf {
     ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([3; 20]))
 }
 
+fn id_of(key: u8) -> NodeId {
+    NodeId::new(SecretKey::from_slice(&[key; 32]).unwrap().public_key(&Secp256k1::new()))
+}
+
+/// The peer that most tests have.
 fn peer_id() -> NodeId {
-    NodeId::new(SecretKey::from_slice(&[9; 32]).unwrap().public_key(&Secp256k1::new()))
+    id_of(9)
 }
 
 /// A manager with one worker, its file, and the queue ends that nobody else reads.
@@ -71,10 +82,10 @@ pub(crate) struct Bench {
     pub(crate) manager: Arc<Manager>,
     pub(crate) reader: Reader,
     db: Arc<redb::Database>,
-    _notices: Receiver<PaymentNotice>,
+    pub(crate) notices: Receiver<PaymentNotice>,
     pub(crate) events: watch::Receiver<u64>,
-    _orders: Receiver<ChainOrder>,
-    _dir: Arc<tempfile::TempDir>,
+    orders: Receiver<ChainOrder>,
+    dir: Arc<tempfile::TempDir>,
 }
 
 impl Bench {
@@ -88,20 +99,22 @@ impl Bench {
         let seed = Seed::create(dir.path(), || Ok([1; 32])).unwrap();
         let keys = Arc::new(NodeKeys::derive(&seed, Network::Regtest));
         let db = store::open(dir.path(), "regtest", &keys.node_id()).unwrap();
-        let loaded = load(&keys);
-        Self::over((dir, db), keys, loaded)
+        let more = load(&keys);
+        Self::over((dir, db), keys, more)
     }
 
-    /// Another start over the same file.
-    fn restarted(&self) -> Self {
-        Self::over((self._dir.clone(), self.db.clone()), self.manager.env().keys.clone(), self.load().channels)
+    /// Another start over the same file, as after a crash.
+    pub(crate) fn restarted(&self) -> Self {
+        Self::over((self.dir.clone(), self.db.clone()), self.manager.env().keys.clone(), Vec::new())
     }
 
     fn over(
         (dir, db): (Arc<tempfile::TempDir>, Arc<redb::Database>),
         keys: Arc<NodeKeys>,
-        loaded: Vec<LoadedChannel>,
+        more: Vec<LoadedChannel>,
     ) -> Self {
+        let store::Snapshot { mut channels, frozen, restored, .. } = store::load::load(&db).unwrap();
+        channels.extend(more);
         let (work, mailboxes) = crossbeam_channel::unbounded();
         let (payments, notices) = crossbeam_channel::unbounded();
         let (chain, orders) = crossbeam_channel::unbounded();
@@ -113,13 +126,15 @@ impl Bench {
         let deliver_released = move |released, seq| delivery.deliver(released, seq);
         let (writer, _) = Writer::start(db.clone(), deliver_released, |fault| panic!("{fault}")).unwrap();
         let reader = Reader::new(db.clone());
-        let env = Env::new(ChainView::new(HEIGHT, feerates()), policy(), keys, (writer, reader.clone()), None);
+        let view = ChainView::new(HEIGHT, feerates());
+        let env = Env::new(view, policy(), keys, (writer, reader.clone()), restored).freezing(frozen);
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
-        let manager = Arc::new(Manager::new(directory, deliver, env, loaded));
+        let manager = Arc::new(Manager::new(directory, deliver, env, channels));
+        manager.tell_of_frozen();
         let worker = manager.clone();
         std::thread::spawn(move || worker.work(&mailboxes));
-        Self { manager, reader, db, _notices: notices, events, _orders: orders, _dir: dir }
+        Self { manager, reader, db, notices, events, orders, dir }
     }
 }
 
@@ -178,8 +193,9 @@ impl Signer for Unchained {
 }
 
 /// The peer: a channel driven by hand over the manager's own door.
-struct Rogue {
-    bench: Bench,
+pub(crate) struct Rogue {
+    pub(crate) bench: Arc<Bench>,
+    id: NodeId,
     connection: Connection,
     queue: OutboxReader,
     waiting: VecDeque<Message>,
@@ -189,16 +205,22 @@ struct Rogue {
 }
 
 impl Rogue {
-    fn connect() -> Self {
+    pub(crate) fn connect() -> Self {
         Self::connect_to(Bench::new())
     }
 
     /// The same peer on a new connection.
     fn connect_to(bench: Bench) -> Self {
+        Self::meet(Arc::new(bench), 9)
+    }
+
+    /// A peer of this key.
+    fn meet(bench: Arc<Bench>, key: u8) -> Self {
+        let id = id_of(key);
         let (sender, queue) = outbox(1 << 20);
-        let connection = bench.manager.connected(peer_id(), &bench.manager.our_init(), sender).unwrap();
+        let connection = bench.manager.connected(id, &bench.manager.our_init(), sender).unwrap();
         let signer = Unchained(SoftSigner::new([5; 32]));
-        Self { bench, connection, queue, waiting: VecDeque::new(), signer, policy: policy(), script: script() }
+        Self { bench, id, connection, queue, waiting: VecDeque::new(), signer, policy: policy(), script: script() }
     }
 
     fn context(&self, height: u32) -> Context<'_> {
@@ -214,10 +236,10 @@ impl Rogue {
     }
 
     fn tell(&self, message: Message) {
-        self.bench.manager.message(&peer_id(), self.connection, message, 100);
+        self.bench.manager.message(&self.id, self.connection, message, 100);
     }
 
-    async fn hear(&mut self) -> Message {
+    pub(crate) async fn hear(&mut self) -> Message {
         while self.waiting.is_empty() {
             match self.queue.next().await {
                 Next::Messages(messages) => {
@@ -227,6 +249,16 @@ impl Rogue {
             }
         }
         self.waiting.pop_front().unwrap()
+    }
+
+    /// The next message of this type; what comes before it is about other channels.
+    async fn hear_type(&mut self, type_number: u16) -> Message {
+        loop {
+            let message = self.hear().await;
+            if message.type_number() == type_number {
+                return message;
+            }
+        }
     }
 
     fn wish(&self, temporary: u8) -> outrigger_channel::OpenOrder {
@@ -245,7 +277,7 @@ impl Rogue {
     }
 
     /// Opens a channel to the node and puts its funding transaction into a block.
-    async fn open(&mut self) -> Channel {
+    pub(crate) async fn open(&mut self) -> Channel {
         let (birth, tx) = self.negotiate().await;
         let mut channel = birth.channel;
         let block = block_of(vec![coinbase(), tx.clone()]);
@@ -259,7 +291,7 @@ impl Rogue {
     async fn negotiate(&mut self) -> (Birth, Transaction) {
         let (mut opening, open) = Opening::open(self.wish(7), &self.context(HEIGHT)).unwrap();
         self.tell(open);
-        let accept = self.hear().await;
+        let accept = self.hear_type(AcceptChannel::TYPE).await;
         let OpeningStep::Fund { script_pubkey, amount } =
             opening.step(OpeningInput::Message(&accept), &self.context(HEIGHT))
         else {
@@ -274,7 +306,7 @@ impl Rogue {
         let funding = OpeningInput::Funding { tx: tx.clone(), output_index: 0 };
         let OpeningStep::Renamed(_, effects) = opening.step(funding, &self.context(HEIGHT)) else { panic!("renamed") };
         self.carry_out(effects);
-        let signed = self.hear().await;
+        let signed = self.hear_type(FundingSigned::TYPE).await;
         let OpeningStep::Born(birth) = opening.step(OpeningInput::Message(&signed), &self.context(HEIGHT)) else {
             panic!("{signed:?}")
         };
@@ -283,7 +315,7 @@ impl Rogue {
         (*birth, tx)
     }
 
-    fn step(&self, channel: &mut Channel, input: Input<'_>) {
+    pub(crate) fn step(&self, channel: &mut Channel, input: Input<'_>) {
         let mut transition = channel.step(input, &self.context(HEIGHT + 1));
         channel.take_in(&mut transition);
         self.carry_out(transition.effects);
@@ -311,7 +343,7 @@ fn coinbase() -> Transaction {
     Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: Vec::new(), output: Vec::new() }
 }
 
-fn block_of(txdata: Vec<Transaction>) -> Block {
+pub(crate) fn block_of(txdata: Vec<Transaction>) -> Block {
     let header = Header {
         version: BlockVersion::TWO,
         prev_blockhash: BlockHash::all_zeros(),
@@ -476,7 +508,7 @@ async fn cst_15_a_peer_that_spins_states_is_paused_and_loses_nothing() {
     let mut room = bench.manager.room(&peer);
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(room.as_mut().poll(&mut cx).is_pending(), "the peer is not read for a while");
-    let other = NodeId::new(Unchained::secret(4).public_key(&Secp256k1::new()));
+    let other = id_of(4);
     bench.manager.env().writer.barrier().await;
     assert!(bench.manager.room(&other).as_mut().poll(&mut cx).is_ready(), "and no other peer waits for it");
 }

@@ -12,6 +12,7 @@ use crate::manager::ChannelView;
 use crate::net::DialFault;
 use crate::rpc::{Answer, Fault};
 use crate::store::StoreError;
+use crate::store::load::FrozenChannel;
 use crate::store::row::{EventRow, InvoiceRow, OperationRow, OperationState, PaymentRow, PaymentState};
 use crate::wallet::WalletFault;
 
@@ -43,6 +44,7 @@ pub(super) fn channel_info(view: ChannelView) -> schema::ChannelInfo {
         channel_id: channel_id.to_string(),
         node_id: peer.to_string(),
         state: channel_state(summary.state),
+        frozen_reason: None,
         connected: summary.connected,
         funding_outpoint: summary.funding.to_string(),
         short_channel_id: summary.short_channel_id.map(|scid| scid.to_string()),
@@ -58,6 +60,33 @@ pub(super) fn channel_info(view: ChannelView) -> schema::ChannelInfo {
         announce: summary.announce,
         needed_blocks: Some(summary.confirmations_needed).filter(|needed| *needed > 0),
         closing_txid: closing_txid.map(|txid| txid.to_string()),
+    }
+}
+
+/// A channel of which little more than its name can be read.
+pub(super) fn frozen_info(frozen: &FrozenChannel) -> schema::ChannelInfo {
+    let FrozenChannel { channel_id, peer, params, reason } = frozen;
+    let params = params.as_deref();
+    schema::ChannelInfo {
+        channel_id: channel_id.to_string(),
+        node_id: peer.map(|peer| peer.to_string()).unwrap_or_default(),
+        state: schema::ChannelState::Frozen,
+        frozen_reason: Some(reason.clone()),
+        connected: false,
+        funding_outpoint: params.map(|params| params.funding.to_string()).unwrap_or_default(),
+        short_channel_id: None,
+        capacity_sat: params.map_or(0, |params| params.capacity.get()),
+        local_msat: 0,
+        remote_msat: 0,
+        spendable_msat: 0,
+        receivable_msat: 0,
+        htlcs: 0,
+        channel_type: params.map(|params| features(&params.channel_type)).unwrap_or_default(),
+        commitment_number: 0,
+        is_opener: params.is_some_and(|params| params.is_opener),
+        announce: params.is_some_and(|params| params.announce),
+        needed_blocks: None,
+        closing_txid: None,
     }
 }
 

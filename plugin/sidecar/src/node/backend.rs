@@ -14,8 +14,8 @@ use outrigger_rpc_schema as schema;
 use tokio::sync::{oneshot, watch};
 
 use super::answers::{
-    channel_info, count, dial_fault, digest, event, features, found, invoice_created, kind_text, opening_report,
-    payment_id_of, payment_state, refused, storage, tip, wallet_fault,
+    channel_info, count, dial_fault, digest, event, features, found, frozen_info, invoice_created, kind_text,
+    opening_report, payment_id_of, payment_state, refused, storage, tip, wallet_fault,
 };
 use super::chain_side::StoredWallet;
 use crate::chain::follow::ChainState;
@@ -171,14 +171,22 @@ impl Backend for Doorkeeper {
             let known: BTreeSet<_> = channels.iter().map(|view| view.channel_id).collect();
             let history = closed.map_err(storage)?.into_iter().filter(|channel| !known.contains(&channel.id()));
             channels.extend(history.map(|channel| self.manager.view_of(&channel)));
-            channels.sort_by_key(|view| view.channel_id);
         }
-        let wanted = channels.into_iter().filter(|view| query.after.is_none_or(|after| view.channel_id > after));
-        let wanted = wanted.map(channel_info).filter(|info| query.state.is_none_or(|state| info.state == state));
-        Ok(wanted.take(query.count).collect())
+        let frozen = self.manager.env().frozen.of(query.node_id);
+        let mut infos: Vec<_> = channels.into_iter().map(|view| (view.channel_id, channel_info(view))).collect();
+        infos.extend(frozen.map(|channel| (channel.channel_id, frozen_info(channel))));
+        infos.retain(|(id, info)| {
+            query.after.is_none_or(|after| *id > after) && query.state.is_none_or(|state| info.state == state)
+        });
+        infos.sort_by_key(|(id, _)| *id);
+        infos.truncate(query.count);
+        Ok(infos.into_iter().map(|(_, info)| info).collect())
     }
 
     async fn channel_get(&self, channel_id: ChannelId) -> Answer<schema::ChannelInfo> {
+        if let Some(frozen) = self.manager.env().frozen.get(&channel_id) {
+            return Ok(frozen_info(frozen));
+        }
         let view = self.manager.channel(&channel_id);
         self.told().await;
         let view = match view {
@@ -193,6 +201,9 @@ impl Backend for Doorkeeper {
         channel_id: ChannelId,
         feerate: Option<FeeratePerKw>,
     ) -> Answer<schema::ChannelClosing> {
+        if self.manager.env().frozen.contains(&channel_id) {
+            return Err(refused(&channel_id, &Refusal::Frozen));
+        }
         let before = match self.manager.channel(&channel_id) {
             Some(view) => view,
             None => self.closed_channel(&channel_id)?.ok_or_else(|| Fault::channel_not_found(&channel_id))?,

@@ -2,6 +2,7 @@
 
 mod decisions;
 mod receive;
+mod replay;
 mod send;
 
 use std::collections::HashMap;

@@ -4,13 +4,14 @@ use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{NodeId, PaymentHash, PaymentSecret};
 use outrigger_bolt::invoice::{Description, Terms, UnwritableInvoice};
 use outrigger_bolt::onion::{
-    self, Failure, FinalPayload, InvalidPayload, Malformed, OnionPacket, Payload, PeelError, failure,
+    self, Failure, FinalPayload, InvalidPayload, Malformed, OnionPacket, Payload, PeelError, Peeled, failure,
 };
 use outrigger_channel::{FailReason, IncomingHtlc};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::decisions::HtlcName;
+use super::decisions::{Decision, HtlcName};
+use super::replay::{Processed, Unprocessed};
 use super::{Idempotency, Payments, remember};
 use crate::clock::{Clock, NoEntropy};
 use crate::store::row::{EventRow, InvoiceRow, OperationState, Paid, SettlementRow};
@@ -44,6 +45,12 @@ pub enum InvoiceFault {
 enum Verdict {
     Claim(Box<InvoiceRow>),
     Fail(FailReason),
+}
+
+/// A verdict, and the onion that was processed for it.
+struct Judgement {
+    verdict: Verdict,
+    processed: Option<Processed>,
 }
 
 impl Payments {
@@ -109,9 +116,19 @@ impl Payments {
             Err(fault) => return tracing::error!(%fault, "a settlement could not be read"),
         }
         let mut batch = Batch::default();
+        let judged = self.judge(htlc).and_then(|judgement| {
+            if let Some(processed) = &judgement.processed {
+                self.stage_processed(&mut batch, processed, name)?;
+            }
+            Ok(judgement)
+        });
+        let Judgement { verdict, processed } = match judged {
+            Ok(judgement) => judgement,
+            Err(fault) => return tracing::error!(%fault, "the processed onions could not be read"),
+        };
         let (waiter, durable) = oneshot::channel();
         let mut claims = None;
-        let settlement = match self.judge(htlc) {
+        let settlement = match verdict {
             Verdict::Claim(invoice) => {
                 let now = Clock::now_unix();
                 let preimage = invoice.preimage;
@@ -127,7 +144,8 @@ impl Payments {
             }
             Verdict::Fail(reason) => SettlementRow::Fail(reason),
         };
-        self.state.lock().decisions.add(name, claims, durable);
+        let decision = Decision { htlc: name, claims, onion: processed.map(|processed| processed.onion) };
+        self.state.lock().decisions.add(decision, durable);
         batch.hold(Held::Durable(waiter));
         let key = numbered_key(&htlc.channel, htlc.htlc_id);
         batch.put(Table::Settlement, key, Some(settlement.encode()));
@@ -136,29 +154,47 @@ impl Payments {
     }
 
     /// BOLT 4, "Failure Messages", as the final node.
-    fn judge(&self, htlc: &IncomingHtlc) -> Verdict {
+    fn judge(&self, htlc: &IncomingHtlc) -> Result<Judgement, StoreError> {
         let env = self.manager.env();
         let packet = OnionPacket::from_bytes(&htlc.onion);
-        let (shared_secret, verdict) = match onion::peel(|point| env.keys.ecdh(point), &packet, &htlc.payment_hash.0) {
+        let (shared_secret, payload) = match onion::peel(|point| env.keys.ecdh(point), &packet, &htlc.payment_hash.0) {
             Err(PeelError::Malformed(Malformed { code, sha256_of_onion })) => {
-                return Verdict::Fail(FailReason::Malformed { sha256_of_onion, failure_code: code });
+                let reason = FailReason::Malformed { sha256_of_onion, failure_code: code };
+                return Ok(Judgement { verdict: Verdict::Fail(reason), processed: None });
             }
             Err(PeelError::InvalidPayload { shared_secret }) => {
                 (shared_secret, Err(Failure::InvalidOnionPayload { tlv_type: 0, offset: 0 }))
             }
-            Ok(peeled) => {
-                let verdict = match Payload::decode(&peeled.payload, peeled.next.is_none()) {
-                    Err(InvalidPayload { tlv_type, offset }) => Err(Failure::InvalidOnionPayload { tlv_type, offset }),
-                    Ok(Payload::Forward(_)) => Err(Failure::UnknownNextPeer),
-                    Ok(Payload::Final(payload)) => self.judge_final(htlc, &payload),
-                };
-                (peeled.shared_secret, verdict)
+            Ok(Peeled { shared_secret, payload, next }) => {
+                let invalid = |InvalidPayload { tlv_type, offset }| Failure::InvalidOnionPayload { tlv_type, offset };
+                (shared_secret, Payload::decode(&payload, next.is_none()).map_err(invalid))
             }
         };
-        match verdict {
+        let expiry = payload.as_ref().map_or(0, latest_expiry).max(htlc.cltv_expiry);
+        let (verdict, processed) = match self.process(&shared_secret, &(htlc.channel, htlc.htlc_id), expiry)? {
+            Err(Unprocessed::TooFar) => (Err(Failure::ExpiryTooFar), None),
+            // BOLT 4: abort processing and fail. A prober learns no more than from any other onion.
+            Err(Unprocessed::Replay) => (Err(self.unknown_details(htlc)), None),
+            Ok(processed) => (payload.and_then(|payload| self.judge_payload(htlc, &payload)), Some(processed)),
+        };
+        let verdict = match verdict {
             Ok(invoice) => Verdict::Claim(Box::new(invoice)),
             Err(failure) => Verdict::Fail(FailReason::Encrypted(failure::create(&shared_secret, &failure))),
+        };
+        Ok(Judgement { verdict, processed })
+    }
+
+    fn judge_payload(&self, htlc: &IncomingHtlc, payload: &Payload) -> Result<InvoiceRow, Failure> {
+        match payload {
+            Payload::Forward(_) => Err(Failure::UnknownNextPeer),
+            Payload::Final(payload) => self.judge_final(htlc, payload),
         }
+    }
+
+    /// One answer for everything that a prober could learn from (BOLT 4).
+    fn unknown_details(&self, htlc: &IncomingHtlc) -> Failure {
+        let height = self.manager.env().chain.height();
+        Failure::IncorrectOrUnknownPaymentDetails { htlc_msat: htlc.amount, height }
     }
 
     fn judge_final(&self, htlc: &IncomingHtlc, payload: &FinalPayload) -> Result<InvoiceRow, Failure> {
@@ -176,8 +212,7 @@ impl Payments {
         if payload.amt_to_forward > htlc.amount {
             return Err(Failure::FinalIncorrectHtlcAmount { incoming_htlc_amt: htlc.amount });
         }
-        // One answer for everything that a prober could learn from (BOLT 4).
-        let unknown = Failure::IncorrectOrUnknownPaymentDetails { htlc_msat: htlc.amount, height };
+        let unknown = self.unknown_details(htlc);
         let is_being_claimed = self.is_being_claimed(&htlc.payment_hash);
         let invoice = match self.reader.invoice(&htlc.payment_hash) {
             Ok(Some(invoice)) => invoice,
@@ -195,6 +230,8 @@ impl Payments {
             && htlc.amount.get() <= wanted.get().saturating_mul(OVERPAY_FACTOR)
             && invoice.expires_at > Clock::now_unix()
             && htlc.cltv_expiry >= height.saturating_add(invoice.min_final_cltv_expiry)
+            // An onion whose own expiry is past may be a replay that the set has forgotten.
+            && payload.outgoing_cltv_value >= height
             && !is_being_claimed
             && invoice.paid.is_none();
         if is_good { Ok(invoice) } else { Err(unknown) }
@@ -215,6 +252,14 @@ impl Payments {
     /// Whether a claim of the invoice is on its way to the file. Asked before the file is.
     fn is_being_claimed(&self, hash: &PaymentHash) -> bool {
         self.state.lock().decisions.has_claimed(hash)
+    }
+}
+
+/// The expiry that the payload names.
+fn latest_expiry(payload: &Payload) -> u32 {
+    match payload {
+        Payload::Forward(payload) => payload.outgoing_cltv_value,
+        Payload::Final(payload) => payload.outgoing_cltv_value,
     }
 }
 

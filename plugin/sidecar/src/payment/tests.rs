@@ -1,7 +1,7 @@
 use bitcoin::secp256k1::SecretKey;
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId};
-use outrigger_bolt::onion::{self, FinalPayload, Hop, Payload, PaymentData};
+use outrigger_bolt::onion::{self, Built, FinalPayload, Hop, Payload, PaymentData};
 use outrigger_channel::IncomingHtlc;
 use tokio::sync::oneshot;
 
@@ -9,6 +9,8 @@ use super::*;
 use crate::manager::tests::Bench;
 use crate::store::Held;
 use crate::store::row::{InvoiceRow, SettlementRow};
+
+mod onions;
 
 const AMOUNT: Msat = Msat::new(1_000_000);
 
@@ -29,26 +31,40 @@ async fn invoice(payments: &Payments) -> InvoiceRow {
     payments.create_invoice(order).await.unwrap()
 }
 
-/// An HTLC that pays the invoice.
-fn htlc(bench: &Bench, invoice: &InvoiceRow, htlc_id: u64) -> IncomingHtlc {
-    let cltv_expiry = bench.manager.env().chain.height() + 144;
-    let payload = Payload::Final(FinalPayload {
+/// The height at which HTLCs of these tests expire.
+fn expiry(bench: &Bench) -> u32 {
+    bench.manager.env().chain.height() + 144
+}
+
+/// What the payer of the invoice tells the payee.
+fn terms(bench: &Bench, invoice: &InvoiceRow) -> FinalPayload {
+    FinalPayload {
         amt_to_forward: AMOUNT,
-        outgoing_cltv_value: cltv_expiry,
+        outgoing_cltv_value: expiry(bench),
         payment_data: Some(PaymentData { payment_secret: invoice.payment_secret, total_msat: AMOUNT }),
         payment_metadata: None,
         keysend_preimage: None,
-    });
+    }
+}
+
+/// An onion to the node, of a session of its own.
+fn onion_of(bench: &Bench, session: u8, payload: Vec<u8>, hash: &PaymentHash) -> Built {
     let node = bench.manager.env().keys.node_id();
-    let hops = [Hop { node: *node.public_key(), payload: payload.encode().unwrap() }];
-    let session_key = SecretKey::from_slice(&[8; 32]).unwrap();
-    let onion = onion::build(&session_key, &hops, &invoice.payment_hash.0).unwrap().packet.to_bytes();
+    let hops = [Hop { node: *node.public_key(), payload }];
+    onion::build(&SecretKey::from_slice(&[session; 32]).unwrap(), &hops, &hash.0).unwrap()
+}
+
+/// An HTLC that pays the invoice, each with an onion of its own.
+fn htlc(bench: &Bench, invoice: &InvoiceRow, htlc_id: u64) -> IncomingHtlc {
+    let payload = Payload::Final(terms(bench, invoice)).encode().unwrap();
+    let session = 8 + u8::try_from(htlc_id).unwrap();
+    let onion = onion_of(bench, session, payload, &invoice.payment_hash).packet.to_bytes();
     IncomingHtlc {
         channel: ChannelId([2; 32]),
         htlc_id,
         amount: AMOUNT,
         payment_hash: invoice.payment_hash,
-        cltv_expiry,
+        cltv_expiry: expiry(bench),
         onion: Box::new(onion),
         over_exposed: false,
     }

@@ -12,6 +12,7 @@ use super::read::{Reader, unreadable};
 use super::record::{BadRecord, RecordReader, RecordWriter};
 use super::row::{BroadcastRow, PUBLICATIONS};
 use super::schema::{Table, channel_key, htlc_key, numbered_key, preimage_key};
+use super::seal::unseal;
 use super::{Address, StoreError};
 
 /// What is kept of a channel: enough to answer its peer, and to show it.
@@ -104,8 +105,9 @@ impl Reader {
             if found.len() >= limit {
                 break;
             }
-            let (_, value) = entry?;
-            let row = ClosedRow::decode(value.value()).map_err(unreadable)?;
+            let (key, value) = entry?;
+            let row = unseal(Table::ClosedChannel, key.value(), value.value()).map_err(unreadable)?;
+            let row = ClosedRow::decode(row).map_err(unreadable)?;
             if peer.is_none_or(|peer| row.params.peer == *peer) {
                 found.push(row.channel()?);
             }

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use bitcoin::secp256k1::ecdsa::Signature;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage};
 use outrigger_channel::{
-    Channel, ChannelHead, ChannelParams, ChannelRows, HtlcKey, HtlcRow, Monitor, MonitorHead, MonitorRows, Row,
+    Channel, ChannelHead, ChannelParams, ChannelRows, CorruptRows, HtlcKey, HtlcRow, Monitor, MonitorHead, MonitorRows,
+    Row,
 };
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
 use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow};
 use super::schema::{RESTORED_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key};
+use super::seal::unseal;
 
 /// A channel and its monitor as they stood at the last commit.
 pub struct LoadedChannel {
@@ -20,6 +22,19 @@ pub struct LoadedChannel {
     pub monitor: Monitor,
     /// Decided outcomes of received HTLCs whose removal is not yet irrevocable.
     pub settlements: BTreeMap<u64, SettlementRow>,
+}
+
+/// A channel of which a row cannot be read, or whose rows do not fit together: nothing of it is signed or published, and
+/// its rows stay as they are (bad input 95).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrozenChannel {
+    pub channel_id: ChannelId,
+    /// Where the rows still tell it.
+    pub peer: Option<NodeId>,
+    /// Where the row can be read.
+    pub params: Option<Arc<ChannelParams>>,
+    /// What is wrong, in words.
+    pub reason: String,
 }
 
 /// An outcome that a payment has not taken in yet.
@@ -35,6 +50,7 @@ pub struct LoadedOutcome {
 #[derive(Default)]
 pub struct Snapshot {
     pub channels: Vec<LoadedChannel>,
+    pub frozen: Vec<FrozenChannel>,
     pub outcomes: Vec<LoadedOutcome>,
     pub pending_payments: Vec<PaymentRow>,
     /// Calls to open a channel that had no channel yet.
@@ -47,7 +63,8 @@ pub struct Snapshot {
     pub restored: Option<String>,
 }
 
-/// Reads everything; a row that cannot be read, or channel and monitor rows that disagree, refuse the start.
+/// Reads everything. A row of a channel that cannot be read freezes that channel. Any other, or channel and monitor rows
+/// that disagree, refuse the start.
 pub fn load(db: &Database) -> Result<Snapshot, StoreError> {
     Loader { transaction: db.begin_read()? }.snapshot()
 }
@@ -62,12 +79,10 @@ fn corrupt(table: Table, reason: impl std::fmt::Display) -> StoreError {
 
 impl Loader {
     fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let mut snapshot = Snapshot {
-            restored: self.restored()?,
-            channels: self.channels()?,
-            broadcasts: self.rows(Table::Broadcast, |_, value| BroadcastRow::decode(value))?,
-            ..Snapshot::default()
-        };
+        let mut parts = ChannelParts::default();
+        let broadcasts = self.broadcasts(&mut parts)?;
+        let (channels, frozen) = self.channels(parts)?;
+        let mut snapshot = Snapshot { restored: self.restored()?, channels, frozen, broadcasts, ..Snapshot::default() };
         self.under_way(&mut snapshot)?;
         self.each(Table::Wallet, |key, value| {
             let row = key.try_into().map_err(|_| corrupt(Table::Wallet, "a key of the wrong length"))?;
@@ -92,8 +107,9 @@ impl Loader {
 
     fn restored(&self) -> Result<Option<String>, StoreError> {
         let meta = self.transaction.open_table(Table::Meta.definition())?;
-        let proof = meta.get(RESTORED_KEY)?;
-        Ok(proof.map(|proof| String::from_utf8_lossy(proof.value()).into_owned()))
+        let Some(proof) = meta.get(RESTORED_KEY)? else { return Ok(None) };
+        let proof = unseal(Table::Meta, RESTORED_KEY, proof.value()).map_err(|fault| corrupt(Table::Meta, fault))?;
+        Ok(Some(String::from_utf8_lossy(proof).into_owned()))
     }
 
     /// What was begun, and nothing of what has ended: a start does not follow the history (law 6).
@@ -119,32 +135,50 @@ impl Loader {
     ) -> Result<R, StoreError> {
         let open = self.transaction.open_table(table.definition())?;
         let value = open.get(key)?.ok_or_else(|| corrupt(table, "a row that is under way is missing"))?;
-        decode(value.value()).map_err(|fault| corrupt(table, fault))
+        let row = unseal(table, key, value.value()).map_err(|fault| corrupt(table, fault))?;
+        decode(row).map_err(|fault| corrupt(table, fault))
     }
 
-    fn channels(&self) -> Result<Vec<LoadedChannel>, StoreError> {
-        let mut parts = ChannelParts::default();
+    /// Transactions to publish; one that cannot be read freezes its channel.
+    fn broadcasts(&self, parts: &mut ChannelParts) -> Result<Vec<BroadcastRow>, StoreError> {
+        let mut broadcasts = Vec::new();
+        self.each(Table::Broadcast, |key, value| {
+            let wrong_key = || corrupt(Table::Broadcast, "a key of the wrong length");
+            let (channel, _) = key.split_first_chunk::<32>().ok_or_else(wrong_key)?;
+            broadcasts.extend(parts.read(Table::Broadcast, ChannelId(*channel), BroadcastRow::decode(value)));
+            Ok(())
+        })?;
+        Ok(broadcasts)
+    }
+
+    fn channels(&self, mut parts: ChannelParts) -> Result<(Vec<LoadedChannel>, Vec<FrozenChannel>), StoreError> {
         self.each(Table::ChannelParams, |key, value| {
-            let params = ChannelParams::decode(value).map_err(|fault| corrupt(Table::ChannelParams, fault))?;
-            parts.params.insert(channel_of(Table::ChannelParams, key)?, Arc::new(params));
+            let channel = channel_of(Table::ChannelParams, key)?;
+            let params = parts.read(Table::ChannelParams, channel, ChannelParams::decode(value));
+            match params {
+                Some(params) => drop(parts.params.insert(channel, Arc::new(params))),
+                None => parts.peers.extend(ChannelParams::peer_in(value).map(|peer| (channel, peer))),
+            }
             Ok(())
         })?;
         self.each(Table::ChannelHead, |key, value| {
-            let head = ChannelHead::decode(value).map_err(|fault| corrupt(Table::ChannelHead, fault))?;
-            parts.heads.insert(channel_of(Table::ChannelHead, key)?, head);
+            let channel = channel_of(Table::ChannelHead, key)?;
+            let head = parts.read(Table::ChannelHead, channel, ChannelHead::decode(value));
+            parts.heads.extend(head.map(|head| (channel, head)));
             Ok(())
         })?;
         self.each(Table::MonitorHead, |key, value| {
-            let head = MonitorHead::decode(value).map_err(|fault| corrupt(Table::MonitorHead, fault))?;
-            parts.monitor_heads.insert(channel_of(Table::MonitorHead, key)?, head);
+            let channel = channel_of(Table::MonitorHead, key)?;
+            let head = parts.read(Table::MonitorHead, channel, MonitorHead::decode(value));
+            parts.monitor_heads.extend(head.map(|head| (channel, head)));
             Ok(())
         })?;
         self.htlcs(&mut parts)?;
         self.monitor_tables(&mut parts)?;
         self.each(Table::Settlement, |key, value| {
             let (channel, htlc_id) = numbered(Table::Settlement, key)?;
-            let row = SettlementRow::decode(value).map_err(|fault| corrupt(Table::Settlement, fault))?;
-            parts.settlements.entry(channel).or_default().insert(htlc_id, row);
+            let row = parts.read(Table::Settlement, channel, SettlementRow::decode(value));
+            parts.settlements.entry(channel).or_default().extend(row.map(|row| (htlc_id, row)));
             Ok(())
         })?;
         parts.assemble()
@@ -153,14 +187,14 @@ impl Loader {
     fn htlcs(&self, parts: &mut ChannelParts) -> Result<(), StoreError> {
         self.each(Table::Htlc, |key, value| {
             let (channel, htlc) = parse_htlc_key(key).ok_or_else(|| corrupt(Table::Htlc, "a malformed key"))?;
-            let row = HtlcRow::decode(value).map_err(|fault| corrupt(Table::Htlc, fault))?;
-            parts.htlcs.entry(channel).or_default().insert(htlc, row);
+            let row = parts.read(Table::Htlc, channel, HtlcRow::decode(value));
+            parts.htlcs.entry(channel).or_default().extend(row.map(|row| (htlc, row)));
             Ok(())
         })?;
         self.each(Table::Onion, |key, value| {
             let (channel, htlc) = parse_htlc_key(key).ok_or_else(|| corrupt(Table::Onion, "a malformed key"))?;
-            let onion: [u8; 1366] = value.try_into().map_err(|_| corrupt(Table::Onion, "not 1366 bytes"))?;
-            parts.onions.entry(channel).or_default().insert(htlc, Arc::new(onion));
+            let onion = parts.read(Table::Onion, channel, value.try_into().map_err(|_| "not 1366 bytes"));
+            parts.onions.entry(channel).or_default().extend(onion.map(|onion| (htlc, Arc::new(onion))));
             Ok(())
         })
     }
@@ -168,44 +202,28 @@ impl Loader {
     fn monitor_tables(&self, parts: &mut ChannelParts) -> Result<(), StoreError> {
         self.each(Table::Secret, |key, value| {
             let (channel, slot) = numbered(Table::Secret, key)?;
-            let slot = u8::try_from(slot).map_err(|_| corrupt(Table::Secret, "a slot above 255"))?;
-            let (number, secret) =
-                value.split_first_chunk::<8>().ok_or_else(|| corrupt(Table::Secret, "a short row"))?;
-            let secret = secret.try_into().map_err(|_| corrupt(Table::Secret, "not 32 bytes"))?;
-            parts.secrets.entry(channel).or_default().insert(slot, (u64::from_be_bytes(*number), secret));
+            let secret = parts.read(Table::Secret, channel, secret(slot, value));
+            parts.secrets.entry(channel).or_default().extend(secret);
             Ok(())
         })?;
         self.each(Table::HtlcSignatures, |key, value| {
             let (channel, number) = numbered(Table::HtlcSignatures, key)?;
-            let signatures = value
-                .chunks(64)
-                .map(Signature::from_compact)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|fault| corrupt(Table::HtlcSignatures, fault))?;
-            parts.htlc_signatures.entry(channel).or_default().insert(number, signatures);
+            let signatures = value.chunks(64).map(Signature::from_compact).collect::<Result<Vec<_>, _>>();
+            let signatures = parts.read(Table::HtlcSignatures, channel, signatures);
+            let of_channel = parts.htlc_signatures.entry(channel).or_default();
+            of_channel.extend(signatures.map(|signatures| (number, signatures)));
             Ok(())
         })?;
         self.each(Table::Preimage, |key, value| {
-            let malformed = || corrupt(Table::Preimage, "a row of the wrong length");
+            let malformed = || corrupt(Table::Preimage, "a key of the wrong length");
             let (channel, hash) = key.split_first_chunk::<32>().ok_or_else(malformed)?;
             let hash = PaymentHash(hash.try_into().map_err(|_| malformed())?);
-            let preimage = PaymentPreimage(value.try_into().map_err(|_| malformed())?);
-            parts.preimages.entry(ChannelId(*channel)).or_default().insert(hash, preimage);
+            let channel = ChannelId(*channel);
+            let preimage = value.try_into().map(PaymentPreimage).map_err(|_| "not 32 bytes");
+            let preimage = parts.read(Table::Preimage, channel, preimage);
+            parts.preimages.entry(channel).or_default().extend(preimage.map(|preimage| (hash, preimage)));
             Ok(())
         })
-    }
-
-    fn rows<R, E: std::fmt::Display>(
-        &self,
-        table: Table,
-        decode: impl Fn(&[u8], &[u8]) -> Result<R, E>,
-    ) -> Result<Vec<R>, StoreError> {
-        let mut rows = Vec::new();
-        self.each(table, |key, value| {
-            rows.push(decode(key, value).map_err(|fault| corrupt(table, fault))?);
-            Ok(())
-        })?;
-        Ok(rows)
     }
 
     fn each(
@@ -216,7 +234,8 @@ impl Loader {
         let open = self.transaction.open_table(table.definition())?;
         for entry in open.iter()? {
             let (key, value) = entry?;
-            take(key.value(), value.value())?;
+            let row = unseal(table, key.value(), value.value()).map_err(|fault| corrupt(table, fault))?;
+            take(key.value(), row)?;
         }
         Ok(())
     }
@@ -230,9 +249,21 @@ fn numbered(table: Table, key: &[u8]) -> Result<(ChannelId, u64), StoreError> {
     parse_numbered_key(key).ok_or_else(|| corrupt(table, "a key of the wrong length"))
 }
 
+/// A slot of the peer's secrets (BOLT 3, "Efficient Per-commitment Secret Storage"), its number and secret.
+fn secret(slot: u64, value: &[u8]) -> Result<(u8, (u64, [u8; 32])), &'static str> {
+    let slot = u8::try_from(slot).map_err(|_| "a slot above 255")?;
+    let (number, secret) = value.split_first_chunk::<8>().ok_or("a short row")?;
+    let secret = secret.try_into().map_err(|_| "not 32 bytes")?;
+    Ok((slot, (u64::from_be_bytes(*number), secret)))
+}
+
 /// Rows sorted by channel.
 #[derive(Default)]
 struct ChannelParts {
+    /// Channels of which a row cannot be read, and the first fault that was found.
+    frozen: BTreeMap<ChannelId, String>,
+    /// The peers of frozen channels whose parameters cannot be read as a whole.
+    peers: BTreeMap<ChannelId, NodeId>,
     params: BTreeMap<ChannelId, Arc<ChannelParams>>,
     heads: BTreeMap<ChannelId, ChannelHead>,
     htlcs: BTreeMap<ChannelId, BTreeMap<HtlcKey, HtlcRow>>,
@@ -245,15 +276,37 @@ struct ChannelParts {
 }
 
 impl ChannelParts {
-    fn assemble(mut self) -> Result<Vec<LoadedChannel>, StoreError> {
-        let params = std::mem::take(&mut self.params);
-        if let Some(orphan) = self.heads.keys().chain(self.monitor_heads.keys()).find(|id| !params.contains_key(id)) {
-            return Err(corrupt(Table::ChannelParams, format!("channel {orphan} has no row")));
-        }
-        params.into_iter().map(|(id, params)| self.assemble_one(id, params)).collect()
+    /// The row, or nothing: then the channel is frozen.
+    fn read<R, E: std::fmt::Display>(&mut self, table: Table, channel: ChannelId, row: Result<R, E>) -> Option<R> {
+        row.map_err(|fault| self.freeze(channel, format!("a row of table {table:?} cannot be read: {fault}"))).ok()
     }
 
-    fn assemble_one(&mut self, id: ChannelId, params: Arc<ChannelParams>) -> Result<LoadedChannel, StoreError> {
+    fn freeze(&mut self, channel: ChannelId, reason: String) {
+        self.frozen.entry(channel).or_insert(reason);
+    }
+
+    fn assemble(mut self) -> Result<(Vec<LoadedChannel>, Vec<FrozenChannel>), StoreError> {
+        let params = std::mem::take(&mut self.params);
+        let is_known = |id: &ChannelId| params.contains_key(id) || self.frozen.contains_key(id);
+        if let Some(orphan) = self.heads.keys().chain(self.monitor_heads.keys()).find(|id| !is_known(id)) {
+            return Err(corrupt(Table::ChannelParams, format!("channel {orphan} has no row")));
+        }
+        let mut loaded = Vec::new();
+        for (id, params) in &params {
+            if !self.frozen.contains_key(id) {
+                loaded.extend(self.assemble_one(*id, params.clone())?);
+            }
+        }
+        let frozen = std::mem::take(&mut self.frozen).into_iter().map(|(channel_id, reason)| {
+            let params = params.get(&channel_id).cloned();
+            let peer = params.as_ref().map(|params| params.peer).or(self.peers.get(&channel_id).copied());
+            FrozenChannel { channel_id, peer, params, reason }
+        });
+        Ok((loaded, frozen.collect()))
+    }
+
+    /// The channel, or nothing where its own rows do not fit together: then it is frozen.
+    fn assemble_one(&mut self, id: ChannelId, params: Arc<ChannelParams>) -> Result<Option<LoadedChannel>, StoreError> {
         let head =
             self.heads.remove(&id).ok_or_else(|| corrupt(Table::ChannelHead, format!("channel {id} has no row")))?;
         let monitor_head = self
@@ -269,11 +322,27 @@ impl ChannelParts {
             preimages: self.preimages.remove(&id).unwrap_or_default(),
             htlcs: htlcs.clone(),
         };
-        let monitor = Monitor::load(rows).map_err(|fault| corrupt(Table::MonitorHead, fault))?;
+        let monitor = match Monitor::load(rows) {
+            Ok(monitor) => monitor,
+            Err(fault) => return Ok(self.unfit(id, &fault)),
+        };
         let rows = ChannelRows { params, head, htlcs, onions: self.onions.remove(&id).unwrap_or_default() };
-        // Law 2: a file in which the channel and its monitor disagree is not a state that a commit of ours left.
-        monitor.check_against(&rows).map_err(|fault| corrupt(Table::ChannelHead, fault))?;
-        let channel = Channel::load(rows).map_err(|fault| corrupt(Table::ChannelHead, fault))?;
-        Ok(LoadedChannel { channel, monitor, settlements: self.settlements.remove(&id).unwrap_or_default() })
+        match monitor.check_against(&rows) {
+            Ok(()) => {}
+            // All else agrees, so these are the rows of one file, and updates between are missing.
+            Err(gap @ CorruptRows::UPDATE_GAP) => return Ok(self.unfit(id, &gap)),
+            // Law 2: a file in which the channel and its monitor disagree is not a state that a commit of ours left.
+            Err(fault) => return Err(corrupt(Table::ChannelHead, fault)),
+        }
+        let channel = match Channel::load(rows) {
+            Ok(channel) => channel,
+            Err(fault) => return Ok(self.unfit(id, &fault)),
+        };
+        Ok(Some(LoadedChannel { channel, monitor, settlements: self.settlements.remove(&id).unwrap_or_default() }))
+    }
+
+    fn unfit(&mut self, channel: ChannelId, fault: &CorruptRows) -> Option<LoadedChannel> {
+        self.freeze(channel, fault.to_string());
+        None
     }
 }

@@ -5,8 +5,10 @@ pub mod closed;
 pub mod load;
 pub mod read;
 mod record;
+pub mod replay;
 pub mod row;
 pub mod schema;
+pub mod seal;
 pub mod writer;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ pub use read::Reader;
 pub use writer::Writer;
 
 use schema::{FORMAT_VERSION, Table};
+use seal::{seal, unseal};
 
 /// What is wrong with the store. The process stops on any of these; nothing has left that was not durable.
 #[derive(Debug, thiserror::Error)]
@@ -100,9 +103,14 @@ fn initialise(db: &Database, network: &str, node_id: &NodeId) -> Result<(), Stor
     }
     {
         let mut meta = transaction.open_table(Table::Meta.definition())?;
-        meta.insert(b"format".as_slice(), FORMAT_VERSION.to_be_bytes().as_slice())?;
-        meta.insert(b"network".as_slice(), network.as_bytes())?;
-        meta.insert(b"node_id".as_slice(), node_id.serialize().as_slice())?;
+        let facts: [(&[u8], &[u8]); 3] = [
+            (b"format", &FORMAT_VERSION.to_be_bytes()),
+            (b"network", network.as_bytes()),
+            (b"node_id", &node_id.serialize()),
+        ];
+        for (name, fact) in facts {
+            meta.insert(name, seal(Table::Meta, name, fact).as_slice())?;
+        }
     }
     transaction.commit()?;
     Ok(())
@@ -116,11 +124,15 @@ fn check_identity(db: &impl ReadableDatabase, path: &Path, network: &str, node_i
         .map_err(|_| corrupt("it has no table of facts about itself"))?;
     let field = |name: &str| -> Result<Vec<u8>, StoreError> {
         let value = meta.get(name.as_bytes())?.ok_or_else(|| corrupt("a fact about itself is missing"))?;
-        Ok(value.value().to_vec())
+        let fact = unseal(Table::Meta, name.as_bytes(), value.value()).map_err(|fault| corrupt(&fault.to_string()))?;
+        Ok(fact.to_vec())
     };
     let format = field("format")?.try_into().map(u16::from_be_bytes).map_err(|_| corrupt("its format is no number"))?;
     if format > FORMAT_VERSION {
         return Err(StoreError::Newer { path: path.to_owned(), found: format, known: FORMAT_VERSION });
+    }
+    if format < FORMAT_VERSION {
+        return Err(corrupt("its format is older than any that was ever written"));
     }
     let foreign = |found: String, wanted: String| Err(StoreError::Foreign { path: path.to_owned(), found, wanted });
     let found = String::from_utf8_lossy(&field("network")?).into_owned();

@@ -7,8 +7,10 @@ use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use super::StoreError;
+use super::replay::ReplayRow;
 use super::row::{EventRow, InvoiceRow, OperationRow, PaymentRow, SettlementRow};
-use super::schema::{Table, numbered_key};
+use super::schema::{Table, numbered_key, parse_replay_height_key};
+use super::seal::unseal;
 
 /// The most rows that one page holds.
 pub const PAGE_LIMIT: usize = 1000;
@@ -49,6 +51,21 @@ impl Reader {
         self.get(Table::Settlement, &numbered_key(channel, htlc_id), SettlementRow::decode)
     }
 
+    /// The HTLC for which an onion was processed, by the digest of the onion's shared secret.
+    pub fn replay(&self, onion: &[u8; 32]) -> Result<Option<ReplayRow>, StoreError> {
+        self.get(Table::Replay, onion, ReplayRow::decode)
+    }
+
+    /// Processed onions that expired below this height, the oldest first, at most `limit`: height and digest.
+    pub fn expired_replays(&self, below: u32, limit: usize) -> Result<Vec<(u32, [u8; 32])>, StoreError> {
+        let table = self.db.begin_read()?.open_table(Table::ReplayByHeight.definition())?;
+        let mut found = Vec::new();
+        for entry in table.range(..below.to_be_bytes().as_slice())?.take(limit) {
+            found.push(parse_replay_height_key(entry?.0.value()).ok_or_else(|| unreadable("a key"))?);
+        }
+        Ok(found)
+    }
+
     /// The operation that was started under this key.
     pub fn operation(&self, idempotency_key: &str) -> Result<Option<OperationRow>, StoreError> {
         self.get(Table::Operation, idempotency_key.as_bytes(), OperationRow::decode)
@@ -77,7 +94,8 @@ impl Reader {
             }
             let (key, value) = entry?;
             let seq = key.value().try_into().map(u64::from_be_bytes).map_err(|_| unreadable("a key"))?;
-            let event = EventRow::decode(value.value()).map_err(unreadable)?;
+            let row = unseal(Table::Event, key.value(), value.value()).map_err(unreadable)?;
+            let event = EventRow::decode(row).map_err(unreadable)?;
             last = seq;
             if kinds.is_empty() || kinds.contains(&event.kind) {
                 found.push((seq, event));
@@ -97,7 +115,9 @@ impl Reader {
         decode: impl FnOnce(&[u8]) -> Result<R, E>,
     ) -> Result<Option<R>, StoreError> {
         let open = self.table(table)?;
-        open.get(key)?.map(|value| decode(value.value()).map_err(unreadable)).transpose()
+        let Some(value) = open.get(key)? else { return Ok(None) };
+        let row = unseal(table, key, value.value()).map_err(unreadable)?;
+        decode(row).map(Some).map_err(unreadable)
     }
 }
 

@@ -24,9 +24,14 @@ macro_rules! tables {
             /// All of them; each exists from the first start on.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
+            /// The name in the file.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
             /// The definition that redb opens.
             pub const fn definition(self) -> Definition {
-                match self { $(Self::$name => TableDefinition::new($text),)* }
+                TableDefinition::new(self.name())
             }
         }
     };
@@ -57,6 +62,10 @@ tables! {
     Preimage = "preimage",
     /// The decided outcome of a received HTLC, until its removal is irrevocable.
     Settlement = "settlement",
+    /// Onions that were processed, by the digest of their shared secret: none is processed for a second HTLC.
+    Replay = "replay",
+    /// The same by height, for pruning.
+    ReplayByHeight = "replay_by_height",
     /// The learned outcome of an HTLC of our own payments, until the payment has taken it in.
     Outcome = "outcome",
     /// Payments that we sent.
@@ -133,6 +142,19 @@ pub fn outcome_key(payment_id: &[u8; 32], channel: &ChannelId, htlc_id: u64) -> 
     let mut key = payment_id.to_vec();
     key.extend_from_slice(&numbered_key(channel, htlc_id));
     key
+}
+
+/// The key by which a processed onion is found once its height is past.
+pub fn replay_height_key(height: u32, onion: &[u8; 32]) -> Vec<u8> {
+    let mut key = height.to_be_bytes().to_vec();
+    key.extend_from_slice(onion);
+    key
+}
+
+/// The parts of a key made by [`replay_height_key`], or `None` for other bytes.
+pub fn parse_replay_height_key(key: &[u8]) -> Option<(u32, [u8; 32])> {
+    let (height, onion) = key.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*height), onion.try_into().ok()?))
 }
 
 /// Something that was begun and whose end is not known.

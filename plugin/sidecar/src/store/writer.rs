@@ -12,6 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use super::StoreError;
 use super::batch::{Batch, Held, Released};
 use super::schema::Table;
+use super::seal::seal;
 
 /// Commits between two that also save the allocator state, so that a start after a crash need not walk the file. Its
 /// cost grows with the file, so it is not paid at each commit.
@@ -60,10 +61,14 @@ impl Writer {
             stats: writer.stats.clone(),
         };
         let run = move || {
-            while let Some(batch) = worker.gather(&batches) {
-                match worker.commit(batch) {
-                    Ok(released) => deliver(released, worker.next_seq.saturating_sub(1)),
-                    Err(fault) => return fatal(fault),
+            while let Some(mut batch) = worker.gather(&batches) {
+                match worker.commit(&mut batch) {
+                    Ok(()) => deliver(batch.release(), worker.next_seq.saturating_sub(1)),
+                    Err(fault) => {
+                        fatal(fault);
+                        // Nothing of it may even be dropped: who waits for a row would take that for its answer.
+                        return std::mem::forget((batch, batches));
+                    }
                 }
             }
         };
@@ -134,11 +139,8 @@ impl Worker {
         Some(group)
     }
 
-    fn commit(&mut self, mut batch: Batch) -> Result<Released, StoreError> {
-        if !batch.is_rowless() {
-            self.write(&mut batch)?;
-        }
-        Ok(batch.release())
+    fn commit(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
+        if batch.is_rowless() { Ok(()) } else { self.write(batch) }
     }
 
     fn write(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
@@ -158,7 +160,7 @@ impl Worker {
                 match &write.value {
                     Some(value) => {
                         self.stats.bytes.fetch_add((write.key.len() + value.len()) as u64, Ordering::Relaxed);
-                        open.insert(write.key.as_slice(), value.as_slice())?;
+                        open.insert(write.key.as_slice(), seal(write.table, &write.key, value).as_slice())?;
                     }
                     None => {
                         open.remove(write.key.as_slice())?;
@@ -169,7 +171,8 @@ impl Worker {
         if !batch.events.is_empty() {
             let mut open = transaction.open_table(Table::Event.definition())?;
             for event in &batch.events {
-                open.insert(self.next_seq.to_be_bytes().as_slice(), event.encode().as_slice())?;
+                let key = self.next_seq.to_be_bytes();
+                open.insert(key.as_slice(), seal(Table::Event, &key, &event.encode()).as_slice())?;
                 self.next_seq += 1;
             }
         }

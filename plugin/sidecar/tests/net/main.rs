@@ -7,6 +7,7 @@
 mod dialling;
 mod fake_manager;
 mod handshake;
+mod hostile;
 mod messages;
 mod raw_peer;
 mod sessions;

@@ -51,7 +51,7 @@ async fn bad_input_10_unknown_required_feature_is_dropped() {
 
 #[tokio::test]
 async fn bad_input_11_missing_dependency_is_dropped() {
-    let features = Features::init().offer(Feature::ZEROCONF);
+    let features = Features::empty().offer(Feature::ZEROCONF);
     assert_dropped(Init { features, ..init() }).await;
 }
 

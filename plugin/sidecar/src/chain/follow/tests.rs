@@ -27,6 +27,8 @@ struct Script {
     /// Given in place of the block with this hash.
     forged: HashMap<BlockHash, Block>,
     pruned: bool,
+    /// The block with this hash cannot be read.
+    undecodable: Option<BlockHash>,
     prune_height: Option<u32>,
     asked_blocks: usize,
 }
@@ -98,6 +100,7 @@ impl Scripted {
             calls_before_timeout: None,
             forged: HashMap::new(),
             pruned: false,
+            undecodable: None,
             prune_height: None,
             asked_blocks: 0,
         };
@@ -160,6 +163,9 @@ impl ChainSource for Scripted {
             script.asked_blocks += 1;
             if script.pruned {
                 return Err(RpcFault::new(FaultKind::Pruned, "Block not available (pruned data)"));
+            }
+            if script.undecodable == Some(hash) {
+                return Err(RpcFault::new(FaultKind::Undecodable, format_args!("block {hash}: huge witness")));
             }
             Ok(script.forged.get(&hash).cloned().unwrap_or_else(|| script.blocks[&hash].1.clone()))
         })?
@@ -327,7 +333,7 @@ fn a_fault_at_any_call_loses_nothing() {
 }
 
 #[test]
-fn btc_4_a_long_silence_is_blindness() {
+fn btc_4_bad_input_99_a_long_silence_is_blindness() {
     let (source, recorder, mut follower) = following(2);
     follower.blind_after = Duration::ZERO;
     source.script(|script| script.faults.push_back(FaultKind::Unreachable));
@@ -516,4 +522,27 @@ fn a_tip_that_stands_still_fetches_no_block() {
         assert!(matches!(follower.step(), Pause::NewBlock(_)));
     }
     assert_eq!(source.script(|script| script.asked_blocks), before);
+}
+
+/// CVE-2022-39389: a node that went on without such a block saw nothing of what followed.
+#[test]
+fn prs_7_a_block_that_cannot_be_read_blinds_at_once_and_is_never_skipped() {
+    let (source, recorder, mut follower) = following(5);
+    let tip = recorder.tip();
+    let unreadable = source.script(|script| script.extend(script.best, 1, 0));
+    source.script(|script| {
+        script.undecodable = Some(unreadable);
+        // The blocks above it could be read well.
+        script.extend(unreadable, 3, 0)
+    });
+    for _ in 0..5 {
+        settle(&mut follower);
+        let reason = recorder.blind_reason();
+        assert!(reason.contains(&unreadable.to_string()) && reason.contains("newer outriggerd"), "{reason}");
+        assert_eq!(recorder.tip(), tip, "nothing above it is connected");
+    }
+    source.script(|script| script.undecodable = None);
+    settle(&mut follower);
+    assert_eq!(recorder.last_state(), synced(&source));
+    assert_eq!(recorder.tip().map(|(height, _)| height), Some(9), "every block was connected, in its order");
 }

@@ -1,0 +1,11 @@
+//! A daemon and an LDK node on a bitcoind.
+
+mod axe;
+mod cell;
+mod failures;
+mod fees;
+mod matrix;
+mod meeting;
+mod node;
+mod payments;
+mod table;

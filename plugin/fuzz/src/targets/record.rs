@@ -1,0 +1,145 @@
+//! Rows and keys that the sidecar itself owns.
+
+use std::fmt::{Debug, Display};
+
+use bitcoin::absolute::LockTime;
+use bitcoin::secp256k1::{Secp256k1, SecretKey};
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, ScriptBuf, Transaction, TxIn, TxOut, Txid, hashes::Hash};
+use outrigger_bolt::amount::Msat;
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
+use outrigger_channel::{FailReason, Publication};
+use outrigger_sidecar::store::closed::ClosedRow;
+use outrigger_sidecar::store::replay::ReplayRow;
+use outrigger_sidecar::store::row::{
+    BroadcastRow, EventRow, InvoiceRow, OperationRow, OperationState, OutcomeRow, Paid, PaymentRow, PaymentState,
+    SettlementRow,
+};
+use outrigger_sidecar::store::schema::{
+    UnderWay, htlc_key, numbered_key, parse_htlc_key, parse_numbered_key, parse_replay_height_key, replay_height_key,
+};
+
+use super::Target;
+use crate::allocation::{FLOOR, TRANSACTION_FLOOR, bounded_by};
+
+pub(super) fn targets() -> Vec<Target> {
+    vec![
+        of("record_broadcast", BroadcastRow::decode, BroadcastRow::encode, broadcasts),
+        of("record_settlement", SettlementRow::decode, SettlementRow::encode, settlements),
+        of("record_outcome", OutcomeRow::decode, OutcomeRow::encode, || {
+            let row = |outcome| OutcomeRow { part: 3, payment_hash: PaymentHash([1; 32]), outcome };
+            settlements().into_iter().map(row).collect()
+        }),
+        of("record_payment", PaymentRow::decode, PaymentRow::encode, payments),
+        of("record_invoice", InvoiceRow::decode, InvoiceRow::encode, || vec![invoice()]),
+        of("record_operation", OperationRow::decode, OperationRow::encode, operations),
+        of("record_event", EventRow::decode, EventRow::encode, || {
+            vec![EventRow::new(7, "channel_failed", serde_json::json!({ "message": "why" }))]
+        }),
+        of("record_replay", ReplayRow::decode, ReplayRow::encode, || {
+            vec![ReplayRow { channel: ChannelId([1; 32]), htlc_id: 7, until: 800 }]
+        }),
+        of("record_closed_channel", ClosedRow::decode, ClosedRow::encode, || {
+            let rows = &super::row::past().1.channel;
+            vec![ClosedRow { params: rows.params.clone(), head: rows.head.clone() }]
+        }),
+        Target::new("record_keys", keys, || vec![vec![0; 41], vec![1; 36], vec![1, b'k']]),
+    ]
+}
+
+fn of<T: Debug + PartialEq + 'static, E: Display + 'static>(
+    name: &'static str,
+    decode: fn(&[u8]) -> Result<T, E>,
+    encode: fn(&T) -> Vec<u8>,
+    samples: fn() -> Vec<T>,
+) -> Target {
+    let floor = if ["record_broadcast", "record_closed_channel"].contains(&name) { TRANSACTION_FLOOR } else { FLOOR };
+    let body = move |data: &[u8]| match bounded_by(floor, data.len(), || decode(data)) {
+        Ok(row) => match decode(&encode(&row)) {
+            Ok(again) => assert_eq!(again, row, "read, written, read"),
+            Err(fault) => panic!("what we write cannot be read: {fault}"),
+        },
+        Err(fault) => assert!(!fault.to_string().is_empty()),
+    };
+    Target::new(name, body, move || samples().iter().map(encode).collect())
+}
+
+fn keys(data: &[u8]) {
+    if let Some((channel, htlc)) = parse_htlc_key(data) {
+        assert_eq!(htlc_key(&channel, htlc), data);
+    }
+    if let Some((channel, number)) = parse_numbered_key(data) {
+        assert_eq!(numbered_key(&channel, number), data);
+    }
+    if let Some((height, onion)) = parse_replay_height_key(data) {
+        assert_eq!(replay_height_key(height, &onion), data);
+    }
+    if let Some(begun) = UnderWay::parse(data) {
+        assert_eq!(begun.key(), data);
+    }
+}
+
+fn broadcasts() -> Vec<BroadcastRow> {
+    let output = TxOut { value: Amount::from_sat(7), script_pubkey: ScriptBuf::new() };
+    let tx = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn::default()],
+        output: vec![output],
+    };
+    vec![BroadcastRow { channel: ChannelId([1; 32]), what: Publication::MutualClose, tx }]
+}
+
+fn settlements() -> Vec<SettlementRow> {
+    vec![
+        SettlementRow::Fulfil(PaymentPreimage([1; 32])),
+        SettlementRow::Fail(FailReason::Encrypted(vec![1; 292])),
+        SettlementRow::Fail(FailReason::Malformed { sha256_of_onion: [2; 32], failure_code: 0xc005 }),
+    ]
+}
+
+fn payments() -> Vec<PaymentRow> {
+    let destination = NodeId::new(SecretKey::from_slice(&[1; 32]).expect("a key").public_key(&Secp256k1::new()));
+    let states = [
+        PaymentState::Pending,
+        PaymentState::Succeeded { preimage: PaymentPreimage([3; 32]), fee: Msat::new(5), at: 8 },
+        PaymentState::Failed { kind: "no_route".into(), message: "there is none".into(), at: 9 },
+    ];
+    let row = |state| PaymentRow {
+        payment_id: [1; 32],
+        payment_hash: PaymentHash([2; 32]),
+        destination,
+        amount: Msat::new(1000),
+        created_at: 7,
+        state,
+    };
+    states.into_iter().map(row).collect()
+}
+
+fn invoice() -> InvoiceRow {
+    InvoiceRow {
+        payment_hash: PaymentHash([1; 32]),
+        preimage: PaymentPreimage([2; 32]),
+        payment_secret: PaymentSecret([3; 32]),
+        amount: Some(Msat::new(1000)),
+        created_at: 1,
+        expires_at: 2,
+        min_final_cltv_expiry: 40,
+        invoice: "lnbcrt1".into(),
+        description: "oars".into(),
+        label: Some("a label".into()),
+        paid: Some(Paid { amount: Msat::new(1000), at: 5 }),
+    }
+}
+
+fn operations() -> Vec<OperationRow> {
+    let states = [
+        OperationState::Opening,
+        OperationState::Pending { channel_id: ChannelId([4; 32]), funding_txid: Txid::from_byte_array([5; 32]) },
+        OperationState::Failed { reason: "no".into() },
+        OperationState::Payment { payment_id: [6; 32] },
+        OperationState::Invoice { payment_hash: PaymentHash([7; 32]) },
+    ];
+    let row = |state| OperationRow { idempotency_key: "key".into(), op_id: [1; 16], body: [2; 32], state };
+    states.into_iter().map(row).collect()
+}
