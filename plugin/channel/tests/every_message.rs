@@ -11,7 +11,7 @@ use outrigger_bolt::wire::{
     PerCommitmentSecret, RevokeAndAck, Shutdown, UpdateAddHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc, UpdateFee,
     UpdateFulfillHtlc, Warning,
 };
-use outrigger_channel::{ChainEvent, Channel, ChannelRows, Command, Effect, Input, Link, Phase, Signer};
+use outrigger_channel::{Channel, ChannelRows, Command, Effect, Link, Phase, Signer};
 
 fn born() -> Duo {
     Duo::born(&Terms::default())

@@ -50,7 +50,11 @@ fn worker_count() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-/// Why the node did not start. Nothing was sent to anyone.
+/// What the process ends with after a fault of its own (CST-12): a supervisor that starts it again at once would fail one
+/// channel more each time.
+pub const FAULT_EXIT_CODE: u8 = 4;
+
+/// Why there is no node, or no more.
 #[derive(Debug, thiserror::Error)]
 pub enum StartFault {
     #[error("{}: {reason}", path.display())]
@@ -78,12 +82,14 @@ pub enum StartFault {
 }
 
 impl StartFault {
-    /// What the process ends with: [`STORAGE_EXIT_CODE`] where a disk refused, 1 otherwise.
+    /// What the process ends with: [`STORAGE_EXIT_CODE`] where a disk refused, [`FAULT_EXIT_CODE`] for a fault of our own, 1
+    /// otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Directory { .. } | Self::Store(StoreError::Io(_)) | Self::Seed(SeedFault::Io { .. }) => {
                 STORAGE_EXIT_CODE
             }
+            Self::Fault(_) => FAULT_EXIT_CODE,
             Self::Store(StoreError::Corrupt { .. } | StoreError::Newer { .. } | StoreError::Foreign { .. })
             | Self::Running { .. }
             | Self::Seed(_)
