@@ -35,8 +35,8 @@ use super::forwarding::ForwardingPolicy;
 use super::outbox::{Next, Origin, OutboxReader, outbox};
 use super::*;
 use crate::key::{NodeKeys, Seed};
+use crate::store::channel_update::ChannelUpdates;
 use crate::store::row::{OperationRow, OperationState};
-use crate::store::load::ChannelUpdates;
 use crate::store::{self, Reader, Writer};
 
 mod forwarding;
