@@ -14,7 +14,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Seeds where nobody says how many: as many as a check has time for.
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 300;
 
 /// One seed's schedule.
 struct Dance {
