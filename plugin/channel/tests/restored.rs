@@ -76,7 +76,7 @@ fn bak_7_under_restored_mode_every_open_channel_fails_without_publishing_whateve
                     assert!(
                         matches!(&head.phase, Phase::Failed { publish: false, reason, .. } if reason == "by order")
                     );
-                    let enforced = duo.alice.monitor.enforcement(&duo.alice.signer).expect("a failed channel");
+                    let enforced = duo.alice.monitor.enforcement(&*duo.alice.signer).expect("a failed channel");
                     assert_eq!(enforced.publish, None, "{what}");
                 }
                 _open => {
@@ -189,7 +189,7 @@ fn bad_input_56_proof_puts_the_whole_node_into_restored_mode_in_every_phase() {
                 assert!(!duo.alice.monitor.rows().head.may_publish, "{phase}");
             }
         }
-        let published = duo.alice.monitor.enforcement(&duo.alice.signer).and_then(|enforced| enforced.publish);
+        let published = duo.alice.monitor.enforcement(&*duo.alice.signer).and_then(|enforced| enforced.publish);
         assert_eq!(published, None, "{phase}: what failed before was being published");
         assert!(sent(&duo.alice.effects).is_empty());
 
