@@ -8,7 +8,9 @@ use bitcoin::transaction::Version;
 use bitcoin::{Amount, ScriptBuf, Transaction, TxIn, TxOut, Txid, hashes::Hash};
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
+use outrigger_bolt::wire::{ChannelUpdate, Decode};
 use outrigger_channel::{FailReason, Publication};
+use outrigger_sidecar::store::channel_update;
 use outrigger_sidecar::store::closed::ClosedRow;
 use outrigger_sidecar::store::replay::ReplayRow;
 use outrigger_sidecar::store::row::{
@@ -39,6 +41,12 @@ pub(super) fn targets() -> Vec<Target> {
         of("record_replay", ReplayRow::decode, ReplayRow::encode, || {
             vec![ReplayRow { channel: ChannelId([1; 32]), htlc_id: 7, until: 800 }]
         }),
+        of(
+            "record_channel_update",
+            channel_update::decode,
+            |update| channel_update::encode(update).expect("an update that was read fits"),
+            || ChannelUpdate::decode_value(&super::wire::payload("sh841128448")).into_iter().collect(),
+        ),
         of("record_closed_channel", ClosedRow::decode, ClosedRow::encode, || {
             let rows = &super::row::past().1.channel;
             vec![ClosedRow { params: rows.params.clone(), head: rows.head.clone() }]
