@@ -5,9 +5,10 @@ use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::{ChannelId, PaymentHash, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::wire::Message;
 
-use crate::changes::{ChannelChanges, MonitorUpdate};
+use crate::changes::{ChannelChanges, ChannelParams, MonitorUpdate};
 use crate::input::{CommandId, FailReason};
 use crate::link::VolatileChanges;
+use crate::monitor::{ClaimKind, Spend};
 use crate::violation::Refusal;
 
 /// The whole outcome of one step. Nothing in it has happened yet.
@@ -37,8 +38,6 @@ pub enum Effect {
     Disconnect(String),
     /// A transaction to broadcast until it is confirmed. Made again from the phase in the head row.
     Publish { what: Publication, tx: Transaction },
-    /// Our newest commitment is not to be broadcast any more: it may be revoked. Kept by the phase in the head row.
-    Withhold,
     /// Proof that our rows are older than what we once told: the whole node goes into restored mode, for good. Staged as
     /// a row with the step that saw the proof; the text says what it was.
     Restored { proof: String },
@@ -56,12 +55,12 @@ pub enum Effect {
     Note(ChannelNote),
 }
 
-/// What a published transaction is.
+/// What a published transaction is. Commitments are not among them: they follow from the monitor's rows
+/// ([`Monitor::enforcement`](crate::Monitor::enforcement)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Publication {
     Funding,
     MutualClose,
-    LocalCommitment,
 }
 
 /// What a channel wants to hear of from the chain.
@@ -69,6 +68,8 @@ pub enum Publication {
 pub enum Watch {
     /// The confirmation of this output, its reorganisation, and its spend.
     Funding { outpoint: OutPoint, script_pubkey: ScriptBuf },
+    /// The spend of an output that a failed channel has in the chain.
+    Output { outpoint: OutPoint, kind: ClaimKind, value: Sat },
     /// The best block reaching this height.
     Height(u32),
 }
@@ -117,7 +118,7 @@ pub enum Reply {
 /// News of a channel that an operator acts on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChannelNote {
-    /// Funding signed; waiting for its confirmation.
+    /// Waiting for confirmations: from its signature on where we opened it, from its first block on where the peer did.
     Pending { funding: OutPoint, capacity: Sat },
     /// Usable in both directions.
     Ready { short_channel_id: ShortChannelId },
@@ -127,10 +128,24 @@ pub enum ChannelNote {
     Closing { txid: Txid },
     /// The close is buried: the channel is history.
     Closed { txid: Txid, height: u32 },
+    /// The funding output of a failed channel is spent in a block: what by, what of it is `ours` and from which height it
+    /// can be taken, what is `left` there because it is not worth its fee, and what the transaction pays in fees.
+    Spent { txid: Txid, height: u32, what: Spend, ours: Sat, left: Sat, from_height: u32, fee: Sat },
+    /// An output of a failed channel came home: what arrived, and the fee where it is known.
+    Swept { txid: Txid, amount: Sat, fee: Option<Sat> },
     /// The channel was failed. What is safe and what to do stand in the text.
     Failed { reason: String },
     /// The funding transaction does not pay what was agreed: the channel never existed (FND-1).
     FundingMismatch { reason: String },
     /// The peer's funding transaction never came: the channel is forgotten (FND-6).
     NeverFunded,
+    /// Our own funding transaction has waited this many blocks for its first confirmation.
+    FundingStuck { txid: Txid, blocks: u32 },
+}
+
+impl ChannelNote {
+    /// The news that a channel waits for confirmations.
+    pub(crate) fn pending(params: &ChannelParams) -> Self {
+        Self::Pending { funding: params.funding, capacity: params.capacity }
+    }
 }

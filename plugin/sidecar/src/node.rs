@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bitcoin::constants::ChainHash;
-use outrigger_channel::{HtlcSource, Policy, Publication};
+use outrigger_channel::{HtlcSource, Policy};
 use outrigger_rpc_schema::{NodeStatusReport, Phase};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -31,19 +32,24 @@ use crate::manager::Manager;
 use crate::manager::deliver::{Deliver, Ends};
 use crate::manager::directory::PeerDirectory;
 use crate::manager::env::{ChainView, Env};
+use crate::manager::forwarding::ForwardingPolicy;
 use crate::manager::operations::{Operations, fail_interrupted};
 use crate::net::{Dialer, Network};
 use crate::payment::Payments;
 use crate::rpc::{self, Doors, Server, ServerFault};
 use crate::store::load::{LoadedChannel, load};
 use crate::store::{self, Reader, Snapshot, StoreError, Writer};
+use crate::sweep::{Sweeper, Tools};
 use crate::wallet::{Wallet, WalletFault};
 use backend::{Doorkeeper, Identity};
-use chain_side::{Listener, StoredWallet, carry_out, feerates};
+use chain_side::{Listener, StoredWallet, carry_out, feerates, follow_estimates};
 use lock::lock_directory;
 
 /// The exit code of a process whose disk refused a write (PER-5, DSK-1): a supervisor may restart it, an operator must look.
 pub const STORAGE_EXIT_CODE: u8 = 3;
+
+/// How often what has its time is looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
 
 /// Threads that drain mailboxes.
 fn worker_count() -> usize {
@@ -160,6 +166,7 @@ async fn live(
     listen: std::net::SocketAddr,
 ) -> Result<(), StartFault> {
     let mut has_met_peers = false;
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     let mut restored = parts.manager.env().restored();
     loop {
         let state = parts.chain.borrow_and_update().clone();
@@ -179,6 +186,10 @@ async fn live(
         let changed = tokio::select! {
             changed = parts.chain.changed() => changed,
             changed = restored.changed() => changed,
+            _ = housekeeping.tick() => {
+                tokio::task::block_in_place(|| parts.manager.expire_openings(Clock::monotonic()));
+                Ok(())
+            }
         };
         if changed.is_err() {
             return Ok(());
@@ -238,25 +249,9 @@ fn build(
     let keys = Arc::new(NodeKeys::derive(seed, config.network));
     let open = || store::open(directory, network_name(config.network), &keys.node_id());
     let db = told_of_damage(directory, open)?;
-    let Snapshot {
-        channels,
-        frozen,
-        outcomes,
-        pending_payments,
-        openings,
-        mut broadcasts,
-        wallet,
-        peer_addresses,
-        restored,
-    } = told_of_damage(directory, || load(&db))?;
-    // A local commitment of old rows may be revoked.
-    broadcasts.retain(|row| restored.is_none() || row.what != Publication::LocalCommitment);
-    let next_wallet_row = wallet.last().map_or(0, |(row, _)| row.saturating_add(1));
-    let change_sets: Vec<_> = wallet.into_iter().map(|(_, bytes)| bytes).collect();
-    let mut coins = Wallet::load(seed, config.network, &change_sets)?;
-    for row in &broadcasts {
-        coins.saw_unconfirmed(&row.tx);
-    }
+    let file: Snapshot = told_of_damage(directory, || load(&db))?;
+    let published = file.broadcasts.iter().map(|row| &row.tx).chain(file.sweeps.iter().map(|(_, _, row)| &row.tx));
+    let (coins, next_wallet_row) = load_wallet(seed, config.network, file.wallet, published)?;
     let height = coins.tip().map_or(0, |(height, _)| height);
 
     let stop = StopFlag::new();
@@ -275,14 +270,16 @@ fn build(
     let (writer, _) =
         Writer::start(db.clone(), move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
 
-    let view = ChainView::new(height, feerates(&estimator));
+    let view = ChainView::new(height, feerates(&estimator.current()).0);
     let reader = Reader::new(db);
-    let env = Env::new(view, policy(config), keys.clone(), (writer, reader.clone()), restored).freezing(frozen);
-    let carried = carried_payments(&channels);
-    let with_channels: Vec<_> = channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
-    let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, channels));
+    let handles = (writer, reader.clone());
+    let env = Env::new(view, policy(config), forwarding_policy(config), keys.clone(), handles, file.restored);
+    let env = env.freezing(file.frozen);
+    let carried = carried_payments(&file.channels);
+    let with_channels: Vec<_> = file.channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
+    let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, file.channels));
     manager.tell_of_frozen();
-    fail_interrupted(&manager, openings);
+    fail_interrupted(&manager, file.openings);
     // What a frozen channel carries is not known: a pending payment may be in it, and must not be made again.
     let nothing_frozen = manager.env().frozen.of(None).next().is_none();
     let payments = Arc::new(Payments::new(
@@ -290,14 +287,17 @@ fn build(
         reader.clone(),
         crate::payment::Terms { network: config.network, final_cltv_blocks: config.final_cltv_blocks },
         events.clone(),
-        pending_payments,
-        outcomes,
+        file.pending_payments,
+        file.outcomes,
         |payment| !nothing_frozen || carried.contains(payment),
     ));
     let wallet = Arc::new(StoredWallet::new(coins, next_wallet_row, manager.clone()));
-    for row in broadcasts.into_iter().filter(|row| !manager.env().frozen.contains(&row.channel)) {
+    for row in file.broadcasts.into_iter().filter(|row| !manager.env().frozen.contains(&row.channel)) {
         broadcaster.publish(row.tx);
     }
+    let tools =
+        Tools { source: source.clone(), estimator: estimator.clone(), purse: wallet.clone(), keys: keys.clone() };
+    let sweeper = Arc::new(Sweeper::start(tools, file.sweeps)?);
 
     let (state, chain) = watch::channel(None);
     let network = Network::new(*keys.node_secret(), manager.clone());
@@ -312,11 +312,7 @@ fn build(
         keyed_calls: tokio::sync::Mutex::default(),
         chain: chain.clone(),
         events,
-        identity: Identity {
-            alias: config.alias.clone(),
-            network: network_name(config.network),
-            addresses: vec![config.listen.to_string()],
-        },
+        identity: identity(config),
     }));
 
     for number in 0..worker_count() {
@@ -325,22 +321,42 @@ fn build(
     }
     spawn("payments", move || payments.work(&notices))?;
     let (carrier, publisher, funder) = (manager.clone(), broadcaster.clone(), wallet.clone());
-    spawn("wallet", move || carry_out(&orders, &funder, &publisher, &carrier))?;
-    let (estimates, estimates_stop) = (estimator.clone(), stop.clone());
-    spawn("feerates", move || estimates.run(&estimates_stop))?;
+    let enforcer = sweeper.clone();
+    spawn("wallet", move || carry_out(&orders, &funder, &publisher, &enforcer, &carrier))?;
+    let (estimates, told, estimates_stop) = (estimator.clone(), manager.clone(), stop.clone());
+    spawn("feerates", move || follow_estimates(&estimates, &told, &estimates_stop))?;
     let listener: Arc<dyn BlockListener> = Arc::new(Listener {
         manager: manager.clone(),
         wallet,
         broadcaster,
         estimator,
         state,
+        sweeper,
         reorganised: AtomicBool::new(false),
+        accept_needs_reserve: config.channel.accept_needs_reserve,
     });
     let (follower_stop, followed) = (stop.clone(), config.network);
     let follower = spawn("chain", move || Follower::run(source, listener, followed, &follower_stop))?;
 
-    let redial = peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
+    let redial = file.peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
     Ok((Parts { manager, stop, chain, dialer, redial, follower }, network))
+}
+
+/// The wallet of these rows, which knows what was published, and the number of its next row.
+fn load_wallet<'a>(
+    seed: &Seed,
+    network: bitcoin::Network,
+    rows: Vec<(u64, Vec<u8>)>,
+    published: impl Iterator<Item = &'a bitcoin::Transaction>,
+) -> Result<(Wallet, u64), WalletFault> {
+    let next_row = rows.last().map_or(0, |(row, _)| row.saturating_add(1));
+    let change_sets: Vec<_> = rows.into_iter().map(|(_, bytes)| bytes).collect();
+    let mut wallet = Wallet::load(seed, network, &change_sets)?;
+    for tx in published {
+        // What a block holds stays confirmed.
+        wallet.saw_unconfirmed(tx);
+    }
+    Ok((wallet, next_row))
 }
 
 /// redb takes some pages at their word and panics where they are damaged: the operator is told then what is told of any
@@ -356,6 +372,14 @@ fn told_of_damage<R>(directory: &Path, read: impl FnOnce() -> R) -> R {
     let read = read();
     std::panic::set_hook(Box::new(move |panic| usual(panic)));
     read
+}
+
+fn identity(config: &Config) -> Identity {
+    Identity {
+        alias: config.alias.clone(),
+        network: network_name(config.network),
+        addresses: vec![config.listen.to_string()],
+    }
 }
 
 /// Payments of which a part stands in a channel.
@@ -385,6 +409,17 @@ fn access(config: &Config) -> Access {
         BitcoindAuth::UserPass { user, password } => Auth::UserPass { user: user.clone(), password: password.clone() },
     };
     Access { address: config.bitcoind.address.clone(), auth, allow_remote: config.bitcoind.allow_remote }
+}
+
+fn forwarding_policy(config: &Config) -> ForwardingPolicy {
+    let terms = config.forwarding;
+    ForwardingPolicy {
+        cltv_expiry_delta: terms.cltv_expiry_delta,
+        fee_base_msat: terms.fee_base_msat,
+        fee_proportional_millionths: terms.fee_proportional_millionths,
+        htlc_minimum: terms.htlc_minimum,
+        htlc_maximum: terms.htlc_maximum,
+    }
 }
 
 fn policy(config: &Config) -> Policy {

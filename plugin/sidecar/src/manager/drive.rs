@@ -9,11 +9,12 @@ use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::Message;
 use outrigger_channel::{
     ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep, Offerer,
-    OpeningInput, Phase, Publication, Refusal, Transition,
+    OpeningInput, Phase, Refusal, Transition, Watch,
 };
 
 use super::deliver::Deliver;
 use super::env::Env;
+use super::forwarding::is_usable;
 use super::mail::Mail;
 use super::peer::{Live, Peer, Slot};
 use crate::clock::Clock;
@@ -49,6 +50,7 @@ impl<'a> Drive<'a> {
             Mail::Open(order) => self.open(peer, *order),
             Mail::Funded { channel, funding } => self.funded(peer, channel, funding),
             Mail::Order { channel, id, command } => self.order(peer, channel, id, command),
+            Mail::FeerateMoved => self.touch_opened(peer),
             Mail::Archived { channel } => self.archived(peer, channel),
             Mail::Restored => self.restored(peer),
             Mail::Settled { channel, htlc_id, settlement } => self.settled(peer, channel, htlc_id, settlement),
@@ -62,9 +64,26 @@ impl<'a> Drive<'a> {
     /// Ends the visit: each touched channel signs what has gathered, once, and the batch goes to the writer.
     pub(super) fn finish(mut self, peer: &mut Peer) {
         for channel in std::mem::take(&mut self.touched) {
+            self.propose_feerate(peer, channel);
             self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
         }
+        self.tally(peer);
         self.env.writer.submit(self.batch);
+    }
+
+    /// The estimate moved: each channel that we opened looks whether it wants another feerate, when the visit ends.
+    fn touch_opened(&mut self, peer: &Peer) {
+        let opened = peer.slots.iter().filter(|(_, slot)| slot.channel.rows().params.is_opener);
+        self.touched.extend(opened.map(|(channel, _)| *channel));
+    }
+
+    /// Follows the estimate with a channel that was visited anyhow: no pass over the channels is needed for that.
+    fn propose_feerate(&mut self, peer: &mut Peer, channel: ChannelId) {
+        let (Some(slot), Some(estimate)) = (peer.slots.get(&channel), self.env.chain.followed()) else { return };
+        if let Some(feerate) = slot.channel.feerate_to_propose(estimate, &self.env.policy) {
+            tracing::info!(%channel, feerate = feerate.get(), "proposing another commitment feerate");
+            self.step_channel(peer, channel, Input::Command(NOBODY, Command::UpdateFee(feerate)));
+        }
     }
 
     /// Steps one channel and takes the transition in.
@@ -80,16 +99,19 @@ impl<'a> Drive<'a> {
     }
 
     fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) {
-        if slot.archived {
+        if slot.archived.is_some() {
             return self.answer_for(at, &slot.channel, &slot.signer, input);
         }
-        let was_connected = is_in_step(slot);
+        let (was_connected, was_usable) = (is_in_step(slot), is_usable(&slot.channel));
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
         let script = self.env.shutdown_script();
         let (transition, learned) = slot.monitor.follow(&slot.channel, input, &self.env.context(&slot.signer, &script));
         self.take_in(at, slot, transition, learned);
         if !is_commit {
             self.touched.insert(at.channel);
+        }
+        if !was_usable && is_usable(&slot.channel) {
+            self.tell_update(at, slot);
         }
         if !was_connected && is_in_step(slot) {
             self.repeat_settlements(at, slot);
@@ -100,16 +122,20 @@ impl<'a> Drive<'a> {
     /// monitor makes of it.
     fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition, learned: MonitorChanges) {
         let Transition { changes, volatile, monitor, mut effects } = transition;
-        let mut publish = false;
+        let mut on_chain = false;
+        let never_was = effects.iter().any(never_was);
+        let waits = if never_was { slot.channel.watches() } else { Vec::new() };
+        // It goes now, and not when its end is buried.
+        effects.retain(|effect| !never_was || !matches!(effect, Effect::Watch(_)));
         if let Some(update) = monitor {
-            publish = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed { publish: true }));
+            on_chain = update.steps.iter().any(is_on_chain);
             slot.monitor.apply(&learned, &update.htlcs);
         }
         let closes = txids_of_closes(slot);
         slot.channel.apply(&changes);
         slot.channel.settle(volatile);
-        if publish {
-            effects.extend(local_commitment(slot));
+        if on_chain {
+            effects.extend(self.watch_outputs(at, slot));
         }
         for effect in &effects {
             match effect {
@@ -119,7 +145,6 @@ impl<'a> Drive<'a> {
                 | Effect::Revoke { .. }
                 | Effect::Disconnect(_)
                 | Effect::Publish { .. }
-                | Effect::Withhold
                 | Effect::Watch(_)
                 | Effect::Incoming(_)
                 | Effect::Settle { .. }
@@ -137,8 +162,14 @@ impl<'a> Drive<'a> {
         for txid in forgotten {
             self.batch.hold(Held::Chain(ChainOrder::Forget(txid)));
         }
-        if slot.channel.is_history(self.env.chain.height()) {
-            self.archive(at, slot);
+        if on_chain && slot.monitor.rows().head.failed {
+            self.enforce(slot);
+        }
+        if never_was {
+            // FND-8: what a peer can make for nothing leaves no row behind. Its reestablish finds no such channel.
+            self.archive(at, slot, waits);
+        } else if slot.channel.is_history(self.env.chain.height()) {
+            self.archive(at, slot, Vec::new());
         }
     }
 
@@ -146,6 +177,28 @@ impl<'a> Drive<'a> {
     pub(super) fn enter_restored(&self, at: Address, proof: &str) {
         tracing::error!(peer = %at.peer, %proof, "{RESTORED}");
         self.env.enter_restored(proof);
+    }
+
+    /// What the monitor waits for in the chain. The index knows at once: the very next block, or this one, may hold it,
+    /// and what would be missed for the sake of a commit is not seen again (OCC-13).
+    fn watch_outputs(&self, at: Address, slot: &Slot) -> Vec<Effect> {
+        let watches = slot.monitor.watches(&*slot.signer, self.env.policy.close_depth);
+        for watch in watches.iter().filter(|watch| matches!(watch, Watch::Output { .. })) {
+            let _height = self.deliver.watch_now(at.peer, at.channel, watch.clone());
+        }
+        watches.into_iter().map(Effect::Watch).collect()
+    }
+
+    /// Orders all that is to be enforced for the channel now, in the place of what was ordered before: it follows from the
+    /// rows of this batch, and waits for them.
+    fn enforce(&mut self, slot: &Slot) {
+        let mut enforcement = slot.monitor.enforcement(&*slot.signer).map(Box::new);
+        if let Some(enforcement) = enforcement.as_mut().filter(|_| self.env.is_restored()) {
+            // Of old rows nothing is published that may be revoked; claims promise nothing.
+            enforcement.publish = None;
+        }
+        let (channel, params) = (slot.channel.id(), slot.channel.rows().params.clone());
+        self.batch.hold(Held::Chain(ChainOrder::Enforce { channel, params, enforcement }));
     }
 
     /// Answers a command that reached no channel. It waits its turn like any other effect.
@@ -185,6 +238,9 @@ impl<'a> Drive<'a> {
     fn message(&mut self, peer: &mut Peer, message: &Message) {
         if let Message::OpenChannel(open) = message {
             return self.accept(peer, open);
+        }
+        if let Message::Gossip(gossip) = message {
+            return self.heard_gossip(peer, gossip);
         }
         let is_complaint = matches!(message, Message::Error(_) | Message::Warning(_));
         let Some(channel) = message.channel_id() else {
@@ -247,7 +303,6 @@ impl<'a> Drive<'a> {
                 | Effect::Revoke { .. }
                 | Effect::Disconnect(_)
                 | Effect::Publish { .. }
-                | Effect::Withhold
                 | Effect::Restored { .. }
                 | Effect::Watch(_)
                 | Effect::Settle { .. }
@@ -256,10 +311,11 @@ impl<'a> Drive<'a> {
                 | Effect::Note(_) => true,
             };
             let effects: Vec<_> = slot.channel.resume().into_iter().filter(is_due).collect();
-            let publish = matches!(slot.channel.phase(), Phase::Failed { publish: true, spend: None, .. });
-            let commitment = if publish { local_commitment(slot) } else { None };
-            for effect in effects.into_iter().chain(commitment) {
+            for effect in effects {
                 self.batch.hold_effect(at, effect);
+            }
+            if slot.monitor.rows().head.failed {
+                self.enforce(slot);
             }
             self.repeat_settlements(at, slot);
         }
@@ -274,6 +330,11 @@ impl<'a> Drive<'a> {
     }
 }
 
+/// Whether the channel never existed: no funding transaction came, or one that is not what was agreed.
+fn never_was(effect: &Effect) -> bool {
+    matches!(effect, Effect::Note(ChannelNote::NeverFunded | ChannelNote::FundingMismatch { .. }))
+}
+
 /// Transactions that are deep enough in the chain by what the channel says: published again at each block they would cost
 /// a call for every channel there ever was.
 fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
@@ -281,17 +342,16 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
     match effect {
         Effect::Note(ChannelNote::Ready { .. }) => vec![funding],
         Effect::Note(ChannelNote::Closed { txid, .. }) => vec![funding, *txid],
-        Effect::Withhold => {
-            let commitment = slot.monitor.local_commitment(&*slot.signer);
-            commitment.map(|commitment| commitment.tx.compute_txid()).into_iter().collect()
-        }
         Effect::Note(
             ChannelNote::Pending { .. }
             | ChannelNote::ShuttingDown { .. }
             | ChannelNote::Closing { .. }
+            | ChannelNote::Spent { .. }
+            | ChannelNote::Swept { .. }
             | ChannelNote::Failed { .. }
             | ChannelNote::FundingMismatch { .. }
-            | ChannelNote::NeverFunded,
+            | ChannelNote::NeverFunded
+            | ChannelNote::FundingStuck { .. },
         )
         | Effect::Send(_)
         | Effect::Revoke { .. }
@@ -325,14 +385,21 @@ pub(super) const RESTORED: &str = "the node's file is older than what its peers 
 /// The command whose answer nobody waits for.
 pub(super) const NOBODY: CommandId = CommandId(0);
 
-/// The newest local commitment of a failed channel, for the chain. The guard of the signer refuses a revoked one.
-pub(super) fn local_commitment(slot: &Slot) -> Option<Effect> {
-    match slot.monitor.local_commitment_tx(&*slot.signer) {
-        Ok(tx) => Some(Effect::Publish { what: Publication::LocalCommitment, tx }),
-        Err(refused) => {
-            tracing::error!(channel = %slot.channel.id(), %refused, "the local commitment is not published");
-            None
-        }
+/// Whether a fact for the monitor changes what is to be enforced on the chain.
+fn is_on_chain(step: &MonitorStep) -> bool {
+    match step {
+        MonitorStep::Failed { .. }
+        | MonitorStep::FundingSpent(_)
+        | MonitorStep::FundingUnspent
+        | MonitorStep::OutputTaken(..)
+        | MonitorStep::OutputsUntaken { .. }
+        | MonitorStep::Closed
+        | MonitorStep::Preimage(_) => true,
+        MonitorStep::Funded { .. }
+        | MonitorStep::LocalCommitment(_)
+        | MonitorStep::RemoteCommitment(_)
+        | MonitorStep::TakenBuried { .. }
+        | MonitorStep::Revocation { .. } => false,
     }
 }
 

@@ -4,27 +4,43 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bitcoin::{Script, ScriptBuf};
+use outrigger_bolt::amount::FeeratePerKw;
 use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use super::forwarding::ForwardingPolicy;
 use super::frozen::FrozenChannels;
+use super::pending::Pending;
 use crate::key::NodeKeys;
 use crate::store::load::FrozenChannel;
 use crate::store::{Reader, Writer};
+
+/// An estimate that moves by less than one in so many is none that a channel is asked about.
+const FOLLOWED_STEPS: u64 = 16;
 
 /// The chain as steps see it, kept up to date by the follower.
 #[derive(Debug)]
 pub struct ChainView {
     height: AtomicU32,
     synced: AtomicBool,
+    /// Whether peers may open channels to us, as far as the wallet's reserve is concerned.
+    accepting: AtomicBool,
     feerates: RwLock<Feerates>,
+    /// The estimate that channels were last asked to follow.
+    followed: Mutex<Option<FeeratePerKw>>,
 }
 
 impl ChainView {
     /// At this height, not synced yet.
     pub fn new(height: u32, feerates: Feerates) -> Self {
-        Self { height: AtomicU32::new(height), synced: AtomicBool::new(false), feerates: RwLock::new(feerates) }
+        Self {
+            height: AtomicU32::new(height),
+            synced: AtomicBool::new(false),
+            accepting: AtomicBool::new(true),
+            feerates: RwLock::new(feerates),
+            followed: Mutex::default(),
+        }
     }
 
     /// Height of the newest block that was taken in.
@@ -42,14 +58,41 @@ impl ChainView {
         self.synced.store(synced, Ordering::Release);
     }
 
+    /// Whether the wallet's reserve lets peers open channels to us.
+    pub fn is_accepting(&self) -> bool {
+        self.accepting.load(Ordering::Acquire)
+    }
+
+    /// Lets peers open channels to us, or not, for the sake of the wallet's reserve (OCC-12).
+    pub fn set_accepting(&self, accepting: bool) {
+        self.accepting.store(accepting, Ordering::Release);
+    }
+
     /// Current estimates.
     pub fn feerates(&self) -> Feerates {
         *self.feerates.read()
     }
 
     /// Replaces the estimates.
-    pub fn set_feerates(&self, feerates: Feerates) {
+    pub(super) fn set_feerates(&self, feerates: Feerates) {
         *self.feerates.write() = feerates;
+    }
+
+    /// The commitment feerate that channels of ours follow: none before bitcoind had an estimate (FEE-4).
+    pub(super) fn followed(&self) -> Option<FeeratePerKw> {
+        self.followed.lock().map(|_| self.feerates().commitment)
+    }
+
+    /// Whether an estimate is so far from the one that channels were last asked to follow that they are asked again.
+    pub(super) fn follow(&self, estimate: FeeratePerKw) -> bool {
+        let mut followed = self.followed.lock();
+        let moved = followed.is_none_or(|last| {
+            u64::from(estimate.get().abs_diff(last.get())) * FOLLOWED_STEPS >= u64::from(last.get())
+        });
+        if moved {
+            *followed = Some(estimate);
+        }
+        moved
     }
 
     pub(super) fn set_height(&self, height: u32) {
@@ -61,12 +104,14 @@ impl ChainView {
 pub struct Env {
     pub chain: ChainView,
     pub policy: Policy,
+    pub forwarding: ForwardingPolicy,
     pub keys: Arc<NodeKeys>,
     pub writer: Writer,
     /// For channels in history.
     pub reader: Reader,
     /// Channels that have no slot.
     pub frozen: FrozenChannels,
+    pub(super) pending: Pending,
     shutdown_script: RwLock<ScriptBuf>,
     /// Whether a channel has been promised to that script.
     shutdown_script_given: AtomicBool,
@@ -79,6 +124,7 @@ impl Env {
     pub fn new(
         chain: ChainView,
         policy: Policy,
+        forwarding: ForwardingPolicy,
         keys: Arc<NodeKeys>,
         (writer, reader): (Writer, Reader),
         restored: Option<String>,
@@ -87,10 +133,12 @@ impl Env {
         Self {
             chain,
             policy,
+            forwarding,
             keys,
             writer,
             reader,
             frozen: FrozenChannels::default(),
+            pending: Pending::default(),
             shutdown_script: RwLock::default(),
             shutdown_script_given: AtomicBool::new(false),
             restored,

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bitcoin::OutPoint;
 use bitcoin::secp256k1::ecdsa::Signature;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage};
 use outrigger_channel::{
-    Channel, ChannelHead, ChannelParams, ChannelRows, CorruptRows, HtlcKey, HtlcRow, Monitor, MonitorHead, MonitorRows,
-    Row,
+    Channel, ChannelHead, ChannelParams, ChannelRows, CorruptRows, FundingSpend, HtlcKey, HtlcRow, Monitor,
+    MonitorHead, MonitorRows, Row, Taken,
 };
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
-use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow};
-use super::schema::{RESTORED_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key};
+use super::channel_update::{self, ChannelUpdates, UpdateOf};
+use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow, SweepRow};
+use super::schema::{RESTORED_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key, parse_outpoint_key};
 use super::seal::unseal;
 
 /// A channel and its monitor as they stood at the last commit.
@@ -22,6 +24,8 @@ pub struct LoadedChannel {
     pub monitor: Monitor,
     /// Decided outcomes of received HTLCs whose removal is not yet irrevocable.
     pub settlements: BTreeMap<u64, SettlementRow>,
+    /// The newest `channel_update` of each side.
+    pub updates: ChannelUpdates,
 }
 
 /// A channel of which a row cannot be read, or whose rows do not fit together: nothing of it is signed or published, and
@@ -56,6 +60,8 @@ pub struct Snapshot {
     /// Calls to open a channel that had no channel yet.
     pub openings: Vec<OperationRow>,
     pub broadcasts: Vec<BroadcastRow>,
+    /// The newest transactions that spend outputs of commitments, by channel and the output that they are for.
+    pub sweeps: Vec<(ChannelId, OutPoint, SweepRow)>,
     /// Change sets of the wallet by row number.
     pub wallet: Vec<(u64, Vec<u8>)>,
     pub peer_addresses: Vec<(NodeId, String)>,
@@ -81,8 +87,10 @@ impl Loader {
     fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let mut parts = ChannelParts::default();
         let broadcasts = self.broadcasts(&mut parts)?;
+        let sweeps = self.sweeps(&mut parts)?;
         let (channels, frozen) = self.channels(parts)?;
-        let mut snapshot = Snapshot { restored: self.restored()?, channels, frozen, broadcasts, ..Snapshot::default() };
+        let restored = self.restored()?;
+        let mut snapshot = Snapshot { restored, channels, frozen, broadcasts, sweeps, ..Snapshot::default() };
         self.under_way(&mut snapshot)?;
         self.each(Table::Wallet, |key, value| {
             let row = key.try_into().map_err(|_| corrupt(Table::Wallet, "a key of the wrong length"))?;
@@ -151,6 +159,18 @@ impl Loader {
         Ok(broadcasts)
     }
 
+    fn sweeps(&self, parts: &mut ChannelParts) -> Result<Vec<(ChannelId, OutPoint, SweepRow)>, StoreError> {
+        let mut sweeps = Vec::new();
+        self.each(Table::Sweep, |key, value| {
+            let malformed = || corrupt(Table::Sweep, "a malformed key");
+            let (channel, outpoint) = parse_outpoint_key(key).ok_or_else(malformed)?;
+            let row = parts.read(Table::Sweep, channel, SweepRow::decode(value));
+            sweeps.extend(row.map(|row| (channel, outpoint, row)));
+            Ok(())
+        })?;
+        Ok(sweeps)
+    }
+
     fn channels(&self, mut parts: ChannelParts) -> Result<(Vec<LoadedChannel>, Vec<FrozenChannel>), StoreError> {
         self.each(Table::ChannelParams, |key, value| {
             let channel = channel_of(Table::ChannelParams, key)?;
@@ -179,6 +199,17 @@ impl Loader {
             let (channel, htlc_id) = numbered(Table::Settlement, key)?;
             let row = parts.read(Table::Settlement, channel, SettlementRow::decode(value));
             parts.settlements.entry(channel).or_default().extend(row.map(|row| (htlc_id, row)));
+            Ok(())
+        })?;
+        self.each(Table::ChannelUpdate, |key, value| {
+            let malformed = || corrupt(Table::ChannelUpdate, "a malformed key");
+            let (channel, whose) = UpdateOf::parse_key(key).ok_or_else(malformed)?;
+            let update = parts.read(Table::ChannelUpdate, channel, channel_update::decode(value));
+            let updates = parts.updates.entry(channel).or_default();
+            match whose {
+                UpdateOf::Local => updates.local = update,
+                UpdateOf::Remote => updates.remote = update,
+            }
             Ok(())
         })?;
         parts.assemble()
@@ -212,6 +243,19 @@ impl Loader {
             let signatures = parts.read(Table::HtlcSignatures, channel, signatures);
             let of_channel = parts.htlc_signatures.entry(channel).or_default();
             of_channel.extend(signatures.map(|signatures| (number, signatures)));
+            Ok(())
+        })?;
+        self.each(Table::FundingSpend, |key, value| {
+            let channel = channel_of(Table::FundingSpend, key)?;
+            let spend = parts.read(Table::FundingSpend, channel, FundingSpend::decode(value));
+            parts.spends.extend(spend.map(|spend| (channel, spend)));
+            Ok(())
+        })?;
+        self.each(Table::Taken, |key, value| {
+            let (channel, outpoint) =
+                parse_outpoint_key(key).ok_or_else(|| corrupt(Table::Taken, "a malformed key"))?;
+            let taken = parts.read(Table::Taken, channel, Taken::decode(value));
+            parts.taken.entry(channel).or_default().extend(taken.map(|taken| (outpoint, taken)));
             Ok(())
         })?;
         self.each(Table::Preimage, |key, value| {
@@ -272,7 +316,10 @@ struct ChannelParts {
     secrets: BTreeMap<ChannelId, BTreeMap<u8, (u64, [u8; 32])>>,
     htlc_signatures: BTreeMap<ChannelId, BTreeMap<u64, Vec<Signature>>>,
     preimages: BTreeMap<ChannelId, BTreeMap<PaymentHash, PaymentPreimage>>,
+    spends: BTreeMap<ChannelId, FundingSpend>,
+    taken: BTreeMap<ChannelId, BTreeMap<OutPoint, Taken>>,
     settlements: BTreeMap<ChannelId, BTreeMap<u64, SettlementRow>>,
+    updates: BTreeMap<ChannelId, ChannelUpdates>,
 }
 
 impl ChannelParts {
@@ -320,6 +367,8 @@ impl ChannelParts {
             secrets: self.secrets.remove(&id).unwrap_or_default(),
             htlc_signatures: self.htlc_signatures.remove(&id).unwrap_or_default(),
             preimages: self.preimages.remove(&id).unwrap_or_default(),
+            spend: self.spends.remove(&id),
+            taken: self.taken.remove(&id).unwrap_or_default(),
             htlcs: htlcs.clone(),
         };
         let monitor = match Monitor::load(rows) {
@@ -338,7 +387,9 @@ impl ChannelParts {
             Ok(channel) => channel,
             Err(fault) => return Ok(self.unfit(id, &fault)),
         };
-        Ok(Some(LoadedChannel { channel, monitor, settlements: self.settlements.remove(&id).unwrap_or_default() }))
+        let settlements = self.settlements.remove(&id).unwrap_or_default();
+        let updates = self.updates.remove(&id).unwrap_or_default();
+        Ok(Some(LoadedChannel { channel, monitor, settlements, updates }))
     }
 
     fn unfit(&mut self, channel: ChannelId, fault: &CorruptRows) -> Option<LoadedChannel> {

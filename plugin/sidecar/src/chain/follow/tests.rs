@@ -9,6 +9,7 @@ use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkle
 use parking_lot::Mutex;
 
 use super::*;
+use crate::chain::PackageAnswer;
 
 /// bitcoind as a tree of blocks and a best one among them.
 struct Scripted {
@@ -154,6 +155,7 @@ impl ChainSource for Scripted {
                 active: script.best_chain().contains(&hash),
                 chainwork,
                 time: u64::from(block.header.time),
+                median_time: u64::from(block.header.time),
             })
         })
     }
@@ -175,6 +177,12 @@ impl ChainSource for Scripted {
         self.answer(|_| ())
     }
 
+    fn submit_package(&self, _: &[Transaction]) -> Result<PackageAnswer, RpcFault> {
+        unreachable!("the follower publishes nothing")
+    }
+    fn mempool_spender(&self, _: OutPoint) -> Result<Option<Txid>, RpcFault> {
+        unreachable!("the follower publishes nothing")
+    }
     fn broadcast(&self, tx: &Transaction) -> Result<Txid, RpcFault> {
         Ok(tx.compute_txid())
     }
@@ -522,6 +530,20 @@ fn a_tip_that_stands_still_fetches_no_block() {
         assert!(matches!(follower.step(), Pause::NewBlock(_)));
     }
     assert_eq!(source.script(|script| script.asked_blocks), before);
+}
+
+#[test]
+fn clk_2_a_clock_that_is_two_hours_off_is_told() {
+    const MEDIAN: u64 = 1_700_000_000;
+    let trouble = |wall, network| clock_trouble(wall, MEDIAN, network).is_some();
+    for network in [Network::Signet, Network::Regtest] {
+        for (wall, is_behind) in [(0, true), (MEDIAN - 7201, true), (MEDIAN - 7200, false), (MEDIAN + 7200, false)] {
+            assert_eq!(trouble(wall, network), is_behind, "{wall} on {network}");
+        }
+    }
+    // 2100.
+    assert!(trouble(4_102_444_800, Network::Signet));
+    assert!(!trouble(4_102_444_800, Network::Regtest), "a regtest chain says nothing of the time");
 }
 
 /// CVE-2022-39389: a node that went on without such a block saw nothing of what followed.
