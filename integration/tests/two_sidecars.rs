@@ -11,8 +11,8 @@ use outrigger_integration::proxy::{Proxy, Way};
 use outrigger_integration::regtest::{Opened, REWARD_SAT};
 use outrigger_integration::{Bitcoind, Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
-    ChannelInfo, ChannelList, ChannelOpen, ChannelState, EventKind, EventList, InvoiceCreate, InvoiceGet, InvoiceInfo,
-    InvoiceState, OpenState, PaymentGet, PaymentInfo, PaymentSend, PaymentState, PeerConnect, PeerList,
+    ChannelClose, ChannelInfo, ChannelList, ChannelOpen, ChannelState, EventKind, EventList, InvoiceCreate, InvoiceGet,
+    InvoiceInfo, InvoiceState, OpenState, PaymentGet, PaymentInfo, PaymentSend, PaymentState, PeerConnect, PeerList,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -31,7 +31,7 @@ async fn a_channel_pays_both_ways_and_its_opener_closes_it() -> Done<()> {
         paid(&bob, &alice, 20_000_000).await?;
         assert_balances(&alice, &bob, &opened, 30_000_000).await?;
         let closing_txid = alice.close(&opened.channel_id).await?;
-        assert_closed(regtest, &alice, &bob, &opened, &closing_txid, 30_000).await
+        assert_closed(regtest, [&alice, &bob], &alice, &opened, &closing_txid, 30_000_000).await
     })
     .await
 }
@@ -49,7 +49,53 @@ async fn five_payments_at_a_time_each_way_and_the_accepter_closes() -> Done<()> 
         let bob_msat = 400_000_000 + there? - back?;
         assert_balances(&alice, &bob, &opened, bob_msat).await?;
         let closing_txid = bob.close(&opened.channel_id).await?;
-        assert_closed(regtest, &alice, &bob, &opened, &closing_txid, bob_msat / 1000).await
+        assert_closed(regtest, [&alice, &bob], &bob, &opened, &closing_txid, bob_msat).await
+    })
+    .await
+}
+
+/// `option_simple_close`: the close is replaced by a dearer one, and a channel that is history is shown and answered still.
+#[tokio::test(flavor = "multi_thread")]
+async fn cst_20_a_close_is_replaced_by_a_dearer_one_and_becomes_history() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, mut bob) = regtest.pair().await?;
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
+        let channel_id = &opened.channel_id;
+        paid(&alice, &bob, 50_000_000).await?;
+        assert_balances(&alice, &bob, &opened, 50_000_000).await?;
+        let close = |feerate| ChannelClose { channel_id: channel_id.clone(), feerate_sat_per_vb: feerate };
+        alice.call(close(Some(5))).await?;
+        let cheap = alice.closing_txid(channel_id).await?;
+        regtest.bitcoind.until_mempool_holds(&cheap).await?;
+        assert_eq!(alice.refusal(close(Some(5))).await?, "channel_state_unfit", "mempools would not take it");
+        alice.call(close(Some(20))).await?;
+        let dear = until(LIMIT, "the close to be replaced", async || {
+            Ok(alice.channel(channel_id).await?.closing_txid.filter(|txid| *txid != cheap))
+        });
+        let dear = dear.await?;
+        let fee_sat = regtest.confirm(&dear).await?;
+        assert!(!regtest.bitcoind.mempool().await?.iter().any(|txid| txid.to_string() == cheap));
+        assert_all_is_back([&alice, &bob], &alice, &opened, fee_sat, 50_000_000).await?;
+        for node in [&alice, &bob] {
+            assert_eq!(node.closing_txid(channel_id).await?, dear);
+        }
+        // Under a hundred blocks it leaves memory, and is told of still; after a restart too.
+        regtest.bitcoind.mine_to_nobody(100).await?;
+        for is_restarted in [false, true] {
+            if is_restarted {
+                bob.kill().await?;
+                bob.start_again().await?;
+            }
+            for node in [&alice, &bob] {
+                node.until_synced_with(&regtest.bitcoind).await?;
+                let listed = node.call(ChannelList { state: Some(ChannelState::Closed), ..Default::default() }).await?;
+                let ids: Vec<_> = listed.items.iter().map(|channel| &channel.channel_id).collect();
+                assert_eq!(ids, [channel_id]);
+                assert_eq!(node.channel(channel_id).await?.closing_txid.as_ref(), Some(&dear));
+                assert_eq!(node.refusal(close(None)).await?, "channel_state_unfit");
+            }
+        }
+        Ok(())
     })
     .await
 }
@@ -229,12 +275,13 @@ async fn a_reorganised_chain_is_followed_and_the_channel_goes_on() -> Done<()> {
         }
         assert_balances(&alice, &bob, &opened, 30_000_000).await?;
         let closing_txid = bob.close(&opened.channel_id).await?;
-        assert_closed(regtest, &alice, &bob, &opened, &closing_txid, 30_000).await?;
+        assert_closed(regtest, [&alice, &bob], &bob, &opened, &closing_txid, 30_000_000).await?;
+        let bob_sat = bob.balance().await?.confirmed_sat;
         reorganise(regtest, regtest.bitcoind.height().await? - 2).await?;
         for node in [&alice, &bob] {
             until_at_the_tip(regtest, node).await?;
         }
-        assert_eq!(bob.balance().await?.confirmed_sat, 30_000);
+        assert_eq!(bob.balance().await?.confirmed_sat, bob_sat);
         Ok(())
     })
     .await
@@ -417,7 +464,7 @@ async fn following_the_events_misses_none_and_repeats_none() -> Done<()> {
         bob.start_again().await?;
         bob.until_idle(&opened.channel_id).await?;
         let closing_txid = alice.close(&opened.channel_id).await?;
-        assert_closed(regtest, &alice, &bob, &opened, &closing_txid, 30_000).await?;
+        assert_closed(regtest, [&alice, &bob], &alice, &opened, &closing_txid, 30_000_000).await?;
 
         use EventKind::{ChannelClosed, ChannelClosing, ChannelPending, ChannelReady, InvoicePaid, PaymentSucceeded};
         let told = followed(&alice, 2).await?;
@@ -464,7 +511,7 @@ async fn a_stop_and_a_start_keep_everything() -> Done<()> {
         paid(&bob, &alice, 30_000_000).await?;
         assert_balances(&alice, &bob, &opened, 40_000_000).await?;
         let closing_txid = bob.close(&opened.channel_id).await?;
-        assert_closed(regtest, &alice, &bob, &opened, &closing_txid, 40_000).await
+        assert_closed(regtest, [&alice, &bob], &bob, &opened, &closing_txid, 40_000_000).await
     })
     .await
 }
@@ -539,16 +586,34 @@ async fn assert_balances(alice: &Sidecar, bob: &Sidecar, opened: &Opened, bob_ms
 /// channel, and Alice the rest of her coins but the fees of two transactions.
 async fn assert_closed(
     regtest: &Regtest,
-    alice: &Sidecar,
-    bob: &Sidecar,
+    [alice, bob]: [&Sidecar; 2],
+    closer: &Sidecar,
     opened: &Opened,
     closing_txid: &str,
-    bob_sat: u64,
+    bob_msat: u64,
 ) -> Done<()> {
     assert_eq!(alice.closing_txid(&opened.channel_id).await?, closing_txid);
     assert_eq!(bob.closing_txid(&opened.channel_id).await?, closing_txid);
     let closing_fee_sat = regtest.confirm(closing_txid).await?;
-    let alice_sat = REWARD_SAT - opened.funding_fee_sat - closing_fee_sat - bob_sat;
+    assert_all_is_back([alice, bob], closer, opened, closing_fee_sat, bob_msat).await
+}
+
+/// With `option_simple_close`, who asks for a close pays for it.
+async fn assert_all_is_back(
+    [alice, bob]: [&Sidecar; 2],
+    closer: &Sidecar,
+    opened: &Opened,
+    closing_fee_sat: u64,
+    bob_msat: u64,
+) -> Done<()> {
+    // What is left of a satoshi goes to the fee.
+    let shared_sat = CAPACITY_SAT - closing_fee_sat;
+    let bob_sat = if std::ptr::eq(closer, alice) {
+        bob_msat / 1000
+    } else {
+        shared_sat - (CAPACITY_SAT * 1000 - bob_msat) / 1000
+    };
+    let alice_sat = REWARD_SAT - opened.funding_fee_sat - CAPACITY_SAT + shared_sat - bob_sat;
     for (node, expected_sat) in [(alice, alice_sat), (bob, bob_sat)] {
         node.until_channel_is(&opened.channel_id, ChannelState::Closed).await?;
         let balance = node.balance().await?;

@@ -154,7 +154,8 @@ pub struct ChannelInfo {
     /// How many confirmations the funding output still needs; absent once it has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub needed_blocks: Option<u32>,
-    /// The id of the transaction that closes the channel; absent until one is known.
+    /// The id of the transaction that closes the channel; absent until one is known. Where several are signed, the newest
+    /// of them, until one confirms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closing_txid: Option<String>,
 }

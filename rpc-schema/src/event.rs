@@ -78,6 +78,8 @@ pub enum EventKind {
     ChannelPending,
     /// A channel carries payments.
     ChannelReady,
+    /// The funding transaction of a channel that we opened is not confirmed after a day of blocks.
+    ChannelFundingStuck,
     /// A channel is closing: no new payments.
     ChannelClosing,
     /// A channel is closed for good.

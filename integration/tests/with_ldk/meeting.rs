@@ -226,6 +226,8 @@ async fn open(regtest: &Regtest, sidecar: &Sidecar, ldk: &LdkNode, terms: Terms,
         Side::Ldk => ldk_opens(regtest, sidecar, ldk, terms).await?,
     };
     ldk.until_usable(&opened.channel_id).await?;
+    // The defaults of outrigger.example.toml: announced or not, LDK knows them from our `channel_update`.
+    assert_eq!(ldk.until_forwarding_known(&opened.channel_id).await?, (1000, 100, 80));
     let channel = sidecar.until_channel_is(&opened.channel_id, ChannelState::Normal).await?;
     assert_eq!((channel.announce, channel.is_opener), (terms.announce, terms.opener == Side::Sidecar));
     assert_eq!(channel.funding_outpoint.split(':').next(), Some(opened.funding_txid.as_str()));

@@ -170,6 +170,22 @@ impl LdkNode {
         .await
     }
 
+    /// Waits until the node has taken in what its peer asks for forwarding over the channel: base fee in millisatoshi,
+    /// millionths, and CLTV delta (BOLT 7, `channel_update`).
+    pub(crate) async fn until_forwarding_known(&self, channel_id: &str) -> Done<(u32, u32, u16)> {
+        until(LIMIT, "LDK to take in the peer's channel_update", async || {
+            let Some(channel) = self.channel(channel_id) else { return Ok(None) };
+            let base_msat = channel.counterparty_forwarding_info_fee_base_msat;
+            let millionths = channel.counterparty_forwarding_info_fee_proportional_millionths;
+            let delta = channel.counterparty_forwarding_info_cltv_expiry_delta;
+            Ok(base_msat
+                .zip(millionths)
+                .zip(delta)
+                .map(|((base_msat, millionths), delta)| (base_msat, millionths, delta)))
+        })
+        .await
+    }
+
     /// The channel of this name, unless it is closed.
     pub(crate) fn channel(&self, channel_id: &str) -> Option<ChannelDetails> {
         self.node.list_channels().into_iter().find(|channel| channel.channel_id.to_string() == channel_id)

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitcoin::{OutPoint, ScriptBuf};
-use outrigger_bolt::amount::{Msat, Sat};
+use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::{Feature, Features};
 use outrigger_bolt::id::{ChannelId, ShortChannelId};
 use outrigger_bolt::wire::{Message, Warning};
 
-use crate::changes::{ChannelChanges, ChannelHead, ChannelParams, ChannelRows, Phase, Totals};
-use crate::commitments::htlc::{HtlcState, Offerer, Side, Stage};
+use crate::changes::{ChannelChanges, ChannelHead, ChannelParams, ChannelRows, Phase};
+use crate::commitments::fee;
+use crate::commitments::htlc::{HtlcState, Offerer};
 use crate::draft::Draft;
 use crate::input::{ChainEvent, Command, CommandId, Context, Input, Policy};
 use crate::link::{self, Link, Volatile, VolatileChanges};
@@ -68,7 +69,7 @@ pub struct Summary {
 impl Channel {
     /// The channel that these rows are, with no connection: what a crash leaves is what a disconnect leaves.
     pub fn load(rows: ChannelRows) -> Result<Self, CorruptRows> {
-        check(&rows)?;
+        rows.check()?;
         let volatile = Volatile::at_rest(&rows);
         Ok(Self { rows, volatile })
     }
@@ -223,6 +224,7 @@ impl Channel {
         if !head.channel_ready_sent {
             watches.extend(funding::ready_height(head, params).map(Watch::Height));
             watches.extend(funding::forgotten_height(head, params).map(Watch::Height));
+            watches.extend(funding::stuck_height(head, params).map(Watch::Height));
         }
         watches.extend(shutdown::watches(head));
         watches.extend(ended::history_height(head).map(Watch::Height));
@@ -261,6 +263,19 @@ impl Channel {
     /// HTLCs").
     pub fn exposes_too_much(&self, amount: Msat, policy: &Policy) -> bool {
         self.volatile.outlook.exposes_too_much(&self.rows.params, 0, amount, policy)
+    }
+
+    /// The commitment feerate to propose by [`Command::UpdateFee`] where this is the estimate. `None` where the one in
+    /// force is near enough, where the peer is the opener, and while nothing can be proposed: not in step, closing, or
+    /// another change is on its way (CST-5).
+    pub fn feerate_to_propose(&self, estimate: FeeratePerKw, policy: &Policy) -> Option<FeeratePerKw> {
+        let (head, outlook) = (&self.rows.head, &self.volatile.outlook);
+        let is_open = matches!((&head.phase, &self.volatile.link), (Phase::Normal, Link::Connected(_)));
+        let is_pending = outlook.fee_proposed || head.fee.change.is_some();
+        if !is_open || is_pending || !self.rows.params.is_opener {
+            return None;
+        }
+        fee::to_propose(&self.rows.params, outlook, estimate, policy)
     }
 
     /// The channel at this block height, for callers.
@@ -447,52 +462,4 @@ fn fail(draft: &mut Draft<'_>, rule: &Rule) {
         ended::send_reason(draft);
     }
     link::on_disconnected(draft);
-}
-
-/// What any rows must fulfil to be a channel.
-fn check(rows: &ChannelRows) -> Result<(), CorruptRows> {
-    let ChannelRows { params, head, htlcs, .. } = rows;
-    let total = params.capacity.to_msat().ok_or(CorruptRows("the capacity is beyond all bitcoin"))?;
-    for (owner, totals) in [(Side::Local, &head.local_commitment), (Side::Remote, &head.remote_commitment)] {
-        let mut found = Totals { to_local: totals.to_local, to_remote: totals.to_remote, ..Totals::default() };
-        for (key, row) in htlcs.iter().filter(|(key, row)| row.state.in_commitment(key.offerer, owner)) {
-            found = found
-                .counting(key.offerer, row.amount, params.dust_limit(owner))
-                .ok_or(CorruptRows("a commitment holds more than can be counted"))?;
-        }
-        if found != *totals {
-            return Err(CorruptRows("the HTLCs of a commitment are not those of its running totals"));
-        }
-        if found.sum() != total {
-            return Err(CorruptRows("a commitment does not add up to the capacity"));
-        }
-    }
-    check_progress(rows)
-}
-
-/// No row is ahead of the head: ids are given out, and what waits for a revocation waits for one that is due.
-fn check_progress(ChannelRows { head, htlcs, .. }: &ChannelRows) -> Result<(), CorruptRows> {
-    let waits = |stage: Stage| matches!(stage, Stage::Signed | Stage::Acknowledged);
-    for (key, row) in htlcs {
-        let next_id = match key.offerer {
-            Offerer::Local => head.next_local_htlc_id,
-            Offerer::Remote => head.next_remote_htlc_id,
-        };
-        let (_, stage) = row.state.update(key.offerer);
-        if key.id >= next_id {
-            return Err(CorruptRows("an HTLC has an id that was never given out"));
-        }
-        if stage == Stage::Proposed || (waits(stage) && !head.awaiting_revocation()) {
-            return Err(CorruptRows("an HTLC waits for what is not on its way"));
-        }
-        if matches!(row.state, HtlcState::Removing(_)) != row.removal.is_some() {
-            return Err(CorruptRows("an HTLC leaves without a reason, or has one and stays"));
-        }
-    }
-    match head.fee.change {
-        Some((_, stage)) if waits(stage) && !head.awaiting_revocation() => {
-            Err(CorruptRows("a feerate waits for what is not on its way"))
-        }
-        Some(_) | None => Ok(()),
-    }
 }

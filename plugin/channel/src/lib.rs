@@ -24,6 +24,7 @@ mod opening;
 mod phase;
 mod row;
 mod signer;
+mod soundness;
 mod transition;
 mod violation;
 

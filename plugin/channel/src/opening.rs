@@ -104,8 +104,8 @@ pub enum OpeningInput<'a> {
         tx: Transaction,
         output_index: u32,
     },
-    /// The operator, or the wallet, gives up.
-    Abandon,
+    /// The operator, the wallet or the clock gives up, for a reason that both sides are told.
+    Abandon(&'a str),
 }
 
 /// What a step of an opening leads to.
@@ -224,7 +224,7 @@ impl Opening {
         let outcome = match input {
             OpeningInput::Message(message) => self.on_message(message, cx),
             OpeningInput::Funding { tx, output_index } => return self.on_funding(tx, output_index, cx),
-            OpeningInput::Abandon => return self.give_up("the opening was abandoned".to_owned()),
+            OpeningInput::Abandon(reason) => return self.give_up(reason.to_owned()),
         };
         outcome.unwrap_or_else(|violation| {
             self.state = State::Over;
@@ -424,9 +424,10 @@ impl Opening {
             ChannelChanges { params: Some(Arc::clone(params)), head: Some(head.clone()), ..ChannelChanges::default() };
         let rows = ChannelRows { params: Arc::clone(params), head, htlcs: BTreeMap::new(), onions: BTreeMap::new() };
         let channel = Channel::with_link(rows, Link::Connected(self.features.clone()));
-        let note = ChannelNote::Pending { funding: params.funding, capacity: params.capacity };
+        // What a peer opens is told once it is in a block: until then it costs the peer nothing (FND-6).
+        let note = self.is_opener.then(|| Effect::Note(ChannelNote::pending(params)));
         let watches = channel.watches().into_iter().map(Effect::Watch);
-        let effects = watches.chain([Effect::Note(note)]).collect();
+        let effects = watches.chain(note).collect();
         let monitor = MonitorUpdate { id: 1, steps: vec![funded], htlcs: BTreeMap::new() };
         Birth { channel_id: params.channel_id, channel, changes, monitor, effects }
     }

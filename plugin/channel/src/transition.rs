@@ -5,7 +5,7 @@ use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::{ChannelId, PaymentHash, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::wire::Message;
 
-use crate::changes::{ChannelChanges, MonitorUpdate};
+use crate::changes::{ChannelChanges, ChannelParams, MonitorUpdate};
 use crate::input::{CommandId, FailReason};
 use crate::link::VolatileChanges;
 use crate::violation::Refusal;
@@ -117,7 +117,7 @@ pub enum Reply {
 /// News of a channel that an operator acts on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChannelNote {
-    /// Funding signed; waiting for its confirmation.
+    /// Waiting for confirmations: from its signature on where we opened it, from its first block on where the peer did.
     Pending { funding: OutPoint, capacity: Sat },
     /// Usable in both directions.
     Ready { short_channel_id: ShortChannelId },
@@ -133,4 +133,13 @@ pub enum ChannelNote {
     FundingMismatch { reason: String },
     /// The peer's funding transaction never came: the channel is forgotten (FND-6).
     NeverFunded,
+    /// Our own funding transaction has waited this many blocks for its first confirmation.
+    FundingStuck { txid: Txid, blocks: u32 },
+}
+
+impl ChannelNote {
+    /// The news that a channel waits for confirmations.
+    pub(crate) fn pending(params: &ChannelParams) -> Self {
+        Self::Pending { funding: params.funding, capacity: params.capacity }
+    }
 }

@@ -583,3 +583,28 @@ fn a_balance_that_is_dust_has_no_output() {
         assert_eq!(tx.output.len(), if push < 354_000 { 1 } else { 2 });
     }
 }
+
+/// Every connection starts the negotiation over, and a peer may agree on another fee each time.
+#[test]
+fn dos_a_peer_cannot_make_us_keep_closes_without_end() {
+    let mut pair = negotiating();
+    for round in 0..40 {
+        pair.connect();
+        for name in Name::BOTH {
+            pair.flush(name);
+        }
+        // Bob hears Alice's channel_reestablish, channel_ready and shutdown, and then what she never sent.
+        pair.receive(Bob);
+        pair.flush(Bob);
+        pair.receive(Alice);
+        pair.flush(Alice);
+        while pair.receive(Bob) {}
+        pair.flush(Bob);
+        let another = offer(&pair, Alice, Sat::new(1_000 + round), range(500, 5_000));
+        pair.inject(Bob, &another);
+        assert!(pair.is_connected(), "{round}: {:?}", pair.node(Bob).sent.last());
+    }
+    assert_eq!(pair.phase(Bob).closes_to_publish().len(), 20);
+    let Some(Message::Warning(told)) = pair.node(Bob).sent.last() else { panic!("{:?}", pair.node(Bob).sent.last()) };
+    assert_eq!(told.data.to_string(), "too many closing transactions are signed already: let one of them confirm");
+}

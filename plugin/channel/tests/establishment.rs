@@ -75,10 +75,13 @@ fn both_sides_open_fund_and_become_ready() {
     assert!(!bobs.effects.iter().any(|effect| matches!(effect, Effect::Publish { .. })));
     for birth in [&alices, &bobs] {
         assert!(birth.effects.iter().any(|effect| matches!(effect, Effect::Watch(Watch::Funding { .. }))));
-        assert!(birth.effects.iter().any(|effect| matches!(effect, Effect::Note(ChannelNote::Pending { .. }))));
         assert_eq!(birth.changes.head.as_ref(), Some(&birth.channel.rows().head));
     }
+    // What the peer opened is news once it is in a block (FND-6).
+    let is_pending = |effect: &Effect| matches!(effect, Effect::Note(ChannelNote::Pending { .. }));
+    assert!(alices.effects.iter().any(is_pending) && !bobs.effects.iter().any(is_pending));
     let mut duo = Duo::born(&terms);
+    duo.take_effects(Alice);
     assert_eq!(duo.add(Alice, sat(1000), 1), Err(Refusal::NotReady));
     assert_eq!(duo.alice.channel.summary(500).state, "funding");
     assert_eq!(duo.alice.channel.summary(500).confirmations_needed, 3);
@@ -86,7 +89,9 @@ fn both_sides_open_fund_and_become_ready() {
     duo.run();
     for who in [Alice, Bob] {
         assert_eq!(*duo.side(who).channel.phase(), Phase::Normal);
-        let ready = duo.take_effects(who).into_iter().any(|effect| {
+        let effects = duo.take_effects(who);
+        assert_eq!(effects.iter().filter(|effect| is_pending(effect)).count(), usize::from(who == Bob));
+        let ready = effects.into_iter().any(|effect| {
             matches!(effect, Effect::Note(ChannelNote::Ready { short_channel_id })
                 if short_channel_id.to_string() == "501x4x0")
         });
@@ -329,7 +334,7 @@ fn an_error_or_an_abandoned_opening_ends_it() {
     let OpeningStep::Gone { effects, reason } = step else { panic!("{step:?}") };
     assert!(effects.is_empty() && !reason.contains('\u{1b}'));
     let (mut opener, _) = open_message(&terms);
-    gone(opener.step(OpeningInput::Abandon, &cx));
+    gone(opener.step(OpeningInput::Abandon("enough"), &cx));
 }
 
 /// Bob, whose funding transaction of the right txid turns out to be this one.
@@ -504,4 +509,23 @@ fn bad_input_59_cst_20_a_closed_channel_still_answers() {
     duo.message(Bob, &reestablish);
     let answer: Vec<Message> = duo.bob.outbox.drain(..).collect();
     assert!(matches!(answer.as_slice(), [Message::ChannelReestablish(_), Message::Error(_)]), "{answer:?}");
+}
+
+#[test]
+fn an_operator_hears_once_of_an_own_funding_transaction_that_never_confirms() {
+    let mut duo = Duo::born(&Terms::default());
+    let funding = duo.alice.channel.rows().params.funding;
+    assert!(duo.alice.channel.watches().contains(&Watch::Height(644)));
+    assert!(!duo.bob.channel.watches().contains(&Watch::Height(644)));
+    let mut told = Vec::new();
+    for height in [643, 644, 645, 2516, 9999] {
+        duo.height = height;
+        duo.input(Alice, Input::Chain(ChainEvent::Height(height)));
+        let stuck = |effect: &Effect| matches!(effect, Effect::Note(ChannelNote::FundingStuck { txid, blocks: 144 }) if *txid == funding.txid);
+        told.extend(duo.take_effects(Alice).iter().filter(|effect| stuck(effect)).map(|_| height));
+    }
+    assert_eq!(told, [644]);
+    // Confirmed after all, the channel becomes what it was to be.
+    duo.confirm();
+    assert!(duo.alice.channel.rows().head.channel_ready_sent);
 }

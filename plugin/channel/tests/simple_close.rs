@@ -14,7 +14,7 @@ use outrigger_bolt::tx::closing::{
     ClosingVariant, Share, closing_weight, simple_closing_outputs, simple_closing_transaction,
 };
 use outrigger_bolt::wire::{ClosingComplete, ClosingSig, ClosingSigned, Message, Shutdown};
-use outrigger_channel::{ChainEvent, Command, Input, Link, Phase, Refusal, Signer, Spend};
+use outrigger_channel::{ChainEvent, ChannelNote, Command, Input, Link, Phase, Refusal, Signer, Spend};
 use pair::founding::{self, wallet_script};
 use pair::{Alice, Bob, Fate, Name, Pair, Setup};
 
@@ -329,6 +329,8 @@ fn a_higher_feerate_replaces_the_close() {
         pair.assert_closed_fairly();
         let newest = pair.phase(name).closes_to_publish().last().copied().cloned().expect("a close");
         assert_eq!(pair.world.mempool.len(), 3);
+        let told = ChannelNote::Closing { txid: newest.compute_txid() };
+        assert_eq!(pair.node(name).notes.last(), Some(&told), "what was ordered is told");
         assert!(fee_of(&pair, &newest) > dearest);
         let weight = closing_weight(newest.output.iter().map(|output| output.script_pubkey.as_script()));
         assert_eq!(fee_of(&pair, &newest), FeeratePerKw::new(4_000).fee(weight).get(), "as it was ordered");
@@ -654,8 +656,7 @@ fn dos_a_peer_cannot_make_us_keep_closes_without_end() {
     assert_eq!(pair.world.mempool.len(), 20);
     let Some(Message::Warning(told)) = pair.node(Alice).sent.last() else { panic!("a warning") };
     assert_eq!(told.data.to_string(), "too many closing transactions are signed already: let one of them confirm");
-    let notes =
-        pair.node(Alice).notes.iter().filter(|note| matches!(note, outrigger_channel::ChannelNote::Closing { .. }));
+    let notes = pair.node(Alice).notes.iter().filter(|note| matches!(note, ChannelNote::Closing { .. }));
     assert_eq!(notes.count(), 1, "one event, whatever the peer does");
     // What was signed is answered for still.
     let known = Draft::new(&pair, Bob).complete();
@@ -675,4 +676,75 @@ fn occ_a_commitment_that_confirms_instead_of_the_close_fails_the_channel() {
     pair.mine();
     assert!(matches!(pair.phase(Alice), Phase::Failed { .. }));
     assert_eq!(pair.node(Alice).monitor.classify(&published, &pair.node(Alice).signer), Spend::Remote);
+}
+
+/// A reconnection in every phase of a close: the peer hears our numbers first, and `shutdown` as long as one is due.
+#[test]
+fn cst_20_every_phase_of_a_close_answers_channel_reestablish() {
+    let with_htlc = |pair: &mut Pair| {
+        pair.pay(Bob, Msat::new(5_000_000), Fate::Fulfilled);
+        pair.run();
+    };
+    let close = |pair: &mut Pair| order_close(pair, Alice, FEERATE);
+    type Stage<'a> = (&'static str, bool, &'a dyn Fn(&mut Pair));
+    let stages: [Stage<'_>; 6] = [
+        ("waiting for an HTLC", true, &|pair| {
+            with_htlc(pair);
+            close(pair);
+            pair.run();
+        }),
+        ("one shutdown said", true, &|pair| close(pair)),
+        ("negotiating", true, &|pair| {
+            close(pair);
+            pair.receive(Bob);
+            pair.flush(Bob);
+            pair.receive(Alice);
+            pair.flush(Alice);
+        }),
+        ("signed", true, &|pair| {
+            close(pair);
+            pair.run();
+        }),
+        ("in a block", true, &|pair| {
+            close(pair);
+            pair.run();
+            pair.mine();
+        }),
+        ("buried", false, &|pair| {
+            close(pair);
+            pair.run();
+            pair.bury_close();
+        }),
+    ];
+    for features in [founding::features(), founding::legacy_features()] {
+        for (stage, says_shutdown, arrange) in &stages {
+            let mut pair = Pair::connected(13, &Setup { features: features.clone(), ..Setup::default() });
+            arrange(&mut pair);
+            for is_crash in [false, true] {
+                if is_crash {
+                    pair.crash(Bob);
+                }
+                pair.connect();
+                let before = pair.node(Bob).sent.len();
+                for name in Name::BOTH {
+                    pair.flush(name);
+                }
+                // What Alice would say to a peer that has lost the channel's history.
+                let reestablish =
+                    pair.node(Alice).sent.iter().rev().find(|m| matches!(m, Message::ChannelReestablish(_)));
+                let reestablish = reestablish.cloned().expect("channel_reestablish");
+                pair.inject(Bob, &reestablish);
+                let answers = &pair.node(Bob).sent[before..];
+                assert!(matches!(answers.first(), Some(Message::ChannelReestablish(_))), "{stage}: {answers:?}");
+                let shutdown = answers.iter().any(|message| matches!(message, Message::Shutdown(_)));
+                assert_eq!(
+                    shutdown,
+                    *says_shutdown && pair.node(Bob).channel.rows().head.local_shutdown.is_some(),
+                    "{stage}"
+                );
+                let error = answers.iter().any(|message| matches!(message, Message::Error(_)));
+                assert_eq!(error, !says_shutdown, "{stage}: a closed channel says that it is");
+            }
+        }
+    }
 }

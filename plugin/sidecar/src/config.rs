@@ -41,6 +41,8 @@ pub struct Config {
     pub bitcoind: BitcoindConfig,
     /// What we ask of channels.
     pub channel: ChannelLimits,
+    /// What we ask of HTLCs that are to be forwarded.
+    pub forwarding: ForwardingTerms,
     /// The most that funding and closing transactions of ours pay, whatever bitcoind estimates.
     pub max_feerate: FeeratePerKw,
     /// Blocks that the last HTLC of a payment to us must leave before it expires (BOLT 11, field `c`).
@@ -112,6 +114,21 @@ pub struct ChannelLimits {
     pub max_commitment_feerate: FeeratePerKw,
     /// Blocks that bury a closing transaction before the channel counts as closed.
     pub close_depth: u32,
+}
+
+/// What we ask of HTLCs that are to be forwarded over our channels (BOLT 7, `channel_update`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardingTerms {
+    /// Blocks between the expiry of the incoming and of the outgoing HTLC.
+    pub cltv_expiry_delta: u16,
+    /// Fee of each HTLC, in millisatoshi.
+    pub fee_base_msat: u32,
+    /// Fee for each million that is forwarded.
+    pub fee_proportional_millionths: u32,
+    /// Smallest HTLC that is forwarded.
+    pub htlc_minimum: Msat,
+    /// Largest HTLC that is forwarded; none: as much as the channel carries.
+    pub htlc_maximum: Option<Msat>,
 }
 
 /// Why there is no configuration.
@@ -186,6 +203,7 @@ impl Config {
             rpc_address,
             bitcoind: bitcoind(values, home, network)?,
             channel: channel_limits(values)?,
+            forwarding: forwarding_terms(values)?,
             max_feerate: feerate(values, "feerate.max_sat_per_vb"),
             final_cltv_blocks: values.number("invoice.final_cltv_blocks"),
         })
@@ -294,6 +312,22 @@ fn channel_limits(values: &Values) -> Result<ChannelLimits, ConfigFault> {
         return Err(values.unfit("channel.min_funding_sat", "is above channel.max_funding_sat: no channel would fit"));
     }
     Ok(limits)
+}
+
+fn forwarding_terms(values: &Values) -> Result<ForwardingTerms, ConfigFault> {
+    let htlc_maximum = Some(values.number("forwarding.htlc_maximum_msat")).filter(|maximum| *maximum > 0);
+    let terms = ForwardingTerms {
+        cltv_expiry_delta: values.number("forwarding.cltv_expiry_delta"),
+        fee_base_msat: values.number("forwarding.fee_base_msat"),
+        fee_proportional_millionths: values.number("forwarding.fee_proportional_millionths"),
+        htlc_minimum: Msat::new(values.number("forwarding.htlc_minimum_msat")),
+        htlc_maximum: htlc_maximum.map(Msat::new),
+    };
+    if terms.htlc_maximum.is_some_and(|maximum| maximum < terms.htlc_minimum) {
+        let problem = "is below forwarding.htlc_minimum_msat: nothing would be forwarded";
+        return Err(values.unfit("forwarding.htlc_maximum_msat", problem));
+    }
+    Ok(terms)
 }
 
 fn feerate(values: &Values, key: &'static str) -> FeeratePerKw {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bitcoin::constants::ChainHash;
 use outrigger_channel::{HtlcSource, Policy, Publication};
@@ -31,6 +32,7 @@ use crate::manager::Manager;
 use crate::manager::deliver::{Deliver, Ends};
 use crate::manager::directory::PeerDirectory;
 use crate::manager::env::{ChainView, Env};
+use crate::manager::forwarding::ForwardingPolicy;
 use crate::manager::operations::{Operations, fail_interrupted};
 use crate::net::{Dialer, Network};
 use crate::payment::Payments;
@@ -39,11 +41,14 @@ use crate::store::load::{LoadedChannel, load};
 use crate::store::{self, Reader, Snapshot, StoreError, Writer};
 use crate::wallet::{Wallet, WalletFault};
 use backend::{Doorkeeper, Identity};
-use chain_side::{Listener, StoredWallet, carry_out, feerates};
+use chain_side::{Listener, StoredWallet, carry_out, feerates, follow_estimates};
 use lock::lock_directory;
 
 /// The exit code of a process whose disk refused a write (PER-5, DSK-1): a supervisor may restart it, an operator must look.
 pub const STORAGE_EXIT_CODE: u8 = 3;
+
+/// How often what has its time is looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
 
 /// Threads that drain mailboxes.
 fn worker_count() -> usize {
@@ -160,6 +165,7 @@ async fn live(
     listen: std::net::SocketAddr,
 ) -> Result<(), StartFault> {
     let mut has_met_peers = false;
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     let mut restored = parts.manager.env().restored();
     loop {
         let state = parts.chain.borrow_and_update().clone();
@@ -179,6 +185,10 @@ async fn live(
         let changed = tokio::select! {
             changed = parts.chain.changed() => changed,
             changed = restored.changed() => changed,
+            _ = housekeeping.tick() => {
+                tokio::task::block_in_place(|| parts.manager.expire_openings(Clock::monotonic()));
+                Ok(())
+            }
         };
         if changed.is_err() {
             return Ok(());
@@ -276,9 +286,11 @@ fn build(
     let (writer, _) =
         Writer::start(db.clone(), move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
 
-    let view = ChainView::new(height, feerates(&estimator));
+    let view = ChainView::new(height, feerates(&estimator.current()).0);
     let reader = Reader::new(db);
-    let env = Env::new(view, policy(config), keys.clone(), (writer, reader.clone()), restored).freezing(frozen);
+    let handles = (writer, reader.clone());
+    let env = Env::new(view, policy(config), forwarding_policy(config), keys.clone(), handles, restored);
+    let env = env.freezing(frozen);
     let carried = carried_payments(&channels);
     let with_channels: Vec<_> = channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
     let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, channels));
@@ -313,11 +325,7 @@ fn build(
         keyed_calls: tokio::sync::Mutex::default(),
         chain: chain.clone(),
         events,
-        identity: Identity {
-            alias: config.alias.clone(),
-            network: network_name(config.network),
-            addresses: vec![config.listen.to_string()],
-        },
+        identity: identity(config),
     }));
 
     for number in 0..worker_count() {
@@ -327,8 +335,8 @@ fn build(
     spawn("payments", move || payments.work(&notices))?;
     let (carrier, publisher, funder) = (manager.clone(), broadcaster.clone(), wallet.clone());
     spawn("wallet", move || carry_out(&orders, &funder, &publisher, &carrier))?;
-    let (estimates, estimates_stop) = (estimator.clone(), stop.clone());
-    spawn("feerates", move || estimates.run(&estimates_stop))?;
+    let (estimates, told, estimates_stop) = (estimator.clone(), manager.clone(), stop.clone());
+    spawn("feerates", move || follow_estimates(&estimates, &told, &estimates_stop))?;
     let listener: Arc<dyn BlockListener> = Arc::new(Listener {
         manager: manager.clone(),
         wallet,
@@ -359,6 +367,14 @@ fn told_of_damage<R>(directory: &Path, read: impl FnOnce() -> R) -> R {
     read
 }
 
+fn identity(config: &Config) -> Identity {
+    Identity {
+        alias: config.alias.clone(),
+        network: network_name(config.network),
+        addresses: vec![config.listen.to_string()],
+    }
+}
+
 /// Payments of which a part stands in a channel.
 fn carried_payments(channels: &[LoadedChannel]) -> std::collections::HashSet<[u8; 32]> {
     let sources = channels.iter().flat_map(|loaded| loaded.channel.rows().htlcs.values()).filter_map(|row| row.source);
@@ -386,6 +402,17 @@ fn access(config: &Config) -> Access {
         BitcoindAuth::UserPass { user, password } => Auth::UserPass { user: user.clone(), password: password.clone() },
     };
     Access { address: config.bitcoind.address.clone(), auth, allow_remote: config.bitcoind.allow_remote }
+}
+
+fn forwarding_policy(config: &Config) -> ForwardingPolicy {
+    let terms = config.forwarding;
+    ForwardingPolicy {
+        cltv_expiry_delta: terms.cltv_expiry_delta,
+        fee_base_msat: terms.fee_base_msat,
+        fee_proportional_millionths: terms.fee_proportional_millionths,
+        htlc_minimum: terms.htlc_minimum,
+        htlc_maximum: terms.htlc_maximum,
+    }
 }
 
 fn policy(config: &Config) -> Policy {

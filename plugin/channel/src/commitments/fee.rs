@@ -2,7 +2,7 @@
 //! `bolt::tx::fee`, all counts from the same trimming rule that builds the transaction (CST-7, CST-8).
 
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
-use outrigger_bolt::tx::fee::{commitment_cost, is_trimmed};
+use outrigger_bolt::tx::fee::{commitment_cost, commitment_weight, is_trimmed};
 use outrigger_bolt::wire::{Message, UpdateFee};
 
 use super::htlc::Side;
@@ -62,6 +62,18 @@ impl Outlook {
             let exposure = Sat::new(trimmed.saturating_mul(dust_limit.get()));
             is_trimmed(amount, dust_limit) && exposure > policy.max_dust_exposure
         })
+    }
+
+    /// The highest feerate that we can pay as the opener with one HTLC more than there are, our reserve kept.
+    fn payable_feerate(&self, params: &ChannelParams) -> FeeratePerKw {
+        let outputs = self.worst_outputs().saturating_add(1);
+        let anchors = commitment_cost(FeeratePerKw::new(0), outputs);
+        let kept = anchors.saturating_add(params.reserve_of(Side::Local));
+        let fee = self.remote.totals.to_local.to_sat_floor().saturating_sub(kept);
+        // The fee is rounded down, so the feerate is the last one below that of a satoshi more.
+        let below = fee.get().saturating_add(1).saturating_mul(1000).saturating_sub(1);
+        let feerate = below.checked_div(commitment_weight(outputs)).unwrap_or(0);
+        FeeratePerKw::new(u32::try_from(feerate).unwrap_or(u32::MAX))
     }
 
     /// Whether the peer, where it is the opener, can pay for one more HTLC of ours in both commitments.
@@ -150,6 +162,26 @@ pub(crate) fn send_update_fee(draft: &mut Draft<'_>, feerate: FeeratePerKw, poli
     outlook.fee_proposed = true;
     draft.send(Message::UpdateFee(UpdateFee { channel_id: params.channel_id, feerate_per_kw: feerate }));
     Ok(())
+}
+
+/// The feerate that we should propose as the opener: the estimate, once it is a fourth above or a fifth below the one in
+/// force. What was proposed becomes the middle of that span, so an estimate that wavers within it moves nothing. Never
+/// above the cap, nor above what we can pay for, even if that is a smaller step.
+pub(crate) fn to_propose(
+    params: &ChannelParams,
+    outlook: &Outlook,
+    estimate: FeeratePerKw,
+    policy: &Policy,
+) -> Option<FeeratePerKw> {
+    let in_force = outlook.highest_feerate();
+    let is_rise = |wanted: FeeratePerKw| u64::from(wanted.get()) * 4 >= u64::from(in_force.get()) * 5;
+    let is_fall = |wanted: FeeratePerKw| u64::from(wanted.get()) * 5 <= u64::from(in_force.get()) * 4;
+    let wanted = estimate.min(policy.max_commitment_feerate).max(FeeratePerKw::FLOOR);
+    if is_fall(wanted) {
+        return Some(wanted);
+    }
+    let payable = wanted.min(outlook.payable_feerate(params));
+    is_rise(payable).then_some(payable)
 }
 
 /// The opener's new feerate, for our commitment first. One that comes before the last is signed replaces it.

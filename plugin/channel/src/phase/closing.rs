@@ -7,7 +7,7 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction, closing_weight};
 use outrigger_bolt::tx::{Unaffordable, commitment};
-use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message};
+use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message, Warning};
 
 use super::restored;
 use super::shutdown::{change_negotiation, may_negotiate};
@@ -71,6 +71,9 @@ pub(crate) fn on_closing_signed(
         return Err(Violation::Warn(Rule::EarlyClosingSigned));
     };
     let tx = closing.signed_by_peer(message).map_err(Violation::Warn)?;
+    if is_one_too_many(draft, &tx) {
+        return Ok(());
+    }
     let answer = closing.answer(message, draft.negotiation().offer, draft.negotiation().counteroffer)?;
     change_negotiation(draft, |negotiation| negotiation.counteroffer = Some(message.fee_satoshis));
     match answer {
@@ -120,10 +123,25 @@ pub(super) fn conclude(draft: &mut Draft<'_>, cx: &Context<'_>, mut tx: Transact
     let others = draft.head().phase.closes_to_publish().into_iter().cloned().collect();
     draft.set_phase(Phase::Closing { tx: tx.clone(), others, wanted, confirmed_height: None });
     draft.effect(Effect::Publish { what: Publication::MutualClose, tx });
-    // One for each channel: a peer may make us sign more of them, and news have rows.
+    // Of more that the peer makes us sign there is no word: news have rows.
     if is_first {
         draft.effect(Effect::Note(ChannelNote::Closing { txid }));
     }
+}
+
+/// Closes of one channel that both have signed, at most: each stands in the head row and is published again and again.
+pub(super) const MAX_CLOSES: usize = 20;
+
+/// Whether enough closes wait for a block without this one, which the peer asks for. It costs the peer nothing to ask, and
+/// us a row: it is told so, and keeps its connection.
+pub(super) fn is_one_too_many(draft: &mut Draft<'_>, close: &Transaction) -> bool {
+    let phase = &draft.head().phase;
+    let too_many = phase.closes_to_publish().len() >= MAX_CLOSES && !is_signed(phase, close.compute_txid());
+    if too_many {
+        let (channel_id, data) = (draft.channel_id(), Rule::TooManyCloses.to_string());
+        draft.send(Message::Warning(Warning { channel_id, data: data.as_str().into() }));
+    }
+    too_many
 }
 
 /// Whether this close is one that both have signed.

@@ -21,6 +21,9 @@ const COINBASE_MATURITY: u32 = 100;
 /// Blocks after which a funding transaction that was not seen is given up (BOLT 2, `channel_ready`; FND-6).
 const FUNDING_TIMEOUT: u32 = 2016;
 
+/// Blocks after which the operator is told that a funding transaction of ours is not confirmed: a day.
+const FUNDING_STUCK: u32 = 144;
+
 /// The height at which the funding output is deep enough, once it is in a block.
 pub(crate) fn ready_height(head: &ChannelHead, params: &ChannelParams) -> Option<u32> {
     let height = head.funding_height?;
@@ -34,6 +37,13 @@ pub(crate) fn ready_height(head: &ChannelHead, params: &ChannelParams) -> Option
 pub(crate) fn forgotten_height(head: &ChannelHead, params: &ChannelParams) -> Option<u32> {
     let waiting = !params.is_opener && head.funding_height.is_none() && matches!(head.phase, Phase::Funding(_));
     waiting.then(|| params.opened_height.saturating_add(FUNDING_TIMEOUT))
+}
+
+/// The height at which a funding transaction of ours that was not seen is told to the operator, who alone can make room
+/// for it. The channel is kept: what we published binds us.
+pub(crate) fn stuck_height(head: &ChannelHead, params: &ChannelParams) -> Option<u32> {
+    let waiting = params.is_opener && head.funding_height.is_none() && matches!(head.phase, Phase::Funding(_));
+    waiting.then(|| params.opened_height.saturating_add(FUNDING_STUCK))
 }
 
 /// Whether the channel is only a promise of the peer's: not in a block, and with nothing for us in it.
@@ -68,6 +78,9 @@ pub(crate) fn on_confirmed(
             return Ok(());
         }
     };
+    if !params.is_opener && !draft.head().channel_ready_sent {
+        draft.effect(Effect::Note(ChannelNote::pending(params)));
+    }
     let head = draft.head_mut();
     head.funding_height = Some(height);
     head.short_channel_id = Some(scid);
@@ -122,6 +135,11 @@ pub(crate) fn on_height(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), V
     let head = draft.head();
     if forgotten_height(head, draft.params()).is_some_and(|height| cx.height >= height) {
         forget(draft, cx.height, "the funding transaction never came", ChannelNote::NeverFunded);
+        return Ok(());
+    }
+    if stuck_height(head, draft.params()) == Some(cx.height) {
+        let note = ChannelNote::FundingStuck { txid: draft.params().funding.txid, blocks: FUNDING_STUCK };
+        draft.effect(Effect::Note(note));
         return Ok(());
     }
     let deep = ready_height(head, draft.params()).is_some_and(|ready| cx.height >= ready);

@@ -9,13 +9,14 @@ use outrigger_bolt::features::Feature;
 use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::Unaffordable;
 use outrigger_bolt::tx::closing::{ClosingVariant, closing_weight, simple_closing_outputs, simple_closing_transaction};
-use outrigger_bolt::wire::{ClosingComplete, ClosingSig, Message, Warning};
+use outrigger_bolt::wire::{ClosingComplete, ClosingSig, Message};
 
-use super::closing::{Party, conclude, is_signed, parties, wanted_still};
+use super::closing::{MAX_CLOSES, Party, conclude, is_one_too_many, is_signed, parties, wanted_still};
 use super::shutdown::{change_negotiation, check_feerate, check_form_of_peer, may_negotiate, set_script_of_peer};
 use crate::changes::{ChannelParams, Phase};
 use crate::draft::Draft;
 use crate::input::Context;
+use crate::transition::{ChannelNote, Effect};
 use crate::violation::{Refusal, Rule, Violation};
 
 /// A `closing_complete` of ours that the peer has yet to answer. BOLT 2: no other before the `closing_sig`.
@@ -24,9 +25,6 @@ pub(crate) struct Proposal {
     message: ClosingComplete,
     feerate: FeeratePerKw,
 }
-
-/// Closes of one channel that both have signed, at most: each stands in the head row and is published again and again.
-const MAX_CLOSES: usize = 20;
 
 /// What a replacement must pay on top, so that mempools take it (BIP 125 with Bitcoin Core's default).
 const INCREMENTAL_RELAY: FeeratePerKw = FeeratePerKw::new(250);
@@ -106,11 +104,7 @@ pub(crate) fn on_closing_complete(
     let close = Close { params: draft.params(), closer, closee: local, fee, locktime };
     let (variant, signature) = close.selected(message).map_err(Violation::Warn)?;
     let tx = close.signed_by_peer(variant, &signature).map_err(Violation::Warn)?;
-    let phase = &draft.head().phase;
-    if phase.closes_to_publish().len() >= MAX_CLOSES && !is_signed(phase, tx.compute_txid()) {
-        // It costs the peer nothing to ask, and us a row: enough of them wait for a block.
-        let (channel_id, data) = (draft.channel_id(), Rule::TooManyCloses.to_string());
-        draft.send(Message::Warning(Warning { channel_id, data: data.as_str().into() }));
+    if is_one_too_many(draft, &tx) {
         return Ok(());
     }
     set_script_of_peer(draft, &message.closer_scriptpubkey);
@@ -177,7 +171,12 @@ pub(crate) fn on_closing_sig(draft: &mut Draft<'_>, message: &ClosingSig, cx: &C
     let (fee, locktime) = (proposal.message.fee_satoshis, proposal.message.locktime);
     let close = Close { params: draft.params(), closer, closee, fee, locktime };
     let tx = close.signed_by_peer(variant, &signature).map_err(Violation::Warn)?;
+    let (phase, txid) = (&draft.head().phase, tx.compute_txid());
+    let is_another = matches!(phase, Phase::Closing { .. }) && !is_signed(phase, txid);
     conclude(draft, cx, tx, &signature);
+    if is_another {
+        draft.effect(Effect::Note(ChannelNote::Closing { txid }));
+    }
     change_negotiation(draft, |negotiation| negotiation.proposal = None);
     if wanted_still(&draft.head().phase) == Some(proposal.feerate) {
         want(draft, None);

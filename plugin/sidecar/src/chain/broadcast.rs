@@ -1,11 +1,11 @@
 //! Publishing transactions, again and again until told that they are no longer needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bitcoin::{Transaction, Txid};
+use bitcoin::{Block, Transaction, Txid};
 use parking_lot::{Condvar, Mutex};
 
 use super::ChainSource;
@@ -90,6 +90,8 @@ struct Entry {
     txid: Txid,
     tx: Arc<Transaction>,
     due: bool,
+    /// It leaves with its first confirmation.
+    until_confirmed: bool,
     outcome: Outcome,
 }
 
@@ -121,14 +123,37 @@ impl Broadcaster {
 
     /// Publishes `tx` soon, then on every block and each minute until [`forget`](Self::forget). Never blocks.
     pub fn publish(&self, tx: Transaction) {
+        self.add(tx, false);
+    }
+
+    /// As [`publish`](Self::publish), until a block has it: whoever wants it published will ask again if that block
+    /// leaves. What is published anyhow stays as it is.
+    pub fn publish_until_confirmed(&self, tx: Transaction) {
+        self.add(tx, true);
+    }
+
+    /// A block came: what was only to be published until now leaves. Costs nothing where there is no such transaction.
+    pub fn confirmed(&self, block: &Block) {
+        let mut set = self.shared.set.lock();
+        if set.entries.values().any(|entry| entry.until_confirmed) {
+            let confirmed: HashSet<Txid> = block.txdata.iter().map(Transaction::compute_txid).collect();
+            set.entries.retain(|_, entry| !(entry.until_confirmed && confirmed.contains(&entry.txid)));
+        }
+    }
+
+    fn add(&self, tx: Transaction, until_confirmed: bool) {
         let txid = tx.compute_txid();
         let mut set = self.shared.set.lock();
         match set.entry_of(txid) {
-            Some(entry) => entry.due = true,
+            Some(entry) => {
+                entry.due = true;
+                entry.until_confirmed &= until_confirmed;
+            }
             None => {
                 let place = set.next;
                 set.next = place.saturating_add(1);
-                let entry = Entry { txid, tx: Arc::new(tx), due: true, outcome: Outcome::Waiting };
+                let tx = Arc::new(tx);
+                let entry = Entry { txid, tx, due: true, until_confirmed, outcome: Outcome::Waiting };
                 set.entries.insert(place, entry);
             }
         }
@@ -244,6 +269,22 @@ mod tests {
         broadcaster.shared.note(txids[0], Outcome::Accepted);
         broadcaster.new_block();
         assert_eq!(due(), [txids[1]]);
+    }
+
+    #[test]
+    fn what_a_reorganisation_took_back_leaves_once_it_is_confirmed_again() {
+        let broadcaster = Broadcaster { shared: Arc::default(), thread: None };
+        let (taken_back, funding) = (transaction(9), transaction(1));
+        broadcaster.publish(funding.clone());
+        broadcaster.publish_until_confirmed(taken_back.clone());
+        broadcaster.publish_until_confirmed(funding.clone());
+        let mut block = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
+        broadcaster.confirmed(&block);
+        assert_eq!(broadcaster.list().len(), 2);
+        block.txdata.extend([taken_back, funding.clone()]);
+        broadcaster.confirmed(&block);
+        let left: Vec<Txid> = broadcaster.list().into_iter().map(|(txid, _)| txid).collect();
+        assert_eq!(left, [funding.compute_txid()], "what a channel publishes stays until it is told otherwise");
     }
 
     #[test]

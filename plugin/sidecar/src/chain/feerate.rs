@@ -28,6 +28,9 @@ pub struct Estimates {
     pub normal: FeeratePerKw,
     /// The least that bitcoind's mempool takes now.
     pub floor: FeeratePerKw,
+    /// Whether `commitment` is what bitcoind estimates, now or the last time it could. On regtest, whose blocks say
+    /// nothing about fees, the floor is all there is to go by.
+    pub is_estimate: bool,
 }
 
 /// Keeps the last usable estimates. They only ever serve to choose our own fees: no channel is closed because of one.
@@ -50,7 +53,8 @@ impl FeeEstimator {
     pub fn new(source: Arc<dyn ChainSource>, network: Network, cap: FeeratePerKw) -> Self {
         let cap = cap.max(FeeratePerKw::FLOOR);
         let start = FALLBACK.min(cap);
-        let current = Estimates { commitment: start, normal: start, floor: FeeratePerKw::FLOOR };
+        let floor = FeeratePerKw::FLOOR;
+        let current = Estimates { commitment: start, normal: start, floor, is_estimate: false };
         Self { source, network, cap, state: Mutex::new(State { current, trouble: None }) }
     }
 
@@ -79,26 +83,27 @@ impl FeeEstimator {
         }
     }
 
-    /// Refreshes each minute until `stop` is raised. Blocks the thread.
-    pub fn run(&self, stop: &StopFlag) {
+    /// Refreshes each minute until `stop` is raised, and tells what came of it. Blocks the thread.
+    pub fn run(&self, stop: &StopFlag, told: impl Fn(Estimates)) {
         while !stop.is_raised() {
             self.refresh();
+            told(self.current());
             stop.sleep(REFRESH);
         }
     }
 
     fn ask(&self, before: Estimates) -> Result<Estimates, RpcFault> {
         let floor = self.clamp(self.source.mempool_min_fee()?, FeeratePerKw::FLOOR);
-        let estimate = |target, before: FeeratePerKw| -> Result<FeeratePerKw, RpcFault> {
+        let estimate = |target, before: FeeratePerKw| -> Result<(FeeratePerKw, bool), RpcFault> {
             // The blocks of regtest say nothing about fees.
             let asked = if self.network == Network::Regtest { None } else { self.source.estimate_fee(target)? };
-            Ok(asked.filter(|rate| *rate > 0).map_or(before.max(floor), |rate| self.clamp(rate, floor)))
+            let asked = asked.filter(|rate| *rate > 0);
+            Ok((asked.map_or(before.max(floor), |rate| self.clamp(rate, floor)), asked.is_some()))
         };
-        Ok(Estimates {
-            commitment: estimate(COMMITMENT_TARGET, before.commitment)?,
-            normal: estimate(NORMAL_TARGET, before.normal)?,
-            floor,
-        })
+        let (commitment, is_estimated) = estimate(COMMITMENT_TARGET, before.commitment)?;
+        let (normal, _) = estimate(NORMAL_TARGET, before.normal)?;
+        let is_estimate = before.is_estimate || is_estimated || self.network == Network::Regtest;
+        Ok(Estimates { commitment, normal, floor, is_estimate })
     }
 
     /// Satoshi per 1000 vbytes as satoshi per 1000 weight units, rounded up and kept within the limits.

@@ -93,6 +93,8 @@ pub struct Follower {
     failing_since: Option<Instant>,
     pause: Duration,
     blind_after: Duration,
+    /// What was last said of the machine's clock, so that it is said once.
+    clock_trouble: Option<&'static str>,
 }
 
 /// What to wait for before the next step.
@@ -142,6 +144,7 @@ impl Follower {
             failing_since: None,
             pause: FIRST_PAUSE,
             blind_after: BLIND_AFTER,
+            clock_trouble: None,
         }
     }
 
@@ -281,7 +284,18 @@ impl Follower {
         Ok(Round::Moved)
     }
 
-    fn arrived(&self, info: &ChainInfo, best: &HeaderInfo) -> Result<Round, Halt> {
+    /// Holds the machine's clock against the chain's (CLK-2).
+    fn compare_clocks(&mut self, median_time: u64) {
+        Clock::not_before(median_time);
+        let trouble = clock_trouble(Clock::wall_unix(), median_time, self.network);
+        if let Some(what) = trouble.filter(|what| self.clock_trouble != Some(*what)) {
+            tracing::warn!(median_time, "{what}: set the machine's clock; invoices and updates carry its time");
+        }
+        self.clock_trouble = trouble;
+    }
+
+    fn arrived(&mut self, info: &ChainInfo, best: &HeaderInfo) -> Result<Round, Halt> {
+        self.compare_clocks(best.median_time);
         let age = Clock::now_unix().saturating_sub(best.time);
         if self.downloads(info) {
             let state = ChainState::Syncing { height: info.blocks, target: info.headers };
@@ -416,5 +430,18 @@ impl Follower {
             return Ok(block);
         };
         blind(format!("bitcoind lies: the block that it gave for {hash} {lie}; do not trust this bitcoind"))
+    }
+}
+
+/// What is wrong with a clock that differs from the tip's median time by more than two hours. A regtest chain is as old as
+/// its last `generate`, so there only a clock that is behind says anything.
+fn clock_trouble(wall_unix: u64, median_time: u64, network: Network) -> Option<&'static str> {
+    const TOLERATED_SECS: u64 = 2 * 3600;
+    if median_time > wall_unix.saturating_add(TOLERATED_SECS) {
+        Some("the machine's clock is more than two hours behind the chain")
+    } else if network != Network::Regtest && wall_unix > median_time.saturating_add(TOLERATED_SECS) {
+        Some("the machine's clock is more than two hours ahead of the chain, or no block was found for long")
+    } else {
+        None
     }
 }

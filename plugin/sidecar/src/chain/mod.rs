@@ -46,6 +46,8 @@ pub struct HeaderInfo {
     pub chainwork: [u8; 32],
     /// The block's own claim of its time, unix seconds.
     pub time: u64,
+    /// The median time of the block and the ten before it, unix seconds: it never goes back along the chain.
+    pub median_time: u64,
 }
 
 /// Where the chain comes from: bitcoind, or a script in tests.

@@ -126,6 +126,7 @@ struct BlockHeader {
     previousblockhash: Option<BlockHash>,
     chainwork: String,
     time: u64,
+    mediantime: u64,
 }
 
 impl BlockHeader {
@@ -138,6 +139,7 @@ impl BlockHeader {
             active: self.confirmations > 0,
             chainwork,
             time: self.time,
+            median_time: self.mediantime,
         })
     }
 }
@@ -324,13 +326,14 @@ mod tests {
         .unwrap();
         assert_eq!((info.blocks, info.headers, info.pruneheight), (1, 2, None));
         let header: BlockHeader = serde_json::from_str(&format!(
-            r#"{{"height":0,"confirmations":-1,"chainwork":"{}02","time":5}}"#,
+            r#"{{"height":0,"confirmations":-1,"chainwork":"{}02","time":5,"mediantime":4}}"#,
             "00".repeat(31)
         ))
         .unwrap();
         let header = header.into_info().unwrap();
         assert!(!header.active && header.previous.is_none());
         assert_eq!(header.chainwork[31], 2);
+        assert_eq!((header.time, header.median_time), (5, 4));
     }
 
     /// A server that gives these answers, one for each connection, and returns the credentials that it was shown.

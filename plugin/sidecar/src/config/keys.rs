@@ -141,6 +141,36 @@ pub(super) const KEYS: &[Key] = &[
         "Blocks that bury a closing transaction before the channel counts as closed.",
     ),
     key(
+        "forwarding.cltv_expiry_delta",
+        Kind::Number(34, 2016),
+        "80",
+        "Blocks that we want between the expiry of an HTLC that comes in and of the one that goes out for it.",
+    ),
+    key(
+        "forwarding.fee_base_msat",
+        Kind::Number(0, u32::MAX as u64),
+        "1000",
+        "Our fee for each HTLC that is forwarded, in millisatoshi.",
+    ),
+    key(
+        "forwarding.fee_proportional_millionths",
+        Kind::Number(0, 1_000_000),
+        "100",
+        "Our fee for each million that is forwarded.",
+    ),
+    key(
+        "forwarding.htlc_minimum_msat",
+        Kind::Number(1, 1_000_000_000),
+        "1",
+        "The smallest HTLC that is forwarded, in millisatoshi.",
+    ),
+    key(
+        "forwarding.htlc_maximum_msat",
+        Kind::Number(0, MAX_SAT * 1000),
+        "0",
+        "The largest HTLC that is forwarded, in millisatoshi; 0 for as much as a channel carries.",
+    ),
+    key(
         "feerate.max_sat_per_vb",
         Kind::Number(5, 10_000),
         "500",

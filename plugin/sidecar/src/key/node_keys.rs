@@ -4,7 +4,7 @@ use bitcoin::Network;
 use bitcoin::bip32::{ChildNumber, Xpriv};
 use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha256};
 use bitcoin::secp256k1::ecdh::SharedSecret;
-use bitcoin::secp256k1::ecdsa::RecoverableSignature;
+use bitcoin::secp256k1::ecdsa::{RecoverableSignature, Signature};
 use bitcoin::secp256k1::{self, Message, PublicKey, Secp256k1, SecretKey};
 use outrigger_bolt::id::{NodeId, PaymentPreimage, PaymentSecret};
 use zeroize::Zeroizing;
@@ -68,6 +68,11 @@ impl NodeKeys {
     /// The signature that an invoice ends with (BOLT 11), from which its payer recovers the node id.
     pub fn sign_invoice(&self, hash: &Message) -> RecoverableSignature {
         self.secp.sign_ecdsa_recoverable(hash, &self.node)
+    }
+
+    /// The node's signature of a gossip message (BOLT 7), given its digest.
+    pub fn sign_gossip(&self, digest: &Message) -> Signature {
+        self.secp.sign_ecdsa(digest, &self.node)
     }
 
     /// The seed of one channel's keys. `keys_index` must never be used for two channels.

@@ -3,20 +3,19 @@
 use bitcoin::Transaction;
 use outrigger_bolt::id::{ChannelId, ShortChannelId};
 use outrigger_bolt::wire::{Error, Message, OpenChannel, Warning};
-use outrigger_channel::{Birth, Channel, Guard, Monitor, Opening, OpeningInput, OpeningStep, Phase, SoftSigner};
+use outrigger_channel::{Birth, Guard, Monitor, Opening, OpeningInput, OpeningStep, SoftSigner};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::deliver::Registered;
 use super::drive::{Drive, RESTORED};
 use super::mail::OpenOrder;
 use super::peer::{OpenerOrder, OpeningSlot, Peer, Slot};
+use super::pending::{MAX_PENDING_PER_PEER, OPENING_TIMEOUT};
 use crate::clock::{Clock, NoEntropy};
 use crate::store::row::{EventRow, OperationRow};
 use crate::store::schema::{Table, UnderWay};
 use crate::store::{Address, ChainOrder, FundingRequest, Held, Step};
-
-/// Openings by one peer that are not confirmed yet (FND-6, FND-7: counted when the message arrives).
-const MAX_PENDING_PER_PEER: usize = 4;
 
 impl Drive<'_> {
     /// The peer wants to open a channel.
@@ -34,7 +33,10 @@ impl Drive<'_> {
         let own = (keys_index, scid_alias);
         match Opening::accept(open, peer.node_id, own, &features, &self.env.context(&signer, &script)) {
             Ok((opening, answer)) => {
-                peer.openings.insert(open.temporary_channel_id, OpeningSlot { opening, signer, order: None });
+                peer.openings.insert(
+                    open.temporary_channel_id,
+                    OpeningSlot { opening, signer, order: None, begun: Clock::monotonic() },
+                );
                 self.send(at, answer);
             }
             Err(violation) => {
@@ -45,16 +47,14 @@ impl Drive<'_> {
     }
 
     /// What only the node knows; the channel's own terms are `Opening::accept`'s to judge.
-    fn refusal(&self, peer: &Peer, open: &OpenChannel) -> Option<&'static str> {
-        let pending = peer.openings.values().filter(|slot| slot.order.is_none()).count();
-        let unconfirmed = peer.slots.values().filter(|slot| is_unconfirmed_by_peer(&slot.channel)).count();
+    fn refusal(&self, peer: &mut Peer, open: &OpenChannel) -> Option<&'static str> {
         if !self.env.chain.is_synced() {
             Some("this node is still syncing with the chain; try again later")
         } else if self.env.is_restored() {
             Some("this node has lost data and opens no channels")
         } else if open.chain_hash != self.env.policy.chain_hash {
             Some("this node is on another chain")
-        } else if pending + unconfirmed >= MAX_PENDING_PER_PEER {
+        } else if peer.pending() >= MAX_PENDING_PER_PEER {
             Some("too many pending channels; wait until one is confirmed")
         } else if open.temporary_channel_id == ChannelId([0; 32]) {
             Some("a temporary_channel_id of zeros would name every channel")
@@ -63,8 +63,38 @@ impl Drive<'_> {
             || self.env.frozen.contains(&open.temporary_channel_id)
         {
             Some("this temporary_channel_id is in use")
+        } else if !self.admits(peer) {
+            Some("too many pending channels with other peers; try again later")
         } else {
             None
+        }
+    }
+
+    fn admits(&self, peer: &mut Peer) -> bool {
+        let admitted = !peer.is_stranger() || self.env.pending.admit(peer.node_id);
+        peer.is_tallied |= admitted;
+        admitted
+    }
+
+    /// The register of channels in the making learns how the visit left the peer. For a peer without any it costs
+    /// nothing.
+    pub(super) fn tally(&self, peer: &mut Peer) {
+        let is_opening = !peer.openings.is_empty();
+        if !is_opening && !peer.is_tallied {
+            return;
+        }
+        let is_pending_stranger = peer.is_stranger() && peer.pending() > 0;
+        self.env.pending.note(peer.node_id, is_pending_stranger, is_opening);
+        peer.is_tallied = is_opening || is_pending_stranger;
+    }
+
+    /// Ends the openings that take too long.
+    pub(super) fn expire_openings(&mut self, peer: &mut Peer, now: Instant) {
+        let is_late = |slot: &OpeningSlot| now.saturating_duration_since(slot.begun) >= OPENING_TIMEOUT;
+        let late: Vec<_> = peer.openings.iter().filter(|(_, slot)| is_late(slot)).map(|(id, _)| *id).collect();
+        for channel in late {
+            let reason = "the channel was not signed in time: the other side did not answer; open again";
+            self.step_opening(peer, channel, OpeningInput::Abandon(reason));
         }
     }
 
@@ -103,7 +133,7 @@ impl Drive<'_> {
             Ok((opening, message)) => {
                 let order =
                     OpenerOrder { operation: order.operation, funding_feerate: order.funding_feerate, reserved: None };
-                let slot = OpeningSlot { opening, signer, order: Some(order) };
+                let slot = OpeningSlot { opening, signer, order: Some(order), begun: Clock::monotonic() };
                 peer.openings.insert(temporary_channel_id, slot);
                 self.send(opening_address(peer, temporary_channel_id), message);
             }
@@ -201,8 +231,18 @@ impl Drive<'_> {
             let row = order.operation.pending(birth.channel_id, birth.channel.rows().params.funding.txid);
             self.put_operation(&row);
         }
+        if let Some(script) = &birth.channel.rows().params.local.upfront_shutdown_script {
+            self.env.gave_shutdown_script(script);
+        }
         let guard = Guard::of(&monitor.rows().head);
-        let slot = Slot { channel: birth.channel, monitor, signer, settlements: Default::default(), archived: false };
+        let slot = Slot {
+            channel: birth.channel,
+            monitor,
+            signer,
+            settlements: Default::default(),
+            updates: Default::default(),
+            archived: None,
+        };
         peer.slots.insert(birth.channel_id, slot);
         let step = Step { changes: &birth.changes, monitor: &monitor_changes, guard, effects: birth.effects };
         self.batch.stage(at, step, Clock::now_unix());
@@ -256,8 +296,4 @@ fn fresh_alias() -> Result<ShortChannelId, NoEntropy> {
 
 fn opening_address(peer: &Peer, channel: ChannelId) -> Address {
     Address { peer: peer.node_id, connection: peer.connection(), channel }
-}
-
-fn is_unconfirmed_by_peer(channel: &Channel) -> bool {
-    matches!(channel.phase(), Phase::Funding(_)) && !channel.rows().params.is_opener
 }

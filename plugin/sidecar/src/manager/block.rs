@@ -37,17 +37,34 @@ impl ChainIndex {
         }
     }
 
-    /// Forgets the funding output of a channel. A height that it asked for finds nobody when it comes.
-    pub fn forget(&mut self, peer: NodeId, channel: ChannelId, funding: OutPoint) {
+    /// Forgets the funding output of a channel, and what else it still waits for.
+    pub(super) fn forget(&mut self, peer: NodeId, channel: ChannelId, funding: OutPoint, waits: &[Watch]) {
+        let concerned = (peer, channel);
         if let Some(channels) = self.by_txid.get_mut(&funding.txid) {
-            channels.remove(&(peer, channel));
+            channels.remove(&concerned);
             if channels.is_empty() {
                 self.by_txid.remove(&funding.txid);
             }
         }
-        if self.by_outpoint.get(&funding) == Some(&(peer, channel)) {
+        if self.by_outpoint.get(&funding) == Some(&concerned) {
             self.by_outpoint.remove(&funding);
         }
+        for wait in waits {
+            if let Watch::Height(height) = wait
+                && let Some(channels) = self.by_height.get_mut(height)
+            {
+                channels.remove(&concerned);
+                if channels.is_empty() {
+                    self.by_height.remove(height);
+                }
+            }
+        }
+    }
+
+    /// How many wishes stand.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.by_txid.len() + self.by_outpoint.len() + self.by_height.values().map(BTreeSet::len).sum::<usize>()
     }
 
     /// The channel whose funding output this is.

@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use super::block::ChainIndex;
 use super::directory::{PeerDirectory, Posted};
 use super::mail::Mail;
-use super::outbox::Outbox;
+use super::outbox::{Origin, Outbox};
 use crate::store::row::SettlementRow;
 use crate::store::{Address, ChainOrder, Held, Released};
 
@@ -55,13 +55,55 @@ pub struct Registered {
     pub signer: Arc<SoftSigner>,
 }
 
+/// Connections that peers without a channel have opened to us, at most (DOS-1, DOS-7). Those with a channel, and those
+/// that we dialled, are kept out by nobody.
+pub const MAX_GUESTS: usize = 100;
+
+/// The connections that stand.
+#[derive(Default)]
+struct Connections {
+    lines: HashMap<NodeId, Line>,
+    /// How many of them are guests'.
+    guests: usize,
+}
+
+struct Line {
+    connection: u64,
+    outbox: Outbox,
+    /// The peer came to us, and has had no channel since.
+    is_guest: bool,
+}
+
+impl Connections {
+    fn remove(&mut self, peer: &NodeId) -> Option<Line> {
+        let line = self.lines.remove(peer)?;
+        self.guests = self.guests.saturating_sub(usize::from(line.is_guest));
+        Some(line)
+    }
+
+    fn is_no_guest(&mut self, peer: &NodeId) {
+        if let Some(line) = self.lines.get_mut(peer)
+            && std::mem::take(&mut line.is_guest)
+        {
+            self.guests = self.guests.saturating_sub(1);
+        }
+    }
+}
+
+/// The channels that have rows.
+#[derive(Default)]
+struct Channels {
+    known: HashMap<ChannelId, Registered>,
+    by_peer: HashMap<NodeId, usize>,
+}
+
 /// Delivers released effects.
 pub struct Deliver {
     directory: Arc<PeerDirectory>,
     work: Sender<NodeId>,
     ends: Ends,
-    connections: RwLock<HashMap<NodeId, (u64, Outbox)>>,
-    channels: RwLock<HashMap<ChannelId, Registered>>,
+    connections: RwLock<Connections>,
+    channels: RwLock<Channels>,
     replies: Mutex<HashMap<CommandId, ReplyTo>>,
     index: Mutex<ChainIndex>,
 }
@@ -118,23 +160,40 @@ impl Deliver {
         let _ = self.work.send(*peer);
     }
 
-    /// Remembers where to send messages of this connection.
-    pub(super) fn connected(&self, peer: NodeId, connection: u64, outbox: Outbox) {
-        if let Some((_, older)) = self.connections.write().insert(peer, (connection, outbox)) {
-            older.close("a newer connection replaces this one");
+    /// Remembers where to send messages of this connection. False, and nothing is remembered, where it would be one
+    /// guest too many.
+    #[must_use = "a connection that was not taken is told so"]
+    pub(super) fn connected(&self, peer: NodeId, connection: u64, origin: Origin, outbox: Outbox) -> bool {
+        let is_guest = origin == Origin::Peer && !self.channels.read().by_peer.contains_key(&peer);
+        let mut connections = self.connections.write();
+        let older = connections.remove(&peer);
+        let is_welcome = !is_guest || connections.guests < MAX_GUESTS;
+        if is_welcome {
+            connections.guests = connections.guests.saturating_add(usize::from(is_guest));
+            connections.lines.insert(peer, Line { connection, outbox, is_guest });
         }
+        drop(connections);
+        if let Some(older) = older {
+            older.outbox.close("a newer connection replaces this one");
+        }
+        is_welcome
+    }
+
+    /// The peers that are connected now.
+    pub(super) fn connected_peers(&self) -> Vec<NodeId> {
+        self.connections.read().lines.keys().copied().collect()
     }
 
     /// Whether a connection stands. True from `peer.connect`'s answer on: the peer's worker may hear of it later, but
     /// before any mail that is posted now.
     pub(super) fn is_connected(&self, peer: &NodeId) -> bool {
-        self.connections.read().contains_key(peer)
+        self.connections.read().lines.contains_key(peer)
     }
 
     /// Forgets the connection unless a newer one stands.
     pub(super) fn disconnected(&self, peer: &NodeId, connection: u64) {
         let mut connections = self.connections.write();
-        if connections.get(peer).is_some_and(|(live, _)| *live == connection) {
+        if connections.lines.get(peer).is_some_and(|line| line.connection == connection) {
             connections.remove(peer);
         }
     }
@@ -143,24 +202,38 @@ impl Deliver {
     /// peers may name one funding output at the same time, and rows of two channels under one id would be no channel.
     #[must_use = "a channel whose id is taken must not come to life"]
     pub(super) fn register(&self, channel: ChannelId, registered: Registered) -> bool {
-        match self.channels.write().entry(channel) {
-            Entry::Occupied(_) => false,
-            Entry::Vacant(vacant) => {
-                vacant.insert(registered);
-                true
-            }
-        }
+        let peer = registered.peer;
+        let mut channels = self.channels.write();
+        match channels.known.entry(channel) {
+            Entry::Occupied(_) => return false,
+            Entry::Vacant(vacant) => vacant.insert(registered),
+        };
+        let count = channels.by_peer.entry(peer).or_default();
+        *count = count.saturating_add(1);
+        drop(channels);
+        self.connections.write().is_no_guest(&peer);
+        true
     }
 
-    /// Forgets a channel that is in history, and what it waited for in the chain.
-    pub(super) fn unregister(&self, peer: NodeId, channel: ChannelId, funding: OutPoint) {
-        self.channels.write().remove(&channel);
-        self.index.lock().forget(peer, channel, funding);
+    /// Forgets a channel that is in history, or never was, and what it waited for in the chain. What it had asked before
+    /// its rows went was delivered before.
+    pub(super) fn unregister(&self, peer: NodeId, channel: ChannelId, funding: OutPoint, waits: &[Watch]) {
+        let mut channels = self.channels.write();
+        if channels.known.remove(&channel).is_some()
+            && let Entry::Occupied(mut count) = channels.by_peer.entry(peer)
+        {
+            *count.get_mut() = count.get().saturating_sub(1);
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        drop(channels);
+        self.index.lock().forget(peer, channel, funding, waits);
     }
 
     /// What is known of a channel.
     pub fn registered(&self, channel: &ChannelId) -> Option<Registered> {
-        self.channels.read().get(channel).cloned()
+        self.channels.read().known.get(channel).cloned()
     }
 
     /// Who is to be told the answer of this command. A command without an entry is answered to nobody.
@@ -230,8 +303,8 @@ impl Deliver {
     }
 
     fn on_connection(&self, at: Address, f: impl FnOnce(&Outbox)) {
-        let outbox = match self.connections.read().get(&at.peer) {
-            Some((connection, outbox)) if *connection == at.connection => outbox.clone(),
+        let outbox = match self.connections.read().lines.get(&at.peer) {
+            Some(line) if line.connection == at.connection => line.outbox.clone(),
             Some(_) | None => return,
         };
         f(&outbox);

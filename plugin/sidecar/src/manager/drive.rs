@@ -14,6 +14,7 @@ use outrigger_channel::{
 
 use super::deliver::Deliver;
 use super::env::Env;
+use super::forwarding::is_usable;
 use super::mail::Mail;
 use super::peer::{Live, Peer, Slot};
 use crate::clock::Clock;
@@ -49,6 +50,7 @@ impl<'a> Drive<'a> {
             Mail::Open(order) => self.open(peer, *order),
             Mail::Funded { channel, funding } => self.funded(peer, channel, funding),
             Mail::Order { channel, id, command } => self.order(peer, channel, id, command),
+            Mail::FeerateMoved => self.touch_opened(peer),
             Mail::Archived { channel } => self.archived(peer, channel),
             Mail::Restored => self.restored(peer),
             Mail::Settled { channel, htlc_id, settlement } => self.settled(peer, channel, htlc_id, settlement),
@@ -62,9 +64,26 @@ impl<'a> Drive<'a> {
     /// Ends the visit: each touched channel signs what has gathered, once, and the batch goes to the writer.
     pub(super) fn finish(mut self, peer: &mut Peer) {
         for channel in std::mem::take(&mut self.touched) {
+            self.propose_feerate(peer, channel);
             self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
         }
+        self.tally(peer);
         self.env.writer.submit(self.batch);
+    }
+
+    /// The estimate moved: each channel that we opened looks whether it wants another feerate, when the visit ends.
+    fn touch_opened(&mut self, peer: &Peer) {
+        let opened = peer.slots.iter().filter(|(_, slot)| slot.channel.rows().params.is_opener);
+        self.touched.extend(opened.map(|(channel, _)| *channel));
+    }
+
+    /// Follows the estimate with a channel that was visited anyhow: no pass over the channels is needed for that.
+    fn propose_feerate(&mut self, peer: &mut Peer, channel: ChannelId) {
+        let (Some(slot), Some(estimate)) = (peer.slots.get(&channel), self.env.chain.followed()) else { return };
+        if let Some(feerate) = slot.channel.feerate_to_propose(estimate, &self.env.policy) {
+            tracing::info!(%channel, feerate = feerate.get(), "proposing another commitment feerate");
+            self.step_channel(peer, channel, Input::Command(NOBODY, Command::UpdateFee(feerate)));
+        }
     }
 
     /// Steps one channel and takes the transition in.
@@ -80,16 +99,19 @@ impl<'a> Drive<'a> {
     }
 
     fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) {
-        if slot.archived {
+        if slot.archived.is_some() {
             return self.answer_for(at, &slot.channel, &slot.signer, input);
         }
-        let was_connected = is_in_step(slot);
+        let (was_connected, was_usable) = (is_in_step(slot), is_usable(&slot.channel));
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
         let script = self.env.shutdown_script();
         let (transition, learned) = slot.monitor.follow(&slot.channel, input, &self.env.context(&slot.signer, &script));
         self.take_in(at, slot, transition, learned);
         if !is_commit {
             self.touched.insert(at.channel);
+        }
+        if !was_usable && is_usable(&slot.channel) {
+            self.tell_update(at, slot);
         }
         if !was_connected && is_in_step(slot) {
             self.repeat_settlements(at, slot);
@@ -101,6 +123,10 @@ impl<'a> Drive<'a> {
     fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition, learned: MonitorChanges) {
         let Transition { changes, volatile, monitor, mut effects } = transition;
         let mut publish = false;
+        let never_was = effects.iter().any(never_was);
+        let waits = if never_was { slot.channel.watches() } else { Vec::new() };
+        // It goes now, and not when its end is buried.
+        effects.retain(|effect| !never_was || !matches!(effect, Effect::Watch(_)));
         if let Some(update) = monitor {
             publish = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed { publish: true }));
             slot.monitor.apply(&learned, &update.htlcs);
@@ -137,8 +163,11 @@ impl<'a> Drive<'a> {
         for txid in forgotten {
             self.batch.hold(Held::Chain(ChainOrder::Forget(txid)));
         }
-        if slot.channel.is_history(self.env.chain.height()) {
-            self.archive(at, slot);
+        if never_was {
+            // FND-8: what a peer can make for nothing leaves no row behind. Its reestablish finds no such channel.
+            self.archive(at, slot, waits);
+        } else if slot.channel.is_history(self.env.chain.height()) {
+            self.archive(at, slot, Vec::new());
         }
     }
 
@@ -185,6 +214,9 @@ impl<'a> Drive<'a> {
     fn message(&mut self, peer: &mut Peer, message: &Message) {
         if let Message::OpenChannel(open) = message {
             return self.accept(peer, open);
+        }
+        if let Message::Gossip(gossip) = message {
+            return self.heard_gossip(peer, gossip);
         }
         let is_complaint = matches!(message, Message::Error(_) | Message::Warning(_));
         let Some(channel) = message.channel_id() else {
@@ -274,6 +306,11 @@ impl<'a> Drive<'a> {
     }
 }
 
+/// Whether the channel never existed: no funding transaction came, or one that is not what was agreed.
+fn never_was(effect: &Effect) -> bool {
+    matches!(effect, Effect::Note(ChannelNote::NeverFunded | ChannelNote::FundingMismatch { .. }))
+}
+
 /// Transactions that are deep enough in the chain by what the channel says: published again at each block they would cost
 /// a call for every channel there ever was.
 fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
@@ -291,7 +328,8 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
             | ChannelNote::Closing { .. }
             | ChannelNote::Failed { .. }
             | ChannelNote::FundingMismatch { .. }
-            | ChannelNote::NeverFunded,
+            | ChannelNote::NeverFunded
+            | ChannelNote::FundingStuck { .. },
         )
         | Effect::Send(_)
         | Effect::Revoke { .. }

@@ -4,14 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bitcoin::{Script, ScriptBuf};
+use outrigger_bolt::amount::FeeratePerKw;
 use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use super::forwarding::ForwardingPolicy;
 use super::frozen::FrozenChannels;
+use super::pending::Pending;
 use crate::key::NodeKeys;
 use crate::store::load::FrozenChannel;
 use crate::store::{Reader, Writer};
+
+/// An estimate that moves by less than one in so many is none that a channel is asked about.
+const FOLLOWED_STEPS: u64 = 16;
 
 /// The chain as steps see it, kept up to date by the follower.
 #[derive(Debug)]
@@ -19,12 +25,19 @@ pub struct ChainView {
     height: AtomicU32,
     synced: AtomicBool,
     feerates: RwLock<Feerates>,
+    /// The estimate that channels were last asked to follow.
+    followed: Mutex<Option<FeeratePerKw>>,
 }
 
 impl ChainView {
     /// At this height, not synced yet.
     pub fn new(height: u32, feerates: Feerates) -> Self {
-        Self { height: AtomicU32::new(height), synced: AtomicBool::new(false), feerates: RwLock::new(feerates) }
+        Self {
+            height: AtomicU32::new(height),
+            synced: AtomicBool::new(false),
+            feerates: RwLock::new(feerates),
+            followed: Mutex::default(),
+        }
     }
 
     /// Height of the newest block that was taken in.
@@ -48,8 +61,25 @@ impl ChainView {
     }
 
     /// Replaces the estimates.
-    pub fn set_feerates(&self, feerates: Feerates) {
+    pub(super) fn set_feerates(&self, feerates: Feerates) {
         *self.feerates.write() = feerates;
+    }
+
+    /// The commitment feerate that channels of ours follow: none before bitcoind had an estimate (FEE-4).
+    pub(super) fn followed(&self) -> Option<FeeratePerKw> {
+        self.followed.lock().map(|_| self.feerates().commitment)
+    }
+
+    /// Whether an estimate is so far from the one that channels were last asked to follow that they are asked again.
+    pub(super) fn follow(&self, estimate: FeeratePerKw) -> bool {
+        let mut followed = self.followed.lock();
+        let moved = followed.is_none_or(|last| {
+            u64::from(estimate.get().abs_diff(last.get())) * FOLLOWED_STEPS >= u64::from(last.get())
+        });
+        if moved {
+            *followed = Some(estimate);
+        }
+        moved
     }
 
     pub(super) fn set_height(&self, height: u32) {
@@ -61,13 +91,17 @@ impl ChainView {
 pub struct Env {
     pub chain: ChainView,
     pub policy: Policy,
+    pub forwarding: ForwardingPolicy,
     pub keys: Arc<NodeKeys>,
     pub writer: Writer,
     /// For channels in history.
     pub reader: Reader,
     /// Channels that have no slot.
     pub frozen: FrozenChannels,
+    pub(super) pending: Pending,
     shutdown_script: RwLock<ScriptBuf>,
+    /// Whether a channel has been promised to that script.
+    shutdown_script_given: AtomicBool,
     restored: watch::Sender<Option<Arc<str>>>,
     next_command: AtomicU64,
 }
@@ -77,22 +111,25 @@ impl Env {
     pub fn new(
         chain: ChainView,
         policy: Policy,
+        forwarding: ForwardingPolicy,
         keys: Arc<NodeKeys>,
         (writer, reader): (Writer, Reader),
         restored: Option<String>,
     ) -> Self {
         let restored = watch::Sender::new(restored.map(Arc::from));
-        let (shutdown_script, next_command) = (RwLock::default(), AtomicU64::new(1));
         Self {
             chain,
             policy,
+            forwarding,
             keys,
             writer,
             reader,
             frozen: FrozenChannels::default(),
-            shutdown_script,
+            pending: Pending::default(),
+            shutdown_script: RwLock::default(),
+            shutdown_script_given: AtomicBool::new(false),
             restored,
-            next_command,
+            next_command: AtomicU64::new(1),
         }
     }
 
@@ -129,6 +166,19 @@ impl Env {
     /// Where cooperative closes pay us. Set before anything is opened or accepted: both wait for the chain.
     pub fn set_shutdown_script(&self, script: ScriptBuf) {
         *self.shutdown_script.write() = script;
+        self.shutdown_script_given.store(false, Ordering::Release);
+    }
+
+    /// Whether another script is wanted: there is none, or a channel has the last one to itself.
+    pub fn wants_shutdown_script(&self) -> bool {
+        self.shutdown_script.read().is_empty() || self.shutdown_script_given.load(Ordering::Acquire)
+    }
+
+    /// A channel was opened that will pay its close to this script, whatever comes.
+    pub(super) fn gave_shutdown_script(&self, script: &Script) {
+        if *self.shutdown_script.read() == *script {
+            self.shutdown_script_given.store(true, Ordering::Release);
+        }
     }
 
     /// Where cooperative closes pay us.

@@ -2,7 +2,7 @@
 
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message, Warning};
-use outrigger_channel::{Channel, Effect, Input, SoftSigner};
+use outrigger_channel::{Channel, Effect, Input, SoftSigner, Watch};
 
 use super::drive::Drive;
 use super::peer::{Peer, Slot};
@@ -11,17 +11,18 @@ use crate::store::Address;
 
 impl Drive<'_> {
     /// Sends a channel's rows into history. It stays in memory until that is durable, so that its peer never hears of an
-    /// unknown channel in between.
-    pub(super) fn archive(&mut self, at: Address, slot: &mut Slot) {
+    /// unknown channel in between. `waits` is what it had asked of the chain that will not come any more.
+    pub(super) fn archive(&mut self, at: Address, slot: &mut Slot, waits: Vec<Watch>) {
         let settlements: Vec<u64> = slot.settlements.keys().copied().collect();
         self.batch.archive(at, &slot.channel, slot.monitor.rows(), &settlements);
-        slot.archived = true;
+        slot.archived = Some(waits);
     }
 
     /// The channel is in history: its row answers from here on.
     pub(super) fn archived(&mut self, peer: &mut Peer, channel: ChannelId) {
         let Some(slot) = peer.slots.remove(&channel) else { return };
-        self.deliver.unregister(peer.node_id, channel, slot.channel.rows().params.funding);
+        let waits = slot.archived.unwrap_or_default();
+        self.deliver.unregister(peer.node_id, channel, slot.channel.rows().params.funding, &waits);
     }
 
     /// A message for a channel that is not in memory. One of this peer in history answers `channel_reestablish` with its

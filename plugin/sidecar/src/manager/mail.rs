@@ -26,6 +26,8 @@ pub enum Mail {
     Order { channel: ChannelId, id: CommandId, command: Command },
     /// A height that the channel asked for was reached before it asked.
     Height { channel: ChannelId, height: u32 },
+    /// The estimate for commitments moved: channels that we opened may want another feerate.
+    FeerateMoved,
     /// The channel is in history, durably.
     Archived { channel: ChannelId },
     /// The node has gone into restored mode: every channel is to learn it.
@@ -58,6 +60,7 @@ impl Mail {
             | Self::Funded { .. }
             | Self::Order { .. }
             | Self::Height { .. }
+            | Self::FeerateMoved
             | Self::Archived { .. }
             | Self::Restored
             | Self::Settled { .. } => 0,

@@ -8,22 +8,25 @@ pub mod deliver;
 pub mod directory;
 mod drive;
 pub mod env;
+pub mod forwarding;
 pub mod frozen;
 mod history;
 mod mail;
 pub mod operations;
 pub mod outbox;
 mod peer;
+pub mod pending;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bitcoin::Txid;
 use crossbeam_channel::Receiver;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::{Init, Message};
-use outrigger_channel::{Channel, Command, Phase, Refusal, Reply, Summary};
+use outrigger_channel::{Channel, Command, Feerates, Phase, Refusal, Reply, Summary};
 use tokio::sync::{Notify, oneshot};
 
 pub use mail::{Mail, OpenOrder};
@@ -35,7 +38,7 @@ use deliver::{Deliver, Registered, ReplyTo};
 use directory::PeerDirectory;
 use drive::Drive;
 use env::Env;
-use outbox::{Connection, Outbox, PeerHandler, Room};
+use outbox::{Connection, Origin, Outbox, PeerHandler, Room};
 use peer::Slot;
 
 /// Mail that one visit to a peer handles: a bound on how long its lock is held.
@@ -78,7 +81,7 @@ impl Manager {
     /// rest as released effects when [`resume`](Self::resume) is called.
     pub fn new(directory: Arc<PeerDirectory>, deliver: Arc<Deliver>, env: Env, loaded: Vec<LoadedChannel>) -> Self {
         let manager = Self { directory, deliver, env, connections: AtomicU64::new(1), visited: Notify::new() };
-        for LoadedChannel { channel, monitor, settlements } in loaded {
+        for LoadedChannel { channel, monitor, settlements, updates } in loaded {
             let (peer, id) = (channel.rows().params.peer, channel.id());
             let signer = manager.env.signer(channel.rows().params.keys_index);
             // Rows have one channel for each id.
@@ -87,8 +90,12 @@ impl Manager {
             for watch in channel.watches() {
                 manager.deliver.index().lock().watch(peer, id, watch);
             }
-            let slot = Slot { channel, monitor, signer, settlements, archived: false };
-            manager.directory.with(&peer, |peer| peer.slots.insert(id, slot));
+            let slot = Slot { channel, monitor, signer, settlements, updates, archived: None };
+            manager.directory.with(&peer, |peer| {
+                peer.slots.insert(id, slot);
+                peer.is_tallied = true;
+                Drive::new(&manager.env, &manager.deliver).tally(peer);
+            });
         }
         // A crash may have left channels a block ahead of the tip, and that block may be gone by now: what stands above
         // the tip is seen again if it is still there.
@@ -134,6 +141,29 @@ impl Manager {
             drive.handle(peer, piece);
         }
         drive.finish(peer);
+    }
+
+    /// New estimates. `is_estimate` says that the one for commitments is bitcoind's own, which channels that we opened
+    /// follow. Once it has moved enough, the connected peers are told: what that costs follows the moves of the estimate,
+    /// and no block. A channel that is not connected looks when it is re-established.
+    pub fn set_feerates(&self, feerates: Feerates, is_estimate: bool) {
+        self.env.chain.set_feerates(feerates);
+        if is_estimate && self.env.chain.follow(feerates.commitment) {
+            for peer in self.deliver.connected_peers() {
+                self.post(&peer, Mail::FeerateMoved);
+            }
+        }
+    }
+
+    /// Ends openings in which the peers have taken too long to sign. Called every so often, with the time.
+    pub fn expire_openings(&self, now: Instant) {
+        for peer in self.env.pending.opening() {
+            self.directory.with(&peer, |peer| {
+                let mut drive = Drive::new(&self.env, &self.deliver);
+                drive.expire_openings(peer, now);
+                drive.finish(peer);
+            });
+        }
     }
 
     /// Asks the peer's worker to open a channel. The answer stands in the operation's row.
@@ -268,9 +298,11 @@ impl PeerHandler for Manager {
         }
     }
 
-    fn connected(&self, peer: NodeId, init: &Init, outbox: Outbox) -> Result<Connection, String> {
+    fn connected(&self, peer: NodeId, origin: Origin, init: &Init, outbox: Outbox) -> Result<Connection, String> {
         let connection = self.connections.fetch_add(1, Ordering::Relaxed);
-        self.deliver.connected(peer, connection, outbox);
+        if !self.deliver.connected(peer, connection, origin, outbox) {
+            return Err("too many peers without a channel are connected; try again later".to_owned());
+        }
         self.post_to_new(peer, Mail::Connected { connection, features: init.combined_features() });
         Ok(Connection(connection))
     }

@@ -18,6 +18,15 @@ use tokio::sync::Notify;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Connection(pub u64);
 
+/// Who opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The peer came to us.
+    Peer,
+    /// We went to the peer, because somebody wanted it.
+    Us,
+}
+
 /// Resolves once the peer's mailbox and the writer are under their budgets.
 pub type Room<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
@@ -30,7 +39,7 @@ pub trait PeerHandler: Send + Sync + 'static {
     /// `init`. An error is told to the peer in a `warning`, and the connection ends.
     ///
     /// At most one connection of a peer is up: the older one has been told `disconnected` before this call.
-    fn connected(&self, peer: NodeId, init: &Init, outbox: Outbox) -> Result<Connection, String>;
+    fn connected(&self, peer: NodeId, origin: Origin, init: &Init, outbox: Outbox) -> Result<Connection, String>;
 
     /// A message other than `init`, `ping` and `pong`, of `bytes` bytes on the wire.
     fn message(&self, peer: &NodeId, connection: Connection, message: Message, bytes: usize);

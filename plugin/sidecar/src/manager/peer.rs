@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
-use outrigger_channel::{Channel, Monitor, Opening, SoftSigner};
+use outrigger_channel::{Channel, Monitor, Opening, Phase, SoftSigner, Watch};
 
+use crate::store::channel_update::ChannelUpdates;
 use crate::store::row::{OperationRow, SettlementRow};
 
 /// A channel under its peer.
@@ -16,8 +18,10 @@ pub(super) struct Slot {
     pub(super) signer: Arc<SoftSigner>,
     /// Decided outcomes of received HTLCs, told to the channel again at every reestablish until they are irrevocable.
     pub(super) settlements: BTreeMap<u64, SettlementRow>,
-    /// Its rows are on their way into history: it writes none any more.
-    pub(super) archived: bool,
+    /// The newest `channel_update` of each side.
+    pub(super) updates: ChannelUpdates,
+    /// Its rows are on their way into history: it writes none any more. What it waits for still goes with it.
+    pub(super) archived: Option<Vec<Watch>>,
 }
 
 /// A channel in the making. It has no row: a disconnect or a crash forgets it, which is safe before `funding_signed`.
@@ -26,6 +30,8 @@ pub(super) struct OpeningSlot {
     pub(super) signer: Arc<SoftSigner>,
     /// The operator's call, if we open.
     pub(super) order: Option<OpenerOrder>,
+    /// When it began.
+    pub(super) begun: Instant,
 }
 
 /// What the opener remembers of the operator's call.
@@ -50,12 +56,14 @@ pub struct Peer {
     pub(super) live: Option<Live>,
     pub(super) slots: BTreeMap<ChannelId, Slot>,
     pub(super) openings: BTreeMap<ChannelId, OpeningSlot>,
+    /// Whether the register of channels in the making has to hear of this peer.
+    pub(super) is_tallied: bool,
     gone: bool,
 }
 
 impl Peer {
     pub(super) fn new(node_id: NodeId) -> Self {
-        Self { node_id, live: None, slots: BTreeMap::new(), openings: BTreeMap::new(), gone: false }
+        Self { node_id, live: None, slots: BTreeMap::new(), openings: BTreeMap::new(), is_tallied: false, gone: false }
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -70,6 +78,20 @@ impl Peer {
         self.live.is_none() && self.slots.is_empty() && self.openings.is_empty()
     }
 
+    /// Channels that the peer opens and that are in no block yet, those without a row included.
+    pub(super) fn pending(&self) -> usize {
+        let unsigned = self.openings.values().filter(|slot| slot.order.is_none()).count();
+        let unconfirmed = self.slots.values().filter(|slot| is_unconfirmed_by_peer(&slot.channel)).count();
+        unsigned.saturating_add(unconfirmed)
+    }
+
+    /// Whether none of the channels with it was paid for: what stands was asked for by the peer and is in no block.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.slots
+            .values()
+            .all(|slot| is_unconfirmed_by_peer(&slot.channel) || matches!(slot.channel.phase(), Phase::Closed { .. }))
+    }
+
     /// The generation of the live connection; 0 means none.
     pub(super) fn connection(&self) -> u64 {
         self.live.as_ref().map_or(0, |live| live.connection)
@@ -79,4 +101,8 @@ impl Peer {
     pub fn features(&self) -> Option<&Features> {
         self.live.as_ref().map(|live| &live.features)
     }
+}
+
+fn is_unconfirmed_by_peer(channel: &Channel) -> bool {
+    matches!(channel.phase(), Phase::Funding(_)) && !channel.rows().params.is_opener
 }

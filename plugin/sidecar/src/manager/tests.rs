@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version as BlockVersion};
@@ -17,7 +18,7 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::{NodeId, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
-use outrigger_bolt::wire::{AcceptChannel, FundingSigned, PerCommitmentSecret, RevokeAndAck};
+use outrigger_bolt::wire::{AcceptChannel, FundingSigned, OpenChannel, PerCommitmentSecret, RevokeAndAck, UpdateFee};
 use outrigger_channel::{
     Birth, ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, Input, Opening,
     OpeningInput, OpeningStep, Policy, ReleaseRefused, Signer, SigningRefused, SoftSigner,
@@ -26,14 +27,21 @@ use tokio::sync::watch;
 
 use super::deliver::{Ends, PaymentNotice};
 use super::env::ChainView;
-use super::outbox::{Next, OutboxReader, outbox};
+use super::forwarding::ForwardingPolicy;
+use super::outbox::{Next, Origin, OutboxReader, outbox};
 use super::*;
 use crate::key::{NodeKeys, Seed};
+use crate::store::row::{OperationRow, OperationState};
 use crate::store::{self, Reader, Writer};
 
+mod forwarding;
 mod frozen;
+mod history;
 mod hostile_blocks;
 mod hostile_words;
+mod openings;
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) const HEIGHT: u32 = 500;
 
@@ -57,6 +65,16 @@ fn policy() -> Policy {
     }
 }
 
+fn forwarding_policy() -> ForwardingPolicy {
+    ForwardingPolicy {
+        cltv_expiry_delta: 80,
+        fee_base_msat: 1000,
+        fee_proportional_millionths: 100,
+        htlc_minimum: Msat::new(1),
+        htlc_maximum: None,
+    }
+}
+
 fn feerates() -> Feerates {
     Feerates { commitment: FeeratePerKw::new(1000), normal: FeeratePerKw::new(1500), floor: FeeratePerKw::new(253) }
 }
@@ -65,8 +83,15 @@ fn script() -> ScriptBuf {
     ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([3; 20]))
 }
 
-fn id_of(key: u8) -> NodeId {
-    NodeId::new(SecretKey::from_slice(&[key; 32]).unwrap().public_key(&Secp256k1::new()))
+/// The key of a peer.
+fn secret_of(number: u16) -> SecretKey {
+    let mut secret = [9; 32];
+    secret[..2].copy_from_slice(&number.to_be_bytes());
+    SecretKey::from_slice(&secret).unwrap()
+}
+
+fn id_of(number: u16) -> NodeId {
+    NodeId::new(secret_of(number).public_key(&Secp256k1::new()))
 }
 
 /// The peer that most tests have.
@@ -91,15 +116,20 @@ impl Bench {
         let seed = Seed::create(dir.path(), || Ok([1; 32])).unwrap();
         let keys = Arc::new(NodeKeys::derive(&seed, Network::Regtest));
         let db = store::open(dir.path(), "regtest", &keys.node_id()).unwrap();
-        Self::over(dir, db, keys)
+        Self::over(dir, db, keys, forwarding_policy())
     }
 
     /// Another start over the same file, as after a crash.
     pub(crate) fn restarted(&self) -> Self {
-        Self::over(self.dir.clone(), self.db.clone(), self.manager.env().keys.clone())
+        Self::over(self.dir.clone(), self.db.clone(), self.manager.env().keys.clone(), forwarding_policy())
     }
 
-    fn over(dir: Arc<tempfile::TempDir>, db: Arc<redb::Database>, keys: Arc<NodeKeys>) -> Self {
+    fn over(
+        dir: Arc<tempfile::TempDir>,
+        db: Arc<redb::Database>,
+        keys: Arc<NodeKeys>,
+        terms: ForwardingPolicy,
+    ) -> Self {
         let store::Snapshot { channels, frozen, restored, .. } = store::load::load(&db).unwrap();
         let (work, mailboxes) = crossbeam_channel::unbounded();
         let (payments, notices) = crossbeam_channel::unbounded();
@@ -113,7 +143,7 @@ impl Bench {
         let (writer, _) = Writer::start(db.clone(), deliver_released, |fault| panic!("{fault}")).unwrap();
         let reader = Reader::new(db.clone());
         let view = ChainView::new(HEIGHT, feerates());
-        let env = Env::new(view, policy(), keys, (writer, reader.clone()), restored).freezing(frozen);
+        let env = Env::new(view, policy(), terms, keys, (writer, reader.clone()), restored).freezing(frozen);
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
         let manager = Arc::new(Manager::new(directory, deliver, env, channels));
@@ -125,13 +155,17 @@ impl Bench {
 }
 
 impl Bench {
+    /// The node as it starts after a crash, with this forwarding policy. Nobody tells the old one anything more.
+    async fn started_again(&self, terms: ForwardingPolicy) -> Arc<Self> {
+        self.manager.env().writer.barrier().await;
+        Arc::new(Self::over(self.dir.clone(), self.db.clone(), self.manager.env().keys.clone(), terms))
+    }
+
     /// What a start would find now.
     pub(crate) fn load(&self) -> store::Snapshot {
         store::load::load(&self.db).unwrap()
     }
 }
-
-mod history;
 
 /// Keys whose per-commitment secrets answer to their points and are otherwise unrelated.
 struct Unchained(SoftSigner);
@@ -178,13 +212,20 @@ impl Signer for Unchained {
     }
 }
 
-/// The peer: a channel driven by hand over the manager's own door.
+/// A peer: channels driven by hand over the manager's own door.
 pub(crate) struct Rogue {
     pub(crate) bench: Arc<Bench>,
     id: NodeId,
+    secret: SecretKey,
+    /// Openings so far.
+    asked: u8,
+    /// What the node gets of each.
+    push_msat: u64,
     connection: Connection,
     queue: OutboxReader,
     waiting: VecDeque<Message>,
+    /// Gossip that was heard, apart from the talk about channels.
+    gossip: Vec<Message>,
     signer: Unchained,
     policy: Policy,
     script: ScriptBuf,
@@ -196,17 +237,44 @@ impl Rogue {
     }
 
     /// The same peer on a new connection.
-    fn connect_to(bench: Bench) -> Self {
-        Self::meet(Arc::new(bench), 9)
+    fn connect_to(bench: impl Into<Arc<Bench>>) -> Self {
+        Self::meet(bench.into(), 9)
     }
 
-    /// A peer of this key.
-    fn meet(bench: Arc<Bench>, key: u8) -> Self {
-        let id = id_of(key);
+    /// The peer of this number, just connected to a node.
+    fn meet(bench: Arc<Bench>, number: u16) -> Self {
+        let (id, secret) = (id_of(number), secret_of(number));
         let (sender, queue) = outbox(1 << 20);
-        let connection = bench.manager.connected(id, &bench.manager.our_init(), sender).unwrap();
-        let signer = Unchained(SoftSigner::new([5; 32]));
-        Self { bench, id, connection, queue, waiting: VecDeque::new(), signer, policy: policy(), script: script() }
+        let connection = bench.manager.connected(id, Origin::Peer, &bench.manager.our_init(), sender).unwrap();
+        let mut seed = [5; 32];
+        seed[..2].copy_from_slice(&number.to_be_bytes());
+        let signer = Unchained(SoftSigner::new(seed));
+        let (waiting, gossip) = Default::default();
+        let (policy, script) = (policy(), script());
+        Self {
+            bench,
+            id,
+            secret,
+            asked: 0,
+            push_msat: 400_000_000,
+            connection,
+            queue,
+            waiting,
+            gossip,
+            signer,
+            policy,
+            script,
+        }
+    }
+
+    /// The connection ends, and a new one comes, to this node.
+    fn reconnect(&mut self, bench: Arc<Bench>) {
+        self.bench.manager.disconnected(&self.id, self.connection);
+        let (sender, queue) = outbox(1 << 20);
+        self.connection = bench.manager.connected(self.id, Origin::Peer, &bench.manager.our_init(), sender).unwrap();
+        (self.bench, self.queue) = (bench, queue);
+        self.waiting.clear();
+        self.gossip.clear();
     }
 
     fn context(&self, height: u32) -> Context<'_> {
@@ -215,7 +283,7 @@ impl Rogue {
             feerates: feerates(),
             policy: &self.policy,
             signer: &self.signer,
-            node_id: peer_id(),
+            node_id: self.id,
             shutdown_script: &self.script,
             restored: false,
         }
@@ -225,11 +293,29 @@ impl Rogue {
         self.bench.manager.message(&self.id, self.connection, message, 100);
     }
 
+    /// Everything said so far was dealt with, and what was answered to it is heard: the answer to an unknown name comes
+    /// last. Gives what came before it.
+    async fn dealt_with(&mut self) -> Vec<Message> {
+        let channel_id = ChannelId([0xee; 32]);
+        let feerate_per_kw = FeeratePerKw::new(253);
+        self.tell(Message::UpdateFee(UpdateFee { channel_id, feerate_per_kw }));
+        let mut before = Vec::new();
+        loop {
+            match self.hear().await {
+                Message::Error(error) if error.channel_id == channel_id => return before,
+                message => before.push(message),
+            }
+        }
+    }
+
     pub(crate) async fn hear(&mut self) -> Message {
         while self.waiting.is_empty() {
-            match self.queue.next().await {
+            match tokio::time::timeout(LIMIT, self.queue.next()).await.expect("nothing is heard") {
                 Next::Messages(messages) => {
-                    self.waiting.extend(messages.iter().map(|message| Message::decode(&message.bytes).unwrap()));
+                    let messages = messages.iter().map(|message| Message::decode(&message.bytes).unwrap());
+                    let (gossip, rest) = messages.partition::<Vec<_>, _>(|heard| matches!(heard, Message::Gossip(_)));
+                    self.gossip.extend(gossip);
+                    self.waiting.extend(rest);
                 }
                 Next::Closed(closed) => panic!("{closed}"),
             }
@@ -254,7 +340,7 @@ impl Rogue {
             features: Features::init(),
             temporary_channel_id: ChannelId([temporary; 32]),
             funding: Sat::new(1_000_000),
-            push: Msat::new(400_000_000),
+            push: Msat::new(self.push_msat),
             announce: false,
             commitment_feerate: FeeratePerKw::new(1000),
             shutdown_script: None,
@@ -262,36 +348,39 @@ impl Rogue {
         }
     }
 
-    /// Opens a channel to the node and puts its funding transaction into a block.
-    pub(crate) async fn open(&mut self) -> Channel {
-        let (birth, tx) = self.negotiate().await;
-        let mut channel = birth.channel;
-        let block = block_of(vec![coinbase(), tx.clone()]);
-        self.bench.manager.block_connected(HEIGHT + 1, &block);
-        let confirmed = ChainEvent::FundingConfirmed { height: HEIGHT + 1, tx_index: 1, tx: &tx };
-        self.step(&mut channel, Input::Chain(confirmed));
-        channel
+    /// Asks the node for a channel; what it answers is yet to be heard.
+    fn ask(&mut self) -> Opening {
+        self.asked += 1;
+        self.ask_for(self.asked)
+    }
+
+    fn ask_for(&mut self, temporary: u8) -> Opening {
+        let (opening, open) = Opening::open(self.wish(temporary), &self.context(HEIGHT)).unwrap();
+        self.tell(open);
+        opening
+    }
+
+    /// Opens a channel to the node, up to the signatures. The funding transaction stays here.
+    async fn fund(&mut self) -> (Channel, Transaction) {
+        let opening = self.ask();
+        let (birth, tx) = self.complete(opening).await;
+        (birth.channel, tx)
     }
 
     /// Carries an opening out, up to the signed funding transaction.
     async fn negotiate(&mut self) -> (Birth, Transaction) {
-        let (mut opening, open) = Opening::open(self.wish(7), &self.context(HEIGHT)).unwrap();
-        self.tell(open);
+        let opening = self.ask_for(7);
+        self.complete(opening).await
+    }
+
+    async fn complete(&mut self, mut opening: Opening) -> (Birth, Transaction) {
         let accept = self.hear_type(AcceptChannel::TYPE).await;
-        let OpeningStep::Fund { script_pubkey, amount } =
-            opening.step(OpeningInput::Message(&accept), &self.context(HEIGHT))
-        else {
-            panic!("{accept:?}")
-        };
-        let tx = Transaction {
-            version: Version::TWO,
-            lock_time: LockTime::ZERO,
-            input: vec![TxIn::default()],
-            output: vec![TxOut { value: amount.into(), script_pubkey }],
-        };
+        let step = opening.step(OpeningInput::Message(&accept), &self.context(HEIGHT));
+        let OpeningStep::Fund { script_pubkey, amount } = step else { panic!("{accept:?}") };
+        let tx = funding_of(script_pubkey, amount);
         let funding = OpeningInput::Funding { tx: tx.clone(), output_index: 0 };
-        let OpeningStep::Renamed(_, effects) = opening.step(funding, &self.context(HEIGHT)) else { panic!("renamed") };
-        self.carry_out(effects);
+        let OpeningStep::Renamed(id, effects) = opening.step(funding, &self.context(HEIGHT)) else { panic!("renamed") };
+        self.carry_out(id, effects);
         let signed = self.hear_type(FundingSigned::TYPE).await;
         let OpeningStep::Born(birth) = opening.step(OpeningInput::Message(&signed), &self.context(HEIGHT)) else {
             panic!("{signed:?}")
@@ -301,18 +390,97 @@ impl Rogue {
         (*birth, tx)
     }
 
+    /// Opens a channel to the node and puts its funding transaction into a block.
+    pub(crate) async fn open(&mut self) -> Channel {
+        let (mut channel, tx) = self.fund().await;
+        let block = block_of(vec![coinbase(), tx.clone()]);
+        self.bench.manager.block_connected(HEIGHT + 1, &block);
+        let confirmed = ChainEvent::FundingConfirmed { height: HEIGHT + 1, tx_index: 1, tx: &tx };
+        self.step(&mut channel, Input::Chain(confirmed));
+        channel
+    }
+
+    /// As [`open`](Self::open), until both sides use it.
+    async fn open_normal(&mut self) -> Channel {
+        let mut channel = self.open().await;
+        self.until(&mut channel, |channel, _| channel.summary(HEIGHT + 1).state == "normal").await;
+        assert!(self.dealt_with().await.is_empty());
+        channel
+    }
+
+    /// The node wants a channel to us: its `open_channel`.
+    async fn wanted(&mut self, push: Msat) -> OpenChannel {
+        let operation = OperationRow {
+            idempotency_key: "retry-1".to_owned(),
+            op_id: [1; 16],
+            body: [2; 32],
+            state: OperationState::Opening,
+        };
+        let (funding, announce, funding_feerate) = (Sat::new(500_000), false, None);
+        let order = super::OpenOrder { operation, funding, push, announce, funding_feerate };
+        self.bench.manager.open_channel(&self.id, order).unwrap();
+        let Message::OpenChannel(open) = self.hear().await else { panic!("open_channel") };
+        open
+    }
+
+    /// We accept, and the node's wallet is asked for the transaction, which is made here.
+    async fn accepted(&mut self, open: &OpenChannel) -> (Opening, Transaction) {
+        let (node, own) = (self.bench.manager.env().keys.node_id(), (1, ShortChannelId::alias(1)));
+        let (opening, answer) = Opening::accept(open, node, own, &Features::init(), &self.context(HEIGHT)).unwrap();
+        self.tell(answer);
+        let ChainOrder::Fund(request) = self.bench.orders.recv_timeout(LIMIT).unwrap() else { panic!("fund") };
+        (opening, funding_of(request.script_pubkey, request.amount))
+    }
+
+    /// The node opens a channel to us, up to the signatures.
+    async fn is_funded(&mut self, push: Msat) -> (Channel, Transaction) {
+        let open = self.wanted(push).await;
+        let (mut opening, tx) = self.accepted(&open).await;
+        self.bench.manager.funded(&self.id, open.temporary_channel_id, Ok((tx.clone(), 0)));
+        let created = self.hear().await;
+        let OpeningStep::Born(birth) = opening.step(OpeningInput::Message(&created), &self.context(HEIGHT)) else {
+            panic!("{created:?}")
+        };
+        self.carry_out(birth.channel_id, birth.effects);
+        self.dealt_with().await;
+        let order = self.bench.orders.recv_timeout(LIMIT).unwrap();
+        assert!(matches!(&order, ChainOrder::Publish(published) if *published == tx), "{order:?}");
+        (birth.channel, tx)
+    }
+
+    /// As [`is_funded`](Self::is_funded), until both sides use the channel.
+    async fn is_opened_to(&mut self, push: Msat) -> Channel {
+        let (mut channel, tx) = self.is_funded(push).await;
+        self.bench.manager.block_connected(HEIGHT + 1, &block_of(vec![coinbase(), tx.clone()]));
+        let confirmed = ChainEvent::FundingConfirmed { height: HEIGHT + 1, tx_index: 1, tx: &tx };
+        self.step(&mut channel, Input::Chain(confirmed));
+        self.until(&mut channel, |channel, _| channel.summary(HEIGHT + 1).state == "normal").await;
+        assert!(self.dealt_with().await.is_empty());
+        channel
+    }
+
+    /// Hears messages of the channel until one of them, or what it leads to, is the one awaited.
+    async fn until(&mut self, channel: &mut Channel, done: impl Fn(&Channel, &Message) -> bool) {
+        loop {
+            let message = self.hear().await;
+            self.step(channel, Input::Message(&message));
+            if done(channel, &message) {
+                return;
+            }
+        }
+    }
+
     pub(crate) fn step(&self, channel: &mut Channel, input: Input<'_>) {
         let mut transition = channel.step(input, &self.context(HEIGHT + 1));
         channel.take_in(&mut transition);
-        self.carry_out(transition.effects);
+        self.carry_out(channel.id(), transition.effects);
     }
 
-    fn carry_out(&self, effects: Vec<Effect>) {
+    fn carry_out(&self, channel_id: ChannelId, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Send(message) => self.tell(message),
                 Effect::Revoke { number } => {
-                    let channel_id = self.bench.manager.channels()[0].channel_id;
                     self.tell(Message::RevokeAndAck(RevokeAndAck {
                         channel_id,
                         per_commitment_secret: PerCommitmentSecret(Unchained::secret(number).secret_bytes()),
@@ -322,6 +490,16 @@ impl Rogue {
                 _ => {}
             }
         }
+    }
+}
+
+/// What pays this, and spends nothing that is known.
+fn funding_of(script_pubkey: ScriptBuf, amount: Sat) -> Transaction {
+    Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn::default()],
+        output: vec![TxOut { value: amount.into(), script_pubkey }],
     }
 }
 

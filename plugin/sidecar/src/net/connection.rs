@@ -6,19 +6,25 @@ use std::sync::Arc;
 
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
-use outrigger_bolt::wire::{self, DecodeError, Message, PeerText, Ping, Pong, Warning};
+use outrigger_bolt::wire::{self, ChannelUpdate, DecodeError, Message, Opaque, PeerText, Ping, Warning};
 use tokio::time::timeout;
 
+use super::bucket::Bucket;
 use super::frame::{FrameFault, FrameReader, FrameWriter};
 use super::handshake::{HandshakeFault, Session};
 use super::init::{self, InitFault};
-use super::keepalive::{Keepalive, PingAllowance};
+use super::keepalive::{Keepalive, Overdue};
 use super::seat::Seat;
-use super::{FAREWELL_TIMEOUT, OUTBOX_BYTES, PONG_TIMEOUT, Shared, Stopped, WRITE_TIMEOUT};
-use crate::manager::outbox::{Closed, Connection, Next, Outbox, OutboxReader, PeerHandler, outbox};
+use super::{
+    FAREWELL_TIMEOUT, GOSSIP_BURST_BYTES, GOSSIP_BYTES_PER_SECOND, OUTBOX_BYTES, PONG_TIMEOUT, REVOCATION_TIMEOUT,
+    Shared, Stopped, WRITE_TIMEOUT,
+};
+use crate::manager::outbox::{Closed, Connection, Next, Origin, Outbox, OutboxReader, PeerHandler, outbox};
 
 /// All channels, or none in particular (BOLT 1, "The `error` and `warning` Messages").
 const NO_CHANNEL: ChannelId = ChannelId([0; 32]);
+/// How many pings of a peer are answered at once, and how many a second after that (BOLT 1 allows limits, DOS-9).
+const PINGS: (u64, u64) = (32, 1);
 /// How many oddities of one connection are logged; the others pass in silence (DOS-10).
 const LOGGED_NOTES: u32 = 16;
 
@@ -46,6 +52,8 @@ enum End {
     Warned(String),
     /// No `pong` in time.
     Silent,
+    /// No `revoke_and_ack` in time.
+    Unrevoked(ChannelId),
     /// The peer takes none of our bytes.
     Stuck,
     /// Our own side closed the queue.
@@ -62,7 +70,13 @@ impl End {
         match self {
             Self::Warned(_) | Self::Ours(Closed::OnRequest(_)) => true,
             Self::Ours(Closed::OverBudget { .. } | Closed::Disconnected) => false,
-            Self::Frame(_) | Self::Broken(_) | Self::Silent | Self::Stuck | Self::Replaced | Self::Stopped => false,
+            Self::Frame(_)
+            | Self::Broken(_)
+            | Self::Silent
+            | Self::Unrevoked(_)
+            | Self::Stuck
+            | Self::Replaced
+            | Self::Stopped => false,
         }
     }
 }
@@ -74,6 +88,9 @@ impl fmt::Display for End {
             Self::Broken(rule) => write!(f, "the peer broke a rule: {rule}"),
             Self::Warned(rule) => write!(f, "the peer broke a rule and was warned: {rule}"),
             Self::Silent => write!(f, "no pong within {} s", PONG_TIMEOUT.as_secs()),
+            Self::Unrevoked(channel) => {
+                write!(f, "no revoke_and_ack for channel {channel} within {} s", REVOCATION_TIMEOUT.as_secs())
+            }
             Self::Stuck => write!(f, "the peer took nothing for {} s", WRITE_TIMEOUT.as_secs()),
             Self::Ours(closed) => write!(f, "closed by us: {closed}"),
             Self::Replaced => f.write_str("a newer connection took its place"),
@@ -108,7 +125,7 @@ pub(super) struct Live {
 }
 
 /// Exchanges `init`, takes the peer's seat and makes the peer known to the manager.
-pub(super) async fn join(net: &Arc<Shared>, mut session: Session) -> Result<Live, MeetFault> {
+pub(super) async fn join(net: &Arc<Shared>, mut session: Session, origin: Origin) -> Result<Live, MeetFault> {
     let peer = session.peer;
     let init = match init::exchange(&mut session.reader, &mut session.writer, &net.handler.our_init()).await {
         Ok(init) => init,
@@ -122,7 +139,7 @@ pub(super) async fn join(net: &Arc<Shared>, mut session: Session) -> Result<Live
     let features = init.combined_features();
     let seat = net.seats.take(peer, features.clone()).await.ok_or(MeetFault::Outrun)?;
     let (outbox, queue) = outbox(OUTBOX_BYTES);
-    match net.handler.connected(peer, &init, outbox.clone()) {
+    match net.handler.connected(peer, origin, &init, outbox.clone()) {
         Ok(connection) => {
             tracing::info!("connected to {peer}");
             let joined = Joined { handler: Arc::clone(&net.handler), peer, connection };
@@ -174,7 +191,10 @@ impl Live {
         let end = tokio::select! {
             end = incoming.run() => end,
             end = outgoing.run() => end,
-            () = keepalive.overdue(|ping| { outbox.send(Message::Ping(ping)); }) => End::Silent,
+            overdue = keepalive.overdue(|ping| { outbox.send(Message::Ping(ping)); }) => match overdue {
+                Overdue::Pong => End::Silent,
+                Overdue::Revocation(channel) => End::Unrevoked(channel),
+            },
             () = overflow => End::Ours(Closed::OverBudget { max_bytes: OUTBOX_BYTES }),
             () = seat.wanted() => End::Replaced,
             () = stopped.wait() => End::Stopped,
@@ -219,9 +239,7 @@ impl Outgoing<'_> {
                         if let Err(fault) = self.writer.push(&message.bytes) {
                             return End::Frame(fault);
                         }
-                        if !matches!(message.type_number, Ping::TYPE | Pong::TYPE) {
-                            self.keepalive.sent();
-                        }
+                        self.keepalive.sent(message.type_number, &message.bytes);
                     }
                 }
             }
@@ -235,13 +253,16 @@ struct Incoming<'a> {
     reader: FrameReader,
     outbox: &'a Outbox,
     keepalive: &'a Keepalive,
-    pings: PingAllowance,
+    pings: Bucket,
+    gossip: Bucket,
     notes: u32,
 }
 
 impl<'a> Incoming<'a> {
     fn new(joined: &'a Joined, reader: FrameReader, outbox: &'a Outbox, keepalive: &'a Keepalive) -> Self {
-        Self { joined, reader, outbox, keepalive, pings: PingAllowance::new(), notes: 0 }
+        let pings = Bucket::new(PINGS.0, PINGS.1);
+        let gossip = Bucket::new(GOSSIP_BURST_BYTES, GOSSIP_BYTES_PER_SECOND);
+        Self { joined, reader, outbox, keepalive, pings, gossip, notes: 0 }
     }
 
     async fn run(&mut self) -> End {
@@ -284,12 +305,22 @@ impl<'a> Incoming<'a> {
             }
             // BOLT 1: an unknown odd type is ignored.
             Message::Unknown(_) => {}
+            Message::Gossip(ref gossip) => {
+                if self.is_wanted(gossip, frame.len()) {
+                    self.hand_over(message, frame.len());
+                }
+            }
             Message::Warning(ref warning) => {
                 self.note(&format!("warning: {}", warning.data));
                 self.hand_over(message, frame.len());
             }
             Message::Error(ref error) => {
                 self.note(&format!("error: {}", error.data));
+                self.keepalive.revoked(&error.channel_id);
+                self.hand_over(message, frame.len());
+            }
+            Message::RevokeAndAck(ref revoked) => {
+                self.keepalive.revoked(&revoked.channel_id);
                 self.hand_over(message, frame.len());
             }
             Message::OpenChannel(_)
@@ -306,11 +337,9 @@ impl<'a> Incoming<'a> {
             | Message::UpdateFailHtlc(_)
             | Message::UpdateFailMalformedHtlc(_)
             | Message::CommitmentSigned(_)
-            | Message::RevokeAndAck(_)
             | Message::UpdateFee(_)
             | Message::ChannelReestablish(_)
-            | Message::AnnouncementSignatures(_)
-            | Message::Gossip(_) => self.hand_over(message, frame.len()),
+            | Message::AnnouncementSignatures(_) => self.hand_over(message, frame.len()),
         }
         Ok(())
     }
@@ -321,11 +350,25 @@ impl<'a> Incoming<'a> {
 
     fn ping(&mut self, ping: &Ping) {
         let Some(pong) = ping.answer() else { return };
-        if self.pings.spend() {
+        if self.pings.spend(1) {
             self.outbox.send(Message::Pong(pong));
         } else {
             self.note("more pings than are answered");
         }
+    }
+
+    /// Whether gossip is handed on. The peer's `channel_update` of a channel with us is what we want (BOLT 7, "The
+    /// `channel_update` Message"); without a graph all else is of no use, and we offer no `gossip_queries`, so that no
+    /// query asks for an answer. A peer may send any amount: what is beyond the budget costs it nothing but our ear.
+    fn is_wanted(&mut self, gossip: &Opaque, bytes: usize) -> bool {
+        if gossip.type_number() != ChannelUpdate::TYPE {
+            return false;
+        }
+        let within = self.gossip.spend(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if !within {
+            self.note("more gossip than is looked at");
+        }
+        within
     }
 
     /// The end that a message which cannot be read brings: in silence for an unknown even type, else with a `warning`

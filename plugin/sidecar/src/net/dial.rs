@@ -13,6 +13,7 @@ use super::Shared;
 use super::connection::{self, MeetFault};
 use super::handshake::{self, HandshakeFault};
 use super::socket::Socket;
+use crate::manager::outbox::Origin;
 
 /// How long the TCP connection may take to open.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -116,7 +117,7 @@ pub(super) async fn greet(net: &Arc<Shared>, peer: NodeId, socket: Socket) -> Re
     let mut stopped = net.stopped();
     let meet = async {
         let session = handshake::initiate(&net.node_secret, peer, socket).await?;
-        connection::join(net, session).await
+        connection::join(net, session, Origin::Us).await
     };
     let live = tokio::select! {
         live = meet => live?,

@@ -2,11 +2,14 @@
 //! `pong` comes back (BOLT 1, "The `ping` and `pong` Messages").
 //!
 //! A commitment sent into a dead connection would pin its HTLCs until their deadline (CST-14). Messages arrive in
-//! order, so the answer to a `ping` proves that everything sent before it arrived.
+//! order, so the answer to a `ping` proves that everything sent before it arrived. What it does not prove is that the
+//! peer's channel still works: that is known by the `revoke_and_ack` that every `commitment_signed` of ours is owed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use outrigger_bolt::wire::{Padding, Ping, Pong};
+use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::wire::{CommitmentSigned, Error, Padding, Ping, Pong};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -17,6 +20,9 @@ pub const PING_WHEN_IDLE: Duration = Duration::from_secs(60);
 pub const PING_AFTER_SEND: Duration = Duration::from_secs(5);
 /// A `pong` that takes longer ends the connection. Channels are not failed for it (BOLT 1).
 pub const PONG_TIMEOUT: Duration = Duration::from_secs(20);
+/// A `revoke_and_ack` that takes longer ends the connection, whatever else the peer answers: the next one begins with
+/// `channel_reestablish`, which heals most of what can be wrong. Channels are not failed for it (CST-14).
+pub const REVOCATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// The `num_pong_bytes` that we ask for, so that a `pong` can be told from one that answers nothing.
 const NUM_PONG_BYTES: u16 = 16;
 
@@ -33,13 +39,22 @@ struct State {
     unconfirmed: Option<Instant>,
     /// When the `pong` that we wait for is overdue.
     pong_due: Option<Instant>,
+    /// When the `revoke_and_ack` of a channel is overdue. No longer than the list of our channels with the peer.
+    revocations_due: BTreeMap<ChannelId, Instant>,
     /// Reads are paused: a `pong` may wait unread, and its absence says nothing.
     paused: bool,
 }
 
+/// What the peer owes for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    Pong,
+    Revocation(ChannelId),
+}
+
 enum Tick {
     Ping,
-    Overdue,
+    Overdue(Overdue),
     Until(Instant),
     Paused,
 }
@@ -47,7 +62,13 @@ enum Tick {
 impl Keepalive {
     /// A connection on which both `init` messages have just passed.
     pub(super) fn new() -> Self {
-        let state = State { heard: Instant::now(), unconfirmed: None, pong_due: None, paused: false };
+        let state = State {
+            heard: Instant::now(),
+            unconfirmed: None,
+            pong_due: None,
+            revocations_due: BTreeMap::new(),
+            paused: false,
+        };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
@@ -56,10 +77,31 @@ impl Keepalive {
         self.state.lock().heard = Instant::now();
     }
 
-    /// A message other than `ping` and `pong` was written.
-    pub(super) fn sent(&self) {
-        self.state.lock().unconfirmed.get_or_insert_with(Instant::now);
+    /// A message was written.
+    pub(super) fn sent(&self, type_number: u16, message: &[u8]) {
+        if matches!(type_number, Ping::TYPE | Pong::TYPE) {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.unconfirmed.get_or_insert_with(Instant::now);
+        if let Some(channel) = channel_after_type(message) {
+            match type_number {
+                CommitmentSigned::TYPE => {
+                    state.revocations_due.entry(channel).or_insert_with(|| Instant::now() + REVOCATION_TIMEOUT);
+                }
+                Error::TYPE => {
+                    state.revocations_due.remove(&channel);
+                }
+                _ => {}
+            }
+        }
+        drop(state);
         self.changed.notify_one();
+    }
+
+    /// The peer sent the `revoke_and_ack` of a channel, or the `error` after which none comes.
+    pub(super) fn revoked(&self, channel: &ChannelId) {
+        self.state.lock().revocations_due.remove(channel);
     }
 
     /// A `pong` came. False where it answers no `ping` of ours: it is then ignored.
@@ -79,23 +121,26 @@ impl Keepalive {
         self.changed.notify_one();
     }
 
-    /// Reading goes on: a `pong` that waited unread has its full time again.
+    /// Reading goes on: what may have waited unread has its full time again.
     pub(super) fn resume(&self) {
         let now = Instant::now();
         let mut state = self.state.lock();
         state.paused = false;
         state.heard = now;
         state.pong_due = state.pong_due.map(|due| due.max(now + PONG_TIMEOUT));
+        for due in state.revocations_due.values_mut() {
+            *due = (*due).max(now + REVOCATION_TIMEOUT);
+        }
         self.changed.notify_one();
     }
 
-    /// Sends a `ping` whenever one is due; resolves when a `pong` is overdue.
-    pub(super) async fn overdue(&self, mut send: impl FnMut(Ping)) {
+    /// Sends a `ping` whenever one is due; resolves when something is overdue.
+    pub(super) async fn overdue(&self, mut send: impl FnMut(Ping)) -> Overdue {
         loop {
             let tick = self.state.lock().tick(Instant::now());
             match tick {
                 Tick::Ping => send(Ping { num_pong_bytes: NUM_PONG_BYTES, byteslen: Padding(0) }),
-                Tick::Overdue => return,
+                Tick::Overdue(what) => return what,
                 Tick::Paused => self.changed.notified().await,
                 Tick::Until(due) => tokio::select! {
                     () = sleep_until(due) => {}
@@ -111,8 +156,20 @@ impl State {
         if self.paused {
             return Tick::Paused;
         }
+        let first = self.revocations_due.iter().min_by_key(|(_, due)| **due).map(|(channel, due)| (*channel, *due));
+        match first {
+            Some((channel, due)) if due <= now => Tick::Overdue(Overdue::Revocation(channel)),
+            Some((_, due)) => match self.next_ping(now) {
+                Tick::Until(other) => Tick::Until(other.min(due)),
+                at_once @ (Tick::Ping | Tick::Overdue(_) | Tick::Paused) => at_once,
+            },
+            None => self.next_ping(now),
+        }
+    }
+
+    fn next_ping(&mut self, now: Instant) -> Tick {
         if let Some(due) = self.pong_due {
-            return if due <= now { Tick::Overdue } else { Tick::Until(due) };
+            return if due <= now { Tick::Overdue(Overdue::Pong) } else { Tick::Until(due) };
         }
         let idle = self.heard + PING_WHEN_IDLE;
         let due = self.unconfirmed.map_or(idle, |sent| idle.min(sent + PING_AFTER_SEND));
@@ -125,33 +182,7 @@ impl State {
     }
 }
 
-/// How many of a peer's pings are answered: a burst, and one a second after that (BOLT 1 allows limits, DOS-9).
-pub(super) struct PingAllowance {
-    left: u32,
-    counted_at: Instant,
-}
-
-impl PingAllowance {
-    const BURST: u32 = 32;
-
-    pub(super) fn new() -> Self {
-        Self { left: Self::BURST, counted_at: Instant::now() }
-    }
-
-    /// Whether this `ping` is answered.
-    pub(super) fn spend(&mut self) -> bool {
-        let now = Instant::now();
-        let seconds = now.duration_since(self.counted_at).as_secs();
-        if seconds > 0 {
-            self.counted_at = now;
-            self.left = self.left.saturating_add(u32::try_from(seconds).unwrap_or(u32::MAX)).min(Self::BURST);
-        }
-        match self.left.checked_sub(1) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => false,
-        }
-    }
+/// The `channel_id` of a message whose first field it is.
+fn channel_after_type(message: &[u8]) -> Option<ChannelId> {
+    message.get(2..34)?.try_into().ok().map(ChannelId)
 }

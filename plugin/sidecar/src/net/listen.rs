@@ -14,6 +14,7 @@ use super::connection::{self, Live};
 use super::handshake;
 use super::socket::Socket;
 use super::{Shared, Stopped};
+use crate::manager::outbox::Origin;
 
 /// Connections that have not yet shown a key and an acceptable `init`. One more drops the oldest of them: an honest
 /// peer is through within a round trip or two, so silent ones cannot keep it out (DOS-7).
@@ -67,7 +68,7 @@ pub(super) async fn answer(net: &Arc<Shared>, socket: Socket, mut stopped: Stopp
 
 async fn meet(net: &Arc<Shared>, socket: Socket) -> Result<Live, connection::MeetFault> {
     let session = handshake::respond(&net.node_secret, socket).await?;
-    connection::join(net, session).await
+    connection::join(net, session, Origin::Peer).await
 }
 
 /// The tasks of connections that are not yet known peers, oldest first.

@@ -7,6 +7,7 @@
 //! What a broken peer gets is one of two things: the connection is dropped, or dropped after a `warning`. No channel is
 //! ever failed here.
 
+mod bucket;
 mod connection;
 mod dial;
 mod frame;
@@ -30,7 +31,7 @@ use tokio::sync::watch;
 
 pub use dial::DialFault;
 pub use keep::{Backoff, Dialer};
-pub use keepalive::{PING_AFTER_SEND, PING_WHEN_IDLE, PONG_TIMEOUT};
+pub use keepalive::{PING_AFTER_SEND, PING_WHEN_IDLE, PONG_TIMEOUT, REVOCATION_TIMEOUT};
 pub use socket::Socket;
 
 use crate::manager::outbox::PeerHandler;
@@ -43,6 +44,11 @@ pub const INIT_TIMEOUT: Duration = Duration::from_secs(60);
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the last messages and the closing of a connection may take.
 pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Gossip of one peer that is looked at, in bytes: a burst, room for the `channel_update` of some 1800 channels, and so
+/// much a second after that. What comes beyond it is dropped unread, and so is gossip that no graph is kept for.
+pub const GOSSIP_BURST_BYTES: u64 = 256 * 1024;
+/// See [`GOSSIP_BURST_BYTES`].
+pub const GOSSIP_BYTES_PER_SECOND: u64 = 4 * 1024;
 /// Messages that wait for one peer to read them, in bytes.
 pub const OUTBOX_BYTES: usize = 4 * 1024 * 1024;
 

@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::chain::broadcast::Broadcaster;
-use crate::chain::feerate::FeeEstimator;
+use crate::chain::feerate::{Estimates, FeeEstimator};
 use crate::chain::follow::{BlockListener, ChainState};
+use crate::chain::stop::StopFlag;
 use crate::manager::Manager;
 use crate::store::schema::Table;
 use crate::store::{Batch, ChainOrder, FundingRequest, Held};
@@ -109,9 +110,10 @@ impl BlockListener for Listener {
             // A funding transaction that was forgotten once its channel was ready may be in no block now, and in no
             // mempool. The wallet knows since the first block of the new branch.
             for tx in self.wallet.wallet.lock().unconfirmed() {
-                self.broadcaster.publish(tx);
+                self.broadcaster.publish_until_confirmed(tx);
             }
         }
+        self.broadcaster.confirmed(block);
         self.broadcaster.new_block();
     }
 
@@ -128,7 +130,8 @@ impl BlockListener for Listener {
         let synced = matches!(state, ChainState::Synced { .. });
         if synced {
             self.set_shutdown_script();
-            self.manager.env().chain.set_feerates(feerates(&self.estimator));
+            let (feerates, is_estimate) = feerates(&self.estimator.current());
+            self.manager.set_feerates(feerates, is_estimate);
         }
         self.manager.env().chain.set_synced(synced);
         self.state.send_replace(Some(state));
@@ -136,10 +139,11 @@ impl BlockListener for Listener {
 }
 
 impl Listener {
-    /// Once per start: an address to which cooperative closes that peers begin pay us. Its row is queued before any
-    /// message that names it.
+    /// An address to which channels are promised when they are opened, and cooperative closes that peers begin pay us: one
+    /// per start, and another with the next block once a channel has it. Its row is queued before any message that names
+    /// it.
     fn set_shutdown_script(&self) {
-        if !self.manager.env().shutdown_script().is_empty() {
+        if !self.manager.env().wants_shutdown_script() {
             return;
         }
         match self.wallet.change(|wallet, _| wallet.new_address()) {
@@ -149,10 +153,18 @@ impl Listener {
     }
 }
 
-/// Current estimates in the channel's terms.
-pub(super) fn feerates(estimator: &FeeEstimator) -> Feerates {
-    let estimates = estimator.current();
-    Feerates { commitment: estimates.commitment, normal: estimates.normal, floor: estimates.floor }
+/// Estimates in the channel's terms, and whether channels follow the one for commitments.
+pub(super) fn feerates(estimates: &Estimates) -> (Feerates, bool) {
+    let Estimates { commitment, normal, floor, is_estimate } = *estimates;
+    (Feerates { commitment, normal, floor }, is_estimate)
+}
+
+/// Has the channels follow the estimates until `stop` is raised. Blocks the thread.
+pub(super) fn follow_estimates(estimator: &FeeEstimator, manager: &Manager, stop: &StopFlag) {
+    estimator.run(stop, |estimates| {
+        let (feerates, is_estimate) = feerates(&estimates);
+        manager.set_feerates(feerates, is_estimate);
+    });
 }
 
 /// Carries out what channels ask of wallet and mempool, until every queue end is gone.

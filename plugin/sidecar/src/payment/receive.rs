@@ -71,7 +71,7 @@ impl Payments {
             expiry_secs: order.expiry_secs,
             min_final_cltv_expiry_delta: u32::from(self.terms.final_cltv_blocks),
             payment_metadata: None,
-            route_hints: Vec::new(),
+            route_hints: self.manager.route_hints(),
             basic_mpp: false,
         };
         let row = InvoiceRow {

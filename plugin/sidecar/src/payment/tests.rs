@@ -140,3 +140,20 @@ async fn pay_2_a_start_finds_what_is_pending_and_nothing_that_has_ended() {
     all_durable(&bench).await;
     assert_eq!(bench.load().pending_payments, [row(2)]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clk_3_an_invoice_that_expires_after_2038_after_2106_or_never_is_payable() {
+    for expiry_secs in [1 << 31, 1 << 32, u64::MAX] {
+        let bench = Bench::new();
+        let payments = payments(&bench);
+        let (description, label, idempotency) = ("oars".to_owned(), None, None);
+        let order = InvoiceOrder { amount: Some(AMOUNT), description, expiry_secs, label, idempotency };
+        let invoice = payments.create_invoice(order).await.unwrap();
+        assert_eq!(invoice.expires_at, invoice.created_at.saturating_add(expiry_secs));
+        let htlc = htlc(&bench, &invoice, 0);
+        payments.incoming(peer(&bench), &htlc);
+        all_durable(&bench).await;
+        let settlement = bench.reader.settlement(&htlc.channel, 0).unwrap();
+        assert_eq!(settlement, Some(SettlementRow::Fulfil(invoice.preimage)), "{expiry_secs}");
+    }
+}

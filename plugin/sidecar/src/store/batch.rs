@@ -11,6 +11,7 @@ use outrigger_channel::{
 };
 use tokio::sync::oneshot;
 
+use super::channel_update::UpdateOf;
 use super::row::{BroadcastRow, EventRow, OutcomeRow, PUBLICATIONS, SettlementRow};
 use super::schema::{RESTORED_KEY, Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, preimage_key};
 
@@ -237,6 +238,11 @@ impl Batch {
                 for what in no_longer_published(note) {
                     self.put(Table::Broadcast, BroadcastRow::key_of(&at.channel, *what), None);
                 }
+                if is_end(note) {
+                    for whose in [UpdateOf::Local, UpdateOf::Remote] {
+                        self.put(Table::ChannelUpdate, whose.key(&at.channel), None);
+                    }
+                }
             }
             Effect::Send(_)
             | Effect::Revoke { .. }
@@ -274,6 +280,20 @@ fn no_longer_published(note: &ChannelNote) -> &'static [Publication] {
         | ChannelNote::Closing { .. }
         | ChannelNote::Failed { .. }
         | ChannelNote::FundingMismatch { .. }
-        | ChannelNote::NeverFunded => &[],
+        | ChannelNote::NeverFunded
+        | ChannelNote::FundingStuck { .. } => &[],
+    }
+}
+
+/// Whether nothing will be forwarded over the channel any more, for good.
+fn is_end(note: &ChannelNote) -> bool {
+    match note {
+        ChannelNote::Closed { .. } | ChannelNote::FundingMismatch { .. } | ChannelNote::NeverFunded => true,
+        ChannelNote::Pending { .. }
+        | ChannelNote::Ready { .. }
+        | ChannelNote::ShuttingDown { .. }
+        | ChannelNote::Closing { .. }
+        | ChannelNote::Failed { .. }
+        | ChannelNote::FundingStuck { .. } => false,
     }
 }

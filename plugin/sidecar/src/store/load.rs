@@ -12,6 +12,7 @@ use outrigger_channel::{
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
+use super::channel_update::{self, ChannelUpdates, UpdateOf};
 use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow};
 use super::schema::{RESTORED_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key};
 use super::seal::unseal;
@@ -22,6 +23,8 @@ pub struct LoadedChannel {
     pub monitor: Monitor,
     /// Decided outcomes of received HTLCs whose removal is not yet irrevocable.
     pub settlements: BTreeMap<u64, SettlementRow>,
+    /// The newest `channel_update` of each side.
+    pub updates: ChannelUpdates,
 }
 
 /// A channel of which a row cannot be read, or whose rows do not fit together: nothing of it is signed or published, and
@@ -181,6 +184,17 @@ impl Loader {
             parts.settlements.entry(channel).or_default().extend(row.map(|row| (htlc_id, row)));
             Ok(())
         })?;
+        self.each(Table::ChannelUpdate, |key, value| {
+            let malformed = || corrupt(Table::ChannelUpdate, "a malformed key");
+            let (channel, whose) = UpdateOf::parse_key(key).ok_or_else(malformed)?;
+            let update = parts.read(Table::ChannelUpdate, channel, channel_update::decode(value));
+            let updates = parts.updates.entry(channel).or_default();
+            match whose {
+                UpdateOf::Local => updates.local = update,
+                UpdateOf::Remote => updates.remote = update,
+            }
+            Ok(())
+        })?;
         parts.assemble()
     }
 
@@ -273,6 +287,7 @@ struct ChannelParts {
     htlc_signatures: BTreeMap<ChannelId, BTreeMap<u64, Vec<Signature>>>,
     preimages: BTreeMap<ChannelId, BTreeMap<PaymentHash, PaymentPreimage>>,
     settlements: BTreeMap<ChannelId, BTreeMap<u64, SettlementRow>>,
+    updates: BTreeMap<ChannelId, ChannelUpdates>,
 }
 
 impl ChannelParts {
@@ -338,7 +353,9 @@ impl ChannelParts {
             Ok(channel) => channel,
             Err(fault) => return Ok(self.unfit(id, &fault)),
         };
-        Ok(Some(LoadedChannel { channel, monitor, settlements: self.settlements.remove(&id).unwrap_or_default() }))
+        let settlements = self.settlements.remove(&id).unwrap_or_default();
+        let updates = self.updates.remove(&id).unwrap_or_default();
+        Ok(Some(LoadedChannel { channel, monitor, settlements, updates }))
     }
 
     fn unfit(&mut self, channel: ChannelId, fault: &CorruptRows) -> Option<LoadedChannel> {

@@ -1,6 +1,7 @@
 //! The store: one redb file, one writer, one transaction per group of steps. The format is told in `FORMAT.md`.
 
 pub mod batch;
+pub mod channel_update;
 pub mod closed;
 pub mod load;
 pub mod read;

@@ -454,21 +454,24 @@ impl EventRow {
         Self::new(at, "node_restored", fields)
     }
 
-    /// News of a channel that an operator acts on; a beginning shutdown is none.
+    /// News of a channel that an operator acts on; a beginning shutdown is none, nor what a peer can do for nothing.
     pub fn of_channel(at: u64, peer: NodeId, channel: ChannelId, note: &ChannelNote) -> Option<Self> {
         let (kind, mut fields) = match note {
             ChannelNote::Pending { funding, .. } => ("channel_pending", json!({ "txid": funding.txid.to_string() })),
             ChannelNote::Ready { .. } => ("channel_ready", json!({})),
-            ChannelNote::ShuttingDown { .. } => return None,
+            ChannelNote::ShuttingDown { .. } | ChannelNote::NeverFunded => return None,
             ChannelNote::Closing { txid } => ("channel_closing", json!({ "txid": txid.to_string() })),
             ChannelNote::Closed { txid, .. } => ("channel_closed", json!({ "txid": txid.to_string() })),
             ChannelNote::Failed { reason } | ChannelNote::FundingMismatch { reason } => {
                 ("channel_failed", json!({ "message": reason }))
             }
-            ChannelNote::NeverFunded => (
-                "channel_failed",
-                json!({ "message": "the peer's funding transaction never came: the channel is forgotten" }),
-            ),
+            ChannelNote::FundingStuck { txid, blocks } => {
+                let message = format!(
+                    "the funding transaction is not confirmed after {blocks} blocks: its feerate is too low, or it \
+                     conflicts with another; after 2016 blocks the peer forgets the channel"
+                );
+                ("channel_funding_stuck", json!({ "txid": txid.to_string(), "message": message }))
+            }
         };
         if let Value::Object(fields) = &mut fields {
             fields.insert("channel_id".into(), channel.to_string().into());

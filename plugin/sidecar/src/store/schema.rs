@@ -84,6 +84,8 @@ tables! {
     Broadcast = "broadcast",
     /// Change sets of the on-chain wallet, in order.
     Wallet = "wallet",
+    /// The newest `channel_update` of each side of a channel.
+    ChannelUpdate = "channel_update",
     /// Where peers with channels are reached.
     PeerAddress = "peer_address",
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use outrigger_bolt::id::NodeId;
 use outrigger_bolt::wire::{Init, Message};
-use outrigger_sidecar::manager::outbox::{Connection, Outbox, PeerHandler, Room};
+use outrigger_sidecar::manager::outbox::{Connection, Origin, Outbox, PeerHandler, Room};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -56,7 +56,7 @@ impl PeerHandler for FakeManager {
         self.init.clone()
     }
 
-    fn connected(&self, peer: NodeId, init: &Init, outbox: Outbox) -> Result<Connection, String> {
+    fn connected(&self, peer: NodeId, _: Origin, init: &Init, outbox: Outbox) -> Result<Connection, String> {
         if let Some(reason) = self.refusal.lock().clone() {
             return Err(reason);
         }

@@ -6,6 +6,7 @@
 
 mod dialling;
 mod fake_manager;
+mod gossip;
 mod handshake;
 mod hostile;
 mod messages;

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use bitcoin::secp256k1::Secp256k1;
+use bitcoin::secp256k1::ecdsa::Signature;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::transport::Initiator;
-use outrigger_bolt::wire::{Error, Message, PeerText};
+use outrigger_bolt::wire::{CommitmentSigned, Error, Message, PeerText, PerCommitmentSecret, RevokeAndAck};
 use outrigger_sidecar::net::{
-    ACT_TIMEOUT, DialFault, INIT_TIMEOUT, PING_AFTER_SEND, PING_WHEN_IDLE, PONG_TIMEOUT, Socket, WRITE_TIMEOUT,
+    ACT_TIMEOUT, DialFault, INIT_TIMEOUT, PING_AFTER_SEND, PING_WHEN_IDLE, PONG_TIMEOUT, REVOCATION_TIMEOUT, Socket,
+    WRITE_TIMEOUT,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
@@ -112,6 +115,87 @@ async fn cst_14_a_message_into_a_dead_connection_is_noticed_within_25_seconds() 
     assert_eq!(node.events.disconnected().await, connection);
     assert_elapsed(start, PING_AFTER_SEND + PONG_TIMEOUT);
     assert!(!outbox.send(error()));
+}
+
+fn commitment(channel: u8) -> Message {
+    let signature = Signature::from_compact(&[1; 64]).unwrap();
+    Message::CommitmentSigned(CommitmentSigned {
+        channel_id: ChannelId([channel; 32]),
+        signature,
+        htlc_signatures: Vec::new(),
+    })
+}
+
+fn revocation(channel: u8) -> Message {
+    Message::RevokeAndAck(RevokeAndAck {
+        channel_id: ChannelId([channel; 32]),
+        per_commitment_secret: PerCommitmentSecret([3; 32]),
+        next_per_commitment_point: secret(PEER).public_key(&Secp256k1::new()),
+    })
+}
+
+/// Hears all that the node says, answers its pings, and tells when the node hangs up.
+async fn answer_pings(peer: &mut RawPeer) {
+    while let Some(message) = peer.hear().await {
+        if let Message::Ping(ping) = message {
+            peer.pong(ping.num_pong_bytes).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cst_14_a_peer_that_answers_pings_and_never_revokes_is_dropped_after_60_seconds() {
+    let mut node = Node::new();
+    let mut peer = RawPeer::initiate(node.pipe(PIPE), PEER, &node.network.node_id()).await;
+    peer.exchange_init().await;
+    let (_, connection, outbox) = node.events.connected().await;
+    let start = Instant::now();
+    assert!(outbox.send(commitment(7)));
+    assert!(outbox.send(commitment(8)));
+    // The revocation of one channel is not that of another.
+    peer.send(revocation(8)).await;
+    answer_pings(&mut peer).await;
+    assert_elapsed(start, REVOCATION_TIMEOUT);
+    assert_eq!(node.events.message().await.1, revocation(8));
+    assert_eq!(node.events.disconnected().await, connection, "nothing else is said: no error, no warning");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cst_14_a_revocation_or_an_error_ends_the_wait() {
+    let mut node = Node::new();
+    let mut peer = RawPeer::initiate(node.pipe(PIPE), PEER, &node.network.node_id()).await;
+    peer.exchange_init().await;
+    let (_, _, outbox) = node.events.connected().await;
+    for answer in [revocation(7), error()] {
+        assert!(outbox.send(commitment(7)));
+        assert_eq!(peer.hear().await, Some(commitment(7)));
+        peer.send(answer.clone()).await;
+        assert_eq!(node.events.message().await.1, answer);
+    }
+    // What we fail ourselves is owed nothing more.
+    assert!(outbox.send(commitment(7)));
+    assert!(outbox.send(error()));
+    let kept = timeout(5 * REVOCATION_TIMEOUT, answer_pings(&mut peer)).await;
+    assert!(kept.is_err(), "the connection stands");
+    assert!(node.events.none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn cst_14_a_revocation_that_we_do_not_read_is_not_missed() {
+    let mut node = Node::new();
+    let mut peer = RawPeer::initiate(node.pipe(PIPE), PEER, &node.network.node_id()).await;
+    peer.exchange_init().await;
+    let (_, _, outbox) = node.events.connected().await;
+    assert!(outbox.send(commitment(7)));
+    node.manager.set_room(false);
+    // Room is asked for before a message is read: this one is the last for now.
+    peer.send(error()).await;
+    node.events.message().await;
+    assert!(outbox.send(commitment(8)));
+    peer.send(revocation(8)).await;
+    assert!(timeout(5 * REVOCATION_TIMEOUT, node.events.next()).await.is_err());
+    node.manager.set_room(true);
+    assert_eq!(node.events.message().await.1, revocation(8));
 }
 
 #[tokio::test(start_paused = true)]

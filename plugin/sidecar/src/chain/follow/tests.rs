@@ -154,6 +154,7 @@ impl ChainSource for Scripted {
                 active: script.best_chain().contains(&hash),
                 chainwork,
                 time: u64::from(block.header.time),
+                median_time: u64::from(block.header.time),
             })
         })
     }
@@ -522,6 +523,20 @@ fn a_tip_that_stands_still_fetches_no_block() {
         assert!(matches!(follower.step(), Pause::NewBlock(_)));
     }
     assert_eq!(source.script(|script| script.asked_blocks), before);
+}
+
+#[test]
+fn clk_2_a_clock_that_is_two_hours_off_is_told() {
+    const MEDIAN: u64 = 1_700_000_000;
+    let trouble = |wall, network| clock_trouble(wall, MEDIAN, network).is_some();
+    for network in [Network::Signet, Network::Regtest] {
+        for (wall, is_behind) in [(0, true), (MEDIAN - 7201, true), (MEDIAN - 7200, false), (MEDIAN + 7200, false)] {
+            assert_eq!(trouble(wall, network), is_behind, "{wall} on {network}");
+        }
+    }
+    // 2100.
+    assert!(trouble(4_102_444_800, Network::Signet));
+    assert!(!trouble(4_102_444_800, Network::Regtest), "a regtest chain says nothing of the time");
 }
 
 /// CVE-2022-39389: a node that went on without such a block saw nothing of what followed.

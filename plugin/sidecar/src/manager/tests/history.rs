@@ -152,7 +152,7 @@ async fn bad_input_59_a_channel_that_nobody_knows_is_answered_with_an_error_alon
     let stranger = NodeId::new(SecretKey::from_slice(&[8; 32]).unwrap().public_key(&Secp256k1::new()));
     let (sender, queue) = outbox(1 << 20);
     let manager = rogue.bench.manager.clone();
-    let connection = manager.connected(stranger, &manager.our_init(), sender).unwrap();
+    let connection = manager.connected(stranger, Origin::Peer, &manager.our_init(), sender).unwrap();
     manager.message(&stranger, connection, rogue.reestablish(&channel), 100);
     rogue.queue = queue;
     rogue.waiting.clear();
@@ -168,8 +168,6 @@ async fn fnd_8_a_channel_that_was_never_funded_leaves_no_row() {
     let (opening, _) = rogue.negotiate().await;
     let channel = opening.channel_id;
     mine(&rogue.bench, HEIGHT + 2016);
-    reaches(&rogue.bench, &channel, "closed").await;
-    mine(&rogue.bench, HEIGHT + 2016 + 99);
     forgotten(&rogue.bench, &channel).await;
     let mut after = census(&rogue.bench);
     // What the operator was told stays told.
@@ -269,7 +267,7 @@ async fn fnd_9_connections_that_pile_up_start_a_channel_once() {
         let (_, open) = Opening::open(rogue.wish(9), &rogue.context(HEIGHT)).unwrap();
         rogue.tell(open);
         let (sender, queue) = outbox(1 << 20);
-        rogue.connection = manager.connected(peer_id(), &manager.our_init(), sender).unwrap();
+        rogue.connection = manager.connected(peer_id(), Origin::Peer, &manager.our_init(), sender).unwrap();
         rogue.queue = queue;
         rogue.waiting.clear();
         let message = rogue.hear().await;

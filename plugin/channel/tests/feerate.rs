@@ -1,0 +1,99 @@
+//! Which commitment feerate the opener wants, and that no feerate which the peer chooses ends a channel.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
+
+mod duo;
+
+use duo::{Alice, Bob, Duo, Terms, policy, sat};
+use outrigger_bolt::amount::{FeeratePerKw, Msat};
+use outrigger_bolt::wire::{Message, UpdateFee};
+use outrigger_channel::{Command, Policy, Refusal, Reply};
+
+fn wanted(duo: &Duo, estimate: u32) -> Option<u32> {
+    duo.alice.channel.feerate_to_propose(FeeratePerKw::new(estimate), &policy()).map(FeeratePerKw::get)
+}
+
+#[test]
+fn fee_4_the_opener_wants_the_estimate_once_it_is_far_from_what_is_in_force() {
+    let mut duo = Duo::normal(&Terms::default());
+    for (estimate, proposal) in [
+        (1000, None),
+        (1249, None),
+        (1250, Some(1250)),
+        (801, None),
+        (800, Some(800)),
+        (0, Some(253)),
+        (1, Some(253)),
+        (25_001, Some(25_000)),
+        (u32::MAX, Some(25_000)),
+    ] {
+        assert_eq!(wanted(&duo, estimate), proposal, "{estimate}");
+        let of_accepter = duo.bob.channel.feerate_to_propose(FeeratePerKw::new(estimate), &policy());
+        assert_eq!(of_accepter, None, "the accepter proposes nothing");
+    }
+    // What was proposed is the middle of the next span: an estimate that flaps within it moves nothing.
+    assert_eq!(duo.order(Alice, Command::UpdateFee(FeeratePerKw::new(1250))), Ok(Reply::Done));
+    assert_eq!(wanted(&duo, 5000), None, "one change at a time (CST-5)");
+    duo.commit(Alice);
+    assert_eq!(wanted(&duo, 5000), None, "signed, and not yet in both commitments");
+    duo.run();
+    for (estimate, proposal) in [(1001, None), (1000, Some(1000)), (1562, None), (1563, Some(1563))] {
+        assert_eq!(wanted(&duo, estimate), proposal, "{estimate}");
+    }
+    duo.disconnect();
+    assert_eq!(wanted(&duo, 5000), None, "nobody is there to hear it");
+    duo.connect();
+    duo.run();
+    assert_eq!(wanted(&duo, 5000), Some(5000));
+}
+
+/// What is wanted is taken, whatever the balance, and a little more would not be.
+#[test]
+fn fee_4_the_opener_never_wants_more_than_it_can_pay() {
+    let mut limited = 0;
+    for push in (900_000..985_000).step_by(1_237) {
+        let mut duo = Duo::normal(&Terms { push: sat(push), ..Terms::default() });
+        let feerate = wanted(&duo, 24_000).expect("a fourth more can be paid for");
+        if feerate < 24_000 {
+            limited += 1;
+            let more = Command::UpdateFee(FeeratePerKw::new(feerate + 1));
+            assert_eq!(duo.order(Alice, more), Err(Refusal::CannotAffordFee), "{push}: {feerate}");
+        }
+        assert_eq!(duo.order(Alice, Command::UpdateFee(FeeratePerKw::new(feerate))), Ok(Reply::Done), "{push}");
+        duo.commit(Alice);
+        duo.run();
+        assert_eq!(duo.bob.channel.rows().head.fee.local.get(), feerate, "the peer took it");
+    }
+    assert!(limited > 10, "{limited}");
+}
+
+/// With anchors a low feerate is the opener's own affair: the accepter takes whatever is relayed, and closes for none.
+#[test]
+fn fee_4_an_accepter_closes_for_no_disagreement_about_the_feerate() {
+    let mut duo = Duo::normal(&Terms { bob: strict(), ..Terms::default() });
+    let channel_id = duo.bob.channel.id();
+    for feerate in [253, 2_000, 253, 999, 253] {
+        duo.message(Bob, &Message::UpdateFee(UpdateFee { channel_id, feerate_per_kw: FeeratePerKw::new(feerate) }));
+        assert!(duo.bob.outbox.is_empty(), "{feerate} is taken in silence");
+    }
+    for feerate in [0, 252, 2_001, u32::MAX] {
+        let mut duo = Duo::normal(&Terms { bob: strict(), ..Terms::default() });
+        duo.message(Bob, &Message::UpdateFee(UpdateFee { channel_id, feerate_per_kw: FeeratePerKw::new(feerate) }));
+        assert!(matches!(duo.bob.outbox.pop_front(), Some(Message::Warning(_))), "{feerate}");
+        assert_eq!(duo.bob.channel.summary(duo.height).state, "normal", "the connection goes, the channel stays");
+    }
+    // It works on at the lowest that is relayed.
+    let mut duo = Duo::normal(&Terms::default());
+    assert_eq!(duo.order(Alice, Command::UpdateFee(FeeratePerKw::FLOOR)), Ok(Reply::Done));
+    duo.commit(Alice);
+    duo.run();
+    for (who, number) in [(Alice, 1), (Bob, 2)] {
+        assert!(matches!(duo.add(who, Msat::new(5_000_000), number), Ok(Reply::Added { .. })));
+        duo.commit(who);
+        duo.run();
+    }
+    assert_eq!(duo.alice.channel.rows().head.fee.remote, FeeratePerKw::FLOOR);
+}
+
+fn strict() -> Policy {
+    Policy { max_commitment_feerate: FeeratePerKw::new(2_000), ..policy() }
+}
