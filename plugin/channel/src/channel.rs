@@ -143,10 +143,11 @@ impl Channel {
             Ok(()) => draft.finish(),
             Err(violation) => {
                 let mut draft = self.answer(&violation, draft, cx);
-                if let Some(id) = ordered {
-                    draft.effect(Effect::Reply(id, Err(Refusal::Ended)));
-                }
-                draft.finish()
+                let Some(id) = ordered else { return draft.finish() };
+                draft.effect(Effect::Reply(id, Err(Refusal::Ended)));
+                // No order of ours may come to a commitment that cannot be built.
+                let fault = matches!(violation.rule(), Rule::Unaffordable).then(|| violation.to_string());
+                Transition { fault, ..draft.finish() }
             }
         }
     }
@@ -232,7 +233,7 @@ impl Channel {
     }
 
     /// Effects that a crash may have lost and that no reconnection repeats.
-    pub fn resume(&self) -> Vec<Effect> {
+    pub fn resume(&self, policy: &Policy) -> Vec<Effect> {
         let (what, transactions) = match &self.rows.head.phase {
             Phase::Funding(funding) => {
                 (Publication::Funding, funding.tx.iter().map(|tx| tx.as_ref().clone()).collect::<Vec<_>>())
@@ -253,7 +254,8 @@ impl Channel {
             .filter(|(key, row)| key.offerer == Offerer::Remote && row.state == HtlcState::STANDING);
         let incoming = standing.filter_map(|(key, row)| {
             let onion = self.rows.onions.get(key)?;
-            Some(Effect::Incoming(row.incoming(self.id(), key.id, onion)))
+            let over_exposed = self.exposes_too_much(row.amount, policy);
+            Some(Effect::Incoming(row.incoming((self.id(), key.id), onion, over_exposed)))
         });
         publish.into_iter().chain(incoming).collect()
     }
@@ -418,6 +420,22 @@ fn on_chain(draft: &mut Draft<'_>, event: ChainEvent<'_>, cx: &Context<'_>) -> R
             }
             Ok(())
         }
+        ChainEvent::OutputSpent { outpoint, kind, value, height, tx } => {
+            ended::on_output_spent(draft, outpoint, (kind, value), (tx, height));
+            Ok(())
+        }
+        ChainEvent::OutputsUnspent { from_height } => {
+            ended::on_outputs_unspent(draft, from_height);
+            Ok(())
+        }
+        ChainEvent::TakenBuried { height } => {
+            ended::on_taken_buried(draft, height);
+            Ok(())
+        }
+        ChainEvent::Buried { height } => {
+            ended::on_buried(draft, height);
+            Ok(())
+        }
         ChainEvent::FundingSpendUnconfirmed => {
             ended::on_funding_spend_unconfirmed(draft);
             shutdown::on_funding_spend_unconfirmed(draft, cx);
@@ -445,7 +463,17 @@ fn end_talk(draft: &mut Draft<'_>) {
 /// `error`. And where nothing of ours can be in the funding output, which is not even in a block, there is nothing to
 /// publish (FND-8).
 fn fail(draft: &mut Draft<'_>, rule: &Rule) {
-    if matches!(draft.head().phase, Phase::Closing { .. }) && !matches!(rule, Rule::Ordered(_)) {
+    let stands = match draft.head().phase {
+        // In a block: nothing else can spend the funding output now.
+        Phase::Closing { confirmed_height: Some(_), .. } => true,
+        Phase::Closing { confirmed_height: None, .. } => !matches!(rule, Rule::Ordered(_)),
+        Phase::Funding(_)
+        | Phase::Normal
+        | Phase::ShuttingDown { .. }
+        | Phase::Closed { .. }
+        | Phase::Failed { .. } => false,
+    };
+    if stands {
         if !matches!(rule, Rule::PeerError(_)) {
             let message = ended::error_message(draft.channel_id(), &rule.to_string());
             draft.send(message);

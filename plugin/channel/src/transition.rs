@@ -8,6 +8,7 @@ use outrigger_bolt::wire::Message;
 use crate::changes::{ChannelChanges, ChannelParams, MonitorUpdate};
 use crate::input::{CommandId, FailReason};
 use crate::link::VolatileChanges;
+use crate::monitor::{ClaimKind, Spend};
 use crate::violation::Refusal;
 
 /// The whole outcome of one step. Nothing in it has happened yet.
@@ -22,6 +23,9 @@ pub struct Transition {
     pub monitor: Option<MonitorUpdate>,
     /// What may happen once the rows are durable, in this order.
     pub effects: Vec<Effect>,
+    /// A fault of our own, for which no peer can be blamed. The step fails its channel at most; the node is to stop, so
+    /// that the same fault fails no other (CST-12).
+    pub fault: Option<String>,
 }
 
 /// Something that leaves the channel. Made again from rows after a crash, as each variant says.
@@ -37,8 +41,6 @@ pub enum Effect {
     Disconnect(String),
     /// A transaction to broadcast until it is confirmed. Made again from the phase in the head row.
     Publish { what: Publication, tx: Transaction },
-    /// Our newest commitment is not to be broadcast any more: it may be revoked. Kept by the phase in the head row.
-    Withhold,
     /// Proof that our rows are older than what we once told: the whole node goes into restored mode, for good. Staged as
     /// a row with the step that saw the proof; the text says what it was.
     Restored { proof: String },
@@ -56,12 +58,12 @@ pub enum Effect {
     Note(ChannelNote),
 }
 
-/// What a published transaction is.
+/// What a published transaction is. Commitments are not among them: they follow from the monitor's rows
+/// ([`Monitor::enforcement`](crate::Monitor::enforcement)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Publication {
     Funding,
     MutualClose,
-    LocalCommitment,
 }
 
 /// What a channel wants to hear of from the chain.
@@ -69,6 +71,8 @@ pub enum Publication {
 pub enum Watch {
     /// The confirmation of this output, its reorganisation, and its spend.
     Funding { outpoint: OutPoint, script_pubkey: ScriptBuf },
+    /// The spend of an output that a failed channel has in the chain.
+    Output { outpoint: OutPoint, kind: ClaimKind, value: Sat },
     /// The best block reaching this height.
     Height(u32),
 }
@@ -92,6 +96,9 @@ pub struct IncomingHtlc {
     /// Absolute block height.
     pub cltv_expiry: u32,
     pub onion: Box<[u8; 1366]>,
+    /// To be failed, its preimage not to be told: HTLCs that have no output, as this one has none in one of the
+    /// commitments, could lose more than our cap (BOLT 2, "Bounding exposure to trimmed in-flight HTLCs"; FEE-1).
+    pub over_exposed: bool,
 }
 
 /// How an offered HTLC ended.
@@ -127,6 +134,11 @@ pub enum ChannelNote {
     Closing { txid: Txid },
     /// The close is buried: the channel is history.
     Closed { txid: Txid, height: u32 },
+    /// The funding output of a failed channel is spent in a block: what by, what of it is `ours` and from which height it
+    /// can be taken, what is `left` there because it is not worth its fee, and what the transaction pays in fees.
+    Spent { txid: Txid, height: u32, what: Spend, ours: Sat, left: Sat, from_height: u32, fee: Sat },
+    /// An output of a failed channel came home: what arrived, and the fee where it is known.
+    Swept { txid: Txid, amount: Sat, fee: Option<Sat> },
     /// The channel was failed. What is safe and what to do stand in the text.
     Failed { reason: String },
     /// The funding transaction does not pay what was agreed: the channel never existed (FND-1).

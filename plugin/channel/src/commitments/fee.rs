@@ -26,6 +26,15 @@ fn covers(balance: Msat, cost: Sat, reserve: Sat) -> bool {
     balance.to_sat_floor() >= cost.saturating_add(reserve)
 }
 
+/// The most that the commitments of a channel whose fee the peer pays may cost. What an old commitment burns is a loss of
+/// ours once the peer's balance has moved over to us, and a peer that mines has it back (CST-11). A tenth of the channel;
+/// in a small one, what HTLCs without an output may lose.
+pub(crate) fn cost_cap(capacity: Sat, policy: &Policy) -> Sat {
+    /// One in so many satoshis of the channel.
+    const SHARE: u64 = 10;
+    Sat::new(capacity.get() / SHARE).max(policy.max_dust_exposure)
+}
+
 /// Twice the feerate: what the fee spike buffer must bear (BOLT 2, `update_add_htlc`).
 fn spiked(feerate: FeeratePerKw) -> FeeratePerKw {
     FeeratePerKw::new(feerate.get().saturating_mul(2))
@@ -86,6 +95,29 @@ impl Outlook {
                 covers(balance, cost, params.reserve_of(Side::Remote))
             }
         }
+    }
+
+    /// Whether commitments of this feerate stay below the cap on their cost, with so many HTLCs of the side that does not
+    /// pay. The opener's own are counted as the most that it may offer, so that a peer meets the cap with its `update_fee`
+    /// and never with an add.
+    fn is_within_cap(params: &ChannelParams, (feerate, accepters): (FeeratePerKw, u16), policy: &Policy) -> bool {
+        let all =
+            usize::from(accepters).saturating_add(usize::from(params.side(params.opener().other()).max_accepted_htlcs));
+        commitment_cost(feerate, all) <= cost_cap(params.capacity, policy)
+    }
+
+    /// Whether one more HTLC of ours keeps within the cap. Where we pay the fee, it was reckoned with at `update_fee`.
+    pub(crate) fn htlc_is_within_cap(&self, params: &ChannelParams, policy: &Policy) -> bool {
+        let ours = self.remote.totals.offered_by_local.count.saturating_add(1);
+        params.is_opener || Self::is_within_cap(params, (self.highest_feerate(), ours), policy)
+    }
+
+    /// Whether a feerate that the opener sets keeps within the cap. The peer is held to no more than it knows: to those
+    /// HTLCs of ours that it has revoked to.
+    fn feerate_is_within_cap(&self, params: &ChannelParams, feerate: FeeratePerKw, policy: &Policy) -> bool {
+        let totals = &self.local.totals;
+        let accepters = if params.is_opener { totals.offered_by_remote } else { totals.offered_by_local };
+        Self::is_within_cap(params, (feerate, accepters.count), policy)
     }
 
     /// Whether the opener can pay the lowest feerate that is relayed if everything that either side has proposed ends up in
@@ -153,6 +185,12 @@ pub(crate) fn send_update_fee(draft: &mut Draft<'_>, feerate: FeeratePerKw, poli
     if outlook.fee_proposed || draft.head().fee.change.is_some() {
         return Err(Refusal::FeeChangePending);
     }
+    if !outlook.feerate_is_within_cap(params, feerate, policy) {
+        return Err(Refusal::CommitmentTooCostly(cost_cap(params.capacity, policy)));
+    }
+    if feerate == outlook.remote.feerate {
+        return Ok(());
+    }
     let cost = commitment_cost(feerate, outlook.worst_outputs().saturating_add(1));
     if !covers(outlook.remote.totals.to_local, cost, params.reserve_of(Side::Local)) {
         return Err(Refusal::CannotAffordFee);
@@ -192,11 +230,16 @@ pub(crate) fn receive_update_fee(draft: &mut Draft<'_>, message: &UpdateFee, pol
     }
     check_feerate(message.feerate_per_kw, policy).map_err(Violation::Warn)?;
     let outlook = draft.outlook_mut();
+    let is_within_cap = outlook.feerate_is_within_cap(params, message.feerate_per_kw, policy);
     outlook.set_feerate(Side::Local, message.feerate_per_kw);
-    if outlook.local.affordable_for_peer(params) && outlook.opener_survives(params) {
+    outlook.fee_received = true;
+    if !outlook.local.affordable_for_peer(params) || !outlook.opener_survives(params) {
+        return Err(Violation::Warn(Rule::CannotAffordFee));
+    }
+    if is_within_cap {
         Ok(())
     } else {
-        Err(Violation::Warn(Rule::CannotAffordFee))
+        Err(Violation::Warn(Rule::CommitmentTooCostly(cost_cap(params.capacity, policy))))
     }
 }
 

@@ -1,13 +1,14 @@
 //! A store that is cut off where the test wants it: tables of bytes, and batches that are durable once they are applied.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use bitcoin::OutPoint;
 use bitcoin::secp256k1::ecdsa::Signature;
 use outrigger_bolt::id::{PaymentHash, PaymentPreimage};
 use outrigger_channel::{
-    ChannelChanges, ChannelHead, ChannelParams, ChannelRows, Evidence, HtlcKey, HtlcOutcome, HtlcRow, MonitorChanges,
-    MonitorHead, MonitorRows, Offerer, Row,
+    ChannelChanges, ChannelHead, ChannelParams, ChannelRows, Evidence, FundingSpend, HtlcKey, HtlcOutcome, HtlcRow,
+    MonitorChanges, MonitorHead, MonitorRows, Offerer, Row,
 };
 
 /// Which row: the table and the key in it.
@@ -22,6 +23,8 @@ pub enum Key {
     Secret(u8),
     HtlcSignatures(u64),
     Preimage(PaymentHash),
+    Spend,
+    Taken(OutPoint),
 }
 
 /// What one step writes.
@@ -50,6 +53,10 @@ impl Writes {
         }
         writes.table(&monitor.htlc_signatures, Key::HtlcSignatures);
         writes.table(&monitor.preimages, Key::Preimage);
+        if let Some(spend) = &monitor.spend {
+            writes.rows.insert(Key::Spend, spend.as_ref().map(Row::encode));
+        }
+        writes.table(&monitor.taken, Key::Taken);
         writes
     }
 
@@ -75,6 +82,8 @@ impl Writes {
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     rows: BTreeMap<Key, Vec<u8>>,
+    /// The row that is written once is read once: its points are most of what there is to read.
+    params: OnceLock<Arc<ChannelParams>>,
     pub outcomes: BTreeMap<u64, HtlcOutcome>,
 }
 
@@ -94,6 +103,11 @@ impl Store {
         self.outcomes.extend(writes.outcomes.clone());
     }
 
+    /// How many rows there are, the peer's secrets not counted: those have 49 slots.
+    pub fn rows_without_secrets(&self) -> usize {
+        self.rows.keys().filter(|key| !matches!(key, Key::Secret(_))).count()
+    }
+
     fn get<T: Row>(&self, key: Key) -> T {
         T::decode(self.rows.get(&key).expect("a row that always exists")).expect("a row that we wrote")
     }
@@ -101,6 +115,10 @@ impl Store {
     fn table<K: Ord, T: Row>(&self, name: impl Fn(Key) -> Option<K>) -> BTreeMap<K, T> {
         let rows = self.rows.iter().filter_map(|(key, row)| Some((name(*key)?, row)));
         rows.map(|(key, row)| (key, T::decode(row).expect("a row that we wrote"))).collect()
+    }
+
+    fn params(&self) -> Arc<ChannelParams> {
+        Arc::clone(self.params.get_or_init(|| Arc::new(self.get::<ChannelParams>(Key::Params))))
     }
 
     fn htlcs(&self) -> BTreeMap<HtlcKey, HtlcRow> {
@@ -111,7 +129,7 @@ impl Store {
         let onions: BTreeMap<HtlcKey, [u8; 1366]> =
             self.table(|key| if let Key::Onion(key) = key { Some(key) } else { None });
         ChannelRows {
-            params: Arc::new(self.get::<ChannelParams>(Key::Params)),
+            params: self.params(),
             head: self.get::<ChannelHead>(Key::Head),
             htlcs: self.htlcs(),
             onions: onions.into_iter().map(|(key, onion)| (key, Arc::new(onion))).collect(),
@@ -120,7 +138,7 @@ impl Store {
 
     pub fn monitor(&self) -> MonitorRows {
         MonitorRows {
-            params: Arc::new(self.get::<ChannelParams>(Key::Params)),
+            params: self.params(),
             head: self.get::<MonitorHead>(Key::MonitorHead),
             secrets: self.table(|key| if let Key::Secret(slot) = key { Some(slot) } else { None }),
             htlc_signatures: self.table::<u64, Vec<Signature>>(|key| {
@@ -129,6 +147,8 @@ impl Store {
             preimages: self.table::<PaymentHash, PaymentPreimage>(|key| {
                 if let Key::Preimage(hash) = key { Some(hash) } else { None }
             }),
+            spend: self.rows.get(&Key::Spend).map(|row| FundingSpend::decode(row).expect("a row that we wrote")),
+            taken: self.table(|key| if let Key::Taken(outpoint) = key { Some(outpoint) } else { None }),
             htlcs: self.htlcs(),
         }
     }

@@ -24,6 +24,8 @@ const FOLLOWED_STEPS: u64 = 16;
 pub struct ChainView {
     height: AtomicU32,
     synced: AtomicBool,
+    /// Whether peers may open channels to us, as far as the wallet's reserve is concerned.
+    accepting: AtomicBool,
     feerates: RwLock<Feerates>,
     /// The estimate that channels were last asked to follow.
     followed: Mutex<Option<FeeratePerKw>>,
@@ -35,6 +37,7 @@ impl ChainView {
         Self {
             height: AtomicU32::new(height),
             synced: AtomicBool::new(false),
+            accepting: AtomicBool::new(true),
             feerates: RwLock::new(feerates),
             followed: Mutex::default(),
         }
@@ -53,6 +56,16 @@ impl ChainView {
     /// Opens or closes the gate.
     pub fn set_synced(&self, synced: bool) {
         self.synced.store(synced, Ordering::Release);
+    }
+
+    /// Whether the wallet's reserve lets peers open channels to us.
+    pub fn is_accepting(&self) -> bool {
+        self.accepting.load(Ordering::Acquire)
+    }
+
+    /// Lets peers open channels to us, or not, for the sake of the wallet's reserve (OCC-12).
+    pub fn set_accepting(&self, accepting: bool) {
+        self.accepting.store(accepting, Ordering::Release);
     }
 
     /// Current estimates.
@@ -103,6 +116,7 @@ pub struct Env {
     /// Whether a channel has been promised to that script.
     shutdown_script_given: AtomicBool,
     restored: watch::Sender<Option<Arc<str>>>,
+    fault: watch::Sender<Option<Arc<str>>>,
     next_command: AtomicU64,
 }
 
@@ -129,6 +143,7 @@ impl Env {
             shutdown_script: RwLock::default(),
             shutdown_script_given: AtomicBool::new(false),
             restored,
+            fault: watch::Sender::new(None),
             next_command: AtomicU64::new(1),
         }
     }
@@ -156,6 +171,36 @@ impl Env {
             known.get_or_insert_with(|| Arc::from(proof));
             is_first
         });
+    }
+
+    /// Whether a fault of our own was met: no channel takes another step before the node is started anew (CST-12).
+    pub(super) fn is_faulty(&self) -> bool {
+        self.fault.borrow().is_some()
+    }
+
+    /// Records a fault of our own. False where another was met before: then this one's step is not to be taken, so that
+    /// at most one channel fails for what may be wrong with all of them.
+    #[must_use = "only the first fault may fail its channel"]
+    pub(super) fn meet_fault(&self, fault: &str) -> bool {
+        self.fault.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert_with(|| Arc::from(fault));
+            is_first
+        })
+    }
+
+    /// Resolves once a fault of our own was met; the node is to stop then.
+    pub async fn faulty(&self) -> Arc<str> {
+        let mut fault = self.fault.subscribe();
+        loop {
+            if let Some(fault) = fault.borrow_and_update().clone() {
+                return fault;
+            }
+            // The sender lives as long as this does.
+            if fault.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// An id that no other command of this run has. 0 is for commands whose answer nobody waits for.

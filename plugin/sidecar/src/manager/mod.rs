@@ -14,6 +14,7 @@ mod history;
 mod mail;
 pub mod operations;
 pub mod outbox;
+mod pace;
 mod peer;
 pub mod pending;
 
@@ -32,6 +33,7 @@ use tokio::sync::{Notify, oneshot};
 pub use mail::{Mail, OpenOrder};
 pub use peer::Peer;
 
+use crate::clock::Clock;
 use crate::store::load::LoadedChannel;
 use crate::store::{Batch, ChainOrder, Held};
 use deliver::{Deliver, Registered, ReplyTo};
@@ -39,6 +41,7 @@ use directory::PeerDirectory;
 use drive::Drive;
 use env::Env;
 use outbox::{Connection, Origin, Outbox, PeerHandler, Room};
+use pace::Pace;
 use peer::Slot;
 
 /// Mail that one visit to a peer handles: a bound on how long its lock is held.
@@ -55,6 +58,7 @@ pub struct Manager {
     connections: AtomicU64,
     /// Rung after each visit to a peer: its mailbox may have room again.
     visited: Notify,
+    pace: Pace,
 }
 
 /// A peer in a listing.
@@ -72,7 +76,7 @@ pub struct ChannelView {
     pub channel_id: ChannelId,
     pub peer: NodeId,
     pub summary: Summary,
-    /// The transaction that spends the funding output, once one is known.
+    /// The transaction that spends the funding output, or that we publish to spend it.
     pub closing_txid: Option<Txid>,
 }
 
@@ -80,15 +84,24 @@ impl Manager {
     /// Takes the loaded channels in. What a crash may have lost is made again from their rows: watches at once, the
     /// rest as released effects when [`resume`](Self::resume) is called.
     pub fn new(directory: Arc<PeerDirectory>, deliver: Arc<Deliver>, env: Env, loaded: Vec<LoadedChannel>) -> Self {
-        let manager = Self { directory, deliver, env, connections: AtomicU64::new(1), visited: Notify::new() };
+        let manager = Self {
+            directory,
+            deliver,
+            env,
+            connections: AtomicU64::new(1),
+            visited: Notify::new(),
+            pace: Pace::default(),
+        };
         for LoadedChannel { channel, monitor, settlements, updates } in loaded {
             let (peer, id) = (channel.rows().params.peer, channel.id());
             let signer = manager.env.signer(channel.rows().params.keys_index);
             // Rows have one channel for each id.
             let _is_new = manager.deliver.register(id, Registered { peer, signer: signer.clone() });
             manager.directory.ensure(peer);
-            for watch in channel.watches() {
-                manager.deliver.index().lock().watch(peer, id, watch);
+            let on_chain = monitor.watches(&*signer, manager.env.policy.close_depth);
+            for watch in channel.watches().into_iter().chain(on_chain) {
+                // What is reached already is told in `resume`.
+                let _height = manager.deliver.watch_now(peer, id, watch);
             }
             let slot = Slot { channel, monitor, signer, settlements, updates, archived: None };
             manager.directory.with(&peer, |peer| {
@@ -225,14 +238,14 @@ impl Manager {
 
     /// The channels with one peer.
     pub fn channels_of(&self, peer: &NodeId) -> Vec<ChannelView> {
-        let views = |state: &mut Peer| state.slots.values().map(|slot| self.view_of(&slot.channel)).collect();
+        let views = |state: &mut Peer| state.slots.values().map(|slot| self.view(slot)).collect();
         self.directory.with(peer, views).unwrap_or_default()
     }
 
     /// One channel that is not in history.
     pub fn channel(&self, channel: &ChannelId) -> Option<ChannelView> {
         let Registered { peer, .. } = self.deliver.registered(channel)?;
-        self.directory.with(&peer, |state| state.slots.get(channel).map(|slot| self.view_of(&slot.channel)))?
+        self.directory.with(&peer, |state| state.slots.get(channel).map(|slot| self.view(slot)))?
     }
 
     /// How a channel is shown, one in history too.
@@ -248,6 +261,12 @@ impl Manager {
     /// Whether a connection to the peer stands.
     pub fn is_connected(&self, peer: &NodeId) -> bool {
         self.deliver.is_connected(peer)
+    }
+
+    /// A channel that is not in history: one that failed names the commitment that it publishes.
+    fn view(&self, slot: &Slot) -> ChannelView {
+        let view = self.view_of(&slot.channel);
+        ChannelView { closing_txid: view.closing_txid.or_else(|| published_txid(slot)), ..view }
     }
 
     /// What steps see of the world.
@@ -276,6 +295,14 @@ impl Manager {
             }
         }
     }
+}
+
+/// Our newest commitment where the channel has failed and nothing in the chain spends its funding output.
+fn published_txid(slot: &Slot) -> Option<Txid> {
+    let rows = slot.monitor.rows();
+    let publishes = rows.head.failed && rows.head.may_publish && !rows.head.closed && rows.spend.is_none();
+    let commitment = publishes.then(|| slot.monitor.local_commitment(&*slot.signer).ok()).flatten();
+    commitment.map(|commitment| commitment.txid())
 }
 
 /// The transaction that ends the channel, as far as it is known.
@@ -308,6 +335,9 @@ impl PeerHandler for Manager {
     }
 
     fn message(&self, peer: &NodeId, connection: Connection, message: Message, bytes: usize) {
+        if self.pace.count(peer, &message, Clock::monotonic()) {
+            tracing::warn!(%peer, "the peer moves its channels on without pause: it is read more slowly");
+        }
         self.post(peer, Mail::Message { connection: connection.0, message: Box::new(message), bytes });
     }
 
@@ -317,9 +347,13 @@ impl PeerHandler for Manager {
             loop {
                 let visited = self.visited.notified();
                 if self.directory.backlog(peer) < MAILBOX_BYTES {
-                    return;
+                    break;
                 }
                 visited.await;
+            }
+            let pause = self.pace.pause(peer, Clock::monotonic());
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
             }
         })
     }
