@@ -402,6 +402,8 @@ fn resent_after_shutdown(payer: Name, payee: Name) {
     // All that the payer sent is lost. Here it sends `shutdown` again before the HTLC, as LDK does.
     pair.disconnect();
     pair.connect();
+    pair.flush(payer);
+    pair.flush(payee);
     pair.receive(payee);
     let scriptpubkey = pair.node(payer).shutdown_script.clone();
     pair.inject(payee, &Message::Shutdown(Shutdown { channel_id: pair.node(payee).id(), scriptpubkey }));
@@ -411,7 +413,7 @@ fn resent_after_shutdown(payer: Name, payee: Name) {
     pair.flush(payer);
     while pair.receive(payee) {}
     pair.flush(payee);
-    assert!(pair.is_connected(), "what the peer had signed before is no new HTLC");
+    assert!(pair.is_connected(), "what was signed before is no new HTLC: {:?}", pair.node(payee).sent.last());
     assert!(!offers(&pair), "nor while its HTLC is pending");
     pair.heal();
     pair.assert_closed_fairly();
