@@ -388,43 +388,6 @@ fn bad_input_44_an_htlc_after_shutdown_is_warned_of() {
     assert_eq!(warning(&pair, Alice), "update_add_htlc after shutdown");
 }
 
-/// Which side pays, the opener or the other, makes a difference to who offers a fee.
-fn resent_after_shutdown(payer: Name, payee: Name) {
-    let mut pair = Pair::connected(16, &Setup::default());
-    pair.pay(payer, Msat::new(5_000_000), Fate::Fulfilled);
-    pair.command(payer, Command::Commit);
-    pair.flush(payer);
-    let order = shutdown_of(&pair, payee);
-    pair.order(payee, order).expect("an open channel can be closed");
-    pair.receive(payer);
-    pair.flush(payer);
-    assert!(matches!(pair.node(payer).sent.last(), Some(Message::Shutdown(_))), "the HTLC is signed");
-    // All that the payer sent is lost. Here it sends `shutdown` again before the HTLC, as LDK does.
-    pair.disconnect();
-    pair.connect();
-    pair.flush(payer);
-    pair.flush(payee);
-    pair.receive(payee);
-    let scriptpubkey = pair.node(payer).shutdown_script.clone();
-    pair.inject(payee, &Message::Shutdown(Shutdown { channel_id: pair.node(payee).id(), scriptpubkey }));
-    let offers = |pair: &Pair| pair.node(payee).sent.iter().any(|sent| matches!(sent, Message::ClosingSigned(_)));
-    assert!(!offers(&pair), "no fee is offered before what came with `shutdown` is taken in");
-    pair.receive(payer);
-    pair.flush(payer);
-    while pair.receive(payee) {}
-    pair.flush(payee);
-    assert!(pair.is_connected(), "what was signed before is no new HTLC: {:?}", pair.node(payee).sent.last());
-    assert!(!offers(&pair), "nor while its HTLC is pending");
-    pair.heal();
-    pair.assert_closed_fairly();
-}
-
-#[test]
-fn an_htlc_that_is_sent_again_after_shutdown_is_taken() {
-    resent_after_shutdown(Alice, Bob);
-    resent_after_shutdown(Bob, Alice);
-}
-
 /// Both have said `shutdown`, and an HTLC keeps the channel from being closed.
 fn negotiating_with_htlc() -> Pair {
     let mut pair = Pair::connected(15, &Setup::default());

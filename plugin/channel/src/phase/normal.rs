@@ -55,7 +55,7 @@ fn on_operation(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> R
         }
     }
     match message {
-        Message::UpdateAddHtlc(_) if draft.head().remote_shutdown.is_some() && !draft.negotiation().peer_may_resend => {
+        Message::UpdateAddHtlc(_) if draft.head().remote_shutdown.is_some() => {
             Err(Violation::Warn(Rule::AddAfterShutdown))
         }
         Message::UpdateAddHtlc(add) => receive::add_htlc(draft, add),
@@ -69,7 +69,7 @@ fn on_operation(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> R
         Message::UpdateFee(update) => fee::receive_update_fee(draft, update, cx.policy),
         Message::CommitmentSigned(signed) => {
             receive::commitment_signed(draft, signed, cx)?;
-            shutdown::on_signed(draft, cx)
+            shutdown::advance(draft, cx)
         }
         Message::RevokeAndAck(revoked) => {
             receive::revoke_and_ack(draft, revoked, cx.policy)?;
@@ -171,7 +171,6 @@ pub(crate) fn may_operate(head: &ChannelHead) -> Result<(), Refusal> {
 
 /// Signs what has gathered, where the phase, the link and the protocol allow it.
 pub(crate) fn commit(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
-    shutdown::on_visit_end(draft, cx)?;
     if may_update(draft).is_err() {
         return Ok(());
     }

@@ -34,42 +34,6 @@ pub(crate) struct Negotiation {
     pub(crate) proposal: Option<Box<Proposal>>,
     /// The peer asked for the close, and may pay for it: our `closing_complete` waits for the peer's.
     pub(crate) awaits_closer: bool,
-    /// The link was re-established, and the peer has not signed since. What it had signed before may come again, after
-    /// its `shutdown` too: BOLT 2 gives the two no order, and LDK begins with `shutdown`.
-    pub(crate) peer_may_resend: bool,
-    /// For the same reason a first offer waits for the end of the visit that brought the peer's `shutdown`: some peers fail
-    /// a channel over one while an HTLC of theirs is pending.
-    pub(crate) offer_waits: bool,
-}
-
-/// The link is up again, and HTLCs may be on their way.
-pub(crate) fn on_reestablished(draft: &mut Draft<'_>) {
-    if matches!(draft.head().phase, Phase::Normal | Phase::ShuttingDown { .. }) {
-        change_negotiation(draft, |negotiation| {
-            negotiation.peer_may_resend = true;
-            negotiation.offer_waits = true;
-        });
-    }
-}
-
-/// The peer has signed: nothing is left that it would send again.
-pub(crate) fn on_signed(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
-    if draft.negotiation().peer_may_resend {
-        change_negotiation(draft, |negotiation| {
-            negotiation.peer_may_resend = false;
-            negotiation.offer_waits = false;
-        });
-    }
-    advance(draft, cx)
-}
-
-/// Whatever came together has been taken in.
-pub(crate) fn on_visit_end(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
-    if !(draft.negotiation().offer_waits && draft.negotiation().shutdown_received) {
-        return Ok(());
-    }
-    change_negotiation(draft, |negotiation| negotiation.offer_waits = false);
-    advance(draft, cx)
 }
 
 /// The peer wants the channel to end.
@@ -214,9 +178,6 @@ pub(crate) fn on_connected_closing(draft: &mut Draft<'_>, cx: &Context<'_>) -> R
 /// left, our `closing_complete` or the opener's first `closing_signed`.
 pub(crate) fn advance(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
     say_shutdown(draft);
-    if draft.negotiation().offer_waits {
-        return Ok(());
-    }
     if simple_close::is_negotiated(draft) {
         simple_close::propose(draft, cx);
         return Ok(());
