@@ -23,13 +23,16 @@ pub struct Bitcoind {
     child: Child,
     directory: PathBuf,
     rpc_port: u16,
+    /// What its command line has besides what it always has.
+    more: Vec<String>,
 }
 
 impl Bitcoind {
     /// Starts the bitcoind at `BITCOIND_EXE`, or the one that `contrib/bitcoind` finds, in `directory`, which must exist.
     pub async fn start(directory: &Path) -> Done<Self> {
         let rpc_port = free_port()?;
-        let mut bitcoind = Self { child: spawn(directory, rpc_port).await?, directory: directory.to_owned(), rpc_port };
+        let child = spawn(directory, rpc_port, &[]).await?;
+        let mut bitcoind = Self { child, directory: directory.to_owned(), rpc_port, more: Vec::new() };
         bitcoind.answers().await?;
         Ok(bitcoind)
     }
@@ -40,9 +43,15 @@ impl Bitcoind {
         self.start_again().await
     }
 
+    /// Stops it cleanly and starts it again with these arguments more.
+    pub async fn restart_with(&mut self, more: &[&str]) -> Done<()> {
+        self.more = more.iter().map(|argument| (*argument).to_owned()).collect();
+        self.restart().await
+    }
+
     /// Starts it again on the same port, with the same chain.
     pub async fn start_again(&mut self) -> Done<()> {
-        self.child = spawn(&self.directory, self.rpc_port).await?;
+        self.child = spawn(&self.directory, self.rpc_port, &self.more).await?;
         self.answers().await
     }
 
@@ -183,7 +192,7 @@ impl Bitcoind {
 /// An address of regtest whose key nobody has: the hash is all zeros.
 const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 
-async fn spawn(directory: &Path, rpc_port: u16) -> Done<Child> {
+async fn spawn(directory: &Path, rpc_port: u16, more: &[String]) -> Done<Child> {
     let executable = executable().await?;
     // Not our standard error: a pipe that reads it would stay open for as long as bitcoind runs.
     let errors = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("stderr.log"))?;
@@ -193,6 +202,7 @@ async fn spawn(directory: &Path, rpc_port: u16) -> Done<Child> {
         .arg(format!("-datadir={}", directory.display()))
         .arg(format!("-rpcport={rpc_port}"))
         .args(["-server", "-listen=0", "-fallbackfee=0.0001", "-printtoconsole=0", "-rpcthreads=64"])
+        .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::from(errors))

@@ -1,8 +1,12 @@
 //! The stage of one test: a regtest chain of its own and a directory that is kept when the test fails.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
+use bitcoin::hashes::Hash;
+use bitcoin::{Address, Network, ScriptBuf, WPubkeyHash};
 use outrigger_rpc_schema::{ChannelOpen, ChannelState};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{Bitcoind, Done, Sidecar};
@@ -68,6 +72,20 @@ impl Regtest {
         Ok(opened)
     }
 
+    /// Another bitcoind has found other and more blocks from this height on, without any transaction. What the old ones held
+    /// waits to be mined again.
+    pub async fn reorganise(&self, first_gone: u32) -> Done<()> {
+        let directory = self.directory(&format!("rival of {}", self.bitcoind.height().await?))?;
+        let mut rival = Bitcoind::start(&directory).await?;
+        copy_blocks(&self.bitcoind, &rival, 1..first_gone).await?;
+        let more = self.bitcoind.height().await? + 2 - first_gone;
+        // Paid to the same address, the new blocks could be the old ones.
+        let payee = ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([1; 20]));
+        rival.mine(more, &Address::from_script(&payee, Network::Regtest)?.to_string()).await?;
+        copy_blocks(&rival, &self.bitcoind, first_gone..first_gone + more).await?;
+        rival.stop().await
+    }
+
     /// Waits for a transaction, mines it six blocks deep, and tells its fee in satoshi.
     pub async fn confirm(&self, txid: &str) -> Done<u64> {
         self.bitcoind.until_mempool_holds(txid).await?;
@@ -99,6 +117,15 @@ pub async fn on_regtest(test: impl AsyncFnOnce(&mut Regtest) -> Done<()>) -> Don
     let mut regtest = Regtest { bitcoind, directory, passed: false };
     test(&mut regtest).await?;
     regtest.passed = true;
+    Ok(())
+}
+
+async fn copy_blocks(from: &Bitcoind, to: &Bitcoind, heights: Range<u32>) -> Done<()> {
+    for height in heights {
+        let hash = from.call("getblockhash", json!([height])).await?;
+        let block = from.call("getblock", json!([hash, 0])).await?;
+        to.call("submitblock", json!([block])).await?;
+    }
     Ok(())
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use outrigger_integration::regtest::Opened;
 use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
-    ChannelClose, ChannelOpen, ChannelState, EventKind, EventList, InvoiceCreate, NodeStatus, NodeStatusReport,
-    PaymentSend, PaymentState, Phase,
+    ChannelClose, ChannelForceClose, ChannelOpen, ChannelState, EventKind, EventList, InvoiceCreate, NodeStatus,
+    NodeStatusReport, PaymentSend, PaymentState, Phase,
 };
 
 const CAPACITY_SAT: u64 = 1_000_000;
@@ -76,6 +76,16 @@ async fn bak_1_bak_7_bad_input_56_an_old_copy_of_the_database_signs_and_publishe
             assert_eq!(alice.closing_txid(&opened.channel_id).await?, *txid);
         }
         assert_eq!(until_restored(&alice).await?.phase, Phase::Restored);
+
+        // What is Alice's in the peers' commitments comes home all the same.
+        until(LIMIT, "both sweeps to be published", async || {
+            Ok((regtest.bitcoind.mempool().await?.len() == 2).then_some(()))
+        })
+        .await?;
+        regtest.bitcoind.mine_to_nobody(6).await?;
+        for opened in [&with_bob, &with_carol] {
+            alice.until_channel_is(&opened.channel_id, ChannelState::Closed).await?;
+        }
         Ok(())
     })
     .await
@@ -126,6 +136,8 @@ async fn refuses_everything(node: &Sidecar, peer: &Sidecar, invoice: &str, chann
     let invoice = InvoiceCreate { amount_msat: Some(1000), description: "no".to_owned(), ..Default::default() };
     assert_eq!(node.refusal(invoice).await?, "restored");
     let close = ChannelClose { channel_id: channel_id.to_owned(), ..Default::default() };
+    assert_eq!(node.refusal(close).await?, "restored");
+    let close = ChannelForceClose { channel_id: channel_id.to_owned() };
     assert_eq!(node.refusal(close).await?, "restored");
     Ok(())
 }

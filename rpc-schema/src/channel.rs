@@ -174,7 +174,7 @@ pub enum ChannelState {
     Closing,
     /// Closed for good.
     Closed,
-    /// Failed: our newest commitment transaction goes on chain.
+    /// Failed: our newest commitment transaction goes on chain, and the money comes home from there.
     Failed,
     /// Stored rows of it cannot be read: nothing of it is signed or published, and its rows stay as they are.
     Frozen,
@@ -206,4 +206,32 @@ pub struct ChannelClosing {
     pub channel_id: String,
     /// The state of the channel.
     pub state: ChannelState,
+}
+
+/// Closes a channel without the peer: our newest commitment transaction goes on chain, and our balance comes to the wallet
+/// after the delay that the peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel
+/// of which the peer has proved a newer state. Answers at once; a repeat tells how far it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelForceClose {
+    /// The channel's name: 32 bytes, hex.
+    pub channel_id: String,
+}
+
+impl Method for ChannelForceClose {
+    const NAME: &'static str = "channel.force_close";
+    const MOVES_MONEY: bool = true;
+    type Result = ChannelForceClosing;
+}
+
+/// A channel is being closed without the peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChannelForceClosing {
+    /// The channel's name: 32 bytes, hex.
+    pub channel_id: String,
+    /// The state of the channel: `failed` until the money is home, then `closed`.
+    pub state: ChannelState,
+    /// The id of our commitment transaction, or of the transaction that closed the channel instead of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closing_txid: Option<String>,
 }

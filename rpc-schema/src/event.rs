@@ -62,6 +62,12 @@ pub struct Event {
     /// The amount concerned, in millisatoshi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount_msat: Option<u64>,
+    /// The amount concerned on chain, in satoshi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount_sat: Option<u64>,
+    /// What is paid in fees on chain, in satoshi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fee_sat: Option<u64>,
     /// The transaction concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub txid: Option<String>,
@@ -86,6 +92,17 @@ pub enum EventKind {
     ChannelClosed,
     /// A channel failed: our newest commitment transaction goes on chain.
     ChannelFailed,
+    /// A transaction that pays `fee_sat` goes out for a failed channel: it carries the fee of our commitment, or brings
+    /// our balance to the wallet. A later one for the same output takes its place.
+    ChannelFeePaid,
+    /// A transaction of a failed channel cannot pay the fee that it should: what lacks and what to do.
+    ChannelUnderpaid,
+    /// `amount_sat` of a failed channel is in the wallet to stay, `fee_sat` less than stood in the channel.
+    ChannelSwept,
+    /// Something is in the chain that should never be there: money may be lost.
+    ChannelAlarm,
+    /// The wallet holds less than it should keep to pay for closing its channels alone.
+    WalletReserveLow,
     /// A start found rows of a channel that it cannot read; the message says what to do. Told again at each start.
     ChannelFrozen,
     /// An opening ended without a channel.

@@ -37,8 +37,8 @@ mod wallet;
 
 pub use chain::{ChainState, ChainStatus, ChainStatusReport};
 pub use channel::{
-    ChannelClose, ChannelClosing, ChannelGet, ChannelInfo, ChannelList, ChannelOpen, ChannelOpened, ChannelPage,
-    ChannelState, OpenState,
+    ChannelClose, ChannelClosing, ChannelForceClose, ChannelForceClosing, ChannelGet, ChannelInfo, ChannelList,
+    ChannelOpen, ChannelOpened, ChannelPage, ChannelState, OpenState,
 };
 pub use client::{CallError, Client, Refusal};
 pub use error::{ErrorData, ErrorKind};

@@ -72,6 +72,7 @@ pub fn methods() -> &'static [MethodInfo] {
             MethodInfo::of::<channel::ChannelList>(),
             MethodInfo::of::<channel::ChannelGet>(),
             MethodInfo::of::<channel::ChannelClose>(),
+            MethodInfo::of::<channel::ChannelForceClose>(),
             MethodInfo::of::<invoice::InvoiceCreate>(),
             MethodInfo::of::<invoice::InvoiceGet>(),
             MethodInfo::of::<payment::PaymentSend>(),

@@ -30,7 +30,7 @@ fn rpc_11_checked_in_document_is_current() {
 fn methods_are_those_of_the_release_and_named_group_verb() {
     let names: Vec<&str> = methods().iter().map(|method| method.name).collect();
     let release = "node.info node.status node.stop chain.status wallet.balance wallet.new_address peer.connect \
-                   peer.list channel.open channel.list channel.get channel.close invoice.create invoice.get \
+                   peer.list channel.open channel.list channel.get channel.close channel.force_close invoice.create invoice.get \
                    payment.send payment.wait payment.get event.list";
     assert_eq!(names.join(" "), release);
 }
@@ -38,7 +38,7 @@ fn methods_are_those_of_the_release_and_named_group_verb() {
 #[test]
 fn only_methods_that_commit_money_refuse_notifications() {
     let paying: Vec<&str> = methods().iter().filter(|method| method.moves_money).map(|method| method.name).collect();
-    assert_eq!(paying, ["channel.open", "channel.close", "payment.send"]);
+    assert_eq!(paying, ["channel.open", "channel.close", "channel.force_close", "payment.send"]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use outrigger_bolt::keys::Basepoints;
 
 use crate::commitments::htlc::{HtlcKey, HtlcState};
 use crate::input::FailReason;
+use crate::monitor::ClaimKind;
 use crate::transition::HtlcSource;
 
 /// A later change set folded into an earlier one.
@@ -265,8 +266,44 @@ pub enum MonitorStep {
     /// The channel was failed: only the newest local commitment may be published, and nothing signed after it. Without
     /// `publish` not even that: the peer proved that we have fallen behind (CST-1).
     Failed { publish: bool },
+    /// A block holds a transaction that spends the funding output of a failed channel.
+    FundingSpent(FundingSpend),
+    /// The block that held it left the chain.
+    FundingUnspent,
+    /// A block holds a transaction that takes an output of the spend that concerns us.
+    OutputTaken(OutPoint, Taken),
+    /// Every block from this height on left the chain, and what was taken there was not.
+    OutputsUntaken { from_height: u32 },
+    /// What took outputs in blocks up to this height is buried.
+    TakenBuried { height: u32 },
     /// The channel's end is buried.
     Closed,
+}
+
+/// What spends the funding output of a failed channel in the chain as it stands now: the place where claims, HTLC outputs and
+/// penalties are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FundingSpend {
+    pub tx: Arc<Transaction>,
+    /// Height of its block.
+    pub height: u32,
+}
+
+/// How an output of that transaction was taken, in the chain as it stands now. Outputs of second stages will stand here too:
+/// the key is the whole outpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub kind: ClaimKind,
+    /// What took it.
+    pub txid: Txid,
+    /// Height of that transaction's block.
+    pub height: u32,
+    /// What the output was worth.
+    pub value: Sat,
+    /// What was paid in fees, where that transaction spends nothing else.
+    pub fee: Option<Sat>,
+    /// Whether it is buried, and the operator was told.
+    pub told: bool,
 }
 
 /// A local commitment with the peer's signatures. Its HTLCs are those whose row says so.
@@ -330,6 +367,9 @@ pub struct MonitorChanges {
     /// The peer's HTLC signatures by local commitment number.
     pub htlc_signatures: BTreeMap<u64, Option<Vec<Signature>>>,
     pub preimages: BTreeMap<PaymentHash, Option<PaymentPreimage>>,
+    /// `Some(None)` deletes.
+    pub spend: Option<Option<FundingSpend>>,
+    pub taken: BTreeMap<OutPoint, Option<Taken>>,
 }
 
 /// All rows of a monitor that are held in memory, the HTLC rows shared with the channel included.
@@ -340,6 +380,8 @@ pub struct MonitorRows {
     pub secrets: BTreeMap<u8, (u64, [u8; 32])>,
     pub htlc_signatures: BTreeMap<u64, Vec<Signature>>,
     pub preimages: BTreeMap<PaymentHash, PaymentPreimage>,
+    pub spend: Option<FundingSpend>,
+    pub taken: BTreeMap<OutPoint, Taken>,
     pub htlcs: BTreeMap<HtlcKey, HtlcRow>,
 }
 
@@ -364,6 +406,8 @@ impl Merge for MonitorChanges {
         self.secrets.extend(later.secrets);
         self.htlc_signatures.extend(later.htlc_signatures);
         self.preimages.extend(later.preimages);
+        self.spend = later.spend.or(self.spend.take());
+        self.taken.extend(later.taken);
     }
 
     fn is_empty(&self) -> bool {
@@ -373,5 +417,7 @@ impl Merge for MonitorChanges {
             && self.secrets.is_empty()
             && self.htlc_signatures.is_empty()
             && self.preimages.is_empty()
+            && self.spend.is_none()
+            && self.taken.is_empty()
     }
 }

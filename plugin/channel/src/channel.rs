@@ -418,6 +418,22 @@ fn on_chain(draft: &mut Draft<'_>, event: ChainEvent<'_>, cx: &Context<'_>) -> R
             }
             Ok(())
         }
+        ChainEvent::OutputSpent { outpoint, kind, value, height, tx } => {
+            ended::on_output_spent(draft, outpoint, (kind, value), (tx, height));
+            Ok(())
+        }
+        ChainEvent::OutputsUnspent { from_height } => {
+            ended::on_outputs_unspent(draft, from_height);
+            Ok(())
+        }
+        ChainEvent::TakenBuried { height } => {
+            ended::on_taken_buried(draft, height);
+            Ok(())
+        }
+        ChainEvent::Buried { height } => {
+            ended::on_buried(draft, height);
+            Ok(())
+        }
         ChainEvent::FundingSpendUnconfirmed => {
             ended::on_funding_spend_unconfirmed(draft);
             shutdown::on_funding_spend_unconfirmed(draft, cx);
@@ -445,7 +461,17 @@ fn end_talk(draft: &mut Draft<'_>) {
 /// `error`. And where nothing of ours can be in the funding output, which is not even in a block, there is nothing to
 /// publish (FND-8).
 fn fail(draft: &mut Draft<'_>, rule: &Rule) {
-    if matches!(draft.head().phase, Phase::Closing { .. }) && !matches!(rule, Rule::Ordered(_)) {
+    let stands = match draft.head().phase {
+        // In a block: nothing else can spend the funding output now.
+        Phase::Closing { confirmed_height: Some(_), .. } => true,
+        Phase::Closing { confirmed_height: None, .. } => !matches!(rule, Rule::Ordered(_)),
+        Phase::Funding(_)
+        | Phase::Normal
+        | Phase::ShuttingDown { .. }
+        | Phase::Closed { .. }
+        | Phase::Failed { .. } => false,
+    };
+    if stands {
         if !matches!(rule, Rule::PeerError(_)) {
             let message = ended::error_message(draft.channel_id(), &rule.to_string());
             draft.send(message);

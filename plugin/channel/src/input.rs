@@ -1,12 +1,13 @@
 //! What a channel can be told: peer messages, our own commands, the chain, and the state of the connection.
 
 use bitcoin::constants::ChainHash;
-use bitcoin::{Script, ScriptBuf, Transaction};
+use bitcoin::{OutPoint, Script, ScriptBuf, Transaction};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{NodeId, PaymentHash, PaymentPreimage};
 use outrigger_bolt::wire::Message;
 
+use crate::monitor::ClaimKind;
 use crate::signer::Signer;
 use crate::transition::HtlcSource;
 
@@ -69,6 +70,16 @@ pub enum ChainEvent<'a> {
     FundingSpent { height: u32, tx: &'a Transaction },
     /// The block that held the spend was disconnected.
     FundingSpendUnconfirmed,
+    /// A transaction in the block at `height` spends an output of a failed channel that was asked for with this kind and
+    /// value.
+    OutputSpent { outpoint: OutPoint, kind: ClaimKind, value: Sat, height: u32, tx: &'a Transaction },
+    /// Every block from this height on was disconnected, and with it what spends outputs of a failed channel.
+    OutputsUnspent { from_height: u32 },
+    /// What took outputs of a failed channel in blocks up to `height` is buried. The monitor makes this of a height.
+    TakenBuried { height: u32 },
+    /// Everything that a failed channel has in the chain is taken and buried; the newest of it stands in the block at
+    /// `height`. The monitor makes this of a height.
+    Buried { height: u32 },
     /// The best block is now at this height: a height that the channel asked for, or one above it.
     Height(u32),
 }

@@ -33,7 +33,10 @@ pub use channel::{Channel, Summary};
 pub use commitments::htlc::{HtlcKey, HtlcState, Offerer, Stage};
 pub use input::*;
 pub use link::{Link, VolatileChanges};
-pub use monitor::{CannotPublish, Monitor, RevokedCommitment, RevokedOutput, Spend, UpdateRefused};
+pub use monitor::{
+    CannotClaim, CannotPublish, Claim, ClaimKind, Enforcement, Monitor, Publish, RevokedCommitment, RevokedOutput,
+    SWEEP_DUST, Spend, UpdateRefused,
+};
 pub use opening::{Birth, OpenOrder, Opening, OpeningInput, OpeningStep};
 pub use row::{CorruptRow, CorruptRows, Fault, Row};
 pub use signer::{Guard, ReleaseRefused, Signer, SigningRefused, SoftSigner};

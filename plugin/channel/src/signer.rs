@@ -5,10 +5,13 @@ use bitcoin::Transaction;
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
+use outrigger_bolt::amount::Sat;
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys, derivation, per_commitment_secret, sign};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
+use outrigger_bolt::tx::fee::ANCHOR_SAT;
 use outrigger_bolt::tx::funding::FundingOutput;
 use outrigger_bolt::tx::htlc::{self, SighashKind};
+use outrigger_bolt::tx::{claim, script};
 use zeroize::Zeroizing;
 
 use crate::changes::{ChannelParams, MonitorHead};
@@ -42,6 +45,22 @@ pub trait Signer: Send + Sync {
 
     /// Signs a mutual close (BOLT 3, "Closing Transaction").
     fn sign_closing(&self, params: &ChannelParams, closing: &Transaction) -> Signature;
+
+    /// Signs input `input` of `spend`, which spends our anchor in a commitment of either side. `None` where there is no such
+    /// input, as for the two below.
+    fn sign_anchor(&self, params: &ChannelParams, spend: &Transaction, input: usize) -> Option<Signature>;
+
+    /// Signs an input that spends our balance in the local commitment of this number, after its delay: the transaction,
+    /// the place of the input in it, and what the output is worth.
+    fn sign_to_local(
+        &self,
+        params: &ChannelParams,
+        number: u64,
+        place: (&Transaction, usize, Sat),
+    ) -> Option<Signature>;
+
+    /// Signs an input that spends our balance in any commitment of the peer.
+    fn sign_to_remote(&self, place: (&Transaction, usize, Sat)) -> Option<Signature>;
 
     /// The per-commitment secret of a local commitment, which revokes it (BOLT 2, `revoke_and_ack`).
     fn release_secret(&self, number: u64, guard: &Guard) -> Result<[u8; 32], ReleaseRefused>;
@@ -103,6 +122,8 @@ pub enum SigningRefused {
 pub struct SoftSigner {
     curve: Secp256k1<All>,
     funding: SecretKey,
+    payment: SecretKey,
+    delayed_payment: SecretKey,
     htlc: SecretKey,
     basepoints: Basepoints,
     commitment_seed: Zeroizing<[u8; 32]>,
@@ -128,6 +149,8 @@ impl SoftSigner {
         };
         Self {
             funding: derive_secret(&seed, "funding"),
+            payment: derive_secret(&seed, "payment"),
+            delayed_payment: derive_secret(&seed, "delayed_payment"),
             htlc: derive_secret(&seed, "htlc"),
             commitment_seed: Zeroizing::new(digest(&seed, "commitment_seed", 0)),
             basepoints,
@@ -139,6 +162,8 @@ impl SoftSigner {
 impl Drop for SoftSigner {
     fn drop(&mut self) {
         self.funding.non_secure_erase();
+        self.payment.non_secure_erase();
+        self.delayed_payment.non_secure_erase();
         self.htlc.non_secure_erase();
     }
 }
@@ -197,6 +222,32 @@ impl Signer for SoftSigner {
 
     fn sign_closing(&self, params: &ChannelParams, closing: &Transaction) -> Signature {
         sign(&params.funding_output().sighash(closing), &self.funding)
+    }
+
+    fn sign_anchor(&self, params: &ChannelParams, spend: &Transaction, input: usize) -> Option<Signature> {
+        let script = script::anchor(&params.local.basepoints.funding_pubkey);
+        claim::input_sighash(spend, input, &script, ANCHOR_SAT).map(|sighash| sign(&sighash, &self.funding))
+    }
+
+    fn sign_to_local(
+        &self,
+        params: &ChannelParams,
+        number: u64,
+        (spend, input, amount): (&Transaction, usize, Sat),
+    ) -> Option<Signature> {
+        let point = self.per_commitment_point(number);
+        let keys = CommitmentKeys::derive(&self.basepoints, &params.remote.basepoints, &point).ok()?;
+        let script = script::revocable(&keys, params.remote.to_self_delay);
+        let sighash = claim::input_sighash(spend, input, &script, amount)?;
+        let mut key = derivation::derive_private_key(&self.delayed_payment, &point).ok()?;
+        let signature = sign(&sighash, &key);
+        key.non_secure_erase();
+        Some(signature)
+    }
+
+    fn sign_to_remote(&self, (spend, input, amount): (&Transaction, usize, Sat)) -> Option<Signature> {
+        let script = script::to_remote(&self.basepoints.payment);
+        claim::input_sighash(spend, input, &script, amount).map(|sighash| sign(&sighash, &self.payment))
     }
 
     fn release_secret(&self, number: u64, guard: &Guard) -> Result<[u8; 32], ReleaseRefused> {

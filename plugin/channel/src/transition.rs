@@ -8,6 +8,7 @@ use outrigger_bolt::wire::Message;
 use crate::changes::{ChannelChanges, ChannelParams, MonitorUpdate};
 use crate::input::{CommandId, FailReason};
 use crate::link::VolatileChanges;
+use crate::monitor::{ClaimKind, Spend};
 use crate::violation::Refusal;
 
 /// The whole outcome of one step. Nothing in it has happened yet.
@@ -37,8 +38,6 @@ pub enum Effect {
     Disconnect(String),
     /// A transaction to broadcast until it is confirmed. Made again from the phase in the head row.
     Publish { what: Publication, tx: Transaction },
-    /// Our newest commitment is not to be broadcast any more: it may be revoked. Kept by the phase in the head row.
-    Withhold,
     /// Proof that our rows are older than what we once told: the whole node goes into restored mode, for good. Staged as
     /// a row with the step that saw the proof; the text says what it was.
     Restored { proof: String },
@@ -56,12 +55,12 @@ pub enum Effect {
     Note(ChannelNote),
 }
 
-/// What a published transaction is.
+/// What a published transaction is. Commitments are not among them: they follow from the monitor's rows
+/// ([`Monitor::enforcement`](crate::Monitor::enforcement)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Publication {
     Funding,
     MutualClose,
-    LocalCommitment,
 }
 
 /// What a channel wants to hear of from the chain.
@@ -69,6 +68,8 @@ pub enum Publication {
 pub enum Watch {
     /// The confirmation of this output, its reorganisation, and its spend.
     Funding { outpoint: OutPoint, script_pubkey: ScriptBuf },
+    /// The spend of an output that a failed channel has in the chain.
+    Output { outpoint: OutPoint, kind: ClaimKind, value: Sat },
     /// The best block reaching this height.
     Height(u32),
 }
@@ -127,6 +128,11 @@ pub enum ChannelNote {
     Closing { txid: Txid },
     /// The close is buried: the channel is history.
     Closed { txid: Txid, height: u32 },
+    /// The funding output of a failed channel is spent in a block: what by, what of it is `ours` and from which height it
+    /// can be taken, what is `left` there because it is not worth its fee, and what the transaction pays in fees.
+    Spent { txid: Txid, height: u32, what: Spend, ours: Sat, left: Sat, from_height: u32, fee: Sat },
+    /// An output of a failed channel came home: what arrived, and the fee where it is known.
+    Swept { txid: Txid, amount: Sat, fee: Option<Sat> },
     /// The channel was failed. What is safe and what to do stand in the text.
     Failed { reason: String },
     /// The funding transaction does not pay what was agreed: the channel never existed (FND-1).

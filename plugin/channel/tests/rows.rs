@@ -15,9 +15,9 @@ use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::Basepoints;
 use outrigger_channel::{
-    ChannelHead, ChannelParams, CorruptRow, Evidence, FailReason, Fault, FeeState, FundingPhase, HtlcRow, HtlcSource,
-    HtlcState, HtlcTotals, LastSent, MonitorHead, Phase, RemoteCommitment, Removal, Row, SideParams, SignedCommitment,
-    Stage, Totals,
+    ChannelHead, ChannelParams, ClaimKind, CorruptRow, Evidence, FailReason, Fault, FeeState, FundingPhase,
+    FundingSpend, HtlcKey, HtlcRow, HtlcSource, HtlcState, HtlcTotals, LastSent, MonitorHead, Offerer, Phase,
+    RemoteCommitment, Removal, Row, SideParams, SignedCommitment, Stage, Taken, Totals,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -374,6 +374,30 @@ proptest! {
     }
 
     #[test]
+    fn per_7_spend_and_taken_output_come_back(
+        tx in transaction(),
+        height in any::<u32>(),
+        kind in any::<u8>(),
+        key in (any::<bool>(), any::<u64>()),
+        fee in option::of(any::<u64>()),
+        damage in damage(),
+    ) {
+        let (txid, value) = (tx.compute_txid(), Sat::new(key.1));
+        check(&FundingSpend { tx: Arc::new(tx), height }, &damage)?;
+        let htlc = HtlcKey { offerer: if key.0 { Offerer::Local } else { Offerer::Remote }, id: key.1 };
+        let kind = match kind % 7 {
+            0 => ClaimKind::Anchor,
+            1 => ClaimKind::ToLocal,
+            2 => ClaimKind::ToRemote,
+            3 => ClaimKind::Htlc(htlc),
+            4 => ClaimKind::SecondStage(htlc),
+            5 => ClaimKind::RevokedBalance,
+            _ => ClaimKind::RevokedHtlc(htlc),
+        };
+        check(&Taken { kind, txid, height, value, fee: fee.map(Sat::new), told: key.0 }, &damage)?;
+    }
+
+    #[test]
     fn per_8_any_bytes_are_a_row_or_an_error(bytes in vec(any::<u8>(), 0..300)) {
         let versioned = [&[1], &bytes[..]].concat();
         for bytes in [&bytes, &versioned] {
@@ -386,6 +410,8 @@ proptest! {
             let _row = <(u64, [u8; 32])>::decode(bytes);
             let _row = Vec::<Signature>::decode(bytes);
             let _row = PaymentPreimage::decode(bytes);
+            let _row = FundingSpend::decode(bytes);
+            let _row = Taken::decode(bytes);
         }
     }
 }

@@ -114,6 +114,8 @@ pub struct ChannelLimits {
     pub max_commitment_feerate: FeeratePerKw,
     /// Blocks that bury a closing transaction before the channel counts as closed.
     pub close_depth: u32,
+    /// Whether a peer's channel is refused while the wallet lacks its reserve.
+    pub accept_needs_reserve: bool,
 }
 
 /// What we ask of HTLCs that are to be forwarded over our channels (BOLT 7, `channel_update`).
@@ -307,6 +309,7 @@ fn channel_limits(values: &Values) -> Result<ChannelLimits, ConfigFault> {
         max_minimum_depth: values.number("channel.max_minimum_depth_blocks"),
         max_commitment_feerate: feerate(values, "feerate.max_commitment_sat_per_vb"),
         close_depth: values.number("channel.close_depth_blocks"),
+        accept_needs_reserve: values.flag("channel.accept_needs_reserve"),
     };
     if limits.min_funding > limits.max_funding {
         return Err(values.unfit("channel.min_funding_sat", "is above channel.max_funding_sat: no channel would fit"));

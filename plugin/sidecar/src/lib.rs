@@ -12,4 +12,5 @@ pub mod node;
 pub mod payment;
 pub mod rpc;
 pub mod store;
+pub mod sweep;
 pub mod wallet;

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bitcoin::constants::ChainHash;
-use outrigger_channel::{HtlcSource, Policy, Publication};
+use outrigger_channel::{HtlcSource, Policy};
 use outrigger_rpc_schema::{NodeStatusReport, Phase};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -39,6 +39,7 @@ use crate::payment::Payments;
 use crate::rpc::{self, Doors, Server, ServerFault};
 use crate::store::load::{LoadedChannel, load};
 use crate::store::{self, Reader, Snapshot, StoreError, Writer};
+use crate::sweep::{Sweeper, Tools};
 use crate::wallet::{Wallet, WalletFault};
 use backend::{Doorkeeper, Identity};
 use chain_side::{Listener, StoredWallet, carry_out, feerates, follow_estimates};
@@ -248,25 +249,9 @@ fn build(
     let keys = Arc::new(NodeKeys::derive(seed, config.network));
     let open = || store::open(directory, network_name(config.network), &keys.node_id());
     let db = told_of_damage(directory, open)?;
-    let Snapshot {
-        channels,
-        frozen,
-        outcomes,
-        pending_payments,
-        openings,
-        mut broadcasts,
-        wallet,
-        peer_addresses,
-        restored,
-    } = told_of_damage(directory, || load(&db))?;
-    // A local commitment of old rows may be revoked.
-    broadcasts.retain(|row| restored.is_none() || row.what != Publication::LocalCommitment);
-    let next_wallet_row = wallet.last().map_or(0, |(row, _)| row.saturating_add(1));
-    let change_sets: Vec<_> = wallet.into_iter().map(|(_, bytes)| bytes).collect();
-    let mut coins = Wallet::load(seed, config.network, &change_sets)?;
-    for row in &broadcasts {
-        coins.saw_unconfirmed(&row.tx);
-    }
+    let file: Snapshot = told_of_damage(directory, || load(&db))?;
+    let published = file.broadcasts.iter().map(|row| &row.tx).chain(file.sweeps.iter().map(|(_, _, row)| &row.tx));
+    let (coins, next_wallet_row) = load_wallet(seed, config.network, file.wallet, published)?;
     let height = coins.tip().map_or(0, |(height, _)| height);
 
     let stop = StopFlag::new();
@@ -288,13 +273,13 @@ fn build(
     let view = ChainView::new(height, feerates(&estimator.current()).0);
     let reader = Reader::new(db);
     let handles = (writer, reader.clone());
-    let env = Env::new(view, policy(config), forwarding_policy(config), keys.clone(), handles, restored);
-    let env = env.freezing(frozen);
-    let carried = carried_payments(&channels);
-    let with_channels: Vec<_> = channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
-    let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, channels));
+    let env = Env::new(view, policy(config), forwarding_policy(config), keys.clone(), handles, file.restored);
+    let env = env.freezing(file.frozen);
+    let carried = carried_payments(&file.channels);
+    let with_channels: Vec<_> = file.channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
+    let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, file.channels));
     manager.tell_of_frozen();
-    fail_interrupted(&manager, openings);
+    fail_interrupted(&manager, file.openings);
     // What a frozen channel carries is not known: a pending payment may be in it, and must not be made again.
     let nothing_frozen = manager.env().frozen.of(None).next().is_none();
     let payments = Arc::new(Payments::new(
@@ -302,14 +287,17 @@ fn build(
         reader.clone(),
         crate::payment::Terms { network: config.network, final_cltv_blocks: config.final_cltv_blocks },
         events.clone(),
-        pending_payments,
-        outcomes,
+        file.pending_payments,
+        file.outcomes,
         |payment| !nothing_frozen || carried.contains(payment),
     ));
     let wallet = Arc::new(StoredWallet::new(coins, next_wallet_row, manager.clone()));
-    for row in broadcasts.into_iter().filter(|row| !manager.env().frozen.contains(&row.channel)) {
+    for row in file.broadcasts.into_iter().filter(|row| !manager.env().frozen.contains(&row.channel)) {
         broadcaster.publish(row.tx);
     }
+    let tools =
+        Tools { source: source.clone(), estimator: estimator.clone(), purse: wallet.clone(), keys: keys.clone() };
+    let sweeper = Arc::new(Sweeper::start(tools, file.sweeps)?);
 
     let (state, chain) = watch::channel(None);
     let network = Network::new(*keys.node_secret(), manager.clone());
@@ -333,7 +321,8 @@ fn build(
     }
     spawn("payments", move || payments.work(&notices))?;
     let (carrier, publisher, funder) = (manager.clone(), broadcaster.clone(), wallet.clone());
-    spawn("wallet", move || carry_out(&orders, &funder, &publisher, &carrier))?;
+    let enforcer = sweeper.clone();
+    spawn("wallet", move || carry_out(&orders, &funder, &publisher, &enforcer, &carrier))?;
     let (estimates, told, estimates_stop) = (estimator.clone(), manager.clone(), stop.clone());
     spawn("feerates", move || follow_estimates(&estimates, &told, &estimates_stop))?;
     let listener: Arc<dyn BlockListener> = Arc::new(Listener {
@@ -342,13 +331,32 @@ fn build(
         broadcaster,
         estimator,
         state,
+        sweeper,
         reorganised: AtomicBool::new(false),
+        accept_needs_reserve: config.channel.accept_needs_reserve,
     });
     let (follower_stop, followed) = (stop.clone(), config.network);
     let follower = spawn("chain", move || Follower::run(source, listener, followed, &follower_stop))?;
 
-    let redial = peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
+    let redial = file.peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
     Ok((Parts { manager, stop, chain, dialer, redial, follower }, network))
+}
+
+/// The wallet of these rows, which knows what was published, and the number of its next row.
+fn load_wallet<'a>(
+    seed: &Seed,
+    network: bitcoin::Network,
+    rows: Vec<(u64, Vec<u8>)>,
+    published: impl Iterator<Item = &'a bitcoin::Transaction>,
+) -> Result<(Wallet, u64), WalletFault> {
+    let next_row = rows.last().map_or(0, |(row, _)| row.saturating_add(1));
+    let change_sets: Vec<_> = rows.into_iter().map(|(_, bytes)| bytes).collect();
+    let mut wallet = Wallet::load(seed, network, &change_sets)?;
+    for tx in published {
+        // What a block holds stays confirmed.
+        wallet.saw_unconfirmed(tx);
+    }
+    Ok((wallet, next_row))
 }
 
 /// redb takes some pages at their word and panics where they are damaged: the operator is told then what is told of any

@@ -49,6 +49,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("payment", &["payment", "manager", "store", "key", "clock"]),
     ("rpc", &["rpc", "manager", "payment", "config", "clock"]),
     ("store", &["store"]),
+    ("sweep", &["sweep", "chain", "wallet", "store", "key", "clock"]),
     ("wallet", &["wallet", "key", "clock"]),
 ];
 

@@ -133,7 +133,7 @@ impl Node {
 
     fn fund(&self, sat: u64) -> (Transaction, u32) {
         let mut seen = self.listener.seen.lock();
-        let funded = seen.wallet.fund(target(), Sat::new(sat), FeeratePerKw::new(1000)).unwrap();
+        let funded = seen.wallet.fund(target(), Sat::new(sat), FeeratePerKw::new(1000), Sat::ZERO).unwrap();
         seen.wallet.saw_unconfirmed(&funded.0);
         seen.commit();
         funded

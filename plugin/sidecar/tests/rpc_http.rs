@@ -105,6 +105,11 @@ impl Backend for Recorder {
         Ok(schema::ChannelClosing { channel_id: channel_id.to_string(), state: schema::ChannelState::ShuttingDown })
     }
 
+    async fn channel_force_close(&self, channel_id: ChannelId) -> Answer<schema::ChannelForceClosing> {
+        let (channel_id, state) = (channel_id.to_string(), schema::ChannelState::Failed);
+        Ok(schema::ChannelForceClosing { channel_id, state, closing_txid: None })
+    }
+
     async fn invoice_create(&self, order: InvoiceOrder) -> Answer<schema::InvoiceCreated> {
         self.note(order);
         Ok(schema::InvoiceCreated { invoice: "lnbcrt1".to_owned(), payment_hash: "00".repeat(32), expires_at: 1 })

@@ -2,6 +2,7 @@
 //!
 //! Everything here is a function of its arguments: two nodes that agree on them build the same bytes.
 
+pub mod claim;
 pub mod closing;
 pub mod commitment;
 pub mod fee;

@@ -25,6 +25,7 @@ pub(super) fn rows(rows: &MonitorRows) -> Result<(), CorruptRows> {
     require(newest_secret == head.next_secret_number.checked_sub(1), "the peer's newest secret is missing")?;
     let foreign = rows.htlc_signatures.keys().any(|number| *number != head.local.number);
     require(!foreign, "HTLC signatures of another commitment than the newest")?;
+    require(rows.taken.is_empty() || rows.spend.is_some(), "outputs taken from a spend that is not there")?;
     require(
         rows.preimages.iter().all(|(hash, preimage)| preimage.payment_hash() == *hash),
         "a preimage of another hash",
@@ -53,6 +54,19 @@ pub(super) fn against(monitor: &MonitorRows, channel: &ChannelRows) -> Result<()
     )?;
     let newest_secret = monitor.secrets.values().max_by_key(|(number, _)| *number).map(|(_, secret)| *secret);
     require(newest_secret == theirs.last_remote_secret, "channel and monitor disagree on the peer's newest secret")?;
+    let (spend, failed_spend) = match &theirs.phase {
+        Phase::Failed { spend, .. } => (*spend, monitor.spend.as_ref()),
+        // A close that both signed is the channel's alone.
+        Phase::Funding(_)
+        | Phase::Normal
+        | Phase::ShuttingDown { .. }
+        | Phase::Closing { .. }
+        | Phase::Closed { .. } => (None, monitor.spend.as_ref()),
+    };
+    require(
+        spend == failed_spend.map(|spend| (spend.tx.compute_txid(), spend.height)),
+        "channel and monitor disagree on what spends the funding output",
+    )?;
     let failed = match theirs.phase {
         Phase::Failed { publish, .. } => Some(publish),
         Phase::Funding(_) | Phase::Normal | Phase::ShuttingDown { .. } | Phase::Closing { .. } => None,

@@ -2,9 +2,8 @@
 //! taken for granted (FND-2).
 
 use bitcoin::Transaction;
-use outrigger_bolt::tx::commitment;
 
-use super::Monitor;
+use super::{Monitor, onchain};
 use crate::signer::Signer;
 
 /// A spend of the funding output, by what it asks of us.
@@ -39,11 +38,7 @@ pub(super) fn classify(monitor: &Monitor, spend: &Transaction, signer: &dyn Sign
             }
         }
     }
-    let params = &monitor.rows.params;
-    let (opener, accepter) =
-        if params.is_opener { (&params.local, &params.remote) } else { (&params.remote, &params.local) };
-    let factor = commitment::obscuring_factor(&opener.basepoints.payment, &accepter.basepoints.payment);
-    match commitment::commitment_number(spend, factor) {
+    match onchain::number_of(&monitor.rows.params, spend) {
         None => Spend::Mutual,
         Some(number) if number < head.next_secret_number => Spend::Revoked(number),
         Some(_) => Spend::Unknown,

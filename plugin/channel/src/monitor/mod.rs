@@ -5,22 +5,24 @@
 //! revoked past is evidence and secrets.
 
 mod check;
+mod claim;
 mod classify;
 mod contents;
+pub(crate) mod onchain;
 mod revoked;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bitcoin::secp256k1::{Secp256k1, SecretKey};
-use bitcoin::{Transaction, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 use outrigger_bolt::id::PaymentHash;
 use outrigger_bolt::keys::SecretStore;
 use outrigger_bolt::tx::commitment::CommitmentTx;
 
 use crate::changes::{
-    Evidence, HtlcRow, MonitorChanges, MonitorHead, MonitorRows, MonitorStep, MonitorUpdate, RemoteCommitment,
-    SignedCommitment,
+    Evidence, FundingSpend, HtlcRow, MonitorChanges, MonitorHead, MonitorRows, MonitorStep, MonitorUpdate,
+    RemoteCommitment, SignedCommitment, Taken,
 };
 use crate::channel::Channel;
 use crate::commitments::htlc::HtlcKey;
@@ -28,9 +30,11 @@ use crate::commitments::spec::CommitmentSpec;
 use crate::input::{Command, CommandId, Context, Input};
 use crate::row::CorruptRows;
 use crate::signer::{Guard, Signer, SigningRefused};
-use crate::transition::{Effect, Transition};
+use crate::transition::{ChannelNote, Effect, Transition};
 
+pub use claim::{CannotClaim, Claim, ClaimKind, SWEEP_DUST};
 pub use classify::Spend;
+pub use onchain::{Enforcement, Publish};
 pub use revoked::{RevokedCommitment, RevokedOutput};
 
 /// What the chain could show of one channel, and how to answer it.
@@ -89,6 +93,8 @@ impl Monitor {
             secrets: BTreeMap::new(),
             htlc_signatures: BTreeMap::new(),
             preimages: BTreeMap::new(),
+            spend: None,
+            taken: BTreeMap::new(),
             htlcs: BTreeMap::new(),
         };
         Ok((Self { rows, secrets: SecretStore::default() }, changes))
@@ -119,7 +125,15 @@ impl Monitor {
     /// A peer can make an update that the monitor refuses: its secret answers to its point and still breaks the chain of
     /// its secrets. Such a step never was; the channel is failed instead (BOLT 2, `revoke_and_ack`).
     pub fn follow(&self, channel: &Channel, input: Input<'_>, cx: &Context<'_>) -> (Transition, MonitorChanges) {
-        let transition = channel.step(input, cx);
+        let input = match input {
+            Input::Chain(event) => match self.informed(event, cx) {
+                Some(event) => Input::Chain(event),
+                None => return (Transition::default(), MonitorChanges::default()),
+            },
+            Input::Connected(_) | Input::Disconnected | Input::Message(_) | Input::Command(..) => input,
+        };
+        let mut transition = channel.step(input, cx);
+        self.tell_of_the_end(&mut transition, cx);
         let refused = match self.learn_from(&transition) {
             Ok(changes) => return (transition, changes),
             Err(refused) => refused,
@@ -131,6 +145,33 @@ impl Monitor {
         #[expect(clippy::expect_used, reason = "a failure follows anything; a gap between the two is a bug of ours")]
         let changes = self.learn_from(&failure).expect("the monitor follows its channel");
         (failure, changes)
+    }
+
+    /// News that only the monitor can tell: what a spend of the funding output is, and what came home in the end.
+    fn tell_of_the_end(&self, transition: &mut Transition, cx: &Context<'_>) {
+        let steps = transition.monitor.iter().flat_map(|update| &update.steps);
+        let mut notes = Vec::new();
+        for step in steps {
+            match step {
+                MonitorStep::FundingSpent(spend) => notes.push(self.spend_note(spend, cx.signer)),
+                MonitorStep::TakenBuried { height } => notes.extend(self.swept_notes(*height)),
+                MonitorStep::Closed => notes.extend(self.swept_notes(u32::MAX)),
+                MonitorStep::Funded { .. }
+                | MonitorStep::LocalCommitment(_)
+                | MonitorStep::RemoteCommitment(_)
+                | MonitorStep::Revocation { .. }
+                | MonitorStep::Preimage(_)
+                | MonitorStep::Failed { .. }
+                | MonitorStep::FundingUnspent
+                | MonitorStep::OutputTaken(..)
+                | MonitorStep::OutputsUntaken { .. } => {}
+            }
+        }
+        // What came home is told before the channel's end.
+        let end =
+            transition.effects.iter().position(|effect| matches!(effect, Effect::Note(ChannelNote::Closed { .. })));
+        let place = end.unwrap_or(transition.effects.len());
+        transition.effects.splice(place..place, notes.into_iter().map(Effect::Note));
     }
 
     fn learn_from(&self, transition: &Transition) -> Result<MonitorChanges, UpdateRefused> {
@@ -167,6 +208,10 @@ impl Monitor {
         }
         write(&mut rows.htlc_signatures, &changes.htlc_signatures);
         write(&mut rows.preimages, &changes.preimages);
+        if let Some(spend) = &changes.spend {
+            rows.spend = spend.clone();
+        }
+        write(&mut rows.taken, &changes.taken);
         write(&mut rows.htlcs, htlcs);
     }
 
@@ -273,9 +318,37 @@ impl Lesson<'_> {
                 self.head.failed = true;
                 self.head.may_publish &= publish;
             }
-            MonitorStep::Closed => self.head.closed = true,
+            MonitorStep::FundingSpent(spend) => self.put_spend(Some(spend.clone())),
+            MonitorStep::FundingUnspent => self.put_spend(None),
+            MonitorStep::OutputTaken(outpoint, taken) => {
+                self.changes.taken.insert(*outpoint, Some(*taken));
+            }
+            MonitorStep::OutputsUntaken { from_height } => self.forget_taken(|taken| taken.height >= *from_height),
+            MonitorStep::TakenBuried { height } => {
+                let buried = self.monitor.rows.taken.iter().filter(|(_, taken)| taken.height <= *height);
+                let told = buried.map(|(outpoint, taken)| (*outpoint, Some(Taken { told: true, ..*taken })));
+                self.changes.taken.extend(told);
+            }
+            MonitorStep::Closed => {
+                self.head.closed = true;
+                self.put_spend(None);
+            }
         }
         Ok(())
+    }
+
+    /// What stands in the chain in the place of what stood there: what was taken from that was never taken.
+    fn put_spend(&mut self, spend: Option<FundingSpend>) {
+        if self.monitor.rows.spend.is_some() || spend.is_some() {
+            self.changes.spend = Some(spend);
+        }
+        self.forget_taken(|_| true);
+    }
+
+    fn forget_taken(&mut self, which: impl Fn(&Taken) -> bool) {
+        let taken = self.monitor.rows.taken.iter().filter(|(_, taken)| which(taken));
+        let forgotten: Vec<OutPoint> = taken.map(|(outpoint, _)| *outpoint).collect();
+        self.changes.taken.extend(forgotten.into_iter().map(|outpoint| (outpoint, None)));
     }
 
     fn local_commitment(&mut self, commitment: &SignedCommitment) -> Result<(), UpdateRefused> {

@@ -5,17 +5,17 @@ use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::{ScriptBuf, Transaction, TxOut, Txid};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::keys::verify;
+use outrigger_bolt::tx::Unaffordable;
 use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction, closing_weight};
-use outrigger_bolt::tx::{Unaffordable, commitment};
 use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message, Warning};
 
-use super::restored;
 use super::shutdown::{change_negotiation, may_negotiate};
 use super::{ended, simple_close};
 use crate::changes::{ChannelHead, ChannelParams, Phase};
 use crate::commitments::htlc::Side;
 use crate::draft::Draft;
 use crate::input::Context;
+use crate::monitor::onchain;
 use crate::transition::{ChannelNote, Effect, Publication, Watch};
 use crate::violation::{Rule, Violation};
 
@@ -348,8 +348,13 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
     if matches!(head.phase, Phase::Closed { .. }) {
         return;
     }
-    match number_of_commitment(params, tx) {
+    match onchain::number_of(params, tx) {
         None => {
+            if matches!(head.phase, Phase::Funding(_) | Phase::Normal) {
+                // We have signed no close (OCC-16).
+                draft.effect(Effect::Note(onchain::unexplained(params, tx, height)));
+            }
+            let head = draft.head();
             let all = head.phase.closes_to_publish();
             let others = all.into_iter().filter(|close| close.compute_txid() != txid).cloned().collect();
             let wanted = wanted_still(&head.phase);
@@ -361,22 +366,9 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
             // A commitment later than all that we know of: the peer holds a newer state, ours is revoked (CST-1).
             let publish = number <= head.local_number.max(head.remote_number);
             draft.fail(format!("commitment transaction {txid} spent the funding output"), publish);
-            restored::on_spend(draft, tx);
-            if let Phase::Failed { spend, .. } = &mut draft.head_mut().phase {
-                *spend = Some((txid, height));
-            }
+            ended::on_funding_spent(draft, height, tx);
         }
     }
-}
-
-/// The number in a spend that has the form of a commitment; closes have none.
-pub(super) fn number_of_commitment(params: &ChannelParams, tx: &Transaction) -> Option<u64> {
-    let (opener, accepter) = match params.opener() {
-        Side::Local => (&params.local, &params.remote),
-        Side::Remote => (&params.remote, &params.local),
-    };
-    let factor = commitment::obscuring_factor(&opener.basepoints.payment, &accepter.basepoints.payment);
-    commitment::commitment_number(tx, factor)
 }
 
 /// A reorganisation took the close out of its block: it goes out again.
@@ -411,7 +403,7 @@ fn bury(draft: &mut Draft<'_>, height: u32, cx: &Context<'_>) {
 }
 
 /// The height of the block that buries a close under `depth` blocks, its own included.
-fn buried_at(confirmed: u32, depth: u32) -> u32 {
+pub(crate) fn buried_at(confirmed: u32, depth: u32) -> u32 {
     confirmed.saturating_add(depth.saturating_sub(1))
 }
 

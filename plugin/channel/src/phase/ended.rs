@@ -1,15 +1,19 @@
 //! Channels that are over: Failed and Closed. What they still do is answer, learn preimages and watch.
 
-use bitcoin::{Transaction, Txid};
+use std::sync::Arc;
+
+use bitcoin::{OutPoint, Transaction, Txid};
+use outrigger_bolt::amount::Sat;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
 
-use crate::changes::{ChannelHead, MonitorStep, Phase};
+use crate::changes::{ChannelHead, FundingSpend, MonitorStep, Phase};
 use crate::commitments::htlc::HtlcKey;
 use crate::commitments::receive;
 use crate::draft::Draft;
 use crate::input::{Command, Context};
 use crate::link;
+use crate::monitor::{ClaimKind, onchain};
 use crate::phase::restored;
 use crate::transition::{ChannelNote, Effect, Reply, Watch};
 use crate::violation::Refusal;
@@ -116,21 +120,61 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command) -> Result<Repl
     }
 }
 
-/// What spends the funding output of a failed channel; the monitor resolves it.
+/// What spends the funding output of a failed channel in a block; the monitor resolves it. Seen again after a restart, it
+/// changes nothing.
 pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transaction) {
-    set_spend(draft, Some((tx.compute_txid(), height)));
+    let found = (tx.compute_txid(), height);
+    if let Phase::Failed { spend, .. } = &draft.head().phase
+        && *spend != Some(found)
+    {
+        if let Phase::Failed { spend, .. } = &mut draft.head_mut().phase {
+            *spend = Some(found);
+        }
+        draft.monitor(MonitorStep::FundingSpent(FundingSpend { tx: Arc::new(tx.clone()), height }));
+    }
     restored::on_spend(draft, tx);
 }
 
+/// Nothing in the chain spends the funding output any more: the newest local commitment goes out again.
 pub(crate) fn on_funding_spend_unconfirmed(draft: &mut Draft<'_>) {
-    set_spend(draft, None);
+    if matches!(draft.head().phase, Phase::Failed { spend: Some(_), .. }) {
+        if let Phase::Failed { spend, .. } = &mut draft.head_mut().phase {
+            *spend = None;
+        }
+        draft.monitor(MonitorStep::FundingUnspent);
+    }
 }
 
-fn set_spend(draft: &mut Draft<'_>, found: Option<(Txid, u32)>) {
-    if !matches!(draft.head().phase, Phase::Failed { .. }) {
-        return;
+/// An output of the spend was taken, by us or by somebody else.
+pub(crate) fn on_output_spent(
+    draft: &mut Draft<'_>,
+    outpoint: OutPoint,
+    (kind, value): (ClaimKind, Sat),
+    (tx, height): (&Transaction, u32),
+) {
+    if matches!(draft.head().phase, Phase::Failed { spend: Some(_), .. }) {
+        let taken = onchain::taken(kind, value, outpoint, (tx, height));
+        draft.monitor(MonitorStep::OutputTaken(outpoint, taken));
     }
-    if let Phase::Failed { spend, .. } = &mut draft.head_mut().phase {
-        *spend = found;
+}
+
+pub(crate) fn on_outputs_unspent(draft: &mut Draft<'_>, from_height: u32) {
+    if matches!(draft.head().phase, Phase::Failed { spend: Some(_), .. }) {
+        draft.monitor(MonitorStep::OutputsUntaken { from_height });
+    }
+}
+
+/// What was taken up to this height stays taken.
+pub(crate) fn on_taken_buried(draft: &mut Draft<'_>, height: u32) {
+    if matches!(draft.head().phase, Phase::Failed { spend: Some(_), .. }) {
+        draft.monitor(MonitorStep::TakenBuried { height });
+    }
+}
+
+/// The end of a failed channel is as deep as the policy asks, with all that was ours in it; the newest of it stands at this
+/// height.
+pub(crate) fn on_buried(draft: &mut Draft<'_>, height: u32) {
+    if let Phase::Failed { spend: Some((txid, _)), .. } = draft.head().phase {
+        close(draft, txid, height, ChannelNote::Closed { txid, height });
     }
 }

@@ -9,7 +9,7 @@ use crate::changes::{MonitorStep, Phase};
 use crate::draft::Draft;
 use crate::input::{Context, Input};
 use crate::link;
-use crate::phase::closing::number_of_commitment;
+use crate::monitor::onchain;
 use crate::transition::Effect;
 use crate::violation::Rule;
 
@@ -47,7 +47,7 @@ pub(crate) fn proved(draft: &mut Draft<'_>, proof: String) {
 pub(crate) fn on_spend(draft: &mut Draft<'_>, tx: &Transaction) {
     let (params, head) = (draft.params(), draft.head());
     let newest = head.local_number.max(head.remote_number);
-    if let Some(number) = number_of_commitment(params, tx).filter(|number| *number > newest) {
+    if let Some(number) = onchain::number_of(params, tx).filter(|number| *number > newest) {
         let (channel_id, txid) = (draft.channel_id(), tx.compute_txid());
         let proof = format!(
             "commitment {number} of channel {channel_id} is in the chain as {txid}; the newest that this file knows is {newest}"
@@ -65,5 +65,4 @@ fn withhold(draft: &mut Draft<'_>) {
         *publish = false;
     }
     draft.monitor(MonitorStep::Failed { publish: false });
-    draft.effect(Effect::Withhold);
 }

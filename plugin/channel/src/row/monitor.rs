@@ -1,11 +1,16 @@
 //! Rows of the monitor: head, evidence, secrets, the peer's HTLC signatures and preimages.
 
+use std::sync::Arc;
+
+use bitcoin::consensus;
 use bitcoin::secp256k1::ecdsa::Signature;
 use outrigger_bolt::id::PaymentPreimage;
 use outrigger_bolt::wire::tlv::TlvWriter;
 
 use super::{CorruptRow, Fault, Fields, Nested, Record, Row, decode_row, encode_row};
-use crate::changes::{Evidence, MonitorHead, RemoteCommitment, SignedCommitment};
+use crate::changes::{Evidence, FundingSpend, MonitorHead, RemoteCommitment, SignedCommitment, Taken};
+use crate::commitments::htlc::{HtlcKey, Offerer};
+use crate::monitor::ClaimKind;
 
 impl Row for MonitorHead {
     const NAME: &'static str = "monitor head";
@@ -66,6 +71,30 @@ impl Row for PaymentPreimage {
 
     fn decode(bytes: &[u8]) -> Result<Self, CorruptRow> {
         decode_row(Self::NAME, bytes).map(|Preimage(preimage)| preimage)
+    }
+}
+
+impl Row for FundingSpend {
+    const NAME: &'static str = "spend of the funding output";
+
+    fn encode(&self) -> Vec<u8> {
+        encode_row(self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, CorruptRow> {
+        decode_row(Self::NAME, bytes)
+    }
+}
+
+impl Row for Taken {
+    const NAME: &'static str = "taken output";
+
+    fn encode(&self) -> Vec<u8> {
+        encode_row(self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, CorruptRow> {
+        decode_row(Self::NAME, bytes)
     }
 }
 
@@ -146,6 +175,79 @@ impl Record for Evidence {
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
         Ok(Self { payment_hash: fields.value(0)?, cltv_expiry: fields.value(2)?, amount: fields.value(4)? })
+    }
+}
+
+impl Record for FundingSpend {
+    fn write(&self, fields: &mut TlvWriter<'_>) {
+        fields.record(0, &consensus::serialize(self.tx.as_ref()));
+        fields.record(2, &self.height);
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
+        let bytes: Vec<u8> = fields.value(0)?;
+        let tx = consensus::deserialize(&bytes).map_err(|_| Fault::Field(0))?;
+        Ok(Self { tx: Arc::new(tx), height: fields.value(2)? })
+    }
+}
+
+impl Record for Taken {
+    fn write(&self, fields: &mut TlvWriter<'_>) {
+        let (kind, htlc) = kind_number(self.kind);
+        fields.record(0, &kind);
+        if let Some(HtlcKey { offerer, id }) = htlc {
+            fields.record(2, &u8::from(offerer == Offerer::Remote));
+            fields.record(4, &id);
+        }
+        fields.record(6, &self.txid);
+        fields.record(8, &self.height);
+        fields.record(10, &self.value);
+        fields.optional(12, self.fee.as_ref());
+        fields.record(14, &u8::from(self.told));
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
+        let number: u8 = fields.value(0)?;
+        let htlc = match fields.optional::<u8>(2)? {
+            None => None,
+            Some(0) => Some(HtlcKey { offerer: Offerer::Local, id: fields.value(4)? }),
+            Some(1) => Some(HtlcKey { offerer: Offerer::Remote, id: fields.value(4)? }),
+            Some(2..) => return Err(Fault::Field(2)),
+        };
+        Ok(Self {
+            kind: kind(number, htlc).ok_or(Fault::Field(0))?,
+            txid: fields.value(6)?,
+            height: fields.value(8)?,
+            value: fields.value(10)?,
+            fee: fields.optional(12)?,
+            told: fields.flag(14)?,
+        })
+    }
+}
+
+/// The number of a kind, and the HTLC that it names.
+fn kind_number(kind: ClaimKind) -> (u8, Option<HtlcKey>) {
+    match kind {
+        ClaimKind::Anchor => (0, None),
+        ClaimKind::ToLocal => (1, None),
+        ClaimKind::ToRemote => (2, None),
+        ClaimKind::Htlc(key) => (3, Some(key)),
+        ClaimKind::SecondStage(key) => (4, Some(key)),
+        ClaimKind::RevokedBalance => (5, None),
+        ClaimKind::RevokedHtlc(key) => (6, Some(key)),
+    }
+}
+
+fn kind(number: u8, htlc: Option<HtlcKey>) -> Option<ClaimKind> {
+    match (number, htlc) {
+        (0, None) => Some(ClaimKind::Anchor),
+        (1, None) => Some(ClaimKind::ToLocal),
+        (2, None) => Some(ClaimKind::ToRemote),
+        (3, Some(key)) => Some(ClaimKind::Htlc(key)),
+        (4, Some(key)) => Some(ClaimKind::SecondStage(key)),
+        (5, None) => Some(ClaimKind::RevokedBalance),
+        (6, Some(key)) => Some(ClaimKind::RevokedHtlc(key)),
+        (_, Some(_) | None) => None,
     }
 }
 

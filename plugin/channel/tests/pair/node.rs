@@ -179,7 +179,7 @@ impl Node {
                 }
                 Effect::Restored { .. } => self.restored = true,
                 Effect::Watch(Watch::Height(height)) => self.heights.push(height),
-                Effect::Watch(Watch::Funding { .. }) | Effect::Settle { .. } | Effect::Withhold => {}
+                Effect::Watch(Watch::Funding { .. } | Watch::Output { .. }) | Effect::Settle { .. } => {}
                 Effect::Incoming(incoming) => {
                     self.incoming.insert(incoming.htlc_id, incoming);
                 }

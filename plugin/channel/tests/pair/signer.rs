@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::{Transaction, Txid};
+use outrigger_bolt::amount::Sat;
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
 use outrigger_channel::{ChannelParams, Guard, ReleaseRefused, Signer, SigningRefused, SoftSigner};
@@ -76,6 +77,23 @@ impl Signer for LoggingSigner {
 
     fn sign_closing(&self, params: &ChannelParams, closing: &Transaction) -> Signature {
         self.inner.sign_closing(params, closing)
+    }
+
+    fn sign_anchor(&self, params: &ChannelParams, spend: &Transaction, input: usize) -> Option<Signature> {
+        self.inner.sign_anchor(params, spend, input)
+    }
+
+    fn sign_to_local(
+        &self,
+        params: &ChannelParams,
+        number: u64,
+        place: (&Transaction, usize, Sat),
+    ) -> Option<Signature> {
+        self.inner.sign_to_local(params, number, place)
+    }
+
+    fn sign_to_remote(&self, place: (&Transaction, usize, Sat)) -> Option<Signature> {
+        self.inner.sign_to_remote(place)
     }
 
     fn release_secret(&self, number: u64, guard: &Guard) -> Result<[u8; 32], ReleaseRefused> {

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bitcoin::OutPoint;
 use bitcoin::secp256k1::ecdsa::Signature;
 use outrigger_bolt::id::{PaymentHash, PaymentPreimage};
 use outrigger_channel::{
-    ChannelChanges, ChannelHead, ChannelParams, ChannelRows, Evidence, HtlcKey, HtlcOutcome, HtlcRow, MonitorChanges,
-    MonitorHead, MonitorRows, Offerer, Row,
+    ChannelChanges, ChannelHead, ChannelParams, ChannelRows, Evidence, FundingSpend, HtlcKey, HtlcOutcome, HtlcRow,
+    MonitorChanges, MonitorHead, MonitorRows, Offerer, Row,
 };
 
 /// Which row: the table and the key in it.
@@ -22,6 +23,8 @@ pub enum Key {
     Secret(u8),
     HtlcSignatures(u64),
     Preimage(PaymentHash),
+    Spend,
+    Taken(OutPoint),
 }
 
 /// What one step writes.
@@ -50,6 +53,10 @@ impl Writes {
         }
         writes.table(&monitor.htlc_signatures, Key::HtlcSignatures);
         writes.table(&monitor.preimages, Key::Preimage);
+        if let Some(spend) = &monitor.spend {
+            writes.rows.insert(Key::Spend, spend.as_ref().map(Row::encode));
+        }
+        writes.table(&monitor.taken, Key::Taken);
         writes
     }
 
@@ -129,6 +136,8 @@ impl Store {
             preimages: self.table::<PaymentHash, PaymentPreimage>(|key| {
                 if let Key::Preimage(hash) = key { Some(hash) } else { None }
             }),
+            spend: self.rows.get(&Key::Spend).map(|row| FundingSpend::decode(row).expect("a row that we wrote")),
+            taken: self.table(|key| if let Key::Taken(outpoint) = key { Some(outpoint) } else { None }),
             htlcs: self.htlcs(),
         }
     }

@@ -6,7 +6,7 @@ use outrigger_channel::{Command, Phase};
 
 use super::Target;
 use crate::draw::Draw;
-use crate::pair::{Alice, Bob, Fate, Name, Pair, Setup};
+use crate::pair::{Alice, Bob, Fate, Name, Pair, Setup, founding};
 
 /// Steps of one input at most: a healing takes some time.
 const MAX_STEPS: usize = 250;
@@ -28,6 +28,8 @@ fn setup(draw: &mut Draw<'_>) -> Setup {
         capacity: Sat::new(capacity),
         push: Msat::new(push * 1_000 + u64::from(draw.byte())),
         feerate: FeeratePerKw::new(253 + u32::from(draw.byte()) * 8),
+        // Both closes.
+        features: if draw.byte() & 1 == 0 { founding::features() } else { founding::legacy_features() },
         ..Setup::default()
     }
 }

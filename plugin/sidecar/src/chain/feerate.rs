@@ -115,11 +115,11 @@ impl FeeEstimator {
 
 #[cfg(test)]
 mod tests {
-    use bitcoin::{Block, BlockHash, Transaction, Txid};
+    use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
 
     use super::*;
     use crate::chain::fault::FaultKind;
-    use crate::chain::{ChainInfo, HeaderInfo};
+    use crate::chain::{ChainInfo, HeaderInfo, PackageAnswer};
 
     /// Answers for the mempool's minimum and for every target.
     struct Fees(Mutex<(Result<u64, FaultKind>, Option<u64>)>);
@@ -142,6 +142,12 @@ mod tests {
             unused()
         }
         fn wait_for_new_block(&self, _: BlockHash, _: Duration, _: &StopFlag) -> Result<(), RpcFault> {
+            unused()
+        }
+        fn submit_package(&self, _: &[Transaction]) -> Result<PackageAnswer, RpcFault> {
+            unused()
+        }
+        fn mempool_spender(&self, _: OutPoint) -> Result<Option<Txid>, RpcFault> {
             unused()
         }
         fn broadcast(&self, _: &Transaction) -> Result<Txid, RpcFault> {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use bitcoin::{Block, BlockHash, Transaction, Txid};
+use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
 
 pub mod broadcast;
 pub mod fault;
@@ -50,6 +50,15 @@ pub struct HeaderInfo {
     pub median_time: u64,
 }
 
+/// What bitcoind says of a package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PackageAnswer {
+    /// All of it is in the mempool.
+    Accepted,
+    /// Not all of it is: bitcoind's reasons, by transaction where it names one.
+    Refused(Vec<(Option<Txid>, String)>),
+}
+
 /// Where the chain comes from: bitcoind, or a script in tests.
 pub trait ChainSource: Send + Sync {
     /// The state of the best chain.
@@ -70,6 +79,13 @@ pub trait ChainSource: Send + Sync {
 
     /// Hands the transaction to bitcoind's mempool and so to the network.
     fn broadcast(&self, tx: &Transaction) -> Result<Txid, RpcFault>;
+
+    /// Hands transactions to bitcoind's mempool together, parents first, so that the fee of the last one counts for all
+    /// (`submitpackage`).
+    fn submit_package(&self, package: &[Transaction]) -> Result<PackageAnswer, RpcFault>;
+
+    /// The transaction in bitcoind's mempool that spends the output.
+    fn mempool_spender(&self, outpoint: OutPoint) -> Result<Option<Txid>, RpcFault>;
 
     /// The feerate for confirmation within `target` blocks, in satoshi per 1000 vbytes, or `None` without data.
     fn estimate_fee(&self, target: u16) -> Result<Option<u64>, RpcFault>;

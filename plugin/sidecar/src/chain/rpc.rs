@@ -3,6 +3,7 @@
 //! The calls and their envelope are `bitcoincore-rpc`'s; the transport below it (`http.rs`) and the result types
 //! are ours, so that size, time and unknown fields of an answer are bounded by us.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::hex::FromHex;
-use bitcoin::{Amount, Block, BlockHash, Denomination, Transaction, Txid};
+use bitcoin::{Amount, Block, BlockHash, Denomination, OutPoint, Transaction, Txid};
 use bitcoincore_rpc::jsonrpc::{self, Request, Response, Transport};
 use bitcoincore_rpc::{Client, RpcApi};
 use parking_lot::Mutex;
@@ -25,7 +26,7 @@ use super::fault::{FaultKind, RpcFault};
 use super::gate::{Gate, Urgency};
 use super::http::{self, Limits};
 use super::stop::StopFlag;
-use super::{ChainInfo, ChainSource, HeaderInfo};
+use super::{ChainInfo, ChainSource, HeaderInfo, PackageAnswer};
 use crate::clock::Clock;
 
 /// Longest wait for an ordinary answer. bitcoind may be silent for long while it flushes (BTC-4).
@@ -155,6 +156,39 @@ struct MempoolInfo {
     minrelaytxfee: Box<RawValue>,
 }
 
+#[derive(Deserialize)]
+struct PackageResult {
+    package_msg: String,
+    #[serde(rename = "tx-results", default)]
+    results: BTreeMap<String, PackageTx>,
+}
+
+#[derive(Deserialize)]
+struct PackageTx {
+    txid: Option<Txid>,
+    error: Option<String>,
+}
+
+impl PackageResult {
+    fn into_answer(self) -> PackageAnswer {
+        if self.package_msg == "success" {
+            return PackageAnswer::Accepted;
+        }
+        let words = |text: String| RpcFault::new(FaultKind::Refused(0), text).message;
+        let named = self.results.into_values().filter_map(|tx| Some((tx.txid, words(tx.error?))));
+        let mut reasons: Vec<_> = named.collect();
+        if reasons.is_empty() {
+            reasons.push((None, words(self.package_msg)));
+        }
+        PackageAnswer::Refused(reasons)
+    }
+}
+
+#[derive(Deserialize)]
+struct SpendingPrevout {
+    spendingtxid: Option<Txid>,
+}
+
 /// A decimal amount of bitcoin, read without a detour over floating point (BTC-8).
 fn exact_sat(number: &RawValue) -> Option<u64> {
     Amount::from_str_in(number.get(), Denomination::Bitcoin).ok().map(Amount::to_sat)
@@ -204,6 +238,19 @@ impl ChainSource for Bitcoind {
     fn broadcast(&self, tx: &Transaction) -> Result<Txid, RpcFault> {
         // Zero: no upper feerate. The claim of a large HTLC may cost more than bitcoind's guess of a mistake.
         self.call(Urgency::Deadline, "sendrawtransaction", &[json!(serialize_hex(tx)), json!(0)])
+    }
+
+    fn submit_package(&self, package: &[Transaction]) -> Result<PackageAnswer, RpcFault> {
+        let package: Vec<String> = package.iter().map(serialize_hex).collect();
+        // Zero: no upper feerate, as above.
+        let result: PackageResult = self.call(Urgency::Deadline, "submitpackage", &[json!(package), json!(0)])?;
+        Ok(result.into_answer())
+    }
+
+    fn mempool_spender(&self, outpoint: OutPoint) -> Result<Option<Txid>, RpcFault> {
+        let asked = json!([{ "txid": outpoint.txid, "vout": outpoint.vout }]);
+        let spends: Vec<SpendingPrevout> = self.call(Urgency::Deadline, "gettxspendingprevout", &[asked])?;
+        Ok(spends.into_iter().find_map(|spend| spend.spendingtxid))
     }
 
     fn estimate_fee(&self, target: u16) -> Result<Option<u64>, RpcFault> {

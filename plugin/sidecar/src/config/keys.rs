@@ -141,6 +141,12 @@ pub(super) const KEYS: &[Key] = &[
         "Blocks that bury a closing transaction before the channel counts as closed.",
     ),
     key(
+        "channel.accept_needs_reserve",
+        Kind::Flag,
+        "false",
+        "Whether peers' channels are refused while the wallet lacks the coins to pay for closing them alone.",
+    ),
+    key(
         "forwarding.cltv_expiry_delta",
         Kind::Number(34, 2016),
         "80",

@@ -54,6 +54,8 @@ impl Drive<'_> {
             Some("this node has lost data and opens no channels")
         } else if open.chain_hash != self.env.policy.chain_hash {
             Some("this node is on another chain")
+        } else if !self.env.chain.is_accepting() {
+            Some("this node keeps too few coins for another channel now; try again later")
         } else if peer.pending() >= MAX_PENDING_PER_PEER {
             Some("too many pending channels; wait until one is confirmed")
         } else if open.temporary_channel_id == ChannelId([0; 32]) {

@@ -4,19 +4,27 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bitcoin::{Block, OutPoint, Transaction, Txid};
+use outrigger_bolt::amount::Sat;
 use outrigger_bolt::id::{ChannelId, NodeId};
-use outrigger_channel::{ChainEvent, Input, Phase, Watch};
+use outrigger_channel::{ChainEvent, ClaimKind, Input, Phase, Watch};
 
 use super::Manager;
 use super::drive::Drive;
 use super::peer::Peer;
+
+/// What an output is to the channel that waits for its spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watched {
+    Funding,
+    Output { kind: ClaimKind, value: Sat },
+}
 
 /// What channels wait for.
 #[derive(Debug, Default)]
 pub struct ChainIndex {
     height: u32,
     by_txid: HashMap<Txid, BTreeSet<(NodeId, ChannelId)>>,
-    by_outpoint: HashMap<OutPoint, (NodeId, ChannelId)>,
+    by_outpoint: HashMap<OutPoint, (NodeId, ChannelId, Watched)>,
     by_height: BTreeMap<u32, BTreeSet<(NodeId, ChannelId)>>,
 }
 
@@ -26,7 +34,11 @@ impl ChainIndex {
         match watch {
             Watch::Funding { outpoint, script_pubkey: _ } => {
                 self.by_txid.entry(outpoint.txid).or_default().insert((peer, channel));
-                self.by_outpoint.insert(outpoint, (peer, channel));
+                self.by_outpoint.insert(outpoint, (peer, channel, Watched::Funding));
+                None
+            }
+            Watch::Output { outpoint, kind, value } => {
+                self.by_outpoint.insert(outpoint, (peer, channel, Watched::Output { kind, value }));
                 None
             }
             Watch::Height(height) if height <= self.height => Some(self.height),
@@ -37,7 +49,7 @@ impl ChainIndex {
         }
     }
 
-    /// Forgets the funding output of a channel, and what else it still waits for.
+    /// Forgets the outputs of a channel, and what else it still waits for.
     pub(super) fn forget(&mut self, peer: NodeId, channel: ChannelId, funding: OutPoint, waits: &[Watch]) {
         let concerned = (peer, channel);
         if let Some(channels) = self.by_txid.get_mut(&funding.txid) {
@@ -46,9 +58,8 @@ impl ChainIndex {
                 self.by_txid.remove(&funding.txid);
             }
         }
-        if self.by_outpoint.get(&funding) == Some(&concerned) {
-            self.by_outpoint.remove(&funding);
-        }
+        // Once in the life of a channel: no index of its outputs is kept for that.
+        self.by_outpoint.retain(|_, (owner, watching, _)| (*owner, *watching) != concerned);
         for wait in waits {
             if let Watch::Height(height) = wait
                 && let Some(channels) = self.by_height.get_mut(height)
@@ -67,9 +78,9 @@ impl ChainIndex {
         self.by_txid.len() + self.by_outpoint.len() + self.by_height.values().map(BTreeSet::len).sum::<usize>()
     }
 
-    /// The channel whose funding output this is.
+    /// The channel that waits for a spend of this output.
     pub fn spender_concerns(&self, outpoint: &OutPoint) -> Option<(NodeId, ChannelId)> {
-        self.by_outpoint.get(outpoint).copied()
+        self.by_outpoint.get(outpoint).map(|(peer, channel, _)| (*peer, *channel))
     }
 
     fn funded_by(&self, txid: &Txid) -> Vec<(NodeId, ChannelId)> {
@@ -90,7 +101,16 @@ impl Manager {
     /// Takes a block in: every channel that it concerns has stepped, and its rows are queued, when this returns.
     pub fn block_connected(&self, height: u32, block: &Block) {
         self.env.chain.set_height(height);
-        let concerns = self.concerns(height, block);
+        for (tx_index, tx) in (0u32..).zip(&block.txdata) {
+            // One after the other: what a transaction makes a channel wait for may be in the next one of this block.
+            let concerns = concerns_of(&self.deliver.index().lock(), height, tx_index, tx);
+            self.tell(concerns);
+        }
+        let reached = self.deliver.index().lock().reach(height);
+        self.tell(reached.into_iter().map(|channel| (channel, ChainEvent::Height(height))).collect());
+    }
+
+    fn tell(&self, concerns: Vec<Concern<'_>>) {
         for ((peer, channel), event) in concerns {
             self.directory.with(&peer, |peer| self.chain_event(peer, channel, event));
         }
@@ -109,7 +129,9 @@ impl Manager {
                     .flat_map(|(id, slot)| {
                         let funding = slot.channel.rows().head.funding_height.is_some_and(|found| found >= height);
                         let spend = spend_height(slot.channel.phase()).is_some_and(|found| found >= height);
+                        let taken = slot.monitor.rows().taken.values().any(|taken| taken.height >= height);
                         let events = [
+                            taken.then_some(ChainEvent::OutputsUnspent { from_height: height }),
                             spend.then_some(ChainEvent::FundingSpendUnconfirmed),
                             funding.then_some(ChainEvent::FundingUnconfirmed),
                         ];
@@ -128,34 +150,23 @@ impl Manager {
         drive.step_channel(peer, channel, Input::Chain(event));
         drive.finish(peer);
     }
-
-    fn concerns<'a>(&self, height: u32, block: &'a Block) -> Vec<Concern<'a>> {
-        let mut index = self.deliver.index().lock();
-        let mut concerns = Vec::new();
-        for (tx_index, tx) in (0u32..).zip(&block.txdata) {
-            concerns_of(&index, height, tx_index, tx, &mut concerns);
-        }
-        let waiting = index.reach(height);
-        concerns.extend(waiting.into_iter().map(|channel| (channel, ChainEvent::Height(height))));
-        concerns
-    }
 }
 
-fn concerns_of<'a>(
-    index: &ChainIndex,
-    height: u32,
-    tx_index: u32,
-    tx: &'a Transaction,
-    concerns: &mut Vec<Concern<'a>>,
-) {
+fn concerns_of<'a>(index: &ChainIndex, height: u32, tx_index: u32, tx: &'a Transaction) -> Vec<Concern<'a>> {
+    let mut concerns = Vec::new();
     for channel in index.funded_by(&tx.compute_txid()) {
         concerns.push((channel, ChainEvent::FundingConfirmed { height, tx_index, tx }));
     }
     for input in &tx.input {
-        if let Some(channel) = index.spender_concerns(&input.previous_output) {
-            concerns.push((channel, ChainEvent::FundingSpent { height, tx }));
-        }
+        let outpoint = input.previous_output;
+        let Some((peer, channel, watched)) = index.by_outpoint.get(&outpoint) else { continue };
+        let event = match *watched {
+            Watched::Funding => ChainEvent::FundingSpent { height, tx },
+            Watched::Output { kind, value } => ChainEvent::OutputSpent { outpoint, kind, value, height, tx },
+        };
+        concerns.push(((*peer, *channel), event));
     }
+    concerns
 }
 
 /// The height at which the funding output was spent, as far as the channel knows.

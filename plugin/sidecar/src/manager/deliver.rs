@@ -264,7 +264,7 @@ impl Deliver {
             }
             Effect::Reply(id, answer) => self.reply(id, answer),
             Effect::Restored { .. } => self.restored(),
-            Effect::Removed { .. } | Effect::Withhold | Effect::Note(_) => {}
+            Effect::Removed { .. } | Effect::Note(_) => {}
         }
     }
 
@@ -311,10 +311,15 @@ impl Deliver {
     }
 
     fn watch(&self, at: Address, watch: Watch) {
-        let already = self.index.lock().watch(at.peer, at.channel, watch);
+        let already = self.watch_now(at.peer, at.channel, watch);
         if let Some(height) = already {
             self.order(at.peer, Mail::Height { channel: at.channel, height });
         }
+    }
+
+    /// Puts a wish into the index. Returns the height if one was wished for that is already reached.
+    pub(super) fn watch_now(&self, peer: NodeId, channel: ChannelId, watch: Watch) -> Option<u32> {
+        self.index.lock().watch(peer, channel, watch)
     }
 
     fn settle(&self, at: Address, htlc_id: u64, source: HtlcSource, _payment_hash: PaymentHash, outcome: HtlcOutcome) {

@@ -9,7 +9,7 @@ use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::Message;
 use outrigger_channel::{
     ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep, Offerer,
-    OpeningInput, Phase, Publication, Refusal, Transition,
+    OpeningInput, Phase, Refusal, Transition, Watch,
 };
 
 use super::deliver::Deliver;
@@ -122,20 +122,20 @@ impl<'a> Drive<'a> {
     /// monitor makes of it.
     fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition, learned: MonitorChanges) {
         let Transition { changes, volatile, monitor, mut effects } = transition;
-        let mut publish = false;
+        let mut on_chain = false;
         let never_was = effects.iter().any(never_was);
         let waits = if never_was { slot.channel.watches() } else { Vec::new() };
         // It goes now, and not when its end is buried.
         effects.retain(|effect| !never_was || !matches!(effect, Effect::Watch(_)));
         if let Some(update) = monitor {
-            publish = update.steps.iter().any(|step| matches!(step, MonitorStep::Failed { publish: true }));
+            on_chain = update.steps.iter().any(is_on_chain);
             slot.monitor.apply(&learned, &update.htlcs);
         }
         let closes = txids_of_closes(slot);
         slot.channel.apply(&changes);
         slot.channel.settle(volatile);
-        if publish {
-            effects.extend(local_commitment(slot));
+        if on_chain {
+            effects.extend(self.watch_outputs(at, slot));
         }
         for effect in &effects {
             match effect {
@@ -145,7 +145,6 @@ impl<'a> Drive<'a> {
                 | Effect::Revoke { .. }
                 | Effect::Disconnect(_)
                 | Effect::Publish { .. }
-                | Effect::Withhold
                 | Effect::Watch(_)
                 | Effect::Incoming(_)
                 | Effect::Settle { .. }
@@ -163,6 +162,9 @@ impl<'a> Drive<'a> {
         for txid in forgotten {
             self.batch.hold(Held::Chain(ChainOrder::Forget(txid)));
         }
+        if on_chain && slot.monitor.rows().head.failed {
+            self.enforce(slot);
+        }
         if never_was {
             // FND-8: what a peer can make for nothing leaves no row behind. Its reestablish finds no such channel.
             self.archive(at, slot, waits);
@@ -175,6 +177,28 @@ impl<'a> Drive<'a> {
     pub(super) fn enter_restored(&self, at: Address, proof: &str) {
         tracing::error!(peer = %at.peer, %proof, "{RESTORED}");
         self.env.enter_restored(proof);
+    }
+
+    /// What the monitor waits for in the chain. The index knows at once: the very next block, or this one, may hold it,
+    /// and what would be missed for the sake of a commit is not seen again (OCC-13).
+    fn watch_outputs(&self, at: Address, slot: &Slot) -> Vec<Effect> {
+        let watches = slot.monitor.watches(&*slot.signer, self.env.policy.close_depth);
+        for watch in watches.iter().filter(|watch| matches!(watch, Watch::Output { .. })) {
+            let _height = self.deliver.watch_now(at.peer, at.channel, watch.clone());
+        }
+        watches.into_iter().map(Effect::Watch).collect()
+    }
+
+    /// Orders all that is to be enforced for the channel now, in the place of what was ordered before: it follows from the
+    /// rows of this batch, and waits for them.
+    fn enforce(&mut self, slot: &Slot) {
+        let mut enforcement = slot.monitor.enforcement(&*slot.signer).map(Box::new);
+        if let Some(enforcement) = enforcement.as_mut().filter(|_| self.env.is_restored()) {
+            // Of old rows nothing is published that may be revoked; claims promise nothing.
+            enforcement.publish = None;
+        }
+        let (channel, params) = (slot.channel.id(), slot.channel.rows().params.clone());
+        self.batch.hold(Held::Chain(ChainOrder::Enforce { channel, params, enforcement }));
     }
 
     /// Answers a command that reached no channel. It waits its turn like any other effect.
@@ -279,7 +303,6 @@ impl<'a> Drive<'a> {
                 | Effect::Revoke { .. }
                 | Effect::Disconnect(_)
                 | Effect::Publish { .. }
-                | Effect::Withhold
                 | Effect::Restored { .. }
                 | Effect::Watch(_)
                 | Effect::Settle { .. }
@@ -288,10 +311,11 @@ impl<'a> Drive<'a> {
                 | Effect::Note(_) => true,
             };
             let effects: Vec<_> = slot.channel.resume().into_iter().filter(is_due).collect();
-            let publish = matches!(slot.channel.phase(), Phase::Failed { publish: true, spend: None, .. });
-            let commitment = if publish { local_commitment(slot) } else { None };
-            for effect in effects.into_iter().chain(commitment) {
+            for effect in effects {
                 self.batch.hold_effect(at, effect);
+            }
+            if slot.monitor.rows().head.failed {
+                self.enforce(slot);
             }
             self.repeat_settlements(at, slot);
         }
@@ -318,14 +342,12 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
     match effect {
         Effect::Note(ChannelNote::Ready { .. }) => vec![funding],
         Effect::Note(ChannelNote::Closed { txid, .. }) => vec![funding, *txid],
-        Effect::Withhold => {
-            let commitment = slot.monitor.local_commitment(&*slot.signer);
-            commitment.map(|commitment| commitment.tx.compute_txid()).into_iter().collect()
-        }
         Effect::Note(
             ChannelNote::Pending { .. }
             | ChannelNote::ShuttingDown { .. }
             | ChannelNote::Closing { .. }
+            | ChannelNote::Spent { .. }
+            | ChannelNote::Swept { .. }
             | ChannelNote::Failed { .. }
             | ChannelNote::FundingMismatch { .. }
             | ChannelNote::NeverFunded
@@ -363,14 +385,21 @@ pub(super) const RESTORED: &str = "the node's file is older than what its peers 
 /// The command whose answer nobody waits for.
 pub(super) const NOBODY: CommandId = CommandId(0);
 
-/// The newest local commitment of a failed channel, for the chain. The guard of the signer refuses a revoked one.
-pub(super) fn local_commitment(slot: &Slot) -> Option<Effect> {
-    match slot.monitor.local_commitment_tx(&*slot.signer) {
-        Ok(tx) => Some(Effect::Publish { what: Publication::LocalCommitment, tx }),
-        Err(refused) => {
-            tracing::error!(channel = %slot.channel.id(), %refused, "the local commitment is not published");
-            None
-        }
+/// Whether a fact for the monitor changes what is to be enforced on the chain.
+fn is_on_chain(step: &MonitorStep) -> bool {
+    match step {
+        MonitorStep::Failed { .. }
+        | MonitorStep::FundingSpent(_)
+        | MonitorStep::FundingUnspent
+        | MonitorStep::OutputTaken(..)
+        | MonitorStep::OutputsUntaken { .. }
+        | MonitorStep::Closed
+        | MonitorStep::Preimage(_) => true,
+        MonitorStep::Funded { .. }
+        | MonitorStep::LocalCommitment(_)
+        | MonitorStep::RemoteCommitment(_)
+        | MonitorStep::TakenBuried { .. }
+        | MonitorStep::Revocation { .. } => false,
     }
 }
 

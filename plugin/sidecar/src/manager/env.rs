@@ -24,6 +24,8 @@ const FOLLOWED_STEPS: u64 = 16;
 pub struct ChainView {
     height: AtomicU32,
     synced: AtomicBool,
+    /// Whether peers may open channels to us, as far as the wallet's reserve is concerned.
+    accepting: AtomicBool,
     feerates: RwLock<Feerates>,
     /// The estimate that channels were last asked to follow.
     followed: Mutex<Option<FeeratePerKw>>,
@@ -35,6 +37,7 @@ impl ChainView {
         Self {
             height: AtomicU32::new(height),
             synced: AtomicBool::new(false),
+            accepting: AtomicBool::new(true),
             feerates: RwLock::new(feerates),
             followed: Mutex::default(),
         }
@@ -53,6 +56,16 @@ impl ChainView {
     /// Opens or closes the gate.
     pub fn set_synced(&self, synced: bool) {
         self.synced.store(synced, Ordering::Release);
+    }
+
+    /// Whether the wallet's reserve lets peers open channels to us.
+    pub fn is_accepting(&self) -> bool {
+        self.accepting.load(Ordering::Acquire)
+    }
+
+    /// Lets peers open channels to us, or not, for the sake of the wallet's reserve (OCC-12).
+    pub fn set_accepting(&self, accepting: bool) {
+        self.accepting.store(accepting, Ordering::Release);
     }
 
     /// Current estimates.

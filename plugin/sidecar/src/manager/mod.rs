@@ -72,7 +72,7 @@ pub struct ChannelView {
     pub channel_id: ChannelId,
     pub peer: NodeId,
     pub summary: Summary,
-    /// The transaction that spends the funding output, once one is known.
+    /// The transaction that spends the funding output, or that we publish to spend it.
     pub closing_txid: Option<Txid>,
 }
 
@@ -87,8 +87,10 @@ impl Manager {
             // Rows have one channel for each id.
             let _is_new = manager.deliver.register(id, Registered { peer, signer: signer.clone() });
             manager.directory.ensure(peer);
-            for watch in channel.watches() {
-                manager.deliver.index().lock().watch(peer, id, watch);
+            let on_chain = monitor.watches(&*signer, manager.env.policy.close_depth);
+            for watch in channel.watches().into_iter().chain(on_chain) {
+                // What is reached already is told in `resume`.
+                let _height = manager.deliver.watch_now(peer, id, watch);
             }
             let slot = Slot { channel, monitor, signer, settlements, updates, archived: None };
             manager.directory.with(&peer, |peer| {
@@ -225,14 +227,14 @@ impl Manager {
 
     /// The channels with one peer.
     pub fn channels_of(&self, peer: &NodeId) -> Vec<ChannelView> {
-        let views = |state: &mut Peer| state.slots.values().map(|slot| self.view_of(&slot.channel)).collect();
+        let views = |state: &mut Peer| state.slots.values().map(|slot| self.view(slot)).collect();
         self.directory.with(peer, views).unwrap_or_default()
     }
 
     /// One channel that is not in history.
     pub fn channel(&self, channel: &ChannelId) -> Option<ChannelView> {
         let Registered { peer, .. } = self.deliver.registered(channel)?;
-        self.directory.with(&peer, |state| state.slots.get(channel).map(|slot| self.view_of(&slot.channel)))?
+        self.directory.with(&peer, |state| state.slots.get(channel).map(|slot| self.view(slot)))?
     }
 
     /// How a channel is shown, one in history too.
@@ -248,6 +250,12 @@ impl Manager {
     /// Whether a connection to the peer stands.
     pub fn is_connected(&self, peer: &NodeId) -> bool {
         self.deliver.is_connected(peer)
+    }
+
+    /// A channel that is not in history: one that failed names the commitment that it publishes.
+    fn view(&self, slot: &Slot) -> ChannelView {
+        let view = self.view_of(&slot.channel);
+        ChannelView { closing_txid: view.closing_txid.or_else(|| published_txid(slot)), ..view }
     }
 
     /// What steps see of the world.
@@ -276,6 +284,14 @@ impl Manager {
             }
         }
     }
+}
+
+/// Our newest commitment where the channel has failed and nothing in the chain spends its funding output.
+fn published_txid(slot: &Slot) -> Option<Txid> {
+    let rows = slot.monitor.rows();
+    let publishes = rows.head.failed && rows.head.may_publish && !rows.head.closed && rows.spend.is_none();
+    let commitment = publishes.then(|| slot.monitor.local_commitment(&*slot.signer).ok()).flatten();
+    commitment.map(|commitment| commitment.txid())
 }
 
 /// The transaction that ends the channel, as far as it is known.

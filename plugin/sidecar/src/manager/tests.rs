@@ -207,6 +207,23 @@ impl Signer for Unchained {
         self.0.sign_closing(params, closing)
     }
 
+    fn sign_anchor(&self, params: &ChannelParams, spend: &Transaction, input: usize) -> Option<Signature> {
+        self.0.sign_anchor(params, spend, input)
+    }
+
+    fn sign_to_local(
+        &self,
+        params: &ChannelParams,
+        number: u64,
+        place: (&Transaction, usize, Sat),
+    ) -> Option<Signature> {
+        self.0.sign_to_local(params, number, place)
+    }
+
+    fn sign_to_remote(&self, place: (&Transaction, usize, Sat)) -> Option<Signature> {
+        self.0.sign_to_remote(place)
+    }
+
     fn release_secret(&self, number: u64, _: &Guard) -> Result<[u8; 32], ReleaseRefused> {
         Ok(Self::secret(number).secret_bytes())
     }

@@ -200,7 +200,8 @@ pub(super) fn wallet_fault(fault: WalletFault) -> Fault {
     match fault {
         WalletFault::NotStarted => Fault::chain_not_synced(),
         WalletFault::InsufficientFunds { needed, available } => Fault::insufficient_funds(needed, available),
-        WalletFault::Dust(_)
+        WalletFault::Reserve { .. }
+        | WalletFault::Dust(_)
         | WalletFault::Damaged(_)
         | WalletFault::Newer(_)
         | WalletFault::OtherSeed(_)

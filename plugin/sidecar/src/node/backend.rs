@@ -227,6 +227,22 @@ impl Backend for Doorkeeper {
         Ok(schema::ChannelClosing { channel_id: channel_id.to_string(), state })
     }
 
+    async fn channel_force_close(&self, channel_id: ChannelId) -> Answer<schema::ChannelForceClosing> {
+        if self.manager.env().frozen.contains(&channel_id) {
+            return Err(refused(&channel_id, &Refusal::Frozen));
+        }
+        let before = self.channel_get(channel_id).await?;
+        if before.state != schema::ChannelState::Closed {
+            // What this file could publish is revoked, and would forfeit the channel.
+            self.require_current()?;
+            let reason = "closed by its operator".to_owned();
+            let answer = self.manager.command(channel_id, Command::Fail { reason }).await;
+            answer.map_err(|refusal| refused(&channel_id, &refusal))?;
+        }
+        let schema::ChannelInfo { channel_id, state, closing_txid, .. } = self.channel_get(channel_id).await?;
+        Ok(schema::ChannelForceClosing { channel_id, state, closing_txid })
+    }
+
     async fn invoice_create(&self, order: rpc::InvoiceOrder) -> Answer<schema::InvoiceCreated> {
         let idempotency = order.idempotency_key.map(|key| {
             let amount = order.amount.map_or(0, Msat::get).to_be_bytes();

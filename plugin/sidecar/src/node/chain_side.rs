@@ -5,32 +5,65 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bitcoin::{Address, Block, BlockHash, Transaction};
 use crossbeam_channel::Receiver;
-use outrigger_bolt::amount::FeeratePerKw;
+use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_channel::Feerates;
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
 use crate::chain::broadcast::Broadcaster;
 use crate::chain::feerate::{Estimates, FeeEstimator};
 use crate::chain::follow::{BlockListener, ChainState};
 use crate::chain::stop::StopFlag;
+use crate::clock::Clock;
 use crate::manager::Manager;
+use crate::store::row::EventRow;
 use crate::store::schema::Table;
 use crate::store::{Batch, ChainOrder, FundingRequest, Held};
+use crate::sweep::{Purse, Sweeper};
 use crate::wallet::{Balance, Wallet, WalletFault};
+
+/// What the wallet keeps for each channel that may have to be closed alone (OCC-12), and for all of them at most.
+const RESERVE_PER_CHANNEL: Sat = Sat::new(10_000);
+const RESERVE_MOST: Sat = Sat::new(100_000);
 
 /// The wallet, and the rows under which its change sets are stored.
 pub(super) struct StoredWallet {
     wallet: Mutex<Wallet>,
     next_row: AtomicU64,
     manager: Arc<Manager>,
+    /// Whether the last look found less than the reserve.
+    is_short: AtomicBool,
+}
+
+impl Purse for StoredWallet {
+    fn with(&self, work: &mut dyn FnMut(&mut Wallet, &mut Batch)) {
+        let (waiter, durable) = oneshot::channel();
+        self.change(|wallet, batch| {
+            work(wallet, batch);
+            batch.hold(Held::Durable(waiter));
+        });
+        // The writer drops the waiter only with the process.
+        let _ = durable.blocking_recv();
+    }
+}
+
+/// What the wallet keeps back with so many channels.
+fn reserve(channels: usize) -> Sat {
+    let channels = u64::try_from(channels).unwrap_or(u64::MAX);
+    Sat::new(RESERVE_PER_CHANNEL.get().saturating_mul(channels)).min(RESERVE_MOST)
 }
 
 impl StoredWallet {
     /// `rows` change sets were loaded; they are replaced by one.
     pub(super) fn new(mut wallet: Wallet, rows: u64, manager: Arc<Manager>) -> Self {
         let compacted = wallet.take_compacted();
-        let stored = Self { wallet: Mutex::new(wallet), next_row: AtomicU64::new(rows), manager };
+        let stored = Self {
+            wallet: Mutex::new(wallet),
+            next_row: AtomicU64::new(rows),
+            manager,
+            is_short: AtomicBool::new(false),
+        };
         if let Some(compacted) = compacted {
             let mut batch = Batch::default();
             for row in 0..rows {
@@ -75,7 +108,33 @@ impl StoredWallet {
     }
 
     fn fund(&self, request: &FundingRequest, feerate: FeeratePerKw) -> Result<(Transaction, u32), WalletFault> {
-        self.change(|wallet, _| wallet.fund(request.script_pubkey.clone(), request.amount, feerate))
+        let reserve = reserve(self.channels().saturating_add(1));
+        self.change(|wallet, _| wallet.fund(request.script_pubkey.clone(), request.amount, feerate, reserve))
+    }
+
+    /// Channels that may still have to be closed alone.
+    fn channels(&self) -> usize {
+        self.manager.channels().iter().filter(|view| view.summary.state != "closed").count()
+    }
+
+    /// Looks whether the confirmed coins are the reserve of all channels, and tells the operator once when they are less.
+    /// Refuses peers' channels where that is configured.
+    fn look_at_reserve(&self, accept_needs_reserve: bool) {
+        let reserve = reserve(self.channels());
+        let confirmed = self.balance().confirmed;
+        let is_short = confirmed < reserve;
+        self.manager.env().chain.set_accepting(!is_short || !accept_needs_reserve);
+        if self.is_short.swap(is_short, Ordering::Relaxed) || !is_short {
+            return;
+        }
+        let words = format!(
+            "the wallet holds {confirmed} confirmed, and should hold {reserve} to pay for closing its channels alone: send \
+             coins to an address of wallet.new_address"
+        );
+        tracing::warn!(words, "too few coins");
+        let mut batch = Batch::default();
+        batch.event(EventRow::new(Clock::now_unix(), "wallet_reserve_low", json!({ "message": words })));
+        self.manager.env().writer.submit(batch);
     }
 }
 
@@ -87,8 +146,10 @@ pub(super) struct Listener {
     pub(super) broadcaster: Arc<Broadcaster>,
     pub(super) estimator: Arc<FeeEstimator>,
     pub(super) state: watch::Sender<Option<ChainState>>,
+    pub(super) sweeper: Arc<Sweeper>,
     /// Whether a block was taken back since the last one came.
     pub(super) reorganised: AtomicBool,
+    pub(super) accept_needs_reserve: bool,
 }
 
 impl BlockListener for Listener {
@@ -109,12 +170,18 @@ impl BlockListener for Listener {
         if self.reorganised.swap(false, Ordering::Relaxed) {
             // A funding transaction that was forgotten once its channel was ready may be in no block now, and in no
             // mempool. The wallet knows since the first block of the new branch.
-            for tx in self.wallet.wallet.lock().unconfirmed() {
+            let unconfirmed = self.wallet.wallet.lock().unconfirmed();
+            for tx in unconfirmed.into_iter().filter(|tx| !self.sweeper.publishes(tx.compute_txid())) {
                 self.broadcaster.publish_until_confirmed(tx);
             }
         }
         self.broadcaster.confirmed(block);
         self.broadcaster.new_block();
+        self.wallet.look_at_reserve(self.accept_needs_reserve);
+        // Behind what the block made channels order.
+        let mut batch = Batch::default();
+        batch.hold(Held::Chain(ChainOrder::NewBlock));
+        self.manager.env().writer.submit(batch);
     }
 
     fn disconnected(&self, height: u32, hash: BlockHash, previous: BlockHash) {
@@ -172,6 +239,7 @@ pub(super) fn carry_out(
     orders: &Receiver<ChainOrder>,
     wallet: &StoredWallet,
     broadcaster: &Broadcaster,
+    sweeper: &Sweeper,
     manager: &Manager,
 ) {
     while let Ok(order) = orders.recv() {
@@ -185,6 +253,10 @@ pub(super) fn carry_out(
                 let feerate = request.feerate.unwrap_or_else(|| manager.env().chain.feerates().normal);
                 let funding = wallet.fund(&request, feerate).map_err(|fault| fault.to_string());
                 manager.funded(&request.peer, request.channel, funding);
+            }
+            ChainOrder::NewBlock => sweeper.new_block(),
+            ChainOrder::Enforce { channel, params, enforcement } => {
+                sweeper.enforce(channel, params, enforcement.map(|enforcement| *enforcement));
             }
             ChainOrder::Release(txid) => wallet.change(|wallet, _| wallet.release(txid)),
         }

@@ -43,6 +43,11 @@ pub trait Backend: Send + Sync + 'static {
         channel_id: ChannelId,
         feerate: Option<FeeratePerKw>,
     ) -> impl Future<Output = Answer<schema::ChannelClosing>> + Send;
+    /// `channel.force_close`.
+    fn channel_force_close(
+        &self,
+        channel_id: ChannelId,
+    ) -> impl Future<Output = Answer<schema::ChannelForceClosing>> + Send;
     /// `invoice.create`.
     fn invoice_create(&self, order: InvoiceOrder) -> impl Future<Output = Answer<schema::InvoiceCreated>> + Send;
     /// `invoice.get`.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_rpc_schema::{
-    ChannelClose, ChannelClosing, ChannelGet, ChannelInfo, ChannelList, ChannelOpen, ChannelOpened, ChannelPage,
+    ChannelClose, ChannelClosing, ChannelForceClose, ChannelForceClosing, ChannelGet, ChannelInfo, ChannelList,
+    ChannelOpen, ChannelOpened, ChannelPage,
 };
 
 use super::serve::Serve;
@@ -62,5 +63,12 @@ impl<B: Backend> Serve<B> for ChannelClose {
         let channel_id = read::id("channel_id", &self.channel_id)?;
         let feerate = read::feerate(self.feerate_sat_per_vb)?;
         doors.node()?.channel_close(channel_id, feerate).await
+    }
+}
+
+impl<B: Backend> Serve<B> for ChannelForceClose {
+    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ChannelForceClosing> {
+        let channel_id = read::id("channel_id", &self.channel_id)?;
+        doors.node()?.channel_force_close(channel_id).await
     }
 }

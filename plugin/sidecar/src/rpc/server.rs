@@ -128,6 +128,7 @@ fn methods<B: Backend>(doors: Arc<Doors<B>>) -> Result<RpcModule<Doors<B>>, Regi
     register::<B, schema::ChannelList>(&mut module)?;
     register::<B, schema::ChannelGet>(&mut module)?;
     register::<B, schema::ChannelClose>(&mut module)?;
+    register::<B, schema::ChannelForceClose>(&mut module)?;
     register::<B, schema::InvoiceCreate>(&mut module)?;
     register::<B, schema::InvoiceGet>(&mut module)?;
     register::<B, schema::PaymentSend>(&mut module)?;

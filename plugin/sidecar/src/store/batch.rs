@@ -2,18 +2,22 @@
 //!
 //! Effects go in and have one way out: [`Released`], which only a finished commit makes.
 
+use std::sync::Arc;
+
 use bitcoin::{ScriptBuf, Transaction, Txid};
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_channel::{
-    ChannelChanges, ChannelNote, Command, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, MonitorChanges,
-    Publication, Row,
+    ChannelChanges, ChannelNote, ChannelParams, Command, CommandId, Effect, Enforcement, Guard, HtlcOutcome,
+    HtlcSource, MonitorChanges, Publication, Row,
 };
 use tokio::sync::oneshot;
 
 use super::channel_update::UpdateOf;
 use super::row::{BroadcastRow, EventRow, OutcomeRow, PUBLICATIONS, SettlementRow};
-use super::schema::{RESTORED_KEY, Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, preimage_key};
+use super::schema::{
+    RESTORED_KEY, Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, outpoint_key, preimage_key,
+};
 
 /// Where an effect of a channel belongs. `connection` is the one that stood when the step was made: a message for an
 /// older one is dropped, since `channel_reestablish` says what to send again (CST-2).
@@ -41,9 +45,18 @@ pub struct FundingRequest {
 pub enum ChainOrder {
     Publish(Transaction),
     Forget(Txid),
+    /// A block came or went and everything before this was ordered: what is published is looked at again.
+    NewBlock,
     Fund(FundingRequest),
     /// An opening ended before its funding transaction was published: its inputs are free again.
     Release(Txid),
+    /// All that is to be enforced for a failed channel as its rows stand now, in the place of what was ordered before; none
+    /// where the channel is over.
+    Enforce {
+        channel: ChannelId,
+        params: Arc<ChannelParams>,
+        enforcement: Option<Box<Enforcement>>,
+    },
 }
 
 /// Something that happens only after the commit of the batch that holds it.
@@ -204,6 +217,12 @@ impl Batch {
                 .map(|signatures| signatures.iter().flat_map(|signature| signature.serialize_compact()).collect());
             self.put(Table::HtlcSignatures, numbered_key(channel, *number), value);
         }
+        if let Some(spend) = &changes.spend {
+            self.put(Table::FundingSpend, channel_key(channel), spend.as_ref().map(Row::encode));
+        }
+        for (outpoint, taken) in &changes.taken {
+            self.put(Table::Taken, outpoint_key(channel, outpoint), taken.as_ref().map(Row::encode));
+        }
         for (hash, preimage) in &changes.preimages {
             self.put(
                 Table::Preimage,
@@ -222,9 +241,6 @@ impl Batch {
             Effect::Publish { what, tx } => {
                 let row = BroadcastRow { channel: at.channel, what: *what, tx: tx.clone() };
                 self.put(Table::Broadcast, row.key(), Some(row.encode()));
-            }
-            Effect::Withhold => {
-                self.put(Table::Broadcast, BroadcastRow::key_of(&at.channel, Publication::LocalCommitment), None);
             }
             Effect::Restored { proof } => {
                 self.put(Table::Meta, RESTORED_KEY.to_vec(), Some(proof.clone().into_bytes()));
@@ -278,6 +294,8 @@ fn no_longer_published(note: &ChannelNote) -> &'static [Publication] {
         ChannelNote::Pending { .. }
         | ChannelNote::ShuttingDown { .. }
         | ChannelNote::Closing { .. }
+        | ChannelNote::Spent { .. }
+        | ChannelNote::Swept { .. }
         | ChannelNote::Failed { .. }
         | ChannelNote::FundingMismatch { .. }
         | ChannelNote::NeverFunded
@@ -293,6 +311,8 @@ fn is_end(note: &ChannelNote) -> bool {
         | ChannelNote::Ready { .. }
         | ChannelNote::ShuttingDown { .. }
         | ChannelNote::Closing { .. }
+        | ChannelNote::Spent { .. }
+        | ChannelNote::Swept { .. }
         | ChannelNote::Failed { .. }
         | ChannelNote::FundingStuck { .. } => false,
     }

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bitcoin::OutPoint;
 use bitcoin::secp256k1::ecdsa::Signature;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage};
 use outrigger_channel::{
-    Channel, ChannelHead, ChannelParams, ChannelRows, CorruptRows, HtlcKey, HtlcRow, Monitor, MonitorHead, MonitorRows,
-    Row,
+    Channel, ChannelHead, ChannelParams, ChannelRows, CorruptRows, FundingSpend, HtlcKey, HtlcRow, Monitor,
+    MonitorHead, MonitorRows, Row, Taken,
 };
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
 use super::channel_update::{self, ChannelUpdates, UpdateOf};
-use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow};
-use super::schema::{RESTORED_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key};
+use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow, SweepRow};
+use super::schema::{RESTORED_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key, parse_outpoint_key};
 use super::seal::unseal;
 
 /// A channel and its monitor as they stood at the last commit.
@@ -59,6 +60,8 @@ pub struct Snapshot {
     /// Calls to open a channel that had no channel yet.
     pub openings: Vec<OperationRow>,
     pub broadcasts: Vec<BroadcastRow>,
+    /// The newest transactions that spend outputs of commitments, by channel and the output that they are for.
+    pub sweeps: Vec<(ChannelId, OutPoint, SweepRow)>,
     /// Change sets of the wallet by row number.
     pub wallet: Vec<(u64, Vec<u8>)>,
     pub peer_addresses: Vec<(NodeId, String)>,
@@ -84,8 +87,10 @@ impl Loader {
     fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let mut parts = ChannelParts::default();
         let broadcasts = self.broadcasts(&mut parts)?;
+        let sweeps = self.sweeps(&mut parts)?;
         let (channels, frozen) = self.channels(parts)?;
-        let mut snapshot = Snapshot { restored: self.restored()?, channels, frozen, broadcasts, ..Snapshot::default() };
+        let restored = self.restored()?;
+        let mut snapshot = Snapshot { restored, channels, frozen, broadcasts, sweeps, ..Snapshot::default() };
         self.under_way(&mut snapshot)?;
         self.each(Table::Wallet, |key, value| {
             let row = key.try_into().map_err(|_| corrupt(Table::Wallet, "a key of the wrong length"))?;
@@ -152,6 +157,18 @@ impl Loader {
             Ok(())
         })?;
         Ok(broadcasts)
+    }
+
+    fn sweeps(&self, parts: &mut ChannelParts) -> Result<Vec<(ChannelId, OutPoint, SweepRow)>, StoreError> {
+        let mut sweeps = Vec::new();
+        self.each(Table::Sweep, |key, value| {
+            let malformed = || corrupt(Table::Sweep, "a malformed key");
+            let (channel, outpoint) = parse_outpoint_key(key).ok_or_else(malformed)?;
+            let row = parts.read(Table::Sweep, channel, SweepRow::decode(value));
+            sweeps.extend(row.map(|row| (channel, outpoint, row)));
+            Ok(())
+        })?;
+        Ok(sweeps)
     }
 
     fn channels(&self, mut parts: ChannelParts) -> Result<(Vec<LoadedChannel>, Vec<FrozenChannel>), StoreError> {
@@ -228,6 +245,19 @@ impl Loader {
             of_channel.extend(signatures.map(|signatures| (number, signatures)));
             Ok(())
         })?;
+        self.each(Table::FundingSpend, |key, value| {
+            let channel = channel_of(Table::FundingSpend, key)?;
+            let spend = parts.read(Table::FundingSpend, channel, FundingSpend::decode(value));
+            parts.spends.extend(spend.map(|spend| (channel, spend)));
+            Ok(())
+        })?;
+        self.each(Table::Taken, |key, value| {
+            let (channel, outpoint) =
+                parse_outpoint_key(key).ok_or_else(|| corrupt(Table::Taken, "a malformed key"))?;
+            let taken = parts.read(Table::Taken, channel, Taken::decode(value));
+            parts.taken.entry(channel).or_default().extend(taken.map(|taken| (outpoint, taken)));
+            Ok(())
+        })?;
         self.each(Table::Preimage, |key, value| {
             let malformed = || corrupt(Table::Preimage, "a key of the wrong length");
             let (channel, hash) = key.split_first_chunk::<32>().ok_or_else(malformed)?;
@@ -286,6 +316,8 @@ struct ChannelParts {
     secrets: BTreeMap<ChannelId, BTreeMap<u8, (u64, [u8; 32])>>,
     htlc_signatures: BTreeMap<ChannelId, BTreeMap<u64, Vec<Signature>>>,
     preimages: BTreeMap<ChannelId, BTreeMap<PaymentHash, PaymentPreimage>>,
+    spends: BTreeMap<ChannelId, FundingSpend>,
+    taken: BTreeMap<ChannelId, BTreeMap<OutPoint, Taken>>,
     settlements: BTreeMap<ChannelId, BTreeMap<u64, SettlementRow>>,
     updates: BTreeMap<ChannelId, ChannelUpdates>,
 }
@@ -335,6 +367,8 @@ impl ChannelParts {
             secrets: self.secrets.remove(&id).unwrap_or_default(),
             htlc_signatures: self.htlc_signatures.remove(&id).unwrap_or_default(),
             preimages: self.preimages.remove(&id).unwrap_or_default(),
+            spend: self.spends.remove(&id),
+            taken: self.taken.remove(&id).unwrap_or_default(),
             htlcs: htlcs.clone(),
         };
         let monitor = match Monitor::load(rows) {

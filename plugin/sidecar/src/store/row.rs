@@ -2,12 +2,15 @@
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Transaction, Txid, consensus};
-use outrigger_bolt::amount::Msat;
+use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
-use outrigger_channel::{ChannelNote, Command, FailReason, HtlcOutcome, Publication};
-use serde_json::{Value, json};
+use outrigger_channel::{Command, FailReason, HtlcOutcome, Publication};
 
 use super::record::{BadRecord, RecordReader, RecordWriter};
+
+mod event;
+
+pub use event::EventRow;
 
 /// A transaction to broadcast until it is buried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +50,7 @@ impl BroadcastRow {
             what: match record.u8(2, "kind")? {
                 0 => Publication::Funding,
                 1 => Publication::MutualClose,
-                2 => Publication::LocalCommitment,
-                3..=u8::MAX => return Err(BadRecord::Malformed("kind")),
+                2..=u8::MAX => return Err(BadRecord::Malformed("kind")),
             },
             tx: consensus::deserialize(record.bytes(4, "transaction")?)
                 .map_err(|_| BadRecord::Malformed("transaction"))?,
@@ -58,15 +60,48 @@ impl BroadcastRow {
     }
 }
 
+/// The newest transaction of ours that spends an output of a commitment: the child that carries a commitment's fee, or a
+/// sweep to the wallet. A later one takes its place and never pays less.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SweepRow {
+    pub tx: Transaction,
+    /// What it pays in fees.
+    pub fee: Sat,
+    /// The best height when the first transaction for this output was made.
+    pub since_height: u32,
+}
+
+impl SweepRow {
+    /// The bytes of the row.
+    pub fn encode(&self) -> Vec<u8> {
+        RecordWriter::new(1)
+            .put(0, consensus::serialize(&self.tx))
+            .put(2, self.fee.get().to_be_bytes())
+            .put(4, self.since_height.to_be_bytes())
+            .finish()
+    }
+
+    /// Reads a row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let mut record = RecordReader::new(bytes, 1)?;
+        let row = Self {
+            tx: consensus::deserialize(record.bytes(0, "transaction")?)
+                .map_err(|_| BadRecord::Malformed("transaction"))?,
+            fee: Sat::new(record.u64(2, "fee")?),
+            since_height: record.u32(4, "height")?,
+        };
+        record.finish()?;
+        Ok(row)
+    }
+}
+
 /// Every kind of publication, for the deletion of all of a channel's rows.
-pub const PUBLICATIONS: [Publication; 3] =
-    [Publication::Funding, Publication::MutualClose, Publication::LocalCommitment];
+pub const PUBLICATIONS: [Publication; 2] = [Publication::Funding, Publication::MutualClose];
 
 fn publication_number(what: Publication) -> u8 {
     match what {
         Publication::Funding => 0,
         Publication::MutualClose => 1,
-        Publication::LocalCommitment => 2,
     }
 }
 
@@ -413,85 +448,6 @@ impl OperationRow {
                     },
                 },
             },
-        };
-        record.finish()?;
-        Ok(row)
-    }
-}
-
-/// Something that an operator acts on.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EventRow {
-    /// Unix seconds.
-    pub at: u64,
-    pub kind: String,
-    /// The fields that the kind has, as they stand in `event.list`.
-    pub fields: Value,
-}
-
-impl EventRow {
-    /// An event with these fields, which must be a JSON object.
-    pub fn new(at: u64, kind: &str, fields: Value) -> Self {
-        Self { at, kind: kind.to_owned(), fields }
-    }
-
-    /// An opening of ours failed before there was a channel.
-    pub fn open_failed(at: u64, operation: &OperationRow) -> Self {
-        let reason = match &operation.state {
-            OperationState::Failed { reason } => reason.as_str(),
-            OperationState::Opening
-            | OperationState::Pending { .. }
-            | OperationState::Payment { .. }
-            | OperationState::Invoice { .. } => "",
-        };
-        let op_id = bitcoin::hex::DisplayHex::to_lower_hex_string(operation.op_id.as_slice());
-        Self::new(at, "open_failed", json!({ "op_id": op_id, "message": reason }))
-    }
-
-    /// A peer or the chain proved on this channel that the node's file is old.
-    pub fn restored(at: u64, peer: NodeId, channel: ChannelId, proof: &str) -> Self {
-        let fields = json!({ "channel_id": channel.to_string(), "node_id": peer.to_string(), "message": proof });
-        Self::new(at, "node_restored", fields)
-    }
-
-    /// News of a channel that an operator acts on; a beginning shutdown is none, nor what a peer can do for nothing.
-    pub fn of_channel(at: u64, peer: NodeId, channel: ChannelId, note: &ChannelNote) -> Option<Self> {
-        let (kind, mut fields) = match note {
-            ChannelNote::Pending { funding, .. } => ("channel_pending", json!({ "txid": funding.txid.to_string() })),
-            ChannelNote::Ready { .. } => ("channel_ready", json!({})),
-            ChannelNote::ShuttingDown { .. } | ChannelNote::NeverFunded => return None,
-            ChannelNote::Closing { txid } => ("channel_closing", json!({ "txid": txid.to_string() })),
-            ChannelNote::Closed { txid, .. } => ("channel_closed", json!({ "txid": txid.to_string() })),
-            ChannelNote::Failed { reason } | ChannelNote::FundingMismatch { reason } => {
-                ("channel_failed", json!({ "message": reason }))
-            }
-            ChannelNote::FundingStuck { txid, blocks } => {
-                let message = format!(
-                    "the funding transaction is not confirmed after {blocks} blocks: its feerate is too low, or it \
-                     conflicts with another; after 2016 blocks the peer forgets the channel"
-                );
-                ("channel_funding_stuck", json!({ "txid": txid.to_string(), "message": message }))
-            }
-        };
-        if let Value::Object(fields) = &mut fields {
-            fields.insert("channel_id".into(), channel.to_string().into());
-            fields.insert("node_id".into(), peer.to_string().into());
-        }
-        Some(Self::new(at, kind, fields))
-    }
-
-    /// The bytes of the row.
-    pub fn encode(&self) -> Vec<u8> {
-        RecordWriter::new(1).put(0, self.at.to_be_bytes()).put(2, &self.kind).put(4, self.fields.to_string()).finish()
-    }
-
-    /// Reads a row.
-    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
-        let mut record = RecordReader::new(bytes, 1)?;
-        let row = Self {
-            at: record.u64(0, "time")?,
-            kind: record.text(2, "kind")?,
-            fields: serde_json::from_slice(record.bytes(4, "fields")?).map_err(|_| BadRecord::Malformed("fields"))?,
         };
         record.finish()?;
         Ok(row)

@@ -1,5 +1,7 @@
 //! Every table of the main file. No other file names one; `FORMAT.md` tells what stands in each.
 
+use bitcoin::hashes::Hash;
+use bitcoin::{OutPoint, Txid};
 use outrigger_bolt::id::{ChannelId, PaymentHash};
 use outrigger_channel::{HtlcKey, Offerer};
 use redb::TableDefinition;
@@ -60,6 +62,12 @@ tables! {
     HtlcSignatures = "htlc_signatures",
     /// Preimages that a monitor knows.
     Preimage = "preimage",
+    /// What spends the funding output of a failed channel in the chain as it stands.
+    FundingSpend = "funding_spend",
+    /// How outputs of that transaction were taken.
+    Taken = "taken",
+    /// The newest transaction of ours that spends an output of a commitment.
+    Sweep = "sweep",
     /// The decided outcome of a received HTLC, until its removal is irrevocable.
     Settlement = "settlement",
     /// Onions that were processed, by the digest of their shared secret: none is processed for a second HTLC.
@@ -137,6 +145,22 @@ pub fn preimage_key(channel: &ChannelId, hash: &PaymentHash) -> Vec<u8> {
     let mut key = channel_key(channel);
     key.extend_from_slice(&hash.0);
     key
+}
+
+/// The key of a row that a channel has per outpoint: txid, index big-endian.
+pub fn outpoint_key(channel: &ChannelId, outpoint: &OutPoint) -> Vec<u8> {
+    let mut key = channel_key(channel);
+    key.extend_from_slice(outpoint.txid.as_byte_array());
+    key.extend_from_slice(&outpoint.vout.to_be_bytes());
+    key
+}
+
+/// The parts of a key made by [`outpoint_key`], or `None` for other bytes.
+pub fn parse_outpoint_key(key: &[u8]) -> Option<(ChannelId, OutPoint)> {
+    let (channel, rest) = key.split_first_chunk::<32>()?;
+    let (txid, vout) = rest.split_first_chunk::<32>()?;
+    let vout = u32::from_be_bytes(vout.try_into().ok()?);
+    Some((ChannelId(*channel), OutPoint { txid: Txid::from_byte_array(*txid), vout }))
 }
 
 /// The key of an outcome: payment, then the HTLC that carried a part of it.

@@ -18,10 +18,12 @@ use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use crate::clock::Clock;
 use crate::key::Seed;
 
+mod coins;
 mod stored;
 #[cfg(test)]
 mod tests;
 
+pub use coins::Coin;
 use stored::Stored;
 
 /// What the wallet refuses or cannot do.
@@ -37,6 +39,17 @@ pub enum WalletFault {
         needed: Sat,
         /// What could be spent.
         available: Sat,
+    },
+    /// The coins would do, but not with what is kept to pay the fees of channels that close alone (OCC-12).
+    #[error(
+        "{left} would be left, and {reserve} are kept back to pay the fees of channels that close without the peer; send \
+         more coins to the wallet"
+    )]
+    Reserve {
+        /// What would be left.
+        left: Sat,
+        /// What has to be left.
+        reserve: Sat,
     },
     /// The output is too small to be relayed.
     #[error("{0} is below the dust limit")]
@@ -170,8 +183,11 @@ impl Wallet {
     /// A transaction of ours that was or will now be published: its inputs are spent and its change is there.
     /// Called again at start for those that are not confirmed.
     pub fn saw_unconfirmed(&mut self, tx: &Transaction) {
-        self.locked.remove(&tx.compute_txid());
-        self.inner.apply_unconfirmed_txs([(tx.clone(), Clock::now_unix())]);
+        let txid = tx.compute_txid();
+        self.locked.remove(&txid);
+        // Later than it was given up, if it was: else it would stay so.
+        let given_up = self.inner.tx_graph().get_last_evicted(txid).map_or(0, |at| at.saturating_add(1));
+        self.inner.apply_unconfirmed_txs([(tx.clone(), Clock::now_unix().max(given_up))]);
     }
 
     /// Transactions of ours, or that pay us, which are in no block: after a reorganisation they have to be published
@@ -213,25 +229,32 @@ impl Wallet {
         Ok(self.inner.reveal_next_address(KeychainKind::External).address)
     }
 
-    /// Makes and signs a transaction that pays `amount` to `script`, and tells the output's index.
-    /// Its inputs are locked until it is [seen](Self::saw_unconfirmed) or [released](Self::release).
+    /// Makes and signs a transaction that pays `amount` to `script` and leaves `reserve` in the wallet, and tells the
+    /// output's index. Its inputs are locked until it is [seen](Self::saw_unconfirmed) or [released](Self::release).
     pub fn fund(
         &mut self,
         script: ScriptBuf,
         amount: Sat,
         feerate: FeeratePerKw,
+        reserve: Sat,
     ) -> Result<(Transaction, u32), WalletFault> {
         self.tip.ok_or(WalletFault::NotStarted)?;
         if Amount::from(amount) > Amount::MAX_MONEY {
             return Err(WalletFault::InsufficientFunds { needed: amount, available: self.balance().confirmed });
         }
         let unspendable = self.unspendable();
+        let spendable = self.spendable(&unspendable);
         let mut builder = self.inner.build_tx();
         builder
             .add_recipient(script.clone(), Amount::from(amount))
             .fee_rate(FeeRate::from_sat_per_kwu(u64::from(feerate.get())))
             .unspendable(unspendable);
         let psbt = builder.finish().map_err(|error| create_fault(error, amount))?;
+        let fee = psbt.fee().map_err(inconsistent)?;
+        let left = spendable.saturating_sub(amount).saturating_sub(fee.into());
+        if left < reserve {
+            return Err(WalletFault::Reserve { left, reserve });
+        }
         let tx = self.signed(psbt)?;
         let pays = |output: &bitcoin::TxOut| output.script_pubkey == script && output.value == Amount::from(amount);
         let index = tx.output.iter().position(pays).and_then(|index| u32::try_from(index).ok());

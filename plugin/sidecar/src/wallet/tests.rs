@@ -75,7 +75,7 @@ impl Bench {
     }
 
     fn fund(&mut self, sat: u64) -> Result<(Transaction, u32), WalletFault> {
-        self.wallet.fund(target(), Sat::new(sat), FEERATE)
+        self.wallet.fund(target(), Sat::new(sat), FEERATE, Sat::ZERO)
     }
 
     fn confirmed(&self) -> u64 {
@@ -91,7 +91,7 @@ fn target() -> ScriptBuf {
 fn an_address_waits_for_the_first_block() {
     let mut wallet = Wallet::load(&seed(1), Network::Regtest, &[]).unwrap();
     assert_eq!(wallet.new_address().unwrap_err(), WalletFault::NotStarted);
-    assert_eq!(wallet.fund(target(), Sat::new(1000), FEERATE).unwrap_err(), WalletFault::NotStarted);
+    assert_eq!(wallet.fund(target(), Sat::new(1000), FEERATE, Sat::ZERO).unwrap_err(), WalletFault::NotStarted);
     assert_eq!(wallet.tip(), None);
 }
 
@@ -424,4 +424,80 @@ fn what_a_reorganisation_takes_back_is_to_be_published_again() {
     bench.commit();
     bench.reload();
     assert_eq!(bench.wallet.unconfirmed(), [tx], "also after a crash");
+}
+
+#[test]
+fn occ_12_what_is_kept_for_closes_is_not_spent_on_a_channel() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    let mut fund = |sat, reserve| bench.wallet.fund(target(), Sat::new(sat), FEERATE, Sat::new(reserve));
+    let Err(WalletFault::Reserve { left, reserve }) = fund(40_000, 10_000) else { panic!("the reserve is spent") };
+    assert!(left < Sat::new(10_000) && left > Sat::new(9_000) && reserve == Sat::new(10_000), "{left}");
+    assert!(fund(39_000, 10_000).is_ok(), "nothing is locked by what was refused");
+}
+
+/// A child of somebody's anchor that spends these coins: its anchor needs no signature of the wallet.
+fn child(bench: &mut Bench, coins: &[Coin], left: u64) -> (Transaction, Vec<TxOut>) {
+    let anchor = TxOut { value: Amount::from_sat(330), script_pubkey: target() };
+    let anchor_input = TxIn { previous_output: OutPoint::new(Txid::from_byte_array([8; 32]), 0), ..TxIn::default() };
+    let inputs = coins.iter().map(|coin| TxIn { previous_output: coin.outpoint, ..TxIn::default() });
+    let script_pubkey = bench.wallet.change_script().unwrap();
+    let mut tx = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: std::iter::once(anchor_input).chain(inputs).collect(),
+        output: vec![TxOut { value: Amount::from_sat(left), script_pubkey }],
+    };
+    let spent: Vec<TxOut> = std::iter::once(anchor).chain(coins.iter().map(|coin| coin.output.clone())).collect();
+    bench.wallet.sign_coins(&mut tx, &spent).unwrap();
+    (tx, spent)
+}
+
+#[test]
+fn occ_11_coins_of_a_child_are_signed_and_weigh_what_was_estimated() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    bench.receive(7_000);
+    let coins = bench.wallet.coins(None);
+    assert_eq!(coins.len(), 2);
+    let (tx, spent) = child(&mut bench, &coins, 40_000);
+    assert!(tx.input[0].witness.is_empty(), "the anchor is another's to sign");
+    for (input, output) in tx.input.iter().zip(&spent).skip(1) {
+        let weight = bitcoin::consensus::serialize(&input.witness).len() as u64;
+        assert!((Coin::WITNESS_WEIGHT - 2..=Coin::WITNESS_WEIGHT).contains(&weight), "{weight}");
+        assert_eq!(output.script_pubkey, ScriptBuf::new_p2wpkh(&key_of(&input.witness).wpubkey_hash()));
+    }
+    let none = tx.input.len() - 1;
+    assert!(bench.wallet.sign_coins(&mut tx.clone(), &spent[..none]).is_ok(), "fewer outputs than inputs");
+}
+
+fn key_of(witness: &Witness) -> bitcoin::CompressedPublicKey {
+    bitcoin::CompressedPublicKey::from_slice(&witness[1]).unwrap()
+}
+
+#[test]
+fn occ_14_the_coins_of_a_child_count_once_and_come_back_with_what_replaces_it() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    bench.receive(7_000);
+    let coins = bench.wallet.coins(None);
+    let (first, _) = child(&mut bench, &coins[..1], 6_000);
+    bench.wallet.saw_unconfirmed(&first);
+    assert_eq!(bench.wallet.coins(None), coins[1..]);
+    assert_eq!(bench.wallet.coins(Some(&first)), coins);
+    let (second, _) = child(&mut bench, &coins, 50_000);
+    bench.wallet.release(first.compute_txid());
+    bench.wallet.saw_unconfirmed(&second);
+    assert!(bench.wallet.coins(None).is_empty());
+    assert!(bench.wallet.counts_unconfirmed(second.compute_txid()));
+    assert!(!bench.wallet.counts_unconfirmed(first.compute_txid()));
+    // Given up and taken up again within one second.
+    bench.wallet.release(second.compute_txid());
+    assert_eq!(bench.wallet.coins(None), coins);
+    bench.wallet.saw_unconfirmed(&second);
+    assert!(bench.wallet.coins(None).is_empty());
+    // The one that was replaced is mined all the same: its coins are gone for good.
+    bench.mine(vec![first.clone()]);
+    assert!(bench.wallet.has_confirmed(first.compute_txid()));
+    assert!(bench.wallet.coins(Some(&first)).iter().all(|coin| coin.outpoint != coins[0].outpoint));
 }

@@ -9,6 +9,7 @@ use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkle
 use parking_lot::Mutex;
 
 use super::*;
+use crate::chain::PackageAnswer;
 
 /// bitcoind as a tree of blocks and a best one among them.
 struct Scripted {
@@ -176,6 +177,12 @@ impl ChainSource for Scripted {
         self.answer(|_| ())
     }
 
+    fn submit_package(&self, _: &[Transaction]) -> Result<PackageAnswer, RpcFault> {
+        unreachable!("the follower publishes nothing")
+    }
+    fn mempool_spender(&self, _: OutPoint) -> Result<Option<Txid>, RpcFault> {
+        unreachable!("the follower publishes nothing")
+    }
     fn broadcast(&self, tx: &Transaction) -> Result<Txid, RpcFault> {
         Ok(tx.compute_txid())
     }

@@ -1,0 +1,132 @@
+//! Events: what operators act on, with the fields that callers see.
+
+use outrigger_bolt::amount::Sat;
+use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_channel::{ChannelNote, Spend};
+use serde_json::{Value, json};
+
+use super::super::record::{BadRecord, RecordReader, RecordWriter};
+use super::{OperationRow, OperationState};
+
+/// Something that an operator acts on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventRow {
+    /// Unix seconds.
+    pub at: u64,
+    pub kind: String,
+    /// The fields that the kind has, as they stand in `event.list`.
+    pub fields: Value,
+}
+
+impl EventRow {
+    /// An event with these fields, which must be a JSON object.
+    pub fn new(at: u64, kind: &str, fields: Value) -> Self {
+        Self { at, kind: kind.to_owned(), fields }
+    }
+
+    /// An opening of ours failed before there was a channel.
+    pub fn open_failed(at: u64, operation: &OperationRow) -> Self {
+        let reason = match &operation.state {
+            OperationState::Failed { reason } => reason.as_str(),
+            OperationState::Opening
+            | OperationState::Pending { .. }
+            | OperationState::Payment { .. }
+            | OperationState::Invoice { .. } => "",
+        };
+        let op_id = bitcoin::hex::DisplayHex::to_lower_hex_string(operation.op_id.as_slice());
+        Self::new(at, "open_failed", json!({ "op_id": op_id, "message": reason }))
+    }
+
+    /// A peer or the chain proved on this channel that the node's file is old.
+    pub fn restored(at: u64, peer: NodeId, channel: ChannelId, proof: &str) -> Self {
+        let fields = json!({ "channel_id": channel.to_string(), "node_id": peer.to_string(), "message": proof });
+        Self::new(at, "node_restored", fields)
+    }
+
+    /// News of a channel that an operator acts on; a beginning shutdown is none, nor what a peer can do for nothing.
+    pub fn of_channel(at: u64, peer: NodeId, channel: ChannelId, note: &ChannelNote) -> Option<Self> {
+        let (kind, mut fields) = match note {
+            ChannelNote::Pending { funding, .. } => ("channel_pending", json!({ "txid": funding.txid.to_string() })),
+            ChannelNote::Ready { .. } => ("channel_ready", json!({})),
+            ChannelNote::ShuttingDown { .. } | ChannelNote::NeverFunded => return None,
+            ChannelNote::Closing { txid } => ("channel_closing", json!({ "txid": txid.to_string() })),
+            ChannelNote::Closed { txid, .. } => ("channel_closed", json!({ "txid": txid.to_string() })),
+            ChannelNote::Spent { txid, height, what, ours, left, from_height, fee } => {
+                let (kind, words) = spend_words(*what, *height, (*ours, *left), *from_height);
+                let fields = json!({
+                    "txid": txid.to_string(), "message": words, "amount_sat": ours.get(), "fee_sat": fee.get()
+                });
+                (kind, fields)
+            }
+            ChannelNote::Swept { txid, amount, fee } => {
+                let mut fields = json!({ "txid": txid.to_string(), "amount_sat": amount.get() });
+                if let (Some(fee), Value::Object(fields)) = (fee, &mut fields) {
+                    fields.insert("fee_sat".into(), fee.get().into());
+                }
+                ("channel_swept", fields)
+            }
+            ChannelNote::Failed { reason } | ChannelNote::FundingMismatch { reason } => {
+                ("channel_failed", json!({ "message": reason }))
+            }
+            ChannelNote::FundingStuck { txid, blocks } => {
+                let message = format!(
+                    "the funding transaction is not confirmed after {blocks} blocks: its feerate is too low, or it \
+                     conflicts with another; after 2016 blocks the peer forgets the channel"
+                );
+                ("channel_funding_stuck", json!({ "txid": txid.to_string(), "message": message }))
+            }
+        };
+        if let Value::Object(fields) = &mut fields {
+            fields.insert("channel_id".into(), channel.to_string().into());
+            fields.insert("node_id".into(), peer.to_string().into());
+        }
+        Some(Self::new(at, kind, fields))
+    }
+
+    /// The bytes of the row.
+    pub fn encode(&self) -> Vec<u8> {
+        RecordWriter::new(1).put(0, self.at.to_be_bytes()).put(2, &self.kind).put(4, self.fields.to_string()).finish()
+    }
+
+    /// Reads a row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let mut record = RecordReader::new(bytes, 1)?;
+        let row = Self {
+            at: record.u64(0, "time")?,
+            kind: record.text(2, "kind")?,
+            fields: serde_json::from_slice(record.bytes(4, "fields")?).map_err(|_| BadRecord::Malformed("fields"))?,
+        };
+        record.finish()?;
+        Ok(row)
+    }
+}
+
+/// The kind of event that a spend of the funding output is, and what there is to say about it.
+fn spend_words(what: Spend, height: u32, (ours, left): (Sat, Sat), from_height: u32) -> (&'static str, String) {
+    let home = match (ours, left) {
+        (Sat::ZERO, Sat::ZERO) => "nothing of ours is in it".to_owned(),
+        (Sat::ZERO, left) => format!("{left} of it are ours, too little to be worth a fee: they stay there"),
+        (ours, _) => format!("{ours} of it are ours and go to the wallet from block {from_height} on"),
+    };
+    match what {
+        Spend::Mutual => ("channel_closing", format!("the cooperative close is in block {height}")),
+        Spend::Local => ("channel_closing", format!("our commitment is in block {height}; {home}")),
+        Spend::Remote | Spend::RemoteNext => {
+            ("channel_closing", format!("the peer's commitment is in block {height}; {home}"))
+        }
+        Spend::Revoked(number) => (
+            "channel_alarm",
+            format!(
+                "THE PEER PUBLISHED A REVOKED COMMITMENT (number {number}), in block {height}; {home}. This release does not \
+                 take the peer's part as a penalty yet: it may be lost. Keep the data directory"
+            ),
+        ),
+        Spend::Unknown => (
+            "channel_alarm",
+            format!(
+                "a transaction that our records do not explain spent the channel in block {height}; {home}. Records were lost, or a key \
+                 has leaked: do not open channels before it is clear which"
+            ),
+        ),
+    }
+}
