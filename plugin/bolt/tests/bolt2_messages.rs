@@ -72,7 +72,7 @@ fn expected_bytes() -> Vec<(&'static str, String)> {
         ("update_fulfill_htlc", table(&["0082", &channel, "0000000000000009", &"08".repeat(32)])),
         ("update_fail_htlc", table(&["0083", &channel, "0000000000000009", "0003010203"])),
         ("update_fail_malformed_htlc", table(&["0087", &channel, "0000000000000009", &"09".repeat(32), "c005"])),
-        ("commitment_signed", table(&["0084", &channel, &sig(1), "0002", &sig(2), &sig(3)])),
+        ("commitment_signed", table(&["0084", &channel, &sig(1), "0002", &sig(2), &sig(3), "0120", &"0c".repeat(32)])),
         ("revoke_and_ack", table(&["0085", &channel, &"0a".repeat(32), &points(1)])),
         ("update_fee", table(&["0086", &channel, "000001f4"])),
         (
@@ -191,8 +191,12 @@ fn bad_input_50_high_s_decodes_as_sent() {
     const ORDER_MINUS_1: &str = "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364140";
     let high = hex::decode("00".repeat(31) + "01" + ORDER_MINUS_1).unwrap();
     let high = Signature::from_compact(&high).unwrap();
-    let message =
-        Message::CommitmentSigned(CommitmentSigned { channel_id: CHANNEL, signature: high, htlc_signatures: vec![] });
+    let message = Message::CommitmentSigned(CommitmentSigned {
+        channel_id: CHANNEL,
+        signature: high,
+        htlc_signatures: vec![],
+        funding_txid: None,
+    });
     assert_eq!(Message::decode(&message.encode().unwrap()), Ok(message));
 }
 
@@ -225,6 +229,7 @@ fn prs_2_an_encoder_refuses_what_does_not_fit() {
             channel_id: CHANNEL,
             signature: signature(1),
             htlc_signatures: vec![signature(2); count],
+            funding_txid: None,
         })
         .encode()
     };

@@ -143,10 +143,11 @@ impl Channel {
             Ok(()) => draft.finish(),
             Err(violation) => {
                 let mut draft = self.answer(&violation, draft, cx);
-                if let Some(id) = ordered {
-                    draft.effect(Effect::Reply(id, Err(Refusal::Ended)));
-                }
-                draft.finish()
+                let Some(id) = ordered else { return draft.finish() };
+                draft.effect(Effect::Reply(id, Err(Refusal::Ended)));
+                // No order of ours may come to a commitment that cannot be built.
+                let fault = matches!(violation.rule(), Rule::Unaffordable).then(|| violation.to_string());
+                Transition { fault, ..draft.finish() }
             }
         }
     }
@@ -232,7 +233,7 @@ impl Channel {
     }
 
     /// Effects that a crash may have lost and that no reconnection repeats.
-    pub fn resume(&self) -> Vec<Effect> {
+    pub fn resume(&self, policy: &Policy) -> Vec<Effect> {
         let (what, transactions) = match &self.rows.head.phase {
             Phase::Funding(funding) => {
                 (Publication::Funding, funding.tx.iter().map(|tx| tx.as_ref().clone()).collect::<Vec<_>>())
@@ -253,7 +254,8 @@ impl Channel {
             .filter(|(key, row)| key.offerer == Offerer::Remote && row.state == HtlcState::STANDING);
         let incoming = standing.filter_map(|(key, row)| {
             let onion = self.rows.onions.get(key)?;
-            Some(Effect::Incoming(row.incoming(self.id(), key.id, onion)))
+            let over_exposed = self.exposes_too_much(row.amount, policy);
+            Some(Effect::Incoming(row.incoming((self.id(), key.id), onion, over_exposed)))
         });
         publish.into_iter().chain(incoming).collect()
     }

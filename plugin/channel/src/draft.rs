@@ -233,7 +233,7 @@ impl<'a> Draft<'a> {
             head.monitor_update_id = head.monitor_update_id.saturating_add(1);
             MonitorUpdate { id: head.monitor_update_id, steps, htlcs: self.changes.htlcs.clone() }
         });
-        Transition { changes: self.changes, volatile: self.volatile, monitor, effects: self.effects }
+        Transition { changes: self.changes, volatile: self.volatile, monitor, effects: self.effects, fault: None }
     }
 }
 

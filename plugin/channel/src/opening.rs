@@ -402,8 +402,12 @@ impl Opening {
 
     fn check_local(&self, params: &ChannelParams, signature: &Signature, cx: &Context<'_>) -> Result<(), Rule> {
         let built = self.first(Side::Local, cx.signer.per_commitment_point(0), params)?;
-        let signed =
-            CommitmentSigned { channel_id: params.channel_id, signature: *signature, htlc_signatures: Vec::new() };
+        let signed = CommitmentSigned {
+            channel_id: params.channel_id,
+            signature: *signature,
+            htlc_signatures: Vec::new(),
+            funding_txid: None,
+        };
         check_signatures(params, &built, &signed)
     }
 

@@ -23,6 +23,9 @@ pub struct Transition {
     pub monitor: Option<MonitorUpdate>,
     /// What may happen once the rows are durable, in this order.
     pub effects: Vec<Effect>,
+    /// A fault of our own, for which no peer can be blamed. The step fails its channel at most; the node is to stop, so
+    /// that the same fault fails no other (CST-12).
+    pub fault: Option<String>,
 }
 
 /// Something that leaves the channel. Made again from rows after a crash, as each variant says.
@@ -93,6 +96,9 @@ pub struct IncomingHtlc {
     /// Absolute block height.
     pub cltv_expiry: u32,
     pub onion: Box<[u8; 1366]>,
+    /// To be failed, its preimage not to be told: HTLCs that have no output, as this one has none in one of the
+    /// commitments, could lose more than our cap (BOLT 2, "Bounding exposure to trimmed in-flight HTLCs"; FEE-1).
+    pub over_exposed: bool,
 }
 
 /// How an offered HTLC ended.

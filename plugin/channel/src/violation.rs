@@ -121,6 +121,10 @@ pub enum Rule {
     CannotAffordFee,
     #[error("commitment_signed without any update, again")]
     EmptyCommitment,
+    #[error("commitment_signed is for another funding transaction than ours, and no splice is pending")]
+    ForeignFunding,
+    #[error("commitment transactions could come to cost more than our cap of {0}")]
+    CommitmentTooCostly(Sat),
     #[error("the commitment transaction cannot pay for itself")]
     Unaffordable,
     #[error("a per-commitment point derives no valid key")]
@@ -201,6 +205,8 @@ pub enum Refusal {
     ShuttingDown,
     #[error("the channel has failed or is closed")]
     Ended,
+    #[error("the node met a fault of its own and stops; start it again and look into its log")]
+    Stopping,
     #[error("amount is zero or below the peer's htlc_minimum_msat of {0}")]
     AmountTooSmall(Msat),
     #[error("the peer accepts no more than {0} HTLCs at once")]
@@ -225,6 +231,8 @@ pub enum Refusal {
     FailureProposed,
     #[error("the HTLC is being failed: the failure is committed")]
     FailureCommitted,
+    #[error("commitment transactions would come to cost more than our cap of {0}")]
+    CommitmentTooCostly(Sat),
     #[error("only the opener of a channel sets its feerate")]
     NotOpener,
     #[error("the feerate must be at least {floor} and at most {maximum}")]
@@ -260,6 +268,8 @@ impl Refusal {
             | Self::InsufficientBalance { .. }
             | Self::DustExposure(_)
             | Self::PeerCannotAffordHtlc
+            | Self::CommitmentTooCostly(_)
+            | Self::Stopping
             | Self::HtlcNotCommitted
             | Self::FailureProposed
             | Self::CannotAffordFee

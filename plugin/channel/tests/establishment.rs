@@ -465,6 +465,7 @@ fn fnd_10_updates_before_channel_ready_are_warned_of() {
         channel_id: duo.bob.channel.id(),
         signature: created().1.signature,
         htlc_signatures: Vec::new(),
+        funding_txid: None,
     });
     duo.message(Bob, &message);
     let Some(Message::Warning(warning)) = duo.bob.outbox.pop_front() else { panic!("a warning") };

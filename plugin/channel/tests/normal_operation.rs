@@ -58,6 +58,15 @@ fn assert_failed(duo: &mut Duo, who: Who, rule: &Rule) {
     assert_eq!(*duo.side(who).channel.phase(), Phase::Failed { reason: text, publish: true, spend: None });
 }
 
+/// `who` lets an add pass that a removal or a lower feerate could yet pay for, and refuses the signature of it.
+fn assert_warned_once_signed(duo: &mut Duo, who: Who, rule: &Rule) {
+    assert!(duo.side(who).outbox.is_empty());
+    let (channel_id, signature) = (duo.alice.channel.id(), duo.bob.monitor.rows().head.local.signature);
+    let signed = CommitmentSigned { channel_id, signature, htlc_signatures: Vec::new(), funding_txid: None };
+    duo.message(who, &Message::CommitmentSigned(signed));
+    assert_warned(duo, who, rule);
+}
+
 fn update_add(duo: &Duo, id: u64, amount: Msat) -> UpdateAddHtlc {
     UpdateAddHtlc {
         channel_id: duo.alice.channel.id(),
@@ -267,9 +276,14 @@ fn bad_input_41_an_htlc_that_the_sender_cannot_afford() {
             assert_eq!(*duo.bob.channel.phase(), Phase::Normal);
             assert!(duo.bob.outbox.is_empty());
         } else {
-            assert_warned(&mut duo, Bob, &Rule::CannotAffordHtlc);
+            assert_warned_once_signed(&mut duo, Bob, &Rule::CannotAffordHtlc);
         }
     }
+    // More than any feerate would leave it.
+    let mut duo = Duo::normal(&Terms::default());
+    let add = update_add(&duo, 0, sat(600_000));
+    duo.message(Bob, &Message::UpdateAddHtlc(add));
+    assert_warned(&mut duo, Bob, &Rule::CannotAffordHtlc);
     // The accepter: only the reserve stays.
     for (amount, fine) in [(390_000, true), (390_001, false)] {
         let mut duo = Duo::normal(&Terms::default());
@@ -424,7 +438,7 @@ fn empty_commitment(duo: &mut Duo) -> CommitmentSigned {
     let commitment = CommitmentTx::build(&plan).expect("affordable");
     let (signature, htlc_signatures) =
         duo.alice.signer.sign_remote_commitment(&duo.alice.channel.rows().params, &commitment, &keys);
-    CommitmentSigned { channel_id: params.channel_id, signature, htlc_signatures }
+    CommitmentSigned { channel_id: params.channel_id, signature, htlc_signatures, funding_txid: None }
 }
 
 /// Alice's commitment_signed for two equal HTLCs and a larger one, on its way to Bob, who has seen the adds.
@@ -578,7 +592,7 @@ fn cst_8_near_dust_htlc_is_charged_as_it_is_built() {
             if fine {
                 assert!(duo.bob.outbox.is_empty(), "{amount} sat of {alice}");
             } else {
-                assert_warned(&mut duo, Bob, &Rule::CannotAffordHtlc);
+                assert_warned_once_signed(&mut duo, Bob, &Rule::CannotAffordHtlc);
             }
         }
     }
@@ -676,11 +690,18 @@ fn fee_2_htlcs_without_an_output_are_bounded_in_what_they_can_lose() {
     assert!(!duo.alice.channel.exposes_too_much(sat(300), &terms.alice));
 }
 
+/// A feerate at which a few HTLCs matter, below a cap that is out of the way.
+fn costly() -> Terms {
+    let mut terms = Terms { feerate: FeeratePerKw::new(20_000), ..Terms::default() };
+    terms.bob.max_dust_exposure = Sat::new(400_000);
+    terms
+}
+
 /// The peer knows all of our balance here: HTLCs that we cannot pay for are its fault, and would leave a commitment that
 /// no node relays.
 #[test]
 fn cst_7_a_burst_that_the_opener_cannot_pay_for_is_refused() {
-    let mut duo = Duo::normal(&Terms { feerate: FeeratePerKw::new(20_000), ..Terms::default() });
+    let mut duo = Duo::normal(&costly());
     let spendable = duo.alice.channel.summary(503).spendable;
     duo.add(Alice, spendable, 1).expect("spendable");
     duo.run();
@@ -699,7 +720,7 @@ fn cst_7_a_burst_that_the_opener_cannot_pay_for_is_refused() {
 
 #[test]
 fn cst_7_a_burst_of_the_peers_htlcs_crossing_ours_never_costs_the_channel() {
-    let terms = Terms { feerate: FeeratePerKw::new(20_000), ..Terms::default() };
+    let terms = costly();
     for burst in (0..=25).step_by(5) {
         for opener_spends in [true, false] {
             let mut duo = Duo::normal(&terms);
@@ -717,7 +738,7 @@ fn cst_7_a_burst_of_the_peers_htlcs_crossing_ours_never_costs_the_channel() {
             for who in [Alice, Bob] {
                 assert_eq!(*duo.side(who).channel.phase(), Phase::Normal, "{burst} {opener_spends}");
                 assert!(matches!(duo.side(who).channel.link(), Link::Connected(_)), "{burst} {opener_spends}");
-                assert!(duo.side(who).monitor.local_commitment_tx(&duo.side(who).signer).is_ok());
+                assert!(duo.side(who).monitor.local_commitment_tx(&*duo.side(who).signer).is_ok());
             }
             // What was paid less for is resolved like anything else.
             duo.fulfill(other, 0, 1).expect("standing");

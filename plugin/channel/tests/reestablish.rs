@@ -83,7 +83,7 @@ fn assert_heals(mut duo: Duo, case: &str) {
     duo.balances(Alice);
     // What the shell does on a reconnection, and then as the receiver of everything that stands.
     for who in [Alice, Bob] {
-        let received = duo.side(who).channel.resume();
+        let received = duo.side(who).channel.resume(&duo.side(who).policy);
         for effect in received {
             let Effect::Incoming(incoming) = effect else { panic!("{effect:?}") };
             let number = (1..9).find(|number| hash(*number) == incoming.payment_hash).expect("one of ours");

@@ -76,7 +76,7 @@ fn bak_7_under_restored_mode_every_open_channel_fails_without_publishing_whateve
                     assert!(
                         matches!(&head.phase, Phase::Failed { publish: false, reason, .. } if reason == "by order")
                     );
-                    let enforced = duo.alice.monitor.enforcement(&duo.alice.signer).expect("a failed channel");
+                    let enforced = duo.alice.monitor.enforcement(&*duo.alice.signer).expect("a failed channel");
                     assert_eq!(enforced.publish, None, "{what}");
                 }
                 _open => {
@@ -91,7 +91,7 @@ fn bak_7_under_restored_mode_every_open_channel_fails_without_publishing_whateve
             assert!(phase == "closing" || !duo.alice.monitor.rows().head.may_publish, "{what}");
             let published = |effect: &Effect| matches!(effect, Effect::Publish { what: Publication::Funding, .. });
             assert!(!duo.alice.effects.iter().any(published), "{what}");
-            assert!(!duo.alice.channel.resume().iter().any(published), "{what}");
+            assert!(!duo.alice.channel.resume(&duo.alice.policy).iter().any(published), "{what}");
             // The spend is watched for as before.
             assert!(!duo.alice.channel.watches().is_empty(), "{what}");
         }
@@ -132,7 +132,10 @@ fn a_close_that_both_signed_is_neither_agreed_on_again_nor_taken_back_under_rest
     duo.run();
     assert!(duo.alice.outbox.is_empty());
     assert!(matches!(duo.alice.channel.phase(), Phase::Closing { .. }));
-    assert!(matches!(duo.alice.channel.resume().as_slice(), [Effect::Publish { what: Publication::MutualClose, .. }]));
+    assert!(matches!(
+        duo.alice.channel.resume(&duo.alice.policy).as_slice(),
+        [Effect::Publish { what: Publication::MutualClose, .. }]
+    ));
 }
 
 /// What Bob says where Alice has lost `lost` commitments.
@@ -186,7 +189,7 @@ fn bad_input_56_proof_puts_the_whole_node_into_restored_mode_in_every_phase() {
                 assert!(!duo.alice.monitor.rows().head.may_publish, "{phase}");
             }
         }
-        let published = duo.alice.monitor.enforcement(&duo.alice.signer).and_then(|enforced| enforced.publish);
+        let published = duo.alice.monitor.enforcement(&*duo.alice.signer).and_then(|enforced| enforced.publish);
         assert_eq!(published, None, "{phase}: what failed before was being published");
         assert!(sent(&duo.alice.effects).is_empty());
 
@@ -231,7 +234,7 @@ fn cst_1_a_later_commitment_in_the_chain_puts_the_node_into_restored_mode() {
         later.add(Bob, sat(2000 + u64::from(number)), number).unwrap();
         later.run();
     }
-    let spend = later.bob.monitor.local_commitment_tx(&later.bob.signer).expect("a commitment to publish");
+    let spend = later.bob.monitor.local_commitment_tx(&*later.bob.signer).expect("a commitment to publish");
     assert_eq!(spend.input[0].previous_output, OutPoint { txid: earlier.tx.compute_txid(), vout: 0 });
     for failed_before in [false, true] {
         let mut duo = Duo::normal(&Terms::default());

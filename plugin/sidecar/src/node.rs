@@ -56,7 +56,11 @@ fn worker_count() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-/// Why the node did not start. Nothing was sent to anyone.
+/// What the process ends with after a fault of its own (CST-12): a supervisor that starts it again at once would fail one
+/// channel more each time.
+pub const FAULT_EXIT_CODE: u8 = 4;
+
+/// Why there is no node, or no more.
 #[derive(Debug, thiserror::Error)]
 pub enum StartFault {
     #[error("{}: {reason}", path.display())]
@@ -73,6 +77,10 @@ pub enum StartFault {
     Wallet(#[from] WalletFault),
     #[error("{0}")]
     Rpc(#[from] ServerFault),
+    #[error(
+        "a fault of this node, which would have failed other channels too: {0}. Report it before you start it again"
+    )]
+    Fault(Arc<str>),
     #[error("{0}")]
     NoEntropy(#[from] NoEntropy),
     #[error("{0}")]
@@ -80,12 +88,14 @@ pub enum StartFault {
 }
 
 impl StartFault {
-    /// What the process ends with: [`STORAGE_EXIT_CODE`] where a disk refused, 1 otherwise.
+    /// What the process ends with: [`STORAGE_EXIT_CODE`] where a disk refused, [`FAULT_EXIT_CODE`] for a fault of our own, 1
+    /// otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Directory { .. } | Self::Store(StoreError::Io(_)) | Self::Seed(SeedFault::Io { .. }) => {
                 STORAGE_EXIT_CODE
             }
+            Self::Fault(_) => FAULT_EXIT_CODE,
             Self::Store(StoreError::Corrupt { .. } | StoreError::Newer { .. } | StoreError::Foreign { .. })
             | Self::Running { .. }
             | Self::Seed(_)
@@ -137,8 +147,10 @@ impl Node {
     /// Runs until somebody asks it to stop.
     pub async fn run(self) -> Result<(), StartFault> {
         let Self { doors, server, network, mut parts, listen, _lock } = self;
+        let manager = parts.manager.clone();
         let outcome = tokio::select! {
             outcome = live(&doors, &network, &mut parts, listen) => outcome,
+            fault = manager.env().faulty() => Err(StartFault::Fault(fault)),
             () = doors.stop_requested() => Ok(()),
         };
         doors.request_stop();

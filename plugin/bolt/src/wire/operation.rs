@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bitcoin::Txid;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;
 
@@ -81,7 +82,10 @@ wire_message! {
         signature: Signature,
         /// For each HTLC transaction, in the order of the commitment's outputs (BOLT 3).
         htlc_signatures: Vec<Signature>,
-    } tlvs {}
+    } tlvs {
+        /// The funding transaction whose output this commitment spends.
+        1 => funding_txid: Txid,
+    }
 }
 
 wire_message! {

@@ -157,6 +157,7 @@ fn operation() -> Vec<Message> {
             channel_id,
             signature: signature(1),
             htlc_signatures: vec![signature(2), signature(3)],
+            funding_txid: Some(Txid::from_byte_array([12; 32])),
         }),
         Message::RevokeAndAck(RevokeAndAck {
             channel_id,
@@ -384,11 +385,16 @@ fn arbitrary_operation() -> impl Strategy<Value = Message> {
         (htlc(), any::<[u8; 32]>(), any::<u16>()).prop_map(|((channel_id, id), sha256_of_onion, failure_code)| {
             Message::UpdateFailMalformedHtlc(UpdateFailMalformedHtlc { channel_id, id, sha256_of_onion, failure_code })
         }),
-        (any_channel(), any_signature(), proptest::collection::vec(any_signature(), 0..20)).prop_map(
-            |(channel_id, signature, htlc_signatures)| {
-                Message::CommitmentSigned(CommitmentSigned { channel_id, signature, htlc_signatures })
-            }
-        ),
+        (
+            any_channel(),
+            any_signature(),
+            proptest::collection::vec(any_signature(), 0..20),
+            option::of(any::<[u8; 32]>())
+        )
+            .prop_map(|(channel_id, signature, htlc_signatures, txid)| {
+                let funding_txid = txid.map(Txid::from_byte_array);
+                Message::CommitmentSigned(CommitmentSigned { channel_id, signature, htlc_signatures, funding_txid })
+            }),
         (any_channel(), any::<[u8; 32]>(), any_point()).prop_map(|(channel_id, secret, next_per_commitment_point)| {
             let per_commitment_secret = PerCommitmentSecret(secret);
             Message::RevokeAndAck(RevokeAndAck { channel_id, per_commitment_secret, next_per_commitment_point })

@@ -1,5 +1,6 @@
 //! The two commitments of a channel and the updates that move them (BOLT 2, "Normal Operation").
 
+mod deferral;
 pub(crate) mod fee;
 pub(crate) mod htlc;
 pub(crate) mod outlook;

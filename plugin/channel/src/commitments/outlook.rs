@@ -4,7 +4,7 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::tx::fee::is_trimmed;
 
 use super::htlc::{HtlcKey, HtlcState, Offerer, Side, Stage};
-use crate::changes::{ChannelParams, ChannelRows, HtlcRow, Removal, SideParams, Totals};
+use crate::changes::{ChannelParams, ChannelRows, HtlcRow, HtlcTotals, Removal, SideParams, Totals};
 
 /// One side's commitment as the next `commitment_signed` for it makes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,8 +30,13 @@ pub(crate) struct Outlook {
     pub(crate) worst_remote: usize,
     /// Whether our `update_fee` is proposed and not signed.
     pub(crate) fee_proposed: bool,
+    /// Whether the peer's `update_fee` is proposed and not signed. It is acknowledged also where it changes nothing: the
+    /// peer waits for that.
+    pub(crate) fee_received: bool,
     /// `commitment_signed` without any update that the peer sent on this connection.
     pub(crate) empty_commitments: u8,
+    /// The peer's newest adds that are in no total yet: removals that pay for them may still come.
+    pub(crate) deferred: HtlcTotals,
 }
 
 impl ChannelParams {

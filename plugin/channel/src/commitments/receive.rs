@@ -9,12 +9,13 @@ use outrigger_bolt::keys::{InvalidSignature, verify};
 use outrigger_bolt::tx::htlc::{SighashKind, htlc_sighash, htlc_transaction};
 use outrigger_bolt::wire::{CommitmentSigned, RevokeAndAck, UpdateAddHtlc};
 
+use super::deferral;
 use super::htlc::{HtlcKey, HtlcState, Move, Offerer, Side, Stage};
 use super::send::{FIRST_TIME_EXPIRY, moved, proposed_removals};
 use super::spec::{BuiltCommitment, CommitmentSpec};
 use crate::changes::{ChannelParams, HtlcRow, LastSent, MonitorStep, Removal, SignedCommitment};
 use crate::draft::Draft;
-use crate::input::{Context, FailReason};
+use crate::input::{Context, FailReason, Policy};
 use crate::link::ProposedAdd;
 use crate::transition::{Effect, HtlcOutcome, IncomingHtlc};
 use crate::violation::{Rule, Violation};
@@ -36,21 +37,16 @@ pub(crate) fn add_htlc(draft: &mut Draft<'_>, message: &UpdateAddHtlc) -> Result
     if message.cltv_expiry >= FIRST_TIME_EXPIRY {
         return Err(Violation::Warn(Rule::ExpiryIsTime));
     }
-    if !outlook.put_add(params, Side::Local, Offerer::Remote, amount) {
-        return Err(Violation::Warn(Rule::CannotAffordHtlc));
-    }
     let offered = &outlook.local.totals.offered_by_remote;
-    if offered.count > limits.max_accepted_htlcs {
+    if offered.count.saturating_add(outlook.deferred.count) >= limits.max_accepted_htlcs {
         return Err(Violation::Warn(Rule::TooManyHtlcs));
     }
-    if offered.value > limits.max_htlc_value_in_flight {
+    if offered.value.saturating_add(outlook.deferred.value).saturating_add(amount) > limits.max_htlc_value_in_flight {
         return Err(Violation::Warn(Rule::TooMuchInFlight));
     }
     outlook.next_remote_htlc_id = expected.saturating_add(1);
     outlook.count_in(params, amount);
-    if !outlook.local.affordable_for_peer(params) || !outlook.opener_survives(params) {
-        return Err(Violation::Warn(Rule::CannotAffordHtlc));
-    }
+    outlook.local.changed = true;
     let row = HtlcRow {
         amount,
         payment_hash: message.payment_hash,
@@ -61,7 +57,7 @@ pub(crate) fn add_htlc(draft: &mut Draft<'_>, message: &UpdateAddHtlc) -> Result
     };
     let onion = Arc::new(*message.onion_routing_packet);
     draft.put_add(HtlcKey::received(message.id), ProposedAdd { row, onion });
-    Ok(())
+    deferral::charge(draft, amount)
 }
 
 /// The preimage of an HTLC that we offered: proof of payment from this moment on, whatever becomes of the message.
@@ -133,7 +129,11 @@ pub(crate) fn commitment_signed(
     message: &CommitmentSigned,
     cx: &Context<'_>,
 ) -> Result<(), Violation> {
+    if message.funding_txid.is_some_and(|txid| txid != draft.params().funding.txid) {
+        return Err(Violation::Fail(Rule::ForeignFunding));
+    }
     tolerate_empty(draft)?;
+    deferral::settle(draft)?;
     let revoked = draft.head().local_number;
     take_signed_updates(draft);
     take_signed_head(draft);
@@ -215,7 +215,8 @@ fn take_signed_head(draft: &mut Draft<'_>) {
     outlook.local.changed = false;
     let (next, next_id) = (outlook.local, outlook.next_remote_htlc_id);
     // The opener's feerate is due in its own commitment once we have revoked to it.
-    if !is_opener && outlook.remote.feerate != next.feerate {
+    let is_signed = std::mem::take(&mut outlook.fee_received);
+    if !is_opener && (is_signed || outlook.remote.feerate != next.feerate) {
         outlook.set_feerate(Side::Remote, next.feerate);
     }
     let head = draft.head_mut();
@@ -260,14 +261,14 @@ pub(crate) fn check_signatures(
 }
 
 /// The peer revokes the commitment before its newest: what we signed for it is irrevocable on its side.
-pub(crate) fn revoke_and_ack(draft: &mut Draft<'_>, message: &RevokeAndAck) -> Result<(), Violation> {
+pub(crate) fn revoke_and_ack(draft: &mut Draft<'_>, message: &RevokeAndAck, policy: &Policy) -> Result<(), Violation> {
     let point = draft.head().revoking_point.ok_or(Violation::Fail(Rule::UnsolicitedRevocation))?;
     let secret = message.per_commitment_secret.0;
     if !answers_to(&secret, &point) {
         return Err(Violation::Fail(Rule::WrongSecret));
     }
     for (key, row) in moved(draft, Move::RemoteRevoked) {
-        take_revoked(draft, key, row);
+        take_revoked(draft, key, row, policy);
     }
     let head = draft.head_mut();
     head.revoking_point = None;
@@ -288,7 +289,7 @@ pub(crate) fn answers_to(secret: &[u8; 32], point: &PublicKey) -> bool {
 }
 
 /// An update that the peer's revocation moved: ours is due in our commitment now, the peer's is irrevocable.
-fn take_revoked(draft: &mut Draft<'_>, key: HtlcKey, row: HtlcRow) {
+fn take_revoked(draft: &mut Draft<'_>, key: HtlcKey, row: HtlcRow, policy: &Policy) {
     let params = draft.params();
     match (row.state, row.state.update(key.offerer)) {
         (HtlcState::Adding(_) | HtlcState::Removing(_), (Side::Local, _)) => {
@@ -297,7 +298,7 @@ fn take_revoked(draft: &mut Draft<'_>, key: HtlcKey, row: HtlcRow) {
             draft.put_htlc(key, row);
         }
         (HtlcState::Adding(_), (Side::Remote, _)) => {
-            if let Some(incoming) = incoming(draft, key, &row) {
+            if let Some(incoming) = incoming(draft, key, &row, policy) {
                 draft.effect(Effect::Incoming(incoming));
             }
             draft.put_htlc(key, row);
@@ -313,13 +314,19 @@ fn take_revoked(draft: &mut Draft<'_>, key: HtlcKey, row: HtlcRow) {
     }
 }
 
-fn incoming(draft: &Draft<'_>, key: HtlcKey, row: &HtlcRow) -> Option<IncomingHtlc> {
-    draft.onion(key).map(|onion| row.incoming(draft.channel_id(), key.id, onion))
+fn incoming(draft: &Draft<'_>, key: HtlcKey, row: &HtlcRow, policy: &Policy) -> Option<IncomingHtlc> {
+    let over_exposed = draft.outlook().exposes_too_much(draft.params(), 0, row.amount, policy);
+    draft.onion(key).map(|onion| row.incoming((draft.channel_id(), key.id), onion, over_exposed))
 }
 
 impl HtlcRow {
     /// The received HTLC as relay and receive see it.
-    pub(crate) fn incoming(&self, channel: ChannelId, htlc_id: u64, onion: &Arc<[u8; 1366]>) -> IncomingHtlc {
+    pub(crate) fn incoming(
+        &self,
+        (channel, htlc_id): (ChannelId, u64),
+        onion: &Arc<[u8; 1366]>,
+        over_exposed: bool,
+    ) -> IncomingHtlc {
         IncomingHtlc {
             channel,
             htlc_id,
@@ -327,6 +334,7 @@ impl HtlcRow {
             payment_hash: self.payment_hash,
             cltv_expiry: self.cltv_expiry,
             onion: Box::new(**onion),
+            over_exposed,
         }
     }
 }

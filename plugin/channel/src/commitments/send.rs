@@ -8,6 +8,7 @@ use outrigger_bolt::wire::{
     CommitmentSigned, Message, UpdateAddHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc, UpdateFee, UpdateFulfillHtlc,
 };
 
+use super::fee::cost_cap;
 use super::htlc::{HtlcKey, HtlcState, Move, Offerer, Side, Stage};
 use super::outlook::Outlook;
 use super::spec::CommitmentSpec;
@@ -37,6 +38,9 @@ pub(crate) fn add_htlc(draft: &mut Draft<'_>, offer: Offer, policy: &Policy) -> 
     check_offer(params, draft.outlook(), &offer)?;
     if draft.outlook().exposes_too_much(params, 1, offer.amount, policy) {
         return Err(Refusal::DustExposure(policy.max_dust_exposure));
+    }
+    if !draft.outlook().htlc_is_within_cap(params, policy) {
+        return Err(Refusal::CommitmentTooCostly(cost_cap(params.capacity, policy)));
     }
     let outlook = draft.outlook_mut();
     let id = outlook.next_local_htlc_id;
@@ -221,7 +225,8 @@ fn commitment_signed(draft: &Draft<'_>, cx: &Context<'_>) -> Result<CommitmentSi
     );
     let built = spec.build(params).map_err(Violation::Fail)?;
     let (signature, htlc_signatures) = cx.signer.sign_remote_commitment(params, &built.commitment, &built.keys);
-    Ok(CommitmentSigned { channel_id: params.channel_id, signature, htlc_signatures })
+    let funding_txid = Some(params.funding.txid);
+    Ok(CommitmentSigned { channel_id: params.channel_id, signature, htlc_signatures, funding_txid })
 }
 
 /// Sends the last `commitment_signed` again with the updates that it covers (BOLT 2, "Message Retransmission"). Removals

@@ -123,7 +123,8 @@ impl Monitor {
     /// Nothing has happened yet.
     ///
     /// A peer can make an update that the monitor refuses: its secret answers to its point and still breaks the chain of
-    /// its secrets. Such a step never was; the channel is failed instead (BOLT 2, `revoke_and_ack`).
+    /// its secrets. Such a step never was; the channel is failed instead (BOLT 2, `revoke_and_ack`). Any other refusal is a
+    /// [fault](Transition::fault) of ours.
     pub fn follow(&self, channel: &Channel, input: Input<'_>, cx: &Context<'_>) -> (Transition, MonitorChanges) {
         let input = match input {
             Input::Chain(event) => match self.informed(event, cx) {
@@ -142,9 +143,15 @@ impl Monitor {
         let mut failure = channel.step(Input::Command(CommandId(0), order), cx);
         // Nobody gave that order.
         failure.effects.retain(|effect| !matches!(effect, Effect::Reply(..)));
-        #[expect(clippy::expect_used, reason = "a failure follows anything; a gap between the two is a bug of ours")]
-        let changes = self.learn_from(&failure).expect("the monitor follows its channel");
-        (failure, changes)
+        failure.fault = (!matches!(refused, UpdateRefused::Secret { .. })).then(|| refused.to_string());
+        match self.learn_from(&failure) {
+            Ok(changes) => (failure, changes),
+            // Not even that can be told: the step never was.
+            Err(refused) => {
+                let fault = Some(format!("the monitor does not follow its channel: {refused}"));
+                (Transition { fault, ..Transition::default() }, MonitorChanges::default())
+            }
+        }
     }
 
     /// News that only the monitor can tell: what a spend of the funding output is, and what came home in the end.

@@ -10,7 +10,7 @@ use outrigger_bolt::wire::{AcceptChannel, OpenChannel};
 
 use super::OpenOrder;
 use crate::changes::SideParams;
-use crate::commitments::fee::check_feerate;
+use crate::commitments::fee::{check_feerate, cost_cap};
 use crate::input::{Context, Policy};
 use crate::violation::{Refusal, Rule};
 
@@ -62,7 +62,7 @@ pub(super) fn own(cx: &Context<'_>, capacity: Sat, remote_dust_limit: Sat, scrip
         channel_reserve: reserve.max(LEAST_RESERVE).max(own_dust_limit(policy)).max(remote_dust_limit),
         to_self_delay: policy.to_self_delay,
         max_htlc_value_in_flight: Msat::new(in_flight).max(policy.htlc_minimum),
-        max_accepted_htlcs: policy.max_accepted_htlcs.clamp(1, MAX_ACCEPTED_HTLCS),
+        max_accepted_htlcs: own_max_accepted_htlcs(policy),
         htlc_minimum: policy.htlc_minimum,
         upfront_shutdown_script: script,
     }
@@ -70,6 +70,10 @@ pub(super) fn own(cx: &Context<'_>, capacity: Sat, remote_dust_limit: Sat, scrip
 
 fn own_dust_limit(policy: &Policy) -> Sat {
     policy.dust_limit.max(MIN_DUST_LIMIT)
+}
+
+fn own_max_accepted_htlcs(policy: &Policy) -> u16 {
+    policy.max_accepted_htlcs.clamp(1, MAX_ACCEPTED_HTLCS)
 }
 
 fn largest_funding(policy: &Policy) -> Sat {
@@ -118,7 +122,9 @@ pub(super) fn check_open(open: &OpenChannel, features: &Features, cx: &Context<'
     let reserve = own(cx, open.funding_satoshis, open.dust_limit_satoshis, None).channel_reserve;
     let reserve = reserve.max(open.channel_reserve_satoshis);
     check_balances(open.funding_satoshis, open.push_msat, open.feerate_per_kw, reserve)?;
-    Ok(channel_type)
+    let cap = cost_cap(open.funding_satoshis, policy);
+    let most = commitment_cost(open.feerate_per_kw, usize::from(own_max_accepted_htlcs(policy)));
+    if most > cap { Err(Rule::CommitmentTooCostly(cap)) } else { Ok(channel_type) }
 }
 
 /// What an `accept_channel` says besides its terms, held to the type that we asked for.

@@ -72,7 +72,7 @@ fn on_operation(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> R
             shutdown::advance(draft, cx)
         }
         Message::RevokeAndAck(revoked) => {
-            receive::revoke_and_ack(draft, revoked)?;
+            receive::revoke_and_ack(draft, revoked, cx.policy)?;
             shutdown::advance(draft, cx)
         }
         Message::Init(_)

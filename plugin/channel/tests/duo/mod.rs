@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use bitcoin::absolute::LockTime;
 use bitcoin::constants::ChainHash;
@@ -29,6 +29,8 @@ pub enum Who {
 pub use Who::{Alice, Bob};
 
 impl Who {
+    pub const BOTH: [Self; 2] = [Alice, Bob];
+
     pub fn other(self) -> Self {
         match self {
             Alice => Bob,
@@ -207,8 +209,9 @@ pub fn sent(effects: &[Effect]) -> Vec<Message> {
 }
 
 /// One side of a channel with all that it needs.
+#[derive(Clone)]
 pub struct Side {
-    pub signer: SoftSigner,
+    pub signer: Arc<SoftSigner>,
     pub policy: Policy,
     /// Whether this side's node is in restored mode.
     pub restored: bool,
@@ -224,7 +227,7 @@ impl Side {
         let (monitor, _) = Monitor::new(&birth.monitor).expect("a first update");
         monitor.check_against(birth.channel.rows()).expect("channel and monitor agree");
         Self {
-            signer: signer(who),
+            signer: Arc::new(signer(who)),
             policy,
             restored: false,
             channel: birth.channel,
@@ -270,6 +273,7 @@ impl Side {
     }
 }
 
+#[derive(Clone)]
 pub struct Duo {
     pub alice: Side,
     pub bob: Side,

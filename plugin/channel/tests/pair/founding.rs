@@ -9,7 +9,8 @@ use outrigger_bolt::features::{Feature, Features};
 use outrigger_bolt::id::{ChannelId, NodeId, ShortChannelId};
 use outrigger_bolt::wire::Message;
 use outrigger_channel::{
-    Birth, Channel, Context, Effect, Monitor, MonitorChanges, OpenOrder, Opening, OpeningInput, OpeningStep, Signer,
+    Birth, Channel, Context, Effect, Monitor, MonitorChanges, OpenOrder, Opening, OpeningInput, OpeningStep, Policy,
+    Signer,
 };
 
 use super::node::Node;
@@ -53,20 +54,21 @@ struct Founder {
     node_id: NodeId,
     signer: LoggingSigner,
     script: ScriptBuf,
+    policy: Policy,
 }
 
 impl Founder {
-    fn new(purpose: &str, seed: u64) -> Self {
+    fn new(purpose: &str, seed: u64, policy: Policy) -> Self {
         let script = wallet_script(&format!("{purpose} wallet"), seed);
         let node_id = node_id(&format!("{purpose} node"), seed);
-        Self { node_id, signer: LoggingSigner::new(bytes(&format!("{purpose} channel"), seed)), script }
+        Self { node_id, signer: LoggingSigner::new(bytes(&format!("{purpose} channel"), seed)), script, policy }
     }
 
     fn context<'a>(&'a self, world: &'a World) -> Context<'a> {
         Context {
             height: world.height,
             feerates: world.feerates,
-            policy: &world.policy,
+            policy: &self.policy,
             signer: &self.signer,
             node_id: self.node_id,
             shutdown_script: &self.script,
@@ -93,7 +95,8 @@ fn funding_transaction(seed: u64, script_pubkey: ScriptBuf, amount: Amount) -> T
 
 /// The opening conversation, from `open_channel` to `funding_signed`, and the funding transaction.
 pub fn found(seed: u64, setup: &Setup, world: &World) -> ([Node; 2], Transaction) {
-    let (alice, bob) = (Founder::new("alice", seed), Founder::new("bob", seed));
+    let [alice, bob] = setup.policies(&world.policy);
+    let (alice, bob) = (Founder::new("alice", seed, alice), Founder::new("bob", seed, bob));
     let order = OpenOrder {
         peer: bob.node_id,
         keys_index: 1,
@@ -147,5 +150,6 @@ fn node(founder: Founder, birth: &Birth, peer_point: bitcoin::secp256k1::PublicK
     let channel = Channel::load(store.channel()).expect("rows of a channel");
     assert_eq!(channel.rows(), birth.channel.rows(), "a channel is born from its rows");
     let first = (founder.signer.only_commitment(), peer_point);
-    Node::new(channel, (monitor, store), (founder.node_id, founder.signer), founder.script, first)
+    let who = (founder.node_id, founder.signer, founder.policy);
+    Node::new(channel, (monitor, store), who, founder.script, first)
 }

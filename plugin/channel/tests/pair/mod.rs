@@ -60,21 +60,29 @@ pub enum Fate {
     Fulfilled,
     Failed,
     Malformed,
+    /// One of several equal HTLCs: this one and the next have different fates.
+    ByTurns,
 }
 
-/// A payment that was asked for. Each has a hash of its own.
+/// A payment that was asked for. Several HTLCs, of either side, may have its hash and amount.
 #[derive(Clone, Copy, Debug)]
 pub struct Payment {
-    pub from: Name,
     pub amount: Msat,
     pub preimage: PaymentPreimage,
     pub fate: Fate,
 }
 
 impl Payment {
-    pub fn removal(&self) -> Decision {
-        match self.fate {
-            Fate::Fulfilled => Decision::Fulfill(self.preimage),
+    /// How its receiver removes the HTLC of this id.
+    pub fn removal(&self, htlc_id: u64) -> Decision {
+        let fate = match (self.fate, htlc_id % 3) {
+            (Fate::ByTurns, 0) => Fate::Fulfilled,
+            (Fate::ByTurns, 1) => Fate::Failed,
+            (Fate::ByTurns, _) => Fate::Malformed,
+            (fate, _) => fate,
+        };
+        match fate {
+            Fate::Fulfilled | Fate::ByTurns => Decision::Fulfill(self.preimage),
             Fate::Failed => Decision::Fail(FailReason::Encrypted(vec![7; 32])),
             Fate::Malformed => {
                 Decision::Fail(FailReason::Malformed { sha256_of_onion: [9; 32], failure_code: 0x8000 | 5 })
@@ -97,6 +105,10 @@ pub struct World {
     pub policy: Policy,
     pub mempool: BTreeMap<Txid, Transaction>,
     pub payments: BTreeMap<PaymentHash, Payment>,
+    /// How each received HTLC is removed, by its offerer and id: decided once, as a settlement row is.
+    pub decisions: BTreeMap<(Name, u64), Decision>,
+    /// HTLCs that were asked for: each has a source of its own.
+    asked: u16,
 }
 
 /// The two channels and all that is between them.
@@ -107,6 +119,37 @@ pub struct Pair {
     generation: u64,
     features: Features,
     next_command: u64,
+    /// Messages that were handed over so far.
+    pub delivered: usize,
+    /// What goes wrong, and with which message.
+    pub cut: Option<Cut>,
+}
+
+/// One fault, at the message of this number.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    pub at: usize,
+    pub kind: CutKind,
+}
+
+/// What happens to the message, and to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutKind {
+    /// It is lost with the connection.
+    Before,
+    /// It is acted on, and the connection is lost before an answer is out.
+    After,
+    /// Its receiver dies before anything of it is durable.
+    ReceiverDiesBefore,
+    /// Its receiver dies as soon as it is durable, before an answer is out.
+    ReceiverDiesAfter,
+    /// Its sender dies once it is acted on.
+    SenderDies,
+}
+
+impl CutKind {
+    pub const ALL: [Self; 5] =
+        [Self::Before, Self::After, Self::ReceiverDiesBefore, Self::ReceiverDiesAfter, Self::SenderDies];
 }
 
 /// What the two agree on before they begin.
@@ -117,8 +160,26 @@ pub struct Setup {
     pub feerate: FeeratePerKw,
     /// The opener's `upfront_shutdown_script`.
     pub upfront_script: Option<ScriptBuf>,
+    /// `dust_limit_satoshis` of each.
+    pub dust_limits: [Sat; 2],
+    /// `max_accepted_htlcs` of each.
+    pub max_accepted_htlcs: [u16; 2],
+    /// The most that each lets HTLCs without an output lose.
+    pub max_dust_exposure: [Sat; 2],
     /// What both offer in `init`: [`founding::features`] negotiates `option_simple_close`, the default does not.
     pub features: Features,
+}
+
+impl Setup {
+    /// What each of the two asks for.
+    pub fn policies(&self, base: &Policy) -> [Policy; 2] {
+        [0, 1].map(|index| Policy {
+            dust_limit: self.dust_limits[index],
+            max_accepted_htlcs: self.max_accepted_htlcs[index],
+            max_dust_exposure: self.max_dust_exposure[index],
+            ..base.clone()
+        })
+    }
 }
 
 impl Default for Setup {
@@ -128,6 +189,9 @@ impl Default for Setup {
             push: Msat::new(400_000_000),
             feerate: FeeratePerKw::new(1000),
             upfront_script: None,
+            dust_limits: [Sat::new(354); 2],
+            max_accepted_htlcs: [30; 2],
+            max_dust_exposure: [Sat::new(50_000); 2],
             features: founding::legacy_features(),
         }
     }
@@ -173,10 +237,14 @@ impl Pair {
             policy: policy(),
             mempool: BTreeMap::new(),
             payments: BTreeMap::new(),
+            decisions: BTreeMap::new(),
+            asked: 0,
         };
         let (nodes, tx) = founding::found(seed, setup, &world);
         let features = setup.features.clone();
-        (Self { nodes, world, connection: None, generation: 0, features, next_command: 0 }, tx)
+        let pair =
+            Self { nodes, world, connection: None, generation: 0, features, next_command: 0, delivered: 0, cut: None };
+        (pair, tx)
     }
 
     /// Puts the funding transaction into a block and buries it.
@@ -251,18 +319,29 @@ impl Pair {
         let number = self.world.payments.len();
         let preimage = PaymentPreimage(founding::bytes("preimage", number as u64));
         let payment_hash = preimage.payment_hash();
-        self.world.payments.insert(payment_hash, Payment { from, amount, preimage, fate });
-        let source = HtlcSource::Payment { payment_id: payment_hash.0, part: 0 };
-        let onion = Box::new([number as u8; 1366]);
-        let cltv_expiry = self.world.height + 100 + number as u32 % 3;
+        self.world.payments.insert(payment_hash, Payment { amount, preimage, fate });
+        self.offer(from, payment_hash, number as u32 % 3)
+    }
+
+    /// Offers one HTLC more of a payment, by either side.
+    pub fn offer(&mut self, from: Name, payment_hash: PaymentHash, delay: u32) -> CommandId {
+        let amount = self.world.payments[&payment_hash].amount;
+        let part = self.world.asked;
+        self.world.asked += 1;
+        let source = HtlcSource::Payment { payment_id: payment_hash.0, part };
+        let onion = Box::new([part as u8; 1366]);
+        let cltv_expiry = self.world.height + 100 + delay;
         self.command(from, Command::AddHtlc { amount, payment_hash, cltv_expiry, onion, source })
     }
 
-    /// Removes a received HTLC as its fate has it.
+    /// Removes a received HTLC as its fate has it, or fails it where it could lose too much to fees.
     pub fn remove(&mut self, name: Name, htlc_id: u64) {
         let Some(incoming) = self.node(name).incoming.get(&htlc_id) else { return };
-        let payment = self.world.payments[&incoming.payment_hash];
-        let command = match payment.removal() {
+        let (payment, over_exposed) = (self.world.payments[&incoming.payment_hash], incoming.over_exposed);
+        let decision = self.world.decisions.entry((name.other(), htlc_id)).or_insert_with(|| {
+            if over_exposed { Decision::Fail(FailReason::Encrypted(vec![8; 32])) } else { payment.removal(htlc_id) }
+        });
+        let command = match decision.clone() {
             Decision::Fulfill(preimage) => Command::Fulfill { htlc_id, preimage },
             Decision::Fail(reason) => Command::FailHtlc { htlc_id, reason },
         };
@@ -357,7 +436,22 @@ impl Pair {
         let Some(message) = self.connection.as_mut().and_then(|connection| connection.receive(to)) else {
             return false;
         };
-        self.input(to, Input::Message(&message));
+        self.delivered += 1;
+        let cut = self.cut.filter(|cut| cut.at + 1 == self.delivered).map(|cut| cut.kind);
+        if cut != Some(CutKind::Before) {
+            self.input(to, Input::Message(&message));
+        }
+        match cut {
+            None => {}
+            Some(CutKind::Before) => self.disconnect(),
+            Some(CutKind::After) => {
+                self.disconnect();
+                self.flush(to);
+            }
+            Some(CutKind::ReceiverDiesBefore) => self.crash(to),
+            Some(CutKind::ReceiverDiesAfter) => self.commit_and_crash(to),
+            Some(CutKind::SenderDies) => self.crash(to.other()),
+        }
         true
     }
 
@@ -521,7 +615,7 @@ impl Pair {
                 let payment = &self.world.payments[&evidence.payment_hash];
                 assert_eq!(payment.amount, evidence.amount);
                 let outcome = payer.outcomes().get(&id).cloned().expect("a signed payment has an outcome");
-                match (&outcome, payment.removal()) {
+                match (&outcome, self.world.decisions[&(from, id)].clone()) {
                     (HtlcOutcome::Fulfilled(proof), Decision::Fulfill(preimage)) => {
                         assert_eq!(*proof, preimage);
                         balance[from.index()] -= i128::from(payment.amount.get());

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Txid};
+use outrigger_bolt::amount::Sat;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::commitment::{CommitmentTx, HtlcDirection, commitment_number, obscuring_factor};
 use outrigger_bolt::wire::{CommitmentSigned, Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
-    Channel, ChannelNote, ChannelParams, CommandId, Context, Effect, Evidence, Guard, HtlcKey, HtlcOutcome,
-    IncomingHtlc, Input, Monitor, MonitorChanges, Offerer, Phase, Refusal, Reply, RevokedOutput, Signer, Spend, Watch,
+    Channel, ChannelNote, ChannelParams, CommandId, Context, Effect, Guard, HtlcKey, HtlcOutcome, IncomingHtlc, Input,
+    Monitor, MonitorChanges, Offerer, Phase, Policy, Refusal, Reply, RevokedOutput, Signer, Spend, Watch,
 };
 
 use super::World;
@@ -30,6 +31,7 @@ pub struct Node {
     pub monitor: Monitor,
     pub node_id: NodeId,
     pub signer: LoggingSigner,
+    pub policy: Policy,
     pub shutdown_script: ScriptBuf,
     /// Whether its whole node is in restored mode: durable in the daemon, so a crash does not take it back.
     pub restored: bool,
@@ -51,13 +53,15 @@ pub struct Node {
     given: BTreeMap<[u8; 33], (CommitmentSigned, CommitmentTx)>,
     /// The secrets that left.
     pub revoked: BTreeMap<u64, [u8; 32]>,
+    /// The commitments that were rebuilt last: local and remote number, and whether the first may be published.
+    rebuilt: Option<(u64, u64, bool)>,
 }
 
 impl Node {
     pub fn new(
         channel: Channel,
         monitor: (Monitor, Store),
-        (node_id, signer): (NodeId, LoggingSigner),
+        (node_id, signer, policy): (NodeId, LoggingSigner, Policy),
         shutdown_script: ScriptBuf,
         first: (CommitmentTx, PublicKey),
     ) -> Self {
@@ -67,6 +71,7 @@ impl Node {
             monitor,
             node_id,
             signer,
+            policy,
             shutdown_script,
             restored: false,
             staged: store.clone(),
@@ -80,12 +85,14 @@ impl Node {
             heights: Vec::new(),
             given: BTreeMap::new(),
             revoked: BTreeMap::new(),
+            rebuilt: None,
         };
         let (commitment, point) = first;
         let message = CommitmentSigned {
             channel_id: node.channel.id(),
             signature: node.signer.signature_of(&commitment.txid()),
             htlc_signatures: Vec::new(),
+            funding_txid: Some(node.channel.rows().params.funding.txid),
         };
         node.given.insert(point.serialize(), (message, commitment));
         node
@@ -103,7 +110,7 @@ impl Node {
         Context {
             height: world.height,
             feerates: world.feerates,
-            policy: &world.policy,
+            policy: &self.policy,
             signer: &self.signer,
             node_id: self.node_id,
             shutdown_script: &self.shutdown_script,
@@ -240,8 +247,9 @@ impl Node {
         self.channel = Channel::load(rows).expect("rows of a channel");
         self.incoming.clear();
         self.heights.clear();
+        self.rebuilt = None;
         let watches = self.channel.watches().into_iter().map(Effect::Watch);
-        let effects: Vec<Effect> = watches.chain(self.channel.resume()).collect();
+        let effects: Vec<Effect> = watches.chain(self.channel.resume(&self.policy)).collect();
         let disconnect = self.deliver(effects, world, |message| panic!("sent with no connection: {message:?}"));
         assert!(!disconnect);
     }
@@ -270,23 +278,78 @@ impl Node {
         self.monitor.check_against(&rows).expect("rows that belong together");
     }
 
-    /// The monitor's rows alone rebuild what can be published, and tell the revoked from it.
-    pub fn assert_commitments(&self, peer: &Node) {
+    /// The monitor's rows alone rebuild what can be published, and tell the revoked from it. What stood before this step
+    /// was rebuilt before.
+    pub fn assert_commitments(&mut self, peer: &Self) {
+        let head = &self.monitor.rows().head;
+        let remote = head.remote_next.as_ref().map_or(head.remote.number, |next| next.number);
+        let standing = (head.local.number, remote, head.may_publish);
+        let Some(before) = self.rebuilt.replace(standing) else { return self.assert_all_commitments(peer) };
+        if before.1 != remote {
+            self.assert_remote_commitments();
+        }
+        if (before.0, before.2) != (standing.0, standing.2) {
+            self.assert_local_commitment(peer);
+        }
+    }
+
+    fn assert_all_commitments(&self, peer: &Self) {
+        self.assert_remote_commitments();
+        self.assert_local_commitment(peer);
+    }
+
+    fn assert_remote_commitments(&self) {
         let monitor = Monitor::load(self.staged.monitor()).expect("rows of a monitor");
         for commitment in monitor.remote_commitments().expect("commitments that were signed") {
             assert!(self.signer.has_signed(&commitment.txid()), "a remote commitment that we never signed");
+            self.assert_bounded_loss(&commitment);
         }
+    }
+
+    fn assert_local_commitment(&self, peer: &Self) {
+        let monitor = Monitor::load(self.staged.monitor()).expect("rows of a monitor");
         let local = monitor.local_commitment(&self.signer).expect("a commitment that was signed");
+        self.assert_bounded_loss(&local);
         assert!(peer.signer.has_signed(&local.txid()), "a local commitment that the peer never signed");
         if monitor.rows().head.may_publish {
             self.assert_publishable(&monitor, local.txid());
         }
     }
 
+    /// What a commitment burns is bounded, whoever publishes it: HTLCs without an output (FEE-1), and the fee, where the
+    /// peer pays it and could move its balance away (CST-11). Both caps hold for what we agree to; what the peer adds is
+    /// failed once it is committed, and what crosses an `update_fee` is not known to the opener.
+    fn assert_bounded_loss(&self, commitment: &CommitmentTx) {
+        let (params, head) = (self.params(), &self.channel.rows().head);
+        let outputs: u64 = commitment.tx.output.iter().map(|output| output.value.to_sat()).sum();
+        let trimmed = |dust_limit: Sat| -> u64 {
+            let rows = self.channel.rows().htlcs.values();
+            rows.map(|row| row.amount.to_sat_floor()).filter(|amount| *amount < dust_limit).map(Sat::get).sum()
+        };
+        let dust_limit = params.local.dust_limit.max(params.remote.dust_limit);
+        let received = u64::from(params.local.max_accepted_htlcs) * dust_limit.get();
+        let exposed = trimmed(dust_limit);
+        let most = self.policy.max_dust_exposure.get() + received;
+        assert!(exposed <= most, "{exposed} sat could be lost to fees, where {most} is the most");
+        if !params.is_opener {
+            let cap = (params.capacity.get() / 10).max(self.policy.max_dust_exposure.get());
+            let feerate = u64::from(head.fee.local.max(head.fee.remote).get());
+            let crossing = u64::from(params.remote.max_accepted_htlcs) * 172 * feerate / 1000;
+            // Whole satoshis of each HTLC, and a balance below the dust limit, go to the fee as well.
+            let rounding = 2 * dust_limit.get() + 1 + self.channel.rows().htlcs.len() as u64;
+            let burnt = params.capacity.get() - outputs;
+            let most = cap + crossing + exposed + rounding;
+            assert!(burnt <= most, "{burnt} sat are burnt, where {most} is the most");
+        }
+    }
+
     fn assert_publishable(&self, monitor: &Monitor, txid: Txid) {
         let tx = monitor.local_commitment_tx(&self.signer).expect("our newest commitment");
         assert_eq!(tx.compute_txid(), txid);
-        assert_eq!(monitor.classify(&tx, &self.signer), Spend::Local);
+        // Told from all others by building those too: costly, and the same for each number.
+        if self.monitor.rows().head.local.number.is_multiple_of(8) {
+            assert_eq!(monitor.classify(&tx, &self.signer), Spend::Local);
+        }
         let params = self.params();
         let head = &monitor.rows().head;
         let sighash = params.funding_output().sighash(&tx);
@@ -312,7 +375,7 @@ impl Node {
             if expected == Spend::Revoked(number) {
                 let revoked = monitor.revoked_commitment(number).expect("a secret that was told");
                 let outputs = revoked.outputs(&commitment.tx, evidence.iter().map(|(key, row)| (*key, row)));
-                assert_explained(commitment, &outputs, &evidence);
+                assert_explained(commitment, &outputs, |key| revoked.htlc_script(key, &evidence[&key]));
             }
         }
         assert_eq!(head.next_secret_number, head.remote.number);
@@ -329,11 +392,11 @@ impl Node {
     }
 }
 
-/// Every output of a revoked commitment of the peer is what it was built as.
+/// Every output of a revoked commitment of the peer is what it was built as. HTLCs with one script are the same there.
 fn assert_explained(
     commitment: &CommitmentTx,
     outputs: &[Option<RevokedOutput>],
-    evidence: &BTreeMap<HtlcKey, Evidence>,
+    script: impl Fn(HtlcKey) -> ScriptBuf,
 ) {
     let mut expected: Vec<Option<RevokedOutput>> = vec![Some(RevokedOutput::Anchor); outputs.len()];
     let mut expect = |index: Option<u32>, what| {
@@ -349,8 +412,10 @@ fn assert_explained(
             HtlcDirection::Received => Offerer::Local,
         };
         let key = HtlcKey { offerer, id: output.htlc.id };
-        assert_eq!(evidence[&key].amount, output.htlc.amount);
-        expect(Some(output.index), RevokedOutput::Htlc(key));
+        let Some(RevokedOutput::Htlc(found)) = outputs[output.index as usize] else { panic!("{key:?} is not found") };
+        assert_eq!(found.offerer, offerer);
+        assert_eq!(script(found), script(key));
+        expect(Some(output.index), RevokedOutput::Htlc(found));
     }
     assert_eq!(outputs, expected);
 }

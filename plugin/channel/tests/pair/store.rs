@@ -1,7 +1,7 @@
 //! A store that is cut off where the test wants it: tables of bytes, and batches that are durable once they are applied.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bitcoin::OutPoint;
 use bitcoin::secp256k1::ecdsa::Signature;
@@ -82,6 +82,8 @@ impl Writes {
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     rows: BTreeMap<Key, Vec<u8>>,
+    /// The row that is written once is read once: its points are most of what there is to read.
+    params: OnceLock<Arc<ChannelParams>>,
     pub outcomes: BTreeMap<u64, HtlcOutcome>,
 }
 
@@ -101,6 +103,11 @@ impl Store {
         self.outcomes.extend(writes.outcomes.clone());
     }
 
+    /// How many rows there are, the peer's secrets not counted: those have 49 slots.
+    pub fn rows_without_secrets(&self) -> usize {
+        self.rows.keys().filter(|key| !matches!(key, Key::Secret(_))).count()
+    }
+
     fn get<T: Row>(&self, key: Key) -> T {
         T::decode(self.rows.get(&key).expect("a row that always exists")).expect("a row that we wrote")
     }
@@ -108,6 +115,10 @@ impl Store {
     fn table<K: Ord, T: Row>(&self, name: impl Fn(Key) -> Option<K>) -> BTreeMap<K, T> {
         let rows = self.rows.iter().filter_map(|(key, row)| Some((name(*key)?, row)));
         rows.map(|(key, row)| (key, T::decode(row).expect("a row that we wrote"))).collect()
+    }
+
+    fn params(&self) -> Arc<ChannelParams> {
+        Arc::clone(self.params.get_or_init(|| Arc::new(self.get::<ChannelParams>(Key::Params))))
     }
 
     fn htlcs(&self) -> BTreeMap<HtlcKey, HtlcRow> {
@@ -118,7 +129,7 @@ impl Store {
         let onions: BTreeMap<HtlcKey, [u8; 1366]> =
             self.table(|key| if let Key::Onion(key) = key { Some(key) } else { None });
         ChannelRows {
-            params: Arc::new(self.get::<ChannelParams>(Key::Params)),
+            params: self.params(),
             head: self.get::<ChannelHead>(Key::Head),
             htlcs: self.htlcs(),
             onions: onions.into_iter().map(|(key, onion)| (key, Arc::new(onion))).collect(),
@@ -127,7 +138,7 @@ impl Store {
 
     pub fn monitor(&self) -> MonitorRows {
         MonitorRows {
-            params: Arc::new(self.get::<ChannelParams>(Key::Params)),
+            params: self.params(),
             head: self.get::<MonitorHead>(Key::MonitorHead),
             secrets: self.table(|key| if let Key::Secret(slot) = key { Some(slot) } else { None }),
             htlc_signatures: self.table::<u64, Vec<Signature>>(|key| {

@@ -118,7 +118,7 @@ fn rows_of_a_channel(data: &[u8]) {
     let cx = super::channel::context(world, &signer, &script);
     drop(monitor.local_commitment(&signer));
     drop(monitor.remote_commitments());
-    drop(channel.resume());
+    drop(channel.resume(cx.policy));
     drop(channel.watches());
     drop(channel.summary(world.height));
     let features = founding::features();

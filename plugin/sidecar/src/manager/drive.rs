@@ -99,6 +99,12 @@ impl<'a> Drive<'a> {
     }
 
     fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) {
+        if self.env.is_faulty() {
+            if let Input::Command(id, _) = input {
+                self.refuse(at, id, Refusal::Stopping);
+            }
+            return;
+        }
         if slot.archived.is_some() {
             return self.answer_for(at, &slot.channel, &slot.signer, input);
         }
@@ -106,6 +112,12 @@ impl<'a> Drive<'a> {
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
         let script = self.env.shutdown_script();
         let (transition, learned) = slot.monitor.follow(&slot.channel, input, &self.env.context(&slot.signer, &script));
+        if let Some(fault) = &transition.fault {
+            tracing::error!(channel = %at.channel, %fault, "a fault of this node: it stops before another channel fails");
+            if !self.env.meet_fault(&format!("{}: {fault}", at.channel)) {
+                return;
+            }
+        }
         self.take_in(at, slot, transition, learned);
         if !is_commit {
             self.touched.insert(at.channel);
@@ -121,7 +133,7 @@ impl<'a> Drive<'a> {
     /// Monitor, apply, stage: nothing of the transition is lost, and nothing of it leaves here. `learned` is what the
     /// monitor makes of it.
     fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition, learned: MonitorChanges) {
-        let Transition { changes, volatile, monitor, mut effects } = transition;
+        let Transition { changes, volatile, monitor, mut effects, fault: _ } = transition;
         let mut on_chain = false;
         let never_was = effects.iter().any(never_was);
         let waits = if never_was { slot.channel.watches() } else { Vec::new() };
@@ -310,7 +322,7 @@ impl<'a> Drive<'a> {
                 | Effect::Reply(..)
                 | Effect::Note(_) => true,
             };
-            let effects: Vec<_> = slot.channel.resume().into_iter().filter(is_due).collect();
+            let effects: Vec<_> = slot.channel.resume(&self.env.policy).into_iter().filter(is_due).collect();
             for effect in effects {
                 self.batch.hold_effect(at, effect);
             }

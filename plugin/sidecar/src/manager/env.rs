@@ -116,6 +116,7 @@ pub struct Env {
     /// Whether a channel has been promised to that script.
     shutdown_script_given: AtomicBool,
     restored: watch::Sender<Option<Arc<str>>>,
+    fault: watch::Sender<Option<Arc<str>>>,
     next_command: AtomicU64,
 }
 
@@ -142,6 +143,7 @@ impl Env {
             shutdown_script: RwLock::default(),
             shutdown_script_given: AtomicBool::new(false),
             restored,
+            fault: watch::Sender::new(None),
             next_command: AtomicU64::new(1),
         }
     }
@@ -169,6 +171,36 @@ impl Env {
             known.get_or_insert_with(|| Arc::from(proof));
             is_first
         });
+    }
+
+    /// Whether a fault of our own was met: no channel takes another step before the node is started anew (CST-12).
+    pub(super) fn is_faulty(&self) -> bool {
+        self.fault.borrow().is_some()
+    }
+
+    /// Records a fault of our own. False where another was met before: then this one's step is not to be taken, so that
+    /// at most one channel fails for what may be wrong with all of them.
+    #[must_use = "only the first fault may fail its channel"]
+    pub(super) fn meet_fault(&self, fault: &str) -> bool {
+        self.fault.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert_with(|| Arc::from(fault));
+            is_first
+        })
+    }
+
+    /// Resolves once a fault of our own was met; the node is to stop then.
+    pub async fn faulty(&self) -> Arc<str> {
+        let mut fault = self.fault.subscribe();
+        loop {
+            if let Some(fault) = fault.borrow_and_update().clone() {
+                return fault;
+            }
+            // The sender lives as long as this does.
+            if fault.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// An id that no other command of this run has. 0 is for commands whose answer nobody waits for.

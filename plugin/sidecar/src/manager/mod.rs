@@ -14,6 +14,7 @@ mod history;
 mod mail;
 pub mod operations;
 pub mod outbox;
+mod pace;
 mod peer;
 pub mod pending;
 
@@ -32,6 +33,7 @@ use tokio::sync::{Notify, oneshot};
 pub use mail::{Mail, OpenOrder};
 pub use peer::Peer;
 
+use crate::clock::Clock;
 use crate::store::load::LoadedChannel;
 use crate::store::{Batch, ChainOrder, Held};
 use deliver::{Deliver, Registered, ReplyTo};
@@ -39,6 +41,7 @@ use directory::PeerDirectory;
 use drive::Drive;
 use env::Env;
 use outbox::{Connection, Origin, Outbox, PeerHandler, Room};
+use pace::Pace;
 use peer::Slot;
 
 /// Mail that one visit to a peer handles: a bound on how long its lock is held.
@@ -55,6 +58,7 @@ pub struct Manager {
     connections: AtomicU64,
     /// Rung after each visit to a peer: its mailbox may have room again.
     visited: Notify,
+    pace: Pace,
 }
 
 /// A peer in a listing.
@@ -80,7 +84,14 @@ impl Manager {
     /// Takes the loaded channels in. What a crash may have lost is made again from their rows: watches at once, the
     /// rest as released effects when [`resume`](Self::resume) is called.
     pub fn new(directory: Arc<PeerDirectory>, deliver: Arc<Deliver>, env: Env, loaded: Vec<LoadedChannel>) -> Self {
-        let manager = Self { directory, deliver, env, connections: AtomicU64::new(1), visited: Notify::new() };
+        let manager = Self {
+            directory,
+            deliver,
+            env,
+            connections: AtomicU64::new(1),
+            visited: Notify::new(),
+            pace: Pace::default(),
+        };
         for LoadedChannel { channel, monitor, settlements, updates } in loaded {
             let (peer, id) = (channel.rows().params.peer, channel.id());
             let signer = manager.env.signer(channel.rows().params.keys_index);
@@ -324,6 +335,9 @@ impl PeerHandler for Manager {
     }
 
     fn message(&self, peer: &NodeId, connection: Connection, message: Message, bytes: usize) {
+        if self.pace.count(peer, &message, Clock::monotonic()) {
+            tracing::warn!(%peer, "the peer moves its channels on without pause: it is read more slowly");
+        }
         self.post(peer, Mail::Message { connection: connection.0, message: Box::new(message), bytes });
     }
 
@@ -333,9 +347,13 @@ impl PeerHandler for Manager {
             loop {
                 let visited = self.visited.notified();
                 if self.directory.backlog(peer) < MAILBOX_BYTES {
-                    return;
+                    break;
                 }
                 visited.await;
+            }
+            let pause = self.pace.pause(peer, Clock::monotonic());
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
             }
         })
     }

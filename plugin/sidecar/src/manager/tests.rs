@@ -1,6 +1,6 @@
 //! A manager over a real file, and a peer that keeps to the messages but not to the rules.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +18,14 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::{NodeId, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
-use outrigger_bolt::wire::{AcceptChannel, FundingSigned, OpenChannel, PerCommitmentSecret, RevokeAndAck, UpdateFee};
+use outrigger_bolt::wire::{
+    AcceptChannel, ChannelReady, FundingSigned, OpenChannel, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc,
+    UpdateFee,
+};
 use outrigger_channel::{
-    Birth, ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, Input, Opening,
-    OpeningInput, OpeningStep, Policy, ReleaseRefused, Signer, SigningRefused, SoftSigner,
+    Birth, ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, Input, Monitor,
+    MonitorHead, Opening, OpeningInput, OpeningStep, Policy, ReleaseRefused, RemoteCommitment, Signer, SigningRefused,
+    SoftSigner,
 };
 use tokio::sync::watch;
 
@@ -31,6 +35,7 @@ use super::forwarding::ForwardingPolicy;
 use super::outbox::{Next, Origin, OutboxReader, outbox};
 use super::*;
 use crate::key::{NodeKeys, Seed};
+use crate::store::channel_update::ChannelUpdates;
 use crate::store::row::{OperationRow, OperationState};
 use crate::store::{self, Reader, Writer};
 
@@ -112,25 +117,33 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        Self::with(|_| Vec::new())
+    }
+
+    /// With channels that a start found.
+    fn with(load: impl FnOnce(&NodeKeys) -> Vec<LoadedChannel>) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let seed = Seed::create(dir.path(), || Ok([1; 32])).unwrap();
         let keys = Arc::new(NodeKeys::derive(&seed, Network::Regtest));
         let db = store::open(dir.path(), "regtest", &keys.node_id()).unwrap();
-        Self::over(dir, db, keys, forwarding_policy())
+        let more = load(&keys);
+        Self::over((dir, db), keys, forwarding_policy(), more)
     }
 
     /// Another start over the same file, as after a crash.
     pub(crate) fn restarted(&self) -> Self {
-        Self::over(self.dir.clone(), self.db.clone(), self.manager.env().keys.clone(), forwarding_policy())
+        let (parts, keys) = ((self.dir.clone(), self.db.clone()), self.manager.env().keys.clone());
+        Self::over(parts, keys, forwarding_policy(), Vec::new())
     }
 
     fn over(
-        dir: Arc<tempfile::TempDir>,
-        db: Arc<redb::Database>,
+        (dir, db): (Arc<tempfile::TempDir>, Arc<redb::Database>),
         keys: Arc<NodeKeys>,
         terms: ForwardingPolicy,
+        more: Vec<LoadedChannel>,
     ) -> Self {
-        let store::Snapshot { channels, frozen, restored, .. } = store::load::load(&db).unwrap();
+        let store::Snapshot { mut channels, frozen, restored, .. } = store::load::load(&db).unwrap();
+        channels.extend(more);
         let (work, mailboxes) = crossbeam_channel::unbounded();
         let (payments, notices) = crossbeam_channel::unbounded();
         let (chain, orders) = crossbeam_channel::unbounded();
@@ -158,7 +171,8 @@ impl Bench {
     /// The node as it starts after a crash, with this forwarding policy. Nobody tells the old one anything more.
     async fn started_again(&self, terms: ForwardingPolicy) -> Arc<Self> {
         self.manager.env().writer.barrier().await;
-        Arc::new(Self::over(self.dir.clone(), self.db.clone(), self.manager.env().keys.clone(), terms))
+        let (parts, keys) = ((self.dir.clone(), self.db.clone()), self.manager.env().keys.clone());
+        Arc::new(Self::over(parts, keys, terms, Vec::new()))
     }
 
     /// What a start would find now.
@@ -567,4 +581,134 @@ async fn secrets_that_form_no_chain_fail_the_channel_and_not_the_process() {
     assert!(error.contains("secret 1 is not the one that was promised"), "{error}");
     let view = rogue.bench.manager.channel(&channel.id()).unwrap();
     assert_eq!(view.summary.state, "failed");
+}
+
+/// A channel with a peer of its own, open and in step, whose monitor was spoilt.
+fn spoilt(keys: &NodeKeys, index: u8, spoil: impl Fn(&mut MonitorHead)) -> LoadedChannel {
+    let (ours, theirs) = (SoftSigner::new(keys.channel_seed(u64::from(index))), SoftSigner::new([index; 32]));
+    let (policy, script) = (policy(), script());
+    let peer = NodeId::new(theirs.per_commitment_point(9));
+    let context = |signer, height| Context {
+        height,
+        feerates: feerates(),
+        policy: &policy,
+        signer,
+        node_id: peer,
+        shutdown_script: &script,
+        restored: false,
+    };
+    let (our_cx, their_cx) = (context(&ours as &dyn Signer, HEIGHT), context(&theirs as &dyn Signer, HEIGHT));
+    let order = outrigger_channel::OpenOrder {
+        peer: keys.node_id(),
+        keys_index: 1,
+        features: Features::init(),
+        temporary_channel_id: ChannelId([7; 32]),
+        funding: Sat::new(1_000_000),
+        push: Msat::new(400_000_000),
+        announce: false,
+        commitment_feerate: FeeratePerKw::new(1000),
+        shutdown_script: None,
+        scid_alias: ShortChannelId::alias(1),
+    };
+    let (mut opener, open) = Opening::open(order, &their_cx).unwrap();
+    let Message::OpenChannel(open) = open else { panic!("{open:?}") };
+    let (mut accepter, accept) =
+        Opening::accept(&open, peer, (u64::from(index), ShortChannelId::alias(2)), &Features::init(), &our_cx).unwrap();
+    let OpeningStep::Fund { script_pubkey, amount } = opener.step(OpeningInput::Message(&accept), &their_cx) else {
+        panic!("{accept:?}")
+    };
+    let tx = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn::default()],
+        output: vec![TxOut { value: amount.into(), script_pubkey }],
+    };
+    let funding = OpeningInput::Funding { tx: tx.clone(), output_index: 0 };
+    let OpeningStep::Renamed(channel_id, effects) = opener.step(funding, &their_cx) else { panic!("renamed") };
+    let created = effects.into_iter().find_map(|effect| match effect {
+        Effect::Send(message) => Some(message),
+        _ => None,
+    });
+    let OpeningStep::Born(birth) = accepter.step(OpeningInput::Message(&created.unwrap()), &our_cx) else {
+        panic!("born")
+    };
+    let mut channel = birth.channel;
+    let confirmed = ChainEvent::FundingConfirmed { height: HEIGHT + 1, tx_index: 1, tx: &tx };
+    let second_per_commitment_point = theirs.per_commitment_point(1);
+    let ready = Message::ChannelReady(ChannelReady { channel_id, second_per_commitment_point, short_channel_id: None });
+    for input in [Input::Chain(confirmed), Input::Message(&ready)] {
+        let mut transition = channel.step(input, &context(&ours as &dyn Signer, HEIGHT + 1));
+        channel.take_in(&mut transition);
+    }
+    let mut rows = Monitor::new(&birth.monitor).unwrap().0.rows().clone();
+    spoil(&mut rows.head);
+    LoadedChannel {
+        channel,
+        monitor: Monitor::load(rows).unwrap(),
+        settlements: BTreeMap::new(),
+        updates: ChannelUpdates::default(),
+    }
+}
+
+/// Gives an order to fifty channels that all meet the same fault, and counts those that fail for it.
+async fn failed_of_fifty(spoil: impl Fn(&mut MonitorHead) + Copy) -> usize {
+    const CHANNELS: u8 = 50;
+    let bench = Bench::with(|keys| (1..=CHANNELS).map(|index| spoilt(keys, index, spoil)).collect());
+    let channels: Vec<_> = bench.manager.channels().into_iter().map(|view| view.channel_id).collect();
+    assert_eq!(channels.len(), usize::from(CHANNELS));
+    let orders = (1..).zip(&channels).map(|(number, channel)| {
+        let (manager, channel) = (bench.manager.clone(), *channel);
+        tokio::spawn(async move { manager.command(channel, add(number)).await })
+    });
+    let mut taken = 0;
+    for order in orders.collect::<Vec<_>>() {
+        match order.await.unwrap() {
+            Ok(_) => taken += 1,
+            Err(refused) => assert_eq!(refused, Refusal::Stopping),
+        }
+    }
+    assert_eq!(taken, 1, "no order is taken after the first fault");
+    let fault = bench.manager.env().faulty().await;
+    assert!(channels.iter().any(|channel| fault.contains(&channel.to_string())), "{fault}");
+    bench.manager.channels().iter().filter(|view| view.summary.state == "failed").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cst_12_a_fault_of_ours_fails_one_channel_of_fifty_and_stops_the_node() {
+    let failed = failed_of_fifty(|head| {
+        head.remote_next = Some(RemoteCommitment { number: 1, ..head.remote.clone() });
+    });
+    assert_eq!(failed.await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cst_12_a_monitor_that_can_follow_no_step_at_all_fails_no_channel() {
+    assert_eq!(failed_of_fifty(|head| head.update_id += 1).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cst_15_a_peer_that_spins_states_is_paused_and_loses_nothing() {
+    let bench = Bench::new();
+    let (sender, _queue) = outbox(1 << 20);
+    let connection = bench.manager.connected(peer_id(), Origin::Peer, &bench.manager.our_init(), sender).unwrap();
+    let add = Message::UpdateAddHtlc(UpdateAddHtlc {
+        channel_id: ChannelId([1; 32]),
+        id: 0,
+        amount_msat: Msat::new(1),
+        payment_hash: PaymentPreimage([1; 32]).payment_hash(),
+        cltv_expiry: 1,
+        onion_routing_packet: Box::new([0; 1366]),
+        path_key: None,
+    });
+    // Far beyond a burst, so that the pause is longer than this test could take.
+    for _ in 0..30_000 {
+        bench.manager.message(&peer_id(), connection, add.clone(), 1);
+    }
+    let peer = peer_id();
+    let mut room = bench.manager.room(&peer);
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(room.as_mut().poll(&mut cx).is_pending(), "the peer is not read for a while");
+    let other = id_of(4);
+    bench.manager.env().writer.barrier().await;
+    assert!(bench.manager.room(&other).as_mut().poll(&mut cx).is_ready(), "and no other peer waits for it");
 }

@@ -203,6 +203,9 @@ impl Payments {
         if !env.chain.is_synced() {
             return Err(Failure::TemporaryNodeFailure);
         }
+        if htlc.over_exposed {
+            return Err(Failure::TemporaryNodeFailure);
+        }
         if payload.outgoing_cltv_value > htlc.cltv_expiry {
             return Err(Failure::FinalIncorrectCltvExpiry { cltv_expiry: htlc.cltv_expiry });
         }

@@ -66,6 +66,7 @@ fn htlc(bench: &Bench, invoice: &InvoiceRow, htlc_id: u64) -> IncomingHtlc {
         payment_hash: invoice.payment_hash,
         cltv_expiry: expiry(bench),
         onion: Box::new(onion),
+        over_exposed: false,
     }
 }
 

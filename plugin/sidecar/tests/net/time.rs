@@ -123,6 +123,7 @@ fn commitment(channel: u8) -> Message {
         channel_id: ChannelId([channel; 32]),
         signature,
         htlc_signatures: Vec::new(),
+        funding_txid: None,
     })
 }
 
