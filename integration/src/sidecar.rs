@@ -277,7 +277,9 @@ impl Sidecar {
     pub async fn until_synced_with(&self, bitcoind: &Bitcoind) -> Done<()> {
         let height = bitcoind.height().await?;
         until(LIMIT, &format!("the node to reach block {height}"), async || {
-            Ok((self.info().await?.block_height >= Some(height)).then_some(()))
+            let info = self.info().await?;
+            // The hash is told once the node knows that this is bitcoind's tip; nothing is opened or paid before.
+            Ok((info.block_height >= Some(height) && info.block_hash.is_some()).then_some(()))
         })
         .await
     }

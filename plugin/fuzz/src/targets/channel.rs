@@ -3,14 +3,14 @@
 use std::sync::LazyLock;
 
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
-use bitcoin::{Script, Transaction};
-use outrigger_bolt::amount::{FeeratePerKw, Msat};
+use bitcoin::{OutPoint, Script, Transaction};
+use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, PaymentPreimage};
 use outrigger_bolt::wire::Message;
 use outrigger_channel::{
-    ChainEvent, Channel, Command, CommandId, Context, Effect, FailReason, HtlcSource, Input, Monitor, Signer,
-    SoftSigner,
+    ChainEvent, Channel, ClaimKind, Command, CommandId, Context, Effect, FailReason, HtlcSource, Input, Monitor,
+    Signer, SoftSigner,
 };
 
 use super::Target;
@@ -89,6 +89,7 @@ fn channel(data: &[u8]) {
             return;
         }
         let message;
+        let spend;
         let input = match draw.below(16) {
             0..8 => match any_message(&mut draw, &channel) {
                 Some(any) => {
@@ -100,7 +101,14 @@ fn channel(data: &[u8]) {
             8..12 => Input::Command(CommandId(1), command(&mut draw, &channel)),
             12..14 => Input::Connected(if draw.byte() & 7 == 0 { &EMPTY } else { &features }),
             14 => Input::Disconnected,
-            _ => Input::Chain(chain_event(&mut draw, &mut cx.height, funding)),
+            _ => {
+                // What spends the funding output may be our own commitment.
+                spend = match monitor.local_commitment_tx(&signer) {
+                    Ok(tx) if draw.byte() & 1 == 0 => tx,
+                    Ok(_) | Err(_) => funding.clone(),
+                };
+                Input::Chain(chain_event(&mut draw, &mut cx.height, funding, &spend))
+            }
         };
         step(&mut channel, &mut monitor, input, &cx);
     }
@@ -269,13 +277,32 @@ fn command(draw: &mut Draw<'_>, channel: &Channel) -> Command {
     }
 }
 
-fn chain_event<'a>(draw: &mut Draw<'_>, height: &mut u32, funding: &'a Transaction) -> ChainEvent<'a> {
+fn chain_event<'a>(
+    draw: &mut Draw<'_>,
+    height: &mut u32,
+    funding: &'a Transaction,
+    spend: &'a Transaction,
+) -> ChainEvent<'a> {
     *height = height.saturating_add(u32::from(draw.byte()));
-    match draw.below(5) {
+    match draw.below(10) {
         0 => ChainEvent::FundingConfirmed { height: *height, tx_index: draw.u32() % 4, tx: funding },
         1 => ChainEvent::FundingUnconfirmed,
-        2 => ChainEvent::FundingSpent { height: *height, tx: funding },
-        3 => ChainEvent::FundingSpendUnconfirmed,
+        2 | 3 => ChainEvent::FundingSpent { height: *height, tx: spend },
+        4 => ChainEvent::FundingSpendUnconfirmed,
+        5 => {
+            let outpoint = OutPoint::new(spend.compute_txid(), draw.u32() % 6);
+            let kind = [ClaimKind::Anchor, ClaimKind::ToLocal, ClaimKind::ToRemote][draw.below(3)];
+            ChainEvent::OutputSpent {
+                outpoint,
+                kind,
+                value: Sat::new(draw.number(1 << 20)),
+                height: *height,
+                tx: spend,
+            }
+        }
+        6 => ChainEvent::OutputsUnspent { from_height: height.saturating_sub(u32::from(draw.byte())) },
+        7 => ChainEvent::TakenBuried { height: *height },
+        8 => ChainEvent::Buried { height: *height },
         _ => ChainEvent::Height(*height),
     }
 }

@@ -1,9 +1,9 @@
 //! Parameters of calls, as the schema checks and the types of `rpc-schema` read them.
 
 use outrigger_rpc_schema::{
-    ChainStatus, ChannelClose, ChannelGet, ChannelList, ChannelOpen, EventList, InvoiceCreate, InvoiceGet, Method,
-    MethodInfo, NodeInfo, NodeStatus, NodeStop, Parameter, ParameterType, PaymentGet, PaymentSend, PaymentWait,
-    PeerConnect, PeerList, WalletBalance, WalletNewAddress, methods,
+    ChainStatus, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, EventList, InvoiceCreate,
+    InvoiceGet, Method, MethodInfo, NodeInfo, NodeStatus, NodeStop, Parameter, ParameterType, PaymentGet, PaymentSend,
+    PaymentWait, PeerConnect, PeerList, WalletBalance, WalletNewAddress, methods,
 };
 use serde_json::{Map, Value, json};
 
@@ -105,6 +105,7 @@ const READERS: &[(&str, Reader)] = &[
     reader::<ChannelList>(),
     reader::<ChannelGet>(),
     reader::<ChannelClose>(),
+    reader::<ChannelForceClose>(),
     reader::<InvoiceCreate>(),
     reader::<InvoiceGet>(),
     reader::<PaymentSend>(),

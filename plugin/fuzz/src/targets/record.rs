@@ -2,18 +2,18 @@
 
 use std::fmt::{Debug, Display};
 
-use bitcoin::absolute::LockTime;
 use bitcoin::secp256k1::{Secp256k1, SecretKey};
-use bitcoin::transaction::Version;
-use bitcoin::{Amount, ScriptBuf, Transaction, TxIn, TxOut, Txid, hashes::Hash};
-use outrigger_bolt::amount::Msat;
+use bitcoin::{Txid, hashes::Hash};
+use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
+use outrigger_bolt::wire::{ChannelUpdate, Decode};
 use outrigger_channel::{FailReason, Publication};
+use outrigger_sidecar::store::channel_update;
 use outrigger_sidecar::store::closed::ClosedRow;
 use outrigger_sidecar::store::replay::ReplayRow;
 use outrigger_sidecar::store::row::{
     BroadcastRow, EventRow, InvoiceRow, OperationRow, OperationState, OutcomeRow, Paid, PaymentRow, PaymentState,
-    SettlementRow,
+    SettlementRow, SweepRow,
 };
 use outrigger_sidecar::store::schema::{
     UnderWay, htlc_key, numbered_key, parse_htlc_key, parse_numbered_key, parse_replay_height_key, replay_height_key,
@@ -39,6 +39,15 @@ pub(super) fn targets() -> Vec<Target> {
         of("record_replay", ReplayRow::decode, ReplayRow::encode, || {
             vec![ReplayRow { channel: ChannelId([1; 32]), htlc_id: 7, until: 800 }]
         }),
+        of(
+            "record_channel_update",
+            channel_update::decode,
+            |update| channel_update::encode(update).expect("an update that was read fits"),
+            || ChannelUpdate::decode_value(&super::wire::payload("sh841128448")).into_iter().collect(),
+        ),
+        of("record_sweep", SweepRow::decode, SweepRow::encode, || {
+            vec![SweepRow { tx: super::row::spend(), fee: Sat::new(7), since_height: 600 }]
+        }),
         of("record_closed_channel", ClosedRow::decode, ClosedRow::encode, || {
             let rows = &super::row::past().1.channel;
             vec![ClosedRow { params: rows.params.clone(), head: rows.head.clone() }]
@@ -53,7 +62,11 @@ fn of<T: Debug + PartialEq + 'static, E: Display + 'static>(
     encode: fn(&T) -> Vec<u8>,
     samples: fn() -> Vec<T>,
 ) -> Target {
-    let floor = if ["record_broadcast", "record_closed_channel"].contains(&name) { TRANSACTION_FLOOR } else { FLOOR };
+    let floor = if ["record_broadcast", "record_closed_channel", "record_sweep"].contains(&name) {
+        TRANSACTION_FLOOR
+    } else {
+        FLOOR
+    };
     let body = move |data: &[u8]| match bounded_by(floor, data.len(), || decode(data)) {
         Ok(row) => match decode(&encode(&row)) {
             Ok(again) => assert_eq!(again, row, "read, written, read"),
@@ -80,14 +93,7 @@ fn keys(data: &[u8]) {
 }
 
 fn broadcasts() -> Vec<BroadcastRow> {
-    let output = TxOut { value: Amount::from_sat(7), script_pubkey: ScriptBuf::new() };
-    let tx = Transaction {
-        version: Version::TWO,
-        lock_time: LockTime::ZERO,
-        input: vec![TxIn::default()],
-        output: vec![output],
-    };
-    vec![BroadcastRow { channel: ChannelId([1; 32]), what: Publication::MutualClose, tx }]
+    vec![BroadcastRow { channel: ChannelId([1; 32]), what: Publication::MutualClose, tx: super::row::spend() }]
 }
 
 fn settlements() -> Vec<SettlementRow> {

@@ -3,12 +3,15 @@
 use std::fmt::Debug;
 use std::sync::LazyLock;
 
+use bitcoin::absolute::LockTime;
 use bitcoin::secp256k1::ecdsa::Signature;
-use outrigger_bolt::amount::Msat;
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, ScriptBuf, Transaction, TxIn, TxOut};
+use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::PaymentPreimage;
 use outrigger_channel::{
-    Channel, ChannelHead, ChannelParams, ChannelRows, Command, CommandId, Evidence, HtlcRow, Input, Monitor,
-    MonitorHead, MonitorRows, Row, SoftSigner,
+    Channel, ChannelHead, ChannelParams, ChannelRows, ClaimKind, Command, CommandId, Evidence, FundingSpend, HtlcRow,
+    Input, Monitor, MonitorHead, MonitorRows, Row, SoftSigner, Taken,
 };
 
 use super::Target;
@@ -24,6 +27,18 @@ pub(super) fn targets() -> Vec<Target> {
         of::<HtlcRow>("row_htlc", move || past().channel.htlcs.values().map(Row::encode).collect()),
         of::<[u8; 1366]>("row_onion", || vec![[1; 1366].encode()]),
         of::<MonitorHead>("row_monitor_head", move || vec![past().monitor.head.encode()]),
+        of::<FundingSpend>("row_funding_spend", || vec![FundingSpend { tx: spend().into(), height: 600 }.encode()]),
+        of::<Taken>("row_taken", || {
+            let taken = |kind, fee| Taken {
+                kind,
+                txid: spend().compute_txid(),
+                height: 600,
+                value: Sat::new(330),
+                fee,
+                told: false,
+            };
+            vec![taken(ClaimKind::ToLocal, None).encode(), taken(ClaimKind::Anchor, Some(Sat::new(7))).encode()]
+        }),
         of::<Evidence>("row_evidence", move || past().evidence.iter().map(Row::encode).collect()),
         of::<(u64, [u8; 32])>("row_secret", || vec![(5, [6; 32]).encode()]),
         of::<Vec<Signature>>("row_htlc_signatures", move || {
@@ -42,12 +57,18 @@ fn of<T: Row + Debug + PartialEq + 'static>(
 }
 
 fn row<T: Row + Debug + PartialEq>(data: &[u8]) {
-    // The phase of a channel may hold a transaction.
-    let floor = if T::NAME == ChannelHead::NAME { TRANSACTION_FLOOR } else { FLOOR };
+    let holds_transaction = [ChannelHead::NAME, FundingSpend::NAME].contains(&T::NAME);
+    let floor = if holds_transaction { TRANSACTION_FLOOR } else { FLOOR };
     match bounded_by(floor, data.len(), || T::decode(data)) {
         Ok(row) => assert_eq!(T::decode(&row.encode()).as_ref(), Ok(&row), "read, written, read"),
         Err(fault) => assert_eq!(fault.row, T::NAME),
     }
+}
+
+/// Some transaction.
+pub(super) fn spend() -> Transaction {
+    let output = TxOut { value: Amount::from_sat(7), script_pubkey: ScriptBuf::new() };
+    Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![TxIn::default()], output: vec![output] }
 }
 
 /// The rows of one side.

@@ -66,7 +66,7 @@ fn point(number: u8) -> [u8; 33] {
 }
 
 /// A payload with these fields.
-fn payload(fields: &str) -> Vec<u8> {
+pub(super) fn payload(fields: &str) -> Vec<u8> {
     let (fixed, records) = fields.split_once('+').unwrap_or((fields, ""));
     let mut bytes = values(fixed);
     for record in records.split(',').filter(|record| !record.is_empty()) {

@@ -54,7 +54,7 @@ pub fn encode(update: &ChannelUpdate) -> Result<Vec<u8>, EncodeError> {
 }
 
 /// Reads a row.
-pub(super) fn decode(bytes: &[u8]) -> Result<ChannelUpdate, BadRecord> {
+pub fn decode(bytes: &[u8]) -> Result<ChannelUpdate, BadRecord> {
     let mut record = RecordReader::new(bytes, 1)?;
     let update = ChannelUpdate::decode_value(record.bytes(0, "channel_update")?)
         .map_err(|_| BadRecord::Malformed("channel_update"))?;
