@@ -5,8 +5,8 @@ use std::time::Duration;
 use outrigger_integration::proxy::{Proxy, Way};
 use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
-    ChainState, ChainStatus, ChannelOpen, ChannelState, InvoiceGet, InvoiceState, NodeStatus, PaymentSend,
-    PaymentState, Phase,
+    ChainState, ChainStatus, ChannelOpen, ChannelState, InvoiceGet, InvoiceState, NodeStatus, NodeStatusReport,
+    PaymentSend, PaymentState, Phase,
 };
 
 /// What a channel of these tests holds.
@@ -29,10 +29,12 @@ async fn a_bitcoind_that_comes_back_with_another_cookie_is_waited_for() -> Done<
         wire.hold_after(Way::Back, 0);
         let early_id = alice.send(&early).await?;
         wire.until_held(Way::Back, 1).await?;
+        let height = regtest.bitcoind.height().await?;
         let cookie = regtest.bitcoind.credentials()?;
         regtest.bitcoind.stop().await?;
         for node in [&alice, &bob] {
-            assert_waits(node).await?;
+            // What has been taken in is known all the same.
+            assert_eq!(assert_waits(node).await?.block_height, Some(height));
         }
         let open = ChannelOpen {
             node_id: bob.node_id().await?,
@@ -84,7 +86,7 @@ async fn a_daemon_that_starts_without_bitcoind_waits_for_it() -> Done<()> {
         alice.kill().await?;
         regtest.bitcoind.stop().await?;
         alice.launch_again().await?;
-        assert_waits(&alice).await?;
+        assert_eq!(assert_waits(&alice).await?.block_height, None);
         let pay = PaymentSend { invoice: Some(invoice.clone()), ..Default::default() };
         assert_eq!(alice.refusal(pay).await?, "bitcoind_unavailable");
         // Its channels are its own whether or not bitcoind is there.
@@ -103,15 +105,15 @@ async fn a_daemon_that_starts_without_bitcoind_waits_for_it() -> Done<()> {
 }
 
 /// `node.status` names bitcoind and what is waited for. One that is just stopping may call itself busy first.
-async fn assert_waits(node: &Sidecar) -> Done<()> {
-    until(LIMIT, "the daemon to say that it waits for bitcoind to be started", async || {
+async fn assert_waits(node: &Sidecar) -> Done<NodeStatusReport> {
+    let status = until(LIMIT, "the daemon to say that it waits for bitcoind to be started", async || {
         let status = node.call(NodeStatus {}).await?;
-        let says_so = status.reason.is_some_and(|reason| reason.contains("start bitcoind"));
-        Ok((status.phase == Phase::WaitingForBitcoind && says_so).then_some(()))
+        let says_so = status.reason.as_ref().is_some_and(|reason| reason.contains("start bitcoind"));
+        Ok((status.phase == Phase::WaitingForBitcoind && says_so).then_some(status))
     })
     .await?;
     assert_eq!(node.call(ChainStatus {}).await?.state, ChainState::WaitingForBitcoind);
-    Ok(())
+    Ok(status)
 }
 
 /// The daemon is ready again by itself, and has seen what was mined meanwhile.

@@ -228,6 +228,28 @@ async fn a_peer_that_is_not_there_is_named_as_such() -> Done<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_payee_that_is_away_is_told_from_one_without_a_channel() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, mut bob) = regtest.pair().await?;
+        let pay = |invoice: &str| PaymentSend { invoice: Some(invoice.to_owned()), ..Default::default() };
+        let invoice = bob.invoice(10_000_000, "later").await?;
+        assert_eq!(alice.refusal(pay(&invoice)).await?, "no_route");
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
+        bob.kill().await?;
+        until(LIMIT, "Alice to see that Bob is gone", async || {
+            Ok((!alice.channel(&opened.channel_id).await?.connected).then_some(()))
+        })
+        .await?;
+        assert_eq!(alice.refusal(pay(&invoice)).await?, "peer_not_connected");
+        bob.start_again().await?;
+        alice.until_channel_is(&opened.channel_id, ChannelState::Normal).await?;
+        assert_eq!(alice.pay(&invoice).await?.state, PaymentState::Succeeded);
+        assert_balances(&alice, &bob, &opened, 10_000_000).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reorganised_chain_is_followed_and_the_channel_goes_on() -> Done<()> {
     on_regtest(async |regtest| {
         let (alice, mut bob) = regtest.pair().await?;

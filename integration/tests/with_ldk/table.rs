@@ -63,15 +63,16 @@ pub(crate) struct Share {
     pub(crate) cells: Vec<Cell>,
 }
 
-/// The cells to run: all with `MATRIX=all`, one with `MATRIX_CELL=NAME`, and else a share in which each two values of
+/// The cells to run: all with `MATRIX=all`, one with `MATRIX_CELL=NAME`, those that a part of their names have in common
+/// with `MATRIX_CELL=PART`, and else a share in which each two values of
 /// different dimensions meet.
 pub(crate) fn share() -> Done<Share> {
     let all: Vec<Cell> = Kind::ALL.into_iter().flat_map(Kind::cells).collect();
     let total = all.len();
     if let Ok(name) = std::env::var("MATRIX_CELL") {
-        let cells: Vec<Cell> = all.into_iter().filter(|cell| cell.to_string() == name).collect();
+        let cells: Vec<Cell> = all.into_iter().filter(|cell| cell.to_string().contains(&name)).collect();
         if cells.is_empty() {
-            return Err(format!("MATRIX_CELL={name}: there is no such cell").into());
+            return Err(format!("MATRIX_CELL={name}: no cell is named so").into());
         }
         return Ok(Share { all: total, cells });
     }

@@ -120,7 +120,7 @@ fn bad_input_20_channel_type_missing_unknown_or_legacy() {
     assert_eq!(refused(|open| open.channel_type = Some(legacy)), Rule::ChannelTypeUnsuitable);
     let unknown = Features::channel_type_anchors().with_bit(200);
     assert_eq!(refused(|open| open.channel_type = Some(unknown)), Rule::ChannelTypeUnsuitable);
-    // bad_input_30 and bad_input_31: zero-conf and aliases are types that we do not open either.
+    // Neither side has offered what these types need.
     for feature in [Feature::ZEROCONF, Feature::SCID_ALIAS] {
         let variant = Features::channel_type_anchors().require(feature);
         assert_eq!(refused(|open| open.channel_type = Some(variant)), Rule::ChannelTypeUnsuitable);

@@ -3,8 +3,20 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Unix seconds before which it cannot be: the chain says so.
-static FLOOR: AtomicU64 = AtomicU64::new(0);
+/// The time before which it cannot be, in unix seconds: the chain says so.
+struct Floor(AtomicU64);
+
+static FLOOR: Floor = Floor(AtomicU64::new(0));
+
+impl Floor {
+    fn raise(&self, unix: u64) {
+        self.0.fetch_max(unix, Ordering::Relaxed);
+    }
+
+    fn or_later(&self, wall_unix: u64) -> u64 {
+        wall_unix.max(self.0.load(Ordering::Relaxed))
+    }
+}
 
 /// The operating system gave no random bytes. Nothing may be derived or opened without them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +31,7 @@ impl Clock {
     /// Seconds since 1970: the machine's clock, or the chain's where that is ahead (CLK-2). May go back (CLK-1). Never
     /// enters a key (KEY-2).
     pub fn now_unix() -> u64 {
-        Self::wall_unix().max(FLOOR.load(Ordering::Relaxed))
+        FLOOR.or_later(Self::wall_unix())
     }
 
     /// What the machine's clock says, in seconds since 1970; 0 where it stands before that.
@@ -29,7 +41,7 @@ impl Clock {
 
     /// It is this time or later, whatever the machine's clock says: the tip's median time past.
     pub fn not_before(unix: u64) {
-        FLOOR.fetch_max(unix, Ordering::Relaxed);
+        FLOOR.raise(unix);
     }
 
     /// A point on a clock that never goes back, for time limits.
@@ -61,13 +73,17 @@ mod tests {
     }
 
     #[test]
-    fn clk_2_the_chain_sets_a_clock_that_is_behind() {
-        let wall = Clock::wall_unix();
-        Clock::not_before(1_231_006_505);
-        assert!(Clock::now_unix() >= wall, "a chain that is behind sets nothing");
-        // As for a clock that stands at 1970: the chain is ahead of it.
-        Clock::not_before(wall + 7 * 24 * 3600);
-        Clock::not_before(wall);
-        assert!(Clock::now_unix() >= wall + 7 * 24 * 3600, "and never back");
+    fn clk_2_a_clock_that_is_behind_the_chain_is_not_believed() {
+        const TIP: u64 = 1_700_000_000;
+        let floor = Floor(AtomicU64::new(0));
+        assert_eq!(floor.or_later(0), 0, "nothing is known yet");
+        floor.raise(TIP);
+        // 1970, an hour behind, and 2100.
+        for (wall, now) in [(0, TIP), (TIP - 3600, TIP), (TIP, TIP), (TIP + 1, TIP + 1), (4_102_444_800, 4_102_444_800)]
+        {
+            assert_eq!(floor.or_later(wall), now);
+        }
+        floor.raise(TIP - 600);
+        assert_eq!(floor.or_later(0), TIP, "a reorganisation does not take it back");
     }
 }

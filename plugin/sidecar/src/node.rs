@@ -228,7 +228,8 @@ fn report(status: &mut NodeStatusReport, state: Option<&ChainState>, proof: Opti
         }
         (_, None) => (phase, reason),
     };
-    status.block_height = height;
+    // What was taken in stays so while bitcoind is away.
+    status.block_height = height.or(status.block_height);
     status.target_height = target;
 }
 

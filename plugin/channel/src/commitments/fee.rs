@@ -35,6 +35,15 @@ pub(crate) fn cost_cap(capacity: Sat, policy: &Policy) -> Sat {
     Sat::new(capacity.get() / SHARE).max(policy.max_dust_exposure)
 }
 
+/// The highest feerate at which a commitment with so many HTLC outputs costs no more than this.
+fn highest_feerate_of(cost: Sat, outputs: usize) -> FeeratePerKw {
+    let fee = cost.saturating_sub(commitment_cost(FeeratePerKw::new(0), outputs));
+    // The fee is rounded down, so the feerate is the last one below that of a satoshi more.
+    let below = fee.get().saturating_add(1).saturating_mul(1000).saturating_sub(1);
+    let feerate = below.checked_div(commitment_weight(outputs)).unwrap_or(0);
+    FeeratePerKw::new(u32::try_from(feerate).unwrap_or(u32::MAX))
+}
+
 /// Twice the feerate: what the fee spike buffer must bear (BOLT 2, `update_add_htlc`).
 fn spiked(feerate: FeeratePerKw) -> FeeratePerKw {
     FeeratePerKw::new(feerate.get().saturating_mul(2))
@@ -75,14 +84,9 @@ impl Outlook {
 
     /// The highest feerate that we can pay as the opener with one HTLC more than there are, our reserve kept.
     fn payable_feerate(&self, params: &ChannelParams) -> FeeratePerKw {
-        let outputs = self.worst_outputs().saturating_add(1);
-        let anchors = commitment_cost(FeeratePerKw::new(0), outputs);
-        let kept = anchors.saturating_add(params.reserve_of(Side::Local));
-        let fee = self.remote.totals.to_local.to_sat_floor().saturating_sub(kept);
-        // The fee is rounded down, so the feerate is the last one below that of a satoshi more.
-        let below = fee.get().saturating_add(1).saturating_mul(1000).saturating_sub(1);
-        let feerate = below.checked_div(commitment_weight(outputs)).unwrap_or(0);
-        FeeratePerKw::new(u32::try_from(feerate).unwrap_or(u32::MAX))
+        let balance = self.remote.totals.to_local.to_sat_floor();
+        let spare = balance.saturating_sub(params.reserve_of(Side::Local));
+        highest_feerate_of(spare, self.worst_outputs().saturating_add(1))
     }
 
     /// Whether the peer, where it is the opener, can pay for one more HTLC of ours in both commitments.
@@ -101,9 +105,17 @@ impl Outlook {
     /// pay. The opener's own are counted as the most that it may offer, so that a peer meets the cap with its `update_fee`
     /// and never with an add.
     fn is_within_cap(params: &ChannelParams, (feerate, accepters): (FeeratePerKw, u16), policy: &Policy) -> bool {
-        let all =
-            usize::from(accepters).saturating_add(usize::from(params.side(params.opener().other()).max_accepted_htlcs));
-        commitment_cost(feerate, all) <= cost_cap(params.capacity, policy)
+        commitment_cost(feerate, Self::capped_outputs(params, accepters)) <= cost_cap(params.capacity, policy)
+    }
+
+    fn capped_outputs(params: &ChannelParams, accepters: u16) -> usize {
+        usize::from(accepters).saturating_add(usize::from(params.side(params.opener().other()).max_accepted_htlcs))
+    }
+
+    /// The highest feerate that we may propose as the opener within the cap.
+    fn capped_feerate(&self, params: &ChannelParams, policy: &Policy) -> FeeratePerKw {
+        let outputs = Self::capped_outputs(params, self.local.totals.offered_by_remote.count);
+        highest_feerate_of(cost_cap(params.capacity, policy), outputs)
     }
 
     /// Whether one more HTLC of ours keeps within the cap. Where we pay the fee, it was reckoned with at `update_fee`.
@@ -204,7 +216,7 @@ pub(crate) fn send_update_fee(draft: &mut Draft<'_>, feerate: FeeratePerKw, poli
 
 /// The feerate that we should propose as the opener: the estimate, once it is a fourth above or a fifth below the one in
 /// force. What was proposed becomes the middle of that span, so an estimate that wavers within it moves nothing. Never
-/// above the cap, nor above what we can pay for, even if that is a smaller step.
+/// above the caps, nor above what we can pay for, even if that is a smaller step.
 pub(crate) fn to_propose(
     params: &ChannelParams,
     outlook: &Outlook,
@@ -214,7 +226,8 @@ pub(crate) fn to_propose(
     let in_force = outlook.highest_feerate();
     let is_rise = |wanted: FeeratePerKw| u64::from(wanted.get()) * 4 >= u64::from(in_force.get()) * 5;
     let is_fall = |wanted: FeeratePerKw| u64::from(wanted.get()) * 5 <= u64::from(in_force.get()) * 4;
-    let wanted = estimate.min(policy.max_commitment_feerate).max(FeeratePerKw::FLOOR);
+    let cap = policy.max_commitment_feerate.min(outlook.capped_feerate(params, policy));
+    let wanted = estimate.min(cap).max(FeeratePerKw::FLOOR);
     if is_fall(wanted) {
         return Some(wanted);
     }

@@ -46,7 +46,7 @@ pub(super) fn propose(draft: &mut Draft<'_>, cx: &Context<'_>) {
     let Some((closer, closee)) = parties(draft.head()) else { return };
     let floor = cx.feerates.floor.max(FeeratePerKw::FLOOR);
     let mut close = Close { params: draft.params(), closer, closee, fee: Sat::ZERO, locktime: cx.height };
-    if draft.negotiation().awaits_closer && close.is_affordable_to_peer(floor) {
+    if draft.negotiation().awaits_closer && close.is_affordable_to_peer(feerate) {
         return;
     }
     let Some(variants) = close.choose(feerate, floor) else { return };
@@ -279,10 +279,11 @@ impl Close<'_> {
         (self.fee >= floor.fee(weight)).then_some(variants)
     }
 
-    /// Whether the peer, as the closer, could pay for the same close.
-    fn is_affordable_to_peer(&self, floor: FeeratePerKw) -> bool {
+    /// Whether the peer, as the closer, could pay this feerate. Ours stands well above what any mempool asks for, so a peer
+    /// that could pay it has no reason to stay silent.
+    fn is_affordable_to_peer(&self, feerate: FeeratePerKw) -> bool {
         let (closer, closee) = (self.closee.clone(), self.closer.clone());
-        Close { closer, closee, ..*self }.choose(floor, floor).is_some()
+        Close { closer, closee, ..*self }.choose(feerate, feerate).is_some()
     }
 
     /// Our `closing_complete` for these variants.

@@ -286,7 +286,8 @@ impl Follower {
 
     /// Holds the machine's clock against the chain's (CLK-2).
     fn compare_clocks(&mut self, median_time: u64) {
-        Clock::not_before(median_time);
+        // Header times have 32 bits, whatever bitcoind says.
+        Clock::not_before(median_time.min(u64::from(u32::MAX)));
         let trouble = clock_trouble(Clock::wall_unix(), median_time, self.network);
         if let Some(what) = trouble.filter(|what| self.clock_trouble != Some(*what)) {
             tracing::warn!(median_time, "{what}: set the machine's clock; invoices and updates carry its time");

@@ -389,6 +389,7 @@ impl Doorkeeper {
             SendFault::AmountZero => Fault::invalid_parameter("amount_msat", "must be above zero"),
             SendFault::OwnInvoice => Fault::payment_to_self(),
             SendFault::NoChannel(node) => Fault::no_route(&node),
+            SendFault::NotConnected(node) => Fault::peer_not_connected(&node),
             SendFault::TooLarge { spendable, asked, .. } => Fault::insufficient_capacity(asked, spendable),
             SendFault::Onion => Fault::invoice_invalid("it does not fit an onion"),
             SendFault::NoEntropy(fault) => Fault::internal(fault),

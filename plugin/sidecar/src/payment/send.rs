@@ -47,6 +47,8 @@ pub enum SendFault {
     OwnInvoice,
     #[error("no usable channel with {0}; only direct payments are there yet: open a channel with the payee")]
     NoChannel(NodeId),
+    #[error("{0} is not connected, and the channels with it wait for it")]
+    NotConnected(NodeId),
     #[error("the channels with {node} can send {spendable} at the most, and the invoice asks for {asked}")]
     TooLarge { node: NodeId, spendable: Msat, asked: Msat },
     #[error("the payment does not fit an onion")]
@@ -146,14 +148,14 @@ impl Payments {
 
     /// The channel with the smallest balance that suffices: large balances are kept for large payments.
     fn choose(&self, payee: &NodeId, amount: Msat) -> Result<ChannelId, SendFault> {
-        let usable: Vec<ChannelView> = self
-            .manager
-            .channels_of(payee)
-            .into_iter()
-            .filter(|view| view.summary.connected && view.summary.state == "normal")
-            .collect();
+        let channels = self.manager.channels_of(payee);
+        let open: Vec<&ChannelView> = channels.iter().filter(|view| view.summary.state == "normal").collect();
+        if open.is_empty() {
+            return Err(SendFault::NoChannel(*payee));
+        }
+        let usable: Vec<&ChannelView> = open.into_iter().filter(|view| view.summary.connected).collect();
         let spendable = usable.iter().map(|view| view.summary.spendable).max();
-        let spendable = spendable.ok_or(SendFault::NoChannel(*payee))?;
+        let spendable = spendable.ok_or(SendFault::NotConnected(*payee))?;
         usable
             .iter()
             .filter(|view| view.summary.spendable >= amount)

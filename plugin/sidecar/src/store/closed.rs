@@ -11,7 +11,7 @@ use super::batch::{Batch, Held};
 use super::read::{Reader, unreadable};
 use super::record::{BadRecord, RecordReader, RecordWriter};
 use super::row::{BroadcastRow, PUBLICATIONS};
-use super::schema::{Table, channel_key, htlc_key, numbered_key, preimage_key};
+use super::schema::{Table, channel_key, htlc_key, numbered_key, outpoint_key, preimage_key};
 use super::seal::unseal;
 use super::{Address, StoreError};
 
@@ -52,7 +52,7 @@ impl Batch {
     pub fn archive(&mut self, at: Address, channel: &Channel, monitor: &MonitorRows, settlements: &[u64]) {
         let id = &at.channel;
         let ChannelRows { params, head, htlcs, onions } = channel.rows();
-        for table in [Table::ChannelParams, Table::ChannelHead, Table::MonitorHead] {
+        for table in [Table::ChannelParams, Table::ChannelHead, Table::MonitorHead, Table::FundingSpend] {
             self.put(table, channel_key(id), None);
         }
         for key in htlcs.keys() {
@@ -69,6 +69,10 @@ impl Batch {
         }
         for hash in monitor.preimages.keys() {
             self.put(Table::Preimage, preimage_key(id, hash), None);
+        }
+        for outpoint in monitor.taken.keys() {
+            self.put(Table::Taken, outpoint_key(id, outpoint), None);
+            self.put(Table::Sweep, outpoint_key(id, outpoint), None);
         }
         for htlc_id in settlements {
             self.put(Table::Settlement, numbered_key(id, *htlc_id), None);

@@ -44,6 +44,11 @@ async fn bad_input_104_a_channel_whose_funding_output_cannot_be_found_is_never_t
     let mut rogue = Rogue::connect();
     let channel = rogue.open().await;
     let state = |rogue: &Rogue| rogue.bench.manager.channel(&channel.id()).unwrap().summary.state;
+    // The worker takes the peer's channel_ready in when it comes to it.
+    while state(&rogue) != "normal" {
+        rogue.bench.manager.env().writer.barrier().await;
+        tokio::task::yield_now().await;
+    }
     let before = state(&rogue);
     for height in HEIGHT + 2..HEIGHT + 20 {
         rogue.bench.manager.block_connected(height, &block_of(vec![coinbase()]));
