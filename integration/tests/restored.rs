@@ -24,6 +24,8 @@ async fn bak_1_bak_7_bad_input_56_an_old_copy_of_the_database_signs_and_publishe
         let with_bob = channel(regtest, &alice, &bob, "bob").await?;
         let with_carol = channel(regtest, &alice, &carol, "carol").await?;
         paid(&alice, &bob, 10_000_000).await?;
+        // What an HTLC of the old copy holds on chain is not resolved yet.
+        alice.until_idle(&with_bob.channel_id).await?;
 
         alice.stop().await?;
         let copy = regtest.directory("copy")?.join("outrigger.redb");
