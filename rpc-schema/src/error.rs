@@ -92,6 +92,8 @@ pub enum ErrorKind {
     InsufficientCapacity,
     /// The receiver is this node.
     PaymentToSelf,
+    /// Every way costs more in fees than the caller allows.
+    FeeTooHigh,
     /// The events asked for are no longer kept.
     EventGap,
     /// The store failed.
@@ -100,7 +102,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, by code.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::NotificationRefused,
@@ -137,6 +139,7 @@ impl ErrorKind {
         Self::NoRoute,
         Self::InsufficientCapacity,
         Self::PaymentToSelf,
+        Self::FeeTooHigh,
         Self::EventGap,
         Self::StorageFailed,
     ];
@@ -181,6 +184,7 @@ impl ErrorKind {
             Self::NoRoute => (1602, "no_route"),
             Self::InsufficientCapacity => (1603, "insufficient_capacity"),
             Self::PaymentToSelf => (1604, "payment_to_self"),
+            Self::FeeTooHigh => (1605, "fee_too_high"),
             Self::EventGap => (1701, "event_gap"),
             Self::StorageFailed => (1901, "storage_failed"),
         }

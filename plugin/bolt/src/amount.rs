@@ -29,6 +29,13 @@ impl Msat {
         self.0
     }
 
+    /// What is asked for forwarding this amount: a base in millisatoshi and a share in millionths, rounded down (BOLT 7,
+    /// "HTLC Fees"). `None` where no amount is that large.
+    pub fn forwarding_fee(self, base_msat: u32, proportional_millionths: u32) -> Option<Self> {
+        let share = u128::from(self.0).checked_mul(u128::from(proportional_millionths))? / 1_000_000;
+        u64::try_from(share.checked_add(u128::from(base_msat))?).ok().map(Self)
+    }
+
     /// The whole satoshis, rounded down as every on-chain output is (BOLT 3).
     pub const fn to_sat_floor(self) -> Sat {
         Sat(self.0 / 1000)
@@ -164,5 +171,30 @@ impl fmt::Display for Sat {
 impl fmt::Display for FeeratePerKw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} sat/kw", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fwd_13_fees_on_a_grid_are_those_of_whole_numbers_and_never_overflow() {
+        // Counted bit by bit, not by the formula.
+        fn share(amount: u64, millionths: u32) -> u128 {
+            let divided = (0..64).rev().fold((0u128, 0u128), |(whole, rest), bit| {
+                let rest = rest * 2 + u128::from(amount >> bit & 1) * u128::from(millionths);
+                (whole * 2 + rest / 1_000_000, rest % 1_000_000)
+            });
+            divided.0
+        }
+        for base in [0, 1, 999, u32::MAX] {
+            for ppm in [0, 1, 999_999, 1_000_000, u32::MAX] {
+                for amount in [0, 1, 999, 999_999, 1_000_000, 21_000_000 * 100_000_000_000, u64::MAX] {
+                    let expected = u64::try_from(u128::from(base) + share(amount, ppm)).ok().map(Msat::new);
+                    assert_eq!(Msat::new(amount).forwarding_fee(base, ppm), expected, "{base} {ppm} {amount}");
+                }
+            }
+        }
     }
 }

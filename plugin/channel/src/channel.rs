@@ -9,15 +9,15 @@ use outrigger_bolt::features::{Feature, Features};
 use outrigger_bolt::id::{ChannelId, ShortChannelId};
 use outrigger_bolt::wire::{Message, Warning};
 
-use crate::changes::{ChannelChanges, ChannelHead, ChannelParams, ChannelRows, Phase};
+use crate::changes::{ChannelChanges, ChannelHead, ChannelParams, ChannelRows, HtlcTotals, Phase};
 use crate::commitments::fee;
-use crate::commitments::htlc::{HtlcState, Offerer};
+use crate::commitments::htlc::{HtlcKey, HtlcState, Offerer};
 use crate::draft::Draft;
 use crate::input::{ChainEvent, Command, CommandId, Context, Input, Policy};
 use crate::link::{self, Link, Volatile, VolatileChanges};
 use crate::phase::{announcement, ended, funding, normal, restored, shutdown};
 use crate::row::CorruptRows;
-use crate::transition::{ChannelNote, Effect, Publication, Transition, Watch};
+use crate::transition::{ChannelNote, Effect, IncomingHtlc, Publication, Transition, Watch};
 use crate::violation::{Refusal, Rule, Violation};
 
 /// A channel whose funding transaction is signed. Before that it is an [`Opening`](crate::Opening).
@@ -247,17 +247,30 @@ impl Channel {
             }
         };
         let publish = transactions.into_iter().map(|tx| Effect::Publish { what, tx });
-        let standing = self
-            .rows
-            .htlcs
-            .iter()
-            .filter(|(key, row)| key.offerer == Offerer::Remote && row.state == HtlcState::STANDING);
-        let incoming = standing.filter_map(|(key, row)| {
-            let onion = self.rows.onions.get(key)?;
-            let over_exposed = self.exposes_too_much(row.amount, policy);
-            Some(Effect::Incoming(row.incoming((self.id(), key.id), onion, over_exposed)))
-        });
+        let received = self.rows.htlcs.keys().filter(|key| key.offerer == Offerer::Remote);
+        let incoming = received.filter_map(|key| self.incoming(key.id, policy)).map(Effect::Incoming);
         publish.into_iter().chain(incoming).collect()
+    }
+
+    /// A received HTLC that is irrevocably committed and that nothing removes, as relay and receive see it.
+    pub fn incoming(&self, htlc_id: u64, policy: &Policy) -> Option<IncomingHtlc> {
+        let key = HtlcKey::received(htlc_id);
+        let row = self.rows.htlcs.get(&key).filter(|row| row.state == HtlcState::STANDING)?;
+        let over_exposed = self.exposes_too_much(row.amount, policy);
+        Some(row.incoming((self.id(), htlc_id), self.rows.onions.get(&key)?, over_exposed))
+    }
+
+    /// What onions may call the channel: the alias that we gave it, and its real id unless its type hides that (BOLT 2,
+    /// `channel_ready`).
+    pub fn names(&self) -> impl Iterator<Item = ShortChannelId> + use<> {
+        let (head, params) = (&self.rows.head, &self.rows.params);
+        let real = head.short_channel_id.filter(|_| !hides_its_id(params));
+        [Some(params.scid_alias), real].into_iter().flatten()
+    }
+
+    /// HTLCs that we offer in the peer's next commitment: how much of its limits is in use.
+    pub fn offered(&self) -> HtlcTotals {
+        self.volatile.outlook.remote.totals.offered_by_local
     }
 
     /// Whether a received HTLC of this amount is to be failed because HTLCs like it could lose too much to fees. It stands
@@ -309,8 +322,11 @@ impl Channel {
 }
 
 fn hint_scid(head: &ChannelHead, params: &ChannelParams) -> Option<ShortChannelId> {
-    let hidden = params.channel_type.supports(Feature::SCID_ALIAS);
-    head.remote_scid_alias.or(head.short_channel_id.filter(|_| !hidden))
+    head.remote_scid_alias.or(head.short_channel_id.filter(|_| !hides_its_id(params)))
+}
+
+fn hides_its_id(params: &ChannelParams) -> bool {
+    params.channel_type.supports(Feature::SCID_ALIAS)
 }
 
 const fn state(phase: &Phase) -> &'static str {

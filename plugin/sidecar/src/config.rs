@@ -131,6 +131,10 @@ pub struct ForwardingTerms {
     pub htlc_minimum: Msat,
     /// Largest HTLC that is forwarded; none: as much as the channel carries.
     pub htlc_maximum: Option<Msat>,
+    /// The most HTLCs, and the most that they may be worth, that are forwarded at one time.
+    pub most: (u32, Msat),
+    /// The same for those of one peer.
+    pub most_of_peer: (u32, Msat),
 }
 
 /// Why there is no configuration.
@@ -325,12 +329,22 @@ fn forwarding_terms(values: &Values) -> Result<ForwardingTerms, ConfigFault> {
         fee_proportional_millionths: values.number("forwarding.fee_proportional_millionths"),
         htlc_minimum: Msat::new(values.number("forwarding.htlc_minimum_msat")),
         htlc_maximum: htlc_maximum.map(Msat::new),
+        most: (values.number("forwarding.max_htlcs"), limit(values, "forwarding.max_value_msat")),
+        most_of_peer: (values.number("forwarding.peer_max_htlcs"), limit(values, "forwarding.peer_max_value_msat")),
     };
     if terms.htlc_maximum.is_some_and(|maximum| maximum < terms.htlc_minimum) {
         let problem = "is below forwarding.htlc_minimum_msat: nothing would be forwarded";
         return Err(values.unfit("forwarding.htlc_maximum_msat", problem));
     }
     Ok(terms)
+}
+
+/// An amount, of which 0 says that there is no limit.
+fn limit(values: &Values, key: &'static str) -> Msat {
+    match values.number(key) {
+        0 => Msat::new(u64::MAX),
+        limit => Msat::new(limit),
+    }
 }
 
 fn feerate(values: &Values, key: &'static str) -> FeeratePerKw {

@@ -34,8 +34,9 @@ use crate::manager::directory::PeerDirectory;
 use crate::manager::env::{ChainView, Env};
 use crate::manager::forwarding::ForwardingPolicy;
 use crate::manager::operations::{Operations, fail_interrupted};
+use crate::manager::relay::register::{Caps, Load};
 use crate::net::{Dialer, Network};
-use crate::payment::Payments;
+use crate::payment::{Payments, Unfinished};
 use crate::rpc::{self, Doors, Server, ServerFault};
 use crate::store::load::{LoadedChannel, load};
 use crate::store::{self, Reader, Snapshot, StoreError, Writer};
@@ -286,7 +287,8 @@ fn build(
     let view = ChainView::new(height, feerates(&estimator.current()).0);
     let reader = Reader::new(db);
     let handles = (writer, reader.clone());
-    let env = Env::new(view, policy(config), forwarding_policy(config), keys.clone(), handles, file.restored);
+    let terms = (forwarding_policy(config), caps(config));
+    let env = Env::new(view, policy(config), terms, keys.clone(), handles, file.restored);
     let env = env.freezing(file.frozen);
     let carried = carried_payments(&file.channels);
     let with_channels: Vec<_> = file.channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
@@ -300,8 +302,7 @@ fn build(
         reader.clone(),
         crate::payment::Terms { network: config.network, final_cltv_blocks: config.final_cltv_blocks },
         events.clone(),
-        file.pending_payments,
-        file.outcomes,
+        Unfinished { pending: file.pending_payments, parts: file.parts, outcomes: file.outcomes },
         |payment| !nothing_frozen || carried.contains(payment),
     ));
     let wallet = Arc::new(StoredWallet::new(coins, next_wallet_row, manager.clone()));
@@ -433,6 +434,11 @@ fn forwarding_policy(config: &Config) -> ForwardingPolicy {
         htlc_minimum: terms.htlc_minimum,
         htlc_maximum: terms.htlc_maximum,
     }
+}
+
+fn caps(config: &Config) -> Caps {
+    let load = |(htlcs, value)| Load { htlcs, value };
+    Caps { node: load(config.forwarding.most), peer: load(config.forwarding.most_of_peer) }
 }
 
 fn policy(config: &Config) -> Policy {

@@ -8,5 +8,5 @@ pub mod payload;
 mod stream;
 
 pub use failure::{Failure, Unwrapped};
-pub use packet::{BuildError, Built, Hop, Malformed, OnionPacket, PeelError, Peeled, build, peel};
+pub use packet::{BuildError, Built, Hop, Malformed, OnionPacket, PeelError, Peeled, build, peel, shared_secret};
 pub use payload::{FinalPayload, ForwardPayload, InvalidPayload, Payload, PaymentData};

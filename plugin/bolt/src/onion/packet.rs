@@ -51,8 +51,11 @@ impl OnionPacket {
     }
 
     fn malformed(&self, code: u16) -> PeelError {
-        let sha256_of_onion = sha256::Hash::hash(&self.to_bytes()).to_byte_array();
-        PeelError::Malformed(Malformed { code, sha256_of_onion })
+        PeelError::Malformed(self.malformed_as(code))
+    }
+
+    fn malformed_as(&self, code: u16) -> Malformed {
+        Malformed { code, sha256_of_onion: sha256::Hash::hash(&self.to_bytes()).to_byte_array() }
     }
 }
 
@@ -299,6 +302,13 @@ pub fn peel(
     let next_key = ephemeral.mul_tweak(secp(), &blinding).map_err(|_| invalid_key())?;
     let next = OnionPacket { version: 0, public_key: next_key.serialize(), hop_payloads: rest, hmac: next_hmac };
     Ok(Peeled { shared_secret, payload, next: Some(next) })
+}
+
+/// The secret that a packet shares with its origin, without peeling it: what failures on their way back are wrapped with.
+/// `ecdh` as for [`peel`].
+pub fn shared_secret(ecdh: impl FnOnce(&PublicKey) -> [u8; 32], packet: &OnionPacket) -> Result<[u8; 32], Malformed> {
+    let key = PublicKey::from_slice(&packet.public_key);
+    key.map(|key| ecdh(&key)).map_err(|_| packet.malformed_as(failure::INVALID_ONION_KEY))
 }
 
 /// This hop's payload, the HMAC behind it and the next hop's bytes; `None` where the length does not allow it.

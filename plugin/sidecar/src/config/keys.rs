@@ -177,6 +177,30 @@ pub(super) const KEYS: &[Key] = &[
         "The largest HTLC that is forwarded, in millisatoshi; 0 for as much as a channel carries.",
     ),
     key(
+        "forwarding.max_htlcs",
+        Kind::Number(0, 1_000_000),
+        "10000",
+        "The most HTLCs that are being forwarded at one time.",
+    ),
+    key(
+        "forwarding.max_value_msat",
+        Kind::Number(0, MAX_SAT * 1000),
+        "0",
+        "The most that HTLCs being forwarded at one time may be worth, in millisatoshi; 0 for no limit.",
+    ),
+    key(
+        "forwarding.peer_max_htlcs",
+        Kind::Number(0, 1_000_000),
+        "483",
+        "The same count for the HTLCs of one peer: what is jammed by it is not the whole node.",
+    ),
+    key(
+        "forwarding.peer_max_value_msat",
+        Kind::Number(0, MAX_SAT * 1000),
+        "0",
+        "The same worth for the HTLCs of one peer, in millisatoshi; 0 for no limit.",
+    ),
+    key(
         "feerate.max_sat_per_vb",
         Kind::Number(5, 10_000),
         "500",

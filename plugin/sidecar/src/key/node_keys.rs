@@ -90,9 +90,10 @@ impl NodeKeys {
         PaymentSecret(prf(&self.invoices, b"payment_secret", nonce))
     }
 
-    /// The session key of one onion (BOLT 4). `entropy` is fresh for each packet.
-    pub fn onion_session_key(&self, entropy: &[u8; 32]) -> SecretKey {
-        let mut candidate = prf(&self.onions, b"session", entropy);
+    /// The session key of the onion of one part of a payment (BOLT 4). `payment_id` is fresh for each payment, and no part
+    /// of it has two packets.
+    pub fn onion_session_key(&self, payment_id: &[u8; 32], part: u16) -> SecretKey {
+        let mut candidate = prf(&self.onions, b"session", &[payment_id.as_slice(), &part.to_be_bytes()].concat());
         loop {
             // Fails for one candidate in 2^127.
             match SecretKey::from_slice(&candidate) {
@@ -148,8 +149,9 @@ mod tests {
                 keys.invoice_preimage(&[0; 32]).0,
                 keys.invoice_preimage(&[1; 32]).0,
                 keys.payment_secret(&[0; 32]).0,
-                keys.onion_session_key(&[0; 32]).secret_bytes(),
-                keys.onion_session_key(&[1; 32]).secret_bytes(),
+                keys.onion_session_key(&[0; 32], 0).secret_bytes(),
+                keys.onion_session_key(&[1; 32], 0).secret_bytes(),
+                keys.onion_session_key(&[1; 32], 1).secret_bytes(),
             ]
         };
         let first = all(&keys(1, Network::Regtest));
@@ -157,7 +159,7 @@ mod tests {
         let mut seen: HashSet<[u8; 32]> = first.into_iter().collect();
         seen.extend(all(&keys(2, Network::Regtest)));
         seen.extend(all(&keys(1, Network::Bitcoin)));
-        assert_eq!(seen.len(), 27);
+        assert_eq!(seen.len(), 30);
     }
 
     #[test]

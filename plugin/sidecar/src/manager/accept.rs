@@ -245,6 +245,9 @@ impl Drive<'_> {
             updates: Default::default(),
             archived: None,
         };
+        for name in slot.channel.names() {
+            self.deliver.name(peer.node_id, birth.channel_id, name);
+        }
         peer.slots.insert(birth.channel_id, slot);
         let step = Step { changes: &birth.changes, monitor: &monitor_changes, guard, effects: birth.effects };
         self.batch.stage(at, step, Clock::now_unix());

@@ -9,8 +9,6 @@ use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_channel::{ChainEvent, ClaimKind, Input, Phase, Watch};
 
 use super::Manager;
-use super::drive::Drive;
-use super::peer::Peer;
 
 /// What an output is to the channel that waits for its spend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +110,7 @@ impl Manager {
 
     fn tell(&self, concerns: Vec<Concern<'_>>) {
         for ((peer, channel), event) in concerns {
-            self.directory.with(&peer, |peer| self.chain_event(peer, channel, event));
+            self.visit_with(&peer, |drive, peer| drop(drive.step_channel(peer, channel, Input::Chain(event))));
         }
     }
 
@@ -122,7 +120,7 @@ impl Manager {
         self.env.chain.set_height(height.saturating_sub(1));
         self.deliver.index().lock().height = height.saturating_sub(1);
         for peer in self.directory.ids() {
-            self.directory.with(&peer, |peer| {
+            self.visit_with(&peer, |drive, peer| {
                 let stood_on: Vec<_> = peer
                     .slots
                     .iter()
@@ -139,16 +137,10 @@ impl Manager {
                     })
                     .collect();
                 for (channel, event) in stood_on {
-                    self.chain_event(peer, channel, event);
+                    drop(drive.step_channel(peer, channel, Input::Chain(event)));
                 }
             });
         }
-    }
-
-    fn chain_event(&self, peer: &mut Peer, channel: ChannelId, event: ChainEvent<'_>) {
-        let mut drive = Drive::new(&self.env, &self.deliver);
-        drive.step_channel(peer, channel, Input::Chain(event));
-        drive.finish(peer);
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bitcoin::OutPoint;
 use crossbeam_channel::Sender;
-use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, ShortChannelId};
+use outrigger_bolt::onion::FinalPayload;
 use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
     CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Refusal, Reply, Signer, SoftSigner, Watch,
@@ -18,14 +19,15 @@ use super::block::ChainIndex;
 use super::directory::{PeerDirectory, Posted};
 use super::mail::Mail;
 use super::outbox::{Origin, Outbox};
+use super::relay::register::HtlcName;
 use crate::store::row::SettlementRow;
 use crate::store::{Address, ChainOrder, Held, Released};
 
 /// News for the owner of payments and invoices.
 #[derive(Debug)]
 pub enum PaymentNotice {
-    /// An HTLC is irrevocably ours to decide.
-    Incoming { peer: NodeId, htlc: IncomingHtlc },
+    /// An HTLC that ends here is irrevocably ours to decide, by what its onion says. Failures are made with the secret.
+    Incoming { peer: NodeId, htlc: IncomingHtlc, shared_secret: [u8; 32], payload: Box<FinalPayload> },
     /// An HTLC of one of our payments has its answer.
     Settled { payment_id: [u8; 32], part: u16, channel: ChannelId, htlc_id: u64, outcome: HtlcOutcome },
     /// The channel took the HTLC of a part, or refused it.
@@ -94,6 +96,8 @@ impl Connections {
 #[derive(Default)]
 struct Channels {
     known: HashMap<ChannelId, Registered>,
+    /// By what onions may call them.
+    named: HashMap<ShortChannelId, (NodeId, ChannelId)>,
     by_peer: HashMap<NodeId, usize>,
 }
 
@@ -219,6 +223,8 @@ impl Deliver {
     /// its rows went was delivered before.
     pub(super) fn unregister(&self, peer: NodeId, channel: ChannelId, funding: OutPoint, waits: &[Watch]) {
         let mut channels = self.channels.write();
+        // Once in the life of a channel: no index of its names is kept for that.
+        channels.named.retain(|_, (_, named)| *named != channel);
         if channels.known.remove(&channel).is_some()
             && let Entry::Occupied(mut count) = channels.by_peer.entry(peer)
         {
@@ -229,6 +235,25 @@ impl Deliver {
         }
         drop(channels);
         self.index.lock().forget(peer, channel, funding, waits);
+    }
+
+    /// Onions may call the channel so from now on.
+    pub(super) fn name(&self, peer: NodeId, channel: ChannelId, name: ShortChannelId) {
+        // Ids of two channels are equal only where a reorganisation is on its way through: the later one is right.
+        self.channels.write().named.insert(name, (peer, channel));
+    }
+
+    /// A name that a reorganisation took from the channel.
+    pub(super) fn unname(&self, channel: ChannelId, name: ShortChannelId) {
+        let mut channels = self.channels.write();
+        if channels.named.get(&name).is_some_and(|(_, named)| *named == channel) {
+            channels.named.remove(&name);
+        }
+    }
+
+    /// The channel that an onion calls so, and its peer.
+    pub(super) fn named(&self, name: ShortChannelId) -> Option<(NodeId, ChannelId)> {
+        self.channels.read().named.get(&name).copied()
     }
 
     /// What is known of a channel.
@@ -258,7 +283,7 @@ impl Deliver {
             Effect::Disconnect(reason) => self.on_connection(at, |outbox| outbox.close(reason)),
             Effect::Publish { what: _, tx } => self.chain(ChainOrder::Publish(tx)),
             Effect::Watch(watch) => self.watch(at, watch),
-            Effect::Incoming(htlc) => self.notify(PaymentNotice::Incoming { peer: at.peer, htlc }),
+            Effect::Incoming(htlc) => self.order(at.peer, Mail::Incoming(htlc)),
             Effect::Settle { htlc_id, source, payment_hash, outcome } => {
                 self.settle(at, htlc_id, source, payment_hash, outcome);
             }
@@ -328,7 +353,12 @@ impl Deliver {
                 self.notify(PaymentNotice::Settled { payment_id, part, channel: at.channel, htlc_id, outcome });
             }
             HtlcSource::Relayed { channel, htlc_id } => {
-                tracing::error!(%channel, htlc_id, "an HTLC says that it was relayed, and this node relays none yet");
+                // A channel that is over has nothing left to settle.
+                let Some(Registered { peer, .. }) = self.registered(&channel) else { return };
+                match SettlementRow::of_downstream(&outcome) {
+                    Some(settlement) => self.settled(peer, channel, htlc_id, settlement),
+                    None => self.order(peer, Mail::Again(HtlcName { channel, htlc_id })),
+                }
             }
         }
     }
@@ -356,7 +386,7 @@ impl Deliver {
         self.order(peer, Mail::Settled { channel, htlc_id, settlement });
     }
 
-    fn notify(&self, notice: PaymentNotice) {
+    pub(super) fn notify(&self, notice: PaymentNotice) {
         // The owner of payments ends only with the process.
         let _ = self.ends.payments.send(notice);
     }

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 
 use bitcoin::{Transaction, Txid};
 use outrigger_bolt::features::Features;
-use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::id::{ChannelId, ShortChannelId};
 use outrigger_bolt::wire::Message;
 use outrigger_channel::{
-    ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep, Offerer,
-    OpeningInput, Phase, Refusal, Transition, Watch,
+    Channel, ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep,
+    Offerer, OpeningInput, Phase, Refusal, Reply, Transition, Watch,
 };
 
 use super::deliver::Deliver;
@@ -17,6 +17,8 @@ use super::env::Env;
 use super::forwarding::is_usable;
 use super::mail::Mail;
 use super::peer::{Live, Peer, Slot};
+use super::relay::Letter;
+use super::relay::register::HtlcName;
 use crate::clock::Clock;
 use crate::store::row::SettlementRow;
 use crate::store::schema::{Table, numbered_key};
@@ -29,11 +31,13 @@ pub(super) struct Drive<'a> {
     pub(super) batch: Batch,
     /// Channels that may have something to sign.
     touched: BTreeSet<ChannelId>,
+    /// What the visit has for others.
+    pub(super) letters: Vec<Letter>,
 }
 
 impl<'a> Drive<'a> {
     pub(super) fn new(env: &'a Env, deliver: &'a Deliver) -> Self {
-        Self { env, deliver, batch: Batch::default(), touched: BTreeSet::new() }
+        Self { env, deliver, batch: Batch::default(), touched: BTreeSet::new(), letters: Vec::new() }
     }
 
     /// Handles one piece of mail.
@@ -53,6 +57,9 @@ impl<'a> Drive<'a> {
             Mail::FeerateMoved => self.touch_opened(peer),
             Mail::Archived { channel } => self.archived(peer, channel),
             Mail::Restored => self.restored(peer),
+            Mail::Incoming(htlc) => self.incoming(peer, htlc),
+            Mail::Offer(offer) => self.offer(peer, *offer),
+            Mail::Again(htlc) => self.again(peer, htlc),
             Mail::Settled { channel, htlc_id, settlement } => self.settled(peer, channel, htlc_id, settlement),
             Mail::Height { channel, height } => {
                 let event = outrigger_channel::ChainEvent::Height(height);
@@ -61,14 +68,17 @@ impl<'a> Drive<'a> {
         }
     }
 
-    /// Ends the visit: each touched channel signs what has gathered, once, and the batch goes to the writer.
-    pub(super) fn finish(mut self, peer: &mut Peer) {
+    /// Ends the visit: each touched channel signs what has gathered, once, and the batch goes to the writer. What is left
+    /// is for others, once the peer's lock is gone.
+    #[must_use = "letters that nobody tells are lost"]
+    pub(super) fn finish(mut self, peer: &mut Peer) -> Vec<Letter> {
         for channel in std::mem::take(&mut self.touched) {
             self.propose_feerate(peer, channel);
             self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
         }
         self.tally(peer);
         self.env.writer.submit(self.batch);
+        self.letters
     }
 
     /// The estimate moved: each channel that we opened looks whether it wants another feerate, when the visit ends.
@@ -86,27 +96,30 @@ impl<'a> Drive<'a> {
         }
     }
 
-    /// Steps one channel and takes the transition in.
-    pub(super) fn step_channel(&mut self, peer: &mut Peer, channel: ChannelId, input: Input<'_>) {
+    /// Steps one channel and takes the transition in. Where the input is a command, gives the answer to it, which leaves
+    /// for whoever waits for it once the rows are durable.
+    pub(super) fn step_channel(&mut self, peer: &mut Peer, channel: ChannelId, input: Input<'_>) -> Option<Answer> {
         let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
         let Some(slot) = peer.slots.get_mut(&channel) else {
-            if let Input::Command(id, _) = input {
-                self.refuse(at, id, Refusal::UnknownChannel);
-            }
-            return;
+            return self.refuse_command(at, &input, Refusal::UnknownChannel);
         };
-        self.step_slot(at, slot, input);
+        self.step_slot(at, slot, input)
     }
 
-    fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) {
+    fn refuse_command(&mut self, at: Address, input: &Input<'_>, refusal: Refusal) -> Option<Answer> {
+        let Input::Command(id, _) = input else { return None };
+        self.refuse(at, *id, refusal.clone());
+        Some(Err(refusal))
+    }
+
+    fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) -> Option<Answer> {
         if self.env.is_faulty() {
-            if let Input::Command(id, _) = input {
-                self.refuse(at, id, Refusal::Stopping);
-            }
-            return;
+            return self.refuse_command(at, &input, Refusal::Stopping);
         }
         if slot.archived.is_some() {
-            return self.answer_for(at, &slot.channel, &slot.signer, input);
+            let ended = matches!(input, Input::Command(..)).then_some(Err(Refusal::Ended));
+            self.answer_for(at, &slot.channel, &slot.signer, input);
+            return ended;
         }
         let (was_connected, was_usable) = (is_in_step(slot), is_usable(&slot.channel));
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
@@ -115,9 +128,10 @@ impl<'a> Drive<'a> {
         if let Some(fault) = &transition.fault {
             tracing::error!(channel = %at.channel, %fault, "a fault of this node: it stops before another channel fails");
             if !self.env.meet_fault(&format!("{}: {fault}", at.channel)) {
-                return;
+                return Some(Err(Refusal::Stopping));
             }
         }
+        let answer = transition.effects.iter().find_map(answer_in);
         self.take_in(at, slot, transition, learned);
         if !is_commit {
             self.touched.insert(at.channel);
@@ -128,6 +142,7 @@ impl<'a> Drive<'a> {
         if !was_connected && is_in_step(slot) {
             self.repeat_settlements(at, slot);
         }
+        answer
     }
 
     /// Monitor, apply, stage: nothing of the transition is lost, and nothing of it leaves here. `learned` is what the
@@ -144,14 +159,19 @@ impl<'a> Drive<'a> {
             slot.monitor.apply(&learned, &update.htlcs);
         }
         let closes = txids_of_closes(slot);
+        let id_before = slot.channel.rows().head.short_channel_id;
         slot.channel.apply(&changes);
+        self.rename(at, &slot.channel, id_before);
         slot.channel.settle(volatile);
         if on_chain {
             effects.extend(self.watch_outputs(at, slot));
         }
         for effect in &effects {
             match effect {
-                Effect::Removed { htlc_id } => drop(slot.settlements.remove(htlc_id)),
+                Effect::Removed { htlc_id } => {
+                    slot.settlements.remove(htlc_id);
+                    self.env.relay.forget(&HtlcName { channel: at.channel, htlc_id: *htlc_id });
+                }
                 Effect::Restored { proof } => self.enter_restored(at, proof),
                 Effect::Send(_)
                 | Effect::Revoke { .. }
@@ -290,9 +310,37 @@ impl<'a> Drive<'a> {
             // Nothing is left to settle, and no removal will come that takes the row away.
             return self.batch.put(Table::Settlement, numbered_key(&channel, htlc_id), None);
         }
+        if let (Some(known @ SettlementRow::Fulfil(_)), false) =
+            (slot.settlements.get(&htlc_id), is_fulfil(&settlement))
+        {
+            // None < Fail < Fulfil: what was fulfilled stays so.
+            return self.batch.put(Table::Settlement, numbered_key(&channel, htlc_id), Some(known.encode()));
+        }
+        let settlement = self.wrapped(slot, htlc_id, settlement);
         let command = settlement.command(htlc_id);
         slot.settlements.insert(htlc_id, settlement);
         self.step_slot(at, slot, Input::Command(NOBODY, command));
+    }
+
+    /// Failures from downstream that a start found, wrapped.
+    pub(super) fn wrap_loaded(&self, slot: &mut Slot) {
+        for (htlc_id, settlement) in std::mem::take(&mut slot.settlements) {
+            let settlement = self.wrapped(slot, htlc_id, settlement);
+            slot.settlements.insert(htlc_id, settlement);
+        }
+    }
+
+    /// Onions may call the channel by another id than before, once its funding transaction stands elsewhere.
+    fn rename(&self, at: Address, channel: &Channel, before: Option<ShortChannelId>) {
+        if before == channel.rows().head.short_channel_id {
+            return;
+        }
+        if let Some(before) = before {
+            self.deliver.unname(at.channel, before);
+        }
+        for name in channel.names() {
+            self.deliver.name(at.peer, at.channel, name);
+        }
     }
 
     /// Every channel steps once under restored mode, whatever the step: it fails without publishing.
@@ -340,6 +388,17 @@ impl<'a> Drive<'a> {
             self.step_slot(at, slot, Input::Command(NOBODY, command));
         }
     }
+}
+
+/// What a channel answers to a command.
+pub(super) type Answer = Result<Reply, Refusal>;
+
+fn answer_in(effect: &Effect) -> Option<Answer> {
+    if let Effect::Reply(_, answer) = effect { Some(answer.clone()) } else { None }
+}
+
+const fn is_fulfil(settlement: &SettlementRow) -> bool {
+    matches!(settlement, SettlementRow::Fulfil(_))
 }
 
 /// Whether the channel never existed: no funding transaction came, or one that is not what was agreed.

@@ -12,6 +12,8 @@ use tokio::sync::watch;
 use super::forwarding::ForwardingPolicy;
 use super::frozen::FrozenChannels;
 use super::pending::Pending;
+use super::relay::onions::Onions;
+use super::relay::register::{Caps, Register};
 use crate::key::NodeKeys;
 use crate::store::load::FrozenChannel;
 use crate::store::{Reader, Writer};
@@ -112,6 +114,11 @@ pub struct Env {
     /// Channels that have no slot.
     pub frozen: FrozenChannels,
     pub(super) pending: Pending,
+    /// What is dispatched and relayed now.
+    pub(super) relay: Register,
+    /// The most that may be.
+    pub caps: Caps,
+    pub(super) onions: Onions,
     shutdown_script: RwLock<ScriptBuf>,
     /// Whether a channel has been promised to that script.
     shutdown_script_given: AtomicBool,
@@ -125,7 +132,7 @@ impl Env {
     pub fn new(
         chain: ChainView,
         policy: Policy,
-        forwarding: ForwardingPolicy,
+        (forwarding, caps): (ForwardingPolicy, Caps),
         keys: Arc<NodeKeys>,
         (writer, reader): (Writer, Reader),
         restored: Option<String>,
@@ -140,6 +147,9 @@ impl Env {
             reader,
             frozen: FrozenChannels::default(),
             pending: Pending::default(),
+            relay: Register::default(),
+            caps,
+            onions: Onions::default(),
             shutdown_script: RwLock::default(),
             shutdown_script_given: AtomicBool::new(false),
             restored,

@@ -7,7 +7,7 @@ use bitcoin::constants::ChainHash;
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::secp256k1::{Secp256k1, VerifyOnly};
 use outrigger_bolt::amount::Msat;
-use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_bolt::id::{ChannelId, NodeId, ShortChannelId};
 use outrigger_bolt::invoice::HintHop;
 use outrigger_bolt::wire::{ChannelUpdate, Message, Opaque, Warning};
 use outrigger_channel::{Channel, Effect, Link, Phase};
@@ -96,7 +96,10 @@ fn next(wanted: ChannelUpdate, last: Option<&ChannelUpdate>, now_unix: u64, keys
     }
     let after_last = last.map_or(Some(1), |last| last.timestamp.checked_add(1))?;
     let timestamp = u32::try_from(now_unix).unwrap_or(u32::MAX).max(after_last);
-    let update = ChannelUpdate { timestamp, ..wanted };
+    signed(ChannelUpdate { timestamp, ..wanted }, keys)
+}
+
+fn signed(update: ChannelUpdate, keys: &NodeKeys) -> Option<ChannelUpdate> {
     let signature = keys.sign_gossip(&update.digest().ok()?);
     Some(ChannelUpdate { signature, ..update })
 }
@@ -161,6 +164,19 @@ impl Drive<'_> {
             Ok(message) => self.send(at, message),
             Err(fault) => tracing::error!(channel = %at.channel, %fault, "a channel_update cannot be sent"),
         }
+    }
+
+    /// What we ask for forwarding over the channel, for a failure that tells the origin so: a whole message, of the name
+    /// that the onion had for the channel. Empty where none can be made.
+    pub(super) fn update_named(&self, slot: &Slot, name: ShortChannelId) -> Vec<u8> {
+        let us = self.env.keys.node_id();
+        let update = self.env.forwarding.update(self.env.policy.chain_hash, &us, &slot.channel);
+        let named = update.map(|update| ChannelUpdate { short_channel_id: name, ..update });
+        let later = named.and_then(|named| {
+            let timestamp = u32::try_from(Clock::now_unix()).unwrap_or(u32::MAX);
+            signed(ChannelUpdate { timestamp, ..named }, &self.env.keys)
+        });
+        later.and_then(|update| update.into_message().ok()?.encode().ok()).unwrap_or_default()
     }
 
     /// Gossip came. A `channel_update` of the peer's side of a channel with us is kept; all else is ignored.

@@ -5,8 +5,10 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::Message;
-use outrigger_channel::{Command, CommandId};
+use outrigger_channel::{Command, CommandId, IncomingHtlc};
 
+use super::relay::Offer;
+use super::relay::register::HtlcName;
 use crate::store::row::{OperationRow, SettlementRow};
 
 /// One thing for a peer's worker to do. Mail of one peer is handled in order, by one worker at a time.
@@ -32,6 +34,12 @@ pub enum Mail {
     Archived { channel: ChannelId },
     /// The node has gone into restored mode: every channel is to learn it.
     Restored,
+    /// A received HTLC is irrevocably committed.
+    Incoming(IncomingHtlc),
+    /// Another peer's HTLC is to be offered to this one.
+    Offer(Box<Offer>),
+    /// What was offered downstream for a received HTLC was never signed, and is gone.
+    Again(HtlcName),
     /// A received HTLC was decided; the row is durable.
     Settled { channel: ChannelId, htlc_id: u64, settlement: SettlementRow },
 }
@@ -63,6 +71,9 @@ impl Mail {
             | Self::FeerateMoved
             | Self::Archived { .. }
             | Self::Restored
+            | Self::Incoming(_)
+            | Self::Offer(_)
+            | Self::Again(_)
             | Self::Settled { .. } => 0,
         }
     }

@@ -17,17 +17,23 @@ pub mod outbox;
 mod pace;
 mod peer;
 pub mod pending;
+pub mod relay;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bitcoin::Txid;
 use crossbeam_channel::Receiver;
+use outrigger_bolt::amount::Msat;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_bolt::onion::Failure;
 use outrigger_bolt::wire::{Init, Message};
-use outrigger_channel::{Channel, Command, Feerates, Phase, Refusal, Reply, Summary};
+use outrigger_channel::{
+    Channel, Command, Feerates, HtlcKey, HtlcRow, HtlcSource, Offerer, Phase, Refusal, Reply, Summary,
+};
 use tokio::sync::{Notify, oneshot};
 
 pub use mail::{Mail, OpenOrder};
@@ -43,6 +49,8 @@ use env::Env;
 use outbox::{Connection, Origin, Outbox, PeerHandler, Room};
 use pace::Pace;
 use peer::Slot;
+use relay::Letter;
+use relay::register::HtlcName;
 
 /// Mail that one visit to a peer handles: a bound on how long its lock is held.
 const MAIL_PER_VISIT: usize = 256;
@@ -92,8 +100,13 @@ impl Manager {
             visited: Notify::new(),
             pace: Pace::default(),
         };
+        let received = received_htlcs(&loaded);
         for LoadedChannel { channel, monitor, settlements, updates } in loaded {
             let (peer, id) = (channel.rows().params.peer, channel.id());
+            for name in channel.names() {
+                manager.deliver.name(peer, id, name);
+            }
+            manager.load_relayed(&channel, &received);
             let signer = manager.env.signer(channel.rows().params.keys_index);
             // Rows have one channel for each id.
             let _is_new = manager.deliver.register(id, Registered { peer, signer: signer.clone() });
@@ -103,11 +116,13 @@ impl Manager {
                 // What is reached already is told in `resume`.
                 let _height = manager.deliver.watch_now(peer, id, watch);
             }
-            let slot = Slot { channel, monitor, signer, settlements, updates, archived: None };
+            let mut slot = Slot { channel, monitor, signer, settlements, updates, archived: None };
             manager.directory.with(&peer, |peer| {
+                let drive = Drive::new(&manager.env, &manager.deliver);
+                drive.wrap_loaded(&mut slot);
                 peer.slots.insert(id, slot);
                 peer.is_tallied = true;
-                Drive::new(&manager.env, &manager.deliver).tally(peer);
+                drive.tally(peer);
             });
         }
         // A crash may have left channels a block ahead of the tip, and that block may be gone by now: what stands above
@@ -120,24 +135,61 @@ impl Manager {
     /// of, transactions to publish. Called once, when the chain is synced.
     pub fn resume(&self) {
         for peer in self.directory.ids() {
-            self.directory.with(&peer, |peer| self.resume_peer(peer));
+            self.visit_with(&peer, |drive, peer| {
+                if self.env.is_restored() {
+                    drive.restored(peer);
+                }
+                drive.resume(peer);
+            });
         }
     }
 
-    fn resume_peer(&self, peer: &mut Peer) {
-        let mut drive = Drive::new(&self.env, &self.deliver);
-        if self.env.is_restored() {
-            drive.restored(peer);
+    /// Visits a peer, where there is such a one: its lock is held for the visit, and what that has for others is told
+    /// after it.
+    fn visit_with(&self, peer: &NodeId, work: impl FnOnce(&mut Drive<'_>, &mut Peer)) {
+        let letters = self.directory.with(peer, |peer| {
+            let mut drive = Drive::new(&self.env, &self.deliver);
+            work(&mut drive, peer);
+            drive.finish(peer)
+        });
+        for letter in letters.unwrap_or_default() {
+            self.tell_others(letter);
         }
-        drive.resume(peer);
-        drive.finish(peer);
+    }
+
+    fn tell_others(&self, letter: Letter) {
+        match letter {
+            Letter::Payment(notice) => self.deliver.notify(notice),
+            Letter::Mail(peer, mail) => {
+                if let Err(mail) = self.deliver.post(&peer, mail)
+                    && let Mail::Offer(offer) = *mail
+                {
+                    // Its last channel ended, and the peer was forgotten.
+                    let mut batch = Batch::default();
+                    offer.fail(&Failure::UnknownNextPeer, &mut batch);
+                    self.env.writer.submit(batch);
+                }
+            }
+        }
+    }
+
+    /// Received HTLCs for which this channel offers one: they are not dispatched again.
+    fn load_relayed(&self, channel: &Channel, received: &HashMap<HtlcName, (NodeId, Msat)>) {
+        for row in channel.rows().htlcs.values() {
+            let Some(HtlcSource::Relayed { channel, htlc_id }) = row.source else { continue };
+            let name = HtlcName { channel, htlc_id };
+            // One whose removal upstream is complete already is in no register.
+            if let Some((from, amount)) = received.get(&name) {
+                self.env.relay.load(name, *from, *amount);
+            }
+        }
     }
 
     /// Drains mailboxes until every queue end is gone; one of a small pool of threads.
     pub fn work(&self, queue: &Receiver<NodeId>) {
         while let Ok(peer) = queue.recv() {
             let mail = self.directory.take_mail(&peer, MAIL_PER_VISIT);
-            self.directory.with(&peer, |peer| self.visit(peer, mail));
+            self.visit_with(&peer, |drive, peer| mail.into_iter().for_each(|piece| drive.handle(peer, piece)));
             self.visited.notify_waiters();
             if self.directory.give_back(&peer) {
                 self.directory.forget_idle(&peer);
@@ -146,14 +198,6 @@ impl Manager {
                 self.deliver.schedule(&peer);
             }
         }
-    }
-
-    fn visit(&self, peer: &mut Peer, mail: Vec<Mail>) {
-        let mut drive = Drive::new(&self.env, &self.deliver);
-        for piece in mail {
-            drive.handle(peer, piece);
-        }
-        drive.finish(peer);
     }
 
     /// New estimates. `is_estimate` says that the one for commitments is bitcoind's own, which channels that we opened
@@ -171,11 +215,7 @@ impl Manager {
     /// Ends openings in which the peers have taken too long to sign. Called every so often, with the time.
     pub fn expire_openings(&self, now: Instant) {
         for peer in self.env.pending.opening() {
-            self.directory.with(&peer, |peer| {
-                let mut drive = Drive::new(&self.env, &self.deliver);
-                drive.expire_openings(peer, now);
-                drive.finish(peer);
-            });
+            self.visit_with(&peer, |drive, peer| drive.expire_openings(peer, now));
         }
     }
 
@@ -295,6 +335,17 @@ impl Manager {
             }
         }
     }
+}
+
+/// Every received HTLC that has a row: who sent it, and what it brings.
+fn received_htlcs(loaded: &[LoadedChannel]) -> HashMap<HtlcName, (NodeId, Msat)> {
+    let of_channel = |loaded: &LoadedChannel| {
+        let (channel, peer) = (loaded.channel.id(), loaded.channel.rows().params.peer);
+        let received = loaded.channel.rows().htlcs.iter().filter(|(key, _)| key.offerer == Offerer::Remote);
+        let named = move |(key, row): (&HtlcKey, &HtlcRow)| (HtlcName { channel, htlc_id: key.id }, (peer, row.amount));
+        received.map(named).collect::<Vec<_>>()
+    };
+    loaded.iter().flat_map(of_channel).collect()
 }
 
 /// Our newest commitment where the channel has failed and nothing in the chain spends its funding output.

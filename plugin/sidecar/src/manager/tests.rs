@@ -23,9 +23,9 @@ use outrigger_bolt::wire::{
     UpdateFee,
 };
 use outrigger_channel::{
-    Birth, ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, Input, Monitor,
-    MonitorHead, Opening, OpeningInput, OpeningStep, Policy, ReleaseRefused, RemoteCommitment, Signer, SigningRefused,
-    SoftSigner,
+    Birth, ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, IncomingHtlc,
+    Input, Monitor, MonitorHead, Opening, OpeningInput, OpeningStep, Policy, ReleaseRefused, RemoteCommitment, Signer,
+    SigningRefused, SoftSigner,
 };
 use tokio::sync::watch;
 
@@ -33,6 +33,7 @@ use super::deliver::{Ends, PaymentNotice};
 use super::env::ChainView;
 use super::forwarding::ForwardingPolicy;
 use super::outbox::{Next, Origin, OutboxReader, outbox};
+use super::relay::register::{Caps, Load};
 use super::*;
 use crate::key::{NodeKeys, Seed};
 use crate::store::channel_update::ChannelUpdates;
@@ -79,6 +80,10 @@ fn forwarding_policy() -> ForwardingPolicy {
         htlc_maximum: None,
     }
 }
+
+/// HTLCs that these nodes forward at one time, and those of one peer.
+const CAPS: Caps =
+    Caps { node: Load { htlcs: 8, value: Msat::new(u64::MAX) }, peer: Load { htlcs: 5, value: Msat::new(u64::MAX) } };
 
 fn feerates() -> Feerates {
     Feerates { commitment: FeeratePerKw::new(1000), normal: FeeratePerKw::new(1500), floor: FeeratePerKw::new(253) }
@@ -156,6 +161,7 @@ impl Bench {
         let (writer, _) = Writer::start(db.clone(), deliver_released, |fault| panic!("{fault}")).unwrap();
         let reader = Reader::new(db.clone());
         let view = ChainView::new(HEIGHT, feerates());
+        let terms = (terms, CAPS);
         let env = Env::new(view, policy(), terms, keys, (writer, reader.clone()), restored).freezing(frozen);
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
@@ -173,6 +179,23 @@ impl Bench {
         self.manager.env().writer.barrier().await;
         let (parts, keys) = ((self.dir.clone(), self.db.clone()), self.manager.env().keys.clone());
         Arc::new(Self::over(parts, keys, terms, Vec::new()))
+    }
+
+    /// As if a channel with the peer had said that the HTLC is irrevocably committed.
+    pub(crate) fn dispatch(&self, from: NodeId, htlc: &IncomingHtlc) {
+        let letters = loop {
+            // A peer without a channel may be forgotten at any moment.
+            self.manager.directory.ensure(from);
+            let letters = self.manager.directory.with(&from, |peer| {
+                let mut drive = Drive::new(&self.manager.env, &self.manager.deliver);
+                drive.incoming(peer, htlc.clone());
+                drive.finish(peer)
+            });
+            if let Some(letters) = letters {
+                break letters;
+            }
+        };
+        letters.into_iter().for_each(|letter| self.manager.tell_others(letter));
     }
 
     /// What a start would find now.

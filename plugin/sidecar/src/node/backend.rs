@@ -303,7 +303,9 @@ impl Backend for Doorkeeper {
         };
         let idempotency = order.idempotency_key.map(|key| {
             let amount = amount.map_or(0, Msat::get).to_be_bytes();
-            (key, digest(&[b"payment.send", invoice.as_bytes(), &amount]))
+            let max_fee = order.max_fee.map(|fee| fee.get().to_be_bytes());
+            let max_fee = max_fee.as_ref().map_or([].as_slice(), |fee| fee);
+            (key, digest(&[b"payment.send", invoice.as_bytes(), &amount, max_fee]))
         });
         let _one_at_a_time = match &idempotency {
             Some(_) => Some(self.keyed_calls.lock().await),
@@ -316,7 +318,7 @@ impl Backend for Doorkeeper {
             }
             Some(_) | None => {
                 self.require_current()?;
-                let sent = self.payments.send(PayOrder { invoice, amount, idempotency }).await;
+                let sent = self.payments.send(PayOrder { invoice, amount, max_fee: order.max_fee, idempotency }).await;
                 sent.map_err(|fault| self.send_fault(fault))?
             }
         };
@@ -388,7 +390,8 @@ impl Doorkeeper {
             SendFault::AmountDiffers { asked, given } => Fault::invoice_amount_mismatch(asked, given),
             SendFault::AmountZero => Fault::invalid_parameter("amount_msat", "must be above zero"),
             SendFault::OwnInvoice => Fault::payment_to_self(),
-            SendFault::NoChannel(node) => Fault::no_route(&node),
+            SendFault::NoRoute(node) => Fault::no_route(&node),
+            SendFault::FeeTooHigh { fee, most } => Fault::fee_too_high(fee, most),
             SendFault::NotConnected(node) => Fault::peer_not_connected(&node),
             SendFault::TooLarge { spendable, asked, .. } => Fault::insufficient_capacity(asked, spendable),
             SendFault::Onion => Fault::invoice_invalid("it does not fit an onion"),

@@ -2,10 +2,10 @@
 
 mod decisions;
 mod receive;
-mod replay;
+mod route;
 mod send;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bitcoin::Network;
@@ -22,10 +22,12 @@ use crate::clock::{Clock, NoEntropy};
 use crate::manager::Manager;
 use crate::manager::deliver::PaymentNotice;
 use crate::store::load::LoadedOutcome;
+use crate::store::part::PartRow;
 use crate::store::row::{EventRow, OperationRow, OperationState, PaymentRow, PaymentState};
 use crate::store::schema::{Table, UnderWay, outcome_key};
 use crate::store::{Batch, Reader};
 use decisions::Decisions;
+use send::Recipe;
 
 /// The owner of payments and invoices.
 pub struct Payments {
@@ -60,33 +62,58 @@ fn remember(batch: &mut Batch, idempotency: Option<Idempotency>, state: Operatio
 /// What is under way. Everything else is read from the file.
 #[derive(Debug, Default)]
 struct State {
-    pending: HashMap<[u8; 32], PaymentRow>,
+    pending: HashMap<[u8; 32], Pending>,
     by_hash: HashMap<PaymentHash, [u8; 32]>,
     decisions: Decisions,
 }
 
+/// A payment whose outcome is open.
+#[derive(Debug)]
+struct Pending {
+    row: PaymentRow,
+    /// Its HTLCs whose outcome is open.
+    parts: BTreeMap<u16, PartRow>,
+    /// What another attempt is made by; none after a restart.
+    recipe: Option<Recipe>,
+}
+
+/// What a start found of payments that have not ended.
+#[derive(Debug, Default)]
+pub struct Unfinished {
+    pub pending: Vec<PaymentRow>,
+    pub parts: Vec<(([u8; 32], u16), PartRow)>,
+    /// Outcomes that were learned but not taken in.
+    pub outcomes: Vec<LoadedOutcome>,
+}
+
 impl Payments {
-    /// Takes in what a start found: payments under way, and outcomes that were learned but not taken in.
+    /// Takes in what a start found. `carried` says whether an HTLC of the payment stands in some channel.
     pub fn new(
         manager: Arc<Manager>,
         reader: Reader,
         terms: Terms,
         events: watch::Receiver<u64>,
-        pending: Vec<PaymentRow>,
-        outcomes: Vec<LoadedOutcome>,
+        unfinished: Unfinished,
         carried: impl Fn(&[u8; 32]) -> bool,
     ) -> Self {
+        let Unfinished { pending, parts, outcomes } = unfinished;
         let payments = Self { manager, reader, terms, events, state: Mutex::default() };
         {
             let mut state = payments.state.lock();
             for row in &pending {
                 state.by_hash.insert(row.payment_hash, row.payment_id);
-                state.pending.insert(row.payment_id, row.clone());
+                let parts = BTreeMap::new();
+                state.pending.insert(row.payment_id, Pending { row: row.clone(), parts, recipe: None });
+            }
+            for ((payment_id, part), row) in parts {
+                if let Some(pending) = state.pending.get_mut(&payment_id) {
+                    pending.parts.insert(part, row);
+                }
             }
         }
         let has_outcome: Vec<_> = outcomes.iter().map(|outcome| outcome.payment_id).collect();
         for LoadedOutcome { payment_id, channel, htlc_id, row } in outcomes {
-            payments.settled(payment_id, channel, htlc_id, &row.outcome());
+            payments.settled((payment_id, row.part), (channel, htlc_id), &row.outcome());
         }
         for row in pending {
             // Nothing was signed for it: its HTLC would have a row, or its outcome.
@@ -100,13 +127,19 @@ impl Payments {
     /// Handles notices until every queue end is gone.
     pub fn work(&self, notices: &Receiver<PaymentNotice>) {
         while let Ok(notice) = notices.recv() {
-            match notice {
-                PaymentNotice::Incoming { peer, htlc } => self.incoming(peer, &htlc),
-                PaymentNotice::Settled { payment_id, part: _, channel, htlc_id, outcome } => {
-                    self.settled(payment_id, channel, htlc_id, &outcome);
-                }
-                PaymentNotice::Answered { payment_id, part: _, answer } => self.answered(payment_id, answer),
+            self.take(notice);
+        }
+    }
+
+    fn take(&self, notice: PaymentNotice) {
+        match notice {
+            PaymentNotice::Incoming { peer, htlc, shared_secret, payload } => {
+                self.incoming(peer, &htlc, &shared_secret, &payload);
             }
+            PaymentNotice::Settled { payment_id, part, channel, htlc_id, outcome } => {
+                self.settled((payment_id, part), (channel, htlc_id), &outcome);
+            }
+            PaymentNotice::Answered { payment_id, part, answer } => self.answered(payment_id, part, answer),
         }
     }
 
@@ -132,7 +165,11 @@ impl Payments {
     }
 
     /// Ends a payment in the same transaction as `batch`: its row, its event.
-    fn finish(&self, row: PaymentRow, mut batch: Batch) {
+    fn finish(&self, ended: Pending, state: PaymentState, mut batch: Batch) {
+        let row = PaymentRow { state, ..ended.row };
+        for part in ended.parts.keys() {
+            batch.put(Table::Part, PartRow::key(&row.payment_id, *part), None);
+        }
         let now = Clock::now_unix();
         let id = hex(&row.payment_id);
         let event = match &row.state {
@@ -157,21 +194,21 @@ impl Payments {
     }
 
     fn finish_failed(&self, payment_id: &[u8; 32], kind: &str, message: &str, batch: Batch) {
-        let Some(row) = self.take_pending(payment_id) else {
+        let Some(pending) = self.take_pending(payment_id) else {
             return self.manager.env().writer.submit(batch);
         };
         let at = Clock::now_unix();
         let state = PaymentState::Failed { kind: kind.to_owned(), message: message.to_owned(), at };
-        self.finish(PaymentRow { state, ..row }, batch);
+        self.finish(pending, state, batch);
     }
 
-    fn take_pending(&self, payment_id: &[u8; 32]) -> Option<PaymentRow> {
+    fn take_pending(&self, payment_id: &[u8; 32]) -> Option<Pending> {
         let mut state = self.state.lock();
-        let row = state.pending.remove(payment_id)?;
-        if state.by_hash.get(&row.payment_hash) == Some(payment_id) {
-            state.by_hash.remove(&row.payment_hash);
+        let pending = state.pending.remove(payment_id)?;
+        if state.by_hash.get(&pending.row.payment_hash) == Some(payment_id) {
+            state.by_hash.remove(&pending.row.payment_hash);
         }
-        Some(row)
+        Some(pending)
     }
 }
 

@@ -3,17 +3,15 @@
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{NodeId, PaymentHash, PaymentSecret};
 use outrigger_bolt::invoice::{Description, Terms, UnwritableInvoice};
-use outrigger_bolt::onion::{
-    self, Failure, FinalPayload, InvalidPayload, Malformed, OnionPacket, Payload, PeelError, Peeled, failure,
-};
+use outrigger_bolt::onion::{Failure, FinalPayload, failure};
 use outrigger_channel::{FailReason, IncomingHtlc};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::decisions::{Decision, HtlcName};
-use super::replay::{Processed, Unprocessed};
+use super::decisions::Decision;
 use super::{Idempotency, Payments, remember};
 use crate::clock::{Clock, NoEntropy};
+use crate::manager::relay::register::HtlcName;
 use crate::store::row::{EventRow, InvoiceRow, OperationState, Paid, SettlementRow};
 use crate::store::schema::{Table, numbered_key};
 use crate::store::{Batch, Held, StoreError};
@@ -39,18 +37,6 @@ pub enum InvoiceFault {
     Unwritable(#[from] UnwritableInvoice),
     #[error("{0}")]
     NoEntropy(#[from] NoEntropy),
-}
-
-/// What becomes of an HTLC that ends here.
-enum Verdict {
-    Claim(Box<InvoiceRow>),
-    Fail(FailReason),
-}
-
-/// A verdict, and the onion that was processed for it.
-struct Judgement {
-    verdict: Verdict,
-    processed: Option<Processed>,
 }
 
 impl Payments {
@@ -104,11 +90,11 @@ impl Payments {
         self.reader.invoice(hash)
     }
 
-    /// An HTLC is irrevocably ours to decide. The decision is a row before the channel hears of it, and the first one
-    /// stands: a start may tell of an HTLC that the peer's messages tell of too.
-    pub(super) fn incoming(&self, peer: NodeId, htlc: &IncomingHtlc) {
+    /// An HTLC that ends here is irrevocably ours to decide. The decision is a row before the channel hears of it, and the
+    /// first one stands.
+    pub(super) fn incoming(&self, peer: NodeId, htlc: &IncomingHtlc, shared_secret: &[u8; 32], payload: &FinalPayload) {
         let env = self.manager.env();
-        let name = (htlc.channel, htlc.htlc_id);
+        let name = HtlcName { channel: htlc.channel, htlc_id: htlc.htlc_id };
         match self.has_decided(&name) {
             Ok(false) => {}
             Ok(true) => return,
@@ -116,23 +102,13 @@ impl Payments {
             Err(fault) => return tracing::error!(%fault, "a settlement could not be read"),
         }
         let mut batch = Batch::default();
-        let judged = self.judge(htlc).and_then(|judgement| {
-            if let Some(processed) = &judgement.processed {
-                self.stage_processed(&mut batch, processed, name)?;
-            }
-            Ok(judgement)
-        });
-        let Judgement { verdict, processed } = match judged {
-            Ok(judgement) => judgement,
-            Err(fault) => return tracing::error!(%fault, "the processed onions could not be read"),
-        };
         let (waiter, durable) = oneshot::channel();
         let mut claims = None;
-        let settlement = match verdict {
-            Verdict::Claim(invoice) => {
+        let settlement = match self.judge(htlc, payload) {
+            Ok(invoice) => {
                 let now = Clock::now_unix();
                 let preimage = invoice.preimage;
-                let paid = InvoiceRow { paid: Some(Paid { amount: htlc.amount, at: now }), ..*invoice };
+                let paid = InvoiceRow { paid: Some(Paid { amount: htlc.amount, at: now }), ..invoice };
                 claims = Some(paid.payment_hash);
                 batch.put(Table::Invoice, paid.payment_hash.0.to_vec(), Some(paid.encode()));
                 batch.event(EventRow::new(
@@ -142,53 +118,14 @@ impl Payments {
                 ));
                 SettlementRow::Fulfil(preimage)
             }
-            Verdict::Fail(reason) => SettlementRow::Fail(reason),
+            Err(failure) => SettlementRow::Fail(FailReason::Encrypted(failure::create(shared_secret, &failure))),
         };
-        let decision = Decision { htlc: name, claims, onion: processed.map(|processed| processed.onion) };
-        self.state.lock().decisions.add(decision, durable);
+        self.state.lock().decisions.add(Decision { htlc: name, claims }, durable);
         batch.hold(Held::Durable(waiter));
         let key = numbered_key(&htlc.channel, htlc.htlc_id);
         batch.put(Table::Settlement, key, Some(settlement.encode()));
         batch.hold(Held::Settled { peer, channel: htlc.channel, htlc_id: htlc.htlc_id, settlement });
         env.writer.submit(batch);
-    }
-
-    /// BOLT 4, "Failure Messages", as the final node.
-    fn judge(&self, htlc: &IncomingHtlc) -> Result<Judgement, StoreError> {
-        let env = self.manager.env();
-        let packet = OnionPacket::from_bytes(&htlc.onion);
-        let (shared_secret, payload) = match onion::peel(|point| env.keys.ecdh(point), &packet, &htlc.payment_hash.0) {
-            Err(PeelError::Malformed(Malformed { code, sha256_of_onion })) => {
-                let reason = FailReason::Malformed { sha256_of_onion, failure_code: code };
-                return Ok(Judgement { verdict: Verdict::Fail(reason), processed: None });
-            }
-            Err(PeelError::InvalidPayload { shared_secret }) => {
-                (shared_secret, Err(Failure::InvalidOnionPayload { tlv_type: 0, offset: 0 }))
-            }
-            Ok(Peeled { shared_secret, payload, next }) => {
-                let invalid = |InvalidPayload { tlv_type, offset }| Failure::InvalidOnionPayload { tlv_type, offset };
-                (shared_secret, Payload::decode(&payload, next.is_none()).map_err(invalid))
-            }
-        };
-        let expiry = payload.as_ref().map_or(0, latest_expiry).max(htlc.cltv_expiry);
-        let (verdict, processed) = match self.process(&shared_secret, &(htlc.channel, htlc.htlc_id), expiry)? {
-            Err(Unprocessed::TooFar) => (Err(Failure::ExpiryTooFar), None),
-            // BOLT 4: abort processing and fail. A prober learns no more than from any other onion.
-            Err(Unprocessed::Replay) => (Err(self.unknown_details(htlc)), None),
-            Ok(processed) => (payload.and_then(|payload| self.judge_payload(htlc, &payload)), Some(processed)),
-        };
-        let verdict = match verdict {
-            Ok(invoice) => Verdict::Claim(Box::new(invoice)),
-            Err(failure) => Verdict::Fail(FailReason::Encrypted(failure::create(&shared_secret, &failure))),
-        };
-        Ok(Judgement { verdict, processed })
-    }
-
-    fn judge_payload(&self, htlc: &IncomingHtlc, payload: &Payload) -> Result<InvoiceRow, Failure> {
-        match payload {
-            Payload::Forward(_) => Err(Failure::UnknownNextPeer),
-            Payload::Final(payload) => self.judge_final(htlc, payload),
-        }
     }
 
     /// One answer for everything that a prober could learn from (BOLT 4).
@@ -197,7 +134,8 @@ impl Payments {
         Failure::IncorrectOrUnknownPaymentDetails { htlc_msat: htlc.amount, height }
     }
 
-    fn judge_final(&self, htlc: &IncomingHtlc, payload: &FinalPayload) -> Result<InvoiceRow, Failure> {
+    /// BOLT 4, "Failure Messages", as the final node.
+    fn judge(&self, htlc: &IncomingHtlc, payload: &FinalPayload) -> Result<InvoiceRow, Failure> {
         let env = self.manager.env();
         let height = env.chain.height();
         if !env.chain.is_synced() {
@@ -238,28 +176,20 @@ impl Payments {
     }
 
     /// Whether a decision on this HTLC stands, on its way to the file or there.
-    fn has_decided(&self, (channel, htlc_id): &HtlcName) -> Result<bool, StoreError> {
+    fn has_decided(&self, htlc: &HtlcName) -> Result<bool, StoreError> {
         {
             let mut state = self.state.lock();
             state.decisions.forget_durable();
-            if state.decisions.has_decided(&(*channel, *htlc_id)) {
+            if state.decisions.has_decided(htlc) {
                 return Ok(true);
             }
         }
-        Ok(self.reader.settlement(channel, *htlc_id)?.is_some())
+        Ok(self.reader.settlement(&htlc.channel, htlc.htlc_id)?.is_some())
     }
 
     /// Whether a claim of the invoice is on its way to the file. Asked before the file is.
     fn is_being_claimed(&self, hash: &PaymentHash) -> bool {
         self.state.lock().decisions.has_claimed(hash)
-    }
-}
-
-/// The expiry that the payload names.
-fn latest_expiry(payload: &Payload) -> u32 {
-    match payload {
-        Payload::Forward(payload) => payload.outgoing_cltv_value,
-        Payload::Final(payload) => payload.outgoing_cltv_value,
     }
 }
 

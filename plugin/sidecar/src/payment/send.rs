@@ -1,17 +1,22 @@
-//! Sending. Direct payments only: the payee is a peer with whom a channel stands.
+//! Sending: one HTLC at a time, over a channel with the payee or over the ways that its invoice names. Where one way
+//! fails, the next is tried, within the fee that the caller allows.
+
+use std::collections::BTreeMap;
 
 use bitcoin::secp256k1::SecretKey;
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
-use outrigger_bolt::invoice::{InvalidInvoice, Invoice};
-use outrigger_bolt::onion::{self, FinalPayload, Hop, Payload, PaymentData, Unwrapped, failure};
+use outrigger_bolt::invoice::{HintHop, InvalidInvoice, Invoice};
+use outrigger_bolt::onion::{self, Failure, FinalPayload, Hop, Payload, PaymentData, Unwrapped, failure};
 use outrigger_channel::{Command, FailReason, HtlcOutcome, HtlcSource, Refusal, Reply};
 use tokio::sync::oneshot;
 
-use super::{Idempotency, Payments, State, forget_outcome, remember};
+use super::route::{self, Arrives, Route};
+use super::{Idempotency, Payments, Pending, State, forget_outcome, remember};
 use crate::clock::{Clock, NoEntropy};
 use crate::manager::ChannelView;
 use crate::manager::deliver::ReplyTo;
+use crate::store::part::PartRow;
 use crate::store::row::{OperationState, PaymentRow, PaymentState};
 use crate::store::schema::{Table, UnderWay};
 use crate::store::{Batch, Held, StoreError};
@@ -19,12 +24,19 @@ use crate::store::{Batch, Held, StoreError};
 /// Blocks added to the payee's final expiry, so that a block found on the way fails nothing (BOLT 7, "shadow route").
 const FINAL_CLTV_MARGIN: u32 = 3;
 
+/// The most paid in fees where the caller says nothing: this much, or one part in [`DEFAULT_FEE_SHARE`] of the amount where
+/// that is more.
+const DEFAULT_FEE: Msat = Msat::new(5000);
+const DEFAULT_FEE_SHARE: u64 = 100;
+
 /// An invoice to pay.
 #[derive(Clone, Debug)]
 pub struct PayOrder {
     pub invoice: String,
     /// For invoices that name no amount.
     pub amount: Option<Msat>,
+    /// The most to pay in fees.
+    pub max_fee: Option<Msat>,
     pub idempotency: Option<Idempotency>,
 }
 
@@ -45,12 +57,14 @@ pub enum SendFault {
     AmountZero,
     #[error("the invoice is our own")]
     OwnInvoice,
-    #[error("no usable channel with {0}; only direct payments are there yet: open a channel with the payee")]
-    NoChannel(NodeId),
+    #[error("no channel leads to {0}, and its invoice names no way that begins at a peer of ours")]
+    NoRoute(NodeId),
     #[error("{0} is not connected, and the channels with it wait for it")]
     NotConnected(NodeId),
     #[error("the channels with {node} can send {spendable} at the most, and the invoice asks for {asked}")]
     TooLarge { node: NodeId, spendable: Msat, asked: Msat },
+    #[error("the way costs {fee} in fees, and no more than {most} may be paid")]
+    FeeTooHigh { fee: Msat, most: Msat },
     #[error("the payment does not fit an onion")]
     Onion,
     #[error("{0}")]
@@ -59,14 +73,51 @@ pub enum SendFault {
     Store(#[from] StoreError),
 }
 
-/// What goes into the onion of a direct payment.
-struct Recipe {
+impl SendFault {
+    /// How much it tells of why no way was taken, where several have a reason each.
+    const fn weight(&self) -> u8 {
+        match self {
+            Self::FeeTooHigh { .. } => 3,
+            Self::TooLarge { .. } => 2,
+            Self::NotConnected(_) => 1,
+            Self::NoRoute(_)
+            | Self::NotSynced
+            | Self::Invoice(_)
+            | Self::Expired(_)
+            | Self::AmountMissing
+            | Self::AmountDiffers { .. }
+            | Self::AmountZero
+            | Self::OwnInvoice
+            | Self::Onion
+            | Self::NoEntropy(_)
+            | Self::Store(_) => 0,
+        }
+    }
+}
+
+/// What a payment asks for, and the ways that were not tried yet. Lost in a crash: then what is under way decides.
+#[derive(Debug)]
+pub(super) struct Recipe {
     payee: NodeId,
     hash: PaymentHash,
     secret: PaymentSecret,
     metadata: Option<Vec<u8>>,
     amount: Msat,
+    max_fee: Msat,
+    /// Blocks that the payee wants to be left when the HTLC reaches it.
+    final_cltv_blocks: u32,
+    /// The channels of each way, the payee's own channel with us being the one without any. The next one is last.
+    untried: Vec<Vec<HintHop>>,
+}
+
+/// One HTLC to be offered to a channel.
+struct Attempt {
+    part: u16,
+    peer: NodeId,
+    channel: ChannelId,
     cltv_expiry: u32,
+    row: PartRow,
+    onion: Box<[u8; 1366]>,
 }
 
 impl Payments {
@@ -89,24 +140,23 @@ impl Payments {
         if !self.manager.env().chain.is_synced() {
             return Err(SendFault::NotSynced);
         }
-        let terms = self.recipe(invoice, order.amount)?;
-        let channel = self.choose(&terms.payee, terms.amount)?;
+        let mut recipe = self.recipe(invoice, order.amount, order.max_fee)?;
         let row = PaymentRow {
             payment_id: Clock::random_bytes()?,
-            payment_hash: terms.hash,
-            destination: terms.payee,
-            amount: terms.amount,
+            payment_hash: recipe.hash,
+            destination: recipe.payee,
+            amount: recipe.amount,
             created_at: Clock::now_unix(),
             state: PaymentState::Pending,
         };
-        let onion = self.onion(&row.payment_id, &terms)?;
-        let (row, durable) = self.begin(row, &terms, channel, onion, order.idempotency)?;
+        let attempt = self.attempt(&row.payment_id, 0, &mut recipe)?;
+        let (row, durable) = self.begin(row, recipe, attempt, order.idempotency)?;
         // The writer drops the waiter only with the process.
         let _ = durable.await;
         Ok(row)
     }
 
-    fn recipe(&self, invoice: Invoice, given: Option<Msat>) -> Result<Recipe, SendFault> {
+    fn recipe(&self, invoice: Invoice, given: Option<Msat>, max_fee: Option<Msat>) -> Result<Recipe, SendFault> {
         let (payee, terms) = (invoice.payee, invoice.terms);
         let expires_at = terms.timestamp.saturating_add(terms.expiry_secs);
         if expires_at <= Clock::now_unix() {
@@ -120,25 +170,66 @@ impl Payments {
         if amount == Msat::ZERO {
             return Err(SendFault::AmountZero);
         }
-        if payee == self.manager.env().keys.node_id() {
+        let us = self.manager.env().keys.node_id();
+        if payee == us {
             return Err(SendFault::OwnInvoice);
         }
-        let height = self.manager.env().chain.height();
-        let cltv_expiry = height.saturating_add(terms.min_final_cltv_expiry_delta).saturating_add(FINAL_CLTV_MARGIN);
+        let mut untried = route::ways(&us, payee, &terms.route_hints);
+        untried.reverse();
+        let share = Msat::new(amount.get() / DEFAULT_FEE_SHARE);
         Ok(Recipe {
             payee,
             hash: terms.payment_hash,
             secret: terms.payment_secret,
             metadata: terms.payment_metadata,
             amount,
-            cltv_expiry,
+            max_fee: max_fee.unwrap_or(share.max(DEFAULT_FEE)),
+            final_cltv_blocks: terms.min_final_cltv_expiry_delta,
+            untried,
         })
+    }
+
+    /// The next way that can be taken, with the onion for it. An error is the most telling of the reasons why the ways that
+    /// were left cannot; they are not tried again.
+    fn attempt(&self, payment_id: &[u8; 32], part: u16, recipe: &mut Recipe) -> Result<Attempt, SendFault> {
+        let height = self.manager.env().chain.height();
+        let cltv_expiry = height.saturating_add(recipe.final_cltv_blocks).saturating_add(FINAL_CLTV_MARGIN);
+        let arrives = Arrives { amount: recipe.amount, cltv_expiry };
+        let mut fault = SendFault::NoRoute(recipe.payee);
+        while let Some(channels) = recipe.untried.pop() {
+            let Some(route) = Route::over(&channels, recipe.payee, arrives) else { continue };
+            match self.affordable(&route, recipe) {
+                Ok(channel) => {
+                    return Ok(Attempt {
+                        part,
+                        peer: route.first(),
+                        channel,
+                        cltv_expiry: route.cltv_expiry,
+                        row: PartRow { sends: route.sends, amount: recipe.amount, route: route.nodes() },
+                        onion: self.onion(payment_id, part, &route, recipe, cltv_expiry)?,
+                    });
+                }
+                Err(other) if other.weight() >= fault.weight() => fault = other,
+                Err(_) => {}
+            }
+        }
+        Err(fault)
+    }
+
+    /// The channel of ours that the way begins with.
+    fn affordable(&self, route: &Route, recipe: &Recipe) -> Result<ChannelId, SendFault> {
+        let channel = self.choose(&route.first(), recipe.payee, route.sends)?;
+        let fee = route.sends.saturating_sub(recipe.amount);
+        if fee > recipe.max_fee {
+            return Err(SendFault::FeeTooHigh { fee, most: recipe.max_fee });
+        }
+        Ok(channel)
     }
 
     /// The payment of this hash that must not be made again. One whose end is on its way to the file still shows there
     /// as pending, so nothing can end and be begun anew between two looks.
     fn existing(&self, state: &State, hash: &PaymentHash) -> Result<Option<PaymentRow>, StoreError> {
-        let pending = state.by_hash.get(hash).and_then(|id| state.pending.get(id)).cloned();
+        let pending = state.by_hash.get(hash).and_then(|id| state.pending.get(id)).map(|pending| pending.row.clone());
         if pending.is_some() {
             return Ok(pending);
         }
@@ -147,39 +238,52 @@ impl Payments {
     }
 
     /// The channel with the smallest balance that suffices: large balances are kept for large payments.
-    fn choose(&self, payee: &NodeId, amount: Msat) -> Result<ChannelId, SendFault> {
-        let channels = self.manager.channels_of(payee);
+    fn choose(&self, peer: &NodeId, payee: NodeId, amount: Msat) -> Result<ChannelId, SendFault> {
+        let channels = self.manager.channels_of(peer);
         let open: Vec<&ChannelView> = channels.iter().filter(|view| view.summary.state == "normal").collect();
         if open.is_empty() {
-            return Err(SendFault::NoChannel(*payee));
+            return Err(SendFault::NoRoute(payee));
         }
         let usable: Vec<&ChannelView> = open.into_iter().filter(|view| view.summary.connected).collect();
         let spendable = usable.iter().map(|view| view.summary.spendable).max();
-        let spendable = spendable.ok_or(SendFault::NotConnected(*payee))?;
+        let spendable = spendable.ok_or(SendFault::NotConnected(*peer))?;
         usable
             .iter()
             .filter(|view| view.summary.spendable >= amount)
             .min_by_key(|view| view.summary.spendable)
             .map(|view| view.channel_id)
-            .ok_or(SendFault::TooLarge { node: *payee, spendable, asked: amount })
+            .ok_or(SendFault::TooLarge { node: *peer, spendable, asked: amount })
     }
 
-    fn onion(&self, payment_id: &[u8; 32], terms: &Recipe) -> Result<Box<[u8; 1366]>, SendFault> {
-        let payload = Payload::Final(FinalPayload {
-            amt_to_forward: terms.amount,
-            outgoing_cltv_value: terms.cltv_expiry,
-            payment_data: Some(PaymentData { payment_secret: terms.secret, total_msat: terms.amount }),
-            payment_metadata: terms.metadata.clone(),
+    fn onion(
+        &self,
+        payment_id: &[u8; 32],
+        part: u16,
+        route: &Route,
+        recipe: &Recipe,
+        cltv_expiry: u32,
+    ) -> Result<Box<[u8; 1366]>, SendFault> {
+        let last = Payload::Final(FinalPayload {
+            amt_to_forward: recipe.amount,
+            outgoing_cltv_value: cltv_expiry,
+            payment_data: Some(PaymentData { payment_secret: recipe.secret, total_msat: recipe.amount }),
+            payment_metadata: recipe.metadata.clone(),
             keysend_preimage: None,
         });
-        let hops = [Hop { node: *terms.payee.public_key(), payload: payload.encode().map_err(|_| SendFault::Onion)? }];
-        let built = onion::build(&self.session_key(payment_id), &hops, &terms.hash.0).map_err(|_| SendFault::Onion)?;
+        let forwards = route.forwards.iter().map(|(node, payload)| (*node, Payload::Forward(*payload)));
+        let hops = forwards.chain([(route.payee, last)]).map(|(node, payload)| {
+            let payload = payload.encode().map_err(|_| SendFault::Onion)?;
+            Ok(Hop { node: *node.public_key(), payload })
+        });
+        let hops = hops.collect::<Result<Vec<_>, SendFault>>()?;
+        let session_key = self.session_key(payment_id, part);
+        let built = onion::build(&session_key, &hops, &recipe.hash.0).map_err(|_| SendFault::Onion)?;
         Ok(Box::new(built.packet.to_bytes()))
     }
 
     /// Derived, not stored: a failure can be read after a restart.
-    fn session_key(&self, payment_id: &[u8; 32]) -> SecretKey {
-        self.manager.env().keys.onion_session_key(payment_id)
+    fn session_key(&self, payment_id: &[u8; 32], part: u16) -> SecretKey {
+        self.manager.env().keys.onion_session_key(payment_id, part)
     }
 
     /// Stages the payment and the order to its channel. Where another caller was first, meanwhile, it is that caller's
@@ -187,9 +291,8 @@ impl Payments {
     fn begin(
         &self,
         row: PaymentRow,
-        terms: &Recipe,
-        channel: ChannelId,
-        onion: Box<[u8; 1366]>,
+        recipe: Recipe,
+        attempt: Attempt,
         idempotency: Option<Idempotency>,
     ) -> Result<(PaymentRow, oneshot::Receiver<()>), SendFault> {
         let (waiter, durable) = oneshot::channel();
@@ -203,86 +306,162 @@ impl Payments {
             return Ok((existing, durable));
         }
         remember(&mut batch, idempotency, OperationState::Payment { payment_id: row.payment_id })?;
-        state.by_hash.insert(row.payment_hash, row.payment_id);
-        state.pending.insert(row.payment_id, row.clone());
-        let id = env.next_command();
-        self.manager.deliver().expect_reply(id, ReplyTo::Payment { payment_id: row.payment_id, part: 0 });
-        let command = Command::AddHtlc {
-            amount: terms.amount,
-            payment_hash: terms.hash,
-            cltv_expiry: terms.cltv_expiry,
-            onion,
-            source: HtlcSource::Payment { payment_id: row.payment_id, part: 0 },
-        };
         batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
         batch.begin(&UnderWay::Payment(row.payment_id));
         batch.put(Table::PaymentByHash, row.payment_hash.0.to_vec(), Some(row.payment_id.to_vec()));
-        batch.hold(Held::Order { peer: terms.payee, channel, id, command });
+        let mut pending = Pending { row: row.clone(), parts: BTreeMap::new(), recipe: Some(recipe) };
+        self.stage(&mut batch, &mut pending, attempt);
+        state.by_hash.insert(row.payment_hash, row.payment_id);
+        state.pending.insert(row.payment_id, pending);
         // Submitted under the owner's lock: the rows of a hash are queued in the order in which they were decided.
         env.writer.submit(batch);
         Ok((row, durable))
     }
 
-    /// Reads what came back with the keys that the packet was built with.
-    fn read_failure(&self, payment_id: &[u8; 32], destination: NodeId, reason: &[u8]) -> Unwrapped {
-        let hops = [Hop { node: *destination.public_key(), payload: vec![0; 2] }];
-        match onion::build(&self.session_key(payment_id), &hops, &[]) {
+    /// Stages one HTLC of a payment: its row, and the order to its channel.
+    fn stage(&self, batch: &mut Batch, pending: &mut Pending, attempt: Attempt) {
+        let Attempt { part, peer, channel, cltv_expiry, row, onion } = attempt;
+        let (payment_id, payment_hash) = (pending.row.payment_id, pending.row.payment_hash);
+        let id = self.manager.env().next_command();
+        self.manager.deliver().expect_reply(id, ReplyTo::Payment { payment_id, part });
+        let source = HtlcSource::Payment { payment_id, part };
+        let command = Command::AddHtlc { amount: row.sends, payment_hash, cltv_expiry, onion, source };
+        batch.put(Table::Part, PartRow::key(&payment_id, part), Some(row.encode()));
+        batch.hold(Held::Order { peer, channel, id, command });
+        pending.parts.insert(part, row);
+    }
+
+    /// Reads what came back with the keys that the packet was built with: the place of the node that failed it, and what
+    /// it says.
+    fn read_failure(&self, payment_id: &[u8; 32], part: u16, route: &[NodeId], reason: &[u8]) -> Unwrapped {
+        let hops: Vec<_> = route.iter().map(|node| Hop { node: *node.public_key(), payload: vec![0; 2] }).collect();
+        match onion::build(&self.session_key(payment_id, part), &hops, &[]) {
             Ok(built) => failure::unwrap(&built.shared_secrets, reason),
             Err(_) => Unwrapped::Unattributable,
         }
     }
 
     /// The channel took the HTLC, or refused it: then nothing was sent.
-    pub(super) fn answered(&self, payment_id: [u8; 32], answer: Result<Reply, Refusal>) {
+    pub(super) fn answered(&self, payment_id: [u8; 32], part: u16, answer: Result<Reply, Refusal>) {
         if let Err(refusal) = answer {
-            self.finish_failed(&payment_id, "refused_by_channel", &refusal.to_string(), Batch::default());
+            let explained = Explained::passing("refused_by_channel", refusal.to_string());
+            self.part_failed(payment_id, part, explained, Batch::default());
         }
     }
 
     /// An HTLC of a payment has its answer. Told again after a crash, so the second time changes nothing.
-    pub(super) fn settled(&self, payment_id: [u8; 32], channel: ChannelId, htlc_id: u64, outcome: &HtlcOutcome) {
+    pub(super) fn settled(
+        &self,
+        (payment_id, part): ([u8; 32], u16),
+        (channel, htlc_id): (ChannelId, u64),
+        outcome: &HtlcOutcome,
+    ) {
         match outcome {
-            HtlcOutcome::Fulfilled(preimage) => self.succeeded(payment_id, channel, htlc_id, *preimage),
+            HtlcOutcome::Fulfilled(preimage) => {
+                self.succeeded((payment_id, part), *preimage, forget_outcome(&payment_id, &channel, htlc_id));
+            }
             HtlcOutcome::Failed(reason) => {
-                let (kind, message) = self.explain(&payment_id, reason);
-                self.finish_failed(&payment_id, kind, &message, forget_outcome(&payment_id, &channel, htlc_id));
+                let explained = self.explain(&payment_id, part, reason);
+                self.part_failed(payment_id, part, explained, forget_outcome(&payment_id, &channel, htlc_id));
             }
             HtlcOutcome::NeverCommitted => {
-                self.finish_failed(&payment_id, "disconnected", NEVER_COMMITTED, Batch::default());
+                let explained = Explained::passing("disconnected", NEVER_COMMITTED.to_owned());
+                self.part_failed(payment_id, part, explained, Batch::default());
             }
         }
     }
 
-    fn succeeded(&self, payment_id: [u8; 32], channel: ChannelId, htlc_id: u64, preimage: PaymentPreimage) {
-        let batch = forget_outcome(&payment_id, &channel, htlc_id);
-        let Some(row) = self.take_pending(&payment_id) else {
+    fn succeeded(&self, (payment_id, part): ([u8; 32], u16), preimage: PaymentPreimage, batch: Batch) {
+        let Some(pending) = self.take_pending(&payment_id) else {
             return self.manager.env().writer.submit(batch);
         };
         let at = Clock::now_unix();
-        let state = PaymentState::Succeeded { preimage, fee: Msat::ZERO, at };
-        self.finish(PaymentRow { state, ..row }, batch);
+        let fee = pending.parts.get(&part).map_or(Msat::ZERO, |row| row.sends.saturating_sub(row.amount));
+        self.finish(pending, PaymentState::Succeeded { preimage, fee, at }, batch);
+    }
+
+    /// One way failed: the next is tried where there is one and it can help, in the transaction that takes the failure in.
+    fn part_failed(&self, payment_id: [u8; 32], part: u16, explained: Explained, mut batch: Batch) {
+        let found = self
+            .state
+            .lock()
+            .pending
+            .get_mut(&payment_id)
+            .and_then(|pending| pending.parts.contains_key(&part).then(|| pending.recipe.take()));
+        let Some(recipe) = found else {
+            return self.manager.env().writer.submit(batch);
+        };
+        // Ways are looked at under the locks of peers, never under the owner's (law 3).
+        let next = recipe.filter(|_| !explained.is_final).and_then(|mut recipe| {
+            let attempt = self.attempt(&payment_id, part.checked_add(1)?, &mut recipe).ok()?;
+            Some((attempt, recipe))
+        });
+        let Some((attempt, recipe)) = next else {
+            return self.finish_failed(&payment_id, explained.kind, &explained.message, batch);
+        };
+        tracing::info!(payment = %super::hex(&payment_id), part, reason = explained.message, "the next way is tried");
+        batch.put(Table::Part, PartRow::key(&payment_id, part), None);
+        if let Some(pending) = self.state.lock().pending.get_mut(&payment_id) {
+            pending.parts.remove(&part);
+            pending.recipe = Some(recipe);
+            self.stage(&mut batch, pending, attempt);
+        }
+        self.manager.env().writer.submit(batch);
     }
 
     /// A failure in words: who failed it, with which code, and what that means.
-    fn explain(&self, payment_id: &[u8; 32], reason: &FailReason) -> (&'static str, String) {
-        let destination = self.state.lock().pending.get(payment_id).map(|row| row.destination);
-        match (reason, destination) {
-            (FailReason::Malformed { failure_code, .. }, _) => {
-                ("invalid_onion", format!("the payee could not read the onion (code {failure_code:#06x})"))
+    fn explain(&self, payment_id: &[u8; 32], part: u16, reason: &FailReason) -> Explained {
+        let state = self.state.lock();
+        let route =
+            state.pending.get(payment_id).and_then(|pending| pending.parts.get(&part)).map(|row| row.route.clone());
+        drop(state);
+        let route = route.unwrap_or_default();
+        match reason {
+            FailReason::Malformed { failure_code, .. } => {
+                let who = who(&route, 0);
+                Explained::passing(
+                    "invalid_onion",
+                    format!("{who} could not read the onion (code {failure_code:#06x})"),
+                )
             }
-            (FailReason::Encrypted(_), None) => ("failed", "the payment failed".to_owned()),
-            (FailReason::Encrypted(reason), Some(destination)) => {
-                match self.read_failure(payment_id, destination, reason) {
-                    Unwrapped::Attributed { failure, .. } => {
-                        let (name, code) = (failure.name(), failure.code());
-                        (name, format!("the payee refused it: {name} (code {code:#06x})"))
-                    }
-                    Unwrapped::Unattributable => {
-                        ("failed", "the payee refused it without a readable reason".to_owned())
-                    }
+            FailReason::Encrypted(reason) => match self.read_failure(payment_id, part, &route, reason) {
+                Unwrapped::Attributed { hop, failure } => {
+                    let (name, code, who) = (failure.name(), failure.code(), who(&route, hop));
+                    let is_final = hop.saturating_add(1) == route.len() && !is_of_a_node(&failure);
+                    Explained { kind: name, message: format!("{who} refused it: {name} (code {code:#06x})"), is_final }
                 }
-            }
+                Unwrapped::Unattributable => {
+                    Explained::passing("failed", "it was refused on its way without a readable reason".to_owned())
+                }
+            },
         }
+    }
+}
+
+/// A failure in words.
+struct Explained {
+    kind: &'static str,
+    message: String,
+    /// No other way would help: the payee does not want the payment.
+    is_final: bool,
+}
+
+impl Explained {
+    const fn passing(kind: &'static str, message: String) -> Self {
+        Self { kind, message, is_final: false }
+    }
+}
+
+/// Whether the failure says something of a node's moment, and nothing of the payment.
+const fn is_of_a_node(failure: &Failure) -> bool {
+    matches!(failure, Failure::TemporaryNodeFailure)
+}
+
+/// The node at this place of the way, in words.
+fn who(route: &[NodeId], hop: usize) -> String {
+    match route.get(hop) {
+        Some(node) if hop.saturating_add(1) < route.len() => format!("node {node} on the way"),
+        Some(_) | None => "the payee".to_owned(),
     }
 }
 

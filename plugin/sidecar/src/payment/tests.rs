@@ -17,7 +17,7 @@ const AMOUNT: Msat = Msat::new(1_000_000);
 fn payments(bench: &Bench) -> Payments {
     let terms = Terms { network: Network::Regtest, final_cltv_blocks: 40 };
     let (manager, reader, events) = (bench.manager.clone(), bench.reader.clone(), bench.events.clone());
-    Payments::new(manager, reader, terms, events, Vec::new(), Vec::new(), |_| false)
+    Payments::new(manager, reader, terms, events, Unfinished::default(), |_| false)
 }
 
 async fn invoice(payments: &Payments) -> InvoiceRow {
@@ -70,6 +70,12 @@ fn htlc(bench: &Bench, invoice: &InvoiceRow, htlc_id: u64) -> IncomingHtlc {
     }
 }
 
+/// Tells the node of an HTLC that is irrevocably committed, and payments of what comes of it.
+fn tell(bench: &Bench, payments: &Payments, htlc: &IncomingHtlc) {
+    bench.dispatch(peer(bench), htlc);
+    bench.notices.try_iter().for_each(|notice| payments.take(notice));
+}
+
 /// Waits until all that was queued is durable.
 async fn all_durable(bench: &Bench) {
     let (waiter, durable) = oneshot::channel();
@@ -89,10 +95,10 @@ async fn an_htlc_that_is_told_of_twice_is_decided_once() {
     let payments = payments(&bench);
     let invoice = invoice(&payments).await;
     let htlc = htlc(&bench, &invoice, 0);
-    payments.incoming(peer(&bench), &htlc);
-    payments.incoming(peer(&bench), &htlc);
+    tell(&bench, &payments, &htlc);
+    tell(&bench, &payments, &htlc);
     all_durable(&bench).await;
-    payments.incoming(peer(&bench), &htlc);
+    tell(&bench, &payments, &htlc);
     all_durable(&bench).await;
     let settlement = bench.reader.settlement(&htlc.channel, 0).unwrap();
     assert_eq!(settlement, Some(SettlementRow::Fulfil(invoice.preimage)));
@@ -106,10 +112,10 @@ async fn pay_7_an_invoice_is_claimed_by_one_htlc_alone() {
     let invoice = invoice(&payments).await;
     // Judged while the first claim may still be on its way to the file, and again when it is there.
     for id in 0..8 {
-        payments.incoming(peer(&bench), &htlc(&bench, &invoice, id));
+        tell(&bench, &payments, &htlc(&bench, &invoice, id));
     }
     all_durable(&bench).await;
-    payments.incoming(peer(&bench), &htlc(&bench, &invoice, 8));
+    tell(&bench, &payments, &htlc(&bench, &invoice, 8));
     all_durable(&bench).await;
     let claimed = |id: &u64| {
         let settlement = bench.reader.settlement(&ChannelId([2; 32]), *id).unwrap().unwrap();
@@ -137,7 +143,8 @@ async fn pay_2_a_start_finds_what_is_pending_and_nothing_that_has_ended() {
     }
     bench.manager.env().writer.submit(batch);
     let failed = PaymentState::Failed { kind: "failed".to_owned(), message: "no".to_owned(), at: 2 };
-    payments.finish(PaymentRow { state: failed, ..row(1) }, Batch::default());
+    let ended = Pending { row: row(1), parts: BTreeMap::new(), recipe: None };
+    payments.finish(ended, failed, Batch::default());
     all_durable(&bench).await;
     assert_eq!(bench.load().pending_payments, [row(2)]);
 }
@@ -152,7 +159,7 @@ async fn clk_3_an_invoice_that_expires_after_2038_after_2106_or_never_is_payable
         let invoice = payments.create_invoice(order).await.unwrap();
         assert_eq!(invoice.expires_at, invoice.created_at.saturating_add(expiry_secs));
         let htlc = htlc(&bench, &invoice, 0);
-        payments.incoming(peer(&bench), &htlc);
+        tell(&bench, &payments, &htlc);
         all_durable(&bench).await;
         let settlement = bench.reader.settlement(&htlc.channel, 0).unwrap();
         assert_eq!(settlement, Some(SettlementRow::Fulfil(invoice.preimage)), "{expiry_secs}");

@@ -328,7 +328,16 @@ impl Fault {
         Self::lasting(
             ErrorKind::NoRoute,
             format!("no way to {receiver} is known"),
-            "This version pays nodes that it has a channel with: open one with channel.open.",
+            "Open a channel with it, or with a node that its invoice names: channel.open.",
+        )
+    }
+
+    /// Every way costs more than the caller allows.
+    pub fn fee_too_high(fee: Msat, most: Msat) -> Self {
+        Self::lasting(
+            ErrorKind::FeeTooHigh,
+            format!("the cheapest way that is left costs {fee} in fees, and no more than {most} may be paid"),
+            "Give a larger max_fee_msat, or open a channel with the receiver.",
         )
     }
 

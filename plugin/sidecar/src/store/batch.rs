@@ -269,8 +269,8 @@ impl Batch {
         }
     }
 
-    /// An outcome of a payment of ours is a row in the transaction of the step that learned it. An add that was never
-    /// committed needs none: its HTLC has no row either.
+    /// An outcome is a row in the transaction of the step that learned it: of a payment of ours, or the settlement of the
+    /// HTLC that was relayed. An add that was never committed needs none: its HTLC has no row either.
     fn stage_outcome(
         &mut self,
         channel: ChannelId,
@@ -279,9 +279,17 @@ impl Batch {
         payment_hash: PaymentHash,
         outcome: &HtlcOutcome,
     ) {
-        let HtlcSource::Payment { payment_id, part } = source else { return };
-        if let Some(row) = OutcomeRow::of(part, payment_hash, outcome) {
-            self.put(Table::Outcome, outcome_key(&payment_id, &channel, htlc_id), Some(row.encode()));
+        match source {
+            HtlcSource::Payment { payment_id, part } => {
+                if let Some(row) = OutcomeRow::of(part, payment_hash, outcome) {
+                    self.put(Table::Outcome, outcome_key(&payment_id, &channel, htlc_id), Some(row.encode()));
+                }
+            }
+            HtlcSource::Relayed { channel, htlc_id } => {
+                if let Some(row) = SettlementRow::of_downstream(outcome) {
+                    self.put(Table::Settlement, numbered_key(&channel, htlc_id), Some(row.encode()));
+                }
+            }
         }
     }
 }

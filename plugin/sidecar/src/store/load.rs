@@ -14,6 +14,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
 use super::channel_update::{self, ChannelUpdates, UpdateOf};
+use super::part::PartRow;
 use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow, SweepRow};
 use super::schema::{RESTORED_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key, parse_outpoint_key};
 use super::seal::unseal;
@@ -57,6 +58,8 @@ pub struct Snapshot {
     pub frozen: Vec<FrozenChannel>,
     pub outcomes: Vec<LoadedOutcome>,
     pub pending_payments: Vec<PaymentRow>,
+    /// HTLCs of payments, by payment and part.
+    pub parts: Vec<(([u8; 32], u16), PartRow)>,
     /// Calls to open a channel that had no channel yet.
     pub openings: Vec<OperationRow>,
     pub broadcasts: Vec<BroadcastRow>,
@@ -103,6 +106,11 @@ impl Loader {
             let (channel, htlc_id) = parse_numbered_key(rest).ok_or_else(wrong_key)?;
             let row = OutcomeRow::decode(value).map_err(|fault| corrupt(Table::Outcome, fault))?;
             snapshot.outcomes.push(LoadedOutcome { payment_id: *payment_id, channel, htlc_id, row });
+            Ok(())
+        })?;
+        self.each(Table::Part, |key, value| {
+            let name = PartRow::parse_key(key).ok_or_else(|| corrupt(Table::Part, "a key of the wrong length"))?;
+            snapshot.parts.push((name, PartRow::decode(value).map_err(|fault| corrupt(Table::Part, fault))?));
             Ok(())
         })?;
         self.each(Table::PeerAddress, |key, value| {

@@ -4,6 +4,7 @@ pub mod batch;
 pub mod channel_update;
 pub mod closed;
 pub mod load;
+pub mod part;
 pub mod read;
 mod record;
 pub mod replay;

@@ -110,14 +110,29 @@ fn publication_number(what: Publication) -> u8 {
 pub enum SettlementRow {
     Fulfil(PaymentPreimage),
     Fail(FailReason),
+    /// The next peer failed what we relayed, for a reason that is yet to be wrapped with the secret of the received onion.
+    FailedDownstream(FailReason),
 }
 
 impl SettlementRow {
+    /// What the outcome of an HTLC that we relayed is to the one that it was received as; none for an add that was never
+    /// committed.
+    pub fn of_downstream(outcome: &HtlcOutcome) -> Option<Self> {
+        match outcome {
+            HtlcOutcome::Fulfilled(preimage) => Some(Self::Fulfil(*preimage)),
+            HtlcOutcome::Failed(reason) => Some(Self::FailedDownstream(reason.clone())),
+            HtlcOutcome::NeverCommitted => None,
+        }
+    }
+
     /// The order that carries the outcome out.
     pub fn command(&self, htlc_id: u64) -> Command {
         match self {
             Self::Fulfil(preimage) => Command::Fulfill { htlc_id, preimage: *preimage },
-            Self::Fail(reason) => Command::FailHtlc { htlc_id, reason: reason.clone() },
+            // One that could not be wrapped has no onion any more: it is on its way out, and the order changes nothing.
+            Self::Fail(reason) | Self::FailedDownstream(reason) => {
+                Command::FailHtlc { htlc_id, reason: reason.clone() }
+            }
         }
     }
 
@@ -127,6 +142,7 @@ impl SettlementRow {
         match self {
             Self::Fulfil(preimage) => record.put(0, preimage.0),
             Self::Fail(reason) => put_reason(record, reason),
+            Self::FailedDownstream(reason) => put_reason(record, reason).put(6, []),
         }
         .finish()
     }
@@ -136,7 +152,14 @@ impl SettlementRow {
         let mut record = RecordReader::new(bytes, 1)?;
         let row = match record.array_some(0, "preimage")? {
             Some(preimage) => Self::Fulfil(PaymentPreimage(preimage)),
-            None => Self::Fail(take_reason(&mut record)?),
+            None => {
+                let reason = take_reason(&mut record)?;
+                match record.bytes_some(6) {
+                    Some([]) => Self::FailedDownstream(reason),
+                    Some(_) => return Err(BadRecord::Malformed("mark of a failure downstream")),
+                    None => Self::Fail(reason),
+                }
+            }
         };
         record.finish()?;
         Ok(row)
@@ -187,7 +210,9 @@ impl OutcomeRow {
     pub fn outcome(&self) -> HtlcOutcome {
         match &self.outcome {
             SettlementRow::Fulfil(preimage) => HtlcOutcome::Fulfilled(*preimage),
-            SettlementRow::Fail(reason) => HtlcOutcome::Failed(reason.clone()),
+            SettlementRow::Fail(reason) | SettlementRow::FailedDownstream(reason) => {
+                HtlcOutcome::Failed(reason.clone())
+            }
         }
     }
 

@@ -80,6 +80,8 @@ tables! {
     Payment = "payment",
     /// The newest payment for a payment hash.
     PaymentByHash = "payment_by_hash",
+    /// HTLCs of those payments, while their outcome is open.
+    Part = "part",
     /// Invoices that we made.
     Invoice = "invoice",
     /// What operators act on, by sequence number.

@@ -196,7 +196,7 @@ async fn one_that_failed(bench: &Bench, payments: &Payments) -> (IncomingHtlc, V
     let good = htlc(bench, &invoice, 0);
     let payload = Payload::Final(terms(bench, &invoice)).encode().unwrap();
     let secrets = onion_of(bench, 8, payload, &invoice.payment_hash).shared_secrets;
-    payments.incoming(peer(bench), &IncomingHtlc { amount: Msat::new(AMOUNT.get() - 1), ..good.clone() });
+    tell(bench, payments, &IncomingHtlc { amount: Msat::new(AMOUNT.get() - 1), ..good.clone() });
     (good, secrets)
 }
 
@@ -207,16 +207,16 @@ async fn bad_input_68_fwd_17_a_stored_onion_that_is_sent_again_after_a_restart_f
     let first = payments(&bench);
     let (good, secrets) = one_that_failed(&bench, &first).await;
     // While the first decision may still be on its way to the file, and once it is there.
-    first.incoming(peer(&bench), &IncomingHtlc { htlc_id: 1, ..good.clone() });
+    tell(&bench, &first, &IncomingHtlc { htlc_id: 1, ..good.clone() });
     all_durable(&bench).await;
-    first.incoming(peer(&bench), &IncomingHtlc { htlc_id: 2, ..good.clone() });
+    tell(&bench, &first, &IncomingHtlc { htlc_id: 2, ..good.clone() });
     all_durable(&bench).await;
     drop(first);
 
     let bench = bench.restarted();
     let second = payments(&bench);
-    second.incoming(peer(&bench), &IncomingHtlc { htlc_id: 3, ..good.clone() });
-    second.incoming(peer(&bench), &IncomingHtlc { htlc_id: 3, channel: ChannelId([3; 32]), ..good.clone() });
+    tell(&bench, &second, &IncomingHtlc { htlc_id: 3, ..good.clone() });
+    tell(&bench, &second, &IncomingHtlc { htlc_id: 3, channel: ChannelId([3; 32]), ..good.clone() });
     all_durable(&bench).await;
     for htlc_id in 1..4 {
         assert!(details(&bench, &secrets, htlc_id), "HTLC {htlc_id}: {:?}", settlement(&bench, htlc_id));
@@ -226,7 +226,7 @@ async fn bad_input_68_fwd_17_a_stored_onion_that_is_sent_again_after_a_restart_f
     assert!(second.invoice(&good.payment_hash).unwrap().unwrap().paid.is_none());
     // A fresh onion for the same invoice is no replay.
     let row = second.invoice(&good.payment_hash).unwrap().unwrap();
-    second.incoming(peer(&bench), &htlc(&bench, &row, 9));
+    tell(&bench, &second, &htlc(&bench, &row, 9));
     all_durable(&bench).await;
     assert!(matches!(settlement(&bench, 9), SettlementRow::Fulfil(_)));
 }
@@ -244,7 +244,7 @@ async fn bad_input_68_an_htlc_that_a_start_tells_of_again_is_no_replay() {
     drop(first);
     let bench = bench.restarted();
     let second = payments(&bench);
-    second.incoming(peer(&bench), &good);
+    tell(&bench, &second, &good);
     all_durable(&bench).await;
     assert!(matches!(settlement(&bench, 0), SettlementRow::Fulfil(_)));
 }
@@ -261,12 +261,12 @@ async fn fwd_17_the_set_forgets_what_has_expired_and_such_onions_fail_by_themsel
 
     bench.manager.block_connected(good.cltv_expiry + 1, &block_of(Vec::new()));
     let other = invoice(&payments).await;
-    payments.incoming(peer(&bench), &htlc(&bench, &other, 1));
+    tell(&bench, &payments, &htlc(&bench, &other, 1));
     all_durable(&bench).await;
     assert_eq!(bench.reader.replay(&digest).unwrap(), None, "the next entry takes it away");
     assert_eq!(bench.reader.expired_replays(u32::MAX, 10).unwrap().len(), 1, "by both names");
 
-    payments.incoming(peer(&bench), &IncomingHtlc { htlc_id: 2, cltv_expiry: good.cltv_expiry + 300, ..good.clone() });
+    tell(&bench, &payments, &IncomingHtlc { htlc_id: 2, cltv_expiry: good.cltv_expiry + 300, ..good.clone() });
     all_durable(&bench).await;
     assert!(details(&bench, &secrets, 2), "{:?}", settlement(&bench, 2));
 }
@@ -279,13 +279,13 @@ async fn bad_input_43_an_htlc_that_expires_too_late_is_failed_and_fills_no_set()
     let good = htlc(&bench, &invoice, 0);
     let payload = Payload::Final(terms(&bench, &invoice)).encode().unwrap();
     let secrets = onion_of(&bench, 8, payload, &invoice.payment_hash).shared_secrets;
-    payments.incoming(peer(&bench), &IncomingHtlc { cltv_expiry: HEIGHT + 2017, ..good.clone() });
+    tell(&bench, &payments, &IncomingHtlc { cltv_expiry: HEIGHT + 2017, ..good.clone() });
     all_durable(&bench).await;
     let SettlementRow::Fail(FailReason::Encrypted(reason)) = settlement(&bench, 0) else { panic!("not failed") };
     let told = failure::unwrap(&secrets, &reason);
     assert_eq!(told, Unwrapped::Attributed { hop: 0, failure: Failure::ExpiryTooFar });
     assert_eq!(bench.reader.expired_replays(u32::MAX, 10).unwrap(), []);
-    payments.incoming(peer(&bench), &IncomingHtlc { htlc_id: 1, cltv_expiry: HEIGHT + 2016, ..good });
+    tell(&bench, &payments, &IncomingHtlc { htlc_id: 1, cltv_expiry: HEIGHT + 2016, ..good });
     all_durable(&bench).await;
     assert!(matches!(settlement(&bench, 1), SettlementRow::Fulfil(_)));
 }
@@ -303,7 +303,7 @@ async fn prs_10_a_payment_record_that_is_empty_or_names_nothing_fails_the_htlc()
         let payload = [&[2, 3, 0x0f, 0x42, 0x40, 4, 2][..], &height[2..], record].concat();
         let session = 20 + u8::try_from(htlc_id).unwrap();
         let onion = Box::new(onion_of(&bench, session, payload, &invoice.payment_hash).packet.to_bytes());
-        payments.incoming(peer(&bench), &IncomingHtlc { onion, ..htlc(&bench, &invoice, htlc_id) });
+        tell(&bench, &payments, &IncomingHtlc { onion, ..htlc(&bench, &invoice, htlc_id) });
         all_durable(&bench).await;
         assert!(matches!(settlement(&bench, htlc_id), SettlementRow::Fail(FailReason::Encrypted(_))), "{record:02x?}");
     }

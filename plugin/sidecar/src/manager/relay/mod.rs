@@ -1,0 +1,325 @@
+//! Received HTLCs: peeled under the lock of the peer that sent them, judged and offered under the lock of the peer that
+//! they go to, settled under the first again. Work that spans two peers is a row and a letter, never a second lock (law 3).
+//!
+//! What is relayed has one row: that of the HTLC offered downstream, which names the one received upstream and is written
+//! with the `commitment_signed` that covers it. Its outcome is a settlement of the received HTLC in the transaction of the
+//! step that learned it. What never got so far is dispatched anew by a start or after a disconnect (FWD-9).
+
+pub(super) mod judge;
+pub(super) mod onions;
+pub mod register;
+
+use std::fmt;
+
+use outrigger_bolt::amount::Msat;
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
+use outrigger_bolt::onion::{
+    self, Failure, FinalPayload, ForwardPayload, InvalidPayload, Malformed, OnionPacket, Payload, PeelError, Peeled,
+    failure,
+};
+use outrigger_channel::{Command, FailReason, HtlcKey, HtlcSource, HtlcTotals, IncomingHtlc, Input, Refusal, Reply};
+
+use super::deliver::PaymentNotice;
+use super::drive::{Drive, NOBODY};
+use super::env::Env;
+use super::forwarding::is_usable;
+use super::mail::Mail;
+use super::peer::{Peer, Slot};
+use crate::store::row::SettlementRow;
+use crate::store::schema::{Table, numbered_key};
+use crate::store::{Batch, Held};
+use judge::judge;
+use onions::Unprocessed;
+use register::HtlcName;
+
+/// Of each limit that a peer sets for what we offer it, one part in so many is kept for payments of our own (FWD-15).
+const LOCAL_SHARE: u64 = 10;
+
+/// What one visit has for others. It is told once the peer's lock is gone and the batch of the visit is in the writer's
+/// queue, so that rows of whoever reads it come after those that it stands on.
+#[derive(Debug)]
+pub(super) enum Letter {
+    /// For the worker of another peer.
+    Mail(NodeId, Mail),
+    /// For the owner of payments.
+    Payment(PaymentNotice),
+}
+
+/// A received HTLC that is to be offered to the next peer.
+pub struct Offer {
+    incoming: HtlcName,
+    /// The peer that sent it.
+    from: NodeId,
+    /// What it brings, and when it expires.
+    brings: (Msat, u32),
+    payment_hash: PaymentHash,
+    /// The peer that sent it exposes us too much already (FEE-1).
+    over_exposed: bool,
+    forward: ForwardPayload,
+    /// The channel that the onion names.
+    channel: ChannelId,
+    onion: Box<[u8; 1366]>,
+    /// Failures are made with it.
+    shared_secret: [u8; 32],
+}
+
+impl fmt::Debug for Offer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offer")
+            .field("incoming", &self.incoming)
+            .field("forward", &self.forward)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Offer {
+    /// The decision that fails it.
+    pub(super) fn fail(&self, failure: &Failure, batch: &mut Batch) {
+        let reason = FailReason::Encrypted(failure::create(&self.shared_secret, failure));
+        decide(batch, self.from, self.incoming, SettlementRow::Fail(reason));
+    }
+}
+
+/// Stages the decision on a received HTLC; its channel is told once that is durable.
+fn decide(batch: &mut Batch, from: NodeId, htlc: HtlcName, settlement: SettlementRow) {
+    let HtlcName { channel, htlc_id } = htlc;
+    batch.put(Table::Settlement, numbered_key(&channel, htlc_id), Some(settlement.encode()));
+    batch.hold(Held::Settled { peer: from, channel, htlc_id, settlement });
+}
+
+/// A peeled onion that is acted on.
+struct Readable {
+    shared_secret: [u8; 32],
+    payload: Payload,
+    next: Option<OnionPacket>,
+}
+
+/// BOLT 4, "Onion Decryption": what the onion says to us, or how the HTLC is failed. The secret is there where the onion
+/// was authentic.
+fn read(env: &Env, htlc: &IncomingHtlc) -> Result<Readable, Unreadable> {
+    let packet = OnionPacket::from_bytes(&htlc.onion);
+    match onion::peel(|point| env.keys.ecdh(point), &packet, &htlc.payment_hash.0) {
+        Err(PeelError::Malformed(Malformed { code, sha256_of_onion })) => {
+            Err(Unreadable::Malformed(FailReason::Malformed { sha256_of_onion, failure_code: code }))
+        }
+        Err(PeelError::InvalidPayload { shared_secret }) => {
+            Err(Unreadable::Invalid { shared_secret, invalid: InvalidPayload { tlv_type: 0, offset: 0 } })
+        }
+        Ok(Peeled { shared_secret, payload, next }) => match Payload::decode(&payload, next.is_none()) {
+            Ok(payload) => Ok(Readable { shared_secret, payload, next }),
+            Err(invalid) => Err(Unreadable::Invalid { shared_secret, invalid }),
+        },
+    }
+}
+
+enum Unreadable {
+    Malformed(FailReason),
+    Invalid { shared_secret: [u8; 32], invalid: InvalidPayload },
+}
+
+impl Drive<'_> {
+    /// A received HTLC is irrevocably committed: it ends here, goes on, or fails.
+    pub(super) fn incoming(&mut self, peer: &mut Peer, htlc: IncomingHtlc) {
+        let name = HtlcName { channel: htlc.channel, htlc_id: htlc.htlc_id };
+        let is_decided = peer.slots.get(&name.channel).is_some_and(|slot| slot.settlements.contains_key(&name.htlc_id));
+        // A start may tell of an HTLC that the peer's messages tell of too.
+        if is_decided || !self.env.relay.dispatch(name, peer.node_id) {
+            return;
+        }
+        let (shared_secret, readable) = match read(self.env, &htlc) {
+            Ok(readable) => (readable.shared_secret, Ok((readable.payload, readable.next))),
+            Err(Unreadable::Invalid { shared_secret, invalid }) => {
+                let InvalidPayload { tlv_type, offset } = invalid;
+                (shared_secret, Err(Failure::InvalidOnionPayload { tlv_type, offset }))
+            }
+            Err(Unreadable::Malformed(reason)) => {
+                return decide(&mut self.batch, peer.node_id, name, SettlementRow::Fail(reason));
+            }
+        };
+        let expiry = readable.as_ref().map_or(0, |(payload, _)| expiry_of(payload)).max(htlc.cltv_expiry);
+        let at = (expiry, self.env.chain.height());
+        let tools = (&mut self.batch, &self.env.reader);
+        let failure = match self.env.onions.process(tools, &shared_secret, name, at) {
+            // No decision is safer than a wrong one; the HTLC comes again at the next start.
+            Err(fault) => return tracing::error!(%fault, "the processed onions could not be read"),
+            Ok(Err(Unprocessed::TooFar)) => Failure::ExpiryTooFar,
+            // BOLT 4: abort processing and fail. A prober learns no more than from any other onion.
+            Ok(Err(Unprocessed::Replay)) => self.unknown_details(&htlc),
+            Ok(Ok(())) => match readable {
+                Err(failure) => failure,
+                Ok((Payload::Final(payload), _)) => {
+                    return self.terminal(peer.node_id, htlc, shared_secret, payload);
+                }
+                Ok((Payload::Forward(forward), next)) => {
+                    match self.hand_on(peer.node_id, &htlc, shared_secret, forward, next) {
+                        Ok(()) => return,
+                        Err(failure) => failure,
+                    }
+                }
+            },
+        };
+        let reason = FailReason::Encrypted(failure::create(&shared_secret, &failure));
+        decide(&mut self.batch, peer.node_id, name, SettlementRow::Fail(reason));
+    }
+
+    /// It ends here: the owner of payments decides.
+    fn terminal(&mut self, from: NodeId, htlc: IncomingHtlc, shared_secret: [u8; 32], payload: FinalPayload) {
+        let (peer, payload) = (from, Box::new(payload));
+        self.letters.push(Letter::Payment(PaymentNotice::Incoming { peer, htlc, shared_secret, payload }));
+    }
+
+    /// It goes on, as far as this peer's side can tell.
+    fn hand_on(
+        &mut self,
+        from: NodeId,
+        htlc: &IncomingHtlc,
+        shared_secret: [u8; 32],
+        forward: ForwardPayload,
+        next: Option<OnionPacket>,
+    ) -> Result<(), Failure> {
+        if !self.env.chain.is_synced() || self.env.is_restored() {
+            return Err(Failure::TemporaryNodeFailure);
+        }
+        let (to, channel) = self.deliver.named(forward.short_channel_id).ok_or(Failure::UnknownNextPeer)?;
+        let next = next.ok_or(Failure::UnknownNextPeer)?;
+        let incoming = HtlcName { channel: htlc.channel, htlc_id: htlc.htlc_id };
+        if !self.env.relay.take(incoming, htlc.amount, &self.env.caps) {
+            return Err(Failure::TemporaryNodeFailure);
+        }
+        let offer = Offer {
+            incoming,
+            from,
+            brings: (htlc.amount, htlc.cltv_expiry),
+            payment_hash: htlc.payment_hash,
+            over_exposed: htlc.over_exposed,
+            forward,
+            channel,
+            onion: Box::new(next.to_bytes()),
+            shared_secret,
+        };
+        self.letters.push(Letter::Mail(to, Mail::Offer(Box::new(offer))));
+        Ok(())
+    }
+
+    /// One answer for everything that a prober could learn from (BOLT 4).
+    fn unknown_details(&self, htlc: &IncomingHtlc) -> Failure {
+        Failure::IncorrectOrUnknownPaymentDetails { htlc_msat: htlc.amount, height: self.env.chain.height() }
+    }
+
+    /// Another peer's HTLC is to be offered to this one.
+    pub(super) fn offer(&mut self, peer: &mut Peer, offer: Offer) {
+        match self.try_to_offer(peer, &offer) {
+            Ok(()) => {}
+            Err(failure) => {
+                tracing::debug!(incoming = ?offer.incoming, to = %peer.node_id, %failure, "an HTLC is not relayed");
+                offer.fail(&failure, &mut self.batch);
+            }
+        }
+    }
+
+    fn try_to_offer(&mut self, peer: &mut Peer, offer: &Offer) -> Result<(), Failure> {
+        // The channel may have ended meanwhile.
+        let asked = peer.slots.get(&offer.channel).ok_or(Failure::UnknownNextPeer)?;
+        let update = |drive: &Self, asked: &Slot| drive.update_named(asked, offer.forward.short_channel_id);
+        if let Err(objection) = judge(&self.env.forwarding, offer.brings, &offer.forward, self.env.chain.height()) {
+            return Err(objection.into_failure(offer.brings.0, &offer.forward, update(self, asked)));
+        }
+        if offer.over_exposed {
+            return Err(Failure::TemporaryChannelFailure { channel_update: update(self, asked) });
+        }
+        let amount = offer.forward.amt_to_forward;
+        let mut refused = None;
+        // The channel that was asked for carries most HTLCs: only where it does not, the others are looked through.
+        if carries(asked, amount) {
+            match self.offer_over(peer, offer.channel, offer) {
+                Ok(_) => return Ok(()),
+                Err(refusal) => refused = Some(refusal),
+            }
+        }
+        for channel in others(peer, offer.channel, amount) {
+            match self.offer_over(peer, channel, offer) {
+                Ok(_) => return Ok(()),
+                Err(refusal) => refused = Some(refusal),
+            }
+        }
+        let asked = peer.slots.get(&offer.channel).ok_or(Failure::UnknownNextPeer)?;
+        let channel_update = update(self, asked);
+        Err(match refused {
+            Some(Refusal::AmountTooSmall(_)) => Failure::AmountBelowMinimum { htlc_msat: amount, channel_update },
+            Some(_) | None => Failure::TemporaryChannelFailure { channel_update },
+        })
+    }
+
+    fn offer_over(&mut self, peer: &mut Peer, channel: ChannelId, offer: &Offer) -> Result<Reply, Refusal> {
+        let HtlcName { channel: from, htlc_id } = offer.incoming;
+        let command = Command::AddHtlc {
+            amount: offer.forward.amt_to_forward,
+            payment_hash: offer.payment_hash,
+            cltv_expiry: offer.forward.outgoing_cltv_value,
+            onion: offer.onion.clone(),
+            source: HtlcSource::Relayed { channel: from, htlc_id },
+        };
+        self.step_channel(peer, channel, Input::Command(NOBODY, command)).unwrap_or(Err(Refusal::UnknownChannel))
+    }
+
+    /// The add was never signed and went with the connection: the received HTLC is dispatched anew.
+    pub(super) fn again(&mut self, peer: &mut Peer, name: HtlcName) {
+        self.env.relay.forget(&name);
+        let slot = peer.slots.get(&name.channel);
+        let htlc = slot.and_then(|slot| slot.channel.incoming(name.htlc_id, &self.env.policy));
+        if let Some(htlc) = htlc {
+            self.incoming(peer, htlc);
+        }
+    }
+
+    /// The decision as the channel is to carry it out: a failure that came from downstream is wrapped once more (BOLT 4,
+    /// "Returning Errors"), one of an onion that was malformed for the next peer is told to the origin (BOLT 2,
+    /// `update_fail_malformed_htlc`).
+    pub(super) fn wrapped(&self, slot: &Slot, htlc_id: u64, settlement: SettlementRow) -> SettlementRow {
+        let SettlementRow::FailedDownstream(reason) = settlement else { return settlement };
+        let onion = slot.channel.rows().onions.get(&HtlcKey::received(htlc_id));
+        let packet = onion.map(|onion| OnionPacket::from_bytes(onion));
+        let secret = packet.and_then(|packet| onion::shared_secret(|point| self.env.keys.ecdh(point), &packet).ok());
+        let Some(secret) = secret else {
+            // Without its onion the HTLC is on its way out already.
+            return SettlementRow::FailedDownstream(reason);
+        };
+        SettlementRow::Fail(FailReason::Encrypted(match reason {
+            FailReason::Encrypted(reason) => failure::wrap(&secret, reason),
+            FailReason::Malformed { sha256_of_onion, failure_code } => {
+                failure::create(&secret, &Failure::from_malformed(failure_code, sha256_of_onion))
+            }
+        }))
+    }
+}
+
+/// The other channels with the peer that carry the amount, the smallest first: large balances are kept for large payments.
+/// Which of a peer's channels an HTLC goes over is ours to choose (BOLT 4, "Non-strict Forwarding").
+fn others(peer: &Peer, asked: ChannelId, amount: Msat) -> Vec<ChannelId> {
+    let mut found: Vec<_> = peer
+        .slots
+        .values()
+        .filter(|slot| slot.channel.id() != asked && carries(slot, amount))
+        .map(|slot| (slot.channel.summary(0).spendable, slot.channel.id()))
+        .collect();
+    found.sort_unstable();
+    found.into_iter().map(|(_, channel)| channel).collect()
+}
+
+/// Whether the channel is usable, has the amount, and keeps a share of the peer's limits for payments of our own.
+fn carries(slot: &Slot, amount: Msat) -> bool {
+    let (limits, HtlcTotals { count, value, .. }) = (&slot.channel.rows().params.remote, slot.channel.offered());
+    let without_share = |limit: u64| limit.saturating_sub(limit / LOCAL_SHARE);
+    is_usable(&slot.channel)
+        && u64::from(count) < without_share(u64::from(limits.max_accepted_htlcs))
+        && value.saturating_add(amount).get() <= without_share(limits.max_htlc_value_in_flight.get())
+        && slot.channel.summary(0).spendable >= amount
+}
+
+/// The expiry that the payload names.
+fn expiry_of(payload: &Payload) -> u32 {
+    match payload {
+        Payload::Forward(payload) => payload.outgoing_cltv_value,
+        Payload::Final(payload) => payload.outgoing_cltv_value,
+    }
+}

@@ -1,0 +1,113 @@
+//! Onions that were processed (BOLT 4, "Onion Packet", `hmac` has previously been received; FWD-17).
+//!
+//! The set is keyed by the digest of the shared secret, and each entry names its HTLC: an HTLC that a start tells of again,
+//! or that goes to another peer because it was never signed, is no replay.
+
+use std::collections::{HashMap, VecDeque};
+
+use bitcoin::hashes::{Hash, sha256};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+
+use super::register::HtlcName;
+use crate::store::replay::ReplayRow;
+use crate::store::schema::{Table, replay_height_key};
+use crate::store::{Batch, Held, Reader, StoreError};
+
+/// Blocks from now at which an HTLC or its onion may expire at most: beyond, the HTLC is failed before its onion counts as
+/// processed, so that no entry stays for longer.
+pub(super) const MAX_EXPIRY_BLOCKS: u32 = 2016;
+
+/// Expired entries that a new one takes away: more than one, so that the set shrinks.
+const PRUNED_PER_ENTRY: usize = 2;
+
+/// The digest of a shared secret; the secret itself stays out of the file.
+type OnionDigest = [u8; 32];
+
+/// Why an onion is not processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unprocessed {
+    /// The HTLC or its onion expires later than anybody needs (BOLT 4, `expiry_too_far`).
+    TooFar,
+    /// It was processed for another HTLC.
+    Replay,
+}
+
+/// The part of the set whose rows are on their way to the file; the rest is read there.
+#[derive(Debug, Default)]
+pub(in crate::manager) struct Onions {
+    state: Mutex<OnTheirWay>,
+}
+
+/// Rows become durable in the order in which they are queued, so the oldest goes first.
+#[derive(Debug, Default)]
+struct OnTheirWay {
+    queued: VecDeque<(OnionDigest, oneshot::Receiver<()>)>,
+    processed: HashMap<OnionDigest, HtlcName>,
+}
+
+impl OnTheirWay {
+    /// Forgets what the file shows by now. To be called before the file is read: what is forgotten here is found there.
+    fn forget_durable(&mut self) {
+        while let Some((onion, durable)) = self.queued.front_mut()
+            && !matches!(durable.try_recv(), Err(TryRecvError::Empty))
+        {
+            self.processed.remove(onion);
+            self.queued.pop_front();
+        }
+    }
+}
+
+impl Onions {
+    /// Enters the onion with this shared secret into the set, for this HTLC, in `batch`; and takes expired entries away.
+    /// `expiry` is that of the HTLC, or of its payload where that is later: after it the onion fails by itself.
+    pub(super) fn process(
+        &self,
+        (batch, reader): (&mut Batch, &Reader),
+        shared_secret: &[u8; 32],
+        htlc: HtlcName,
+        (expiry, height): (u32, u32),
+    ) -> Result<Result<(), Unprocessed>, StoreError> {
+        if expiry > height.saturating_add(MAX_EXPIRY_BLOCKS) {
+            return Ok(Err(Unprocessed::TooFar));
+        }
+        let onion = sha256::Hash::hash(shared_secret).to_byte_array();
+        if !self.claim(reader, onion, htlc, batch)? {
+            return Ok(Err(Unprocessed::Replay));
+        }
+        for (height, expired) in reader.expired_replays(height, PRUNED_PER_ENTRY)? {
+            batch.put(Table::Replay, expired.to_vec(), None);
+            batch.put(Table::ReplayByHeight, replay_height_key(height, &expired), None);
+        }
+        let row = ReplayRow { channel: htlc.channel, htlc_id: htlc.htlc_id, until: expiry };
+        batch.put(Table::Replay, onion.to_vec(), Some(row.encode()));
+        batch.put(Table::ReplayByHeight, replay_height_key(expiry, &onion), Some(Vec::new()));
+        Ok(Ok(()))
+    }
+
+    /// Gives the onion to the HTLC; false where another has it. The lock is held while the file is read, so that of two
+    /// peers that bring one onion at the same time only one is first.
+    fn claim(
+        &self,
+        reader: &Reader,
+        onion: OnionDigest,
+        htlc: HtlcName,
+        batch: &mut Batch,
+    ) -> Result<bool, StoreError> {
+        let mut state = self.state.lock();
+        state.forget_durable();
+        let known = match state.processed.get(&onion) {
+            Some(name) => Some(*name),
+            None => reader.replay(&onion)?.map(|row| HtlcName { channel: row.channel, htlc_id: row.htlc_id }),
+        };
+        if known.is_some_and(|name| name != htlc) {
+            return Ok(false);
+        }
+        let (waiter, durable) = oneshot::channel();
+        batch.hold(Held::Durable(waiter));
+        state.processed.insert(onion, htlc);
+        state.queued.push_back((onion, durable));
+        Ok(true)
+    }
+}
