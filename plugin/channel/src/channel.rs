@@ -413,7 +413,7 @@ fn on_chain(draft: &mut Draft<'_>, event: ChainEvent<'_>, cx: &Context<'_>) -> R
         }
         ChainEvent::FundingSpent { height, tx } => {
             if failed {
-                ended::on_funding_spent(draft, height, tx);
+                ended::on_funding_spent(draft, height, tx, cx);
             } else {
                 shutdown::on_funding_spent(draft, height, tx, cx);
                 end_talk(draft);

@@ -246,6 +246,17 @@ fn cst_1_a_later_commitment_in_the_chain_puts_the_node_into_restored_mode() {
         assert!(duo.alice.effects.iter().any(|effect| matches!(effect, Effect::Restored { .. })), "{failed_before}");
         assert!(matches!(duo.alice.channel.phase(), Phase::Failed { publish: false, spend: Some(_), .. }));
         assert!(!duo.alice.monitor.rows().head.may_publish);
+
+        // Seen again after a reorganisation, and by another channel of the node: it is known, and told once.
+        let mut other = Duo::normal(&Terms::default());
+        for duo in [&mut duo, &mut other] {
+            duo.alice.restored = true;
+            duo.take_effects(Alice);
+            duo.input(Alice, Input::Chain(ChainEvent::FundingSpendUnconfirmed));
+            duo.input(Alice, Input::Chain(ChainEvent::FundingSpent { height: 511, tx: &spend }));
+            assert!(matches!(duo.alice.channel.phase(), Phase::Failed { publish: false, spend: Some((_, 511)), .. }));
+            assert!(!duo.alice.effects.iter().any(|effect| matches!(effect, Effect::Restored { .. })));
+        }
     }
     // Of the later life itself it is a close like any other.
     later.take_effects(Alice);

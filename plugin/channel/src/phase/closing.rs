@@ -363,10 +363,11 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
             bury(draft, height, cx);
         }
         Some(number) => {
-            // A commitment later than all that we know of: the peer holds a newer state, ours is revoked (CST-1).
-            let publish = number <= head.local_number.max(head.remote_number);
+            // A commitment later than all that we know of: the peer holds a newer state, ours is revoked (CST-1). Under
+            // restored mode it may be so whatever its number is.
+            let publish = number <= head.local_number.max(head.remote_number) && !cx.restored;
             draft.fail(format!("commitment transaction {txid} spent the funding output"), publish);
-            ended::on_funding_spent(draft, height, tx);
+            ended::on_funding_spent(draft, height, tx, cx);
         }
     }
 }

@@ -12,7 +12,7 @@ use outrigger_bolt::wire::{
     ClosingComplete, ClosingSig, CommitmentSigned, Error, Message, PeerText, PerCommitmentSecret, RevokeAndAck,
 };
 use outrigger_sidecar::net::{
-    ACT_TIMEOUT, DialFault, INIT_TIMEOUT, PING_AFTER_SEND, PING_WHEN_IDLE, PONG_TIMEOUT, ANSWER_TIMEOUT, Socket,
+    ACT_TIMEOUT, ANSWER_TIMEOUT, DialFault, INIT_TIMEOUT, PING_AFTER_SEND, PING_WHEN_IDLE, PONG_TIMEOUT, Socket,
     WRITE_TIMEOUT,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
