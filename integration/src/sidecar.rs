@@ -202,11 +202,9 @@ impl Sidecar {
     pub async fn fund(&self, bitcoind: &Bitcoind) -> Done<()> {
         bitcoind.mine(1, &self.new_address().await?).await?;
         bitcoind.mine_to_nobody(100).await?;
-        until(
-            LIMIT,
-            "the wallet to see its coins",
-            async || Ok((self.balance().await?.confirmed_sat > 0).then_some(())),
-        )
+        until(LIMIT, "the wallet to see its coins", async || {
+            Ok((self.balance().await?.confirmed_sat > 0).then_some(()))
+        })
         .await?;
         self.until_synced_with(bitcoind).await
     }
