@@ -32,6 +32,8 @@ pub struct Channel {
 pub struct Summary {
     /// `funding`, `normal`, `shutting_down`, `closing`, `closed` or `failed`.
     pub state: &'static str,
+    /// Why it failed, where it has.
+    pub failure: Option<String>,
     /// Whether the peer is there and in step.
     pub connected: bool,
     pub funding: OutPoint,
@@ -286,6 +288,7 @@ impl Channel {
         let open = matches!(head.phase, Phase::Normal);
         Summary {
             state: state(&head.phase),
+            failure: head.phase.failure().map(str::to_owned),
             connected: matches!(self.volatile.link, Link::Connected(_)),
             funding: params.funding,
             short_channel_id: head.short_channel_id,

@@ -275,7 +275,7 @@ impl<'a> Closing<'a> {
         let least = self.range.min_fee_satoshis.max(theirs.min_fee_satoshis);
         let most = self.range.max_fee_satoshis.min(theirs.max_fee_satoshis);
         if least > most {
-            return Err(Violation::Warn(Rule::ClosingFee));
+            return Err(Violation::Warn(Rule::ClosingFeeRanges { theirs: *theirs, ours: self.range }));
         }
         let within = (least..=most).contains(&fee);
         match (self.params.opener(), offer) {
