@@ -10,7 +10,7 @@ use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction, c
 use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message, Warning};
 
 use super::shutdown::{change_negotiation, may_negotiate};
-use super::{ended, simple_close};
+use super::{ended, funding, simple_close};
 use crate::changes::{ChannelHead, ChannelParams, Phase};
 use crate::commitments::htlc::Side;
 use crate::draft::Draft;
@@ -347,6 +347,9 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
     let txid = tx.compute_txid();
     if matches!(head.phase, Phase::Closed { .. }) {
         return;
+    }
+    if !onchain::is_of_channel(params, head, tx) {
+        return funding::never_was(draft, height);
     }
     match onchain::number_of(params, tx) {
         None => {

@@ -14,7 +14,7 @@ use crate::draft::Draft;
 use crate::input::{Command, Context};
 use crate::link;
 use crate::monitor::{ClaimKind, onchain};
-use crate::phase::restored;
+use crate::phase::{funding, restored};
 use crate::transition::{ChannelNote, Effect, Reply, Watch};
 use crate::violation::Refusal;
 
@@ -123,6 +123,9 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command) -> Result<Repl
 /// What spends the funding output of a failed channel in a block; the monitor resolves it. Seen again after a restart, it
 /// changes nothing.
 pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transaction, cx: &Context<'_>) {
+    if !onchain::is_of_channel(draft.params(), draft.head(), tx) {
+        return funding::never_was(draft, height);
+    }
     let found = (tx.compute_txid(), height);
     if let Phase::Failed { spend, .. } = &draft.head().phase
         && *spend != Some(found)
