@@ -42,6 +42,9 @@ pub struct InvoiceCreated {
     pub payment_hash: String,
     /// When it expires, in unix seconds.
     pub expires_at: u64,
+    /// How many ways to this node it names, a count: channels whose peers have told what they ask for forwarding. With none,
+    /// only a node that has a channel with this one can pay it.
+    pub route_hints: u32,
 }
 
 /// Shows one invoice of this node.

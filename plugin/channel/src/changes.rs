@@ -193,6 +193,18 @@ impl Phase {
             | Self::Failed { .. } => Vec::new(),
         }
     }
+
+    /// Why the channel failed, where it has.
+    pub fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Failed { reason, .. } => Some(reason),
+            Self::Funding(_)
+            | Self::Normal
+            | Self::ShuttingDown { .. }
+            | Self::Closing { .. }
+            | Self::Closed { .. } => None,
+        }
+    }
 }
 
 /// What the opener publishes until the channel is confirmed; the accepter has nothing to publish.

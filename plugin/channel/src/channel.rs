@@ -32,6 +32,8 @@ pub struct Channel {
 pub struct Summary {
     /// `funding`, `normal`, `shutting_down`, `closing`, `closed` or `failed`.
     pub state: &'static str,
+    /// Why it failed, where it has.
+    pub failure: Option<String>,
     /// Whether the peer is there and in step.
     pub connected: bool,
     pub funding: OutPoint,
@@ -299,6 +301,7 @@ impl Channel {
         let open = matches!(head.phase, Phase::Normal);
         Summary {
             state: state(&head.phase),
+            failure: head.phase.failure().map(str::to_owned),
             connected: matches!(self.volatile.link, Link::Connected(_)),
             funding: params.funding,
             short_channel_id: head.short_channel_id,
@@ -429,7 +432,7 @@ fn on_chain(draft: &mut Draft<'_>, event: ChainEvent<'_>, cx: &Context<'_>) -> R
         }
         ChainEvent::FundingSpent { height, tx } => {
             if failed {
-                ended::on_funding_spent(draft, height, tx);
+                ended::on_funding_spent(draft, height, tx, cx);
             } else {
                 shutdown::on_funding_spent(draft, height, tx, cx);
                 end_talk(draft);

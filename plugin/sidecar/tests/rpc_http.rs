@@ -112,7 +112,12 @@ impl Backend for Recorder {
 
     async fn invoice_create(&self, order: InvoiceOrder) -> Answer<schema::InvoiceCreated> {
         self.note(order);
-        Ok(schema::InvoiceCreated { invoice: "lnbcrt1".to_owned(), payment_hash: "00".repeat(32), expires_at: 1 })
+        Ok(schema::InvoiceCreated {
+            invoice: "lnbcrt1".to_owned(),
+            payment_hash: "00".repeat(32),
+            expires_at: 1,
+            route_hints: 0,
+        })
     }
 
     async fn invoice_get(&self, payment_hash: PaymentHash) -> Answer<schema::InvoiceInfo> {
@@ -150,6 +155,7 @@ fn channel(channel_id: ChannelId) -> schema::ChannelInfo {
         node_id: NODE_ID.to_owned(),
         state: schema::ChannelState::Normal,
         frozen_reason: None,
+        reason: None,
         connected: true,
         funding_outpoint: format!("{}:0", "00".repeat(32)),
         short_channel_id: None,

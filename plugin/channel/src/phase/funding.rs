@@ -118,6 +118,14 @@ pub(crate) fn forget(draft: &mut Draft<'_>, height: u32, text: &str, note: Chann
     ended::close(draft, txid, height, note);
 }
 
+/// What the peer named as the funding output, and was never seen in a block, is spent there without a signature of ours: it
+/// is some other output, older than the channel. Such a spend says nothing of our rows, whatever number it bears.
+pub(super) fn never_was(draft: &mut Draft<'_>, height: u32) {
+    let reason = "its output was spent without our signature, so it never was one of this channel".to_owned();
+    let text = Rule::FundingMismatch(reason.clone()).to_string();
+    forget(draft, height, &text, ChannelNote::FundingMismatch { reason });
+}
+
 /// The block with the funding transaction is gone. Before `channel_ready` we wait anew; after it our word stands.
 pub(crate) fn on_unconfirmed(draft: &mut Draft<'_>) {
     let head = draft.head_mut();

@@ -16,6 +16,7 @@ use super::deliver::Deliver;
 use super::env::Env;
 use super::forwarding::is_usable;
 use super::mail::Mail;
+use super::obstacle::{complaint, ending};
 use super::peer::{Live, Peer, Slot};
 use super::relay::Letter;
 use super::relay::register::HtlcName;
@@ -123,6 +124,7 @@ impl<'a> Drive<'a> {
         }
         let (was_connected, was_usable) = (is_in_step(slot), is_usable(&slot.channel));
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
+        let complaint = complaint(&input);
         let script = self.env.shutdown_script();
         let (transition, learned) = slot.monitor.follow(&slot.channel, input, &self.env.context(&slot.signer, &script));
         if let Some(fault) = &transition.fault {
@@ -132,7 +134,9 @@ impl<'a> Drive<'a> {
             }
         }
         let answer = transition.effects.iter().find_map(answer_in);
+        let obstacle = complaint.or_else(|| transition.effects.iter().find_map(ending));
         self.take_in(at, slot, transition, learned);
+        self.note_obstacle(at, slot, obstacle);
         if !is_commit {
             self.touched.insert(at.channel);
         }

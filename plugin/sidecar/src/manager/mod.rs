@@ -12,6 +12,7 @@ pub mod forwarding;
 pub mod frozen;
 mod history;
 mod mail;
+mod obstacle;
 pub mod operations;
 pub mod outbox;
 mod pace;
@@ -86,6 +87,8 @@ pub struct ChannelView {
     pub summary: Summary,
     /// The transaction that spends the funding output, or that we publish to spend it.
     pub closing_txid: Option<Txid>,
+    /// Why a cooperative close that was begun has not come about, and what to do.
+    pub obstacle: Option<String>,
 }
 
 impl Manager {
@@ -116,7 +119,7 @@ impl Manager {
                 // What is reached already is told in `resume`.
                 let _height = manager.deliver.watch_now(peer, id, watch);
             }
-            let mut slot = Slot { channel, monitor, signer, settlements, updates, archived: None };
+            let mut slot = Slot { channel, monitor, signer, settlements, updates, obstacle: None, archived: None };
             manager.directory.with(&peer, |peer| {
                 let drive = Drive::new(&manager.env, &manager.deliver);
                 drive.wrap_loaded(&mut slot);
@@ -295,6 +298,7 @@ impl Manager {
             peer: channel.rows().params.peer,
             summary: channel.summary(self.env.chain.height()),
             closing_txid: closing_txid(channel.phase()),
+            obstacle: None,
         }
     }
 
@@ -306,7 +310,8 @@ impl Manager {
     /// A channel that is not in history: one that failed names the commitment that it publishes.
     fn view(&self, slot: &Slot) -> ChannelView {
         let view = self.view_of(&slot.channel);
-        ChannelView { closing_txid: view.closing_txid.or_else(|| published_txid(slot)), ..view }
+        let closing_txid = view.closing_txid.or_else(|| published_txid(slot));
+        ChannelView { closing_txid, obstacle: slot.obstacle.as_deref().map(obstacle::in_words), ..view }
     }
 
     /// What steps see of the world.

@@ -20,6 +20,8 @@ pub(super) struct Slot {
     pub(super) settlements: BTreeMap<u64, SettlementRow>,
     /// The newest `channel_update` of each side.
     pub(super) updates: ChannelUpdates,
+    /// Why the cooperative close that was begun has not come about. Lost in a crash: the next connection tries again.
+    pub(super) obstacle: Option<String>,
     /// Its rows are on their way into history: it writes none any more. What it waits for still goes with it.
     pub(super) archived: Option<Vec<Watch>>,
 }

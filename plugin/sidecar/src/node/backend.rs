@@ -256,7 +256,9 @@ impl Backend for Doorkeeper {
             None => None,
         };
         if let Some(OperationState::Invoice { payment_hash }) = self.answered_before(idempotency.as_ref())? {
-            return self.stored_invoice(&payment_hash).map(|row| invoice_created(&row));
+            return self
+                .stored_invoice(&payment_hash)
+                .map(|row| invoice_created(&row, self.payments.route_hints_of(&row)));
         }
         self.require_current()?;
         let order = payment::InvoiceOrder {
@@ -270,7 +272,7 @@ impl Backend for Doorkeeper {
             InvoiceFault::Unwritable(fault) => Fault::invoice_invalid(fault),
             InvoiceFault::NoEntropy(fault) => Fault::internal(fault),
         })?;
-        Ok(invoice_created(&created))
+        Ok(invoice_created(&created, self.payments.route_hints_of(&created)))
     }
 
     async fn invoice_get(&self, payment_hash: PaymentHash) -> Answer<schema::InvoiceInfo> {

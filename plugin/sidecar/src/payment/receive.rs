@@ -2,7 +2,7 @@
 
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{NodeId, PaymentHash, PaymentSecret};
-use outrigger_bolt::invoice::{Description, Terms, UnwritableInvoice};
+use outrigger_bolt::invoice::{Description, Invoice, Terms, UnwritableInvoice};
 use outrigger_bolt::onion::{Failure, FinalPayload, failure};
 use outrigger_channel::{FailReason, IncomingHtlc};
 use serde_json::json;
@@ -83,6 +83,12 @@ impl Payments {
         // The writer drops the waiter only with the process.
         let _ = durable.await;
         Ok(row)
+    }
+
+    /// How many ways to us an invoice of ours names.
+    pub fn route_hints_of(&self, row: &InvoiceRow) -> u32 {
+        let parsed = Invoice::parse(&row.invoice, self.terms.network);
+        parsed.map_or(0, |invoice| u32::try_from(invoice.terms.route_hints.len()).unwrap_or(u32::MAX))
     }
 
     /// An invoice as it is on disk.

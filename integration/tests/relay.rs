@@ -1,0 +1,213 @@
+//! Three sidecars: Alice pays Carol through Bob, who has a channel with each. The relay is measured by what each of the
+//! three has at the end, to the millisatoshi.
+
+use outrigger_integration::regtest::Opened;
+use outrigger_integration::sidecar::LIMIT;
+use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
+use outrigger_rpc_schema::{ChannelState, InvoiceCreate, PaymentInfo, PaymentSend, PaymentState};
+
+const CAPACITY_SAT: u64 = 1_000_000;
+const PUSH_MSAT: u64 = 400_000_000;
+/// What Bob asks by default: a base and a share in millionths.
+const BASE_MSAT: u64 = 1000;
+const PPM: u64 = 100;
+
+const fn fee_msat(amount_msat: u64) -> u64 {
+    BASE_MSAT + amount_msat * PPM / 1_000_000
+}
+
+struct Chain {
+    alice: Sidecar,
+    bob: Sidecar,
+    carol: Sidecar,
+    /// Between Alice and Bob.
+    first: Opened,
+    /// Between Bob and Carol.
+    second: Opened,
+}
+
+impl Chain {
+    async fn new(regtest: &Regtest, of_bob: &[&str]) -> Done<Self> {
+        let (alice, bob, carol) =
+            tokio::try_join!(regtest.sidecar("alice"), regtest.sidecar_with("bob", of_bob), regtest.sidecar("carol"))?;
+        alice.fund(&regtest.bitcoind).await?;
+        bob.fund(&regtest.bitcoind).await?;
+        for node in [&alice, &bob, &carol] {
+            node.until_synced_with(&regtest.bitcoind).await?;
+        }
+        alice.connect(&bob).await?;
+        bob.connect(&carol).await?;
+        let first = regtest.channel(&alice, &bob, CAPACITY_SAT, PUSH_MSAT).await?;
+        let second = regtest.channel(&bob, &carol, CAPACITY_SAT, PUSH_MSAT).await?;
+        for node in [&alice, &bob, &carol] {
+            node.until_synced_with(&regtest.bitcoind).await?;
+        }
+        Ok(Self { alice, bob, carol, first, second })
+    }
+
+    /// An invoice of Carol's, once she can hint at her channel: Bob has told her what he asks.
+    async fn invoice(&self, amount_msat: u64, description: &str) -> Done<String> {
+        self.invoice_of(&self.carol, amount_msat, description).await
+    }
+
+    async fn invoice_of(&self, payee: &Sidecar, amount_msat: u64, description: &str) -> Done<String> {
+        until(LIMIT, "an invoice with a route hint", async || {
+            let order = InvoiceCreate {
+                amount_msat: Some(amount_msat),
+                description: description.to_owned(),
+                ..Default::default()
+            };
+            let created = payee.call(order).await?;
+            Ok((created.route_hints > 0).then_some(created.invoice))
+        })
+        .await
+    }
+
+    /// What Alice, Bob on each side, and Carol have in their channels, nothing being under way.
+    async fn balances(&self) -> Done<[u64; 4]> {
+        let of = async |node: &Sidecar, opened: &Opened| -> Done<u64> {
+            node.until_idle(&opened.channel_id).await.map(|channel| channel.local_msat)
+        };
+        Ok([
+            of(&self.alice, &self.first).await?,
+            of(&self.bob, &self.first).await?,
+            of(&self.bob, &self.second).await?,
+            of(&self.carol, &self.second).await?,
+        ])
+    }
+
+    async fn until_normal(&self) -> Done<()> {
+        for (node, opened) in [
+            (&self.alice, &self.first),
+            (&self.bob, &self.first),
+            (&self.bob, &self.second),
+            (&self.carol, &self.second),
+        ] {
+            node.until_channel_is(&opened.channel_id, ChannelState::Normal).await?;
+        }
+        Ok(())
+    }
+}
+
+fn moved(before: [u64; 4], amount_msat: u64, fee_msat: u64) -> [u64; 4] {
+    let [alice, bob_first, bob_second, carol] = before;
+    let sent = amount_msat + fee_msat;
+    [alice - sent, bob_first + sent, bob_second - amount_msat, carol + amount_msat]
+}
+
+async fn ended(payment: &PaymentInfo) -> Done<()> {
+    assert_eq!(payment.state, PaymentState::Succeeded, "{payment:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_goes_through_a_peer_and_the_fee_stays_with_it() -> Done<()> {
+    on_regtest(async |regtest| {
+        let chain = Chain::new(regtest, &[]).await?;
+        let before = chain.balances().await?;
+        let amount = 50_000_000;
+        let paid = chain.alice.pay(&chain.invoice(amount, "oars").await?).await?;
+        ended(&paid).await?;
+        assert_eq!(paid.fee_msat, Some(fee_msat(amount)));
+        assert_eq!(chain.balances().await?, moved(before, amount, fee_msat(amount)));
+        // And back, over Alice's own hint.
+        let invoice = chain.invoice_of(&chain.alice, 7_000_001, "thanks").await?;
+        ended(&chain.carol.pay(&invoice).await?).await?;
+        let [alice, bob_first, bob_second, carol] = moved(before, amount, fee_msat(amount));
+        let sent = 7_000_001 + fee_msat(7_000_001);
+        let after = [alice + 7_000_001, bob_first - 7_000_001, bob_second + sent, carol - sent];
+        assert_eq!(chain.balances().await?, after);
+        // A dust amount has no output of its own, and is relayed all the same.
+        ended(&chain.alice.pay(&chain.invoice(1_000, "a nail").await?).await?).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_payments_at_once_both_ways_all_arrive() -> Done<()> {
+    on_regtest(async |regtest| {
+        let chain = Chain::new(regtest, &[]).await?;
+        let before: u64 = chain.balances().await?.iter().sum();
+        let mut ids = Vec::new();
+        for number in 0..10 {
+            let amount = 100_000 + number;
+            ids.push((&chain.alice, chain.alice.send(&chain.invoice(amount, "out").await?).await?));
+            let back = chain.invoice_of(&chain.alice, amount, "back").await?;
+            ids.push((&chain.carol, chain.carol.send(&back).await?));
+        }
+        for (payer, id) in ids {
+            ended(&payer.payment_end(&id).await?).await?;
+        }
+        assert_eq!(chain.balances().await?.iter().sum::<u64>(), before, "nothing is lost between them");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_cannot_go_on_fails_with_the_node_and_the_reason() -> Done<()> {
+    on_regtest(async |regtest| {
+        let mut chain = Chain::new(regtest, &[]).await?;
+        // More than Bob has left with Carol, and less than Alice has with Bob.
+        let spendable = chain.bob.channel(&chain.second.channel_id).await?.spendable_msat;
+        ended(&chain.bob.pay(&chain.carol.invoice(100_000_000, "a mast").await?).await?).await?;
+        let invoice = chain.invoice(spendable - 50_000_000, "a boat").await?;
+        let before = chain.balances().await?;
+        let bob = chain.bob.node_id().await?;
+        // Carol is away: Bob cannot reach her.
+        let small = chain.invoice(1_000_000, "a rope").await?;
+        chain.carol.kill().await?;
+        until(LIMIT, "Bob to miss Carol", async || {
+            Ok((!chain.bob.channel(&chain.second.channel_id).await?.connected).then_some(()))
+        })
+        .await?;
+        let failed = chain.alice.pay(&small).await?;
+        assert_eq!(failed.state, PaymentState::Failed);
+        let words = failed.failure.ok_or("a reason")?.message;
+        assert!(words.contains(&bob) && words.contains("temporary_channel_failure"), "{words}");
+        // A fee below what the way costs is refused before anything is sent.
+        let order = PaymentSend { invoice: Some(small.clone()), max_fee_msat: Some(1), ..Default::default() };
+        assert_eq!(chain.alice.refusal(order).await?, "fee_too_high");
+        chain.carol.start_again().await?;
+        chain.bob.connect(&chain.carol).await?;
+        chain.until_normal().await?;
+        assert_eq!(chain.balances().await?, before, "nothing has moved");
+        ended(&chain.alice.pay(&small).await?).await?;
+        // What Bob does not have with Carol he cannot send on.
+        let large = chain.alice.pay(&invoice).await?;
+        assert_eq!(large.state, PaymentState::Failed);
+        let words = large.failure.ok_or("a reason")?.message;
+        assert!(words.contains(&bob) && words.contains("temporary_channel_failure"), "{words}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fwd_9_a_kill_of_the_relay_at_any_moment_loses_nothing() -> Done<()> {
+    on_regtest(async |regtest| {
+        let mut chain = Chain::new(regtest, &[]).await?;
+        let before: u64 = chain.balances().await?.iter().sum();
+        for round in 0..6u64 {
+            let mut ids = Vec::new();
+            for number in 0..3 {
+                let invoice = chain.invoice(1_000_000 + number, "through a storm").await?;
+                ids.push(chain.alice.send(&invoice).await?);
+            }
+            // Not a wait for anything: each round dies at another moment of the three.
+            tokio::time::sleep(std::time::Duration::from_millis(round * 7)).await;
+            chain.bob.kill().await?;
+            chain.bob.start_again().await?;
+            chain.alice.connect(&chain.bob).await?;
+            chain.bob.connect(&chain.carol).await?;
+            chain.until_normal().await?;
+            for id in ids {
+                let end = chain.alice.payment_end(&id).await?;
+                assert_ne!(end.state, PaymentState::Pending, "{end:?}");
+            }
+        }
+        assert_eq!(chain.balances().await?.iter().sum::<u64>(), before, "nothing is lost between them");
+        ended(&chain.alice.pay(&chain.invoice(2_000_000, "calm").await?).await?).await
+    })
+    .await
+}
