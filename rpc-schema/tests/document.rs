@@ -10,7 +10,7 @@ use serde_json::Value;
 const UNITS: [&str; 8] = ["_msat", "_sat", "_sat_per_vb", "_at", "_height", "_blocks", "_secs", "_seq"];
 
 /// Integers that count things or order them, and so have no unit.
-const COUNTS: [&str; 7] = ["peers", "channels", "htlcs", "commitment_number", "limit", "seq", "at"];
+const COUNTS: [&str; 8] = ["peers", "channels", "route_hints", "htlcs", "commitment_number", "limit", "seq", "at"];
 
 #[test]
 fn rpc_11_checked_in_document_is_current() {

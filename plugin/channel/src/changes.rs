@@ -194,6 +194,18 @@ impl Phase {
         }
     }
 
+    /// What callers call it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Funding(_) => "funding",
+            Self::Normal => "normal",
+            Self::ShuttingDown { .. } => "shutting_down",
+            Self::Closing { .. } => "closing",
+            Self::Closed { .. } => "closed",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
     /// Why the channel failed, where it has.
     pub fn failure(&self) -> Option<&str> {
         match self {

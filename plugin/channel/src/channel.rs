@@ -98,6 +98,12 @@ impl Channel {
         self.rows.head.short_channel_id.is_some()
     }
 
+    /// Whether there is a funding output as far as we can know: we made its transaction, or it was in a block. What a peer
+    /// only promised is worth no coin of ours.
+    pub fn is_backed(&self) -> bool {
+        self.rows.params.is_opener || self.was_funded()
+    }
+
     pub(crate) fn with_link(rows: ChannelRows, link: Link) -> Self {
         let volatile = Volatile { link, ..Volatile::at_rest(&rows) };
         Self { rows, volatile }
@@ -300,7 +306,7 @@ impl Channel {
         let (head, params, outlook) = (&self.rows.head, &self.rows.params, &self.volatile.outlook);
         let open = matches!(head.phase, Phase::Normal);
         Summary {
-            state: state(&head.phase),
+            state: head.phase.name(),
             failure: head.phase.failure().map(str::to_owned),
             connected: matches!(self.volatile.link, Link::Connected(_)),
             funding: params.funding,
@@ -330,17 +336,6 @@ fn hint_scid(head: &ChannelHead, params: &ChannelParams) -> Option<ShortChannelI
 
 fn hides_its_id(params: &ChannelParams) -> bool {
     params.channel_type.supports(Feature::SCID_ALIAS)
-}
-
-const fn state(phase: &Phase) -> &'static str {
-    match phase {
-        Phase::Funding(_) => "funding",
-        Phase::Normal => "normal",
-        Phase::ShuttingDown { .. } => "shutting_down",
-        Phase::Closing { .. } => "closing",
-        Phase::Closed { .. } => "closed",
-        Phase::Failed { .. } => "failed",
-    }
 }
 
 fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> Result<(), Violation> {
@@ -422,7 +417,11 @@ fn on_chain(draft: &mut Draft<'_>, event: ChainEvent<'_>, cx: &Context<'_>) -> R
     let failed = matches!(draft.head().phase, Phase::Failed { .. });
     let ended = failed || matches!(draft.head().phase, Phase::Closed { .. });
     match event {
-        ChainEvent::FundingConfirmed { .. } | ChainEvent::FundingUnconfirmed if ended => Ok(()),
+        ChainEvent::FundingConfirmed { .. } | ChainEvent::FundingUnconfirmed if ended && !failed => Ok(()),
+        ChainEvent::FundingConfirmed { height, tx_index, tx } if failed => {
+            funding::found(draft, (height, tx_index), tx);
+            Ok(())
+        }
         ChainEvent::FundingConfirmed { height, tx_index, tx } => {
             funding::on_confirmed(draft, (height, tx_index), tx, cx)
         }
@@ -464,7 +463,10 @@ fn on_chain(draft: &mut Draft<'_>, event: ChainEvent<'_>, cx: &Context<'_>) -> R
             shutdown::on_height(draft, height, cx);
             funding::on_height(draft, cx)
         }
-        ChainEvent::Height(_) => Ok(()),
+        ChainEvent::Height(_) => {
+            funding::forget_in_time(draft, cx);
+            Ok(())
+        }
     }
 }
 

@@ -162,11 +162,12 @@ impl<'a> Drive<'a> {
             on_chain = update.steps.iter().any(is_on_chain);
             slot.monitor.apply(&learned, &update.htlcs);
         }
-        let closes = txids_of_closes(slot);
+        let (closes, was_backed) = (txids_of_closes(slot), slot.channel.is_backed());
         let id_before = slot.channel.rows().head.short_channel_id;
         slot.channel.apply(&changes);
         self.rename(at, &slot.channel, id_before);
         slot.channel.settle(volatile);
+        on_chain |= was_backed != slot.channel.is_backed();
         if on_chain {
             effects.extend(self.watch_outputs(at, slot));
         }
@@ -229,8 +230,10 @@ impl<'a> Drive<'a> {
     /// rows of this batch, and waits for them.
     fn enforce(&mut self, slot: &Slot) {
         let mut enforcement = slot.monitor.enforcement(&*slot.signer).map(Box::new);
-        if let Some(enforcement) = enforcement.as_mut().filter(|_| self.env.is_restored()) {
-            // Of old rows nothing is published that may be revoked; claims promise nothing.
+        if let Some(enforcement) = enforcement.as_mut().filter(|_| self.env.is_restored() || !slot.channel.is_backed())
+        {
+            // Of old rows nothing is published that may be revoked; claims promise nothing. And a commitment without a
+            // funding output would only lock the coins of its child.
             enforcement.publish = None;
         }
         let (channel, params) = (slot.channel.id(), slot.channel.rows().params.clone());

@@ -356,7 +356,8 @@ fn received_htlcs(loaded: &[LoadedChannel]) -> HashMap<HtlcName, (NodeId, Msat)>
 /// Our newest commitment where the channel has failed and nothing in the chain spends its funding output.
 fn published_txid(slot: &Slot) -> Option<Txid> {
     let rows = slot.monitor.rows();
-    let publishes = rows.head.failed && rows.head.may_publish && !rows.head.closed && rows.spend.is_none();
+    let has_failed = rows.head.failed && rows.head.may_publish && !rows.head.closed;
+    let publishes = has_failed && rows.spend.is_none() && slot.channel.is_backed();
     let commitment = publishes.then(|| slot.monitor.local_commitment(&*slot.signer).ok()).flatten();
     commitment.map(|commitment| commitment.txid())
 }

@@ -105,6 +105,11 @@ impl Peer {
     }
 }
 
+/// Whether the channel is but a promise of the peer's. One that fails as such is none the less (FND-6).
 fn is_unconfirmed_by_peer(channel: &Channel) -> bool {
-    matches!(channel.phase(), Phase::Funding(_)) && !channel.rows().params.is_opener
+    match channel.phase() {
+        Phase::Funding(_) => !channel.rows().params.is_opener,
+        Phase::Failed { .. } => !channel.is_backed(),
+        Phase::Normal | Phase::ShuttingDown { .. } | Phase::Closing { .. } | Phase::Closed { .. } => false,
+    }
 }
