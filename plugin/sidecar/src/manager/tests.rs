@@ -16,7 +16,7 @@ use bitcoin::{
 };
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::{NodeId, PaymentPreimage, ShortChannelId};
-use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
+use outrigger_bolt::keys::{Basepoints, CommitmentKeys, per_commitment_secret};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
 use outrigger_bolt::wire::{
     AcceptChannel, ChannelReady, FundingSigned, OpenChannel, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc,
@@ -47,6 +47,7 @@ mod history;
 mod hostile_blocks;
 mod hostile_words;
 mod openings;
+mod relay;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -205,22 +206,28 @@ impl Bench {
     }
 }
 
-/// Keys whose per-commitment secrets answer to their points and are otherwise unrelated.
-struct Unchained(SoftSigner);
+/// Keys whose per-commitment secrets answer to their points and are otherwise unrelated, unless a seed chains them.
+struct Unchained {
+    keys: SoftSigner,
+    chain: Option<[u8; 32]>,
+}
 
 impl Unchained {
-    fn secret(number: u64) -> SecretKey {
-        SecretKey::from_slice(sha256::Hash::hash(&number.to_be_bytes()).as_byte_array()).unwrap()
+    fn secret(&self, number: u64) -> SecretKey {
+        match &self.chain {
+            Some(seed) => per_commitment_secret(seed, number),
+            None => SecretKey::from_slice(sha256::Hash::hash(&number.to_be_bytes()).as_byte_array()).unwrap(),
+        }
     }
 }
 
 impl Signer for Unchained {
     fn basepoints(&self) -> &Basepoints {
-        self.0.basepoints()
+        self.keys.basepoints()
     }
 
     fn per_commitment_point(&self, number: u64) -> PublicKey {
-        Self::secret(number).public_key(&Secp256k1::new())
+        self.secret(number).public_key(&Secp256k1::new())
     }
 
     fn sign_remote_commitment(
@@ -229,7 +236,7 @@ impl Signer for Unchained {
         commitment: &CommitmentTx,
         keys: &CommitmentKeys,
     ) -> (Signature, Vec<Signature>) {
-        self.0.sign_remote_commitment(params, commitment, keys)
+        self.keys.sign_remote_commitment(params, commitment, keys)
     }
 
     fn sign_local_commitment(
@@ -238,15 +245,15 @@ impl Signer for Unchained {
         params: &ChannelParams,
         plan: &CommitmentPlan<'_>,
     ) -> Result<Signature, SigningRefused> {
-        self.0.sign_local_commitment(guard, params, plan)
+        self.keys.sign_local_commitment(guard, params, plan)
     }
 
     fn sign_closing(&self, params: &ChannelParams, closing: &Transaction) -> Signature {
-        self.0.sign_closing(params, closing)
+        self.keys.sign_closing(params, closing)
     }
 
     fn sign_anchor(&self, params: &ChannelParams, spend: &Transaction, input: usize) -> Option<Signature> {
-        self.0.sign_anchor(params, spend, input)
+        self.keys.sign_anchor(params, spend, input)
     }
 
     fn sign_to_local(
@@ -255,15 +262,15 @@ impl Signer for Unchained {
         number: u64,
         place: (&Transaction, usize, Sat),
     ) -> Option<Signature> {
-        self.0.sign_to_local(params, number, place)
+        self.keys.sign_to_local(params, number, place)
     }
 
     fn sign_to_remote(&self, place: (&Transaction, usize, Sat)) -> Option<Signature> {
-        self.0.sign_to_remote(place)
+        self.keys.sign_to_remote(place)
     }
 
     fn release_secret(&self, number: u64, _: &Guard) -> Result<[u8; 32], ReleaseRefused> {
-        Ok(Self::secret(number).secret_bytes())
+        Ok(self.secret(number).secret_bytes())
     }
 }
 
@@ -303,7 +310,7 @@ impl Rogue {
         let connection = bench.manager.connected(id, Origin::Peer, &bench.manager.our_init(), sender).unwrap();
         let mut seed = [5; 32];
         seed[..2].copy_from_slice(&number.to_be_bytes());
-        let signer = Unchained(SoftSigner::new(seed));
+        let signer = Unchained { keys: SoftSigner::new(seed), chain: None };
         let (waiting, gossip) = Default::default();
         let (policy, script) = (policy(), script());
         Self {
@@ -320,6 +327,12 @@ impl Rogue {
             policy,
             script,
         }
+    }
+
+    /// The same peer with secrets that form a chain, so that its channels live on.
+    fn that_keeps_its_word(self) -> Self {
+        let chain = Some(self.secret.secret_bytes());
+        Self { signer: Unchained { chain, ..self.signer }, ..self }
     }
 
     /// The connection ends, and a new one comes, to this node.
@@ -538,7 +551,7 @@ impl Rogue {
                 Effect::Revoke { number } => {
                     self.tell(Message::RevokeAndAck(RevokeAndAck {
                         channel_id,
-                        per_commitment_secret: PerCommitmentSecret(Unchained::secret(number).secret_bytes()),
+                        per_commitment_secret: PerCommitmentSecret(self.signer.secret(number).secret_bytes()),
                         next_per_commitment_point: self.signer.per_commitment_point(number + 2),
                     }));
                 }

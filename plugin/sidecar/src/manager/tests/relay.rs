@@ -1,0 +1,319 @@
+//! HTLCs that one peer sends and that go on to another, by the messages that both hear.
+
+use outrigger_bolt::onion::{self, Built, Failure, ForwardPayload, Hop, OnionPacket, Payload, Unwrapped, failure};
+use outrigger_bolt::wire::{ChannelUpdate, UpdateFailHtlc};
+use outrigger_channel::FailReason;
+
+use super::*;
+
+const AMOUNT: Msat = Msat::new(10_000_000);
+/// What the node asks: 1000 msat and 100 millionths.
+const FEE: Msat = Msat::new(2000);
+const DELTA: u32 = 80;
+/// When the HTLC to the last peer expires.
+const EXPIRY: u32 = HEIGHT + 100;
+
+fn preimage(number: u8) -> PaymentPreimage {
+    PaymentPreimage([number; 32])
+}
+
+/// What the sender sends, and what its onion tells the node.
+#[derive(Clone, Copy)]
+struct Send {
+    number: u8,
+    amount: Msat,
+    expiry: u32,
+    forward: ForwardPayload,
+}
+
+/// Two peers of one node with a channel each: what the first sends goes on to the second.
+struct Chain {
+    bench: Arc<Bench>,
+    from: Rogue,
+    incoming: Channel,
+    to: Rogue,
+    outgoing: Channel,
+}
+
+impl Chain {
+    async fn new() -> Self {
+        let bench = Arc::new(Bench::new());
+        let mut from = Rogue::meet(bench.clone(), 9).that_keeps_its_word();
+        let mut to = Rogue::meet(bench.clone(), 10).that_keeps_its_word();
+        let incoming = from.open_normal().await;
+        let outgoing = to.open_normal().await;
+        Self { bench, from, incoming, to, outgoing }
+    }
+
+    fn scid(&self) -> ShortChannelId {
+        // What the node calls the channel with the second peer, by the alias that it gave.
+        self.outgoing.rows().head.remote_scid_alias.unwrap()
+    }
+
+    fn good(&self, number: u8) -> Send {
+        let forward =
+            ForwardPayload { amt_to_forward: AMOUNT, outgoing_cltv_value: EXPIRY, short_channel_id: self.scid() };
+        Send { number, amount: AMOUNT.checked_add(FEE).unwrap(), expiry: EXPIRY + DELTA, forward }
+    }
+
+    /// The packet for the node and the last peer.
+    fn onion(&self, send: &Send) -> Built {
+        let node = *self.bench.manager.env().keys.node_id().public_key();
+        let payloads =
+            [(node, Payload::Forward(send.forward).encode().unwrap()), (*self.to.id.public_key(), vec![2, 0])];
+        let hops = payloads.map(|(node, payload)| Hop { node, payload });
+        let session_key = SecretKey::from_slice(&[send.number; 32]).unwrap();
+        onion::build(&session_key, &hops, &preimage(send.number).payment_hash().0).unwrap()
+    }
+
+    /// The first peer sends the HTLC, signed.
+    fn send(&mut self, send: &Send) -> Built {
+        let built = self.onion(send);
+        let order = Command::AddHtlc {
+            amount: send.amount,
+            payment_hash: preimage(send.number).payment_hash(),
+            cltv_expiry: send.expiry,
+            onion: Box::new(built.packet.to_bytes()),
+            source: HtlcSource::Payment { payment_id: [send.number; 32], part: 0 },
+        };
+        self.from.step(&mut self.incoming, Input::Command(CommandId(1), order));
+        self.from.step(&mut self.incoming, Input::Command(CommandId(1), Command::Commit));
+        built
+    }
+
+    /// The first peer keeps to the rules until it hears what became of an HTLC.
+    async fn answer(&mut self) -> Message {
+        loop {
+            let message = self.from.hear().await;
+            self.from.step(&mut self.incoming, Input::Message(&message));
+            self.from.step(&mut self.incoming, Input::Command(CommandId(1), Command::Commit));
+            if matches!(message, Message::UpdateFulfillHtlc(_) | Message::UpdateFailHtlc(_)) {
+                return message;
+            }
+        }
+    }
+
+    /// What the failure says that the first peer hears, and who made it.
+    async fn failure(&mut self, built: &Built) -> (usize, Failure) {
+        let answer = self.answer().await;
+        let Message::UpdateFailHtlc(UpdateFailHtlc { reason, .. }) = answer else { panic!("{answer:?}") };
+        match failure::unwrap(&built.shared_secrets, &reason) {
+            Unwrapped::Attributed { hop, failure } => (hop, failure),
+            Unwrapped::Unattributable => panic!("nobody on the way made it"),
+        }
+    }
+
+    /// Lets both peers keep to the rules until the second one hears of an HTLC.
+    async fn offered(&mut self) -> UpdateAddHtlc {
+        loop {
+            let message = tokio::select! {
+                message = self.from.hear() => {
+                    self.from.step(&mut self.incoming, Input::Message(&message));
+                    self.from.step(&mut self.incoming, Input::Command(CommandId(1), Command::Commit));
+                    continue;
+                }
+                message = self.to.hear() => message,
+            };
+            self.to.step(&mut self.outgoing, Input::Message(&message));
+            match message {
+                Message::UpdateAddHtlc(add) => return add,
+                _ => self.to.step(&mut self.outgoing, Input::Command(CommandId(1), Command::Commit)),
+            }
+        }
+    }
+
+    /// The second peer keeps to the rules until the HTLC stands irrevocably, and then gives this order.
+    async fn then(&mut self, id: u64, order: Command) {
+        while !self.outgoing.incoming(id, &self.to.policy).is_some() {
+            self.to_hears().await;
+        }
+        self.to.step(&mut self.outgoing, Input::Command(CommandId(1), order));
+        self.to.step(&mut self.outgoing, Input::Command(CommandId(1), Command::Commit));
+    }
+
+    async fn to_hears(&mut self) {
+        let message = self.to.hear().await;
+        self.to.step(&mut self.outgoing, Input::Message(&message));
+        self.to.step(&mut self.outgoing, Input::Command(CommandId(1), Command::Commit));
+    }
+
+    /// The second peer goes on until nothing of the HTLC is left.
+    async fn removed(&mut self) {
+        while !self.outgoing.rows().htlcs.is_empty() {
+            self.to_hears().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_htlc_goes_on_and_its_preimage_comes_back() {
+    let mut chain = Chain::new().await;
+    let send = chain.good(1);
+    chain.send(&send);
+    let add = chain.offered().await;
+    assert_eq!((add.amount_msat, add.cltv_expiry, add.payment_hash), (AMOUNT, EXPIRY, preimage(1).payment_hash()));
+    let packet = OnionPacket::from_bytes(&add.onion_routing_packet);
+    let ecdh = |point: &PublicKey| bitcoin::secp256k1::ecdh::SharedSecret::new(point, &chain.to.secret).secret_bytes();
+    let peeled = onion::peel(ecdh, &packet, &add.payment_hash.0).unwrap();
+    assert_eq!((peeled.payload, peeled.next), (vec![2, 0], None), "the packet for the last hop");
+    chain.then(add.id, Command::Fulfill { htlc_id: add.id, preimage: preimage(1) }).await;
+    // Before anything is signed for it, the preimage goes upstream.
+    let answer = chain.answer().await;
+    let Message::UpdateFulfillHtlc(fulfill) = answer else { panic!("{answer:?}") };
+    assert_eq!((fulfill.id, fulfill.payment_preimage), (0, preimage(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_from_the_next_peer_is_wrapped_and_one_of_its_onion_is_told_in_our_name() {
+    let mut chain = Chain::new().await;
+    let send = chain.good(1);
+    let built = chain.send(&send);
+    let add = chain.offered().await;
+    let said = Failure::IncorrectOrUnknownPaymentDetails { htlc_msat: AMOUNT, height: 7 };
+    let reason = FailReason::Encrypted(failure::create(&built.shared_secrets[1], &said));
+    chain.then(add.id, Command::FailHtlc { htlc_id: add.id, reason }).await;
+    chain.removed().await;
+    assert_eq!(chain.failure(&built).await, (1, said));
+
+    let send = chain.good(2);
+    let built = chain.send(&send);
+    let add = chain.offered().await;
+    let sha256_of_onion = sha256::Hash::hash(add.onion_routing_packet.as_slice()).to_byte_array();
+    let reason = FailReason::Malformed { sha256_of_onion, failure_code: 0xc005 };
+    chain.then(add.id, Command::FailHtlc { htlc_id: add.id, reason }).await;
+    chain.removed().await;
+    assert_eq!(chain.failure(&built).await, (0, Failure::InvalidOnionHmac { sha256_of_onion }));
+}
+
+/// The update that a failure holds: the node's own, of the channel as the onion called it.
+fn update_in(chain: &Chain, bytes: &[u8]) -> ChannelUpdate {
+    let Message::Gossip(gossip) = Message::decode(bytes).unwrap() else { panic!("no gossip") };
+    let update = ChannelUpdate::from_gossip(&gossip).unwrap().unwrap();
+    let node = chain.bench.manager.env().keys.node_id();
+    assert!(update.is_signed_by(&Secp256k1::verification_only(), node.public_key()));
+    assert_eq!((update.short_channel_id, update.fee_base_msat), (chain.scid(), 1000));
+    update
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_forward_is_told_with_what_is_asked() {
+    let mut chain = Chain::new().await;
+    let good = chain.good(1);
+    let short = Msat::new(good.amount.get() - 1);
+    let built = chain.send(&Send { amount: short, ..good });
+    let (0, Failure::FeeInsufficient { htlc_msat, channel_update }) = chain.failure(&built).await else {
+        panic!("fee")
+    };
+    assert_eq!(htlc_msat, short);
+    update_in(&chain, &channel_update);
+
+    let built = chain.send(&Send { number: 2, expiry: good.expiry - 1, ..good });
+    let (0, Failure::IncorrectCltvExpiry { cltv_expiry, channel_update }) = chain.failure(&built).await else {
+        panic!("expiry")
+    };
+    assert_eq!(cltv_expiry, EXPIRY);
+    update_in(&chain, &channel_update);
+
+    let soon = ForwardPayload { outgoing_cltv_value: HEIGHT + 4, ..good.forward };
+    let built = chain.send(&Send { number: 3, forward: soon, ..good });
+    let (0, Failure::ExpiryTooSoon { channel_update }) = chain.failure(&built).await else { panic!("too soon") };
+    update_in(&chain, &channel_update);
+
+    let large = ForwardPayload { amt_to_forward: Msat::new(450_000_000), ..good.forward };
+    let brings = Msat::new(500_000_000);
+    let built = chain.send(&Send { number: 4, amount: brings, forward: large, ..good });
+    let (0, Failure::TemporaryChannelFailure { channel_update }) = chain.failure(&built).await else {
+        panic!("more than we have")
+    };
+    update_in(&chain, &channel_update);
+
+    let elsewhere = ForwardPayload { short_channel_id: ShortChannelId::from_u64(7), ..good.forward };
+    let built = chain.send(&Send { number: 5, forward: elsewhere, ..good });
+    assert_eq!(chain.failure(&built).await, (0, Failure::UnknownNextPeer));
+
+    // None of them has spoilt anything.
+    chain.send(&Send { number: 6, ..good });
+    chain.offered().await;
+}
+
+/// HTLCs that this node offers for others, as a start would find them.
+fn relayed(bench: &Bench) -> usize {
+    let all = bench.load();
+    let rows = all.channels.iter().flat_map(|loaded| loaded.channel.rows().htlcs.values());
+    rows.filter(|row| matches!(row.source, Some(HtlcSource::Relayed { .. }))).count()
+}
+
+fn settled(bench: &Bench) -> usize {
+    bench.load().channels.iter().map(|loaded| loaded.settlements.len()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fwd_9_what_was_signed_downstream_is_under_way_after_a_start_and_is_offered_once() {
+    let mut chain = Chain::new().await;
+    let send = chain.good(1);
+    chain.send(&send);
+    chain.offered().await;
+    chain.bench.manager.disconnected(&chain.to.id, chain.to.connection);
+    chain.bench.manager.env().writer.barrier().await;
+    assert_eq!((relayed(&chain.bench), settled(&chain.bench)), (1, 0));
+    let again = chain.bench.started_again(forwarding_policy()).await;
+    again.manager.resume();
+    // What the start dispatches has been handled once a command to its channel is answered.
+    let _answer = again.manager.command(chain.incoming.id(), Command::Commit).await;
+    again.manager.env().writer.barrier().await;
+    assert_eq!((relayed(&again), settled(&again)), (1, 0), "nothing is offered anew, nothing fails");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fwd_9_what_was_never_signed_downstream_is_dispatched_anew() {
+    let mut chain = Chain::new().await;
+    let first = chain.good(1);
+    chain.send(&first);
+    chain.offered().await;
+    // The second peer owes a revocation for the first, so this one is proposed and not signed.
+    let second = chain.good(2);
+    let built = chain.send(&second);
+    loop {
+        let message = tokio::select! {
+            message = chain.from.hear() => {
+                chain.from.step(&mut chain.incoming, Input::Message(&message));
+                chain.from.step(&mut chain.incoming, Input::Command(CommandId(1), Command::Commit));
+                continue;
+            }
+            message = chain.to.hear() => message,
+        };
+        if matches!(message, Message::UpdateAddHtlc(_)) {
+            break;
+        }
+    }
+    chain.bench.manager.disconnected(&chain.to.id, chain.to.connection);
+    let (0, Failure::TemporaryChannelFailure { channel_update }) = chain.failure(&built).await else {
+        panic!("the peer is away now")
+    };
+    update_in(&chain, &channel_update);
+    chain.bench.manager.env().writer.barrier().await;
+    assert_eq!(relayed(&chain.bench), 1, "the first one stands");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_htlc_for_a_peer_that_is_away_fails_and_may_be_sent_again() {
+    let mut chain = Chain::new().await;
+    chain.bench.manager.disconnected(&chain.to.id, chain.to.connection);
+    let send = chain.good(1);
+    let built = chain.send(&send);
+    let (0, Failure::TemporaryChannelFailure { channel_update }) = chain.failure(&built).await else { panic!("away") };
+    update_in(&chain, &channel_update);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fwd_15_one_peer_cannot_fill_the_node_and_leaves_a_share_of_the_channel() {
+    let mut chain = Chain::new().await;
+    for number in 1..=5 {
+        let send = chain.good(number);
+        chain.send(&send);
+        chain.offered().await;
+    }
+    let send = chain.good(6);
+    let built = chain.send(&send);
+    assert_eq!(chain.failure(&built).await, (0, Failure::TemporaryNodeFailure), "five are what one peer may have");
+}
