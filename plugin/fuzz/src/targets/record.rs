@@ -10,6 +10,7 @@ use outrigger_bolt::wire::{ChannelUpdate, Decode};
 use outrigger_channel::{FailReason, Publication};
 use outrigger_sidecar::store::channel_update;
 use outrigger_sidecar::store::closed::ClosedRow;
+use outrigger_sidecar::store::part::PartRow;
 use outrigger_sidecar::store::replay::ReplayRow;
 use outrigger_sidecar::store::row::{
     BroadcastRow, EventRow, InvoiceRow, OperationRow, OperationState, OutcomeRow, Paid, PaymentRow, PaymentState,
@@ -45,6 +46,10 @@ pub(super) fn targets() -> Vec<Target> {
             |update| channel_update::encode(update).expect("an update that was read fits"),
             || ChannelUpdate::decode_value(&super::wire::payload("sh841128448")).into_iter().collect(),
         ),
+        of("record_part", PartRow::decode, PartRow::encode, || {
+            let (sends, amount) = (Msat::new(1001), Msat::new(1000));
+            vec![PartRow { sends, amount, route: vec![node(1)] }, PartRow { sends, amount, route: vec![node(2), node(1)] }]
+        }),
         of("record_sweep", SweepRow::decode, SweepRow::encode, || {
             vec![SweepRow { tx: super::row::spend(), fee: Sat::new(7), since_height: 600 }]
         }),
@@ -87,6 +92,9 @@ fn keys(data: &[u8]) {
     if let Some((height, onion)) = parse_replay_height_key(data) {
         assert_eq!(replay_height_key(height, &onion), data);
     }
+    if let Some((payment_id, part)) = PartRow::parse_key(data) {
+        assert_eq!(PartRow::key(&payment_id, part), data);
+    }
     if let Some(begun) = UnderWay::parse(data) {
         assert_eq!(begun.key(), data);
     }
@@ -101,11 +109,16 @@ fn settlements() -> Vec<SettlementRow> {
         SettlementRow::Fulfil(PaymentPreimage([1; 32])),
         SettlementRow::Fail(FailReason::Encrypted(vec![1; 292])),
         SettlementRow::Fail(FailReason::Malformed { sha256_of_onion: [2; 32], failure_code: 0xc005 }),
+        SettlementRow::FailedDownstream(FailReason::Encrypted(vec![3; 292])),
     ]
 }
 
+fn node(byte: u8) -> NodeId {
+    NodeId::new(SecretKey::from_slice(&[byte; 32]).expect("a key").public_key(&Secp256k1::new()))
+}
+
 fn payments() -> Vec<PaymentRow> {
-    let destination = NodeId::new(SecretKey::from_slice(&[1; 32]).expect("a key").public_key(&Secp256k1::new()));
+    let destination = node(1);
     let states = [
         PaymentState::Pending,
         PaymentState::Succeeded { preimage: PaymentPreimage([3; 32]), fee: Msat::new(5), at: 8 },
