@@ -256,14 +256,6 @@ impl ClosingPoint {
 }
 
 impl Cell {
-    /// The node whose side of the matrix the cell belongs to, beside the opener: cells of one are run in one go.
-    pub(crate) fn actor(self) -> Side {
-        match self.act {
-            Act::Pay(payment) | Act::PayAndClose { payment, .. } => payment.payer,
-            Act::Close { closer, .. } => closer,
-        }
-    }
-
     /// Whether LDK 0.2.7 cannot do it. It starts with an HTLC to itself that it has not looked at yet, in a channel that it
     /// knows to be shutting down, and forgets it: the alias by which it would find the channel is mapped at its start for
     /// channels alone that are not. The HTLC stays until its expiry, whatever the peer does.
