@@ -299,7 +299,7 @@ impl<'a> Incoming<'a> {
         match message {
             Message::Init(_) => self.note("a second init, ignored"),
             Message::Ping(ping) => self.ping(&ping),
-            Message::Pong(pong) => {
+            Message::Pong(ref pong) => {
                 if CHANNEL_PONG_BYTES.contains(&pong.byteslen.0) {
                     self.hand_over(message, frame.len());
                 } else if !self.keepalive.answered(pong) {
