@@ -418,12 +418,8 @@ async fn closed(regtest: &Regtest, meeting: Meeting, cell: &Cell, ldk_msat: u64)
     if !reason.contains("CooperativeClosure") {
         return Err(format!("LDK has closed for another reason: {reason}").into());
     }
-    // An LDK node that was restarted may ask for a second negotiation, whose outcome replaces the first.
-    let txid = until(LIMIT, "the closing transaction that the sidecar names to reach bitcoind", async || {
-        let Some(txid) = meeting.sidecar.channel(&id).await?.closing_txid else { return Ok(None) };
-        Ok(regtest.bitcoind.mempool().await?.iter().any(|held| held.to_string() == txid).then_some(txid))
-    })
-    .await?;
+    // An LDK node that was restarted may ask for a second negotiation. Mempools take its outcome where that pays more.
+    let txid = regtest.bitcoind.until_spent(&meeting.opened.funding_txid).await?;
     let paid_sat = regtest.bitcoind.outputs_sat(&txid).await?;
     let sidecar_sat = (CAPACITY_SAT * 1000 - ldk_msat) / 1000;
     let (opener_sat, accepter_sat) = match cell.opener {
@@ -435,7 +431,8 @@ async fn closed(regtest: &Regtest, meeting: Meeting, cell: &Cell, ldk_msat: u64)
     same("the accepter's output", paid_sat.contains(&accepter_sat), true)?;
     same("the opener's output", paid_sat.contains(&opener_gets) && opener_gets < opener_sat, true)?;
     regtest.bitcoind.mine_to_nobody(6).await?;
-    meeting.sidecar.until_channel_is(&id, ChannelState::Closed).await?;
+    let ended = meeting.sidecar.until_channel_is(&id, ChannelState::Closed).await?;
+    same("the transaction that closed the channel", ended.closing_txid, Some(txid))?;
     meeting.ldk.until_synced_with(&regtest.bitcoind).await?;
     warm(meeting.open_another(regtest, &cell.to_string()).await?).await
 }
