@@ -198,16 +198,15 @@ impl Sidecar {
         .await
     }
 
-    /// Mines to the node's wallet until it has mature coins, and waits until it sees them.
+    /// Mines to the node's wallet until it has mature coins, and waits until it sees them and may spend them.
     pub async fn fund(&self, bitcoind: &Bitcoind) -> Done<()> {
         bitcoind.mine(1, &self.new_address().await?).await?;
         bitcoind.mine_to_nobody(100).await?;
-        until(
-            LIMIT,
-            "the wallet to see its coins",
-            async || Ok((self.balance().await?.confirmed_sat > 0).then_some(())),
-        )
-        .await
+        until(LIMIT, "the wallet to see its coins", async || {
+            Ok((self.balance().await?.confirmed_sat > 0).then_some(()))
+        })
+        .await?;
+        self.until_synced_with(bitcoind).await
     }
 
     /// One channel.

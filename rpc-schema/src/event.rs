@@ -88,6 +88,8 @@ pub enum EventKind {
     ChannelFundingStuck,
     /// A channel is closing: no new payments.
     ChannelClosing,
+    /// A cooperative close was begun and does not come about: why and what to do.
+    ChannelCloseStuck,
     /// A channel is closed for good.
     ChannelClosed,
     /// A channel failed: our newest commitment transaction goes on chain.

@@ -193,6 +193,30 @@ impl Phase {
             | Self::Failed { .. } => Vec::new(),
         }
     }
+
+    /// What callers call it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Funding(_) => "funding",
+            Self::Normal => "normal",
+            Self::ShuttingDown { .. } => "shutting_down",
+            Self::Closing { .. } => "closing",
+            Self::Closed { .. } => "closed",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
+    /// Why the channel failed, where it has.
+    pub fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Failed { reason, .. } => Some(reason),
+            Self::Funding(_)
+            | Self::Normal
+            | Self::ShuttingDown { .. }
+            | Self::Closing { .. }
+            | Self::Closed { .. } => None,
+        }
+    }
 }
 
 /// What the opener publishes until the channel is confirmed; the accepter has nothing to publish.

@@ -32,6 +32,8 @@ pub struct Channel {
 pub struct Summary {
     /// `funding`, `normal`, `shutting_down`, `closing`, `closed` or `failed`.
     pub state: &'static str,
+    /// Why it failed, where it has.
+    pub failure: Option<String>,
     /// Whether the peer is there and in step.
     pub connected: bool,
     pub funding: OutPoint,
@@ -94,6 +96,12 @@ impl Channel {
     /// Whether the funding transaction was ever in a block. A channel that never was leaves no history (FND-8).
     pub fn was_funded(&self) -> bool {
         self.rows.head.short_channel_id.is_some()
+    }
+
+    /// Whether there is a funding output as far as we can know: we made its transaction, or it was in a block. What a peer
+    /// only promised is worth no coin of ours.
+    pub fn is_backed(&self) -> bool {
+        self.rows.params.is_opener || self.was_funded()
     }
 
     pub(crate) fn with_link(rows: ChannelRows, link: Link) -> Self {
@@ -290,7 +298,8 @@ impl Channel {
         let (head, params, outlook) = (&self.rows.head, &self.rows.params, &self.volatile.outlook);
         let open = matches!(head.phase, Phase::Normal);
         Summary {
-            state: state(&head.phase),
+            state: head.phase.name(),
+            failure: head.phase.failure().map(str::to_owned),
             connected: matches!(self.volatile.link, Link::Connected(_)),
             funding: params.funding,
             short_channel_id: head.short_channel_id,
@@ -316,17 +325,6 @@ impl Channel {
 fn hint_scid(head: &ChannelHead, params: &ChannelParams) -> Option<ShortChannelId> {
     let hidden = params.channel_type.supports(Feature::SCID_ALIAS);
     head.remote_scid_alias.or(head.short_channel_id.filter(|_| !hidden))
-}
-
-const fn state(phase: &Phase) -> &'static str {
-    match phase {
-        Phase::Funding(_) => "funding",
-        Phase::Normal => "normal",
-        Phase::ShuttingDown { .. } => "shutting_down",
-        Phase::Closing { .. } => "closing",
-        Phase::Closed { .. } => "closed",
-        Phase::Failed { .. } => "failed",
-    }
 }
 
 fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> Result<(), Violation> {
@@ -408,7 +406,11 @@ fn on_chain(draft: &mut Draft<'_>, event: ChainEvent<'_>, cx: &Context<'_>) -> R
     let failed = matches!(draft.head().phase, Phase::Failed { .. });
     let ended = failed || matches!(draft.head().phase, Phase::Closed { .. });
     match event {
-        ChainEvent::FundingConfirmed { .. } | ChainEvent::FundingUnconfirmed if ended => Ok(()),
+        ChainEvent::FundingConfirmed { .. } | ChainEvent::FundingUnconfirmed if ended && !failed => Ok(()),
+        ChainEvent::FundingConfirmed { height, tx_index, tx } if failed => {
+            funding::found(draft, (height, tx_index), tx);
+            Ok(())
+        }
         ChainEvent::FundingConfirmed { height, tx_index, tx } => {
             funding::on_confirmed(draft, (height, tx_index), tx, cx)
         }
@@ -418,7 +420,7 @@ fn on_chain(draft: &mut Draft<'_>, event: ChainEvent<'_>, cx: &Context<'_>) -> R
         }
         ChainEvent::FundingSpent { height, tx } => {
             if failed {
-                ended::on_funding_spent(draft, height, tx);
+                ended::on_funding_spent(draft, height, tx, cx);
             } else {
                 shutdown::on_funding_spent(draft, height, tx, cx);
                 end_talk(draft);
@@ -450,7 +452,10 @@ fn on_chain(draft: &mut Draft<'_>, event: ChainEvent<'_>, cx: &Context<'_>) -> R
             shutdown::on_height(draft, height, cx);
             funding::on_height(draft, cx)
         }
-        ChainEvent::Height(_) => Ok(()),
+        ChainEvent::Height(_) => {
+            funding::forget_in_time(draft, cx);
+            Ok(())
+        }
     }
 }
 

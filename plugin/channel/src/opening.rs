@@ -218,8 +218,12 @@ impl Opening {
         }
     }
 
-    /// What this input leads to. After `Born` and `Gone` the opening is over.
+    /// What this input leads to. After `Born` and `Gone` the opening is over. Under restored mode it ends with whatever
+    /// comes first, unsigned.
     pub fn step(&mut self, input: OpeningInput<'_>, cx: &Context<'_>) -> OpeningStep {
+        if cx.restored {
+            return self.give_up("this node has lost data of its channels and opens none any more".to_owned());
+        }
         let channel_id = self.channel_id();
         let outcome = match input {
             OpeningInput::Message(message) => self.on_message(message, cx),

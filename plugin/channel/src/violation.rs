@@ -1,6 +1,7 @@
 //! Who is to blame, and for what: the peer ([`Violation`]) or our own caller ([`Refusal`]).
 
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
+use outrigger_bolt::wire::FeeRange;
 use thiserror::Error;
 
 /// A requirement that the peer broke, and what it costs.
@@ -179,13 +180,23 @@ pub enum Rule {
     TooManyCloses,
     #[error("closing fee_satoshis is outside what was agreed on")]
     ClosingFee,
+    #[error(
+        "fee_range of closing_signed, {} to {}, does not meet ours, {} to {}", theirs.min_fee_satoshis,
+        theirs.max_fee_satoshis, ours.min_fee_satoshis, ours.max_fee_satoshis
+    )]
+    ClosingFeeRanges { theirs: FeeRange, ours: FeeRange },
     #[error("closing signature is invalid or not low-S")]
     ClosingSignature,
     // BOLT 1.
-    #[error("the peer sent an error: {0}")]
+    #[error("the peer sent an error{}", words(.0))]
     PeerError(String),
     #[error("{0}")]
     Ordered(String),
+}
+
+/// What a peer says of its `error`. Its data may be empty (BOLT 1).
+fn words(data: &str) -> String {
+    if data.trim().is_empty() { " and gave no reason".to_owned() } else { format!(": {data}") }
 }
 
 /// Why an order of our own was not followed.

@@ -3,7 +3,7 @@
 
 mod duo;
 
-use bitcoin::ScriptBuf;
+use bitcoin::{ScriptBuf, Transaction};
 use duo::{Alice, Bob, Duo, SHUTDOWN_SCRIPT, Terms, hash, preimage, sat, signer};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::wire::{
@@ -11,7 +11,7 @@ use outrigger_bolt::wire::{
     PerCommitmentSecret, RevokeAndAck, Shutdown, UpdateAddHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc, UpdateFee,
     UpdateFulfillHtlc, Warning,
 };
-use outrigger_channel::{Channel, ChannelRows, Command, Effect, Link, Phase, Signer};
+use outrigger_channel::{ChainEvent, Channel, ChannelNote, ChannelRows, Command, Effect, Input, Link, Phase, Signer};
 
 fn born() -> Duo {
     Duo::born(&Terms::default())
@@ -161,6 +161,47 @@ fn fnd_8_an_error_before_the_funding_confirms_leaves_an_accepter_nothing_to_publ
         duo.message(who, &message);
         assert!(matches!(duo.side(who).channel.phase(), Phase::Failed { publish: true, .. }));
     }
+}
+
+#[test]
+fn fnd_1_fnd_6_a_channel_that_failed_before_its_funding_confirmed_is_held_to_it_still() {
+    let failed = || {
+        let mut duo = born();
+        duo.order(Bob, Command::Fail { reason: "by order".to_owned() }).expect("always taken");
+        assert!(!duo.bob.channel.is_backed() && duo.alice.channel.is_backed());
+        duo.take_effects(Bob);
+        duo
+    };
+    let confirm = |duo: &mut Duo, tx: &Transaction| {
+        duo.input(Bob, Input::Chain(ChainEvent::FundingConfirmed { height: 600, tx_index: 4, tx }));
+    };
+    let mut duo = failed();
+    let tx = duo.tx.clone();
+    confirm(&mut duo, &tx);
+    assert!(duo.bob.channel.is_backed());
+    assert!(matches!(duo.bob.channel.phase(), Phase::Failed { publish: true, spend: None, .. }));
+    duo.input(Bob, Input::Chain(ChainEvent::FundingUnconfirmed));
+    assert!(!duo.bob.channel.is_backed());
+    duo.height = 2515;
+    duo.input(Bob, Input::Chain(ChainEvent::Height(2515)));
+    assert!(matches!(duo.bob.channel.phase(), Phase::Failed { .. }));
+    duo.height = 2516;
+    duo.input(Bob, Input::Chain(ChainEvent::Height(2516)));
+    assert!(matches!(duo.bob.channel.phase(), Phase::Closed { .. }));
+    assert!(matches!(duo.take_effects(Bob).last(), Some(Effect::Note(ChannelNote::NeverFunded))));
+
+    // A block holds it: nothing is forgotten, however long nobody spends it.
+    let mut duo = failed();
+    confirm(&mut duo, &tx);
+    duo.height = 9_000;
+    duo.input(Bob, Input::Chain(ChainEvent::Height(9_000)));
+    assert!(matches!(duo.bob.channel.phase(), Phase::Failed { .. }));
+    // The opener, whose own transaction may be anywhere, never forgets.
+    let mut duo = born();
+    duo.order(Alice, Command::Fail { reason: "by order".to_owned() }).expect("always taken");
+    duo.height = 9_000;
+    duo.input(Alice, Input::Chain(ChainEvent::Height(9_000)));
+    assert!(matches!(duo.alice.channel.phase(), Phase::Failed { .. }));
 }
 
 #[test]

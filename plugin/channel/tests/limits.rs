@@ -340,7 +340,7 @@ fn opening_lines() -> (Vec<String>, usize) {
         let Opened { name, victim, next: Some(next), .. } = &opened else { continue };
         let found = sweep(next, &limits(&duo, *victim), |message| {
             tried += 1;
-            hand_to_opening(&mut opened.clone(), message).to_string()
+            hand_to_opening(&mut opened.clone(), message, false).to_string()
         });
         lines.extend(found.into_iter().map(|(field, outcomes)| format!("{name} {field} {outcomes}")));
     }

@@ -8,6 +8,8 @@ mod duo;
 mod messages;
 #[path = "matrix/outcome.rs"]
 mod outcome;
+#[path = "matrix/silence.rs"]
+mod silence;
 #[path = "matrix/states.rs"]
 mod states;
 
@@ -16,29 +18,47 @@ use std::collections::{BTreeMap, BTreeSet};
 use duo::{Alice, Bob, Duo, Who};
 use messages::{kind, openings};
 use outcome::{hand_over, hand_to_opening};
+use outrigger_bolt::amount::FeeratePerKw;
 use outrigger_bolt::wire::Message;
-use outrigger_channel::{Link, Phase};
+use outrigger_channel::{ChainEvent, Command, CommandId, FailReason, Input, Link, Phase};
 use states::{Connection, STATES, State};
 
 const TABLE: &str = include_str!("matrix/table.txt");
 
 /// First, at once again, and the first time and then after a reconnection.
 fn triple(duo: &Duo, victim: Who, message: &Message) -> String {
+    let hand_over = |duo: &mut Duo| {
+        if duo.side(victim).restored {
+            silence::check(duo, victim, Input::Message(message));
+        }
+        hand_over(duo, victim, message)
+    };
     let mut repeated = duo.clone();
-    let first = hand_over(&mut repeated, victim, message);
-    let again = hand_over(&mut repeated, victim, message);
+    let first = hand_over(&mut repeated);
+    let again = hand_over(&mut repeated);
     let mut reconnected = duo.clone();
-    hand_over(&mut reconnected, victim, message);
+    hand_over(&mut reconnected);
     reconnect(&mut reconnected, victim, message);
-    let later = hand_over(&mut reconnected, victim, message);
+    let later = hand_over(&mut reconnected);
     for mut end in [repeated, reconnected] {
         end.disconnect();
         end.connect();
         let over = matches!(end.side(victim).channel.phase(), Phase::Failed { .. } | Phase::Closed { .. });
         let waits = matches!(end.side(victim).channel.link(), Link::Reestablishing(_));
-        assert!(over != waits, "a channel that is not over goes on");
+        // Under restored mode nothing goes on but a close that both have signed, and that without a word.
+        let stands = duo_is_silent(&end, victim);
+        assert!(
+            if end.side(victim).restored { (over || stands) && !waits } else { over != waits },
+            "it goes on, or ends"
+        );
     }
     format!("{first}{again}{later}")
+}
+
+/// Whether the close that both have signed is all that is left to do.
+fn duo_is_silent(duo: &Duo, victim: Who) -> bool {
+    let side = duo.side(victim);
+    side.restored && matches!(side.channel.phase(), Phase::Closing { .. })
 }
 
 /// A new connection, in step where the peer has anything to say; a `channel_reestablish` is handed over as the first.
@@ -131,6 +151,100 @@ fn fnd_10_cst_20_every_message_in_every_state_of_a_channel() {
     compare(&found, &order, &STATES.map(|state| state.name));
 }
 
+/// One section for all connections: under restored mode they make no difference.
+#[test]
+fn bak_7_every_message_in_every_state_under_restored_mode() {
+    let mut found: BTreeMap<(String, String, String), (String, String)> = BTreeMap::new();
+    let mut order: Vec<String> = Vec::new();
+    let mut cells = 0;
+    for State { name, arrange, over } in STATES {
+        let arranged = Who::BOTH.map(|victim| {
+            let mut duo = arrange(victim);
+            duo.side_mut(victim).restored = true;
+            duo
+        });
+        for connection in Connection::ALL.into_iter().filter(|connection| !over || *connection == Connection::Live) {
+            let [opener, accepter] = [Alice, Bob].map(|victim| {
+                let mut calm = arranged[victim as usize].clone();
+                calm.side_mut(victim).restored = false;
+                let mut duo = connection.over(&calm);
+                let messages = messages::all(&duo, victim);
+                order = messages.iter().map(|message| kind(message).to_owned()).collect();
+                duo.side_mut(victim).restored = true;
+                messages.iter().map(|message| triple(&duo, victim, message)).collect::<Vec<_>>()
+            });
+            for ((message, opener), accepter) in order.iter().zip(opener).zip(accepter) {
+                let key = ("restored".to_owned(), message.clone(), name.to_owned());
+                let cell = (opener, accepter);
+                cells += 6;
+                if let Some(other) = found.insert(key.clone(), cell.clone()) {
+                    assert_eq!(other, cell, "{key:?}, {connection}");
+                }
+            }
+        }
+    }
+    println!("{cells} cells under restored mode: {} messages in {} states", order.len(), STATES.len() * 2);
+    compare(&found, &order, &STATES.map(|state| state.name));
+}
+
+/// What is no message: orders of our own, the connection, and the chain with either side's commitment in it.
+#[test]
+fn bak_7_every_order_and_chain_event_in_every_state_under_restored_mode() {
+    let mut cells = 0;
+    for State { name: _, arrange, over: _ } in STATES {
+        for victim in Who::BOTH {
+            let duo = arrange(victim);
+            let funding = duo.tx.clone();
+            let commitments = Who::BOTH.map(|who| {
+                let side = duo.side(who);
+                side.monitor.local_commitment_tx(&*side.signer).ok()
+            });
+            let script = bitcoin::ScriptBuf::from_bytes(duo::SHUTDOWN_SCRIPT.to_vec());
+            let orders = [
+                duo::add(duo::sat(5000), 7),
+                Command::Fulfill { htlc_id: 0, preimage: duo::preimage(1) },
+                Command::FailHtlc { htlc_id: 0, reason: FailReason::Encrypted(vec![3; 292]) },
+                Command::UpdateFee(FeeratePerKw::new(900)),
+                Command::Commit,
+                Command::Shutdown { script, feerate: FeeratePerKw::new(1500) },
+                Command::Fail { reason: "by order".to_owned() },
+            ];
+            let (height, features) = (duo.height + 7, duo::features());
+            let mut events = vec![
+                ChainEvent::FundingConfirmed { height, tx_index: 4, tx: &funding },
+                ChainEvent::FundingUnconfirmed,
+                ChainEvent::FundingSpendUnconfirmed,
+                ChainEvent::OutputsUnspent { from_height: height },
+                ChainEvent::Height(height),
+            ];
+            events.extend(commitments.iter().flatten().map(|tx| ChainEvent::FundingSpent { height, tx }));
+            for order in &orders {
+                let mut duo = duo.clone();
+                for _ in 0..2 {
+                    silence::check(&duo, victim, Input::Command(CommandId(9), order.clone()));
+                    duo.side_mut(victim).restored = true;
+                    duo.input(victim, Input::Command(CommandId(9), order.clone()));
+                    cells += 1;
+                }
+            }
+            for event in &events {
+                for after in &events {
+                    let mut duo = duo.clone();
+                    silence::check(&duo, victim, Input::Chain(*event));
+                    duo.side_mut(victim).restored = true;
+                    duo.input(victim, Input::Chain(*event));
+                    silence::check(&duo, victim, Input::Chain(*after));
+                    duo.input(victim, Input::Chain(*after));
+                    silence::check(&duo, victim, Input::Connected(&features));
+                    silence::check(&duo, victim, Input::Disconnected);
+                    cells += 4;
+                }
+            }
+        }
+    }
+    println!("{cells} cells under restored mode");
+}
+
 #[test]
 fn fnd_10_every_message_in_every_state_of_an_opening() {
     let duo = Duo::born(&duo::Terms::default());
@@ -148,9 +262,11 @@ fn fnd_10_every_message_in_every_state_of_an_opening() {
         }
         for (message, name) in messages.iter().zip(&order) {
             let mut opening = opened.clone();
-            let first = hand_to_opening(&mut opening, message);
-            let again = hand_to_opening(&mut opening, message);
+            let first = hand_to_opening(&mut opening, message, false);
+            let again = hand_to_opening(&mut opening, message, false);
             let told = format!("{first}{again}");
+            let restored = hand_to_opening(&mut opened.clone(), message, true);
+            assert_eq!(restored.to_string(), "E", "restored mode ends an opening, whatever comes: {name}");
             found.insert(("opening".to_owned(), name.clone(), opened.name.to_owned()), (told.clone(), told));
             cells += 2;
         }

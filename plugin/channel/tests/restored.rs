@@ -3,11 +3,14 @@
 
 mod duo;
 
-use bitcoin::{OutPoint, ScriptBuf};
+use bitcoin::absolute::LockTime;
+use bitcoin::{OutPoint, ScriptBuf, Witness};
 use duo::{Alice, Bob, Duo, SHUTDOWN_SCRIPT, Terms, sat, sent};
 use outrigger_bolt::amount::FeeratePerKw;
 use outrigger_bolt::wire::{ChannelReestablish, Message, PerCommitmentSecret};
-use outrigger_channel::{ChainEvent, Command, Effect, Input, Link, Phase, Publication, Refusal, Signer, SoftSigner};
+use outrigger_channel::{
+    ChainEvent, ChannelNote, Command, Effect, Input, Link, Phase, Publication, Refusal, Signer, SoftSigner,
+};
 
 /// An input, made anew each time, and its name.
 type Named = (&'static str, fn() -> Input<'static>);
@@ -225,6 +228,70 @@ fn bad_input_57_a_number_without_its_secret_proves_nothing() {
     assert!(matches!(duo.alice.channel.phase(), Phase::Failed { publish: true, .. }));
 }
 
+/// What became of a channel, and what was told of it.
+fn told(duo: &mut Duo) -> (bool, Vec<ChannelNote>) {
+    let effects = duo.take_effects(Bob);
+    let restored = effects.iter().any(|effect| matches!(effect, Effect::Restored { .. }));
+    let note = |effect| if let Effect::Note(note) = effect { Some(note) } else { None };
+    (restored, effects.into_iter().filter_map(note).collect())
+}
+
+/// A peer names any output of its own as the funding output, and spends it by a transaction that bears the form and a later
+/// number of a commitment: anybody can make that, so it says nothing of our rows.
+#[test]
+fn fnd_1_a_spend_of_what_never_was_the_funding_output_is_no_proof_and_no_alarm() {
+    let mut later = Duo::normal(&Terms::default());
+    for number in 1..4 {
+        later.add(Bob, sat(2000 + u64::from(number)), number).unwrap();
+        later.run();
+    }
+    let genuine = later.alice.monitor.local_commitment_tx(&*later.alice.signer).expect("a commitment to publish");
+    let mut forged = genuine.clone();
+    let witness: Vec<Vec<u8>> = genuine.input[0].witness.iter().map(<[u8]>::to_vec).collect();
+    let of_bob = later.bob.channel.rows().params.local.basepoints.funding_pubkey;
+    let of_alice = later.alice.channel.rows().params.local.basepoints.funding_pubkey;
+    // The signatures stand in the order of the keys: Bob's is replaced by Alice's.
+    let (bobs, alices) = if of_bob.serialize() < of_alice.serialize() { (1, 2) } else { (2, 1) };
+    let mut signed_twice = witness.clone();
+    signed_twice[bobs] = witness[alices].clone();
+    forged.input[0].witness = Witness::from_slice(&signed_twice);
+    let mut plain = forged.clone();
+    plain.lock_time = LockTime::ZERO;
+
+    for failed_before in [false, true] {
+        for spend in [&forged, &plain] {
+            let mut duo = Duo::born(&Terms::default());
+            if failed_before {
+                duo.order(Bob, Command::Fail { reason: "by order".to_owned() }).unwrap();
+            }
+            told(&mut duo);
+            duo.input(Bob, Input::Chain(ChainEvent::FundingSpent { height: 510, tx: spend }));
+            assert!(matches!(duo.bob.channel.phase(), Phase::Closed { .. }), "{:?}", duo.bob.channel.phase());
+            let (restored, notes) = told(&mut duo);
+            assert!(!restored && matches!(notes.as_slice(), [ChannelNote::FundingMismatch { .. }]), "{notes:?}");
+            assert!(!duo.bob.channel.was_funded(), "nothing is kept of it");
+        }
+        // Signed by Bob it is what it seems, though he never saw the funding transaction; so it is where its output was
+        // seen, and where it is his own.
+        let mut other_s = witness.clone();
+        let signature = bitcoin::ecdsa::Signature::from_slice(&witness[bobs]).unwrap();
+        let high = duo::high_s(&signature.signature).serialize_der();
+        other_s[bobs] = [high.as_ref(), &[signature.sighash_type as u8]].concat();
+        let mut flipped = genuine.clone();
+        flipped.input[0].witness = Witness::from_slice(&other_s);
+        for (spend, seen) in [(&genuine, false), (&flipped, false), (&forged, true)] {
+            let mut duo = if seen { Duo::normal(&Terms::default()) } else { Duo::born(&Terms::default()) };
+            if failed_before {
+                duo.order(Bob, Command::Fail { reason: "by order".to_owned() }).unwrap();
+            }
+            told(&mut duo);
+            duo.input(Bob, Input::Chain(ChainEvent::FundingSpent { height: 510, tx: spend }));
+            assert!(told(&mut duo).0, "proof");
+            assert!(matches!(duo.bob.channel.phase(), Phase::Failed { publish: false, spend: Some(_), .. }));
+        }
+    }
+}
+
 #[test]
 fn cst_1_a_later_commitment_in_the_chain_puts_the_node_into_restored_mode() {
     // Two lives of one channel: the later one's commitment confirms before the eyes of the earlier one.
@@ -246,6 +313,17 @@ fn cst_1_a_later_commitment_in_the_chain_puts_the_node_into_restored_mode() {
         assert!(duo.alice.effects.iter().any(|effect| matches!(effect, Effect::Restored { .. })), "{failed_before}");
         assert!(matches!(duo.alice.channel.phase(), Phase::Failed { publish: false, spend: Some(_), .. }));
         assert!(!duo.alice.monitor.rows().head.may_publish);
+
+        // Seen again after a reorganisation, and by another channel of the node: it is known, and told once.
+        let mut other = Duo::normal(&Terms::default());
+        for duo in [&mut duo, &mut other] {
+            duo.alice.restored = true;
+            duo.take_effects(Alice);
+            duo.input(Alice, Input::Chain(ChainEvent::FundingSpendUnconfirmed));
+            duo.input(Alice, Input::Chain(ChainEvent::FundingSpent { height: 511, tx: &spend }));
+            assert!(matches!(duo.alice.channel.phase(), Phase::Failed { publish: false, spend: Some((_, 511)), .. }));
+            assert!(!duo.alice.effects.iter().any(|effect| matches!(effect, Effect::Restored { .. })));
+        }
     }
     // Of the later life itself it is a close like any other.
     later.take_effects(Alice);

@@ -14,7 +14,7 @@ use outrigger_bolt::tx::closing::{
     ClosingVariant, Share, closing_weight, simple_closing_outputs, simple_closing_transaction,
 };
 use outrigger_bolt::wire::{ClosingComplete, ClosingSig, ClosingSigned, Message, Shutdown};
-use outrigger_channel::{ChainEvent, ChannelNote, Command, Input, Link, Phase, Refusal, Signer, Spend};
+use outrigger_channel::{ChainEvent, ChannelNote, Command, Input, Link, Phase, Refusal, Reply, Signer, Spend};
 use pair::founding::{self, wallet_script};
 use pair::{Alice, Bob, Fate, Name, Pair, Setup};
 
@@ -746,5 +746,34 @@ fn cst_20_every_phase_of_a_close_answers_channel_reestablish() {
                 assert_eq!(error, !says_shutdown, "{stage}: a closed channel says that it is");
             }
         }
+    }
+}
+
+/// The peer may negotiate as soon as it has our signature on a commitment without HTLCs, which is before we hear of it: a
+/// feerate that we proposed then would make its `closing_complete` look too early (dances 2657 and 3132).
+#[test]
+fn cst_5_no_feerate_is_proposed_once_the_last_htlc_is_signed_away_while_closing() {
+    let mut pair = Pair::connected(1, &setup());
+    pair.pay(Alice, Msat::new(50_000_000), Fate::Fulfilled);
+    pair.run();
+    let id = *pair.node(Bob).incoming.keys().next().expect("an HTLC stands");
+    order_close(&mut pair, Alice, FEERATE);
+    pair.run();
+    let signs = |pair: &mut Pair, name: Name| {
+        pair.command(name, Command::Commit);
+        pair.flush(name);
+        while pair.receive(name.other()) {}
+    };
+    assert_eq!(pair.order(Alice, Command::UpdateFee(FeeratePerKw::new(1_700))), Ok(Reply::Done), "an HTLC stands");
+    pair.run();
+    pair.remove(Bob, id);
+    signs(&mut pair, Bob);
+    signs(&mut pair, Alice);
+    let late = Command::UpdateFee(FeeratePerKw::new(2_100));
+    assert_eq!(pair.order(Alice, late), Err(Refusal::ShuttingDown), "it is signed away");
+    pair.run();
+    for name in Name::BOTH {
+        assert!(matches!(pair.phase(name), Phase::Closing { .. }), "{:?}", pair.phase(name));
+        assert!(pair.node(name).disconnects.is_empty());
     }
 }

@@ -6,9 +6,10 @@ use std::cell::Cell;
 /// What every decoder may hold beside four times its input.
 pub const FLOOR: usize = 64 * 1024;
 
-/// What one that reads a transaction may: rust-bitcoin takes up to a megabyte for each of its lists on the word of a length,
-/// whatever comes then.
-pub const TRANSACTION_FLOOR: usize = 3 * 1024 * 1024;
+/// What one that reads a transaction may. rust-bitcoin takes room on the word of a length, whatever comes then: up to a
+/// megabyte for each of its lists; for a witness four bytes for each of up to four million elements, and when an element
+/// of up to four megabytes is announced then twice as much again.
+pub const TRANSACTION_FLOOR: usize = 36 * 1024 * 1024;
 
 thread_local! {
     static HELD: Cell<usize> = const { Cell::new(0) };

@@ -260,9 +260,13 @@ fn build(
     doors: &Arc<Doors<Doorkeeper>>,
 ) -> Result<(Parts, Network), StartFault> {
     let keys = Arc::new(NodeKeys::derive(seed, config.network));
-    let open = || store::open(directory, network_name(config.network), &keys.node_id());
-    let db = told_of_damage(directory, open)?;
-    let file: Snapshot = told_of_damage(directory, || load(&db))?;
+    // A file that is refused is closed in there too: redb writes as it closes, and may find the damage only then.
+    let read = || -> Result<(_, Snapshot), StoreError> {
+        let db = store::open(directory, network_name(config.network), &keys.node_id())?;
+        let file = load(&db)?;
+        Ok((db, file))
+    };
+    let (db, file) = told_of_damage(directory, read)?;
     let published = file.broadcasts.iter().map(|row| &row.tx).chain(file.sweeps.iter().map(|(_, _, row)| &row.tx));
     let (coins, next_wallet_row) = load_wallet(seed, config.network, file.wallet, published)?;
     let height = coins.tip().map_or(0, |(height, _)| height);

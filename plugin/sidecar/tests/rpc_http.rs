@@ -150,6 +150,7 @@ fn channel(channel_id: ChannelId) -> schema::ChannelInfo {
         node_id: NODE_ID.to_owned(),
         state: schema::ChannelState::Normal,
         frozen_reason: None,
+        reason: None,
         connected: true,
         funding_outpoint: format!("{}:0", "00".repeat(32)),
         short_channel_id: None,

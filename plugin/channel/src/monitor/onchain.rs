@@ -1,13 +1,15 @@
 //! What a failed channel has in the chain: the spend of its funding output, what of it is ours, and when all of that is
 //! buried (BOLT 5). Derived from the rows of what stands in the chain now; a reorganisation takes rows back, nothing else.
 
-use bitcoin::{OutPoint, Transaction};
+use bitcoin::secp256k1::ecdsa::Signature;
+use bitcoin::{OutPoint, Transaction, ecdsa};
 use outrigger_bolt::amount::{Msat, Sat};
+use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::commitment;
 
 use super::claim::{self, Claim, ClaimKind};
 use super::{Monitor, Spend};
-use crate::changes::{ChannelParams, FundingSpend, Taken};
+use crate::changes::{ChannelHead, ChannelParams, FundingSpend, Taken};
 use crate::commitments::htlc::Offerer;
 use crate::input::{ChainEvent, Context};
 use crate::phase::closing::buried_at;
@@ -215,6 +217,27 @@ pub(crate) fn unexplained(params: &ChannelParams, tx: &Transaction, height: u32)
         from_height: height,
         fee: params.capacity.saturating_sub(paid_out(tx)),
     }
+}
+
+/// Whether what `tx` spends is the channel's funding output, and not just what a peer that opened the channel named as such.
+/// An output that was seen in a block, or made by us, is spent by both sides' signatures alone; any other proves itself by
+/// ours.
+pub(crate) fn is_of_channel(params: &ChannelParams, head: &ChannelHead, tx: &Transaction) -> bool {
+    params.is_opener || head.short_channel_id.is_some() || is_signed_by_us(params, tx)
+}
+
+/// Whether the witness of a commitment or close holds our signature. Anybody may have changed its S on the way.
+fn is_signed_by_us(params: &ChannelParams, tx: &Transaction) -> bool {
+    let [input] = tx.input.as_slice() else { return false };
+    let (sighash, key) = (params.funding_output().sighash(tx), &params.local.basepoints.funding_pubkey);
+    let signatures = input.witness.iter().filter_map(|element| ecdsa::Signature::from_slice(element).ok());
+    input.previous_output == params.funding
+        && signatures.map(|found| low_s(found.signature)).any(|signature| verify(&sighash, &signature, key).is_ok())
+}
+
+fn low_s(mut signature: Signature) -> Signature {
+    signature.normalize_s();
+    signature
 }
 
 /// The number in a spend that has the form of a commitment; closes have none (BOLT 3, "Commitment Transaction").

@@ -10,7 +10,7 @@ use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction, c
 use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message, Warning};
 
 use super::shutdown::{Resent, change_negotiation, may_negotiate};
-use super::{ended, simple_close};
+use super::{ended, funding, simple_close};
 use crate::changes::{ChannelHead, ChannelParams, Phase};
 use crate::commitments::htlc::Side;
 use crate::draft::Draft;
@@ -278,7 +278,7 @@ impl<'a> Closing<'a> {
         let least = self.range.min_fee_satoshis.max(theirs.min_fee_satoshis);
         let most = self.range.max_fee_satoshis.min(theirs.max_fee_satoshis);
         if least > most {
-            return Err(Violation::Warn(Rule::ClosingFee));
+            return Err(Violation::Warn(Rule::ClosingFeeRanges { theirs: *theirs, ours: self.range }));
         }
         let within = (least..=most).contains(&fee);
         match (self.params.opener(), offer) {
@@ -351,6 +351,9 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
     if matches!(head.phase, Phase::Closed { .. }) {
         return;
     }
+    if !onchain::is_of_channel(params, head, tx) {
+        return funding::never_was(draft, height);
+    }
     match onchain::number_of(params, tx) {
         None => {
             if matches!(head.phase, Phase::Funding(_) | Phase::Normal) {
@@ -366,10 +369,11 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
             bury(draft, height, cx);
         }
         Some(number) => {
-            // A commitment later than all that we know of: the peer holds a newer state, ours is revoked (CST-1).
-            let publish = number <= head.local_number.max(head.remote_number);
+            // A commitment later than all that we know of: the peer holds a newer state, ours is revoked (CST-1). Under
+            // restored mode it may be so whatever its number is.
+            let publish = number <= head.local_number.max(head.remote_number) && !cx.restored;
             draft.fail(format!("commitment transaction {txid} spent the funding output"), publish);
-            ended::on_funding_spent(draft, height, tx);
+            ended::on_funding_spent(draft, height, tx, cx);
         }
     }
 }

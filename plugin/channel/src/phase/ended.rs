@@ -14,7 +14,7 @@ use crate::draft::Draft;
 use crate::input::{Command, Context};
 use crate::link;
 use crate::monitor::{ClaimKind, onchain};
-use crate::phase::restored;
+use crate::phase::{funding, restored};
 use crate::transition::{ChannelNote, Effect, Reply, Watch};
 use crate::violation::Refusal;
 
@@ -122,7 +122,10 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command) -> Result<Repl
 
 /// What spends the funding output of a failed channel in a block; the monitor resolves it. Seen again after a restart, it
 /// changes nothing.
-pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transaction) {
+pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transaction, cx: &Context<'_>) {
+    if !onchain::is_of_channel(draft.params(), draft.head(), tx) {
+        return funding::never_was(draft, height);
+    }
     let found = (tx.compute_txid(), height);
     if let Phase::Failed { spend, .. } = &draft.head().phase
         && *spend != Some(found)
@@ -132,7 +135,7 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
         }
         draft.monitor(MonitorStep::FundingSpent(FundingSpend { tx: Arc::new(tx.clone()), height }));
     }
-    restored::on_spend(draft, tx);
+    restored::on_spend(draft, tx, cx);
 }
 
 /// Nothing in the chain spends the funding output any more: the newest local commitment goes out again.

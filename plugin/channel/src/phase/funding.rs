@@ -32,11 +32,19 @@ pub(crate) fn ready_height(head: &ChannelHead, params: &ChannelParams) -> Option
     Some(height.saturating_add(params.minimum_depth.max(maturity)).saturating_sub(1))
 }
 
-/// The height at which an accepter forgets a channel whose funding transaction never came. The opener never does: it may
-/// have published it.
+/// The height at which an accepter forgets a channel whose funding transaction never came, failed or not. The opener never
+/// does: it may have published it.
 pub(crate) fn forgotten_height(head: &ChannelHead, params: &ChannelParams) -> Option<u32> {
-    let waiting = !params.is_opener && head.funding_height.is_none() && matches!(head.phase, Phase::Funding(_));
-    waiting.then(|| params.opened_height.saturating_add(FUNDING_TIMEOUT))
+    let never_came = match head.phase {
+        Phase::Funding(_) => head.funding_height.is_none(),
+        Phase::Failed { spend: None, .. } => head.short_channel_id.is_none(),
+        Phase::Normal
+        | Phase::ShuttingDown { .. }
+        | Phase::Closing { .. }
+        | Phase::Closed { .. }
+        | Phase::Failed { spend: Some(_), .. } => false,
+    };
+    (never_came && !params.is_opener).then(|| params.opened_height.saturating_add(FUNDING_TIMEOUT))
 }
 
 /// The height at which a funding transaction of ours that was not seen is told to the operator, who alone can make room
@@ -67,28 +75,41 @@ pub(crate) fn on_confirmed(
     cx: &Context<'_>,
 ) -> Result<(), Violation> {
     let params = draft.params();
-    if tx.compute_txid() != params.funding.txid {
+    let was_sent = draft.head().channel_ready_sent;
+    if !found(draft, (height, tx_index), tx) {
         return Ok(());
     }
-    let scid = match check_funding(params, tx, (height, tx_index)) {
-        Ok(scid) => scid,
-        Err(reason) => {
-            let text = Rule::FundingMismatch(reason.clone()).to_string();
-            forget(draft, height, &text, ChannelNote::FundingMismatch { reason });
-            return Ok(());
-        }
-    };
-    if !params.is_opener && !draft.head().channel_ready_sent {
+    if !params.is_opener && !was_sent {
         draft.effect(Effect::Note(ChannelNote::pending(params)));
     }
-    let head = draft.head_mut();
-    head.funding_height = Some(height);
-    head.short_channel_id = Some(scid);
-    if let Some(ready) = ready_height(head, params).filter(|ready| *ready > cx.height) {
+    if let Some(ready) = ready_height(draft.head(), params).filter(|ready| *ready > cx.height) {
         draft.effect(Effect::Watch(Watch::Height(ready)));
     }
     announcement::check_held(draft, cx);
     on_height(draft, cx)
+}
+
+/// Takes down where the funding transaction stands, of a failed channel too: only then is there anything to publish for. False
+/// where it is another, or is not what was agreed on, and then there never was a channel.
+pub(crate) fn found(draft: &mut Draft<'_>, (height, tx_index): (u32, u32), tx: &Transaction) -> bool {
+    let params = draft.params();
+    if tx.compute_txid() != params.funding.txid {
+        return false;
+    }
+    match check_funding(params, tx, (height, tx_index)) {
+        Ok(scid) if (draft.head().funding_height, draft.head().short_channel_id) == (Some(height), Some(scid)) => true,
+        Ok(scid) => {
+            let head = draft.head_mut();
+            head.funding_height = Some(height);
+            head.short_channel_id = Some(scid);
+            true
+        }
+        Err(reason) => {
+            let text = Rule::FundingMismatch(reason.clone()).to_string();
+            forget(draft, height, &text, ChannelNote::FundingMismatch { reason });
+            false
+        }
+    }
 }
 
 /// Exact script, exact amount, exact place (BOLT 2: no `channel_ready` for anything else).
@@ -118,6 +139,14 @@ pub(crate) fn forget(draft: &mut Draft<'_>, height: u32, text: &str, note: Chann
     ended::close(draft, txid, height, note);
 }
 
+/// What the peer named as the funding output, and was never seen in a block, is spent there without a signature of ours: it
+/// is some other output, older than the channel. Such a spend says nothing of our rows, whatever number it bears.
+pub(super) fn never_was(draft: &mut Draft<'_>, height: u32) {
+    let reason = "its output was spent without our signature, so it never was one of this channel".to_owned();
+    let text = Rule::FundingMismatch(reason.clone()).to_string();
+    forget(draft, height, &text, ChannelNote::FundingMismatch { reason });
+}
+
 /// The block with the funding transaction is gone. Before `channel_ready` we wait anew; after it our word stands.
 pub(crate) fn on_unconfirmed(draft: &mut Draft<'_>) {
     let head = draft.head_mut();
@@ -132,11 +161,10 @@ pub(crate) fn on_unconfirmed(draft: &mut Draft<'_>) {
 
 /// `channel_ready` is due as soon as the funding transaction is deep enough, connected or not.
 pub(crate) fn on_height(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
-    let head = draft.head();
-    if forgotten_height(head, draft.params()).is_some_and(|height| cx.height >= height) {
-        forget(draft, cx.height, "the funding transaction never came", ChannelNote::NeverFunded);
+    if forget_in_time(draft, cx) {
         return Ok(());
     }
+    let head = draft.head();
     if stuck_height(head, draft.params()) == Some(cx.height) {
         let note = ChannelNote::FundingStuck { txid: draft.params().funding.txid, blocks: FUNDING_STUCK };
         draft.effect(Effect::Note(note));
@@ -151,6 +179,15 @@ pub(crate) fn on_height(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), V
         send_channel_ready(draft, cx);
     }
     become_normal(draft, cx)
+}
+
+/// Forgets the channel where its funding transaction never came (BOLT 2, `channel_ready`; FND-6).
+pub(crate) fn forget_in_time(draft: &mut Draft<'_>, cx: &Context<'_>) -> bool {
+    let due = forgotten_height(draft.head(), draft.params()).is_some_and(|height| cx.height >= height);
+    if due {
+        forget(draft, cx.height, "the funding transaction never came", ChannelNote::NeverFunded);
+    }
+    due
 }
 
 /// Also sent again on every reconnection before the first update (BOLT 2, "Message Retransmission").

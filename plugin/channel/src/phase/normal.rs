@@ -109,8 +109,11 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command, cx: &Context<'
         }
         Command::UpdateFee(feerate) => {
             may_update(draft)?;
-            // BOLT 2: no update once `shutdown` was said and no HTLC is left.
-            if matches!(draft.head().phase, Phase::ShuttingDown { .. }) && draft.has_no_htlcs() {
+            // BOLT 2: no update once `shutdown` was said and no HTLC is left. Once we have signed a commitment without any,
+            // the peer may begin to negotiate before we hear of it: nothing that we still sign comes in its way.
+            let signed = &draft.head().remote_commitment;
+            let is_last = signed.offered_by_local.count == 0 && signed.offered_by_remote.count == 0;
+            if matches!(draft.head().phase, Phase::ShuttingDown { .. }) && is_last {
                 return Err(Refusal::ShuttingDown);
             }
             fee::send_update_fee(draft, feerate, cx.policy).map(|()| Reply::Done)

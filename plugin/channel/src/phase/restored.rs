@@ -44,7 +44,11 @@ pub(crate) fn proved(draft: &mut Draft<'_>, proof: String) {
 }
 
 /// A commitment with a number that no commitment of our rows has reached: both sides signed it, so our rows are old (CST-1).
-pub(crate) fn on_spend(draft: &mut Draft<'_>, tx: &Transaction) {
+/// Under restored mode that is known already, and told once.
+pub(crate) fn on_spend(draft: &mut Draft<'_>, tx: &Transaction, cx: &Context<'_>) {
+    if cx.restored {
+        return;
+    }
     let (params, head) = (draft.params(), draft.head());
     let newest = head.local_number.max(head.remote_number);
     if let Some(number) = onchain::number_of(params, tx).filter(|number| *number > newest) {

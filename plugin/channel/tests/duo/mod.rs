@@ -174,6 +174,11 @@ pub const SHUTDOWN_SCRIPT: &[u8] = &[0, 20, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 
 
 /// Carries out an opening up to both births.
 pub fn open(terms: &Terms, coinbase: bool) -> (Birth, Birth, Transaction) {
+    open_by(terms, |script_pubkey, amount| funding_tx(script_pubkey, amount, coinbase))
+}
+
+/// The same, with a funding transaction of the caller's, which pays the channel by its first output.
+pub fn open_by(terms: &Terms, fund: impl FnOnce(ScriptBuf, Sat) -> Transaction) -> (Birth, Birth, Transaction) {
     let (alice, bob) = (signer(Alice), signer(Bob));
     let (alice_cx, bob_cx) = (context(500, &terms.alice, &alice), context(500, &terms.bob, &bob));
     let (mut opener, open) = Opening::open(order(terms), &alice_cx).expect("an order to follow");
@@ -184,7 +189,7 @@ pub fn open(terms: &Terms, coinbase: bool) -> (Birth, Birth, Transaction) {
     else {
         panic!("the opener funds")
     };
-    let tx = funding_tx(script_pubkey, amount, coinbase);
+    let tx = fund(script_pubkey, amount);
     let funded = opener.step(OpeningInput::Funding { tx: tx.clone(), output_index: 0 }, &alice_cx);
     let OpeningStep::Renamed(_, effects) = funded else { panic!("{funded:?}") };
     let created = sent(&effects).remove(0);
@@ -290,7 +295,11 @@ impl Duo {
     }
 
     pub fn born_of(terms: &Terms, coinbase: bool) -> Self {
-        let (alice, bob, tx) = open(terms, coinbase);
+        Self::of(terms, open(terms, coinbase))
+    }
+
+    /// What [`open`] or [`open_by`] gives.
+    pub fn of(terms: &Terms, (alice, bob, tx): (Birth, Birth, Transaction)) -> Self {
         let mut duo = Self {
             alice: Side::new(Alice, terms.alice.clone(), alice),
             bob: Side::new(Bob, terms.bob.clone(), bob),

@@ -9,7 +9,7 @@ use bitcoin::{Block, Transaction, Txid};
 use parking_lot::{Condvar, Mutex};
 
 use super::ChainSource;
-use super::fault::{FaultKind, RpcFault};
+use super::fault::RpcFault;
 
 /// How often everything is published again between blocks: mempools forget.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -37,25 +37,12 @@ impl Outcome {
     fn of(result: Result<Txid, RpcFault>) -> Self {
         match result {
             Ok(_) => Self::Accepted,
-            Err(fault) => match fault.kind {
-                FaultKind::Refused(-27) => Self::InChain,
-                FaultKind::Refused(-25) => Self::InputsMissing(fault.message),
-                FaultKind::Refused(-26) => Self::AgainstPolicy(fault.message),
-                FaultKind::Refused(code) => Self::Refused(code, fault.message),
-                FaultKind::Unreachable
-                | FaultKind::Timeout
-                | FaultKind::NoCookie
-                | FaultKind::Unauthorized
-                | FaultKind::Remote
-                | FaultKind::WarmingUp
-                | FaultKind::Busy
-                | FaultKind::TooLarge
-                | FaultKind::Malformed
-                | FaultKind::Undecodable
-                | FaultKind::NotFound
-                | FaultKind::Pruned
-                | FaultKind::NoSuchCall
-                | FaultKind::Stopped => Self::NotAsked(fault.to_string()),
+            Err(fault) => match fault.kind.refusal() {
+                Some(-27) => Self::InChain,
+                Some(-25) => Self::InputsMissing(fault.message),
+                Some(-26) => Self::AgainstPolicy(fault.message),
+                Some(code) => Self::Refused(code, fault.message),
+                None => Self::NotAsked(fault.to_string()),
             },
         }
     }

@@ -46,6 +46,30 @@ pub struct RpcFault {
     pub message: String,
 }
 
+impl FaultKind {
+    /// The code of bitcoind's own refusal: it was asked, and this is its answer. `None` where it could not be asked, or
+    /// what came is no answer to the call.
+    pub const fn refusal(self) -> Option<i32> {
+        match self {
+            Self::Refused(code) => Some(code),
+            Self::Unreachable
+            | Self::Timeout
+            | Self::NoCookie
+            | Self::Unauthorized
+            | Self::Remote
+            | Self::WarmingUp
+            | Self::Busy
+            | Self::TooLarge
+            | Self::Malformed
+            | Self::Undecodable
+            | Self::NotFound
+            | Self::Pruned
+            | Self::NoSuchCall
+            | Self::Stopped => None,
+        }
+    }
+}
+
 /// Codes of bitcoind's `rpc/protocol.h`.
 const RPC_MISC_ERROR: i32 = -1;
 const RPC_INVALID_ADDRESS_OR_KEY: i32 = -5;

@@ -243,6 +243,7 @@ impl Drive<'_> {
             signer,
             settlements: Default::default(),
             updates: Default::default(),
+            obstacle: None,
             archived: None,
         };
         peer.slots.insert(birth.channel_id, slot);

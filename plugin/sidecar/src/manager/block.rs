@@ -24,7 +24,9 @@ enum Watched {
 pub struct ChainIndex {
     height: u32,
     by_txid: HashMap<Txid, BTreeSet<(NodeId, ChannelId)>>,
-    by_outpoint: HashMap<OutPoint, (NodeId, ChannelId, Watched)>,
+    /// Several channels may wait for one output: a peer can name any as the funding output of a channel, those too that
+    /// another channel has in the chain.
+    by_outpoint: HashMap<OutPoint, BTreeMap<(NodeId, ChannelId), Watched>>,
     by_height: BTreeMap<u32, BTreeSet<(NodeId, ChannelId)>>,
 }
 
@@ -34,11 +36,12 @@ impl ChainIndex {
         match watch {
             Watch::Funding { outpoint, script_pubkey: _ } => {
                 self.by_txid.entry(outpoint.txid).or_default().insert((peer, channel));
-                self.by_outpoint.insert(outpoint, (peer, channel, Watched::Funding));
+                self.by_outpoint.entry(outpoint).or_default().insert((peer, channel), Watched::Funding);
                 None
             }
             Watch::Output { outpoint, kind, value } => {
-                self.by_outpoint.insert(outpoint, (peer, channel, Watched::Output { kind, value }));
+                let watched = Watched::Output { kind, value };
+                self.by_outpoint.entry(outpoint).or_default().insert((peer, channel), watched);
                 None
             }
             Watch::Height(height) if height <= self.height => Some(self.height),
@@ -59,7 +62,10 @@ impl ChainIndex {
             }
         }
         // Once in the life of a channel: no index of its outputs is kept for that.
-        self.by_outpoint.retain(|_, (owner, watching, _)| (*owner, *watching) != concerned);
+        self.by_outpoint.retain(|_, channels| {
+            channels.remove(&concerned);
+            !channels.is_empty()
+        });
         for wait in waits {
             if let Watch::Height(height) = wait
                 && let Some(channels) = self.by_height.get_mut(height)
@@ -75,12 +81,13 @@ impl ChainIndex {
     /// How many wishes stand.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.by_txid.len() + self.by_outpoint.len() + self.by_height.values().map(BTreeSet::len).sum::<usize>()
+        let outputs = self.by_outpoint.values().map(BTreeMap::len).sum::<usize>();
+        self.by_txid.len() + outputs + self.by_height.values().map(BTreeSet::len).sum::<usize>()
     }
 
-    /// The channel that waits for a spend of this output.
-    pub fn spender_concerns(&self, outpoint: &OutPoint) -> Option<(NodeId, ChannelId)> {
-        self.by_outpoint.get(outpoint).map(|(peer, channel, _)| (*peer, *channel))
+    /// The channels that wait for a spend of this output.
+    pub fn spender_concerns(&self, outpoint: &OutPoint) -> Vec<(NodeId, ChannelId)> {
+        self.by_outpoint.get(outpoint).map(|channels| channels.keys().copied().collect()).unwrap_or_default()
     }
 
     fn funded_by(&self, txid: &Txid) -> Vec<(NodeId, ChannelId)> {
@@ -159,12 +166,13 @@ fn concerns_of<'a>(index: &ChainIndex, height: u32, tx_index: u32, tx: &'a Trans
     }
     for input in &tx.input {
         let outpoint = input.previous_output;
-        let Some((peer, channel, watched)) = index.by_outpoint.get(&outpoint) else { continue };
-        let event = match *watched {
-            Watched::Funding => ChainEvent::FundingSpent { height, tx },
-            Watched::Output { kind, value } => ChainEvent::OutputSpent { outpoint, kind, value, height, tx },
-        };
-        concerns.push(((*peer, *channel), event));
+        for (channel, watched) in index.by_outpoint.get(&outpoint).into_iter().flatten() {
+            let event = match *watched {
+                Watched::Funding => ChainEvent::FundingSpent { height, tx },
+                Watched::Output { kind, value } => ChainEvent::OutputSpent { outpoint, kind, value, height, tx },
+            };
+            concerns.push((*channel, event));
+        }
     }
     concerns
 }

@@ -16,6 +16,7 @@ use super::deliver::Deliver;
 use super::env::Env;
 use super::forwarding::is_usable;
 use super::mail::Mail;
+use super::obstacle::{complaint, ending};
 use super::peer::{Live, Peer, Slot};
 use crate::clock::Clock;
 use crate::store::row::SettlementRow;
@@ -110,6 +111,7 @@ impl<'a> Drive<'a> {
         }
         let (was_connected, was_usable) = (is_in_step(slot), is_usable(&slot.channel));
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
+        let complaint = complaint(&input);
         let script = self.env.shutdown_script();
         let (transition, learned) = slot.monitor.follow(&slot.channel, input, &self.env.context(&slot.signer, &script));
         if let Some(fault) = &transition.fault {
@@ -118,7 +120,9 @@ impl<'a> Drive<'a> {
                 return;
             }
         }
+        let obstacle = complaint.or_else(|| transition.effects.iter().find_map(ending));
         self.take_in(at, slot, transition, learned);
+        self.note_obstacle(at, slot, obstacle);
         if !is_commit {
             self.touched.insert(at.channel);
         }
@@ -143,9 +147,10 @@ impl<'a> Drive<'a> {
             on_chain = update.steps.iter().any(is_on_chain);
             slot.monitor.apply(&learned, &update.htlcs);
         }
-        let closes = txids_of_closes(slot);
+        let (closes, was_backed) = (txids_of_closes(slot), slot.channel.is_backed());
         slot.channel.apply(&changes);
         slot.channel.settle(volatile);
+        on_chain |= was_backed != slot.channel.is_backed();
         if on_chain {
             effects.extend(self.watch_outputs(at, slot));
         }
@@ -205,8 +210,10 @@ impl<'a> Drive<'a> {
     /// rows of this batch, and waits for them.
     fn enforce(&mut self, slot: &Slot) {
         let mut enforcement = slot.monitor.enforcement(&*slot.signer).map(Box::new);
-        if let Some(enforcement) = enforcement.as_mut().filter(|_| self.env.is_restored()) {
-            // Of old rows nothing is published that may be revoked; claims promise nothing.
+        if let Some(enforcement) = enforcement.as_mut().filter(|_| self.env.is_restored() || !slot.channel.is_backed())
+        {
+            // Of old rows nothing is published that may be revoked; claims promise nothing. And a commitment without a
+            // funding output would only lock the coins of its child.
             enforcement.publish = None;
         }
         let (channel, params) = (slot.channel.id(), slot.channel.rows().params.clone());

@@ -12,6 +12,7 @@ pub mod forwarding;
 pub mod frozen;
 mod history;
 mod mail;
+mod obstacle;
 pub mod operations;
 pub mod outbox;
 mod pace;
@@ -78,6 +79,8 @@ pub struct ChannelView {
     pub summary: Summary,
     /// The transaction that spends the funding output, or that we publish to spend it.
     pub closing_txid: Option<Txid>,
+    /// Why a cooperative close that was begun has not come about, and what to do.
+    pub obstacle: Option<String>,
 }
 
 impl Manager {
@@ -103,7 +106,7 @@ impl Manager {
                 // What is reached already is told in `resume`.
                 let _height = manager.deliver.watch_now(peer, id, watch);
             }
-            let slot = Slot { channel, monitor, signer, settlements, updates, archived: None };
+            let slot = Slot { channel, monitor, signer, settlements, updates, obstacle: None, archived: None };
             manager.directory.with(&peer, |peer| {
                 peer.slots.insert(id, slot);
                 peer.is_tallied = true;
@@ -255,6 +258,7 @@ impl Manager {
             peer: channel.rows().params.peer,
             summary: channel.summary(self.env.chain.height()),
             closing_txid: closing_txid(channel.phase()),
+            obstacle: None,
         }
     }
 
@@ -266,7 +270,8 @@ impl Manager {
     /// A channel that is not in history: one that failed names the commitment that it publishes.
     fn view(&self, slot: &Slot) -> ChannelView {
         let view = self.view_of(&slot.channel);
-        ChannelView { closing_txid: view.closing_txid.or_else(|| published_txid(slot)), ..view }
+        let closing_txid = view.closing_txid.or_else(|| published_txid(slot));
+        ChannelView { closing_txid, obstacle: slot.obstacle.as_deref().map(obstacle::in_words), ..view }
     }
 
     /// What steps see of the world.
@@ -300,7 +305,8 @@ impl Manager {
 /// Our newest commitment where the channel has failed and nothing in the chain spends its funding output.
 fn published_txid(slot: &Slot) -> Option<Txid> {
     let rows = slot.monitor.rows();
-    let publishes = rows.head.failed && rows.head.may_publish && !rows.head.closed && rows.spend.is_none();
+    let has_failed = rows.head.failed && rows.head.may_publish && !rows.head.closed;
+    let publishes = has_failed && rows.spend.is_none() && slot.channel.is_backed();
     let commitment = publishes.then(|| slot.monitor.local_commitment(&*slot.signer).ok()).flatten();
     commitment.map(|commitment| commitment.txid())
 }

@@ -20,6 +20,8 @@ pub(super) struct Slot {
     pub(super) settlements: BTreeMap<u64, SettlementRow>,
     /// The newest `channel_update` of each side.
     pub(super) updates: ChannelUpdates,
+    /// Why the cooperative close that was begun has not come about. Lost in a crash: the next connection tries again.
+    pub(super) obstacle: Option<String>,
     /// Its rows are on their way into history: it writes none any more. What it waits for still goes with it.
     pub(super) archived: Option<Vec<Watch>>,
 }
@@ -103,6 +105,11 @@ impl Peer {
     }
 }
 
+/// Whether the channel is but a promise of the peer's. One that fails as such is none the less (FND-6).
 fn is_unconfirmed_by_peer(channel: &Channel) -> bool {
-    matches!(channel.phase(), Phase::Funding(_)) && !channel.rows().params.is_opener
+    match channel.phase() {
+        Phase::Funding(_) => !channel.rows().params.is_opener,
+        Phase::Failed { .. } => !channel.is_backed(),
+        Phase::Normal | Phase::ShuttingDown { .. } | Phase::Closing { .. } | Phase::Closed { .. } => false,
+    }
 }

@@ -39,6 +39,7 @@ use crate::store::channel_update::ChannelUpdates;
 use crate::store::row::{OperationRow, OperationState};
 use crate::store::{self, Reader, Writer};
 
+mod close_stuck;
 mod forwarding;
 mod frozen;
 mod history;

@@ -14,11 +14,11 @@ use super::bucket::Bucket;
 use super::frame::{FrameFault, FrameReader, FrameWriter};
 use super::handshake::{HandshakeFault, Session};
 use super::init::{self, InitFault};
-use super::keepalive::{Keepalive, Overdue};
+use super::keepalive::{Keepalive, Overdue, Owed};
 use super::seat::Seat;
 use super::{
-    FAREWELL_TIMEOUT, GOSSIP_BURST_BYTES, GOSSIP_BYTES_PER_SECOND, OUTBOX_BYTES, PONG_TIMEOUT, REVOCATION_TIMEOUT,
-    Shared, Stopped, WRITE_TIMEOUT,
+    ANSWER_TIMEOUT, FAREWELL_TIMEOUT, GOSSIP_BURST_BYTES, GOSSIP_BYTES_PER_SECOND, OUTBOX_BYTES, PONG_TIMEOUT, Shared,
+    Stopped, WRITE_TIMEOUT,
 };
 use crate::manager::outbox::{Closed, Connection, Next, Origin, Outbox, OutboxReader, PeerHandler, outbox};
 
@@ -53,8 +53,8 @@ enum End {
     Warned(String),
     /// No `pong` in time.
     Silent,
-    /// No `revoke_and_ack` in time.
-    Unrevoked(ChannelId),
+    /// No answer in time on this channel.
+    Unanswered(ChannelId, Owed),
     /// The peer takes none of our bytes.
     Stuck,
     /// Our own side closed the queue.
@@ -74,7 +74,7 @@ impl End {
             Self::Frame(_)
             | Self::Broken(_)
             | Self::Silent
-            | Self::Unrevoked(_)
+            | Self::Unanswered(..)
             | Self::Stuck
             | Self::Replaced
             | Self::Stopped => false,
@@ -89,8 +89,8 @@ impl fmt::Display for End {
             Self::Broken(rule) => write!(f, "the peer broke a rule: {rule}"),
             Self::Warned(rule) => write!(f, "the peer broke a rule and was warned: {rule}"),
             Self::Silent => write!(f, "no pong within {} s", PONG_TIMEOUT.as_secs()),
-            Self::Unrevoked(channel) => {
-                write!(f, "no revoke_and_ack for channel {channel} within {} s", REVOCATION_TIMEOUT.as_secs())
+            Self::Unanswered(channel, owed) => {
+                write!(f, "no {owed} for channel {channel} within {} s", ANSWER_TIMEOUT.as_secs())
             }
             Self::Stuck => write!(f, "the peer took nothing for {} s", WRITE_TIMEOUT.as_secs()),
             Self::Ours(closed) => write!(f, "closed by us: {closed}"),
@@ -194,7 +194,7 @@ impl Live {
             end = outgoing.run() => end,
             overdue = keepalive.overdue(|ping| { outbox.send(Message::Ping(ping)); }) => match overdue {
                 Overdue::Pong => End::Silent,
-                Overdue::Revocation(channel) => End::Unrevoked(channel),
+                Overdue::Answer(channel, owed) => End::Unanswered(channel, owed),
             },
             () = overflow => End::Ours(Closed::OverBudget { max_bytes: OUTBOX_BYTES }),
             () = seat.wanted() => End::Replaced,
@@ -319,11 +319,15 @@ impl<'a> Incoming<'a> {
             }
             Message::Error(ref error) => {
                 self.note(&format!("error: {}", error.data));
-                self.keepalive.revoked(&error.channel_id);
+                self.keepalive.failed(error.channel_id);
                 self.hand_over(message, frame.len());
             }
             Message::RevokeAndAck(ref revoked) => {
-                self.keepalive.revoked(&revoked.channel_id);
+                self.keepalive.paid(revoked.channel_id, Owed::RevokeAndAck);
+                self.hand_over(message, frame.len());
+            }
+            Message::ClosingSig(ref signed) => {
+                self.keepalive.paid(signed.channel_id, Owed::ClosingSig);
                 self.hand_over(message, frame.len());
             }
             Message::OpenChannel(_)
@@ -334,7 +338,6 @@ impl<'a> Incoming<'a> {
             | Message::Shutdown(_)
             | Message::ClosingSigned(_)
             | Message::ClosingComplete(_)
-            | Message::ClosingSig(_)
             | Message::UpdateAddHtlc(_)
             | Message::UpdateFulfillHtlc(_)
             | Message::UpdateFailHtlc(_)

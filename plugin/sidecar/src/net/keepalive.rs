@@ -3,13 +3,14 @@
 //!
 //! A commitment sent into a dead connection would pin its HTLCs until their deadline (CST-14). Messages arrive in
 //! order, so the answer to a `ping` proves that everything sent before it arrived. What it does not prove is that the
-//! peer's channel still works: that is known by the `revoke_and_ack` that every `commitment_signed` of ours is owed.
+//! peer's channel still works: that is known by the answer that some messages of ours are owed, [`Owed`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use outrigger_bolt::id::ChannelId;
-use outrigger_bolt::wire::{CommitmentSigned, Error, Padding, Ping, Pong};
+use outrigger_bolt::wire::{ClosingComplete, CommitmentSigned, Error, Padding, Ping, Pong};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
@@ -20,11 +21,42 @@ pub const PING_WHEN_IDLE: Duration = Duration::from_secs(60);
 pub const PING_AFTER_SEND: Duration = Duration::from_secs(5);
 /// A `pong` that takes longer ends the connection. Channels are not failed for it (BOLT 1).
 pub const PONG_TIMEOUT: Duration = Duration::from_secs(20);
-/// A `revoke_and_ack` that takes longer ends the connection, whatever else the peer answers: the next one begins with
-/// `channel_reestablish`, which heals most of what can be wrong. Channels are not failed for it (CST-14).
-pub const REVOCATION_TIMEOUT: Duration = Duration::from_secs(60);
+/// A `revoke_and_ack` or `closing_sig` that takes longer ends the connection, whatever else the peer answers: the next
+/// one begins with `channel_reestablish`, which heals most of what can be wrong. Channels are not failed for it (CST-14).
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The `num_pong_bytes` that we ask for, so that a `pong` can be told from one that answers nothing.
 const NUM_PONG_BYTES: u16 = 16;
+/// Names all channels with the peer (BOLT 1, "The `error` and `warning` Messages").
+const ALL_CHANNELS: ChannelId = ChannelId([0; 32]);
+
+/// The answer that a message of ours asks for, one at a time on each channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Owed {
+    /// To `commitment_signed` (BOLT 2, "Completing the Transition to the Updated State").
+    RevokeAndAck,
+    /// To `closing_complete`. BOLT 2: without it no other may be sent, and the connection should be closed.
+    ClosingSig,
+}
+
+impl Owed {
+    /// What a message of this type is owed.
+    const fn to(type_number: u16) -> Option<Self> {
+        match type_number {
+            CommitmentSigned::TYPE => Some(Self::RevokeAndAck),
+            ClosingComplete::TYPE => Some(Self::ClosingSig),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Owed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RevokeAndAck => "revoke_and_ack",
+            Self::ClosingSig => "closing_sig",
+        })
+    }
+}
 
 /// The liveness of one connection.
 pub(super) struct Keepalive {
@@ -39,8 +71,8 @@ struct State {
     unconfirmed: Option<Instant>,
     /// When the `pong` that we wait for is overdue.
     pong_due: Option<Instant>,
-    /// When the `revoke_and_ack` of a channel is overdue. No longer than the list of our channels with the peer.
-    revocations_due: BTreeMap<ChannelId, Instant>,
+    /// When the answers of each channel are overdue. No longer than twice the list of our channels with the peer.
+    answers_due: BTreeMap<(ChannelId, Owed), Instant>,
     /// Reads are paused: a `pong` may wait unread, and its absence says nothing.
     paused: bool,
 }
@@ -49,7 +81,7 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
     Pong,
-    Revocation(ChannelId),
+    Answer(ChannelId, Owed),
 }
 
 enum Tick {
@@ -66,7 +98,7 @@ impl Keepalive {
             heard: Instant::now(),
             unconfirmed: None,
             pong_due: None,
-            revocations_due: BTreeMap::new(),
+            answers_due: BTreeMap::new(),
             paused: false,
         };
         Self { state: Mutex::new(state), changed: Notify::new() }
@@ -85,23 +117,25 @@ impl Keepalive {
         let mut state = self.state.lock();
         state.unconfirmed.get_or_insert_with(Instant::now);
         if let Some(channel) = channel_after_type(message) {
-            match type_number {
-                CommitmentSigned::TYPE => {
-                    state.revocations_due.entry(channel).or_insert_with(|| Instant::now() + REVOCATION_TIMEOUT);
-                }
-                Error::TYPE => {
-                    state.revocations_due.remove(&channel);
-                }
-                _ => {}
+            if let Some(owed) = Owed::to(type_number) {
+                state.answers_due.entry((channel, owed)).or_insert_with(|| Instant::now() + ANSWER_TIMEOUT);
+            }
+            if type_number == Error::TYPE {
+                state.expect_nothing_of(channel);
             }
         }
         drop(state);
         self.changed.notify_one();
     }
 
-    /// The peer sent the `revoke_and_ack` of a channel, or the `error` after which none comes.
-    pub(super) fn revoked(&self, channel: &ChannelId) {
-        self.state.lock().revocations_due.remove(channel);
+    /// The peer sent what a message of ours on this channel was owed.
+    pub(super) fn paid(&self, channel: ChannelId, owed: Owed) {
+        self.state.lock().answers_due.remove(&(channel, owed));
+    }
+
+    /// The peer sent the `error` after which nothing of this channel comes.
+    pub(super) fn failed(&self, channel: ChannelId) {
+        self.state.lock().expect_nothing_of(channel);
     }
 
     /// A `pong` came. False where it answers no `ping` of ours: it is then ignored.
@@ -128,8 +162,8 @@ impl Keepalive {
         state.paused = false;
         state.heard = now;
         state.pong_due = state.pong_due.map(|due| due.max(now + PONG_TIMEOUT));
-        for due in state.revocations_due.values_mut() {
-            *due = (*due).max(now + REVOCATION_TIMEOUT);
+        for due in state.answers_due.values_mut() {
+            *due = (*due).max(now + ANSWER_TIMEOUT);
         }
         self.changed.notify_one();
     }
@@ -152,13 +186,18 @@ impl Keepalive {
 }
 
 impl State {
+    /// An `error` was said, by whichever side.
+    fn expect_nothing_of(&mut self, channel: ChannelId) {
+        self.answers_due.retain(|(owner, _), _| channel != ALL_CHANNELS && *owner != channel);
+    }
+
     fn tick(&mut self, now: Instant) -> Tick {
         if self.paused {
             return Tick::Paused;
         }
-        let first = self.revocations_due.iter().min_by_key(|(_, due)| **due).map(|(channel, due)| (*channel, *due));
+        let first = self.answers_due.iter().min_by_key(|(_, due)| **due).map(|(name, due)| (*name, *due));
         match first {
-            Some((channel, due)) if due <= now => Tick::Overdue(Overdue::Revocation(channel)),
+            Some(((channel, owed), due)) if due <= now => Tick::Overdue(Overdue::Answer(channel, owed)),
             Some((_, due)) => match self.next_ping(now) {
                 Tick::Until(other) => Tick::Until(other.min(due)),
                 at_once @ (Tick::Ping | Tick::Overdue(_) | Tick::Paused) => at_once,

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 pub use dial::DialFault;
 pub use keep::{Backoff, Dialer};
-pub use keepalive::{PING_AFTER_SEND, PING_WHEN_IDLE, PONG_TIMEOUT, REVOCATION_TIMEOUT};
+pub use keepalive::{ANSWER_TIMEOUT, PING_AFTER_SEND, PING_WHEN_IDLE, PONG_TIMEOUT};
 pub use socket::Socket;
 
 use crate::manager::outbox::PeerHandler;

@@ -39,12 +39,13 @@ pub(super) fn opening_report(row: OperationRow) -> Answer<schema::ChannelOpened>
 }
 
 pub(super) fn channel_info(view: ChannelView) -> schema::ChannelInfo {
-    let ChannelView { channel_id, peer, summary, closing_txid } = view;
+    let ChannelView { channel_id, peer, summary, closing_txid, obstacle } = view;
     schema::ChannelInfo {
         channel_id: channel_id.to_string(),
         node_id: peer.to_string(),
         state: channel_state(summary.state),
         frozen_reason: None,
+        reason: summary.failure.or(obstacle),
         connected: summary.connected,
         funding_outpoint: summary.funding.to_string(),
         short_channel_id: summary.short_channel_id.map(|scid| scid.to_string()),
@@ -72,6 +73,7 @@ pub(super) fn frozen_info(frozen: &FrozenChannel) -> schema::ChannelInfo {
         node_id: peer.map(|peer| peer.to_string()).unwrap_or_default(),
         state: schema::ChannelState::Frozen,
         frozen_reason: Some(reason.clone()),
+        reason: None,
         connected: false,
         funding_outpoint: params.map(|params| params.funding.to_string()).unwrap_or_default(),
         short_channel_id: None,

@@ -379,24 +379,11 @@ fn left(claim: &Claim, fee: Sat) -> Sat {
 }
 
 fn fault_answer(fault: RpcFault) -> Answer {
-    match fault.kind {
-        FaultKind::Refused(-27) => Answer::Taken,
-        FaultKind::Refused(-25) if is_missing(&fault.message) => Answer::CoinGone,
-        FaultKind::Refused(_) => Answer::Refused(fault.message),
-        FaultKind::Unreachable
-        | FaultKind::Timeout
-        | FaultKind::NoCookie
-        | FaultKind::Unauthorized
-        | FaultKind::Remote
-        | FaultKind::WarmingUp
-        | FaultKind::Busy
-        | FaultKind::TooLarge
-        | FaultKind::Malformed
-        | FaultKind::Undecodable
-        | FaultKind::NotFound
-        | FaultKind::Pruned
-        | FaultKind::NoSuchCall
-        | FaultKind::Stopped => Answer::NotAsked(fault),
+    match fault.kind.refusal() {
+        Some(-27) => Answer::Taken,
+        Some(-25) if is_missing(&fault.message) => Answer::CoinGone,
+        Some(_) => Answer::Refused(fault.message),
+        None => Answer::NotAsked(fault),
     }
 }
 

@@ -1,4 +1,5 @@
 //! A bitcoind on a regtest chain of its own, ended with the test.
+#![allow(dead_code, reason = "every test binary uses a part of it")]
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use bitcoin::ScriptBuf;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::secp256k1::ecdsa::Signature;
+use outrigger_bolt::amount::Sat;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::transport::Initiator;
-use outrigger_bolt::wire::{CommitmentSigned, Error, Message, PeerText, PerCommitmentSecret, RevokeAndAck};
+use outrigger_bolt::wire::{
+    ClosingComplete, ClosingSig, CommitmentSigned, Error, Message, PeerText, PerCommitmentSecret, RevokeAndAck,
+};
 use outrigger_sidecar::net::{
-    ACT_TIMEOUT, DialFault, INIT_TIMEOUT, PING_AFTER_SEND, PING_WHEN_IDLE, PONG_TIMEOUT, REVOCATION_TIMEOUT, Socket,
+    ACT_TIMEOUT, ANSWER_TIMEOUT, DialFault, INIT_TIMEOUT, PING_AFTER_SEND, PING_WHEN_IDLE, PONG_TIMEOUT, Socket,
     WRITE_TIMEOUT,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -135,6 +139,33 @@ fn revocation(channel: u8) -> Message {
     })
 }
 
+fn closing_complete(channel: u8) -> Message {
+    Message::ClosingComplete(ClosingComplete {
+        channel_id: ChannelId([channel; 32]),
+        closer_scriptpubkey: ScriptBuf::new(),
+        closee_scriptpubkey: ScriptBuf::new(),
+        fee_satoshis: Sat::new(200),
+        locktime: 0,
+        closer_output_only: None,
+        closee_output_only: None,
+        closer_and_closee_outputs: Some(Signature::from_compact(&[1; 64]).unwrap()),
+    })
+}
+
+fn closing_sig(channel: u8) -> Message {
+    let Message::ClosingComplete(asked) = closing_complete(channel) else { unreachable!() };
+    Message::ClosingSig(ClosingSig {
+        channel_id: asked.channel_id,
+        closer_scriptpubkey: asked.closer_scriptpubkey,
+        closee_scriptpubkey: asked.closee_scriptpubkey,
+        fee_satoshis: asked.fee_satoshis,
+        locktime: asked.locktime,
+        closer_output_only: None,
+        closee_output_only: None,
+        closer_and_closee_outputs: asked.closer_and_closee_outputs,
+    })
+}
+
 /// Hears all that the node says, answers its pings, and tells when the node hangs up.
 async fn answer_pings(peer: &mut RawPeer) {
     while let Some(message) = peer.hear().await {
@@ -156,7 +187,7 @@ async fn cst_14_a_peer_that_answers_pings_and_never_revokes_is_dropped_after_60_
     // The revocation of one channel is not that of another.
     peer.send(revocation(8)).await;
     answer_pings(&mut peer).await;
-    assert_elapsed(start, REVOCATION_TIMEOUT);
+    assert_elapsed(start, ANSWER_TIMEOUT);
     assert_eq!(node.events.message().await.1, revocation(8));
     assert_eq!(node.events.disconnected().await, connection, "nothing else is said: no error, no warning");
 }
@@ -176,9 +207,53 @@ async fn cst_14_a_revocation_or_an_error_ends_the_wait() {
     // What we fail ourselves is owed nothing more.
     assert!(outbox.send(commitment(7)));
     assert!(outbox.send(error()));
-    let kept = timeout(5 * REVOCATION_TIMEOUT, answer_pings(&mut peer)).await;
+    let kept = timeout(5 * ANSWER_TIMEOUT, answer_pings(&mut peer)).await;
     assert!(kept.is_err(), "the connection stands");
     assert!(node.events.none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closing_complete_that_is_never_answered_ends_the_connection_after_60_seconds() {
+    let mut node = Node::new();
+    let mut peer = RawPeer::initiate(node.pipe(PIPE), PEER, &node.network.node_id()).await;
+    peer.exchange_init().await;
+    let (_, connection, outbox) = node.events.connected().await;
+    let start = Instant::now();
+    assert!(outbox.send(closing_complete(7)));
+    assert!(outbox.send(closing_complete(8)));
+    // Neither the answer of another channel nor another answer of this one is what is owed, nor is the peer's own offer.
+    let said = [closing_sig(8), revocation(7), closing_complete(7)];
+    for message in &said {
+        peer.send(message.clone()).await;
+    }
+    answer_pings(&mut peer).await;
+    assert_elapsed(start, ANSWER_TIMEOUT);
+    for message in said {
+        assert_eq!(node.events.message().await.1, message);
+    }
+    assert_eq!(node.events.disconnected().await, connection, "nothing else is said: no error, no warning");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closing_sig_or_an_error_for_all_channels_ends_the_wait() {
+    let mut node = Node::new();
+    let mut peer = RawPeer::initiate(node.pipe(PIPE), PEER, &node.network.node_id()).await;
+    peer.exchange_init().await;
+    let (_, _, outbox) = node.events.connected().await;
+    let for_all = Message::Error(Error { channel_id: ChannelId([0; 32]), data: PeerText::from("no") });
+    for answer in [closing_sig(7), error(), for_all] {
+        assert!(outbox.send(closing_complete(7)));
+        assert_eq!(peer.hear().await, Some(closing_complete(7)));
+        peer.send(answer.clone()).await;
+        assert_eq!(node.events.message().await.1, answer);
+    }
+    // The revocation that is owed beside it is not forgiven by it.
+    assert!(outbox.send(commitment(7)));
+    let start = Instant::now();
+    assert!(outbox.send(closing_complete(7)));
+    peer.send(closing_sig(7)).await;
+    answer_pings(&mut peer).await;
+    assert_elapsed(start, ANSWER_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,7 +269,7 @@ async fn cst_14_a_revocation_that_we_do_not_read_is_not_missed() {
     node.events.message().await;
     assert!(outbox.send(commitment(8)));
     peer.send(revocation(8)).await;
-    assert!(timeout(5 * REVOCATION_TIMEOUT, node.events.next()).await.is_err());
+    assert!(timeout(5 * ANSWER_TIMEOUT, node.events.next()).await.is_err());
     node.manager.set_room(true);
     assert_eq!(node.events.message().await.1, revocation(8));
 }

@@ -116,7 +116,7 @@ async fn cst_20_bad_input_59_a_channel_in_history_answers_from_its_stub() {
     assert!(bench.manager.channels().is_empty());
     assert!(bench.manager.deliver().registered(&channel.id()).is_none());
     let funding = channel.rows().params.funding;
-    assert!(bench.manager.deliver().index().lock().spender_concerns(&funding).is_none());
+    assert!(bench.manager.deliver().index().lock().spender_concerns(&funding).is_empty());
     let rows = census(bench);
     for (table, count) in &rows {
         let expected = match table {

@@ -1,6 +1,8 @@
 //! Blocks as anybody may have them mined, with transactions that touch a channel's outputs.
 
 use bitcoin::{OutPoint, Sequence, Witness};
+use outrigger_bolt::tx::commitment::obscuring_factor;
+use outrigger_channel::Watch;
 
 use super::*;
 
@@ -35,6 +37,56 @@ async fn prs_6_fnd_2_blocks_with_odd_transactions_are_taken_in() {
     assert_eq!(view.summary.state, "closing", "the funding output is gone, and by no commitment");
     rogue.bench.manager.block_disconnected(HEIGHT + 3);
     rogue.bench.manager.block_connected(HEIGHT + 3, &block_of(vec![spend(funding, Witness::from_slice(&[[0_u8; 0]]))]));
+}
+
+/// A transaction with the form of commitment `number` of the channel (BOLT 3, "Commitment Transaction"), signed by nobody.
+fn with_number(channel: &Channel, number: u64) -> Transaction {
+    let params = &channel.rows().params;
+    let (opener, accepter) = (&params.local.basepoints.payment, &params.remote.basepoints.payment);
+    let obscured = number ^ obscuring_factor(opener, accepter);
+    let part = |shift: u32, mark: u32| u32::try_from(obscured >> shift & 0xff_ffff).unwrap() | mark << 24;
+    let mut tx = spend(params.funding, Witness::from_slice(&[[1_u8; 71]]));
+    tx.input[0].sequence = Sequence::from_consensus(part(24, 0x80));
+    tx.lock_time = LockTime::from_consensus(part(0, 0x20));
+    tx
+}
+
+/// The peer opens a channel over an output of its own that is in the chain already, and spends that as if it were a later
+/// commitment. That costs the node this channel, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn fnd_1_nobody_seals_the_node_by_spending_an_output_of_its_own() {
+    let bench = Arc::new(Bench::new());
+    let mut honest = Rogue::meet(bench.clone(), 10);
+    let good = honest.open_normal().await;
+    let mut rogue = Rogue::meet(bench.clone(), 9);
+    let (channel, _) = rogue.fund().await;
+    let forged = with_number(&channel, 7);
+    bench.manager.block_connected(HEIGHT + 2, &block_of(vec![coinbase(), forged]));
+    bench.manager.env().writer.barrier().await;
+    assert!(!bench.manager.env().is_restored());
+    let (told, _) = bench.reader.events(0, &[], 10).unwrap();
+    let of_rogue = |fields: &serde_json::Value| fields["channel_id"] == channel.id().to_string().as_str();
+    let kinds: Vec<_> =
+        told.iter().filter(|(_, event)| of_rogue(&event.fields)).map(|(_, event)| &event.kind).collect();
+    assert_eq!(kinds, ["channel_failed"], "no proof and no alarm");
+    let left: Vec<_> = bench.load().channels.iter().map(|loaded| loaded.channel.id()).collect();
+    assert_eq!(left, [good.id()], "nothing is kept of what never was");
+    assert_eq!(bench.manager.channel(&good.id()).unwrap().summary.state, "normal");
+}
+
+/// Any output can be named as the funding output of another channel. Whoever waited for its spend waits still.
+#[tokio::test(flavor = "multi_thread")]
+async fn occ_13_a_channel_hears_of_a_spend_that_another_waits_for_too() {
+    let mut rogue = Rogue::connect();
+    let channel = rogue.open_normal().await;
+    let (outpoint, script_pubkey) = (channel.rows().params.funding, ScriptBuf::new());
+    let others = [(id_of(3), ChannelId([3; 32])), (id_of(20_000), ChannelId([0xfe; 32]))];
+    for (peer, other) in others {
+        let watch = Watch::Funding { outpoint, script_pubkey: script_pubkey.clone() };
+        rogue.bench.manager.deliver().index().lock().watch(peer, other, watch);
+    }
+    rogue.bench.manager.block_connected(HEIGHT + 2, &block_of(vec![coinbase(), spend(outpoint, Witness::new())]));
+    assert_eq!(rogue.bench.manager.channel(&channel.id()).unwrap().summary.state, "closing");
 }
 
 /// bitcoind is never asked whether the funding output is unspent (`gettxout`), so no answer to that can close a channel:

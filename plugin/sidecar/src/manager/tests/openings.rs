@@ -234,6 +234,59 @@ async fn fnd_13_a_disconnection_at_every_message_frees_what_the_opening_held() {
     }
 }
 
+/// What the node is ordered to do on the chain for its failed channels, in order; whether it publishes a commitment.
+fn publishes(bench: &Bench) -> Vec<(ChannelId, bool)> {
+    let enforced = bench.orders.try_iter().filter_map(|order| match order {
+        ChainOrder::Enforce { channel, enforcement, .. } => Some((channel, enforcement?.publish.is_some())),
+        _ => None,
+    });
+    enforced.collect()
+}
+
+/// A peer signs channels in which something is ours, fails them, and never pays for them: as often as it likes, it costs no
+/// coin of ours, and no more rows than channels in the making do.
+#[tokio::test(flavor = "multi_thread")]
+async fn fnd_6_fnd_8_a_failed_promise_stays_a_promise() {
+    let mut peer = Rogue::connect();
+    let bench = peer.bench.clone();
+    let baseline = rows(&bench).await;
+    let mut promised = Vec::new();
+    for _ in 0..MAX_PENDING_PER_PEER {
+        let (channel, tx) = peer.fund().await;
+        peer.tell(Message::Error(Error { channel_id: channel.id(), data: "no".into() }));
+        assert!(peer.dealt_with().await.is_empty());
+        assert_eq!(bench.manager.channel(&channel.id()).unwrap().summary.state, "failed");
+        promised.push((channel.id(), tx));
+    }
+    peer.ask();
+    assert!(refusal(peer.hear().await).starts_with("too many pending channels"));
+    assert!(publishes(&bench).iter().all(|(_, publishes)| !publishes), "no coin is locked for a promise");
+    assert!(promised.iter().all(|(id, _)| bench.manager.channel(id).unwrap().closing_txid.is_none()));
+
+    // One is kept in the end, and its commitment goes out.
+    let (kept, tx) = promised.pop().unwrap();
+    bench.manager.block_connected(HEIGHT + 1, &block_of(vec![coinbase(), tx]));
+    bench.manager.env().writer.barrier().await;
+    assert_eq!(publishes(&bench), [(kept, true)]);
+    assert!(bench.manager.channel(&kept).unwrap().closing_txid.is_some());
+    bench.manager.block_disconnected(HEIGHT + 1);
+    bench.manager.env().writer.barrier().await;
+    assert_eq!(publishes(&bench), [(kept, false)], "the block is gone, and with it the output");
+
+    // It waits on in vain, as the others do, and after a start too.
+    let bench = bench.started_again(forwarding_policy()).await;
+    bench.manager.resume();
+    bench.manager.env().writer.barrier().await;
+    assert!(publishes(&bench).iter().all(|(_, publishes)| !publishes));
+    bench.manager.block_connected(HEIGHT + 2015, &empty_block());
+    assert_eq!(bench.manager.channels().len(), MAX_PENDING_PER_PEER);
+    bench.manager.block_connected(HEIGHT + 2016, &empty_block());
+    nothing_left(&bench).await;
+    let (events, _) = bench.reader.events(0, &[], 100).unwrap();
+    assert_eq!(events.len(), MAX_PENDING_PER_PEER, "each failure is told: {events:?}");
+    assert_eq!(rows(&bench).await, baseline, "and nothing else is left");
+}
+
 /// However its connections and openings follow one another, a peer has one opening of a name, and none of an older
 /// connection.
 #[tokio::test(flavor = "multi_thread")]

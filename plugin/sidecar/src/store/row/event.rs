@@ -43,6 +43,12 @@ impl EventRow {
         Self::new(at, "node_restored", fields)
     }
 
+    /// A cooperative close that was begun does not come about, for this reason.
+    pub fn close_stuck(at: u64, peer: NodeId, channel: ChannelId, reason: &str) -> Self {
+        let fields = json!({ "channel_id": channel.to_string(), "node_id": peer.to_string(), "message": reason });
+        Self::new(at, "channel_close_stuck", fields)
+    }
+
     /// News of a channel that an operator acts on; a beginning shutdown is none, nor what a peer can do for nothing.
     pub fn of_channel(at: u64, peer: NodeId, channel: ChannelId, note: &ChannelNote) -> Option<Self> {
         let (kind, mut fields) = match note {
