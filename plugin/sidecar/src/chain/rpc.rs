@@ -203,7 +203,7 @@ fn exact_sat(number: &RawValue) -> Option<u64> {
     let digits: u64 = format!("{whole}{fraction}").parse().ok()?;
     let shift = exponent.checked_add(DECIMALS)?.checked_sub(i32::try_from(fraction.len()).ok()?)?;
     let scale = 10_u64.checked_pow(shift.unsigned_abs())?;
-    if shift >= 0 { digits.checked_mul(scale) } else { (digits % scale == 0).then(|| digits / scale) }
+    if shift >= 0 { digits.checked_mul(scale) } else { digits.is_multiple_of(scale).then(|| digits / scale) }
 }
 
 impl ChainSource for Bitcoind {
