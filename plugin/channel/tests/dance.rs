@@ -8,7 +8,7 @@ mod pair;
 
 use bitcoin::Transaction;
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
-use outrigger_channel::{Command, Phase};
+use outrigger_channel::{Command, Phase, Refusal, Reply};
 use pair::{Alice, Bob, Cut, CutKind, Fate, Name, Pair, Setup, founding};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -140,17 +140,27 @@ impl Dance {
         assert_alive(&self.pair);
     }
 
-    /// Pays once in each direction, where there is money to pay with.
+    /// Pays once in each direction, where there is money to pay with. A feerate so high that one more HTLC would cost more
+    /// than the cap has to fall first.
     fn pay_again(&mut self) {
         for name in Name::BOTH {
             let before = self.pair.node(name).outcomes().len();
             let spendable = self.pair.node(name).channel.summary(self.pair.world.height).spendable;
             if spendable >= Msat::new(1_000) {
-                self.pair.pay(name, Msat::new(1_000), Fate::Fulfilled);
-                self.pair.heal();
+                if let Err(Refusal::CommitmentTooCostly(_)) = self.pay_once(name) {
+                    self.pair.order(Alice, Command::UpdateFee(FeeratePerKw::new(1_000))).expect("the opener can");
+                    self.pair.heal();
+                    self.pay_once(name).expect("the feerate has fallen");
+                }
                 assert_eq!(self.pair.node(name).outcomes().len(), before + 1, "the channel can pay again");
             }
         }
+    }
+
+    fn pay_once(&mut self, name: Name) -> Result<Reply, Refusal> {
+        let order = self.pair.pay(name, Msat::new(1_000), Fate::Fulfilled);
+        self.pair.heal();
+        self.pair.node_mut(name).replies.remove(&order).expect("an answer")
     }
 
     fn close(&mut self) {

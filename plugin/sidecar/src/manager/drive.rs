@@ -265,6 +265,15 @@ impl<'a> Drive<'a> {
         if let Message::Gossip(gossip) = message {
             return self.heard_gossip(peer, gossip);
         }
+        if let Message::Pong(pong) = message {
+            let asked = |slot: &Slot| slot.channel.awaits_pong(pong);
+            let asking: Vec<_> =
+                peer.slots.iter().filter(|(_, slot)| asked(slot)).map(|(channel, _)| *channel).collect();
+            for channel in asking {
+                self.step_channel(peer, channel, Input::Message(message));
+            }
+            return;
+        }
         let is_complaint = matches!(message, Message::Error(_) | Message::Warning(_));
         let Some(channel) = message.channel_id() else {
             if is_complaint {

@@ -192,6 +192,8 @@ impl BlockListener for Listener {
         let synced = matches!(state, ChainState::Synced { .. });
         if synced {
             self.set_shutdown_script();
+            // bitcoind estimates from blocks: with each there may be another feerate.
+            self.estimator.refresh();
             let (feerates, is_estimate) = feerates(&self.estimator.current());
             self.manager.set_feerates(feerates, is_estimate);
         }
