@@ -85,22 +85,21 @@ impl Desk {
 
     async fn answer(&self, request: &Exchange, bitcoind: &mut Option<TcpStream>) -> Done<Exchange> {
         let Some(sat_per_kw) = *self.feerate.borrow() else { return self.ask(request, bitcoind).await };
-        // As bitcoind writes it: eight decimals.
-        let feerate = format!("{:.8}", f64::from(sat_per_kw) / SAT_PER_KW);
+        let feerate = f64::from(sat_per_kw) / SAT_PER_KW;
         let call: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-        let told = match call["method"].as_str() {
+        let mut told = match call["method"].as_str() {
             Some("estimatesmartfee") => {
-                let result = json!({ "feerate": PLACE, "blocks": 2 });
+                let result = json!({ "feerate": feerate, "blocks": 2 });
                 json!({ "result": result, "error": null, "id": call["id"] })
             }
             Some("getmempoolinfo") => {
                 let mut told: Value = serde_json::from_slice(&self.ask(request, bitcoind).await?.body)?;
-                told["result"]["mempoolminfee"] = json!(PLACE);
+                told["result"]["mempoolminfee"] = json!(feerate);
                 told
             }
             _ => return self.ask(request, bitcoind).await,
         };
-        let body = told.to_string().replace(&format!("\"{PLACE}\""), &feerate).into_bytes();
+        let body = as_bitcoind_writes(&mut told).into_bytes();
         let head =
             format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
         Ok(Exchange { head: head.into_bytes(), body })
@@ -117,8 +116,22 @@ impl Desk {
     }
 }
 
-/// Stands for the feerate in an answer.
-const PLACE: &str = "the feerate";
+/// The text of an answer, with each feerate as bitcoind writes it: eight decimals.
+fn as_bitcoind_writes(told: &mut Value) -> String {
+    let mut written = Vec::new();
+    for name in FEERATES {
+        if let Some(feerate) = told["result"].get_mut(name)
+            && let Some(bitcoin) = feerate.as_f64()
+        {
+            *feerate = json!(name);
+            written.push((format!("\"{name}\":\"{name}\""), format!("\"{name}\":{bitcoin:.8}")));
+        }
+    }
+    written.iter().fold(told.to_string(), |text, (place, feerate)| text.replace(place, feerate))
+}
+
+/// The members of the answers that are in bitcoin per 1000 virtual bytes.
+const FEERATES: [&str; 4] = ["feerate", "mempoolminfee", "minrelaytxfee", "incrementalrelayfee"];
 
 async fn exchange(bitcoind: &mut TcpStream, request: &Exchange) -> Done<Exchange> {
     bitcoind.write_all(&request.head).await?;

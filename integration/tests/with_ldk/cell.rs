@@ -83,7 +83,7 @@ pub(crate) struct Hold {
     pub(crate) way: Way,
     /// So many bytes still pass.
     pub(crate) pass: usize,
-    /// So many then wait: all that can be sent while they do.
+    /// So many then wait: all that can be sent while they do. A message that nobody expects, such as a `ping`, shifts them.
     pub(crate) held: usize,
 }
 
@@ -91,14 +91,8 @@ pub(crate) struct Hold {
 const FRAME: usize = 2 + 16 + 16;
 /// `update_add_htlc` on the wire, without TLVs.
 const ADD: usize = FRAME + 2 + 32 + 8 + 8 + 32 + 4 + 1366;
-/// `commitment_signed` on the wire, without HTLCs. LDK names the funding transaction in it.
-const fn signature(by: Side) -> usize {
-    const PLAIN: usize = FRAME + 2 + 32 + 64 + 2;
-    match by {
-        Side::Sidecar => PLAIN,
-        Side::Ldk => PLAIN + 2 + 32,
-    }
-}
+/// `commitment_signed` on the wire, without HTLCs. Both name the funding transaction in it.
+const SIGNATURE: usize = FRAME + 2 + 32 + 64 + 2 + 2 + 32;
 /// What each HTLC with an output adds to it.
 const HTLC_SIGNATURE: usize = 64;
 /// `revoke_and_ack` on the wire.
@@ -205,9 +199,8 @@ impl Payment {
     pub(crate) fn hold(self) -> Hold {
         let (payer, payee) = (self.payer, self.payer.other());
         // What each sends in all, message by message.
-        let there = [ADD, signature(payer) + HTLC_SIGNATURE, REVOCATION, REVOCATION, signature(payer)];
-        let back =
-            [REVOCATION, signature(payee) + HTLC_SIGNATURE, removal(self.ending, payee), signature(payee), REVOCATION];
+        let there = [ADD, SIGNATURE + HTLC_SIGNATURE, REVOCATION, REVOCATION, SIGNATURE];
+        let back = [REVOCATION, SIGNATURE + HTLC_SIGNATURE, removal(self.ending, payee), SIGNATURE, REVOCATION];
         // The one that is held, and how many go with it before the other's silence ends the talk.
         let (way, messages, at, count) = match self.point {
             Point::Add => (payer.way(), there, 0, 2),
@@ -263,14 +256,6 @@ impl ClosingPoint {
 }
 
 impl Cell {
-    /// The node whose side of the matrix the cell belongs to, beside the opener: cells of one are run in one go.
-    pub(crate) fn actor(self) -> Side {
-        match self.act {
-            Act::Pay(payment) | Act::PayAndClose { payment, .. } => payment.payer,
-            Act::Close { closer, .. } => closer,
-        }
-    }
-
     /// Whether LDK 0.2.7 cannot do it. It starts with an HTLC to itself that it has not looked at yet, in a channel that it
     /// knows to be shutting down, and forgets it: the alias by which it would find the channel is mapped at its start for
     /// channels alone that are not. The HTLC stays until its expiry, whatever the peer does.

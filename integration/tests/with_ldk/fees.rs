@@ -1,10 +1,11 @@
-//! Changes of the commitment feerate by LDK as the opener. It looks at its estimates once a minute.
+//! Changes of the commitment feerate by either side as the opener. Both look at their estimates once a minute, and the
+//! daemon at its start.
 
 use std::time::Duration;
 
 use outrigger_integration::{Done, on_regtest, until};
 
-use crate::meeting::{HIGH_FEERATE, LOW_FEERATE, Meeting, Side, Terms};
+use crate::meeting::{HIGH_FEERATE, LIMIT, LOW_FEERATE, Meeting, Side, Terms};
 
 /// Time for LDK's minute, on a busy machine.
 const MINUTES: Duration = Duration::from_secs(150);
@@ -43,6 +44,33 @@ async fn ldk_changes_the_feerate_while_htlcs_are_pending_both_ways() -> Done<()>
         assert_eq!(meeting.sidecar.payment_end(&held_id).await?.preimage, Some(held.preimage));
         ldk_msat += 40_000_000;
         meeting.assert_balance(ldk_msat).await?;
+        let closing_txid = meeting.sidecar.close(&id).await?;
+        meeting.assert_closed(regtest, &closing_txid, ldk_msat).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sidecar_changes_the_feerate_with_an_htlc_pending() -> Done<()> {
+    on_regtest(async |regtest| {
+        let terms = Terms { opener: Side::Sidecar, dialler: Side::Sidecar, announce: false, push_msat: 400_000_000 };
+        let meeting = Meeting::of(regtest, terms).await?;
+        let id = meeting.opened.channel_id.clone();
+        assert_eq!(meeting.ldk.feerate(&id), Some(LOW_FEERATE));
+        let held = meeting.ldk.hold_invoice(40_000_000, 1)?;
+        let held_id = meeting.sidecar.send(&held.invoice).await?;
+        meeting.ldk.until_held(&held).await?;
+        meeting.fees.say(HIGH_FEERATE);
+        let meeting = meeting.struck(regtest, Some(Side::Sidecar)).await?;
+        until(LIMIT, "the sidecar to propose the new feerate and LDK to take it", async || {
+            Ok((meeting.ldk.feerate(&id) == Some(HIGH_FEERATE)).then_some(()))
+        })
+        .await?;
+        meeting.ldk.claim(&held)?;
+        assert_eq!(meeting.sidecar.payment_end(&held_id).await?.preimage, Some(held.preimage));
+        meeting.assert_balance(440_000_000).await?;
+        let ldk_msat = meeting.ldk_pays(&[3_000_001], 440_000_000).await?;
+        let ldk_msat = meeting.pay_ldk(&[5_000_001], ldk_msat).await?;
         let closing_txid = meeting.sidecar.close(&id).await?;
         meeting.assert_closed(regtest, &closing_txid, ldk_msat).await
     })

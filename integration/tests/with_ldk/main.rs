@@ -8,4 +8,5 @@ mod matrix;
 mod meeting;
 mod node;
 mod payments;
+mod relay;
 mod table;

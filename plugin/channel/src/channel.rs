@@ -7,7 +7,7 @@ use bitcoin::{OutPoint, ScriptBuf};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::{Feature, Features};
 use outrigger_bolt::id::{ChannelId, ShortChannelId};
-use outrigger_bolt::wire::{Message, Warning};
+use outrigger_bolt::wire::{Message, Pong, Warning};
 
 use crate::changes::{ChannelChanges, ChannelHead, ChannelParams, ChannelRows, HtlcTotals, Phase};
 use crate::commitments::fee;
@@ -299,6 +299,11 @@ impl Channel {
             return None;
         }
         fee::to_propose(&self.rows.params, outlook, estimate, policy)
+    }
+
+    /// Whether this `pong` answers a `ping` that the channel sent: it is then a message to the channel.
+    pub fn awaits_pong(&self, pong: &Pong) -> bool {
+        shutdown::is_awaited(&self.volatile.negotiation, self.id(), pong)
     }
 
     /// The channel at this block height, for callers.

@@ -38,6 +38,7 @@ pub use monitor::{
     SWEEP_DUST, Spend, UpdateRefused,
 };
 pub use opening::{Birth, OpenOrder, Opening, OpeningInput, OpeningStep};
+pub use phase::shutdown::CHANNEL_PONG_BYTES;
 pub use row::{CorruptRow, CorruptRows, Fault, Row};
 pub use signer::{Guard, ReleaseRefused, Signer, SigningRefused, SoftSigner};
 pub use transition::*;

@@ -183,6 +183,7 @@ pub(crate) fn on_reestablish(
     if let Link::Reestablishing(features) = draft.link() {
         let features = features.clone();
         draft.set_link(Link::Connected(features));
+        shutdown::on_reestablished(draft);
     }
     let head = draft.head();
     let both_at_start = message.next_commitment_number == 1 && head.local_number == 0;

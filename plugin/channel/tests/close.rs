@@ -6,7 +6,7 @@ mod pair;
 use bitcoin::ScriptBuf;
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction};
-use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message, Shutdown};
+use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message, Padding, Pong, Shutdown};
 use outrigger_channel::{ChainEvent, Command, Input, Phase, Refusal, Signer, Spend};
 use pair::{Alice, Bob, Fate, Name, Pair, Setup};
 
@@ -386,6 +386,116 @@ fn bad_input_44_an_htlc_after_shutdown_is_warned_of() {
     let mut pair = negotiating_with_htlc();
     pair.inject(Alice, &add_with_id(&pair, &add));
     assert_eq!(warning(&pair, Alice), "update_add_htlc after shutdown");
+}
+
+fn offers(pair: &Pair, name: Name) -> bool {
+    pair.node(name).sent.iter().any(|sent| matches!(sent, Message::ClosingSigned(_)))
+}
+
+/// Which side pays, the opener or the other, makes a difference to who offers a fee.
+fn resent_after_shutdown(payer: Name, payee: Name) {
+    let mut pair = Pair::connected(16, &Setup::default());
+    pair.pay(payer, Msat::new(5_000_000), Fate::Fulfilled);
+    pair.command(payer, Command::Commit);
+    pair.flush(payer);
+    let order = shutdown_of(&pair, payee);
+    pair.order(payee, order).expect("an open channel can be closed");
+    pair.receive(payer);
+    pair.flush(payer);
+    assert!(matches!(pair.node(payer).sent.last(), Some(Message::Shutdown(_))), "the HTLC is signed");
+    // All that the payer sent is lost. Here it sends `shutdown` again before the HTLC, as LDK does.
+    pair.disconnect();
+    pair.connect();
+    pair.flush(payer);
+    pair.flush(payee);
+    pair.receive(payee);
+    let scriptpubkey = pair.node(payer).shutdown_script.clone();
+    pair.inject(payee, &Message::Shutdown(Shutdown { channel_id: pair.node(payee).id(), scriptpubkey }));
+    pair.order(payee, Command::Commit).expect("always taken");
+    assert!(!offers(&pair, payee), "no fee is offered before what was queued with `shutdown` is there");
+    assert_eq!(matches!(pair.node(payee).sent.last(), Some(Message::Ping(_))), payee == Alice, "the opener asks");
+    pair.receive(payer);
+    pair.flush(payer);
+    while pair.receive(payee) {}
+    pair.flush(payee);
+    assert!(pair.is_connected(), "what was signed before is no new HTLC: {:?}", pair.node(payee).sent.last());
+    assert!(!offers(&pair, payee), "nor while its HTLC is pending");
+    pair.heal();
+    pair.assert_closed_fairly();
+}
+
+#[test]
+fn an_htlc_that_is_sent_again_after_shutdown_is_taken() {
+    resent_after_shutdown(Alice, Bob);
+    resent_after_shutdown(Bob, Alice);
+}
+
+fn receive_all(pair: &mut Pair, to: Name) {
+    while pair.receive(to) {}
+    pair.flush(to);
+}
+
+/// Bob is asked to close, and its `shutdown` is lost. On the next connection it has come.
+fn shutting_down_again() -> Pair {
+    let mut pair = Pair::connected(17, &Setup::default());
+    let order = shutdown_of(&pair, Bob);
+    pair.order(Bob, order).expect("an open channel can be closed");
+    pair.disconnect();
+    pair.connect();
+    for name in Name::BOTH {
+        pair.flush(name);
+    }
+    pair.receive(Bob);
+    pair.flush(Bob);
+    receive_all(&mut pair, Alice);
+    assert!(matches!(pair.node(Bob).sent.last(), Some(Message::Shutdown(_))), "{:?}", pair.node(Bob).sent.last());
+    pair
+}
+
+#[test]
+fn the_opener_offers_a_fee_once_its_own_ping_is_answered() {
+    let mut pair = shutting_down_again();
+    let Some(Message::Ping(ping)) = pair.node(Alice).sent.last().cloned() else { panic!("the opener asks") };
+    let pong = |bytes: u16| Message::Pong(Pong { byteslen: Padding(bytes) });
+    for bytes in [0, ping.num_pong_bytes - 1, ping.num_pong_bytes + 1] {
+        pair.inject(Alice, &pong(bytes));
+        assert!(!offers(&pair, Alice), "a pong of {bytes} answers another ping");
+    }
+    pair.inject(Alice, &pong(ping.num_pong_bytes));
+    assert!(offers(&pair, Alice));
+    let asked = pair.node(Alice).sent.iter().filter(|sent| matches!(sent, Message::Ping(_))).count();
+    assert_eq!(asked, 1);
+    pair.heal();
+    pair.assert_closed_fairly();
+}
+
+#[test]
+fn bad_input_44_a_new_htlc_after_all_was_sent_again_is_warned_of() {
+    let mut other = Pair::connected(14, &Setup::default());
+    other.pay(Bob, Msat::new(5_000_000), Fate::Fulfilled);
+    other.flush(Bob);
+    let add = other.node(Bob).sent.last().cloned().expect("update_add_htlc");
+    let mut answered = shutting_down_again();
+    receive_all(&mut answered, Bob);
+    receive_all(&mut answered, Alice);
+    assert!(offers(&answered, Alice), "the pong is there");
+    let add = add_with_id(&answered, &add);
+    answered.inject(Alice, &add);
+    assert_eq!(warning(&answered, Alice), "update_add_htlc after shutdown");
+    // To the side that does not offer, a signature tells that nothing more is sent again.
+    let mut signed = Pair::connected(16, &Setup::default());
+    signed.pay(Alice, Msat::new(5_000_000), Fate::Fulfilled);
+    signed.command(Alice, Command::Commit);
+    signed.flush(Alice);
+    let order = shutdown_of(&signed, Bob);
+    signed.order(Bob, order).expect("an open channel can be closed");
+    signed.receive(Alice);
+    signed.flush(Alice);
+    signed.disconnect();
+    signed.connect();
+    signed.run();
+    signed.inject(Bob, &add_with_id(&signed, &add));
+    assert_eq!(warning(&signed, Bob), "update_add_htlc after shutdown");
 }
 
 /// Both have said `shutdown`, and an HTLC keeps the channel from being closed.

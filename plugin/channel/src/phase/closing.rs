@@ -9,7 +9,7 @@ use outrigger_bolt::tx::Unaffordable;
 use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction, closing_weight};
 use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message, Warning};
 
-use super::shutdown::{change_negotiation, may_negotiate};
+use super::shutdown::{Resent, change_negotiation, may_negotiate};
 use super::{ended, funding, simple_close};
 use crate::changes::{ChannelHead, ChannelParams, Phase};
 use crate::commitments::htlc::Side;
@@ -75,7 +75,10 @@ pub(crate) fn on_closing_signed(
         return Ok(());
     }
     let answer = closing.answer(message, draft.negotiation().offer, draft.negotiation().counteroffer)?;
-    change_negotiation(draft, |negotiation| negotiation.counteroffer = Some(message.fee_satoshis));
+    change_negotiation(draft, |negotiation| {
+        negotiation.counteroffer = Some(message.fee_satoshis);
+        negotiation.resent = Resent::Complete;
+    });
     match answer {
         Answer::Agreed => conclude(draft, cx, tx, &message.signature),
         Answer::Accept => {

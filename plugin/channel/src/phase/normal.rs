@@ -31,12 +31,8 @@ pub(crate) fn on_message(draft: &mut Draft<'_>, message: &Message, cx: &Context<
         Message::ClosingSig(signed) => shutdown::on_closing_sig(draft, signed, cx),
         Message::AnnouncementSignatures(signatures) => announcement::on_signatures(draft, signatures, cx),
         Message::ChannelReestablish(_) => Err(Violation::Warn(Rule::RepeatedReestablish)),
-        Message::Error(_)
-        | Message::Warning(_)
-        | Message::Ping(_)
-        | Message::Pong(_)
-        | Message::Gossip(_)
-        | Message::Unknown(_) => Ok(()),
+        Message::Pong(pong) => shutdown::on_pong(draft, pong, cx),
+        Message::Error(_) | Message::Warning(_) | Message::Ping(_) | Message::Gossip(_) | Message::Unknown(_) => Ok(()),
         Message::Init(_)
         | Message::OpenChannel(_)
         | Message::AcceptChannel(_)
@@ -55,9 +51,7 @@ fn on_operation(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> R
         }
     }
     match message {
-        Message::UpdateAddHtlc(_) if draft.head().remote_shutdown.is_some() => {
-            Err(Violation::Warn(Rule::AddAfterShutdown))
-        }
+        Message::UpdateAddHtlc(_) if shutdown::forbids_add(draft) => Err(Violation::Warn(Rule::AddAfterShutdown)),
         Message::UpdateAddHtlc(add) => receive::add_htlc(draft, add),
         Message::UpdateFulfillHtlc(fulfill) => receive::fulfill_htlc(draft, fulfill.id, fulfill.payment_preimage),
         Message::UpdateFailHtlc(fail) => receive::fail_htlc(draft, fail.id, FailReason::Encrypted(fail.reason.clone())),
@@ -69,7 +63,7 @@ fn on_operation(draft: &mut Draft<'_>, message: &Message, cx: &Context<'_>) -> R
         Message::UpdateFee(update) => fee::receive_update_fee(draft, update, cx.policy),
         Message::CommitmentSigned(signed) => {
             receive::commitment_signed(draft, signed, cx)?;
-            shutdown::advance(draft, cx)
+            shutdown::on_signed(draft, cx)
         }
         Message::RevokeAndAck(revoked) => {
             receive::revoke_and_ack(draft, revoked, cx.policy)?;

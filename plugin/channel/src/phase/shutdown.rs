@@ -3,8 +3,9 @@
 
 use bitcoin::{Script, ScriptBuf};
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
+use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::tx::closing::{is_shutdown_script, is_simple_close_script, is_standard_shutdown_script};
-use outrigger_bolt::wire::{Message, Shutdown};
+use outrigger_bolt::wire::{Message, Padding, Ping, Pong, Shutdown};
 
 use super::closing::{self, Offer};
 use super::simple_close::{self, Proposal};
@@ -34,6 +35,77 @@ pub(crate) struct Negotiation {
     pub(crate) proposal: Option<Box<Proposal>>,
     /// The peer asked for the close, and may pay for it: our `closing_complete` waits for the peer's.
     pub(crate) awaits_closer: bool,
+    pub(crate) resent: Resent,
+}
+
+/// Whether all that the peer had signed before the link was re-established has come again. BOLT 2 gives it no order to the
+/// peer's `shutdown`, and LDK sends that first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Resent {
+    /// Nothing is due, or the peer has signed, has offered a fee, or has answered our `ping`.
+    #[default]
+    Complete,
+    /// It may be on its way, HTLCs that are older than the peer's `shutdown` included.
+    Awaited,
+    /// So it may, and our `ping` went out behind the peer's `shutdown`. What is sent again is queued together with that, so
+    /// the `pong` comes after it.
+    Asked,
+}
+
+/// The least and the most `num_pong_bytes` of a channel's `ping`: more than any other of ours asks for.
+pub const CHANNEL_PONG_BYTES: std::ops::RangeInclusive<u16> = 256..=511;
+
+/// The `num_pong_bytes` of a channel's `ping`. Several channels may ask the same peer, so each asks for its own number.
+fn pong_bytes(channel: ChannelId) -> u16 {
+    let [.., last] = channel.0;
+    CHANNEL_PONG_BYTES.start().saturating_add(last.into())
+}
+
+/// Whether this `pong` answers the channel's `ping`.
+pub(crate) fn is_awaited(negotiation: &Negotiation, channel: ChannelId, pong: &Pong) -> bool {
+    negotiation.resent == Resent::Asked && pong.byteslen == Padding(pong_bytes(channel))
+}
+
+/// The link is up again: whatever the peer had signed may come again.
+pub(crate) fn on_reestablished(draft: &mut Draft<'_>) {
+    // A peer that has signed the close has no HTLC on its way.
+    if matches!(draft.head().phase, Phase::Normal | Phase::ShuttingDown { .. }) {
+        set_resent(draft, Resent::Awaited);
+    }
+}
+
+/// Whether an `update_add_htlc` breaks the peer's word. BOLT 2: none after `shutdown`; but one that was signed before that
+/// is sent again, and cannot be told from a new one until the peer has signed.
+pub(crate) fn forbids_add(draft: &Draft<'_>) -> bool {
+    draft.head().remote_shutdown.is_some() && draft.negotiation().resent == Resent::Complete
+}
+
+/// The peer has signed. What it sends again is signed at once, so all of it is there.
+pub(crate) fn on_signed(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Violation> {
+    set_resent(draft, Resent::Complete);
+    advance(draft, cx)
+}
+
+/// The peer answers a `ping`.
+pub(crate) fn on_pong(draft: &mut Draft<'_>, pong: &Pong, cx: &Context<'_>) -> Result<(), Violation> {
+    if !is_awaited(draft.negotiation(), draft.channel_id(), pong) {
+        return Ok(());
+    }
+    set_resent(draft, Resent::Complete);
+    advance(draft, cx)
+}
+
+/// Has the peer tell when all that it sends again is there.
+fn ask_for_resent(draft: &mut Draft<'_>) {
+    let num_pong_bytes = pong_bytes(draft.channel_id());
+    draft.send(Message::Ping(Ping { num_pong_bytes, byteslen: Padding(0) }));
+    set_resent(draft, Resent::Asked);
+}
+
+fn set_resent(draft: &mut Draft<'_>, resent: Resent) {
+    if draft.negotiation().resent != resent {
+        change_negotiation(draft, |negotiation| negotiation.resent = resent);
+    }
 }
 
 /// The peer wants the channel to end.
@@ -182,8 +254,14 @@ pub(crate) fn advance(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Vio
         simple_close::propose(draft, cx);
         return Ok(());
     }
-    if draft.params().is_opener && draft.negotiation().offer.is_none() && may_negotiate(draft) {
-        closing::make_first_offer(draft, cx)?;
+    if !draft.params().is_opener || draft.negotiation().offer.is_some() || !may_negotiate(draft) {
+        return Ok(());
+    }
+    // Some peers fail a channel over an offer that meets an HTLC of theirs, one that they send again included.
+    match draft.negotiation().resent {
+        Resent::Complete => closing::make_first_offer(draft, cx)?,
+        Resent::Awaited => ask_for_resent(draft),
+        Resent::Asked => {}
     }
     Ok(())
 }

@@ -359,7 +359,10 @@ impl Duo {
     /// Hands over the oldest message to `to`, and returns it.
     pub fn receive(&mut self, to: Who) -> Option<Message> {
         let message = self.side_mut(to.other()).outbox.pop_front()?;
-        self.message(to, &message);
+        match &message {
+            Message::Ping(ping) => self.side_mut(to).outbox.extend(ping.answer().map(Message::Pong)),
+            message => self.message(to, message),
+        }
         Some(message)
     }
 

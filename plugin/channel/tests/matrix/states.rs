@@ -28,7 +28,7 @@ const fn over(name: &'static str, arrange: fn(Who) -> Duo) -> State {
     State { name, arrange, over: true }
 }
 
-pub const STATES: [State; 18] = [
+pub const STATES: [State; 19] = [
     live("unconfirmed", |_| Duo::born(&Terms::default())),
     live("peer_ready", peer_ready),
     live("ready_due", ready_due),
@@ -39,6 +39,7 @@ pub const STATES: [State; 18] = [
     live("signed", signed),
     live("fee_signed", fee_signed),
     live("shutting", shutting),
+    live("resending", resending),
     live("bargaining", |victim| bargaining(normal(), victim, victim)),
     live("offering", |victim| bargaining(simple(), victim, victim.other())),
     live("offered", |victim| bargaining(simple(), victim, victim)),
@@ -166,6 +167,25 @@ fn shutting(victim: Who) -> Duo {
     let mut duo = standing();
     shut_down(&mut duo, victim);
     duo.receive(victim.other());
+    duo
+}
+
+/// The peer had signed an HTLC before it said `shutdown`, and all of it was lost. On the next connection it begins with
+/// `shutdown`; the HTLC waits.
+fn resending(victim: Who) -> Duo {
+    let mut duo = normal();
+    let peer = victim.other();
+    duo.add(peer, sat(6_000), 3).expect("room");
+    duo.commit(peer);
+    shut_down(&mut duo, victim);
+    duo.receive(peer);
+    duo.reconnect();
+    for who in [peer, victim, peer] {
+        duo.receive(who);
+    }
+    let last = duo.side_mut(peer).outbox.pop_back();
+    let Some(said @ Message::Shutdown(_)) = last else { panic!("its last word is shutdown, not {last:?}") };
+    duo.message(victim, &said);
     duo
 }
 

@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::hex::FromHex;
-use bitcoin::{Amount, Block, BlockHash, Denomination, OutPoint, Transaction, Txid};
+use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
 use bitcoincore_rpc::jsonrpc::{self, Request, Response, Transport};
 use bitcoincore_rpc::{Client, RpcApi};
 use parking_lot::Mutex;
@@ -189,9 +189,21 @@ struct SpendingPrevout {
     spendingtxid: Option<Txid>,
 }
 
-/// A decimal amount of bitcoin, read without a detour over floating point (BTC-8).
+/// A decimal amount of bitcoin, read without a detour over floating point (BTC-8). bitcoind writes no exponent, but JSON
+/// allows one, and what stands between may write it. `None` for what is negative, finer than a satoshi or beyond `u64`.
 fn exact_sat(number: &RawValue) -> Option<u64> {
-    Amount::from_str_in(number.get(), Denomination::Bitcoin).ok().map(Amount::to_sat)
+    /// Decimals of a bitcoin.
+    const DECIMALS: i32 = 8;
+    let (mantissa, exponent) = match number.get().split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (number.get(), 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let fraction = fraction.trim_end_matches('0');
+    let digits: u64 = format!("{whole}{fraction}").parse().ok()?;
+    let shift = exponent.checked_add(DECIMALS)?.checked_sub(i32::try_from(fraction.len()).ok()?)?;
+    let scale = 10_u64.checked_pow(shift.unsigned_abs())?;
+    if shift >= 0 { digits.checked_mul(scale) } else { digits.is_multiple_of(scale).then(|| digits / scale) }
 }
 
 impl ChainSource for Bitcoind {
@@ -359,7 +371,14 @@ mod tests {
     fn btc_8_amounts_are_exact_decimals() {
         assert_eq!(exact_sat(&raw("0.00001000")), Some(1000));
         assert_eq!(exact_sat(&raw("0.29000001")), Some(29_000_001));
-        for text in ["-1", "1e400", "null", "\"x\"", "0.000000001"] {
+        let same = ["0.00001", "1e-5", "1E-5", "10.0e-6", "0.01e-3", "0.000000001e+4", "0.000010000000000000000000"];
+        for text in same {
+            assert_eq!(exact_sat(&raw(text)), Some(1000), "{text}");
+        }
+        assert_eq!(exact_sat(&raw("184467440737.09551615")), Some(u64::MAX));
+        assert_eq!((exact_sat(&raw("0")), exact_sat(&raw("21e6"))), (Some(0), Some(2_100_000_000_000_000)));
+        let none = ["-1", "-0.00001", "1e400", "1e-400", "1e-9", "1e99999999999", "null", "\"x\"", "0.000000001"];
+        for text in none.into_iter().chain(["true", "[]", "{}", "184467440737.09551616"]) {
             assert_eq!(exact_sat(&raw(text)), None, "{text}");
         }
     }

@@ -250,6 +250,7 @@ impl Drive<'_> {
             self.deliver.name(peer.node_id, birth.channel_id, name);
         }
         peer.slots.insert(birth.channel_id, slot);
+        self.env.channel_stands();
         let step = Step { changes: &birth.changes, monitor: &monitor_changes, guard, effects: birth.effects };
         self.batch.stage(at, step, Clock::now_unix());
     }

@@ -164,10 +164,14 @@ impl<'a> Drive<'a> {
         }
         let (closes, was_backed) = (txids_of_closes(slot), slot.channel.is_backed());
         let id_before = slot.channel.rows().head.short_channel_id;
+        let was_closed = matches!(slot.channel.phase(), Phase::Closed { .. });
         slot.channel.apply(&changes);
         self.rename(at, &slot.channel, id_before);
         slot.channel.settle(volatile);
         on_chain |= was_backed != slot.channel.is_backed();
+        if !was_closed && matches!(slot.channel.phase(), Phase::Closed { .. }) {
+            self.env.channel_ended();
+        }
         if on_chain {
             effects.extend(self.watch_outputs(at, slot));
         }
@@ -280,6 +284,15 @@ impl<'a> Drive<'a> {
         }
         if let Message::Gossip(gossip) = message {
             return self.heard_gossip(peer, gossip);
+        }
+        if let Message::Pong(pong) = message {
+            let asked = |slot: &Slot| slot.channel.awaits_pong(pong);
+            let asking: Vec<_> =
+                peer.slots.iter().filter(|(_, slot)| asked(slot)).map(|(channel, _)| *channel).collect();
+            for channel in asking {
+                self.step_channel(peer, channel, Input::Message(message));
+            }
+            return;
         }
         let is_complaint = matches!(message, Message::Error(_) | Message::Warning(_));
         let Some(channel) = message.channel_id() else {

@@ -120,6 +120,9 @@ impl Manager {
                 let _height = manager.deliver.watch_now(peer, id, watch);
             }
             let mut slot = Slot { channel, monitor, signer, settlements, updates, obstacle: None, archived: None };
+            if !matches!(slot.channel.phase(), Phase::Closed { .. }) {
+                manager.env.channel_stands();
+            }
             manager.directory.with(&peer, |peer| {
                 let drive = Drive::new(&manager.env, &manager.deliver);
                 drive.wrap_loaded(&mut slot);

@@ -200,6 +200,12 @@ impl Bench {
         letters.into_iter().for_each(|letter| self.manager.tell_others(letter));
     }
 
+    /// The count of channels that are not closed is what asking all of them gives.
+    fn assert_counted(&self) {
+        let open = self.manager.channels().into_iter().filter(|view| view.summary.state != "closed").count();
+        assert_eq!(self.manager.env().standing(), open);
+    }
+
     /// What a start would find now.
     pub(crate) fn load(&self) -> store::Snapshot {
         store::load::load(&self.db).unwrap()

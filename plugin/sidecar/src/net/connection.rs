@@ -7,6 +7,7 @@ use std::sync::Arc;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::{self, ChannelUpdate, DecodeError, Message, Opaque, PeerText, Ping, Warning};
+use outrigger_channel::CHANNEL_PONG_BYTES;
 use tokio::time::timeout;
 
 use super::bucket::Bucket;
@@ -298,8 +299,10 @@ impl<'a> Incoming<'a> {
         match message {
             Message::Init(_) => self.note("a second init, ignored"),
             Message::Ping(ping) => self.ping(&ping),
-            Message::Pong(pong) => {
-                if !self.keepalive.answered(pong) {
+            Message::Pong(ref pong) => {
+                if CHANNEL_PONG_BYTES.contains(&pong.byteslen.0) {
+                    self.hand_over(message, frame.len());
+                } else if !self.keepalive.answered(pong) {
                     self.note("a pong that answers no ping, ignored");
                 }
             }

@@ -139,7 +139,7 @@ impl Keepalive {
     }
 
     /// A `pong` came. False where it answers no `ping` of ours: it is then ignored.
-    pub(super) fn answered(&self, pong: Pong) -> bool {
+    pub(super) fn answered(&self, pong: &Pong) -> bool {
         let mut state = self.state.lock();
         let answers = state.pong_due.is_some() && pong.byteslen == Padding(NUM_PONG_BYTES);
         if answers {

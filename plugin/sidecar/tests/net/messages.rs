@@ -1,7 +1,7 @@
 //! What happens to messages once two nodes are peers.
 
 use outrigger_bolt::id::ChannelId;
-use outrigger_bolt::wire::{Error, Message, Padding, PeerText, Ping, Warning};
+use outrigger_bolt::wire::{Error, Message, Padding, PeerText, Ping, Pong, Warning};
 
 use super::raw_peer::RawPeer;
 use super::{Node, PEER, init};
@@ -114,6 +114,22 @@ async fn bad_input_19_pong_that_answers_nothing_is_ignored() {
     let (mut node, mut peer) = Node::connected().await;
     peer.pong(17).await;
     peer.pong(16).await;
+    peer.ping(1).await;
+    assert_eq!(peer.hear_pong().await, 1);
+    assert!(node.events.none());
+}
+
+/// A channel asks for pongs of other lengths than the connection does; which of them it awaits is its own to know.
+#[tokio::test]
+async fn a_pong_of_a_length_that_channels_ask_for_reaches_the_manager() {
+    let (mut node, mut peer) = Node::connected().await;
+    for bytes in [255, 256, 511, 512] {
+        peer.pong(bytes).await;
+    }
+    for bytes in [256, 511] {
+        let (_, message, _) = node.events.message().await;
+        assert_eq!(message, Message::Pong(Pong { byteslen: Padding(bytes) }));
+    }
     peer.ping(1).await;
     assert_eq!(peer.hear_pong().await, 1);
     assert!(node.events.none());
