@@ -298,6 +298,7 @@ fn build(
     let with_channels: Vec<_> = file.channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
     let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, file.channels));
     manager.tell_of_frozen();
+    manager.forget_settlements(&file.stray_settlements);
     fail_interrupted(&manager, file.openings);
     // What a frozen channel carries is not known: a pending payment may be in it, and must not be made again.
     let nothing_frozen = manager.env().frozen.of(None).next().is_none();

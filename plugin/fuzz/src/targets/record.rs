@@ -29,7 +29,7 @@ pub(super) fn targets() -> Vec<Target> {
         of("record_settlement", SettlementRow::decode, SettlementRow::encode, settlements),
         of("record_outcome", OutcomeRow::decode, OutcomeRow::encode, || {
             let row = |outcome| OutcomeRow { part: 3, payment_hash: PaymentHash([1; 32]), outcome };
-            settlements().into_iter().map(row).collect()
+            settlements().into_iter().map(Some).chain([None]).map(row).collect()
         }),
         of("record_payment", PaymentRow::decode, PaymentRow::encode, payments),
         of("record_invoice", InvoiceRow::decode, InvoiceRow::encode, || vec![invoice()]),
@@ -109,7 +109,8 @@ fn settlements() -> Vec<SettlementRow> {
         SettlementRow::Fulfil(PaymentPreimage([1; 32])),
         SettlementRow::Fail(FailReason::Encrypted(vec![1; 292])),
         SettlementRow::Fail(FailReason::Malformed { sha256_of_onion: [2; 32], failure_code: 0xc005 }),
-        SettlementRow::FailedDownstream(FailReason::Encrypted(vec![3; 292])),
+        SettlementRow::FailedDownstream(Some(FailReason::Encrypted(vec![3; 292]))),
+        SettlementRow::FailedDownstream(None),
     ]
 }
 

@@ -8,8 +8,8 @@ use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, ShortChannelId};
 use outrigger_bolt::wire::Message;
 use outrigger_channel::{
-    Channel, ChannelNote, Command, CommandId, Effect, Guard, HtlcKey, Input, Link, MonitorChanges, MonitorStep,
-    Offerer, OpeningInput, Phase, Refusal, Reply, Transition, Watch,
+    Channel, ChannelNote, Command, CommandId, Effect, Guard, Input, Link, MonitorChanges, MonitorStep, OpeningInput,
+    Phase, Refusal, Reply, Transition, Watch,
 };
 
 use super::deliver::Deliver;
@@ -18,11 +18,10 @@ use super::forwarding::is_usable;
 use super::mail::Mail;
 use super::obstacle::{complaint, ending};
 use super::peer::{Live, Peer, Slot};
-use super::relay::Letter;
 use super::relay::register::HtlcName;
+use super::relay::{Letter, Telling};
+use super::settlement::prefer_preimage;
 use crate::clock::Clock;
-use crate::store::row::SettlementRow;
-use crate::store::schema::{Table, numbered_key};
 use crate::store::{Address, Batch, ChainOrder, Held, Step};
 
 /// One visit to one peer: what it does is staged into one batch.
@@ -58,7 +57,7 @@ impl<'a> Drive<'a> {
             Mail::FeerateMoved => self.touch_opened(peer),
             Mail::Archived { channel } => self.archived(peer, channel),
             Mail::Restored => self.restored(peer),
-            Mail::Incoming(htlc) => self.incoming(peer, htlc),
+            Mail::Incoming(htlc) => self.incoming(peer, htlc, Telling::New),
             Mail::Offer(offer) => self.offer(peer, *offer),
             Mail::Again(htlc) => self.again(peer, htlc),
             Mail::Settled { channel, htlc_id, settlement } => self.settled(peer, channel, htlc_id, settlement),
@@ -113,7 +112,7 @@ impl<'a> Drive<'a> {
         Some(Err(refusal))
     }
 
-    fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) -> Option<Answer> {
+    pub(super) fn step_slot(&mut self, at: Address, slot: &mut Slot, input: Input<'_>) -> Option<Answer> {
         if self.env.is_faulty() {
             return self.refuse_command(at, &input, Refusal::Stopping);
         }
@@ -158,6 +157,7 @@ impl<'a> Drive<'a> {
         let waits = if never_was { slot.channel.watches() } else { Vec::new() };
         // It goes now, and not when its end is buried.
         effects.retain(|effect| !never_was || !matches!(effect, Effect::Watch(_)));
+        effects.iter_mut().for_each(|effect| prefer_preimage(slot, effect));
         if let Some(update) = monitor {
             on_chain = update.steps.iter().any(is_on_chain);
             slot.monitor.apply(&learned, &update.htlcs);
@@ -322,34 +322,6 @@ impl<'a> Drive<'a> {
         self.step_channel(peer, channel, Input::Command(id, command));
     }
 
-    fn settled(&mut self, peer: &mut Peer, channel: ChannelId, htlc_id: u64, settlement: SettlementRow) {
-        let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
-        let Some(slot) = peer.slots.get_mut(&channel) else { return };
-        let key = HtlcKey { offerer: Offerer::Remote, id: htlc_id };
-        if !slot.channel.rows().htlcs.contains_key(&key) {
-            // Nothing is left to settle, and no removal will come that takes the row away.
-            return self.batch.put(Table::Settlement, numbered_key(&channel, htlc_id), None);
-        }
-        if let (Some(known @ SettlementRow::Fulfil(_)), false) =
-            (slot.settlements.get(&htlc_id), is_fulfil(&settlement))
-        {
-            // None < Fail < Fulfil: what was fulfilled stays so.
-            return self.batch.put(Table::Settlement, numbered_key(&channel, htlc_id), Some(known.encode()));
-        }
-        let settlement = self.wrapped(slot, htlc_id, settlement);
-        let command = settlement.command(htlc_id);
-        slot.settlements.insert(htlc_id, settlement);
-        self.step_slot(at, slot, Input::Command(NOBODY, command));
-    }
-
-    /// Failures from downstream that a start found, wrapped.
-    pub(super) fn wrap_loaded(&self, slot: &mut Slot) {
-        for (htlc_id, settlement) in std::mem::take(&mut slot.settlements) {
-            let settlement = self.wrapped(slot, htlc_id, settlement);
-            slot.settlements.insert(htlc_id, settlement);
-        }
-    }
-
     /// Onions may call the channel by another id than before, once its funding transaction stands elsewhere.
     fn rename(&self, at: Address, channel: &Channel, before: Option<ShortChannelId>) {
         if before == channel.rows().head.short_channel_id {
@@ -400,14 +372,6 @@ impl<'a> Drive<'a> {
             self.repeat_settlements(at, slot);
         }
     }
-
-    /// What was decided is told again after every reestablish, until its removal is irrevocable.
-    fn repeat_settlements(&mut self, at: Address, slot: &mut Slot) {
-        let commands: Vec<_> = slot.settlements.iter().map(|(id, settlement)| settlement.command(*id)).collect();
-        for command in commands {
-            self.step_slot(at, slot, Input::Command(NOBODY, command));
-        }
-    }
 }
 
 /// What a channel answers to a command.
@@ -415,10 +379,6 @@ pub(super) type Answer = Result<Reply, Refusal>;
 
 fn answer_in(effect: &Effect) -> Option<Answer> {
     if let Effect::Reply(_, answer) = effect { Some(answer.clone()) } else { None }
-}
-
-const fn is_fulfil(settlement: &SettlementRow) -> bool {
-    matches!(settlement, SettlementRow::Fulfil(_))
 }
 
 /// Whether the channel never existed: no funding transaction came, or one that is not what was agreed.

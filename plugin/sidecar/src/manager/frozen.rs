@@ -37,6 +37,11 @@ impl FrozenChannels {
         self.0.contains_key(channel)
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// One of them.
     pub fn get(&self, channel: &ChannelId) -> Option<&FrozenChannel> {
         self.0.get(channel)

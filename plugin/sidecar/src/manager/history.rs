@@ -2,10 +2,11 @@
 
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message, Warning};
-use outrigger_channel::{Channel, Effect, Input, SoftSigner, Watch};
+use outrigger_channel::{Channel, Effect, Input, Offerer, SoftSigner, Watch};
 
 use super::drive::Drive;
 use super::peer::{Peer, Slot};
+use super::relay::register::HtlcName;
 use crate::clock::Clock;
 use crate::store::Address;
 
@@ -14,6 +15,9 @@ impl Drive<'_> {
     /// unknown channel in between. `waits` is what it had asked of the chain that will not come any more.
     pub(super) fn archive(&mut self, at: Address, slot: &mut Slot, waits: Vec<Watch>) {
         let settlements: Vec<u64> = slot.settlements.keys().copied().collect();
+        for key in slot.channel.rows().htlcs.keys().filter(|key| key.offerer == Offerer::Remote) {
+            self.env.relay.forget(&HtlcName { channel: at.channel, htlc_id: key.id });
+        }
         self.batch.archive(at, &slot.channel, slot.monitor.rows(), &settlements);
         slot.archived = Some(waits);
     }

@@ -19,6 +19,7 @@ mod pace;
 mod peer;
 pub mod pending;
 pub mod relay;
+mod settlement;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -124,11 +125,12 @@ impl Manager {
                 manager.env.channel_stands();
             }
             manager.directory.with(&peer, |peer| {
-                let drive = Drive::new(&manager.env, &manager.deliver);
-                drive.wrap_loaded(&mut slot);
+                let mut drive = Drive::new(&manager.env, &manager.deliver);
+                drive.load_settlements(&mut slot);
                 peer.slots.insert(id, slot);
                 peer.is_tallied = true;
                 drive.tally(peer);
+                manager.env.writer.submit(drive.batch);
             });
         }
         // A crash may have left channels a block ahead of the tip, and that block may be gone by now: what stands above
@@ -172,11 +174,18 @@ impl Manager {
                 {
                     // Its last channel ended, and the peer was forgotten.
                     let mut batch = Batch::default();
-                    offer.fail(&Failure::UnknownNextPeer, &mut batch);
+                    offer.fail(&Failure::UnknownNextPeer, &self.env, &mut batch);
                     self.env.writer.submit(batch);
                 }
             }
         }
+    }
+
+    /// Decisions on HTLCs of channels that are no more: a step downstream may have told them after the end.
+    pub fn forget_settlements(&self, stray: &[(ChannelId, u64)]) {
+        let mut batch = Batch::default();
+        stray.iter().for_each(|(channel, htlc_id)| settlement::forget(&mut batch, channel, *htlc_id));
+        self.env.writer.submit(batch);
     }
 
     /// Received HTLCs for which this channel offers one: they are not dispatched again.

@@ -19,7 +19,7 @@ use outrigger_bolt::id::{NodeId, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys, per_commitment_secret};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
 use outrigger_bolt::wire::{
-    AcceptChannel, ChannelReady, FundingSigned, OpenChannel, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc,
+    AcceptChannel, ChannelReady, FundingSigned, OpenChannel, PerCommitmentSecret, Pong, RevokeAndAck, UpdateAddHtlc,
     UpdateFee,
 };
 use outrigger_channel::{
@@ -33,6 +33,7 @@ use super::deliver::{Ends, PaymentNotice};
 use super::env::ChainView;
 use super::forwarding::ForwardingPolicy;
 use super::outbox::{Next, Origin, OutboxReader, outbox};
+use super::relay::Telling;
 use super::relay::register::{Caps, Load};
 use super::*;
 use crate::key::{NodeKeys, Seed};
@@ -190,7 +191,7 @@ impl Bench {
             self.manager.directory.ensure(from);
             let letters = self.manager.directory.with(&from, |peer| {
                 let mut drive = Drive::new(&self.manager.env, &self.manager.deliver);
-                drive.incoming(peer, htlc.clone());
+                drive.dispatch(peer.node_id, htlc.clone(), Telling::New);
                 drive.finish(peer)
             });
             if let Some(letters) = letters {
@@ -547,7 +548,12 @@ impl Rogue {
     pub(crate) fn step(&self, channel: &mut Channel, input: Input<'_>) {
         let mut transition = channel.step(input, &self.context(HEIGHT + 1));
         channel.take_in(&mut transition);
+        let pongs: Vec<_> = transition.effects.iter().filter_map(pong_to).collect();
         self.carry_out(channel.id(), transition.effects);
+        for pong in pongs {
+            // The wire answers it, not the manager.
+            self.step(channel, Input::Message(&Message::Pong(pong)));
+        }
     }
 
     fn carry_out(&self, channel_id: ChannelId, effects: Vec<Effect>) {
@@ -565,6 +571,11 @@ impl Rogue {
             }
         }
     }
+}
+
+/// The answer to a `ping` among the effects.
+fn pong_to(effect: &Effect) -> Option<Pong> {
+    if let Effect::Send(Message::Ping(ping)) = effect { ping.answer() } else { None }
 }
 
 /// What pays this, and spends nothing that is known.

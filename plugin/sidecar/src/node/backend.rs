@@ -393,6 +393,7 @@ impl Doorkeeper {
             SendFault::AmountZero => Fault::invalid_parameter("amount_msat", "must be above zero"),
             SendFault::OwnInvoice => Fault::payment_to_self(),
             SendFault::NoRoute(node) => Fault::no_route(&node),
+            SendFault::HeldTooLong { .. } => Fault::invoice_invalid(fault),
             SendFault::FeeTooHigh { fee, most } => Fault::fee_too_high(fee, most),
             SendFault::NotConnected(node) => Fault::peer_not_connected(&node),
             SendFault::TooLarge { spendable, asked, .. } => Fault::insufficient_capacity(asked, spendable),

@@ -24,6 +24,9 @@ use crate::store::{Batch, Held, StoreError};
 /// Blocks added to the payee's final expiry, so that a block found on the way fails nothing (BOLT 7, "shadow route").
 const FINAL_CLTV_MARGIN: u32 = 3;
 
+/// Blocks that an HTLC of ours may be held at most: whoever holds it holds our money.
+const MAX_HELD_BLOCKS: u32 = 2016;
+
 /// The most paid in fees where the caller says nothing: this much, or one part in [`DEFAULT_FEE_SHARE`] of the amount where
 /// that is more.
 const DEFAULT_FEE: Msat = Msat::new(5000);
@@ -63,6 +66,10 @@ pub enum SendFault {
     NotConnected(NodeId),
     #[error("the channels with {node} can send {spendable} at the most, and the invoice asks for {asked}")]
     TooLarge { node: NodeId, spendable: Msat, asked: Msat },
+    #[error(
+        "the payee, or a node on the way, would hold the payment for {blocks} blocks, and no more than {most} are lent"
+    )]
+    HeldTooLong { blocks: u32, most: u32 },
     #[error("the way costs {fee} in fees, and no more than {most} may be paid")]
     FeeTooHigh { fee: Msat, most: Msat },
     #[error("the payment does not fit an onion")]
@@ -77,7 +84,7 @@ impl SendFault {
     /// How much it tells of why no way was taken, where several have a reason each.
     const fn weight(&self) -> u8 {
         match self {
-            Self::FeeTooHigh { .. } => 3,
+            Self::FeeTooHigh { .. } | Self::HeldTooLong { .. } => 3,
             Self::TooLarge { .. } => 2,
             Self::NotConnected(_) => 1,
             Self::NoRoute(_)
@@ -219,6 +226,10 @@ impl Payments {
     /// The channel of ours that the way begins with.
     fn affordable(&self, route: &Route, recipe: &Recipe) -> Result<ChannelId, SendFault> {
         let channel = self.choose(&route.first(), recipe.payee, route.sends)?;
+        let blocks = route.cltv_expiry.saturating_sub(self.manager.env().chain.height());
+        if blocks > MAX_HELD_BLOCKS {
+            return Err(SendFault::HeldTooLong { blocks, most: MAX_HELD_BLOCKS });
+        }
         let fee = route.sends.saturating_sub(recipe.amount);
         if fee > recipe.max_fee {
             return Err(SendFault::FeeTooHigh { fee, most: recipe.max_fee });
@@ -364,6 +375,10 @@ impl Payments {
                 let explained = self.explain(&payment_id, part, reason);
                 self.part_failed(payment_id, part, explained, forget_outcome(&payment_id, &channel, htlc_id));
             }
+            HtlcOutcome::NoOutput => {
+                let explained = Explained::passing("ended_on_chain", NO_OUTPUT.to_owned());
+                self.part_failed(payment_id, part, explained, forget_outcome(&payment_id, &channel, htlc_id));
+            }
             HtlcOutcome::NeverCommitted => {
                 let explained = Explained::passing("disconnected", NEVER_COMMITTED.to_owned());
                 self.part_failed(payment_id, part, explained, Batch::default());
@@ -464,6 +479,9 @@ fn who(route: &[NodeId], hop: usize) -> String {
         Some(_) | None => "the payee".to_owned(),
     }
 }
+
+const NO_OUTPUT: &str = "the channel ended on the chain by a transaction with no output for this payment, which was too small for one \
+    or not yet in it: the payee can claim nothing, and it is safe to pay again";
 
 const NEVER_COMMITTED: &str =
     "the peer disconnected before the payment was signed; nothing was paid, and it is safe to pay again";

@@ -68,6 +68,8 @@ pub struct Snapshot {
     /// Change sets of the wallet by row number.
     pub wallet: Vec<(u64, Vec<u8>)>,
     pub peer_addresses: Vec<(NodeId, String)>,
+    /// Decisions on HTLCs of channels that are no more.
+    pub stray_settlements: Vec<(ChannelId, u64)>,
     /// The proof that this file is older than what peers were told, if one was seen: the node stays in restored mode.
     pub restored: Option<String>,
 }
@@ -91,9 +93,10 @@ impl Loader {
         let mut parts = ChannelParts::default();
         let broadcasts = self.broadcasts(&mut parts)?;
         let sweeps = self.sweeps(&mut parts)?;
-        let (channels, frozen) = self.channels(parts)?;
+        let (channels, frozen, stray_settlements) = self.channels(parts)?;
         let restored = self.restored()?;
-        let mut snapshot = Snapshot { restored, channels, frozen, broadcasts, sweeps, ..Snapshot::default() };
+        let mut snapshot =
+            Snapshot { restored, channels, frozen, stray_settlements, broadcasts, sweeps, ..Snapshot::default() };
         self.under_way(&mut snapshot)?;
         self.each(Table::Wallet, |key, value| {
             let row = key.try_into().map_err(|_| corrupt(Table::Wallet, "a key of the wrong length"))?;
@@ -179,7 +182,7 @@ impl Loader {
         Ok(sweeps)
     }
 
-    fn channels(&self, mut parts: ChannelParts) -> Result<(Vec<LoadedChannel>, Vec<FrozenChannel>), StoreError> {
+    fn channels(&self, mut parts: ChannelParts) -> Result<Channels, StoreError> {
         self.each(Table::ChannelParams, |key, value| {
             let channel = channel_of(Table::ChannelParams, key)?;
             let params = parts.read(Table::ChannelParams, channel, ChannelParams::decode(value));
@@ -309,6 +312,9 @@ fn secret(slot: u64, value: &[u8]) -> Result<(u8, (u64, [u8; 32])), &'static str
     Ok((slot, (u64::from_be_bytes(*number), secret)))
 }
 
+/// Channels, those that are frozen, and decisions on HTLCs of neither.
+type Channels = (Vec<LoadedChannel>, Vec<FrozenChannel>, Vec<(ChannelId, u64)>);
+
 /// Rows sorted by channel.
 #[derive(Default)]
 struct ChannelParts {
@@ -340,7 +346,7 @@ impl ChannelParts {
         self.frozen.entry(channel).or_insert(reason);
     }
 
-    fn assemble(mut self) -> Result<(Vec<LoadedChannel>, Vec<FrozenChannel>), StoreError> {
+    fn assemble(mut self) -> Result<Channels, StoreError> {
         let params = std::mem::take(&mut self.params);
         let is_known = |id: &ChannelId| params.contains_key(id) || self.frozen.contains_key(id);
         if let Some(orphan) = self.heads.keys().chain(self.monitor_heads.keys()).find(|id| !is_known(id)) {
@@ -352,12 +358,14 @@ impl ChannelParts {
                 loaded.extend(self.assemble_one(*id, params.clone())?);
             }
         }
+        let left = self.settlements.iter().filter(|(id, _)| !self.frozen.contains_key(id));
+        let stray = left.flat_map(|(id, settlements)| settlements.keys().map(|htlc_id| (*id, *htlc_id))).collect();
         let frozen = std::mem::take(&mut self.frozen).into_iter().map(|(channel_id, reason)| {
             let params = params.get(&channel_id).cloned();
             let peer = params.as_ref().map(|params| params.peer).or(self.peers.get(&channel_id).copied());
             FrozenChannel { channel_id, peer, params, reason }
         });
-        Ok((loaded, frozen.collect()))
+        Ok((loaded, frozen.collect(), stray))
     }
 
     /// The channel, or nothing where its own rows do not fit together: then it is frozen.

@@ -110,8 +110,9 @@ fn publication_number(what: Publication) -> u8 {
 pub enum SettlementRow {
     Fulfil(PaymentPreimage),
     Fail(FailReason),
-    /// The next peer failed what we relayed, for a reason that is yet to be wrapped with the secret of the received onion.
-    FailedDownstream(FailReason),
+    /// What we relayed has failed: by the next peer, for a reason that is yet to be wrapped with the secret of the received
+    /// onion, or with the channel to it, which ended on the chain without an output for it.
+    FailedDownstream(Option<FailReason>),
 }
 
 impl SettlementRow {
@@ -120,7 +121,8 @@ impl SettlementRow {
     pub fn of_downstream(outcome: &HtlcOutcome) -> Option<Self> {
         match outcome {
             HtlcOutcome::Fulfilled(preimage) => Some(Self::Fulfil(*preimage)),
-            HtlcOutcome::Failed(reason) => Some(Self::FailedDownstream(reason.clone())),
+            HtlcOutcome::Failed(reason) => Some(Self::FailedDownstream(Some(reason.clone()))),
+            HtlcOutcome::NoOutput => Some(Self::FailedDownstream(None)),
             HtlcOutcome::NeverCommitted => None,
         }
     }
@@ -130,9 +132,10 @@ impl SettlementRow {
         match self {
             Self::Fulfil(preimage) => Command::Fulfill { htlc_id, preimage: *preimage },
             // One that could not be wrapped has no onion any more: it is on its way out, and the order changes nothing.
-            Self::Fail(reason) | Self::FailedDownstream(reason) => {
+            Self::Fail(reason) | Self::FailedDownstream(Some(reason)) => {
                 Command::FailHtlc { htlc_id, reason: reason.clone() }
             }
+            Self::FailedDownstream(None) => Command::FailHtlc { htlc_id, reason: FailReason::Encrypted(Vec::new()) },
         }
     }
 
@@ -142,7 +145,8 @@ impl SettlementRow {
         match self {
             Self::Fulfil(preimage) => record.put(0, preimage.0),
             Self::Fail(reason) => put_reason(record, reason),
-            Self::FailedDownstream(reason) => put_reason(record, reason).put(6, []),
+            Self::FailedDownstream(Some(reason)) => put_reason(record, reason).put(6, []),
+            Self::FailedDownstream(None) => record.put(6, []),
         }
         .finish()
     }
@@ -152,14 +156,12 @@ impl SettlementRow {
         let mut record = RecordReader::new(bytes, 1)?;
         let row = match record.array_some(0, "preimage")? {
             Some(preimage) => Self::Fulfil(PaymentPreimage(preimage)),
-            None => {
-                let reason = take_reason(&mut record)?;
-                match record.bytes_some(6) {
-                    Some([]) => Self::FailedDownstream(reason),
-                    Some(_) => return Err(BadRecord::Malformed("mark of a failure downstream")),
-                    None => Self::Fail(reason),
-                }
-            }
+            None => match (reason_some(&mut record)?, record.bytes_some(6)) {
+                (reason, Some([])) => Self::FailedDownstream(reason),
+                (Some(reason), None) => Self::Fail(reason),
+                (None, None) => return Err(BadRecord::Missing("reason")),
+                (_, Some(_)) => return Err(BadRecord::Malformed("mark of a failure downstream")),
+            },
         };
         record.finish()?;
         Ok(row)
@@ -178,13 +180,15 @@ fn put_reason(record: RecordWriter, reason: &FailReason) -> RecordWriter {
     }
 }
 
-fn take_reason(record: &mut RecordReader<'_>) -> Result<FailReason, BadRecord> {
+fn reason_some(record: &mut RecordReader<'_>) -> Result<Option<FailReason>, BadRecord> {
     if let Some(reason) = record.bytes_some(2) {
-        return Ok(FailReason::Encrypted(reason.to_vec()));
+        return Ok(Some(FailReason::Encrypted(reason.to_vec())));
     }
-    let malformed: [u8; 34] = record.array(4, "reason")?;
-    let [high, low, sha256_of_onion @ ..] = malformed;
-    Ok(FailReason::Malformed { sha256_of_onion, failure_code: u16::from_be_bytes([high, low]) })
+    let malformed: Option<[u8; 34]> = record.array_some(4, "reason")?;
+    Ok(malformed.map(|[high, low, sha256_of_onion @ ..]| FailReason::Malformed {
+        sha256_of_onion,
+        failure_code: u16::from_be_bytes([high, low]),
+    }))
 }
 
 /// What an HTLC of a payment of ours came to.
@@ -192,15 +196,17 @@ fn take_reason(record: &mut RecordReader<'_>) -> Result<FailReason, BadRecord> {
 pub struct OutcomeRow {
     pub part: u16,
     pub payment_hash: PaymentHash,
-    pub outcome: SettlementRow,
+    /// None where the channel ended on the chain without an output for the HTLC.
+    pub outcome: Option<SettlementRow>,
 }
 
 impl OutcomeRow {
     /// The row of an outcome; none for an add that was never committed.
     pub fn of(part: u16, payment_hash: PaymentHash, outcome: &HtlcOutcome) -> Option<Self> {
         let outcome = match outcome {
-            HtlcOutcome::Fulfilled(preimage) => SettlementRow::Fulfil(*preimage),
-            HtlcOutcome::Failed(reason) => SettlementRow::Fail(reason.clone()),
+            HtlcOutcome::Fulfilled(preimage) => Some(SettlementRow::Fulfil(*preimage)),
+            HtlcOutcome::Failed(reason) => Some(SettlementRow::Fail(reason.clone())),
+            HtlcOutcome::NoOutput => None,
             HtlcOutcome::NeverCommitted => return None,
         };
         Some(Self { part, payment_hash, outcome })
@@ -209,20 +215,22 @@ impl OutcomeRow {
     /// The outcome as it was told.
     pub fn outcome(&self) -> HtlcOutcome {
         match &self.outcome {
-            SettlementRow::Fulfil(preimage) => HtlcOutcome::Fulfilled(*preimage),
-            SettlementRow::Fail(reason) | SettlementRow::FailedDownstream(reason) => {
+            Some(SettlementRow::Fulfil(preimage)) => HtlcOutcome::Fulfilled(*preimage),
+            Some(SettlementRow::Fail(reason) | SettlementRow::FailedDownstream(Some(reason))) => {
                 HtlcOutcome::Failed(reason.clone())
             }
+            Some(SettlementRow::FailedDownstream(None)) | None => HtlcOutcome::NoOutput,
         }
     }
 
     /// The bytes of the row.
     pub fn encode(&self) -> Vec<u8> {
-        RecordWriter::new(1)
-            .put(0, self.part.to_be_bytes())
-            .put(2, self.payment_hash.0)
-            .put(4, self.outcome.encode())
-            .finish()
+        let record = RecordWriter::new(1).put(0, self.part.to_be_bytes()).put(2, self.payment_hash.0);
+        match &self.outcome {
+            Some(outcome) => record.put(4, outcome.encode()),
+            None => record.put(6, []),
+        }
+        .finish()
     }
 
     /// Reads a row.
@@ -231,7 +239,10 @@ impl OutcomeRow {
         let row = Self {
             part: u16::from_be_bytes(record.array(0, "part")?),
             payment_hash: PaymentHash(record.array(2, "payment_hash")?),
-            outcome: SettlementRow::decode(record.bytes(4, "outcome")?)?,
+            outcome: match record.bytes_some(4) {
+                Some(outcome) => Some(SettlementRow::decode(outcome)?),
+                None => record.array(6, "outcome").map(|[]: [u8; 0]| None)?,
+            },
         };
         record.finish()?;
         Ok(row)

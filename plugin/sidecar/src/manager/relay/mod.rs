@@ -14,10 +14,9 @@ use std::fmt;
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_bolt::onion::{
-    self, Failure, FinalPayload, ForwardPayload, InvalidPayload, Malformed, OnionPacket, Payload, PeelError, Peeled,
-    failure,
+    self, Failure, ForwardPayload, InvalidPayload, Malformed, OnionPacket, Payload, PeelError, Peeled, failure,
 };
-use outrigger_channel::{Command, FailReason, HtlcKey, HtlcSource, HtlcTotals, IncomingHtlc, Input, Refusal, Reply};
+use outrigger_channel::{Command, FailReason, HtlcSource, HtlcTotals, IncomingHtlc, Input, Phase, Refusal, Reply};
 
 use super::deliver::PaymentNotice;
 use super::drive::{Drive, NOBODY};
@@ -29,11 +28,20 @@ use crate::store::row::SettlementRow;
 use crate::store::schema::{Table, numbered_key};
 use crate::store::{Batch, Held};
 use judge::judge;
-use onions::Unprocessed;
+use onions::{Seen, Unprocessed};
 use register::HtlcName;
 
 /// Of each limit that a peer sets for what we offer it, one part in so many is kept for payments of our own (FWD-15).
 const LOCAL_SHARE: u64 = 10;
+
+/// How a received HTLC comes to be dispatched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Telling {
+    /// Its channel or a start tells of it.
+    New,
+    /// What was offered for it was never signed, and is gone.
+    Again,
+}
 
 /// What one visit has for others. It is told once the peer's lock is gone and the batch of the visit is in the writer's
 /// queue, so that rows of whoever reads it come after those that it stands on.
@@ -73,8 +81,9 @@ impl fmt::Debug for Offer {
 }
 
 impl Offer {
-    /// The decision that fails it.
-    pub(super) fn fail(&self, failure: &Failure, batch: &mut Batch) {
+    /// The decision that fails it. It counts as relayed no longer.
+    pub(super) fn fail(&self, failure: &Failure, env: &Env, batch: &mut Batch) {
+        env.relay.release(&self.incoming);
         let reason = FailReason::Encrypted(failure::create(&self.shared_secret, failure));
         decide(batch, self.from, self.incoming, SettlementRow::Fail(reason));
     }
@@ -118,54 +127,64 @@ enum Unreadable {
 }
 
 impl Drive<'_> {
-    /// A received HTLC is irrevocably committed: it ends here, goes on, or fails.
-    pub(super) fn incoming(&mut self, peer: &mut Peer, htlc: IncomingHtlc) {
+    /// A received HTLC is irrevocably committed, as its channel or a start tells. One of a channel that has failed or ended
+    /// is left to the chain: what would be paid on for it could not be claimed from it.
+    pub(super) fn incoming(&mut self, peer: &Peer, htlc: IncomingHtlc, telling: Telling) {
+        let Some(slot) = peer.slots.get(&htlc.channel).filter(|slot| may_settle(slot)) else { return };
+        if !slot.settlements.contains_key(&htlc.htlc_id) {
+            self.dispatch(peer.node_id, htlc, telling);
+        }
+    }
+
+    /// It ends here, goes on, or fails. Once: a start may tell of an HTLC that the peer's messages tell of too, and until its
+    /// decision has come back from the file the register alone knows that it is being decided.
+    pub(super) fn dispatch(&mut self, from: NodeId, htlc: IncomingHtlc, telling: Telling) {
         let name = HtlcName { channel: htlc.channel, htlc_id: htlc.htlc_id };
-        let is_decided = peer.slots.get(&name.channel).is_some_and(|slot| slot.settlements.contains_key(&name.htlc_id));
-        // A start may tell of an HTLC that the peer's messages tell of too.
-        if is_decided || !self.env.relay.dispatch(name, peer.node_id) {
+        if !self.env.relay.dispatch(name, from) {
             return;
         }
         let (shared_secret, readable) = match read(self.env, &htlc) {
-            Ok(readable) => (readable.shared_secret, Ok((readable.payload, readable.next))),
-            Err(Unreadable::Invalid { shared_secret, invalid }) => {
-                let InvalidPayload { tlv_type, offset } = invalid;
-                (shared_secret, Err(Failure::InvalidOnionPayload { tlv_type, offset }))
-            }
+            Ok(Readable { shared_secret, payload, next }) => (shared_secret, Ok((payload, next))),
+            Err(Unreadable::Invalid { shared_secret, invalid }) => (shared_secret, Err(invalid)),
             Err(Unreadable::Malformed(reason)) => {
-                return decide(&mut self.batch, peer.node_id, name, SettlementRow::Fail(reason));
+                return decide(&mut self.batch, from, name, SettlementRow::Fail(reason));
             }
         };
         let expiry = readable.as_ref().map_or(0, |(payload, _)| expiry_of(payload)).max(htlc.cltv_expiry);
         let at = (expiry, self.env.chain.height());
         let tools = (&mut self.batch, &self.env.reader);
-        let failure = match self.env.onions.process(tools, &shared_secret, name, at) {
+        let processed = match self.env.onions.process(tools, &shared_secret, name, at) {
+            Ok(processed) => processed,
             // No decision is safer than a wrong one; the HTLC comes again at the next start.
             Err(fault) => return tracing::error!(%fault, "the processed onions could not be read"),
-            Ok(Err(Unprocessed::TooFar)) => Failure::ExpiryTooFar,
+        };
+        let failure = match (readable, processed) {
+            (Err(InvalidPayload { tlv_type, offset }), _) => Failure::InvalidOnionPayload { tlv_type, offset },
             // BOLT 4: abort processing and fail. A prober learns no more than from any other onion.
-            Ok(Err(Unprocessed::Replay)) => self.unknown_details(&htlc),
-            Ok(Ok(())) => match readable {
-                Err(failure) => failure,
-                Ok((Payload::Final(payload), _)) => {
-                    return self.terminal(peer.node_id, htlc, shared_secret, payload);
+            (Ok((Payload::Final(_), _)), Err(_)) => self.unknown_details(&htlc),
+            (Ok((Payload::Forward(_), _)), Err(Unprocessed::TooFar)) => Failure::ExpiryTooFar,
+            (Ok((Payload::Forward(_), _)), Err(Unprocessed::Replay)) => passing(),
+            (Ok((Payload::Final(payload), _)), Ok(_)) => {
+                let payload = Box::new(payload);
+                let notice = PaymentNotice::Incoming { peer: from, htlc, shared_secret, payload };
+                // It ends here: the owner of payments decides.
+                return self.letters.push(Letter::Payment(notice));
+            }
+            (Ok((Payload::Forward(_), _)), Ok(Seen::Before))
+                if telling == Telling::New && !self.env.frozen.is_empty() =>
+            {
+                // What a frozen channel carries is not known: it may be this HTLC, and must not be offered again, nor failed.
+                return tracing::warn!(?name, "an HTLC stays undecided while a channel is frozen");
+            }
+            (Ok((Payload::Forward(forward), next)), Ok(_)) => {
+                match self.hand_on(from, &htlc, shared_secret, (forward, next)) {
+                    Ok(()) => return,
+                    Err(failure) => failure,
                 }
-                Ok((Payload::Forward(forward), next)) => {
-                    match self.hand_on(peer.node_id, &htlc, shared_secret, forward, next) {
-                        Ok(()) => return,
-                        Err(failure) => failure,
-                    }
-                }
-            },
+            }
         };
         let reason = FailReason::Encrypted(failure::create(&shared_secret, &failure));
-        decide(&mut self.batch, peer.node_id, name, SettlementRow::Fail(reason));
-    }
-
-    /// It ends here: the owner of payments decides.
-    fn terminal(&mut self, from: NodeId, htlc: IncomingHtlc, shared_secret: [u8; 32], payload: FinalPayload) {
-        let (peer, payload) = (from, Box::new(payload));
-        self.letters.push(Letter::Payment(PaymentNotice::Incoming { peer, htlc, shared_secret, payload }));
+        decide(&mut self.batch, from, name, SettlementRow::Fail(reason));
     }
 
     /// It goes on, as far as this peer's side can tell.
@@ -174,8 +193,7 @@ impl Drive<'_> {
         from: NodeId,
         htlc: &IncomingHtlc,
         shared_secret: [u8; 32],
-        forward: ForwardPayload,
-        next: Option<OnionPacket>,
+        (forward, next): (ForwardPayload, Option<OnionPacket>),
     ) -> Result<(), Failure> {
         if !self.env.chain.is_synced() || self.env.is_restored() {
             return Err(Failure::TemporaryNodeFailure);
@@ -184,7 +202,7 @@ impl Drive<'_> {
         let next = next.ok_or(Failure::UnknownNextPeer)?;
         let incoming = HtlcName { channel: htlc.channel, htlc_id: htlc.htlc_id };
         if !self.env.relay.take(incoming, htlc.amount, &self.env.caps) {
-            return Err(Failure::TemporaryNodeFailure);
+            return Err(passing());
         }
         let offer = Offer {
             incoming,
@@ -212,7 +230,7 @@ impl Drive<'_> {
             Ok(()) => {}
             Err(failure) => {
                 tracing::debug!(incoming = ?offer.incoming, to = %peer.node_id, %failure, "an HTLC is not relayed");
-                offer.fail(&failure, &mut self.batch);
+                offer.fail(&failure, self.env, &mut self.batch);
             }
         }
     }
@@ -243,6 +261,9 @@ impl Drive<'_> {
             }
         }
         let asked = peer.slots.get(&offer.channel).ok_or(Failure::UnknownNextPeer)?;
+        if !matches!(asked.channel.phase(), Phase::Normal) {
+            return Err(Failure::PermanentChannelFailure);
+        }
         let channel_update = update(self, asked);
         Err(match refused {
             Some(Refusal::AmountTooSmall(_)) => Failure::AmountBelowMinimum { htlc_msat: amount, channel_update },
@@ -268,29 +289,19 @@ impl Drive<'_> {
         let slot = peer.slots.get(&name.channel);
         let htlc = slot.and_then(|slot| slot.channel.incoming(name.htlc_id, &self.env.policy));
         if let Some(htlc) = htlc {
-            self.incoming(peer, htlc);
+            self.incoming(peer, htlc, Telling::Again);
         }
     }
+}
 
-    /// The decision as the channel is to carry it out: a failure that came from downstream is wrapped once more (BOLT 4,
-    /// "Returning Errors"), one of an onion that was malformed for the next peer is told to the origin (BOLT 2,
-    /// `update_fail_malformed_htlc`).
-    pub(super) fn wrapped(&self, slot: &Slot, htlc_id: u64, settlement: SettlementRow) -> SettlementRow {
-        let SettlementRow::FailedDownstream(reason) = settlement else { return settlement };
-        let onion = slot.channel.rows().onions.get(&HtlcKey::received(htlc_id));
-        let packet = onion.map(|onion| OnionPacket::from_bytes(onion));
-        let secret = packet.and_then(|packet| onion::shared_secret(|point| self.env.keys.ecdh(point), &packet).ok());
-        let Some(secret) = secret else {
-            // Without its onion the HTLC is on its way out already.
-            return SettlementRow::FailedDownstream(reason);
-        };
-        SettlementRow::Fail(FailReason::Encrypted(match reason {
-            FailReason::Encrypted(reason) => failure::wrap(&secret, reason),
-            FailReason::Malformed { sha256_of_onion, failure_code } => {
-                failure::create(&secret, &Failure::from_malformed(failure_code, sha256_of_onion))
-            }
-        }))
-    }
+/// What fails for now, with nothing of a channel to tell.
+const fn passing() -> Failure {
+    Failure::TemporaryChannelFailure { channel_update: Vec::new() }
+}
+
+/// Whether received HTLCs of the channel are settled by messages.
+fn may_settle(slot: &Slot) -> bool {
+    slot.archived.is_none() && matches!(slot.channel.phase(), Phase::Normal | Phase::ShuttingDown { .. })
 }
 
 /// The other channels with the peer that carry the amount, the smallest first: large balances are kept for large payments.
@@ -309,7 +320,7 @@ fn others(peer: &Peer, asked: ChannelId, amount: Msat) -> Vec<ChannelId> {
 /// Whether the channel is usable, has the amount, and keeps a share of the peer's limits for payments of our own.
 fn carries(slot: &Slot, amount: Msat) -> bool {
     let (limits, HtlcTotals { count, value, .. }) = (&slot.channel.rows().params.remote, slot.channel.offered());
-    let without_share = |limit: u64| limit.saturating_sub(limit / LOCAL_SHARE);
+    let without_share = |limit: u64| limit.saturating_sub(limit.div_ceil(LOCAL_SHARE));
     is_usable(&slot.channel)
         && u64::from(count) < without_share(u64::from(limits.max_accepted_htlcs))
         && value.saturating_add(amount).get() <= without_share(limits.max_htlc_value_in_flight.get())

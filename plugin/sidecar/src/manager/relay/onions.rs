@@ -34,6 +34,13 @@ pub(super) enum Unprocessed {
     Replay,
 }
 
+/// Whether an onion was in the set before, for the same HTLC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    First,
+    Before,
+}
+
 /// The part of the set whose rows are on their way to the file; the rest is read there.
 #[derive(Debug, Default)]
 pub(in crate::manager) struct Onions {
@@ -68,14 +75,14 @@ impl Onions {
         shared_secret: &[u8; 32],
         htlc: HtlcName,
         (expiry, height): (u32, u32),
-    ) -> Result<Result<(), Unprocessed>, StoreError> {
+    ) -> Result<Result<Seen, Unprocessed>, StoreError> {
         if expiry > height.saturating_add(MAX_EXPIRY_BLOCKS) {
             return Ok(Err(Unprocessed::TooFar));
         }
         let onion = sha256::Hash::hash(shared_secret).to_byte_array();
-        if !self.claim(reader, onion, htlc, batch)? {
+        let Some(seen) = self.claim(reader, onion, htlc, batch)? else {
             return Ok(Err(Unprocessed::Replay));
-        }
+        };
         for (height, expired) in reader.expired_replays(height, PRUNED_PER_ENTRY)? {
             batch.put(Table::Replay, expired.to_vec(), None);
             batch.put(Table::ReplayByHeight, replay_height_key(height, &expired), None);
@@ -83,10 +90,10 @@ impl Onions {
         let row = ReplayRow { channel: htlc.channel, htlc_id: htlc.htlc_id, until: expiry };
         batch.put(Table::Replay, onion.to_vec(), Some(row.encode()));
         batch.put(Table::ReplayByHeight, replay_height_key(expiry, &onion), Some(Vec::new()));
-        Ok(Ok(()))
+        Ok(Ok(seen))
     }
 
-    /// Gives the onion to the HTLC; false where another has it. The lock is held while the file is read, so that of two
+    /// Gives the onion to the HTLC; none where another has it. The lock is held while the file is read, so that of two
     /// peers that bring one onion at the same time only one is first.
     fn claim(
         &self,
@@ -94,20 +101,22 @@ impl Onions {
         onion: OnionDigest,
         htlc: HtlcName,
         batch: &mut Batch,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Seen>, StoreError> {
         let mut state = self.state.lock();
         state.forget_durable();
         let known = match state.processed.get(&onion) {
             Some(name) => Some(*name),
             None => reader.replay(&onion)?.map(|row| HtlcName { channel: row.channel, htlc_id: row.htlc_id }),
         };
-        if known.is_some_and(|name| name != htlc) {
-            return Ok(false);
-        }
+        let seen = match known {
+            Some(name) if name != htlc => return Ok(None),
+            Some(_) => Seen::Before,
+            None => Seen::First,
+        };
         let (waiter, durable) = oneshot::channel();
         batch.hold(Held::Durable(waiter));
         state.processed.insert(onion, htlc);
         state.queued.push_back((onion, durable));
-        Ok(true)
+        Ok(Some(seen))
     }
 }

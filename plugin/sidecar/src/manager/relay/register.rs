@@ -96,12 +96,29 @@ impl Register {
         self.state.lock().count(htlc, Dispatched { from, relays: Some(amount) });
     }
 
+    /// It is decided: it counts as relayed no longer, and is still not dispatched again.
+    pub(in crate::manager) fn release(&self, htlc: &HtlcName) {
+        let mut state = self.state.lock();
+        if let Some(found) = state.dispatched.get_mut(htlc)
+            && let Some(amount) = found.relays.take()
+        {
+            let from = found.from;
+            state.discount(from, amount);
+        }
+    }
+
     /// The removal is irrevocable, or the HTLC is to be dispatched anew.
     pub(in crate::manager) fn forget(&self, htlc: &HtlcName) {
         let mut state = self.state.lock();
         let Some(Dispatched { from, relays: Some(amount) }) = state.dispatched.remove(htlc) else { return };
-        state.node = state.node.without(amount);
-        if let Entry::Occupied(mut of_peer) = state.by_peer.entry(from) {
+        state.discount(from, amount);
+    }
+}
+
+impl State {
+    fn discount(&mut self, from: NodeId, amount: Msat) {
+        self.node = self.node.without(amount);
+        if let Entry::Occupied(mut of_peer) = self.by_peer.entry(from) {
             let left = of_peer.get().without(amount);
             if left.htlcs == 0 {
                 of_peer.remove();
@@ -110,9 +127,7 @@ impl Register {
             }
         }
     }
-}
 
-impl State {
     fn count(&mut self, htlc: HtlcName, dispatched: Dispatched) {
         let amount = dispatched.relays.unwrap_or_default();
         self.node = self.node.with(amount);
@@ -172,5 +187,10 @@ mod tests {
         register.forget(&name(1));
         assert!(register.dispatch(name(99), node(3)) && register.take(name(99), Msat::new(500), &caps));
         assert!(!register.take(name(1000), Msat::new(0), &caps), "never dispatched");
+        // What is decided makes room, and is not dispatched again before it is forgotten.
+        register.release(&name(99));
+        register.release(&name(99));
+        assert!(!register.dispatch(name(99), node(3)));
+        assert!(register.dispatch(name(100), node(3)) && register.take(name(100), Msat::new(500), &caps));
     }
 }

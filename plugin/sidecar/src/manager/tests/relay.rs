@@ -315,5 +315,77 @@ async fn fwd_15_one_peer_cannot_fill_the_node_and_leaves_a_share_of_the_channel(
     }
     let send = chain.good(6);
     let built = chain.send(&send);
-    assert_eq!(chain.failure(&built).await, (0, Failure::TemporaryNodeFailure), "five are what one peer may have");
+    let full = Failure::TemporaryChannelFailure { channel_update: Vec::new() };
+    assert_eq!(chain.failure(&built).await, (0, full), "five are what one peer may have");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fwd_18_an_htlc_of_a_channel_that_has_failed_is_not_handed_on() {
+    let mut chain = Chain::new().await;
+    let send = chain.good(1);
+    chain.send(&send);
+    // The last signature, and the error right behind it: the HTLC is irrevocably committed and the channel gone.
+    loop {
+        let message = chain.from.hear().await;
+        chain.from.step(&mut chain.incoming, Input::Message(&message));
+        if matches!(message, Message::CommitmentSigned(_)) {
+            break;
+        }
+    }
+    let channel_id = chain.incoming.id();
+    chain.from.tell(Message::Error(outrigger_bolt::wire::Error { channel_id, data: "gone".into() }));
+    chain.from.dealt_with().await;
+    chain.bench.manager.env().writer.barrier().await;
+    // Whatever was told of the HTLC is in the mailbox now, in front of this.
+    assert!(chain.bench.manager.command(channel_id, Command::Commit).await.is_ok());
+    assert_eq!(chain.bench.manager.channel(&channel_id).unwrap().summary.state, "failed");
+    assert!(chain.to.dealt_with().await.is_empty(), "nothing is offered");
+    assert_eq!((relayed(&chain.bench), settled(&chain.bench)), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_95_fwd_9_what_a_frozen_channel_may_carry_is_neither_offered_again_nor_failed() {
+    let mut chain = Chain::new().await;
+    let send = chain.good(1);
+    chain.send(&send);
+    chain.offered().await;
+    let mut batch = Batch::default();
+    let key = crate::store::schema::channel_key(&chain.outgoing.id());
+    batch.put(crate::store::schema::Table::ChannelHead, key, Some(vec![99]));
+    chain.bench.manager.env().writer.submit(batch);
+    let again = chain.bench.started_again(forwarding_policy()).await;
+    assert!(again.manager.env().frozen.contains(&chain.outgoing.id()));
+    again.manager.resume();
+    let _answer = again.manager.command(chain.incoming.id(), Command::Commit).await;
+    again.manager.env().writer.barrier().await;
+    assert_eq!((relayed(&again), settled(&again)), (0, 0), "it stays undecided");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fwd_1_a_preimage_that_was_told_is_claimed_upstream_whatever_the_next_peer_says_after() {
+    let mut chain = Chain::new().await;
+    let send = chain.good(1);
+    let built = chain.send(&send);
+    let add = chain.offered().await;
+    while chain.outgoing.incoming(add.id, &chain.to.policy).is_none() {
+        chain.to_hears().await;
+    }
+    // The preimage, and no signature for it.
+    let fulfill = Command::Fulfill { htlc_id: add.id, preimage: preimage(1) };
+    chain.to.step(&mut chain.outgoing, Input::Command(CommandId(1), fulfill));
+    let answer = chain.answer().await;
+    assert!(matches!(answer, Message::UpdateFulfillHtlc(_)), "{answer:?}");
+    // On another connection it fails the same HTLC, by the rules.
+    chain.to.step(&mut chain.outgoing, Input::Disconnected);
+    chain.to.reconnect(chain.bench.clone());
+    chain.to.step(&mut chain.outgoing, Input::Connected(&Features::init()));
+    chain.to.until(&mut chain.outgoing, |channel, _| channel.summary(HEIGHT + 1).connected).await;
+    let said = Failure::IncorrectOrUnknownPaymentDetails { htlc_msat: AMOUNT, height: 7 };
+    let reason = FailReason::Encrypted(failure::create(&built.shared_secrets[1], &said));
+    chain.then(add.id, Command::FailHtlc { htlc_id: add.id, reason }).await;
+    chain.removed().await;
+    chain.to.dealt_with().await;
+    chain.bench.manager.env().writer.barrier().await;
+    let row = chain.bench.reader.settlement(&chain.incoming.id(), 0).unwrap();
+    assert_eq!(row, Some(crate::store::row::SettlementRow::Fulfil(preimage(1))));
 }

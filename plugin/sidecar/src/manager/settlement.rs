@@ -1,0 +1,97 @@
+//! Decided outcomes of received HTLCs, on their way into the channel: none < failed < fulfilled. The row is durable before the
+//! channel hears of it, and is told again until the removal is irrevocable (FWD-9).
+
+use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::onion::{self, Failure, OnionPacket, failure};
+use outrigger_channel::{Effect, FailReason, HtlcKey, HtlcOutcome, HtlcSource, Input};
+
+use super::drive::{Drive, NOBODY};
+use super::peer::{Peer, Slot};
+use super::relay::register::HtlcName;
+use crate::store::row::SettlementRow;
+use crate::store::schema::{Table, numbered_key};
+use crate::store::{Address, Batch};
+
+impl Drive<'_> {
+    /// A received HTLC was decided, here or by what became of it downstream; the row is durable.
+    pub(super) fn settled(&mut self, peer: &mut Peer, channel: ChannelId, htlc_id: u64, settlement: SettlementRow) {
+        let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
+        self.env.relay.release(&HtlcName { channel, htlc_id });
+        // The row of a channel that is no more goes at the next start.
+        let Some(slot) = peer.slots.get_mut(&channel) else { return };
+        if slot.archived.is_some() || !slot.channel.rows().htlcs.contains_key(&HtlcKey::received(htlc_id)) {
+            // Nothing is left to settle, and no removal will come that takes the row away.
+            return forget(&mut self.batch, &channel, htlc_id);
+        }
+        if let (Some(known @ SettlementRow::Fulfil(_)), false) =
+            (slot.settlements.get(&htlc_id), matches!(settlement, SettlementRow::Fulfil(_)))
+        {
+            // What was fulfilled stays so; the row of the failure stands over it.
+            return self.batch.put(Table::Settlement, numbered_key(&channel, htlc_id), Some(known.encode()));
+        }
+        let settlement = self.wrapped(slot, htlc_id, settlement);
+        let command = settlement.command(htlc_id);
+        slot.settlements.insert(htlc_id, settlement);
+        self.step_slot(at, slot, Input::Command(NOBODY, command));
+    }
+
+    /// What was decided is told again after every reestablish, until its removal is irrevocable.
+    pub(super) fn repeat_settlements(&mut self, at: Address, slot: &mut Slot) {
+        let commands: Vec<_> = slot.settlements.iter().map(|(id, settlement)| settlement.command(*id)).collect();
+        for command in commands {
+            self.step_slot(at, slot, Input::Command(NOBODY, command));
+        }
+    }
+
+    /// The decisions that a start found: wrapped where they are from downstream, and without those whose HTLC is gone, which
+    /// a step downstream may have told again after its removal.
+    pub(super) fn load_settlements(&mut self, slot: &mut Slot) {
+        let channel = slot.channel.id();
+        for (htlc_id, settlement) in std::mem::take(&mut slot.settlements) {
+            if slot.channel.rows().htlcs.contains_key(&HtlcKey::received(htlc_id)) {
+                let settlement = self.wrapped(slot, htlc_id, settlement);
+                slot.settlements.insert(htlc_id, settlement);
+            } else {
+                forget(&mut self.batch, &channel, htlc_id);
+            }
+        }
+    }
+
+    /// The decision as the channel is to carry it out: a failure that came from downstream is wrapped once more (BOLT 4,
+    /// "Returning Errors"), one of an onion that was malformed for the next peer is told to the origin (BOLT 2,
+    /// `update_fail_malformed_htlc`), and one with the channel is ours.
+    fn wrapped(&self, slot: &Slot, htlc_id: u64, settlement: SettlementRow) -> SettlementRow {
+        let SettlementRow::FailedDownstream(reason) = settlement else { return settlement };
+        let onion = slot.channel.rows().onions.get(&HtlcKey::received(htlc_id));
+        let packet = onion.map(|onion| OnionPacket::from_bytes(onion));
+        let secret = packet.and_then(|packet| onion::shared_secret(|point| self.env.keys.ecdh(point), &packet).ok());
+        let Some(secret) = secret else {
+            // Without its onion the HTLC is on its way out already.
+            return SettlementRow::FailedDownstream(reason);
+        };
+        SettlementRow::Fail(FailReason::Encrypted(match reason {
+            Some(FailReason::Encrypted(reason)) => failure::wrap(&secret, reason),
+            Some(FailReason::Malformed { sha256_of_onion, failure_code }) => {
+                failure::create(&secret, &Failure::from_malformed(failure_code, sha256_of_onion))
+            }
+            None => failure::create(&secret, &Failure::PermanentChannelFailure),
+        }))
+    }
+}
+
+/// Takes the row of a decision away.
+pub(super) fn forget(batch: &mut Batch, channel: &ChannelId, htlc_id: u64) {
+    batch.put(Table::Settlement, numbered_key(channel, htlc_id), None);
+}
+
+/// A failure downstream of an HTLC whose preimage is known after all is none: it is claimed upstream (FWD-1). An outcome is
+/// told by the HTLC's id, a preimage by its hash. To be asked before the monitor takes the step in, with which it may forget
+/// the preimage.
+pub(super) fn prefer_preimage(slot: &Slot, effect: &mut Effect) {
+    if let Effect::Settle { source: HtlcSource::Relayed { .. }, payment_hash, outcome, .. } = effect
+        && matches!(outcome, HtlcOutcome::Failed(_) | HtlcOutcome::NoOutput)
+        && let Some(preimage) = slot.monitor.rows().preimages.get(payment_hash)
+    {
+        *outcome = HtlcOutcome::Fulfilled(*preimage);
+    }
+}
