@@ -19,7 +19,7 @@ use outrigger_bolt::id::{NodeId, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
 use outrigger_bolt::wire::{
-    AcceptChannel, ChannelReady, FundingSigned, OpenChannel, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc,
+    AcceptChannel, ChannelReady, FundingSigned, OpenChannel, PerCommitmentSecret, Pong, RevokeAndAck, UpdateAddHtlc,
     UpdateFee,
 };
 use outrigger_channel::{
@@ -512,7 +512,12 @@ impl Rogue {
     pub(crate) fn step(&self, channel: &mut Channel, input: Input<'_>) {
         let mut transition = channel.step(input, &self.context(HEIGHT + 1));
         channel.take_in(&mut transition);
+        let pongs: Vec<_> = transition.effects.iter().filter_map(pong_to).collect();
         self.carry_out(channel.id(), transition.effects);
+        for pong in pongs {
+            // The wire answers it, not the manager.
+            self.step(channel, Input::Message(&Message::Pong(pong)));
+        }
     }
 
     fn carry_out(&self, channel_id: ChannelId, effects: Vec<Effect>) {
@@ -530,6 +535,11 @@ impl Rogue {
             }
         }
     }
+}
+
+/// The answer to a `ping` among the effects.
+fn pong_to(effect: &Effect) -> Option<Pong> {
+    if let Effect::Send(Message::Ping(ping)) = effect { ping.answer() } else { None }
 }
 
 /// What pays this, and spends nothing that is known.
