@@ -1,7 +1,6 @@
 //! A cooperative close that is begun and does not come about: the operator is told why, and what to do.
 
-use outrigger_bolt::wire::{Padding, Pong, Shutdown, Warning};
-use outrigger_channel::CHANNEL_PONG_BYTES;
+use outrigger_bolt::wire::{Shutdown, Warning};
 
 use super::*;
 
@@ -32,18 +31,10 @@ fn events(rogue: &Rogue) -> Vec<String> {
     events.into_iter().map(|(_, event)| event.fields["message"].as_str().unwrap().to_owned()).collect()
 }
 
-/// A new connection, up to the offer of the peer, which opened the channel. It makes sure by a `ping` that nothing of ours is
-/// on its way still; what answers that is not the manager.
-async fn offer_again(rogue: &mut Rogue, channel: &mut Channel) {
-    reconnect_without_simple_close(rogue, channel);
-    rogue.until(channel, |_, message| matches!(message, Message::Shutdown(_))).await;
-    let byteslen = Padding(CHANNEL_PONG_BYTES.start() + u16::from(channel.id().0[31]));
-    rogue.step(channel, Input::Message(&Message::Pong(Pong { byteslen })));
-}
-
 /// The peer begins the close; what it offers for it is below all that bitcoind relays here.
 async fn offer_too_little(rogue: &mut Rogue, channel: &mut Channel) -> String {
-    offer_again(rogue, channel).await;
+    reconnect_without_simple_close(rogue, channel);
+    rogue.until(channel, |_, message| matches!(message, Message::Shutdown(_))).await;
     let Message::Warning(warning) = rogue.hear_type(Warning::TYPE).await else { panic!("a warning") };
     // The batch that the warning left with holds the event.
     rogue.bench.manager.env().writer.barrier().await;
@@ -77,7 +68,7 @@ async fn fee_ranges_that_do_not_meet_are_shown_with_what_to_do() {
 
     // Fees have fallen: it is over, and with it the complaint.
     rogue.bench.manager.env().chain.set_feerates(feerates());
-    offer_again(&mut rogue, &mut channel).await;
+    reconnect_without_simple_close(&mut rogue, &mut channel);
     rogue.until(&mut channel, |channel, _| matches!(channel.phase(), Phase::Closing { .. })).await;
     rogue.dealt_with().await;
     let view = rogue.bench.manager.channel(&channel.id()).unwrap();
