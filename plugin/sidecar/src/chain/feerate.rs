@@ -150,6 +150,9 @@ mod tests {
         fn mempool_spender(&self, _: OutPoint) -> Result<Option<Txid>, RpcFault> {
             unused()
         }
+        fn mempool_transaction(&self, _: Txid) -> Result<Option<Transaction>, RpcFault> {
+            unused()
+        }
         fn broadcast(&self, _: &Transaction) -> Result<Txid, RpcFault> {
             unused()
         }
