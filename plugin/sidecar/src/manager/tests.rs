@@ -505,7 +505,17 @@ impl Rogue {
     pub(crate) fn step(&self, channel: &mut Channel, input: Input<'_>) {
         let mut transition = channel.step(input, &self.context(HEIGHT + 1));
         channel.take_in(&mut transition);
-        self.carry_out(channel.id(), transition.effects);
+        let is_ping = |effect: &Effect| matches!(effect, Effect::Send(Message::Ping(_)));
+        let (pings, effects): (Vec<_>, Vec<_>) = transition.effects.into_iter().partition(is_ping);
+        self.carry_out(channel.id(), effects);
+        // Connections answer them; the manager never hears of any.
+        for ping in pings {
+            if let Effect::Send(Message::Ping(ping)) = ping
+                && let Some(pong) = ping.answer()
+            {
+                self.step(channel, Input::Message(&Message::Pong(pong)));
+            }
+        }
     }
 
     fn carry_out(&self, channel_id: ChannelId, effects: Vec<Effect>) {
