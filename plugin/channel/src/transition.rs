@@ -110,6 +110,8 @@ pub enum HtlcOutcome {
     Failed(FailReason),
     /// The add was never signed and is gone with the connection: it may be offered again.
     NeverCommitted,
+    /// The channel has ended on the chain, buried, by a transaction with no output for it: nobody can claim it any more.
+    NoOutput,
 }
 
 /// The good answer to a command.

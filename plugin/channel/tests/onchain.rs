@@ -9,9 +9,10 @@ use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, W
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::{claim, script};
+use outrigger_bolt::wire::{Message, UpdateFulfillHtlc};
 use outrigger_channel::{
-    ChainEvent, ChannelNote, Claim, ClaimKind, Command, Enforcement, Input, Monitor, Phase, Publish, Signer, Spend,
-    Watch,
+    ChainEvent, ChannelNote, Claim, ClaimKind, Command, Enforcement, HtlcOutcome, Input, Monitor, Offerer, Phase,
+    Publish, Signer, Spend, Watch,
 };
 use pair::{Alice, Bob, Fate, Name, Pair, Setup};
 
@@ -421,4 +422,49 @@ fn an_order_to_fail_does_not_undo_a_close_that_is_in_a_block() {
     pair.command(Alice, Command::Fail { reason: "asked for".to_owned() });
     pair.flush(Alice);
     assert!(matches!(pair.phase(Alice), Phase::Closing { confirmed_height: Some(_), .. }), "{:?}", pair.phase(Alice));
+}
+
+/// Our own commitment, swept and buried; where the channel ends then.
+fn ended_by_own_commitment(pair: &mut Pair, name: Name, tx: &Transaction) {
+    spent(pair, name, 700, tx);
+    let claim = enforcement(pair, name).claims.remove(0);
+    let home = claim.from_height;
+    let sweep = sweep(pair, name, &claim, Sat::new(500));
+    output_spent(pair, name, &claim, home, &sweep);
+    let buried = home + pair.world.policy.close_depth - 1;
+    height(pair, name, buried);
+    assert!(matches!(pair.phase(name), Phase::Closed { .. }), "{:?}", pair.phase(name));
+}
+
+/// An HTLC that is too small for an output goes to miners; its payment ends when that is buried, and as what it was if the
+/// peer told the preimage before (FWD-1).
+#[test]
+fn fwd_8_an_htlc_without_an_output_ends_with_its_channel() {
+    for told in [false, true] {
+        let mut pair = with_balances();
+        for amount in [300_000, 353_999] {
+            pair.pay(Alice, Msat::new(amount), Fate::Fulfilled);
+        }
+        pair.pay(Bob, Msat::new(310_000), Fate::Fulfilled);
+        pair.run();
+        let offered: Vec<_> = pair.node(Alice).channel.rows().htlcs.clone().into_iter().collect();
+        let offered: Vec<_> = offered.into_iter().filter(|(key, _)| key.offerer == Offerer::Local).collect();
+        assert_eq!((offered.len(), pair.node(Alice).channel.rows().htlcs.len()), (2, 3));
+        fail(&mut pair, Alice);
+        if told {
+            let (key, row) = &offered[0];
+            let payment_preimage = pair.world.payments[&row.payment_hash].preimage;
+            let channel_id = pair.node(Alice).channel.id();
+            pair.inject(
+                Alice,
+                &Message::UpdateFulfillHtlc(UpdateFulfillHtlc { channel_id, id: key.id, payment_preimage }),
+            );
+        }
+        let tx = commitment(&pair, Alice);
+        ended_by_own_commitment(&mut pair, Alice, &tx);
+        let outcomes: Vec<_> = offered.iter().map(|(key, _)| pair.node(Alice).outcomes()[&key.id].clone()).collect();
+        assert_eq!(matches!(outcomes[0], HtlcOutcome::Fulfilled(_)), told, "{outcomes:?}");
+        assert_eq!(outcomes[0] == HtlcOutcome::NoOutput, !told);
+        assert_eq!(outcomes[1], HtlcOutcome::NoOutput);
+    }
 }

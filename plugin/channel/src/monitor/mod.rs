@@ -157,12 +157,15 @@ impl Monitor {
     /// News that only the monitor can tell: what a spend of the funding output is, and what came home in the end.
     fn tell_of_the_end(&self, transition: &mut Transition, cx: &Context<'_>) {
         let steps = transition.monitor.iter().flat_map(|update| &update.steps);
-        let mut notes = Vec::new();
+        let (mut notes, mut lost) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
                 MonitorStep::FundingSpent(spend) => notes.push(self.spend_note(spend, cx.signer)),
                 MonitorStep::TakenBuried { height } => notes.extend(self.swept_notes(*height)),
-                MonitorStep::Closed => notes.extend(self.swept_notes(u32::MAX)),
+                MonitorStep::Closed => {
+                    notes.extend(self.swept_notes(u32::MAX));
+                    lost.extend(self.without_output());
+                }
                 MonitorStep::Funded { .. }
                 | MonitorStep::LocalCommitment(_)
                 | MonitorStep::RemoteCommitment(_)
@@ -178,7 +181,7 @@ impl Monitor {
         let end =
             transition.effects.iter().position(|effect| matches!(effect, Effect::Note(ChannelNote::Closed { .. })));
         let place = end.unwrap_or(transition.effects.len());
-        transition.effects.splice(place..place, notes.into_iter().map(Effect::Note));
+        transition.effects.splice(place..place, notes.into_iter().map(Effect::Note).chain(lost));
     }
 
     fn learn_from(&self, transition: &Transition) -> Result<MonitorChanges, UpdateRefused> {

@@ -9,12 +9,12 @@ use outrigger_bolt::tx::commitment;
 
 use super::claim::{self, Claim, ClaimKind};
 use super::{Monitor, Spend};
-use crate::changes::{ChannelHead, ChannelParams, FundingSpend, Taken};
+use crate::changes::{ChannelHead, ChannelParams, FundingSpend, Removal, Taken};
 use crate::commitments::htlc::Offerer;
 use crate::input::{ChainEvent, Context};
 use crate::phase::closing::buried_at;
 use crate::signer::Signer;
-use crate::transition::{ChannelNote, Watch};
+use crate::transition::{ChannelNote, Effect, HtlcOutcome, Watch};
 
 /// All that is to be enforced for one failed channel as the chain stands now. Whoever carries it out replaces what was
 /// given before: it is the whole, never an addition.
@@ -123,6 +123,22 @@ impl Monitor {
             txid: taken.txid,
             amount: taken.value.saturating_sub(taken.fee.unwrap_or(Sat::ZERO)),
             fee: taken.fee,
+        })
+    }
+
+    /// What becomes of HTLCs that we offered where the channel ends on the chain without an output for them (BOLT 5, "HTLC
+    /// Output Handling"): it does not end while there are any outputs of HTLCs. One whose preimage is known was told before.
+    pub(super) fn without_output(&self) -> impl Iterator<Item = Effect> + '_ {
+        let offered = self.rows.htlcs.iter().filter(|(key, _)| key.offerer == Offerer::Local);
+        offered.filter_map(|(key, row)| {
+            let (source, payment_hash) = (row.source?, row.payment_hash);
+            let outcome = match &row.removal {
+                _ if self.rows.preimages.contains_key(&payment_hash) => return None,
+                Some(Removal::Fulfilled(_)) => return None,
+                Some(Removal::Failed(reason)) => HtlcOutcome::Failed(reason.clone()),
+                None => HtlcOutcome::NoOutput,
+            };
+            Some(Effect::Settle { htlc_id: key.id, source, payment_hash, outcome })
         })
     }
 

@@ -28,7 +28,7 @@ pub(super) fn targets() -> Vec<Target> {
         of("record_settlement", SettlementRow::decode, SettlementRow::encode, settlements),
         of("record_outcome", OutcomeRow::decode, OutcomeRow::encode, || {
             let row = |outcome| OutcomeRow { part: 3, payment_hash: PaymentHash([1; 32]), outcome };
-            settlements().into_iter().map(row).collect()
+            settlements().into_iter().map(Some).chain([None]).map(row).collect()
         }),
         of("record_payment", PaymentRow::decode, PaymentRow::encode, payments),
         of("record_invoice", InvoiceRow::decode, InvoiceRow::encode, || vec![invoice()]),

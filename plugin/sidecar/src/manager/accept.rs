@@ -247,6 +247,7 @@ impl Drive<'_> {
             archived: None,
         };
         peer.slots.insert(birth.channel_id, slot);
+        self.env.channel_stands();
         let step = Step { changes: &birth.changes, monitor: &monitor_changes, guard, effects: birth.effects };
         self.batch.stage(at, step, Clock::now_unix());
     }

@@ -148,9 +148,13 @@ impl<'a> Drive<'a> {
             slot.monitor.apply(&learned, &update.htlcs);
         }
         let (closes, was_backed) = (txids_of_closes(slot), slot.channel.is_backed());
+        let was_closed = matches!(slot.channel.phase(), Phase::Closed { .. });
         slot.channel.apply(&changes);
         slot.channel.settle(volatile);
         on_chain |= was_backed != slot.channel.is_backed();
+        if !was_closed && matches!(slot.channel.phase(), Phase::Closed { .. }) {
+            self.env.channel_ended();
+        }
         if on_chain {
             effects.extend(self.watch_outputs(at, slot));
         }

@@ -1,7 +1,7 @@
 //! What a step may see of the world: policy, keys, feerates, height, and the writer's queue.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use bitcoin::{Script, ScriptBuf};
 use outrigger_bolt::amount::FeeratePerKw;
@@ -112,6 +112,8 @@ pub struct Env {
     /// Channels that have no slot.
     pub frozen: FrozenChannels,
     pub(super) pending: Pending,
+    /// Counted, so that a block need not ask every channel (law 6).
+    standing: AtomicUsize,
     shutdown_script: RwLock<ScriptBuf>,
     /// Whether a channel has been promised to that script.
     shutdown_script_given: AtomicBool,
@@ -140,6 +142,7 @@ impl Env {
             reader,
             frozen: FrozenChannels::default(),
             pending: Pending::default(),
+            standing: AtomicUsize::new(0),
             shutdown_script: RwLock::default(),
             shutdown_script_given: AtomicBool::new(false),
             restored,
@@ -151,6 +154,21 @@ impl Env {
     /// With the channels that the start froze.
     pub fn freezing(self, frozen: Vec<FrozenChannel>) -> Self {
         Self { frozen: FrozenChannels::new(frozen), ..self }
+    }
+
+    /// How many channels may still have to be closed alone: all that are not closed.
+    pub fn standing(&self) -> usize {
+        self.standing.load(Ordering::Relaxed)
+    }
+
+    /// A channel came that is not closed.
+    pub(super) fn channel_stands(&self) {
+        self.standing.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One of them is closed.
+    pub(super) fn channel_ended(&self) {
+        self.standing.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether the node is in restored mode: nothing is signed, opened, paid or published but what is ours for certain.

@@ -107,6 +107,9 @@ impl Manager {
                 let _height = manager.deliver.watch_now(peer, id, watch);
             }
             let slot = Slot { channel, monitor, signer, settlements, updates, obstacle: None, archived: None };
+            if !matches!(slot.channel.phase(), Phase::Closed { .. }) {
+                manager.env.channel_stands();
+            }
             manager.directory.with(&peer, |peer| {
                 peer.slots.insert(id, slot);
                 peer.is_tallied = true;

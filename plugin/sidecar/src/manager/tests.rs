@@ -19,7 +19,7 @@ use outrigger_bolt::id::{NodeId, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
 use outrigger_bolt::wire::{
-    AcceptChannel, ChannelReady, FundingSigned, OpenChannel, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc,
+    AcceptChannel, ChannelReady, FundingSigned, OpenChannel, PerCommitmentSecret, Pong, RevokeAndAck, UpdateAddHtlc,
     UpdateFee,
 };
 use outrigger_channel::{
@@ -174,6 +174,12 @@ impl Bench {
         self.manager.env().writer.barrier().await;
         let (parts, keys) = ((self.dir.clone(), self.db.clone()), self.manager.env().keys.clone());
         Arc::new(Self::over(parts, keys, terms, Vec::new()))
+    }
+
+    /// The count of channels that are not closed is what asking all of them gives.
+    fn assert_counted(&self) {
+        let open = self.manager.channels().into_iter().filter(|view| view.summary.state != "closed").count();
+        assert_eq!(self.manager.env().standing(), open);
     }
 
     /// What a start would find now.
@@ -505,16 +511,11 @@ impl Rogue {
     pub(crate) fn step(&self, channel: &mut Channel, input: Input<'_>) {
         let mut transition = channel.step(input, &self.context(HEIGHT + 1));
         channel.take_in(&mut transition);
-        let is_ping = |effect: &Effect| matches!(effect, Effect::Send(Message::Ping(_)));
-        let (pings, effects): (Vec<_>, Vec<_>) = transition.effects.into_iter().partition(is_ping);
-        self.carry_out(channel.id(), effects);
-        // Connections answer them; the manager never hears of any.
-        for ping in pings {
-            if let Effect::Send(Message::Ping(ping)) = ping
-                && let Some(pong) = ping.answer()
-            {
-                self.step(channel, Input::Message(&Message::Pong(pong)));
-            }
+        let pongs: Vec<_> = transition.effects.iter().filter_map(pong_to).collect();
+        self.carry_out(channel.id(), transition.effects);
+        for pong in pongs {
+            // The wire answers it, not the manager.
+            self.step(channel, Input::Message(&Message::Pong(pong)));
         }
     }
 
@@ -533,6 +534,11 @@ impl Rogue {
             }
         }
     }
+}
+
+/// The answer to a `ping` among the effects.
+fn pong_to(effect: &Effect) -> Option<Pong> {
+    if let Effect::Send(Message::Ping(ping)) = effect { ping.answer() } else { None }
 }
 
 /// What pays this, and spends nothing that is known.

@@ -108,19 +108,14 @@ impl StoredWallet {
     }
 
     fn fund(&self, request: &FundingRequest, feerate: FeeratePerKw) -> Result<(Transaction, u32), WalletFault> {
-        let reserve = reserve(self.channels().saturating_add(1));
+        let reserve = reserve(self.manager.env().standing().saturating_add(1));
         self.change(|wallet, _| wallet.fund(request.script_pubkey.clone(), request.amount, feerate, reserve))
-    }
-
-    /// Channels that may still have to be closed alone.
-    fn channels(&self) -> usize {
-        self.manager.channels().iter().filter(|view| view.summary.state != "closed").count()
     }
 
     /// Looks whether the confirmed coins are the reserve of all channels, and tells the operator once when they are less.
     /// Refuses peers' channels where that is configured.
     fn look_at_reserve(&self, accept_needs_reserve: bool) {
-        let reserve = reserve(self.channels());
+        let reserve = reserve(self.manager.env().standing());
         let confirmed = self.balance().confirmed;
         let is_short = confirmed < reserve;
         self.manager.env().chain.set_accepting(!is_short || !accept_needs_reserve);

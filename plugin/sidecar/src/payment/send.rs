@@ -247,6 +247,10 @@ impl Payments {
                 let (kind, message) = self.explain(&payment_id, reason);
                 self.finish_failed(&payment_id, kind, &message, forget_outcome(&payment_id, &channel, htlc_id));
             }
+            HtlcOutcome::NoOutput => {
+                let batch = forget_outcome(&payment_id, &channel, htlc_id);
+                self.finish_failed(&payment_id, "ended_on_chain", NO_OUTPUT, batch);
+            }
             HtlcOutcome::NeverCommitted => {
                 self.finish_failed(&payment_id, "disconnected", NEVER_COMMITTED, Batch::default());
             }
@@ -285,6 +289,9 @@ impl Payments {
         }
     }
 }
+
+const NO_OUTPUT: &str = "the channel ended on the chain by a transaction with no output for this payment, which was too small for one \
+    or not yet in it: the payee can claim nothing, and it is safe to pay again";
 
 const NEVER_COMMITTED: &str =
     "the peer disconnected before the payment was signed; nothing was paid, and it is safe to pay again";

@@ -2,13 +2,13 @@ use bitcoin::secp256k1::SecretKey;
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::onion::{self, Built, FinalPayload, Hop, Payload, PaymentData};
-use outrigger_channel::IncomingHtlc;
+use outrigger_channel::{Effect, HtlcOutcome, HtlcSource, IncomingHtlc};
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::manager::tests::Bench;
-use crate::store::Held;
 use crate::store::row::{InvoiceRow, SettlementRow};
+use crate::store::{Address, Held};
 
 mod onions;
 
@@ -140,6 +140,42 @@ async fn pay_2_a_start_finds_what_is_pending_and_nothing_that_has_ended() {
     payments.finish(PaymentRow { state: failed, ..row(1) }, Batch::default());
     all_durable(&bench).await;
     assert_eq!(bench.load().pending_payments, [row(2)]);
+}
+
+/// What a start finds of a payment whose channel has ended on the chain without an output for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_2_fwd_8_a_payment_without_an_output_ends_and_may_be_made_again() {
+    let bench = Bench::new();
+    let row = PaymentRow {
+        payment_id: [1; 32],
+        payment_hash: PaymentHash([1; 32]),
+        destination: peer(&bench),
+        amount: AMOUNT,
+        created_at: 1,
+        state: PaymentState::Pending,
+    };
+    let mut batch = Batch::default();
+    batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+    batch.begin(&UnderWay::Payment(row.payment_id));
+    let (channel, source) = (ChannelId([2; 32]), HtlcSource::Payment { payment_id: row.payment_id, part: 0 });
+    let at = Address { peer: peer(&bench), connection: 0, channel };
+    let (payment_hash, outcome) = (row.payment_hash, HtlcOutcome::NoOutput);
+    batch.stage_answer(at, vec![Effect::Settle { htlc_id: 7, source, payment_hash, outcome }], 1);
+    bench.manager.env().writer.submit(batch);
+    all_durable(&bench).await;
+    let found = bench.load();
+    assert_eq!(found.outcomes.len(), 1);
+    let terms = Terms { network: Network::Regtest, final_cltv_blocks: 40 };
+    let (manager, reader, events) = (bench.manager.clone(), bench.reader.clone(), bench.events.clone());
+    // Its HTLC has its row still, until the channel is history.
+    let payments =
+        Payments::new(manager, reader, terms, events, found.pending_payments, found.outcomes, |id| *id == [1; 32]);
+    all_durable(&bench).await;
+    let ended = payments.get(&row.payment_id).unwrap().unwrap();
+    let PaymentState::Failed { kind, message, .. } = ended.state else { panic!("{:?}", ended.state) };
+    assert!(kind == "ended_on_chain" && message.contains("safe to pay again"), "{kind}: {message}");
+    let found = bench.load();
+    assert!(found.outcomes.is_empty() && found.pending_payments.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -169,15 +169,17 @@ fn take_reason(record: &mut RecordReader<'_>) -> Result<FailReason, BadRecord> {
 pub struct OutcomeRow {
     pub part: u16,
     pub payment_hash: PaymentHash,
-    pub outcome: SettlementRow,
+    /// None where the channel ended on the chain without an output for the HTLC.
+    pub outcome: Option<SettlementRow>,
 }
 
 impl OutcomeRow {
     /// The row of an outcome; none for an add that was never committed.
     pub fn of(part: u16, payment_hash: PaymentHash, outcome: &HtlcOutcome) -> Option<Self> {
         let outcome = match outcome {
-            HtlcOutcome::Fulfilled(preimage) => SettlementRow::Fulfil(*preimage),
-            HtlcOutcome::Failed(reason) => SettlementRow::Fail(reason.clone()),
+            HtlcOutcome::Fulfilled(preimage) => Some(SettlementRow::Fulfil(*preimage)),
+            HtlcOutcome::Failed(reason) => Some(SettlementRow::Fail(reason.clone())),
+            HtlcOutcome::NoOutput => None,
             HtlcOutcome::NeverCommitted => return None,
         };
         Some(Self { part, payment_hash, outcome })
@@ -186,18 +188,20 @@ impl OutcomeRow {
     /// The outcome as it was told.
     pub fn outcome(&self) -> HtlcOutcome {
         match &self.outcome {
-            SettlementRow::Fulfil(preimage) => HtlcOutcome::Fulfilled(*preimage),
-            SettlementRow::Fail(reason) => HtlcOutcome::Failed(reason.clone()),
+            Some(SettlementRow::Fulfil(preimage)) => HtlcOutcome::Fulfilled(*preimage),
+            Some(SettlementRow::Fail(reason)) => HtlcOutcome::Failed(reason.clone()),
+            None => HtlcOutcome::NoOutput,
         }
     }
 
     /// The bytes of the row.
     pub fn encode(&self) -> Vec<u8> {
-        RecordWriter::new(1)
-            .put(0, self.part.to_be_bytes())
-            .put(2, self.payment_hash.0)
-            .put(4, self.outcome.encode())
-            .finish()
+        let record = RecordWriter::new(1).put(0, self.part.to_be_bytes()).put(2, self.payment_hash.0);
+        match &self.outcome {
+            Some(outcome) => record.put(4, outcome.encode()),
+            None => record.put(6, []),
+        }
+        .finish()
     }
 
     /// Reads a row.
@@ -206,7 +210,10 @@ impl OutcomeRow {
         let row = Self {
             part: u16::from_be_bytes(record.array(0, "part")?),
             payment_hash: PaymentHash(record.array(2, "payment_hash")?),
-            outcome: SettlementRow::decode(record.bytes(4, "outcome")?)?,
+            outcome: match record.bytes_some(4) {
+                Some(outcome) => Some(SettlementRow::decode(outcome)?),
+                None => record.array(6, "outcome").map(|[]: [u8; 0]| None)?,
+            },
         };
         record.finish()?;
         Ok(row)

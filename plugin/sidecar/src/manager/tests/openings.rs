@@ -259,6 +259,8 @@ async fn fnd_6_fnd_8_a_failed_promise_stays_a_promise() {
         promised.push((channel.id(), tx));
     }
     peer.ask();
+    bench.assert_counted();
+    assert_eq!(bench.manager.env().standing(), MAX_PENDING_PER_PEER);
     assert!(refusal(peer.hear().await).starts_with("too many pending channels"));
     assert!(publishes(&bench).iter().all(|(_, publishes)| !publishes), "no coin is locked for a promise");
     assert!(promised.iter().all(|(id, _)| bench.manager.channel(id).unwrap().closing_txid.is_none()));
@@ -277,6 +279,7 @@ async fn fnd_6_fnd_8_a_failed_promise_stays_a_promise() {
     let bench = bench.started_again(forwarding_policy()).await;
     bench.manager.resume();
     bench.manager.env().writer.barrier().await;
+    bench.assert_counted();
     assert!(publishes(&bench).iter().all(|(_, publishes)| !publishes));
     bench.manager.block_connected(HEIGHT + 2015, &empty_block());
     assert_eq!(bench.manager.channels().len(), MAX_PENDING_PER_PEER);
@@ -284,6 +287,7 @@ async fn fnd_6_fnd_8_a_failed_promise_stays_a_promise() {
     nothing_left(&bench).await;
     let (events, _) = bench.reader.events(0, &[], 100).unwrap();
     assert_eq!(events.len(), MAX_PENDING_PER_PEER, "each failure is told: {events:?}");
+    bench.assert_counted();
     assert_eq!(rows(&bench).await, baseline, "and nothing else is left");
 }
 
