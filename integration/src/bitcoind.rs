@@ -242,9 +242,9 @@ pub fn free_port() -> Done<u16> {
 /// The first of the ports that are given out.
 const FIRST_PORT: u16 = 10_000;
 /// How many ports a process may take.
-const PORTS_OF_BLOCK: u16 = 32;
+const PORTS_OF_BLOCK: u16 = 256;
 /// How many processes take different ports.
-const BLOCKS: u32 = 700;
+const BLOCKS: u32 = 87;
 
 /// Checks that a text is an address of regtest.
 pub fn regtest_address(text: &str) -> Done<Address> {

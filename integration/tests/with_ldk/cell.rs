@@ -31,6 +31,15 @@ pub(crate) struct Payment {
     pub(crate) payer: Side,
     pub(crate) ending: Ending,
     pub(crate) point: Point,
+    pub(crate) fees: Fees,
+}
+
+/// What fees do while the HTLC is at its point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fees {
+    Steady,
+    /// The opener asks for another feerate (BOLT 2, `update_fee`).
+    Move,
 }
 
 /// How the receiver removes the HTLC.
@@ -97,6 +106,8 @@ const SIGNATURE: usize = FRAME + 2 + 32 + 64 + 2 + 2 + 32;
 const HTLC_SIGNATURE: usize = 64;
 /// `revoke_and_ack` on the wire.
 const REVOCATION: usize = FRAME + 2 + 32 + 32 + 33;
+/// `update_fee` on the wire.
+pub(crate) const UPDATE_FEE: u64 = FRAME as u64 + 2 + 32 + 4;
 /// `shutdown` on the wire, to a script of 22 bytes.
 const SHUTDOWN: usize = FRAME + 2 + 32 + 2 + 22;
 /// `closing_signed` on the wire, with its range of fees.
@@ -147,6 +158,17 @@ impl Ending {
         match self {
             Self::Fulfil => "fulfil",
             Self::Fail => "fail",
+        }
+    }
+}
+
+impl Fees {
+    pub(crate) const BOTH: [Self; 2] = [Self::Steady, Self::Move];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Steady => "fees_steady",
+            Self::Move => "fees_move",
         }
     }
 }
@@ -220,7 +242,11 @@ impl Payment {
     }
 
     fn name(self) -> String {
-        format!("{}_pays-{}-{}", self.payer.name(), self.ending.name(), self.point.name())
+        let fees = match self.fees {
+            Fees::Steady => "",
+            Fees::Move => "-fees_move",
+        };
+        format!("{}_pays-{}-{}{fees}", self.payer.name(), self.ending.name(), self.point.name())
     }
 }
 
@@ -256,14 +282,26 @@ impl ClosingPoint {
 }
 
 impl Cell {
-    /// Whether LDK 0.2.7 cannot do it. It starts with an HTLC to itself that it has not looked at yet, in a channel that it
+    /// Whether LDK 0.2.7 cannot do it.
+    pub(crate) fn is_beyond_ldk(self) -> bool {
+        self.blow == Blow::RestartLdk && (self.is_forgotten_htlc() || self.is_forgotten_close())
+    }
+
+    /// As the opener LDK has both signatures by then. Started again, it fails the channel that it closed: its commitment
+    /// goes out, and its close may not.
+    fn is_forgotten_close(self) -> bool {
+        let Act::Close { point, .. } = self.act else { return false };
+        self.opener == Side::Ldk && matches!(point, ClosingPoint::SecondOffer | ClosingPoint::BackSecondOffer)
+    }
+
+    /// LDK starts with an HTLC to itself that it has not looked at yet, in a channel that it
     /// knows to be shutting down, and forgets it: the alias by which it would find the channel is mapped at its start for
     /// channels alone that are not. The HTLC stays until its expiry, whatever the peer does.
-    pub(crate) fn is_beyond_ldk(self) -> bool {
+    fn is_forgotten_htlc(self) -> bool {
         let Act::PayAndClose { payment: Payment { payer: Side::Sidecar, point, .. }, closer } = self.act else {
             return false;
         };
-        let knows_of_shutdown = match point {
+        match point {
             // What is held is the daemon's, its `shutdown` included.
             Point::Add | Point::AddSignature | Point::Revocation => closer == Side::Ldk,
             Point::BackRevocation | Point::BackSignature => true,
@@ -272,15 +310,24 @@ impl Cell {
             | Point::RemovalRevocation
             | Point::RemovalSignature
             | Point::BackLastRevocation => false,
+        }
+    }
+
+    /// Whether it takes a minute: LDK looks at its feerate no more often.
+    pub(crate) fn is_slow(self) -> bool {
+        let fees = match self.act {
+            Act::Pay(payment) | Act::PayAndClose { payment, .. } => payment.fees,
+            Act::Close { .. } => Fees::Steady,
         };
-        knows_of_shutdown && self.blow == Blow::RestartLdk
+        (self.opener, fees) == (Side::Ldk, Fees::Move)
     }
 
     /// The cell in each dimension: two cells are alike in one where their values there are the same text.
     pub(crate) fn dimensions(self) -> Vec<String> {
         let mut values = vec![format!("{}_opens", self.opener.name()), self.blow.name().to_owned()];
         let payment = |payment: Payment| {
-            [format!("{}_pays", payment.payer.name()), payment.ending.name().into(), payment.point.name().into()]
+            let [ending, point] = [payment.ending.name(), payment.point.name()].map(str::to_owned);
+            [format!("{}_pays", payment.payer.name()), ending, point, payment.fees.name().to_owned()]
         };
         match self.act {
             Act::Pay(paid) => values.extend(payment(paid)),

@@ -1,5 +1,5 @@
 //! Changes of the commitment feerate by either side as the opener. Both look at their estimates once a minute, and the
-//! daemon at its start.
+//! daemon with each block.
 
 use std::time::Duration;
 
@@ -60,12 +60,15 @@ async fn the_sidecar_changes_the_feerate_with_an_htlc_pending() -> Done<()> {
         let held = meeting.ldk.hold_invoice(40_000_000, 1)?;
         let held_id = meeting.sidecar.send(&held.invoice).await?;
         meeting.ldk.until_held(&held).await?;
-        meeting.fees.say(HIGH_FEERATE);
-        let meeting = meeting.struck(regtest, Some(Side::Sidecar)).await?;
+        assert_eq!(meeting.move_fees(regtest).await?, HIGH_FEERATE);
         until(LIMIT, "the sidecar to propose the new feerate and LDK to take it", async || {
             Ok((meeting.ldk.feerate(&id) == Some(HIGH_FEERATE)).then_some(()))
         })
         .await?;
+        // It holds over a restart, and so does the HTLC.
+        let meeting = meeting.struck(regtest, Some(Side::Sidecar)).await?;
+        meeting.ldk.until_usable(&id).await?;
+        assert_eq!(meeting.ldk.feerate(&id), Some(HIGH_FEERATE));
         meeting.ldk.claim(&held)?;
         assert_eq!(meeting.sidecar.payment_end(&held_id).await?.preimage, Some(held.preimage));
         meeting.assert_balance(440_000_000).await?;

@@ -1,4 +1,5 @@
-//! The matrix: who opens, who pays, who closes, what befalls the two at each message of an HTLC's life and of a close.
+//! The matrix: who opens, who pays, who closes, whether the opener asks for another feerate, and what befalls the two at
+//! each message of an HTLC's life and of a close.
 //!
 //! In each cell nobody fails the channel, the payment ends the same on both sides, both sides say the same of who owns
 //! what, to the millisatoshi, and the channel pays again or is closed together. `MATRIX=all` runs the whole table, and
@@ -13,7 +14,7 @@ use outrigger_integration::{Done, Fault, Regtest, on_regtest, until};
 use outrigger_rpc_schema::{ChannelClose, ChannelState, InvoiceGet, InvoiceState, PaymentGet, PaymentState};
 use tokio::runtime;
 
-use crate::cell::{Act, Blow, Cell, Ending, Hold, Payment};
+use crate::cell::{Act, Blow, Cell, Ending, Fees, Hold, Payment, UPDATE_FEE};
 use crate::meeting::{CAPACITY_SAT, LIMIT, Meeting, Side, Terms};
 use crate::node::{HoldInvoice, LdkNode, Standing, payment_hash};
 use crate::table::{Share, share};
@@ -22,6 +23,8 @@ use crate::table::{Share, share};
 const PUSHED_MSAT: u64 = 400_000_123;
 /// How many lanes each opener has.
 const LANES: usize = 5;
+/// How many the cells have that are but a minute of waiting.
+const SLOW_LANES: usize = 24;
 /// How often a lane that met a fault begins anew, so that one run tells of several.
 const FRESH_STARTS: usize = 6;
 /// A wire that holds something and has been still for so long holds all that it will: the blow falls there.
@@ -35,11 +38,12 @@ fn whatever_befalls_the_two_the_channel_goes_on() -> Done<()> {
     let Share { all, cells } = share()?;
     let begun = Instant::now();
     let tally = Tally::default();
-    let queues = Side::BOTH.map(|opener| Queue::of(opener, &cells));
+    let queues = [(Side::Sidecar, false), (Side::Ldk, false), (Side::Ldk, true)];
+    let queues = queues.map(|(opener, slow)| Queue::of(opener, slow, &cells));
     std::thread::scope(|scope| {
         let mut lanes = Vec::new();
         for queue in &queues {
-            for _ in 0..LANES.min(queue.cells.len()) {
+            for _ in 0..queue.lanes {
                 let tally = &tally;
                 lanes.push(scope.spawn(move || {
                     if let Err(fault) = run_lane(queue, tally) {
@@ -74,13 +78,16 @@ fn whatever_befalls_the_two_the_channel_goes_on() -> Done<()> {
 struct Queue {
     opener: Side,
     cells: Vec<Cell>,
+    lanes: usize,
     next: AtomicUsize,
 }
 
 impl Queue {
-    fn of(opener: Side, cells: &[Cell]) -> Self {
-        let cells = cells.iter().copied().filter(|cell| cell.opener == opener).collect();
-        Self { opener, cells, next: AtomicUsize::new(0) }
+    fn of(opener: Side, slow: bool, cells: &[Cell]) -> Self {
+        let is_of = |cell: &Cell| (cell.opener, cell.is_slow()) == (opener, slow);
+        let cells: Vec<Cell> = cells.iter().copied().filter(is_of).collect();
+        let lanes = if slow { SLOW_LANES } else { LANES }.min(cells.len());
+        Self { opener, cells, lanes, next: AtomicUsize::new(0) }
     }
 
     fn take(&self) -> Option<Cell> {
@@ -144,6 +151,9 @@ async fn run(regtest: &Regtest, meeting: Meeting, cell: Cell, tally: &Tally) -> 
             same("the payment's end", ended.paid, payment.ending == Ending::Fulfil)?;
             let after_msat = ended.ldk_msat(before_msat);
             same("what LDK has", meeting.reconnecting(meeting.agreed()).await?, after_msat)?;
+            if let (Some(feerate), Side::Sidecar) = (ended.feerate, cell.opener) {
+                meeting.reconnecting(until_feerate_is(&meeting, feerate)).await?;
+            }
             pay_back(&meeting, payment.payer.other(), after_msat).await?;
             meeting
         }
@@ -231,6 +241,7 @@ async fn pay(
     tally: &Tally,
 ) -> Done<(Meeting, Ended)> {
     let hold = payment.hold();
+    let moving = Moving::prepare(regtest, &meeting, payment.fees).await?;
     let mut holding = Holding::begin(&meeting, hold);
     let begun = Begun::begin(&meeting, payment).await?;
     until(LIMIT, &format!("{} bytes to be held", hold.held), async || {
@@ -240,6 +251,7 @@ async fn pay(
     .await
     .map_err(|fault| format!("{fault}: {} are", meeting.wire.held(hold.way)))?;
     tally.note(&meeting, hold);
+    let feerate = moving.until_proposed(regtest, &meeting).await?;
     // A node may refuse while it has an HTLC that is not yet committed: it is asked again below.
     let mut is_ordered = match closer {
         Some(closer) => try_close(&meeting, closer).await.is_ok(),
@@ -257,7 +269,63 @@ async fn pay(
     if let (false, Some(closer)) = (is_ordered, closer) {
         meeting.reconnecting(order_close(&meeting, closer)).await?;
     }
-    Ok((meeting, ended))
+    Ok((meeting, Ended { feerate, ..ended }))
+}
+
+/// A change of the feerate, of which both hear, and which the opener asks the other for.
+enum Moving {
+    /// There is none.
+    Not,
+    /// The daemon asks as soon as it hears of it, which it does with a block.
+    WithBlock,
+    /// LDK has heard of it and asks when its minute is over. It had asked so often before.
+    WithMinute { asked: usize, feerate: u32 },
+}
+
+impl Moving {
+    async fn prepare(regtest: &Regtest, meeting: &Meeting, fees: Fees) -> Done<Self> {
+        match (fees, meeting.terms.opener) {
+            (Fees::Steady, _) => Ok(Self::Not),
+            (Fees::Move, Side::Sidecar) => Ok(Self::WithBlock),
+            (Fees::Move, Side::Ldk) => {
+                meeting.ldk.until_minute_nears().await?;
+                let asked = meeting.ldk.feerates_asked_for()?;
+                Ok(Self::WithMinute { asked, feerate: meeting.move_fees(regtest).await? })
+            }
+        }
+    }
+
+    /// Waits until the opener has asked, or would but for what is held, and gives the feerate.
+    async fn until_proposed(self, regtest: &Regtest, meeting: &Meeting) -> Done<Option<u32>> {
+        match self {
+            Self::Not => Ok(None),
+            Self::WithBlock => {
+                let sent = || meeting.wire.passed(Way::Out) + meeting.wire.held(Way::Out) as u64;
+                let before = sent();
+                let feerate = meeting.move_fees(regtest).await?;
+                until(LIMIT, "the sidecar to send update_fee", async || {
+                    Ok((sent() >= before + UPDATE_FEE).then_some(()))
+                })
+                .await?;
+                Ok(Some(feerate))
+            }
+            Self::WithMinute { asked, feerate } => {
+                until(2 * LIMIT, "LDK to see that it wants another feerate", async || {
+                    Ok((meeting.ldk.feerates_asked_for()? > asked).then_some(()))
+                })
+                .await?;
+                Ok(Some(feerate))
+            }
+        }
+    }
+}
+
+async fn until_feerate_is(meeting: &Meeting, feerate: u32) -> Done<()> {
+    let id = &meeting.opened.channel_id;
+    until(LIMIT, &format!("the feerate to be {feerate}"), async || {
+        Ok((meeting.ldk.feerate(id) == Some(feerate)).then_some(()))
+    })
+    .await
 }
 
 /// The blow falls, and what was held is lost, or late.
@@ -292,6 +360,8 @@ struct Ended {
     payer: Side,
     amount_msat: u64,
     paid: bool,
+    /// What the opener asked for meanwhile.
+    feerate: Option<u32>,
 }
 
 impl Ended {
@@ -373,7 +443,7 @@ impl Begun {
                 }
             }
         };
-        Ok(Some(Ended { payer: self.payer, amount_msat: self.amount_msat, paid }))
+        Ok(Some(Ended { payer: self.payer, amount_msat: self.amount_msat, paid, feerate: None }))
     }
 }
 

@@ -82,6 +82,17 @@ impl Meeting {
         Ok(Self { opened, ..self })
     }
 
+    /// Tells both of another feerate than the channel has, and gives it. LDK hears of it first: it fails a channel whose
+    /// opener asks for less than what it takes for the least that is relayed.
+    pub(crate) async fn move_fees(&self, regtest: &Regtest) -> Done<u32> {
+        let is_high = self.ldk.feerate(&self.opened.channel_id) == Some(HIGH_FEERATE);
+        let feerate = if is_high { LOW_FEERATE } else { HIGH_FEERATE };
+        self.fees.say(feerate);
+        self.ldk.ask_for_fees()?;
+        regtest.bitcoind.mine_to_nobody(1).await?;
+        Ok(feerate)
+    }
+
     /// Kills one of the two, or none, cuts the wire, and starts it again.
     pub(crate) async fn struck(self, regtest: &Regtest, kill: Option<Side>) -> Done<Self> {
         let Self { mut sidecar, mut ldk, wire, fees, opened, terms } = self;

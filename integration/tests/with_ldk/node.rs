@@ -1,8 +1,9 @@
 //! An LDK node as the peer, on the same bitcoind.
 
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ldk_node::bitcoin::Network;
 use ldk_node::bitcoin::hashes::{Hash, sha256};
@@ -10,6 +11,7 @@ use ldk_node::config::{AnchorChannelsConfig, Config};
 use ldk_node::lightning::ln::msgs::SocketAddress;
 use ldk_node::lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescription, Description};
 use ldk_node::lightning_types::payment::{PaymentHash, PaymentPreimage};
+use ldk_node::logger::LogLevel;
 use ldk_node::payment::{PaymentDetails, PaymentKind, PaymentStatus};
 use ldk_node::{Builder, ChannelDetails, Event, Node};
 use outrigger_integration::bitcoind::free_port;
@@ -24,6 +26,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// What the two anchors of a commitment transaction hold (BOLT 3), in satoshi.
 const ANCHORS_SAT: u64 = 2 * 330;
 
+/// Seconds between two looks of LDK's at what it does every so often, and how many before the next are near.
+const MINUTE: u64 = 60;
+const LEAD: u64 = 6;
+const DAY: u64 = 86_400;
+
+/// The file that LDK writes its log to.
+const LOG: &str = "ldk.log";
+
 /// The file that LDK keeps its keys in.
 const KEYS: &str = "keys_seed";
 
@@ -36,6 +46,44 @@ pub(crate) struct LdkNode {
     rpc_port: u16,
     /// What it has told and nobody has asked for yet.
     events: Mutex<Vec<Event>>,
+    log: Mutex<Log>,
+}
+
+/// What was read of the node's log.
+#[derive(Default)]
+struct Log {
+    read: usize,
+    /// When the last of LDK's minutes began, in seconds of the day.
+    minute: Option<u64>,
+    /// How often LDK wanted another feerate for a channel.
+    feerates: usize,
+}
+
+impl Log {
+    /// Reads what has come to it.
+    fn read_on(&mut self, path: &Path) -> Done<()> {
+        let mut file = std::fs::File::open(path)?;
+        file.seek(SeekFrom::Start(u64::try_from(self.read)?))?;
+        let mut news = Vec::new();
+        file.read_to_end(&mut news)?;
+        let whole = news.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        self.read += whole;
+        for line in String::from_utf8_lossy(news.get(..whole).unwrap_or_default()).lines() {
+            if line.contains("Calling ChannelManager's timer_tick_occurred") {
+                self.minute = Some(second_of_day(line)?);
+            } else if line.contains("qualifies for a feerate change") {
+                self.feerates += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// When a line of the log was written, in universal time: `2025-01-31 23:59:59` and more.
+fn second_of_day(line: &str) -> Done<u64> {
+    let time = line.get(11..19).ok_or_else(|| format!("no time in {line}"))?;
+    let parts: Vec<u64> = time.split(':').map(str::parse).collect::<Result<_, _>>()?;
+    Ok(parts.iter().fold(0, |sum, part| sum * 60 + part))
 }
 
 /// How a payment of LDK's stands.
@@ -62,7 +110,14 @@ impl LdkNode {
     pub(crate) fn start(directory: &Path, bitcoind: &Bitcoind, rpc_port: u16) -> Done<Self> {
         let port = free_port()?;
         let node = build(directory, port, bitcoind, rpc_port)?;
-        Ok(Self { node, directory: directory.to_owned(), port, rpc_port, events: Mutex::default() })
+        Ok(Self {
+            node,
+            directory: directory.to_owned(),
+            port,
+            rpc_port,
+            events: Mutex::default(),
+            log: Mutex::default(),
+        })
     }
 
     /// Stops the node and starts it again with the same data.
@@ -78,10 +133,11 @@ impl LdkNode {
     }
 
     fn restart_in(self, bitcoind: &Bitcoind, directory: PathBuf) -> Done<Self> {
-        let Self { node, directory: _, port, rpc_port, events } = self;
+        let Self { node, directory: before, port, rpc_port, events, log } = self;
         node.stop()?;
         drop(node);
-        Ok(Self { node: build(&directory, port, bitcoind, rpc_port)?, directory, port, rpc_port, events })
+        let log = if directory == before { log } else { Mutex::default() };
+        Ok(Self { node: build(&directory, port, bitcoind, rpc_port)?, directory, port, rpc_port, events, log })
     }
 
     /// The node's public key.
@@ -154,6 +210,34 @@ impl LdkNode {
             _ => None,
         })
         .await?
+    }
+
+    /// Has the node ask for feerates now.
+    pub(crate) fn ask_for_fees(&self) -> Done<()> {
+        Ok(self.node.sync_wallets()?)
+    }
+
+    /// How often the node wanted another feerate for a channel that it opened, since its first start.
+    pub(crate) fn feerates_asked_for(&self) -> Done<usize> {
+        Ok(self.read_log()?.feerates)
+    }
+
+    /// Waits until the node's minute is over so soon that a payment that begins now is still pending then. At the end of each
+    /// the node looks whether it wants another feerate, and there is no other way to have it do so.
+    pub(crate) async fn until_minute_nears(&self) -> Done<()> {
+        until(2 * LIMIT, "LDK's minute to be nearly over", async || {
+            let Some(begun) = self.read_log()?.minute else { return Ok(None) };
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() % DAY;
+            let age = (now + DAY - begun) % DAY;
+            Ok((age >= MINUTE - LEAD).then_some(()))
+        })
+        .await
+    }
+
+    fn read_log(&self) -> Done<MutexGuard<'_, Log>> {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.read_on(&self.directory.join(LOG))?;
+        Ok(log)
     }
 
     /// The feerate of the commitment transactions, in satoshi per 1000 weight units.
@@ -339,7 +423,7 @@ fn build(directory: &Path, port: u16, bitcoind: &Bitcoind, rpc_port: u16) -> Don
     let mut builder = Builder::from_config(config);
     builder.set_network(Network::Regtest);
     builder.set_storage_dir_path(directory.display().to_string());
-    builder.set_filesystem_logger(Some(directory.join("ldk.log").display().to_string()), None);
+    builder.set_filesystem_logger(Some(directory.join(LOG).display().to_string()), Some(LogLevel::Trace));
     builder.set_listening_addresses(vec![socket(&format!("127.0.0.1:{port}"))?])?;
     builder.set_node_alias("ldk".to_owned())?;
     builder.set_chain_source_bitcoind_rpc("127.0.0.1".to_owned(), rpc_port, user, password);

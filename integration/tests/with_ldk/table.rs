@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use outrigger_integration::Done;
 
-use crate::cell::{Act, Blow, Cell, ClosingPoint, Ending, Payment, Point};
+use crate::cell::{Act, Blow, Cell, ClosingPoint, Ending, Fees, Payment, Point};
 use crate::meeting::Side;
 
 /// The cells of one kind.
@@ -48,7 +48,9 @@ fn payments() -> Vec<Payment> {
     let mut payments = Vec::new();
     for payer in Side::BOTH {
         for ending in Ending::BOTH {
-            payments.extend(Point::ALL.map(|point| Payment { payer, ending, point }));
+            for point in Point::ALL {
+                payments.extend(Fees::BOTH.map(|fees| Payment { payer, ending, point, fees }));
+            }
         }
     }
     payments
@@ -84,13 +86,17 @@ pub(crate) fn share() -> Done<Share> {
     Ok(Share { all: total, cells })
 }
 
-/// Some of the cells, among which each two values that meet in any cell meet too.
+/// Some of the cells, among which each two values that meet in any cell meet too. Slow cells are for what only they have.
 fn every_pair(cells: &[Cell]) -> Vec<Cell> {
     let mut open: BTreeSet<(String, String)> = cells.iter().copied().flat_map(pairs).collect();
     let mut taken = Vec::new();
     while !open.is_empty() {
         let count = |cell: &&Cell| pairs(**cell).iter().filter(|pair| open.contains(*pair)).count();
-        let Some(best) = cells.iter().rev().max_by_key(count) else { break };
+        let worth = |cell: &&Cell| {
+            let count = count(cell);
+            (count > 0 && !cell.is_slow(), count)
+        };
+        let Some(best) = cells.iter().rev().max_by_key(worth) else { break };
         for pair in pairs(*best) {
             open.remove(&pair);
         }

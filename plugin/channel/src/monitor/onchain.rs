@@ -256,6 +256,14 @@ fn low_s(mut signature: Signature) -> Signature {
     signature
 }
 
+impl ChannelParams {
+    /// Whether a spend of the funding output has the form of a commitment, whoever's and however old. If not, both have
+    /// signed it as a close.
+    pub fn is_commitment(&self, spend: &Transaction) -> bool {
+        number_of(self, spend).is_some()
+    }
+}
+
 /// The number in a spend that has the form of a commitment; closes have none (BOLT 3, "Commitment Transaction").
 pub(crate) fn number_of(params: &ChannelParams, tx: &Transaction) -> Option<u64> {
     let (opener, accepter) =

@@ -95,8 +95,11 @@ impl FeeEstimator {
     fn ask(&self, before: Estimates) -> Result<Estimates, RpcFault> {
         let floor = self.clamp(self.source.mempool_min_fee()?, FeeratePerKw::FLOOR);
         let estimate = |target, before: FeeratePerKw| -> Result<(FeeratePerKw, bool), RpcFault> {
-            // The blocks of regtest say nothing about fees.
-            let asked = if self.network == Network::Regtest { None } else { self.source.estimate_fee(target)? };
+            // The blocks of regtest say nothing about fees, so nothing but the floor moves what is used there.
+            let (asked, before) = match self.network {
+                Network::Regtest => (None, FALLBACK.min(self.cap)),
+                _ => (self.source.estimate_fee(target)?, before),
+            };
             let asked = asked.filter(|rate| *rate > 0);
             Ok((asked.map_or(before.max(floor), |rate| self.clamp(rate, floor)), asked.is_some()))
         };
@@ -150,6 +153,9 @@ mod tests {
         fn mempool_spender(&self, _: OutPoint) -> Result<Option<Txid>, RpcFault> {
             unused()
         }
+        fn mempool_transaction(&self, _: Txid) -> Result<Option<Transaction>, RpcFault> {
+            unused()
+        }
         fn broadcast(&self, _: &Transaction) -> Result<Txid, RpcFault> {
             unused()
         }
@@ -192,9 +198,11 @@ mod tests {
     }
 
     #[test]
-    fn regtest_has_a_fixed_feerate() {
+    fn regtest_has_a_fixed_feerate_above_the_floor() {
         let source = Arc::new(Fees(Mutex::new((Ok(1000), None))));
         let estimator = FeeEstimator::new(source.clone(), Network::Regtest, FeeratePerKw::new(50_000));
+        assert_eq!(estimates(&source, &estimator, 1000, Some(400_000)), (1000, 1000, 253));
+        assert_eq!(estimates(&source, &estimator, 10_000, Some(400_000)), (2500, 2500, 2500));
         assert_eq!(estimates(&source, &estimator, 1000, Some(400_000)), (1000, 1000, 253));
     }
 

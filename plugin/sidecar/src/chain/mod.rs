@@ -87,6 +87,9 @@ pub trait ChainSource: Send + Sync {
     /// The transaction in bitcoind's mempool that spends the output.
     fn mempool_spender(&self, outpoint: OutPoint) -> Result<Option<Txid>, RpcFault>;
 
+    /// A transaction in bitcoind's mempool.
+    fn mempool_transaction(&self, txid: Txid) -> Result<Option<Transaction>, RpcFault>;
+
     /// The feerate for confirmation within `target` blocks, in satoshi per 1000 vbytes, or `None` without data.
     fn estimate_fee(&self, target: u16) -> Result<Option<u64>, RpcFault>;
 

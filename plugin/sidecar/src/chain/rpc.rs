@@ -265,6 +265,15 @@ impl ChainSource for Bitcoind {
         Ok(spends.into_iter().find_map(|spend| spend.spendingtxid))
     }
 
+    fn mempool_transaction(&self, txid: Txid) -> Result<Option<Transaction>, RpcFault> {
+        let Some(hex): Option<String> = found(self.call(Urgency::Deadline, "getrawtransaction", &[json!(txid)]))?
+        else {
+            return Ok(None);
+        };
+        let tx = deserialize_hex(&hex).map_err(|error| RpcFault::new(FaultKind::Malformed, error))?;
+        Ok(Some(tx))
+    }
+
     fn estimate_fee(&self, target: u16) -> Result<Option<u64>, RpcFault> {
         let estimate: FeeEstimate = self.call(Urgency::Routine, "estimatesmartfee", &[json!(target)])?;
         Ok(estimate.feerate.and_then(|feerate| exact_sat(&feerate)))

@@ -17,7 +17,7 @@ use super::env::Env;
 use super::forwarding::is_usable;
 use super::mail::Mail;
 use super::obstacle::{complaint, ending};
-use super::peer::{Live, Peer, Slot};
+use super::peer::{Live, Peer, Slot, stands};
 use super::relay::register::HtlcName;
 use super::relay::{Letter, Telling};
 use super::settlement::prefer_preimage;
@@ -164,13 +164,15 @@ impl<'a> Drive<'a> {
         }
         let (closes, was_backed) = (txids_of_closes(slot), slot.channel.is_backed());
         let id_before = slot.channel.rows().head.short_channel_id;
-        let was_closed = matches!(slot.channel.phase(), Phase::Closed { .. });
+        let stood = stands(&slot.channel);
         slot.channel.apply(&changes);
         self.rename(at, &slot.channel, id_before);
         slot.channel.settle(volatile);
         on_chain |= was_backed != slot.channel.is_backed();
-        if !was_closed && matches!(slot.channel.phase(), Phase::Closed { .. }) {
-            self.env.channel_ended();
+        match (stood, stands(&slot.channel)) {
+            (false, true) => self.env.channel_stands(),
+            (true, false) => self.env.channel_ended(),
+            (true, true) | (false, false) => {}
         }
         if on_chain {
             effects.extend(self.watch_outputs(at, slot));

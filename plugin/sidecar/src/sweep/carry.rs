@@ -96,6 +96,10 @@ impl Carrier {
 
     /// Publishes the commitment, with its child where it needs one.
     fn publish(&mut self, channel: ChannelId, work: &Work, publish: &Publish, market: &Market, shared: &Shared) {
+        if let Some(close) = self.close_of_both(work, publish) {
+            tracing::debug!(%channel, txid = %close, "both have signed a close that waits for a block");
+            return;
+        }
         let mut gone = Vec::new();
         for _ in 0..MOST_ATTEMPTS {
             let child = publish
@@ -222,6 +226,15 @@ impl Carrier {
         let funding = publish.tx.input.first()?.previous_output;
         let found = self.tools.source.mempool_spender(funding).ok()??;
         (found != publish.tx.compute_txid()).then_some(found)
+    }
+
+    /// A close in the mempool that both have signed: a peer that got our signature, and whose own was lost, knows no such
+    /// channel any more, and says so as an error. It gives each side what it has, at once and for less, so nothing of ours
+    /// competes with it for as long as the mempool has it.
+    fn close_of_both(&self, work: &Work, publish: &Publish) -> Option<Txid> {
+        let rival = self.rival(publish)?;
+        let tx = self.tools.source.mempool_transaction(rival).ok()??;
+        (!work.params.is_commitment(&tx)).then_some(rival)
     }
 
     /// A transaction for an output that is not to be spent now: a child whose commitment is in a block or has lost against

@@ -183,6 +183,9 @@ impl ChainSource for Scripted {
     fn mempool_spender(&self, _: OutPoint) -> Result<Option<Txid>, RpcFault> {
         unreachable!("the follower publishes nothing")
     }
+    fn mempool_transaction(&self, _: Txid) -> Result<Option<Transaction>, RpcFault> {
+        unreachable!("the follower publishes nothing")
+    }
     fn broadcast(&self, tx: &Transaction) -> Result<Txid, RpcFault> {
         Ok(tx.compute_txid())
     }
