@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::deliver::Registered;
 use super::drive::{Drive, RESTORED};
 use super::mail::OpenOrder;
-use super::peer::{OpenerOrder, OpeningSlot, Peer, Slot};
+use super::peer::{OpenerOrder, OpeningSlot, Peer, Slot, stands};
 use super::pending::{MAX_PENDING_PER_PEER, OPENING_TIMEOUT};
 use crate::clock::{Clock, NoEntropy};
 use crate::store::row::{EventRow, OperationRow};
@@ -246,8 +246,10 @@ impl Drive<'_> {
             obstacle: None,
             archived: None,
         };
+        if stands(&slot.channel) {
+            self.env.channel_stands();
+        }
         peer.slots.insert(birth.channel_id, slot);
-        self.env.channel_stands();
         let step = Step { changes: &birth.changes, monitor: &monitor_changes, guard, effects: birth.effects };
         self.batch.stage(at, step, Clock::now_unix());
     }

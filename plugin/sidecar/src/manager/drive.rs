@@ -17,7 +17,7 @@ use super::env::Env;
 use super::forwarding::is_usable;
 use super::mail::Mail;
 use super::obstacle::{complaint, ending};
-use super::peer::{Live, Peer, Slot};
+use super::peer::{Live, Peer, Slot, stands};
 use crate::clock::Clock;
 use crate::store::row::SettlementRow;
 use crate::store::schema::{Table, numbered_key};
@@ -148,12 +148,14 @@ impl<'a> Drive<'a> {
             slot.monitor.apply(&learned, &update.htlcs);
         }
         let (closes, was_backed) = (txids_of_closes(slot), slot.channel.is_backed());
-        let was_closed = matches!(slot.channel.phase(), Phase::Closed { .. });
+        let stood = stands(&slot.channel);
         slot.channel.apply(&changes);
         slot.channel.settle(volatile);
         on_chain |= was_backed != slot.channel.is_backed();
-        if !was_closed && matches!(slot.channel.phase(), Phase::Closed { .. }) {
-            self.env.channel_ended();
+        match (stood, stands(&slot.channel)) {
+            (false, true) => self.env.channel_stands(),
+            (true, false) => self.env.channel_ended(),
+            (true, true) | (false, false) => {}
         }
         if on_chain {
             effects.extend(self.watch_outputs(at, slot));

@@ -156,17 +156,18 @@ impl Env {
         Self { frozen: FrozenChannels::new(frozen), ..self }
     }
 
-    /// How many channels may still have to be closed alone: all that are not closed.
+    /// How many channels may still have to be closed alone: all that are not closed, but for those that are only promised. A
+    /// stranger's promise costs it nothing, so no coin is kept back for it.
     pub fn standing(&self) -> usize {
         self.standing.load(Ordering::Relaxed)
     }
 
-    /// A channel came that is not closed.
+    /// One more of them.
     pub(super) fn channel_stands(&self) {
         self.standing.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One of them is closed.
+    /// One less.
     pub(super) fn channel_ended(&self) {
         self.standing.fetch_sub(1, Ordering::Relaxed);
     }

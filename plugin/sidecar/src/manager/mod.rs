@@ -107,7 +107,7 @@ impl Manager {
                 let _height = manager.deliver.watch_now(peer, id, watch);
             }
             let slot = Slot { channel, monitor, signer, settlements, updates, obstacle: None, archived: None };
-            if !matches!(slot.channel.phase(), Phase::Closed { .. }) {
+            if peer::stands(&slot.channel) {
                 manager.env.channel_stands();
             }
             manager.directory.with(&peer, |peer| {

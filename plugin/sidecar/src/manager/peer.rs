@@ -105,6 +105,11 @@ impl Peer {
     }
 }
 
+/// Whether the channel may still have to be closed alone.
+pub(super) fn stands(channel: &Channel) -> bool {
+    channel.is_backed() && !matches!(channel.phase(), Phase::Closed { .. })
+}
+
 /// Whether the channel is but a promise of the peer's. One that fails as such is none the less (FND-6).
 fn is_unconfirmed_by_peer(channel: &Channel) -> bool {
     match channel.phase() {

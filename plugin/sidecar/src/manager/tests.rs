@@ -176,10 +176,11 @@ impl Bench {
         Arc::new(Self::over(parts, keys, terms, Vec::new()))
     }
 
-    /// The count of channels that are not closed is what asking all of them gives.
-    fn assert_counted(&self) {
-        let open = self.manager.channels().into_iter().filter(|view| view.summary.state != "closed").count();
-        assert_eq!(self.manager.env().standing(), open);
+    /// The count of channels that may have to be closed alone is what asking all of them gives.
+    fn assert_counted(&self, expected: usize) {
+        let found = self.load().channels;
+        assert_eq!(found.iter().filter(|loaded| peer::stands(&loaded.channel)).count(), expected);
+        assert_eq!(self.manager.env().standing(), expected);
     }
 
     /// What a start would find now.

@@ -71,6 +71,7 @@ async fn fnd_1_nobody_seals_the_node_by_spending_an_output_of_its_own() {
     assert_eq!(kinds, ["channel_failed"], "no proof and no alarm");
     let left: Vec<_> = bench.load().channels.iter().map(|loaded| loaded.channel.id()).collect();
     assert_eq!(left, [good.id()], "nothing is kept of what never was");
+    bench.assert_counted(1);
     assert_eq!(bench.manager.channel(&good.id()).unwrap().summary.state, "normal");
 }
 
