@@ -117,7 +117,9 @@ impl Manager {
 
     fn tell(&self, concerns: Vec<Concern<'_>>) {
         for ((peer, channel), event) in concerns {
-            self.visit_with(&peer, |drive, peer| drop(drive.step_channel(peer, channel, Input::Chain(event))));
+            self.visit_with(&peer, |drive, peer| {
+                drive.step_channel(peer, channel, Input::Chain(event));
+            });
         }
     }
 
@@ -144,7 +146,7 @@ impl Manager {
                     })
                     .collect();
                 for (channel, event) in stood_on {
-                    drop(drive.step_channel(peer, channel, Input::Chain(event)));
+                    drive.step_channel(peer, channel, Input::Chain(event));
                 }
             });
         }

@@ -124,14 +124,14 @@ impl Chain {
 
     /// The second peer keeps to the rules until the HTLC stands irrevocably, and then gives this order.
     async fn then(&mut self, id: u64, order: Command) {
-        while !self.outgoing.incoming(id, &self.to.policy).is_some() {
-            self.to_hears().await;
+        while self.outgoing.incoming(id, &self.to.policy).is_none() {
+            self.second_hears().await;
         }
         self.to.step(&mut self.outgoing, Input::Command(CommandId(1), order));
         self.to.step(&mut self.outgoing, Input::Command(CommandId(1), Command::Commit));
     }
 
-    async fn to_hears(&mut self) {
+    async fn second_hears(&mut self) {
         let message = self.to.hear().await;
         self.to.step(&mut self.outgoing, Input::Message(&message));
         self.to.step(&mut self.outgoing, Input::Command(CommandId(1), Command::Commit));
@@ -140,7 +140,7 @@ impl Chain {
     /// The second peer goes on until nothing of the HTLC is left.
     async fn removed(&mut self) {
         while !self.outgoing.rows().htlcs.is_empty() {
-            self.to_hears().await;
+            self.second_hears().await;
         }
     }
 }
@@ -368,7 +368,7 @@ async fn fwd_1_a_preimage_that_was_told_is_claimed_upstream_whatever_the_next_pe
     let built = chain.send(&send);
     let add = chain.offered().await;
     while chain.outgoing.incoming(add.id, &chain.to.policy).is_none() {
-        chain.to_hears().await;
+        chain.second_hears().await;
     }
     // The preimage, and no signature for it.
     let fulfill = Command::Fulfill { htlc_id: add.id, preimage: preimage(1) };
