@@ -155,6 +155,9 @@ pub enum Phase {
     /// At least one `shutdown` went out or came in.
     ShuttingDown {
         feerate: FeeratePerKw,
+        /// Whether the peer has a signature of ours for a close, whenever it got that: it may publish that close, so the
+        /// balances must not change any more.
+        signed: bool,
     },
     /// A mutual close is signed by both and published until it is confirmed.
     Closing {

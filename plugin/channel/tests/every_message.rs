@@ -6,6 +6,7 @@ mod duo;
 use bitcoin::{ScriptBuf, Transaction};
 use duo::{Alice, Bob, Duo, SHUTDOWN_SCRIPT, Terms, hash, preimage, sat, signer};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
+use outrigger_bolt::features::Feature;
 use outrigger_bolt::wire::{
     ChannelReady, ChannelReestablish, ClosingSigned, CommitmentSigned, Error, FundingSigned, Message,
     PerCommitmentSecret, RevokeAndAck, Shutdown, UpdateAddHtlc, UpdateFailHtlc, UpdateFailMalformedHtlc, UpdateFee,
@@ -202,6 +203,46 @@ fn fnd_1_fnd_6_a_channel_that_failed_before_its_funding_confirmed_is_held_to_it_
     duo.height = 9_000;
     duo.input(Alice, Input::Chain(ChainEvent::Height(9_000)));
     assert!(matches!(duo.alice.channel.phase(), Phase::Failed { .. }));
+}
+
+/// A close that we have signed may be published whenever the peer likes. What it added after that would be in our commitment
+/// and not in the close: it would have paid nothing. So it adds nothing more, on no connection, whatever it may have lost.
+#[test]
+fn cst_17_a_peer_that_has_a_close_of_ours_adds_nothing_more() {
+    for features in [duo::features(), duo::features().offer(Feature::SIMPLE_CLOSE)] {
+        let mut duo = Duo::normal(&Terms { features, ..Terms::default() });
+        let script = ScriptBuf::from_bytes(SHUTDOWN_SCRIPT.to_vec());
+        duo.order(Alice, Command::Shutdown { script, feerate: FeeratePerKw::new(1500) }).expect("a good script");
+        duo.receive(Bob);
+        let is_signed = |duo: &Duo| matches!(duo.alice.channel.phase(), Phase::ShuttingDown { signed: true, .. });
+        assert!(!is_signed(&duo), "no signature has left");
+        duo.receive(Alice);
+        assert!(is_signed(&duo));
+        let channel_id = duo.alice.channel.id();
+        let add = Message::UpdateAddHtlc(UpdateAddHtlc {
+            channel_id,
+            id: 0,
+            amount_msat: sat(50_000),
+            payment_hash: hash(7),
+            cltv_expiry: 600,
+            onion_routing_packet: Box::new([0; 1366]),
+            path_key: None,
+        });
+        for _ in 0..2 {
+            duo.reconnect();
+            let reestablish = duo.bob.outbox.pop_front().expect("the first word");
+            duo.message(Alice, &reestablish);
+            let shutdown = duo.bob.channel.rows().head.local_shutdown.clone().expect("fixed");
+            duo.message(Alice, &Message::Shutdown(Shutdown { channel_id, scriptpubkey: shutdown }));
+            let said: Vec<&str> = duo.alice.outbox.iter().map(Message::name).collect();
+            assert_eq!(said.last(), Some(&"ping"), "no other signature before all is there: {said:?}");
+            duo.alice.outbox.clear();
+            duo.message(Alice, &add);
+            let Some(Message::Warning(warning)) = duo.alice.outbox.front() else { panic!("{:?}", duo.alice.outbox) };
+            assert_eq!(warning.data.to_string(), "update_add_htlc after shutdown");
+            assert!(is_signed(&duo));
+        }
+    }
 }
 
 #[test]

@@ -154,7 +154,7 @@ fn phase() -> impl Strategy<Value = Phase> {
     prop_oneof![
         option::of(transaction()).prop_map(|tx| Phase::Funding(FundingPhase { tx: tx.map(Arc::new) })),
         Just(Phase::Normal),
-        feerate().prop_map(|feerate| Phase::ShuttingDown { feerate }),
+        (feerate(), any::<bool>()).prop_map(|(feerate, signed)| Phase::ShuttingDown { feerate, signed }),
         (transaction(), vec(transaction(), 0..4), option::of(feerate()), option::of(any::<u32>()))
             .prop_map(|(tx, others, wanted, confirmed_height)| Phase::Closing { tx, others, wanted, confirmed_height }),
         (txid(), any::<u32>()).prop_map(|(txid, height)| Phase::Closed { txid, height }),

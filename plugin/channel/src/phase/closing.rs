@@ -9,7 +9,7 @@ use outrigger_bolt::tx::Unaffordable;
 use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction, closing_weight};
 use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message, Warning};
 
-use super::shutdown::{Resent, change_negotiation, may_negotiate};
+use super::shutdown::{Resent, change_negotiation, gave_signature, may_negotiate};
 use super::{ended, funding, simple_close};
 use crate::changes::{ChannelHead, ChannelParams, Phase};
 use crate::commitments::htlc::Side;
@@ -102,6 +102,7 @@ fn send_offer(draft: &mut Draft<'_>, cx: &Context<'_>, tx: &Transaction, offer: 
         fee_range: Some(offer.range),
     };
     draft.send(Message::ClosingSigned(message));
+    gave_signature(draft);
     change_negotiation(draft, |negotiation| negotiation.offer = Some(offer));
 }
 
@@ -155,7 +156,7 @@ pub(super) fn is_signed(phase: &Phase, txid: Txid) -> bool {
 /// The feerate at which a transaction of our own is still to be signed by the peer, with `option_simple_close`.
 pub(super) fn wanted_still(phase: &Phase) -> Option<FeeratePerKw> {
     match phase {
-        Phase::ShuttingDown { feerate } => Some(*feerate),
+        Phase::ShuttingDown { feerate, .. } => Some(*feerate),
         Phase::Closing { wanted, confirmed_height: None, .. } => *wanted,
         Phase::Funding(_)
         | Phase::Normal
@@ -326,7 +327,7 @@ fn strictly_between(fee: Sat, one: Sat, other: Sat) -> bool {
 
 fn wanted_feerate(head: &ChannelHead, cx: &Context<'_>) -> FeeratePerKw {
     match head.phase {
-        Phase::ShuttingDown { feerate } => feerate,
+        Phase::ShuttingDown { feerate, .. } => feerate,
         Phase::Funding(_) | Phase::Normal | Phase::Closing { .. } | Phase::Closed { .. } | Phase::Failed { .. } => {
             cx.feerates.normal
         }

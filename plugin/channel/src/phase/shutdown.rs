@@ -75,9 +75,32 @@ pub(crate) fn on_reestablished(draft: &mut Draft<'_>) {
 }
 
 /// Whether an `update_add_htlc` breaks the peer's word. BOLT 2: none after `shutdown`; but one that was signed before that
-/// is sent again, and cannot be told from a new one until the peer has signed.
+/// is sent again, and cannot be told from a new one until the peer has signed. Never once the peer has a close that we have
+/// signed, on whatever connection: what came later would be in our commitment, and not in the close that it publishes.
 pub(crate) fn forbids_add(draft: &Draft<'_>) -> bool {
-    draft.head().remote_shutdown.is_some() && draft.negotiation().resent == Resent::Complete
+    let has_close = matches!(draft.head().phase, Phase::ShuttingDown { signed: true, .. });
+    draft.head().remote_shutdown.is_some() && (has_close || draft.negotiation().resent == Resent::Complete)
+}
+
+/// A signature of ours for a close goes to the peer.
+pub(super) fn gave_signature(draft: &mut Draft<'_>) {
+    if matches!(draft.head().phase, Phase::ShuttingDown { signed: false, .. })
+        && let Phase::ShuttingDown { signed, .. } = &mut draft.head_mut().phase
+    {
+        *signed = true;
+    }
+}
+
+/// Whether all that the peer had signed has come again; asked of the peer where it may not.
+pub(super) fn is_all_there(draft: &mut Draft<'_>) -> bool {
+    match draft.negotiation().resent {
+        Resent::Complete => true,
+        Resent::Awaited => {
+            ask_for_resent(draft);
+            false
+        }
+        Resent::Asked => false,
+    }
 }
 
 /// The peer has signed. What it sends again is signed at once, so all of it is there.
@@ -236,7 +259,8 @@ fn begin(draft: &mut Draft<'_>, script: &Script, feerate: FeeratePerKw) {
     if head.local_shutdown.is_none() {
         head.local_shutdown = Some(upfront.unwrap_or_else(|| script.to_owned()));
     }
-    head.phase = Phase::ShuttingDown { feerate };
+    let signed = matches!(head.phase, Phase::ShuttingDown { signed: true, .. });
+    head.phase = Phase::ShuttingDown { feerate, signed };
 }
 
 /// The link is up again in phase ShuttingDown or Closing. BOLT 2: a `shutdown` that was sent is sent again; one that
@@ -258,12 +282,7 @@ pub(crate) fn advance(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), Vio
         return Ok(());
     }
     // Some peers fail a channel over an offer that meets an HTLC of theirs, one that they send again included.
-    match draft.negotiation().resent {
-        Resent::Complete => closing::make_first_offer(draft, cx)?,
-        Resent::Awaited => ask_for_resent(draft),
-        Resent::Asked => {}
-    }
-    Ok(())
+    if is_all_there(draft) { closing::make_first_offer(draft, cx) } else { Ok(()) }
 }
 
 /// Sends our `shutdown` if nothing is left that a `commitment_signed` must cover first (BOLT 2).

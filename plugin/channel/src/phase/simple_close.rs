@@ -12,7 +12,10 @@ use outrigger_bolt::tx::closing::{ClosingVariant, closing_weight, simple_closing
 use outrigger_bolt::wire::{ClosingComplete, ClosingSig, Message};
 
 use super::closing::{MAX_CLOSES, Party, conclude, is_one_too_many, is_signed, parties, wanted_still};
-use super::shutdown::{change_negotiation, check_feerate, check_form_of_peer, may_negotiate, set_script_of_peer};
+use super::shutdown::{
+    Resent, change_negotiation, check_feerate, check_form_of_peer, gave_signature, is_all_there, may_negotiate,
+    set_script_of_peer,
+};
 use crate::changes::{ChannelParams, Phase};
 use crate::draft::Draft;
 use crate::input::Context;
@@ -50,8 +53,12 @@ pub(super) fn propose(draft: &mut Draft<'_>, cx: &Context<'_>) {
         return;
     }
     let Some(variants) = close.choose(feerate, floor) else { return };
+    if !is_all_there(draft) {
+        return;
+    }
     let message = close.complete(&variants, cx);
     draft.send(Message::ClosingComplete(message.clone()));
+    gave_signature(draft);
     change_negotiation(draft, |negotiation| negotiation.proposal = Some(Box::new(Proposal { message, feerate })));
 }
 
@@ -108,6 +115,7 @@ pub(crate) fn on_closing_complete(
         return Ok(());
     }
     set_script_of_peer(draft, &message.closer_scriptpubkey);
+    change_negotiation(draft, |negotiation| negotiation.resent = Resent::Complete);
     let mut answer = ClosingSig {
         channel_id: draft.channel_id(),
         closer_scriptpubkey: message.closer_scriptpubkey.clone(),

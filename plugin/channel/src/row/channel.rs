@@ -296,9 +296,10 @@ impl Record for Phase {
                 fields.optional(2, tx.as_ref().map(|tx| consensus::serialize(tx.as_ref())).as_ref());
             }
             Self::Normal => fields.record(0, &1u8),
-            Self::ShuttingDown { feerate } => {
+            Self::ShuttingDown { feerate, signed } => {
                 fields.record(0, &2u8);
                 fields.record(4, feerate);
+                fields.record(26, &u8::from(*signed));
             }
             Self::Closing { tx, others, wanted, confirmed_height } => {
                 fields.record(0, &3u8);
@@ -326,7 +327,7 @@ impl Record for Phase {
         match fields.value(0)? {
             0u8 => Ok(Self::Funding(FundingPhase { tx: transaction(fields, 2)?.map(Arc::new) })),
             1 => Ok(Self::Normal),
-            2 => Ok(Self::ShuttingDown { feerate: fields.value(4)? }),
+            2 => Ok(Self::ShuttingDown { feerate: fields.value(4)?, signed: fields.flag(26)? }),
             3 => Ok(Self::Closing {
                 tx: transaction(fields, 6)?.ok_or(Fault::Missing(6))?,
                 confirmed_height: fields.optional(8)?,
