@@ -4,6 +4,7 @@ use outrigger_integration::proxy::Way;
 use outrigger_integration::{Done, Regtest, on_regtest, until};
 use outrigger_rpc_schema::{ChannelForceClose, ChannelState, Event, EventKind, EventList, NodeStatus, Phase};
 
+use crate::cell::ClosingPoint;
 use crate::meeting::{CAPACITY_SAT, LIMIT, Meeting, Side, Terms};
 
 /// What the accepter has to begin with.
@@ -74,6 +75,42 @@ async fn one_side_closes(opener: Side, closer: Side) -> Done<()> {
         let (anchor_sat, paid_sat) = child(regtest, &meeting).await?;
         let expected = (before_sat + home_sat + anchor_sat - paid_sat, 0, 0);
         assert_eq!((balance.confirmed_sat, balance.unconfirmed_sat, balance.locked_sat), expected);
+        Ok(())
+    })
+    .await
+}
+
+/// LDK has both signatures of a close, has published it, and knows no channel any more; the sidecar never got the last one.
+/// It fails the channel for the error that LDK answers with, and its commitment does not compete with the close.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_whose_last_signature_is_lost_is_let_be_in_the_mempool() -> Done<()> {
+    on_regtest(async |regtest| {
+        let terms = Terms { opener: Side::Ldk, dialler: Side::Sidecar, announce: false, push_msat: PUSHED_MSAT };
+        let meeting = Meeting::of(regtest, terms).await?;
+        let id = meeting.opened.channel_id.clone();
+        let ldk_msat = meeting.ldk_pays(&[9_000_001], meeting.agreed().await?).await?;
+        let share_sat = (CAPACITY_SAT * 1000 - ldk_msat) / 1000;
+        // The daemon asks for a little more than LDK offers first, and LDK agrees.
+        meeting.ldk.until_pinged().await?;
+        let hold = ClosingPoint::SecondOffer.hold(Side::Ldk, Side::Ldk);
+        meeting.wire.hold_after(hold.way, hold.pass);
+        meeting.ldk.close(&id)?;
+        meeting.wire.until_held(hold.way, hold.held).await?;
+        assert!(meeting.ldk.until_closed(&id).await?.contains("CooperativeClosure"));
+        let close = regtest.bitcoind.until_spent(&meeting.opened.funding_txid).await?;
+        let meeting = meeting.struck(regtest, None).await?;
+        let failed = meeting.sidecar.until_channel_is(&id, ChannelState::Failed);
+        meeting.reconnecting(failed).await?;
+        assert!(regtest.bitcoind.outputs_sat(&close).await?.contains(&share_sat), "it pays each side its own");
+        for _ in 0..2 {
+            let now = regtest.bitcoind.until_spent(&meeting.opened.funding_txid).await?;
+            assert_eq!(now, close);
+            meeting.sidecar.call(ChannelForceClose { channel_id: id.clone() }).await?;
+        }
+        regtest.bitcoind.mine_to_nobody(6).await?;
+        let ended = meeting.sidecar.until_channel_is(&id, ChannelState::Closed).await?;
+        assert_eq!(ended.closing_txid, Some(close));
+        assert_eq!(meeting.sidecar.balance().await?.confirmed_sat, share_sat);
         Ok(())
     })
     .await

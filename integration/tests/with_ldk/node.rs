@@ -57,6 +57,8 @@ struct Log {
     minute: Option<u64>,
     /// How often LDK wanted another feerate for a channel.
     feerates: usize,
+    /// How often it has pinged its peers.
+    pings: usize,
 }
 
 impl Log {
@@ -73,6 +75,8 @@ impl Log {
                 self.minute = Some(second_of_day(line)?);
             } else if line.contains("qualifies for a feerate change") {
                 self.feerates += 1;
+            } else if line.contains("Calling PeerManager's timer_tick_occurred") {
+                self.pings += 1;
             }
         }
         Ok(())
@@ -232,6 +236,12 @@ impl LdkNode {
             Ok((age >= MINUTE - LEAD).then_some(()))
         })
         .await
+    }
+
+    /// Waits until the node has just pinged: the next `ping`, which nobody expects among other messages, is ten seconds off.
+    pub(crate) async fn until_pinged(&self) -> Done<()> {
+        let before = self.read_log()?.pings;
+        until(LIMIT, "LDK to ping", async || Ok((self.read_log()?.pings > before).then_some(()))).await
     }
 
     fn read_log(&self) -> Done<MutexGuard<'_, Log>> {
