@@ -1,8 +1,10 @@
 //! A bitcoind on a regtest chain of its own.
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -225,11 +227,12 @@ pub async fn executable() -> Done<PathBuf> {
     Ok(String::from_utf8(output.stdout)?.trim().into())
 }
 
-/// A port that nothing listens on at this moment. It is below those that Linux gives to outgoing connections, and
-/// another process is given others, so that it can be relied on also after a restart.
+/// A port that nothing listens on at this moment. It is below those that Linux gives to outgoing connections, and no other
+/// process of these tests is given it, so that it can be relied on also before it is bound and after a restart.
 pub fn free_port() -> Done<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let block = u16::try_from(std::process::id() % BLOCKS)?;
+    static BLOCK: OnceLock<Option<(u16, File)>> = OnceLock::new();
+    let (block, _lock) = BLOCK.get_or_init(own_block).as_ref().ok_or("no block of ports is free")?;
     for _ in 0..PORTS_OF_BLOCK {
         let port = FIRST_PORT + block * PORTS_OF_BLOCK + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS_OF_BLOCK;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -239,12 +242,22 @@ pub fn free_port() -> Done<u16> {
     Err("all ports of this process are taken".into())
 }
 
+/// A block of ports that this process alone has, for as long as it lives and holds the lock.
+fn own_block() -> Option<(u16, File)> {
+    let first = u16::try_from(std::process::id() % u32::from(BLOCKS)).unwrap_or(0);
+    (0..BLOCKS).map(|step| (first + step) % BLOCKS).find_map(|block| {
+        let path = std::env::temp_dir().join(format!("outrigger-ports-{block}.lock"));
+        let file = File::options().create(true).truncate(false).write(true).open(path).ok()?;
+        file.try_lock().ok().map(|()| (block, file))
+    })
+}
+
 /// The first of the ports that are given out.
 const FIRST_PORT: u16 = 10_000;
 /// How many ports a process may take.
 const PORTS_OF_BLOCK: u16 = 256;
-/// How many processes take different ports.
-const BLOCKS: u32 = 87;
+/// How many processes have ports at one time.
+const BLOCKS: u16 = 87;
 
 /// Checks that a text is an address of regtest.
 pub fn regtest_address(text: &str) -> Done<Address> {
