@@ -1,6 +1,5 @@
 //! A bitcoind on a regtest chain of its own.
 
-use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -231,10 +230,10 @@ pub async fn executable() -> Done<PathBuf> {
 /// process of these tests is given it, so that it can be relied on also before it is bound and after a restart.
 pub fn free_port() -> Done<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    static BLOCK: OnceLock<Option<(u16, File)>> = OnceLock::new();
-    let (block, _lock) = BLOCK.get_or_init(own_block).as_ref().ok_or("no block of ports is free")?;
-    for _ in 0..PORTS_OF_BLOCK {
-        let port = FIRST_PORT + block * PORTS_OF_BLOCK + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS_OF_BLOCK;
+    static BLOCK: OnceLock<Option<(u16, TcpListener)>> = OnceLock::new();
+    let (first, _held) = BLOCK.get_or_init(own_block).as_ref().ok_or("no block of ports is free")?;
+    for _ in 1..PORTS_OF_BLOCK {
+        let port = first + 1 + NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS_OF_BLOCK - 1);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return Ok(port);
         }
@@ -242,19 +241,18 @@ pub fn free_port() -> Done<u16> {
     Err("all ports of this process are taken".into())
 }
 
-/// A block of ports that this process alone has, for as long as it lives and holds the lock.
-fn own_block() -> Option<(u16, File)> {
-    let first = u16::try_from(std::process::id() % u32::from(BLOCKS)).unwrap_or(0);
-    (0..BLOCKS).map(|step| (first + step) % BLOCKS).find_map(|block| {
-        let path = std::env::temp_dir().join(format!("outrigger-ports-{block}.lock"));
-        let file = File::options().create(true).truncate(false).write(true).open(path).ok()?;
-        file.try_lock().ok().map(|()| (block, file))
+/// A block of ports that this process alone has for as long as it lives: it holds the first of them.
+fn own_block() -> Option<(u16, TcpListener)> {
+    let start = u16::try_from(std::process::id() % u32::from(BLOCKS)).unwrap_or(0);
+    (0..BLOCKS).map(|step| FIRST_PORT + (start + step) % BLOCKS * PORTS_OF_BLOCK).find_map(|first| {
+        let held = TcpListener::bind(("127.0.0.1", first)).ok()?;
+        Some((first, held))
     })
 }
 
 /// The first of the ports that are given out.
 const FIRST_PORT: u16 = 10_000;
-/// How many ports a process may take.
+/// How many ports a process has, with the one that it holds.
 const PORTS_OF_BLOCK: u16 = 256;
 /// How many processes have ports at one time.
 const BLOCKS: u16 = 87;
