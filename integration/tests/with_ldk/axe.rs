@@ -31,8 +31,7 @@ async fn two_hundred_payments_survive_the_axe() -> Done<()> {
             let kill =
                 dice.one_of([Some(Side::Sidecar), Some(Side::Sidecar), Some(Side::Sidecar), Some(Side::Ldk), None]);
             let what = format!("{opener:?} opened, round {round}: {kill:?} killed {moment}");
-            meeting.fees.say(dice.one_of([LOW_FEERATE, HIGH_FEERATE]));
-            regtest.bitcoind.mine_to_nobody(1).await?;
+            meeting.say_fees(regtest, dice.one_of([LOW_FEERATE, HIGH_FEERATE])).await?;
             let orders = Orders::made(&meeting, &mut dice).await?;
             moment.arm(&meeting.wire);
             let calls = orders.begun(&meeting)?;

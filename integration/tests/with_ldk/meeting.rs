@@ -82,15 +82,21 @@ impl Meeting {
         Ok(Self { opened, ..self })
     }
 
-    /// Tells both of another feerate than the channel has, and gives it. LDK hears of it first: it fails a channel whose
-    /// opener asks for less than what it takes for the least that is relayed.
+    /// Tells both of another feerate than the channel has, and gives it.
     pub(crate) async fn move_fees(&self, regtest: &Regtest) -> Done<u32> {
         let is_high = self.ldk.feerate(&self.opened.channel_id) == Some(HIGH_FEERATE);
         let feerate = if is_high { LOW_FEERATE } else { HIGH_FEERATE };
+        self.say_fees(regtest, feerate).await?;
+        Ok(feerate)
+    }
+
+    /// Tells both of this feerate. LDK hears of it first: it fails a channel whose opener asks for less than what it takes for
+    /// the least that is relayed.
+    pub(crate) async fn say_fees(&self, regtest: &Regtest, feerate: u32) -> Done<()> {
         self.fees.say(feerate);
         self.ldk.ask_for_fees()?;
         regtest.bitcoind.mine_to_nobody(1).await?;
-        Ok(feerate)
+        Ok(())
     }
 
     /// Kills one of the two, or none, cuts the wire, and starts it again.
