@@ -1,10 +1,11 @@
 //! Three sidecars: Alice pays Carol through Bob, who has a channel with each. The relay is measured by what each of the
 //! three has at the end, to the millisatoshi.
 
+use outrigger_integration::proxy::Proxy;
 use outrigger_integration::regtest::Opened;
 use outrigger_integration::sidecar::LIMIT;
-use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
-use outrigger_rpc_schema::{ChannelState, InvoiceCreate, PaymentInfo, PaymentSend, PaymentState};
+use outrigger_integration::{Dice, Done, Moment, Regtest, Sidecar, on_regtest, until};
+use outrigger_rpc_schema::{ChannelState, InvoiceCreate, PaymentGet, PaymentInfo, PaymentSend, PaymentState};
 
 const CAPACITY_SAT: u64 = 1_000_000;
 const PUSH_MSAT: u64 = 400_000_000;
@@ -20,6 +21,8 @@ struct Chain {
     alice: Sidecar,
     bob: Sidecar,
     carol: Sidecar,
+    /// From Alice to Bob.
+    wire: Proxy,
     /// Between Alice and Bob.
     first: Opened,
     /// Between Bob and Carol.
@@ -35,14 +38,15 @@ impl Chain {
         for node in [&alice, &bob, &carol] {
             node.until_synced_with(&regtest.bitcoind).await?;
         }
-        alice.connect(&bob).await?;
+        let wire = Proxy::start(&bob.address()).await?;
+        alice.connect_to(&bob.node_id().await?, wire.address()).await?;
         bob.connect(&carol).await?;
         let first = regtest.channel(&alice, &bob, CAPACITY_SAT, PUSH_MSAT).await?;
         let second = regtest.channel(&bob, &carol, CAPACITY_SAT, PUSH_MSAT).await?;
         for node in [&alice, &bob, &carol] {
             node.until_synced_with(&regtest.bitcoind).await?;
         }
-        Ok(Self { alice, bob, carol, first, second })
+        Ok(Self { alice, bob, carol, wire, first, second })
     }
 
     /// An invoice of Carol's, once she can hint at her channel: Bob has told her what he asks.
@@ -127,18 +131,21 @@ async fn a_payment_goes_through_a_peer_and_the_fee_stays_with_it() -> Done<()> {
 async fn many_payments_at_once_both_ways_all_arrive() -> Done<()> {
     on_regtest(async |regtest| {
         let chain = Chain::new(regtest, &[]).await?;
-        let before: u64 = chain.balances().await?.iter().sum();
+        let mut expected = chain.balances().await?;
         let mut ids = Vec::new();
         for number in 0..10 {
             let amount = 100_000 + number;
             ids.push((&chain.alice, chain.alice.send(&chain.invoice(amount, "out").await?).await?));
             let back = chain.invoice_of(&chain.alice, amount, "back").await?;
             ids.push((&chain.carol, chain.carol.send(&back).await?));
+            let [alice, bob_first, bob_second, carol] = moved(expected, amount, fee_msat(amount));
+            let sent = amount + fee_msat(amount);
+            expected = [alice + amount, bob_first - amount, bob_second + sent, carol - sent];
         }
         for (payer, id) in ids {
             ended(&payer.payment_end(&id).await?).await?;
         }
-        assert_eq!(chain.balances().await?.iter().sum::<u64>(), before, "nothing is lost between them");
+        assert_eq!(chain.balances().await?, expected, "each has what it should");
         Ok(())
     })
     .await
@@ -183,31 +190,61 @@ async fn a_payment_that_cannot_go_on_fails_with_the_node_and_the_reason() -> Don
     .await
 }
 
+/// How often the relay is killed.
+const ROUNDS: u32 = 8;
+
+/// `OUTRIGGER_SEED` repeats a run, as far as the machine's timing allows.
 #[tokio::test(flavor = "multi_thread")]
 async fn fwd_9_a_kill_of_the_relay_at_any_moment_loses_nothing() -> Done<()> {
+    let mut dice = Dice::thrown()?;
     on_regtest(async |regtest| {
         let mut chain = Chain::new(regtest, &[]).await?;
-        let before: u64 = chain.balances().await?.iter().sum();
-        for round in 0..6u64 {
-            let mut ids = Vec::new();
+        let bob_id = chain.bob.node_id().await?;
+        let mut expected = chain.balances().await?;
+        for round in 0..ROUNDS {
+            let mut moment = Moment::thrown(&mut dice, 8_000);
+            let what = format!("round {round}: {moment}");
+            let mut invoices = Vec::new();
             for number in 0..3 {
-                let invoice = chain.invoice(1_000_000 + number, "through a storm").await?;
-                ids.push(chain.alice.send(&invoice).await?);
+                invoices.push(chain.invoice(1_000_000 + number, "through a storm").await?);
             }
-            // Not a wait for anything: each round dies at another moment of the three.
-            tokio::time::sleep(std::time::Duration::from_millis(round * 7)).await;
+            moment.arm(&chain.wire);
+            let mut ids = Vec::new();
+            for invoice in &invoices {
+                ids.push(chain.alice.send(invoice).await?);
+            }
+            moment.come(&chain.wire, async || all_ended(&chain.alice, &ids).await).await?;
             chain.bob.kill().await?;
+            chain.wire.cut();
             chain.bob.start_again().await?;
-            chain.alice.connect(&chain.bob).await?;
             chain.bob.connect(&chain.carol).await?;
-            chain.until_normal().await?;
-            for id in ids {
-                let end = chain.alice.payment_end(&id).await?;
-                assert_ne!(end.state, PaymentState::Pending, "{end:?}");
+            let ended = async {
+                chain.until_normal().await?;
+                until(LIMIT, "all payments to end", async || Ok(all_ended(&chain.alice, &ids).await?.then_some(())))
+                    .await
+            };
+            let ended = chain.alice.reconnecting(&bob_id, chain.wire.address(), ended).await;
+            ended.map_err(|fault| format!("{what}: {fault}"))?;
+            for id in &ids {
+                let payment = chain.alice.payment_end(id).await?;
+                if payment.state == PaymentState::Succeeded {
+                    let fee = payment.fee_msat.ok_or("a fee")?;
+                    assert_eq!(fee, fee_msat(payment.amount_msat), "{what}");
+                    expected = moved(expected, payment.amount_msat, fee);
+                }
             }
+            assert_eq!(chain.balances().await?, expected, "{what}: each has what the payments say");
         }
-        assert_eq!(chain.balances().await?.iter().sum::<u64>(), before, "nothing is lost between them");
         ended(&chain.alice.pay(&chain.invoice(2_000_000, "calm").await?).await?).await
     })
     .await
+}
+
+async fn all_ended(payer: &Sidecar, ids: &[String]) -> Done<bool> {
+    for payment_id in ids {
+        if payer.call(PaymentGet { payment_id: payment_id.clone() }).await?.state == PaymentState::Pending {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -1,6 +1,5 @@
 //! Payments and invoices: one owner, its own thread, never entered under a peer lock nor holding one into it.
 
-mod decisions;
 mod receive;
 mod route;
 mod send;
@@ -25,8 +24,7 @@ use crate::store::load::LoadedOutcome;
 use crate::store::part::PartRow;
 use crate::store::row::{EventRow, OperationRow, OperationState, PaymentRow, PaymentState};
 use crate::store::schema::{Table, UnderWay, outcome_key};
-use crate::store::{Batch, Reader};
-use decisions::Decisions;
+use crate::store::{Batch, Queued, Reader};
 use send::Recipe;
 
 /// The owner of payments and invoices.
@@ -64,7 +62,8 @@ fn remember(batch: &mut Batch, idempotency: Option<Idempotency>, state: Operatio
 struct State {
     pending: HashMap<[u8; 32], Pending>,
     by_hash: HashMap<PaymentHash, [u8; 32]>,
-    decisions: Decisions,
+    /// Invoices whose claim is on its way to the file.
+    claims: Queued<PaymentHash, ()>,
 }
 
 /// A payment whose outcome is open.

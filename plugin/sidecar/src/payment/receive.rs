@@ -8,13 +8,11 @@ use outrigger_channel::{FailReason, IncomingHtlc};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::decisions::Decision;
 use super::{Idempotency, Payments, remember};
 use crate::clock::{Clock, NoEntropy};
-use crate::manager::relay::register::HtlcName;
 use crate::store::row::{EventRow, InvoiceRow, OperationState, Paid, SettlementRow};
 use crate::store::schema::{Table, numbered_key};
-use crate::store::{Batch, Held, StoreError};
+use crate::store::{Batch, Held};
 
 /// The most that a payer may overpay (BOLT 4: no more than twice the amount expected).
 const OVERPAY_FACTOR: u64 = 2;
@@ -96,26 +94,16 @@ impl Payments {
         self.reader.invoice(hash)
     }
 
-    /// An HTLC that ends here is irrevocably ours to decide. The decision is a row before the channel hears of it, and the
-    /// first one stands.
+    /// An HTLC that ends here is irrevocably ours to decide; the dispatcher tells of each once. The decision is a row before
+    /// the channel hears of it.
     pub(super) fn incoming(&self, peer: NodeId, htlc: &IncomingHtlc, shared_secret: &[u8; 32], payload: &FinalPayload) {
-        let env = self.manager.env();
-        let name = HtlcName { channel: htlc.channel, htlc_id: htlc.htlc_id };
-        match self.has_decided(&name) {
-            Ok(false) => {}
-            Ok(true) => return,
-            // No decision is safer than a second one; the HTLC comes again at the next start.
-            Err(fault) => return tracing::error!(%fault, "a settlement could not be read"),
-        }
         let mut batch = Batch::default();
-        let (waiter, durable) = oneshot::channel();
-        let mut claims = None;
         let settlement = match self.judge(htlc, payload) {
             Ok(invoice) => {
                 let now = Clock::now_unix();
                 let preimage = invoice.preimage;
                 let paid = InvoiceRow { paid: Some(Paid { amount: htlc.amount, at: now }), ..invoice };
-                claims = Some(paid.payment_hash);
+                self.state.lock().claims.add(paid.payment_hash, (), &mut batch);
                 batch.put(Table::Invoice, paid.payment_hash.0.to_vec(), Some(paid.encode()));
                 batch.event(EventRow::new(
                     now,
@@ -126,12 +114,10 @@ impl Payments {
             }
             Err(failure) => SettlementRow::Fail(FailReason::Encrypted(failure::create(shared_secret, &failure))),
         };
-        self.state.lock().decisions.add(Decision { htlc: name, claims }, durable);
-        batch.hold(Held::Durable(waiter));
         let key = numbered_key(&htlc.channel, htlc.htlc_id);
         batch.put(Table::Settlement, key, Some(settlement.encode()));
         batch.hold(Held::Settled { peer, channel: htlc.channel, htlc_id: htlc.htlc_id, settlement });
-        env.writer.submit(batch);
+        self.manager.env().writer.submit(batch);
     }
 
     /// One answer for everything that a prober could learn from (BOLT 4).
@@ -181,21 +167,9 @@ impl Payments {
         if is_good { Ok(invoice) } else { Err(unknown) }
     }
 
-    /// Whether a decision on this HTLC stands, on its way to the file or there.
-    fn has_decided(&self, htlc: &HtlcName) -> Result<bool, StoreError> {
-        {
-            let mut state = self.state.lock();
-            state.decisions.forget_durable();
-            if state.decisions.has_decided(htlc) {
-                return Ok(true);
-            }
-        }
-        Ok(self.reader.settlement(&htlc.channel, htlc.htlc_id)?.is_some())
-    }
-
     /// Whether a claim of the invoice is on its way to the file. Asked before the file is.
     fn is_being_claimed(&self, hash: &PaymentHash) -> bool {
-        self.state.lock().decisions.has_claimed(hash)
+        self.state.lock().claims.get(hash).is_some()
     }
 }
 

@@ -8,6 +8,9 @@ use outrigger_bolt::onion::ForwardPayload;
 /// The most nodes on a way: what fits an onion, with room for the last payload (BOLT 4).
 const MAX_NODES: usize = 20;
 
+/// The most ways that are taken from one invoice: whoever wrote it decides how many it names.
+const MAX_WAYS: usize = 20;
+
 /// A way to a payee.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Route {
@@ -64,11 +67,11 @@ impl Route {
 }
 
 /// The ways that an invoice names, each as its channels, seen from `us`: a hint that leads over us begins behind us, and
-/// one that leads over the payee is of no use. A channel of ours with the payee comes first, as the way without any, and
+/// one that leads over the payee is of no use. No more than [`MAX_WAYS`] are looked at. A channel of ours with the payee comes first, as the way without any, and
 /// none comes twice.
 pub(super) fn ways(us: &NodeId, payee: NodeId, hints: &[Vec<HintHop>]) -> Vec<Vec<HintHop>> {
     let mut found: Vec<Vec<HintHop>> = vec![Vec::new()];
-    for hint in hints {
+    for hint in hints.iter().take(MAX_WAYS) {
         let behind_us = hint.iter().rposition(|hop| hop.node == *us).map_or(0, |place| place.saturating_add(1));
         let channels: Vec<_> = hint.iter().skip(behind_us).copied().collect();
         if !channels.iter().any(|hop| hop.node == payee) && !found.contains(&channels) {
@@ -136,5 +139,11 @@ mod tests {
         assert_eq!(Route::over(&[hop(1, 0, u32::MAX, 40)], node(9), large), None);
         assert_eq!(Route::over(&vec![hop(1, 0, 0, 1); 20], node(9), ARRIVES), None);
         assert!(Route::over(&vec![hop(1, 0, 0, 1); 19], node(9), ARRIVES).is_some());
+    }
+
+    #[test]
+    fn an_invoice_that_names_ways_without_end_is_read_so_far() {
+        let hints: Vec<_> = (0..1000).map(|fee| vec![hop(1, fee, 0, 40)]).collect();
+        assert_eq!(ways(&node(5), node(9), &hints).len(), 1 + MAX_WAYS);
     }
 }

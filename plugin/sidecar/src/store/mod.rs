@@ -5,6 +5,7 @@ pub mod channel_update;
 pub mod closed;
 pub mod load;
 pub mod part;
+pub mod queued;
 pub mod read;
 mod record;
 pub mod replay;
@@ -21,6 +22,7 @@ use redb::{Database, ReadOnlyDatabase, ReadableDatabase};
 
 pub use batch::{Address, Batch, ChainOrder, FundingRequest, Held, Released, Step};
 pub use load::Snapshot;
+pub use queued::Queued;
 pub use read::Reader;
 pub use writer::Writer;
 

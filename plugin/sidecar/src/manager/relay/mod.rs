@@ -16,7 +16,9 @@ use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_bolt::onion::{
     self, Failure, ForwardPayload, InvalidPayload, Malformed, OnionPacket, Payload, PeelError, Peeled, failure,
 };
-use outrigger_channel::{Command, FailReason, HtlcSource, HtlcTotals, IncomingHtlc, Input, Phase, Refusal, Reply};
+use outrigger_channel::{
+    Command, FailReason, HtlcKey, HtlcSource, HtlcTotals, IncomingHtlc, Input, Phase, Refusal, Reply,
+};
 
 use super::deliver::PaymentNotice;
 use super::drive::{Drive, NOBODY};
@@ -131,7 +133,8 @@ impl Drive<'_> {
     /// is left to the chain: what would be paid on for it could not be claimed from it.
     pub(super) fn incoming(&mut self, peer: &Peer, htlc: IncomingHtlc, telling: Telling) {
         let Some(slot) = peer.slots.get(&htlc.channel).filter(|slot| may_settle(slot)) else { return };
-        if !slot.settlements.contains_key(&htlc.htlc_id) {
+        let stands = slot.channel.rows().htlcs.contains_key(&HtlcKey::received(htlc.htlc_id));
+        if stands && !slot.settlements.contains_key(&htlc.htlc_id) {
             self.dispatch(peer.node_id, htlc, telling);
         }
     }

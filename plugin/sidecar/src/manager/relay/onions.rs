@@ -3,17 +3,13 @@
 //! The set is keyed by the digest of the shared secret, and each entry names its HTLC: an HTLC that a start tells of again,
 //! or that goes to another peer because it was never signed, is no replay.
 
-use std::collections::{HashMap, VecDeque};
-
 use bitcoin::hashes::{Hash, sha256};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
-use tokio::sync::oneshot::error::TryRecvError;
 
 use super::register::HtlcName;
 use crate::store::replay::ReplayRow;
 use crate::store::schema::{Table, replay_height_key};
-use crate::store::{Batch, Held, Reader, StoreError};
+use crate::store::{Batch, Queued, Reader, StoreError};
 
 /// Blocks from now at which an HTLC or its onion may expire at most: beyond, the HTLC is failed before its onion counts as
 /// processed, so that no entry stays for longer.
@@ -41,29 +37,10 @@ pub(super) enum Seen {
     Before,
 }
 
-/// The part of the set whose rows are on their way to the file; the rest is read there.
+/// The set: the part whose rows are on their way to the file, and the file.
 #[derive(Debug, Default)]
 pub(in crate::manager) struct Onions {
-    state: Mutex<OnTheirWay>,
-}
-
-/// Rows become durable in the order in which they are queued, so the oldest goes first.
-#[derive(Debug, Default)]
-struct OnTheirWay {
-    queued: VecDeque<(OnionDigest, oneshot::Receiver<()>)>,
-    processed: HashMap<OnionDigest, HtlcName>,
-}
-
-impl OnTheirWay {
-    /// Forgets what the file shows by now. To be called before the file is read: what is forgotten here is found there.
-    fn forget_durable(&mut self) {
-        while let Some((onion, durable)) = self.queued.front_mut()
-            && !matches!(durable.try_recv(), Err(TryRecvError::Empty))
-        {
-            self.processed.remove(onion);
-            self.queued.pop_front();
-        }
-    }
+    queued: Mutex<Queued<OnionDigest, HtlcName>>,
 }
 
 impl Onions {
@@ -80,10 +57,11 @@ impl Onions {
             return Ok(Err(Unprocessed::TooFar));
         }
         let onion = sha256::Hash::hash(shared_secret).to_byte_array();
+        let all_expired = reader.expired_replays(height, PRUNED_PER_ENTRY)?;
         let Some(seen) = self.claim(reader, onion, htlc, batch)? else {
             return Ok(Err(Unprocessed::Replay));
         };
-        for (height, expired) in reader.expired_replays(height, PRUNED_PER_ENTRY)? {
+        for (height, expired) in all_expired {
             batch.put(Table::Replay, expired.to_vec(), None);
             batch.put(Table::ReplayByHeight, replay_height_key(height, &expired), None);
         }
@@ -102,10 +80,9 @@ impl Onions {
         htlc: HtlcName,
         batch: &mut Batch,
     ) -> Result<Option<Seen>, StoreError> {
-        let mut state = self.state.lock();
-        state.forget_durable();
-        let known = match state.processed.get(&onion) {
-            Some(name) => Some(*name),
+        let mut queued = self.queued.lock();
+        let known = match queued.get(&onion) {
+            Some(name) => Some(name),
             None => reader.replay(&onion)?.map(|row| HtlcName { channel: row.channel, htlc_id: row.htlc_id }),
         };
         let seen = match known {
@@ -113,10 +90,7 @@ impl Onions {
             Some(_) => Seen::Before,
             None => Seen::First,
         };
-        let (waiter, durable) = oneshot::channel();
-        batch.hold(Held::Durable(waiter));
-        state.processed.insert(onion, htlc);
-        state.queued.push_back((onion, durable));
+        queued.add(onion, htlc, batch);
         Ok(Some(seen))
     }
 }
