@@ -3,6 +3,7 @@
 mod answers;
 mod backend;
 mod chain_side;
+mod forwards;
 mod lock;
 
 use std::fs::{self, File};
@@ -32,9 +33,9 @@ use crate::manager::Manager;
 use crate::manager::deliver::{Deliver, Ends};
 use crate::manager::directory::PeerDirectory;
 use crate::manager::env::{ChainView, Env};
-use crate::manager::forwarding::ForwardingPolicy;
 use crate::manager::operations::{Operations, fail_interrupted};
 use crate::manager::relay::register::{Caps, Load};
+use crate::manager::terms::ForwardingPolicy;
 use crate::net::{Dialer, Network};
 use crate::payment::{Payments, Unfinished};
 use crate::rpc::{self, Doors, Server, ServerFault};
