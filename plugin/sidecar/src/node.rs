@@ -305,7 +305,11 @@ fn build(
     let payments = Arc::new(Payments::new(
         manager.clone(),
         reader.clone(),
-        crate::payment::Terms { network: config.network, final_cltv_blocks: config.final_cltv_blocks },
+        crate::payment::Terms {
+            network: config.network,
+            final_cltv_blocks: config.final_cltv_blocks,
+            accept_keysend: config.accept_keysend,
+        },
         events.clone(),
         Unfinished { pending: file.pending_payments, parts: file.parts, outcomes: file.outcomes },
         |payment| !nothing_frozen || carried.contains(payment),

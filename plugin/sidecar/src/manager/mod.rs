@@ -314,6 +314,15 @@ impl Manager {
         }
     }
 
+    /// Whether the received HTLC still stands in a channel that settles by messages.
+    pub fn holds(&self, peer: &NodeId, htlc: &HtlcName) -> bool {
+        let holds = |peer: &mut Peer| {
+            let slot = peer.slots.get(&htlc.channel).filter(|slot| relay::may_settle(slot));
+            slot.is_some_and(|slot| slot.channel.rows().htlcs.contains_key(&HtlcKey::received(htlc.htlc_id)))
+        };
+        self.directory.with(peer, holds).unwrap_or_default()
+    }
+
     /// Whether a connection to the peer stands.
     pub fn is_connected(&self, peer: &NodeId) -> bool {
         self.deliver.is_connected(peer)

@@ -3,12 +3,14 @@
 mod receive;
 mod route;
 mod send;
+mod sets;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bitcoin::Network;
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use outrigger_bolt::id::PaymentHash;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -26,6 +28,7 @@ use crate::store::row::{EventRow, OperationRow, OperationState, PaymentRow, Paym
 use crate::store::schema::{Table, UnderWay, outcome_key};
 use crate::store::{Batch, Queued, Reader};
 use send::Recipe;
+use sets::Sets;
 
 /// The owner of payments and invoices.
 pub struct Payments {
@@ -34,6 +37,8 @@ pub struct Payments {
     terms: Terms,
     /// The newest released event: waiters look again when it moves.
     events: watch::Receiver<u64>,
+    /// A clock that never goes back, for time limits.
+    now: Box<dyn Fn() -> Instant + Send + Sync>,
     state: Mutex<State>,
 }
 
@@ -43,6 +48,8 @@ pub struct Terms {
     pub network: Network,
     /// Blocks that an HTLC to us must leave before it expires.
     pub final_cltv_blocks: u16,
+    /// Whether payments are taken that nobody asked for.
+    pub accept_keysend: bool,
 }
 
 /// A caller's key and the digest of its call.
@@ -64,6 +71,8 @@ struct State {
     by_hash: HashMap<PaymentHash, [u8; 32]>,
     /// Invoices whose claim is on its way to the file.
     claims: Queued<PaymentHash, ()>,
+    /// HTLCs to us that wait for the rest of their payment.
+    sets: Sets,
 }
 
 /// A payment whose outcome is open.
@@ -96,7 +105,8 @@ impl Payments {
         carried: impl Fn(&[u8; 32]) -> bool,
     ) -> Self {
         let Unfinished { pending, parts, outcomes } = unfinished;
-        let payments = Self { manager, reader, terms, events, state: Mutex::default() };
+        let payments =
+            Self { manager, reader, terms, events, now: Box::new(Clock::monotonic), state: Mutex::default() };
         {
             let mut state = payments.state.lock();
             for row in &pending {
@@ -123,14 +133,33 @@ impl Payments {
         payments
     }
 
-    /// Handles notices until every queue end is gone.
+    /// With another clock for time limits.
+    pub fn on_clock(self, now: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
+        Self { now: Box::new(now), ..self }
+    }
+
+    /// Handles notices, and what has its time, until every queue end is gone.
     pub fn work(&self, notices: &Receiver<PaymentNotice>) {
-        while let Ok(notice) = notices.recv() {
-            self.take(notice);
+        loop {
+            let end = self.next_set_end();
+            if end.is_some_and(|end| end <= (self.now)()) {
+                self.expire_sets();
+                continue;
+            }
+            let notice = match end {
+                Some(end) => notices.recv_deadline(end),
+                None => notices.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match notice {
+                Ok(notice) => self.take(notice),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
     }
 
-    fn take(&self, notice: PaymentNotice) {
+    /// Handles one notice.
+    pub fn take(&self, notice: PaymentNotice) {
         match notice {
             PaymentNotice::Incoming { peer, htlc, shared_secret, payload } => {
                 self.incoming(peer, &htlc, &shared_secret, &payload);
