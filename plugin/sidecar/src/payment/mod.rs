@@ -130,7 +130,8 @@ impl Payments {
         }
     }
 
-    fn take(&self, notice: PaymentNotice) {
+    /// Handles one notice.
+    pub fn take(&self, notice: PaymentNotice) {
         match notice {
             PaymentNotice::Incoming { peer, htlc, shared_secret, payload } => {
                 self.incoming(peer, &htlc, &shared_secret, &payload);
