@@ -203,15 +203,20 @@ impl Manager {
     /// Drains mailboxes until every queue end is gone; one of a small pool of threads.
     pub fn work(&self, queue: &Receiver<NodeId>) {
         while let Ok(peer) = queue.recv() {
-            let mail = self.directory.take_mail(&peer, MAIL_PER_VISIT);
-            self.visit_with(&peer, |drive, peer| mail.into_iter().for_each(|piece| drive.handle(peer, piece)));
-            self.visited.notify_waiters();
-            if self.directory.give_back(&peer) {
-                self.directory.forget_idle(&peer);
-            } else {
-                // Behind the others: a peer that never stops talking must not keep a worker to itself (DOS-11).
-                self.deliver.schedule(&peer);
-            }
+            self.drain(&peer);
+        }
+    }
+
+    /// One visit to a peer that stood in the workers' queue. No two at a time for one peer: the queue has it once.
+    pub fn drain(&self, peer: &NodeId) {
+        let mail = self.directory.take_mail(peer, MAIL_PER_VISIT);
+        self.visit_with(peer, |drive, peer| mail.into_iter().for_each(|piece| drive.handle(peer, piece)));
+        self.visited.notify_waiters();
+        if self.directory.give_back(peer) {
+            self.directory.forget_idle(peer);
+        } else {
+            // Behind the others: a peer that never stops talking must not keep a worker to itself (DOS-11).
+            self.deliver.schedule(peer);
         }
     }
 

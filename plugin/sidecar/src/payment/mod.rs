@@ -7,7 +7,6 @@ mod sets;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use bitcoin::Network;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -37,8 +36,6 @@ pub struct Payments {
     terms: Terms,
     /// The newest released event: waiters look again when it moves.
     events: watch::Receiver<u64>,
-    /// A clock that never goes back, for time limits.
-    now: Box<dyn Fn() -> Instant + Send + Sync>,
     state: Mutex<State>,
 }
 
@@ -105,8 +102,7 @@ impl Payments {
         carried: impl Fn(&[u8; 32]) -> bool,
     ) -> Self {
         let Unfinished { pending, parts, outcomes } = unfinished;
-        let payments =
-            Self { manager, reader, terms, events, now: Box::new(Clock::monotonic), state: Mutex::default() };
+        let payments = Self { manager, reader, terms, events, state: Mutex::default() };
         {
             let mut state = payments.state.lock();
             for row in &pending {
@@ -133,16 +129,11 @@ impl Payments {
         payments
     }
 
-    /// With another clock for time limits.
-    pub fn on_clock(self, now: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
-        Self { now: Box::new(now), ..self }
-    }
-
     /// Handles notices, and what has its time, until every queue end is gone.
     pub fn work(&self, notices: &Receiver<PaymentNotice>) {
         loop {
             let end = self.next_set_end();
-            if end.is_some_and(|end| end <= (self.now)()) {
+            if end.is_some_and(|end| end <= Clock::monotonic()) {
                 self.expire_sets();
                 continue;
             }

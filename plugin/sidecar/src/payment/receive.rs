@@ -4,9 +4,7 @@ use std::time::Instant;
 
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{NodeId, PaymentHash, PaymentSecret};
-use outrigger_bolt::invoice::{
-    DEFAULT_MIN_FINAL_CLTV_EXPIRY_DELTA, Description, Invoice, Terms, UnwritableInvoice,
-};
+use outrigger_bolt::invoice::{DEFAULT_MIN_FINAL_CLTV_EXPIRY_DELTA, Description, Invoice, Terms, UnwritableInvoice};
 use outrigger_bolt::onion::{Failure, FinalPayload, failure};
 use outrigger_channel::{FailReason, IncomingHtlc};
 use serde_json::json;
@@ -123,7 +121,7 @@ impl Payments {
 
     /// The sets whose time is over fail (BOLT 4: `mpp_timeout`). Called whenever [`next_set_end`](Self::next_set_end) has come.
     pub fn expire_sets(&self) {
-        let late = self.state.lock().sets.expire((self.now)());
+        let late = self.state.lock().sets.expire(Clock::monotonic());
         if !late.is_empty() {
             self.refuse(&late, |_| Failure::MppTimeout);
         }
@@ -136,7 +134,7 @@ impl Payments {
 
     fn gather(&self, owed: Owed, part: Part) {
         let hash = owed.row.payment_hash;
-        let added = self.state.lock().sets.add(hash, owed.promise, part, (self.now)());
+        let added = self.state.lock().sets.add(hash, owed.promise, part, Clock::monotonic());
         match added {
             Added::Held => {}
             Added::Whole(parts) => self.complete(owed, parts),

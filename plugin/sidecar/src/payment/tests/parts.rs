@@ -1,7 +1,8 @@
 //! Payments to the node that come in parts, and such that nobody asked for: by what the dispatcher tells, and the decisions
 //! that stand in the file.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use outrigger_bolt::id::{PaymentPreimage, PaymentSecret};
@@ -10,13 +11,32 @@ use outrigger_channel::FailReason;
 
 use super::super::sets::SET_TIMEOUT;
 use super::*;
+use crate::clock::{Source, StandIn};
 
-/// A node with an invoice, and a clock that stands still until it is moved.
+/// A clock that stands still until it is moved.
+struct Still(Cell<Duration>);
+
+impl Source for Still {
+    fn unix(&self) -> u64 {
+        Clock::wall_unix()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.get()
+    }
+
+    fn fill(&self, bytes: &mut [u8]) {
+        getrandom::fill(bytes).unwrap();
+    }
+}
+
+/// A node with an invoice, on a clock of its own.
 struct Payee {
     bench: Bench,
     payments: Payments,
     invoice: InvoiceRow,
-    seconds: Arc<AtomicU64>,
+    clock: Rc<Still>,
+    _stand_in: StandIn,
     /// Onions that were built, by HTLC.
     built: HashMap<u64, Built>,
 }
@@ -37,12 +57,11 @@ impl Payee {
 
     async fn with(terms: Terms) -> Self {
         let bench = Bench::new();
-        let seconds = Arc::new(AtomicU64::new(0));
-        let (start, moved) = (Instant::now(), seconds.clone());
-        let clock = move || start + Duration::from_secs(moved.load(Ordering::Relaxed));
-        let payments = payments_on(&bench, terms).on_clock(clock);
+        let clock = Rc::new(Still(Cell::default()));
+        let stand_in = Clock::replace_on_this_thread(clock.clone());
+        let payments = payments_on(&bench, terms);
         let invoice = invoice(&payments).await;
-        Self { bench, payments, invoice, seconds, built: HashMap::new() }
+        Self { bench, payments, invoice, clock, _stand_in: stand_in, built: HashMap::new() }
     }
 
     /// A part of the invoice that brings so much.
@@ -77,9 +96,9 @@ impl Payee {
         tell(&self.bench, &self.payments, &htlc);
     }
 
-    /// A minute passes.
-    fn wait_out(&self) {
-        self.seconds.fetch_add(SET_TIMEOUT.as_secs(), Ordering::Relaxed);
+    /// Time passes.
+    fn wait(&self, time: Duration) {
+        self.clock.0.set(self.clock.0.get() + time);
         self.payments.expire_sets();
     }
 
@@ -114,10 +133,9 @@ async fn pay_3_a_part_alone_is_held_and_fails_after_a_minute() {
     payee.tell(0, &payee.part(400_000));
     payee.tell(1, &payee.part(599_999));
     assert_eq!((payee.end(0).await, payee.end(1).await), (None, None));
-    payee.seconds.fetch_add(SET_TIMEOUT.as_secs() - 1, Ordering::Relaxed);
-    payee.payments.expire_sets();
+    payee.wait(SET_TIMEOUT - Duration::from_secs(1));
     assert_eq!(payee.end(0).await, None, "a second is left");
-    payee.wait_out();
+    payee.wait(Duration::from_secs(1));
     for id in [0, 1] {
         assert_eq!(payee.end(id).await, Some(Err(Failure::MppTimeout)));
     }
@@ -178,7 +196,7 @@ async fn pay_7_no_part_is_taken_once_the_invoice_has_expired() {
     all_durable(&payee.bench).await;
     payee.tell(1, &payee.part(600_000));
     assert_eq!(payee.end(1).await, payee.unknown(600_000));
-    payee.wait_out();
+    payee.wait(SET_TIMEOUT);
     assert_eq!(payee.end(0).await, Some(Err(Failure::MppTimeout)));
 }
 
