@@ -176,7 +176,7 @@ fn invoice() -> InvoiceRow {
         created_at: 1,
         expires_at: 2,
         min_final_cltv_expiry: 40,
-        invoice: "lnbcrt1".into(),
+        invoice: Some("lnbcrt1".into()),
         description: "oars".into(),
         label: Some("a label".into()),
         paid: Some(Paid { amount: Msat::new(1000), at: 5 }),

@@ -10,7 +10,7 @@ use outrigger_bolt::id::{ChannelId, NodeId, ShortChannelId};
 use outrigger_bolt::onion::FinalPayload;
 use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
-    CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Refusal, Reply, Signer, SoftSigner, Watch,
+    CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Refusal, Reply, Signer, Watch,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
@@ -54,7 +54,7 @@ pub struct Ends {
 #[derive(Clone)]
 pub struct Registered {
     pub peer: NodeId,
-    pub signer: Arc<SoftSigner>,
+    pub signer: Arc<dyn Signer>,
 }
 
 /// Connections that peers without a channel have opened to us, at most (DOS-1, DOS-7). Those with a channel, and those
@@ -183,9 +183,11 @@ impl Deliver {
         is_welcome
     }
 
-    /// The peers that are connected now.
+    /// The peers that are connected now, in the order of their ids.
     pub(super) fn connected_peers(&self) -> Vec<NodeId> {
-        self.connections.read().lines.keys().copied().collect()
+        let mut peers: Vec<_> = self.connections.read().lines.keys().copied().collect();
+        peers.sort_unstable();
+        peers
     }
 
     /// Whether a connection stands. True from `peer.connect`'s answer on: the peer's worker may hear of it later, but

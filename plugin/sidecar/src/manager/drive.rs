@@ -118,14 +118,15 @@ impl<'a> Drive<'a> {
         }
         if slot.archived.is_some() {
             let ended = matches!(input, Input::Command(..)).then_some(Err(Refusal::Ended));
-            self.answer_for(at, &slot.channel, &slot.signer, input);
+            self.answer_for(at, &slot.channel, &*slot.signer, input);
             return ended;
         }
         let (was_connected, was_usable) = (is_in_step(slot), is_usable(&slot.channel));
         let is_commit = matches!(input, Input::Command(_, Command::Commit));
         let complaint = complaint(&input);
         let script = self.env.shutdown_script();
-        let (transition, learned) = slot.monitor.follow(&slot.channel, input, &self.env.context(&slot.signer, &script));
+        let (transition, learned) =
+            slot.monitor.follow(&slot.channel, input, &self.env.context(&*slot.signer, &script));
         if let Some(fault) = &transition.fault {
             tracing::error!(channel = %at.channel, %fault, "a fault of this node: it stops before another channel fails");
             if !self.env.meet_fault(&format!("{}: {fault}", at.channel)) {

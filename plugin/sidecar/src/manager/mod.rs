@@ -217,15 +217,20 @@ impl Manager {
     /// Drains mailboxes until every queue end is gone; one of a small pool of threads.
     pub fn work(&self, queue: &Receiver<NodeId>) {
         while let Ok(peer) = queue.recv() {
-            let mail = self.directory.take_mail(&peer, MAIL_PER_VISIT);
-            self.visit_with(&peer, |drive, peer| mail.into_iter().for_each(|piece| drive.handle(peer, piece)));
-            self.visited.notify_waiters();
-            if self.directory.give_back(&peer) {
-                self.directory.forget_idle(&peer);
-            } else {
-                // Behind the others: a peer that never stops talking must not keep a worker to itself (DOS-11).
-                self.deliver.schedule(&peer);
-            }
+            self.drain(&peer);
+        }
+    }
+
+    /// One visit to a peer that stood in the workers' queue. No two at a time for one peer: the queue has it once.
+    pub fn drain(&self, peer: &NodeId) {
+        let mail = self.directory.take_mail(peer, MAIL_PER_VISIT);
+        self.visit_with(peer, |drive, peer| mail.into_iter().for_each(|piece| drive.handle(peer, piece)));
+        self.visited.notify_waiters();
+        if self.directory.give_back(peer) {
+            self.directory.forget_idle(peer);
+        } else {
+            // Behind the others: a peer that never stops talking must not keep a worker to itself (DOS-11).
+            self.deliver.schedule(peer);
         }
     }
 
@@ -327,6 +332,15 @@ impl Manager {
             obstacle: None,
             forwarding: None,
         }
+    }
+
+    /// Whether the received HTLC still stands in a channel that settles by messages.
+    pub fn holds(&self, peer: &NodeId, htlc: &HtlcName) -> bool {
+        let holds = |peer: &mut Peer| {
+            let slot = peer.slots.get(&htlc.channel).filter(|slot| relay::may_settle(slot));
+            slot.is_some_and(|slot| slot.channel.rows().htlcs.contains_key(&HtlcKey::received(htlc.htlc_id)))
+        };
+        self.directory.with(peer, holds).unwrap_or_default()
     }
 
     /// Whether a connection to the peer stands.

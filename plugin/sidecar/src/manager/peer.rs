@@ -7,7 +7,7 @@ use std::time::Instant;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::ChannelUpdate;
-use outrigger_channel::{Channel, Monitor, Opening, Phase, SoftSigner, Watch};
+use outrigger_channel::{Channel, Monitor, Opening, Phase, Signer, Watch};
 
 use crate::store::channel_update::ChannelUpdates;
 use crate::store::row::{OperationRow, SettlementRow};
@@ -17,7 +17,7 @@ use crate::store::terms::TermsRow;
 pub(super) struct Slot {
     pub(super) channel: Channel,
     pub(super) monitor: Monitor,
-    pub(super) signer: Arc<SoftSigner>,
+    pub(super) signer: Arc<dyn Signer>,
     /// Decided outcomes of received HTLCs, told to the channel again at every reestablish until they are irrevocable.
     pub(super) settlements: BTreeMap<u64, SettlementRow>,
     /// The newest `channel_update` of each side.
@@ -35,7 +35,7 @@ pub(super) struct Slot {
 /// A channel in the making. It has no row: a disconnect or a crash forgets it, which is safe before `funding_signed`.
 pub(super) struct OpeningSlot {
     pub(super) opening: Opening,
-    pub(super) signer: Arc<SoftSigner>,
+    pub(super) signer: Arc<dyn Signer>,
     /// The operator's call, if we open.
     pub(super) order: Option<OpenerOrder>,
     /// When it began.

@@ -120,7 +120,7 @@ fn channel_state(state: &str) -> schema::ChannelState {
 
 pub(super) fn invoice_created(row: &InvoiceRow, route_hints: u32) -> schema::InvoiceCreated {
     schema::InvoiceCreated {
-        invoice: row.invoice.clone(),
+        invoice: row.invoice.clone().unwrap_or_default(),
         payment_hash: row.payment_hash.to_string(),
         expires_at: row.expires_at,
         route_hints,

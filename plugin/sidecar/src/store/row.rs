@@ -182,7 +182,7 @@ impl PaymentRow {
     }
 }
 
-/// An invoice that we made.
+/// An invoice that we made, or what came to us without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvoiceRow {
     pub payment_hash: PaymentHash,
@@ -192,7 +192,8 @@ pub struct InvoiceRow {
     pub created_at: u64,
     pub expires_at: u64,
     pub min_final_cltv_expiry: u32,
-    pub invoice: String,
+    /// None for a payment that nobody asked for (keysend).
+    pub invoice: Option<String>,
     pub description: String,
     pub label: Option<String>,
     pub paid: Option<Paid>,
@@ -221,7 +222,7 @@ impl InvoiceRow {
             .put(8, self.created_at.to_be_bytes())
             .put(10, self.expires_at.to_be_bytes())
             .put(12, self.min_final_cltv_expiry.to_be_bytes())
-            .put(14, &self.invoice)
+            .put_some(14, self.invoice.as_ref())
             .put_some(15, self.label.as_ref())
             .put_some(16, paid)
             .put(18, &self.description)
@@ -239,7 +240,7 @@ impl InvoiceRow {
             created_at: record.u64(8, "time")?,
             expires_at: record.u64(10, "expiry")?,
             min_final_cltv_expiry: record.u32(12, "final CLTV")?,
-            invoice: record.text(14, "invoice")?,
+            invoice: record.text_some(14, "invoice")?,
             description: record.text(18, "description")?,
             label: record.bytes_some(15).map(|label| String::from_utf8_lossy(label).into_owned()),
             paid: match record.array_some::<16>(16, "payment")? {

@@ -45,17 +45,13 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer thread. `deliver` is called after each commit and only enqueues; `fatal` is called when a
-    /// commit fails, and does not return: nothing was sent, so disk and peers still agree.
-    pub fn start(
-        db: Arc<Database>,
-        deliver: impl Fn(Released, u64) + Send + 'static,
-        fatal: impl Fn(StoreError) + Send + 'static,
-    ) -> Result<(Self, JoinHandle<()>), StoreError> {
+    /// The queue end, and the commits that whoever has them makes of what is queued.
+    pub fn new(db: Arc<Database>) -> Result<(Self, Commits), StoreError> {
         let (queue, batches) = crossbeam_channel::unbounded();
         let writer =
             Self { queue, waiting: Arc::default(), room: Arc::default(), stats: Arc::new(WriterStats::default()) };
-        let mut worker = Worker {
+        let commits = Commits {
+            batches,
             next_seq: next_number(&db, Table::Event)?,
             next_forward: next_number(&db, Table::Forward)?,
             db,
@@ -63,19 +59,18 @@ impl Writer {
             room: writer.room.clone(),
             stats: writer.stats.clone(),
         };
-        let run = move || {
-            while let Some(mut batch) = worker.gather(&batches) {
-                match worker.commit(&mut batch) {
-                    Ok(()) => deliver(batch.release(), worker.next_seq.saturating_sub(1)),
-                    Err(fault) => {
-                        fatal(fault);
-                        // Nothing of it may even be dropped: who waits for a row would take that for its answer.
-                        return std::mem::forget((batch, batches));
-                    }
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("writer".into()).spawn(run).map_err(StoreError::io)?;
+        Ok((writer, commits))
+    }
+
+    /// Starts the writer thread. `deliver` is called after each commit and only enqueues; `fatal` is called when a
+    /// commit fails, and does not return: nothing was sent, so disk and peers still agree.
+    pub fn start(
+        db: Arc<Database>,
+        deliver: impl Fn(Released, u64) + Send + 'static,
+        fatal: impl Fn(StoreError) + Send + 'static,
+    ) -> Result<(Self, JoinHandle<()>), StoreError> {
+        let (writer, commits) = Self::new(db)?;
+        let thread = commits.on_a_thread(deliver, fatal)?;
         Ok((writer, thread))
     }
 
@@ -118,7 +113,9 @@ impl Writer {
     }
 }
 
-struct Worker {
+/// The other end of the queue: what is waiting there becomes one commit after the other.
+pub struct Commits {
+    batches: Receiver<Batch>,
     db: Arc<Database>,
     /// Of events.
     next_seq: u64,
@@ -128,13 +125,55 @@ struct Worker {
     stats: Arc<WriterStats>,
 }
 
-impl Worker {
-    /// All that is waiting, as one batch; `None` once every queue end is gone.
-    fn gather(&self, batches: &Receiver<Batch>) -> Option<Batch> {
-        let mut group = batches.recv().ok()?;
+/// What a commit released, and the newest event on disk.
+type Committed = (Released, u64);
+
+impl Commits {
+    /// Makes commits on a thread of its own, until every queue end is gone. See [`Writer::start`].
+    pub fn on_a_thread(
+        mut self,
+        deliver: impl Fn(Released, u64) + Send + 'static,
+        fatal: impl Fn(StoreError) + Send + 'static,
+    ) -> Result<JoinHandle<()>, StoreError> {
+        let run = move || {
+            while let Some(committed) = self.next(GROUP_LIMIT) {
+                match committed {
+                    Ok((released, last_seq)) => deliver(released, last_seq),
+                    Err(fault) => {
+                        fatal(fault);
+                        // Who waits for a row that is still queued would take its end for an answer.
+                        return std::mem::forget(self);
+                    }
+                }
+            }
+        };
+        std::thread::Builder::new().name("writer".into()).spawn(run).map_err(StoreError::io)
+    }
+
+    /// How many batches wait.
+    pub fn waiting(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// The next commit: what is waiting, `limit` batches at the most, or the first that comes. `None` once every queue end
+    /// is gone. After a fault there must be no other: what it was about is not on disk, and was not sent.
+    pub fn next(&mut self, limit: usize) -> Option<Result<Committed, StoreError>> {
+        let mut batch = self.gather(limit)?;
+        Some(match self.commit(&mut batch) {
+            Ok(()) => Ok((batch.release(), self.next_seq.saturating_sub(1))),
+            Err(fault) => {
+                // Nothing of it may even be dropped: who waits for a row would take that for its answer.
+                std::mem::forget(batch);
+                Err(fault)
+            }
+        })
+    }
+
+    fn gather(&self, limit: usize) -> Option<Batch> {
+        let mut group = self.batches.recv().ok()?;
         let mut taken = 1;
-        while taken < GROUP_LIMIT {
-            let Ok(next) = batches.try_recv() else { break };
+        while taken < limit {
+            let Ok(next) = self.batches.try_recv() else { break };
             group.merge(next);
             taken += 1;
         }

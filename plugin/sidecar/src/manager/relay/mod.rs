@@ -96,7 +96,7 @@ impl Offer {
 }
 
 /// Stages the decision on a received HTLC; its channel is told once that is durable.
-fn decide(batch: &mut Batch, from: NodeId, htlc: HtlcName, settlement: SettlementRow) {
+pub(crate) fn decide(batch: &mut Batch, from: NodeId, htlc: HtlcName, settlement: SettlementRow) {
     let HtlcName { channel, htlc_id } = htlc;
     batch.put(Table::Settlement, numbered_key(&channel, htlc_id), Some(settlement.encode()));
     batch.hold(Held::Settled { peer: from, channel, htlc_id, settlement });
@@ -319,7 +319,7 @@ const fn passing() -> Failure {
 }
 
 /// Whether received HTLCs of the channel are settled by messages.
-fn may_settle(slot: &Slot) -> bool {
+pub(super) fn may_settle(slot: &Slot) -> bool {
     slot.archived.is_none() && matches!(slot.channel.phase(), Phase::Normal | Phase::ShuttingDown { .. })
 }
 
