@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::ChannelId;
+use redb::AccessGuard;
 
 use super::StoreError;
 use super::read::{PAGE_LIMIT, Reader, unreadable};
@@ -179,6 +180,14 @@ impl ForwardTotals {
     }
 }
 
+fn read_forward(
+    (number, row): (AccessGuard<'_, &[u8]>, AccessGuard<'_, &[u8]>),
+) -> Result<(u64, ForwardRow), StoreError> {
+    let row = unseal(Table::Forward, number.value(), row.value()).map_err(unreadable)?;
+    let number = number.value().try_into().map(u64::from_be_bytes).map_err(|_| unreadable("a key"))?;
+    Ok((number, ForwardRow::decode(row).map_err(unreadable)?))
+}
+
 /// Which way a list goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -195,21 +204,17 @@ impl Reader {
         limit: usize,
     ) -> Result<Vec<(u64, ForwardRow)>, StoreError> {
         let table = self.table(Table::Forward)?;
-        let read = |entry: Result<(redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>), redb::StorageError>| {
-            let (key, value) = entry?;
-            let number = key.value().try_into().map(u64::from_be_bytes).map_err(|_| unreadable("a key"))?;
-            let row = unseal(Table::Forward, key.value(), value.value()).map_err(unreadable)?;
-            Ok((number, ForwardRow::decode(row).map_err(unreadable)?))
-        };
         let limit = limit.min(PAGE_LIMIT.saturating_add(1));
         match direction {
             Direction::OldestFirst => {
                 let first = after.map_or(0, |after| after.saturating_add(1)).to_be_bytes();
-                table.range(first.as_slice()..)?.take(limit).map(read).collect()
+                let range = table.range(first.as_slice()..)?;
+                range.take(limit).map(|entry| entry.map(read_forward)?).collect()
             }
             Direction::NewestFirst => {
                 let end = after.unwrap_or(u64::MAX).to_be_bytes();
-                table.range(..end.as_slice())?.rev().take(limit).map(read).collect()
+                let range = table.range(..end.as_slice())?;
+                range.rev().take(limit).map(|entry| entry.map(read_forward)?).collect()
             }
         }
     }
