@@ -1,7 +1,40 @@
 //! The only reader of time and randomness in the daemon.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Time and randomness from elsewhere than the machine: what a simulation gives, so that a run can be made again.
+pub trait Source {
+    /// Seconds since 1970.
+    fn unix(&self) -> u64;
+
+    /// Time that has passed since some moment; never goes back.
+    fn elapsed(&self) -> Duration;
+
+    /// Fills `bytes`. What comes from here guards no money.
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+thread_local! {
+    /// What this thread has in place of the machine, since when.
+    static STAND_IN: RefCell<Option<(Rc<dyn Source>, Instant)>> = const { RefCell::new(None) };
+}
+
+/// For as long as it lives, this thread has time and randomness from elsewhere.
+#[must_use = "the machine's clock is back when this is dropped"]
+pub struct StandIn(());
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        STAND_IN.set(None);
+    }
+}
+
+fn stand_in() -> Option<(Rc<dyn Source>, Instant)> {
+    STAND_IN.with_borrow(Clone::clone)
+}
 
 /// The time before which it cannot be, in unix seconds: the chain says so.
 struct Floor(AtomicU64);
@@ -28,10 +61,19 @@ pub struct NoEntropy(pub String);
 pub struct Clock;
 
 impl Clock {
+    /// Gives this thread, and no other, time and randomness from `source`. No thread of the daemon asks for that.
+    pub fn replace_on_this_thread(source: Rc<dyn Source>) -> StandIn {
+        STAND_IN.set(Some((source, Instant::now())));
+        StandIn(())
+    }
+
     /// Seconds since 1970: the machine's clock, or the chain's where that is ahead (CLK-2). May go back (CLK-1). Never
     /// enters a key (KEY-2).
     pub fn now_unix() -> u64 {
-        FLOOR.or_later(Self::wall_unix())
+        match stand_in() {
+            Some((source, _)) => source.unix(),
+            None => FLOOR.or_later(Self::wall_unix()),
+        }
     }
 
     /// What the machine's clock says, in seconds since 1970; 0 where it stands before that.
@@ -46,7 +88,7 @@ impl Clock {
 
     /// A point on a clock that never goes back, for time limits.
     pub fn monotonic() -> Instant {
-        Instant::now()
+        stand_in().map_or_else(Instant::now, |(source, since)| since + source.elapsed())
     }
 
     /// `N` bytes fit for keys, from the operating system.
@@ -58,6 +100,10 @@ impl Clock {
 
     /// Fills `bytes` with bytes fit for keys, from the operating system.
     pub fn fill_random(bytes: &mut [u8]) -> Result<(), NoEntropy> {
+        if let Some((source, _)) = stand_in() {
+            source.fill(bytes);
+            return Ok(());
+        }
         getrandom::fill(bytes).map_err(|error| NoEntropy(error.to_string()))
     }
 }
@@ -70,6 +116,30 @@ mod tests {
     fn two_draws_differ_and_time_has_begun() {
         assert_ne!(Clock::random_bytes::<32>().unwrap(), Clock::random_bytes::<32>().unwrap());
         assert!(Clock::now_unix() > 1_700_000_000);
+    }
+
+    #[test]
+    fn a_stand_in_is_for_its_own_thread_and_for_as_long_as_it_lives() {
+        struct Still;
+        impl Source for Still {
+            fn unix(&self) -> u64 {
+                7
+            }
+            fn elapsed(&self) -> Duration {
+                Duration::from_secs(9)
+            }
+            fn fill(&self, bytes: &mut [u8]) {
+                bytes.fill(3);
+            }
+        }
+        let before = Clock::monotonic();
+        let stand_in = Clock::replace_on_this_thread(Rc::new(Still));
+        assert_eq!((Clock::now_unix(), Clock::random_bytes()), (7, Ok([3; 4])));
+        assert!(Clock::monotonic() >= before + Duration::from_secs(9));
+        std::thread::spawn(|| assert!(Clock::now_unix() > 1_700_000_000)).join().unwrap();
+        drop(stand_in);
+        assert!(Clock::now_unix() > 1_700_000_000);
+        assert_ne!(Clock::random_bytes(), Ok([3; 32]));
     }
 
     #[test]

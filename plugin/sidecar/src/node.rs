@@ -3,6 +3,8 @@
 mod answers;
 mod backend;
 mod chain_side;
+pub mod core;
+mod forwards;
 mod lock;
 
 use std::fs::{self, File};
@@ -14,11 +16,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bitcoin::constants::ChainHash;
-use outrigger_channel::{HtlcSource, Policy};
+use outrigger_channel::Policy;
 use outrigger_rpc_schema::{NodeStatusReport, Phase};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use self::core::{Core, Duties, Ground};
 use crate::chain::ChainSource;
 use crate::chain::broadcast::Broadcaster;
 use crate::chain::feerate::FeeEstimator;
@@ -29,17 +32,14 @@ use crate::clock::{Clock, NoEntropy};
 use crate::config::{BitcoindAuth, Config, network_name};
 use crate::key::{NodeKeys, Seed, SeedFault};
 use crate::manager::Manager;
-use crate::manager::deliver::{Deliver, Ends};
-use crate::manager::directory::PeerDirectory;
-use crate::manager::env::{ChainView, Env};
-use crate::manager::forwarding::ForwardingPolicy;
-use crate::manager::operations::{Operations, fail_interrupted};
+use crate::manager::env::{ChainView, soft_signers};
+use crate::manager::operations::Operations;
 use crate::manager::relay::register::{Caps, Load};
+use crate::manager::terms::ForwardingPolicy;
 use crate::net::{Dialer, Network};
-use crate::payment::{Payments, Unfinished};
 use crate::rpc::{self, Doors, Server, ServerFault};
-use crate::store::load::{LoadedChannel, load};
-use crate::store::{self, Reader, Snapshot, StoreError, Writer};
+use crate::store::load::load;
+use crate::store::{self, Snapshot, StoreError};
 use crate::sweep::{Sweeper, Tools};
 use crate::wallet::{Wallet, WalletFault};
 use backend::{Doorkeeper, Identity};
@@ -267,9 +267,9 @@ fn build(
         let file = load(&db)?;
         Ok((db, file))
     };
-    let (db, file) = told_of_damage(directory, read)?;
+    let (db, mut file) = told_of_damage(directory, read)?;
     let published = file.broadcasts.iter().map(|row| &row.tx).chain(file.sweeps.iter().map(|(_, _, row)| &row.tx));
-    let (coins, next_wallet_row) = load_wallet(seed, config.network, file.wallet, published)?;
+    let (coins, next_wallet_row) = load_wallet(seed, config.network, &file.wallet, published)?;
     let height = coins.tip().map_or(0, |(height, _)| height);
 
     let stop = StopFlag::new();
@@ -277,39 +277,23 @@ fn build(
     let estimator = Arc::new(FeeEstimator::new(source.clone(), config.network, config.max_feerate));
     let broadcaster = Arc::new(Broadcaster::start(source.clone())?);
 
-    let (work, mailboxes) = crossbeam_channel::unbounded();
-    let (payments_end, notices) = crossbeam_channel::unbounded();
-    let (chain_end, orders) = crossbeam_channel::unbounded();
-    let (events_end, events) = watch::channel(0);
-    let directory_of_peers = Arc::new(PeerDirectory::default());
-    let ends = Ends { payments: payments_end, chain: chain_end, events: events_end };
-    let deliver = Arc::new(Deliver::new(directory_of_peers.clone(), work, ends));
-    let delivery = deliver.clone();
-    let (writer, _) =
-        Writer::start(db.clone(), move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
-
-    let view = ChainView::new(height, feerates(&estimator.current()).0);
-    let reader = Reader::new(db);
-    let handles = (writer, reader.clone());
-    let terms = (forwarding_policy(config), caps(config));
-    let env = Env::new(view, policy(config), terms, keys.clone(), handles, file.restored);
-    let env = env.freezing(file.frozen);
-    let carried = carried_payments(&file.channels);
     let with_channels: Vec<_> = file.channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
-    let manager = Arc::new(Manager::new(directory_of_peers, deliver, env, file.channels));
-    manager.tell_of_frozen();
-    manager.forget_settlements(&file.stray_settlements);
-    fail_interrupted(&manager, file.openings);
-    // What a frozen channel carries is not known: a pending payment may be in it, and must not be made again.
-    let nothing_frozen = manager.env().frozen.of(None).next().is_none();
-    let payments = Arc::new(Payments::new(
-        manager.clone(),
-        reader.clone(),
-        crate::payment::Terms { network: config.network, final_cltv_blocks: config.final_cltv_blocks },
-        events.clone(),
-        Unfinished { pending: file.pending_payments, parts: file.parts, outcomes: file.outcomes },
-        |payment| !nothing_frozen || carried.contains(payment),
-    ));
+    let ground = Ground {
+        view: ChainView::new(height, feerates(&estimator.current()).0),
+        policy: policy(config),
+        forwarding: (forwarding_policy(config), caps(config)),
+        payments: crate::payment::Terms {
+            network: config.network,
+            final_cltv_blocks: config.final_cltv_blocks,
+            accept_keysend: config.accept_keysend,
+        },
+        signers: soft_signers(keys.clone()),
+        keys: keys.clone(),
+    };
+    let (Core { manager, payments, reader, events }, duties) = core::build(db, &mut file, ground)?;
+    let Duties { commits, mailboxes, notices, orders } = duties;
+    let delivery = manager.deliver().clone();
+    commits.on_a_thread(move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
     let wallet = Arc::new(StoredWallet::new(coins, next_wallet_row, manager.clone()));
     for row in file.broadcasts.into_iter().filter(|row| !manager.env().frozen.contains(&row.channel)) {
         broadcaster.publish(row.tx);
@@ -365,11 +349,11 @@ fn build(
 fn load_wallet<'a>(
     seed: &Seed,
     network: bitcoin::Network,
-    rows: Vec<(u64, Vec<u8>)>,
+    rows: &[(u64, Vec<u8>)],
     published: impl Iterator<Item = &'a bitcoin::Transaction>,
 ) -> Result<(Wallet, u64), WalletFault> {
     let next_row = rows.last().map_or(0, |(row, _)| row.saturating_add(1));
-    let change_sets: Vec<_> = rows.into_iter().map(|(_, bytes)| bytes).collect();
+    let change_sets: Vec<_> = rows.iter().map(|(_, bytes)| bytes.clone()).collect();
     let mut wallet = Wallet::load(seed, network, &change_sets)?;
     for tx in published {
         // What a block holds stays confirmed.
@@ -399,17 +383,6 @@ fn identity(config: &Config) -> Identity {
         network: network_name(config.network),
         addresses: vec![config.listen.to_string()],
     }
-}
-
-/// Payments of which a part stands in a channel.
-fn carried_payments(channels: &[LoadedChannel]) -> std::collections::HashSet<[u8; 32]> {
-    let sources = channels.iter().flat_map(|loaded| loaded.channel.rows().htlcs.values()).filter_map(|row| row.source);
-    sources
-        .filter_map(|source| match source {
-            HtlcSource::Payment { payment_id, .. } => Some(payment_id),
-            HtlcSource::Relayed { .. } => None,
-        })
-        .collect()
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

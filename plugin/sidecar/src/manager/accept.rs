@@ -3,7 +3,7 @@
 use bitcoin::Transaction;
 use outrigger_bolt::id::{ChannelId, ShortChannelId};
 use outrigger_bolt::wire::{Error, Message, OpenChannel, Warning};
-use outrigger_channel::{Birth, Guard, Monitor, Opening, OpeningInput, OpeningStep, SoftSigner};
+use outrigger_channel::{Birth, Guard, Monitor, Opening, OpeningInput, OpeningStep, Signer};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,7 +31,7 @@ impl Drive<'_> {
         let script = self.env.shutdown_script();
         let features = peer.features().cloned().unwrap_or_default();
         let own = (keys_index, scid_alias);
-        match Opening::accept(open, peer.node_id, own, &features, &self.env.context(&signer, &script)) {
+        match Opening::accept(open, peer.node_id, own, &features, &self.env.context(&*signer, &script)) {
             Ok((opening, answer)) => {
                 peer.openings.insert(
                     open.temporary_channel_id,
@@ -118,7 +118,7 @@ impl Drive<'_> {
         };
         let temporary_channel_id = ChannelId(temporary);
         let script = self.env.shutdown_script();
-        let cx = self.env.context(&signer, &script);
+        let cx = self.env.context(&*signer, &script);
         let wish = outrigger_channel::OpenOrder {
             peer: peer.node_id,
             keys_index,
@@ -176,7 +176,7 @@ impl Drive<'_> {
     pub(super) fn step_opening(&mut self, peer: &mut Peer, channel: ChannelId, input: OpeningInput<'_>) {
         let at = opening_address(peer, channel);
         let Some(slot) = peer.openings.get_mut(&channel) else { return };
-        let step = slot.opening.step(input, &self.env.context(&slot.signer, &self.env.shutdown_script()));
+        let step = slot.opening.step(input, &self.env.context(&*slot.signer, &self.env.shutdown_script()));
         match step {
             OpeningStep::Wait(effects) => self.hold_all(at, effects),
             OpeningStep::Fund { script_pubkey, amount } => {
@@ -243,6 +243,8 @@ impl Drive<'_> {
             signer,
             settlements: Default::default(),
             updates: Default::default(),
+            terms: Default::default(),
+            replaced: None,
             obstacle: None,
             archived: None,
         };
@@ -292,7 +294,7 @@ impl Drive<'_> {
         self.send(at, Message::Error(Error { channel_id: at.channel, data: reason.into() }));
     }
 
-    fn fresh_keys(&self) -> Result<(Arc<SoftSigner>, u64), NoEntropy> {
+    fn fresh_keys(&self) -> Result<(Arc<dyn Signer>, u64), NoEntropy> {
         let keys_index = u64::from_be_bytes(Clock::random_bytes()?);
         Ok((self.env.signer(keys_index), keys_index))
     }

@@ -66,10 +66,12 @@ impl PeerDirectory {
         if peer.is_gone() { None } else { Some(f(&mut peer)) }
     }
 
-    /// Every peer at this moment, for blocks and listings.
+    /// Every peer at this moment, in the order of their ids, for listings and what is rare.
     pub fn ids(&self) -> Vec<NodeId> {
         let _guard = Guard::take();
-        self.peers.read().keys().copied().collect()
+        let mut ids: Vec<_> = self.peers.read().keys().copied().collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Makes sure that the peer is there.

@@ -9,11 +9,11 @@ use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use super::forwarding::ForwardingPolicy;
 use super::frozen::FrozenChannels;
 use super::pending::Pending;
 use super::relay::onions::Onions;
 use super::relay::register::{Caps, Register};
+use super::terms::ForwardingPolicy;
 use crate::key::NodeKeys;
 use crate::store::load::FrozenChannel;
 use crate::store::{Reader, Writer};
@@ -102,12 +102,16 @@ impl ChainView {
     }
 }
 
+/// Makes the signer of a channel from its `keys_index`.
+pub type Signers = dyn Fn(u64) -> Arc<dyn Signer> + Send + Sync;
+
 /// Shared by every worker; nothing in it is behind a peer lock.
 pub struct Env {
     pub chain: ChainView,
     pub policy: Policy,
     pub forwarding: ForwardingPolicy,
     pub keys: Arc<NodeKeys>,
+    signers: Arc<Signers>,
     pub writer: Writer,
     /// For channels in history.
     pub reader: Reader,
@@ -144,6 +148,7 @@ impl Env {
             chain,
             policy,
             forwarding,
+            signers: soft_signers(keys.clone()),
             keys,
             writer,
             reader,
@@ -164,6 +169,11 @@ impl Env {
     /// With the channels that the start froze.
     pub fn freezing(self, frozen: Vec<FrozenChannel>) -> Self {
         Self { frozen: FrozenChannels::new(frozen), ..self }
+    }
+
+    /// With other signers than those of the node's own keys.
+    pub fn signing_with(self, signers: Arc<Signers>) -> Self {
+        Self { signers, ..self }
     }
 
     /// How many channels may still have to be closed alone: all that are not closed, but for those that are only promised. A
@@ -260,19 +270,24 @@ impl Env {
         self.shutdown_script.read().clone()
     }
 
-    pub(super) fn context<'a>(&'a self, signer: &'a SoftSigner, shutdown_script: &'a Script) -> Context<'a> {
+    pub(super) fn context<'a>(&'a self, signer: &'a dyn Signer, shutdown_script: &'a Script) -> Context<'a> {
         Context {
             height: self.chain.height(),
             feerates: self.chain.feerates(),
             policy: &self.policy,
-            signer: signer as &dyn Signer,
+            signer,
             node_id: self.keys.node_id(),
             shutdown_script,
             restored: self.is_restored(),
         }
     }
 
-    pub(super) fn signer(&self, keys_index: u64) -> Arc<SoftSigner> {
-        Arc::new(SoftSigner::new(self.keys.channel_seed(keys_index)))
+    pub(super) fn signer(&self, keys_index: u64) -> Arc<dyn Signer> {
+        (self.signers)(keys_index)
     }
+}
+
+/// Signers with their keys in memory, of the node's own seed.
+pub fn soft_signers(keys: Arc<NodeKeys>) -> Arc<Signers> {
+    Arc::new(move |keys_index| Arc::new(SoftSigner::new(keys.channel_seed(keys_index))))
 }

@@ -2,7 +2,7 @@
 
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message, Warning};
-use outrigger_channel::{Channel, Effect, Input, Offerer, SoftSigner, Watch};
+use outrigger_channel::{Channel, Effect, Input, Offerer, Signer, Watch};
 
 use super::drive::Drive;
 use super::peer::{Peer, Slot};
@@ -43,14 +43,14 @@ impl Drive<'_> {
         match known.filter(|channel| channel.rows().params.peer == peer.node_id) {
             Some(channel) => {
                 let signer = self.env.signer(channel.rows().params.keys_index);
-                self.answer_for(at, &channel, &signer, Input::Message(message));
+                self.answer_for(at, &channel, &*signer, Input::Message(message));
             }
             None => self.send(at, Message::Error(Error { channel_id, data: "unknown channel".into() })),
         }
     }
 
     /// What a channel in history answers. It writes no rows: nothing that it could learn is worth one.
-    pub(super) fn answer_for(&mut self, at: Address, channel: &Channel, signer: &SoftSigner, input: Input<'_>) {
+    pub(super) fn answer_for(&mut self, at: Address, channel: &Channel, signer: &dyn Signer, input: Input<'_>) {
         let script = self.env.shutdown_script();
         let transition = channel.step(input, &self.env.context(signer, &script));
         for effect in &transition.effects {

@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod channel_update;
 pub mod closed;
+pub mod forward;
 pub mod load;
 pub mod part;
 pub mod queued;
@@ -12,19 +13,20 @@ pub mod replay;
 pub mod row;
 pub mod schema;
 pub mod seal;
+pub mod terms;
 pub mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_bolt::id::NodeId;
-use redb::{Database, ReadOnlyDatabase, ReadableDatabase};
+use redb::{Database, ReadOnlyDatabase, ReadableDatabase, StorageBackend};
 
 pub use batch::{Address, Batch, ChainOrder, FundingRequest, Held, Released, Step};
 pub use load::Snapshot;
 pub use queued::Queued;
 pub use read::Reader;
-pub use writer::Writer;
+pub use writer::{Commits, Writer};
 
 use schema::{FORMAT_VERSION, Table};
 use seal::{seal, unseal};
@@ -82,6 +84,17 @@ pub fn open(dir: &Path, network: &str, node_id: &NodeId) -> Result<Arc<Database>
     let db =
         Database::open(&path).map_err(|fault| StoreError::Corrupt { path: path.clone(), reason: fault.to_string() })?;
     check_identity(&db, &path, network, node_id)?;
+    Ok(Arc::new(db))
+}
+
+/// The same as [`open`], on storage other than a file: what is empty becomes a new database.
+pub fn open_on(storage: impl StorageBackend, network: &str, node_id: &NodeId) -> Result<Arc<Database>, StoreError> {
+    let is_new = storage.len().map_err(StoreError::io)? == 0;
+    let db = Database::builder().create_with_backend(storage)?;
+    if is_new {
+        initialise(&db, network, node_id)?;
+    }
+    check_identity(&db, Path::new(FILE), network, node_id)?;
     Ok(Arc::new(db))
 }
 

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
-use redb::{Database, Durability, ReadableTable};
+use redb::{Database, Durability, ReadableTable, WriteTransaction};
 use tokio::sync::{Notify, oneshot};
 
 use super::StoreError;
 use super::batch::{Batch, Held, Released};
+use super::forward::{FORWARDS_KEPT, ForwardTotals};
+use super::read::unreadable;
 use super::schema::Table;
-use super::seal::seal;
+use super::seal::{seal, unseal};
 
 /// Commits between two that also save the allocator state, so that a start after a crash need not walk the file. Its
 /// cost grows with the file, so it is not paid at each commit.
@@ -43,6 +45,23 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// The queue end, and the commits that whoever has them makes of what is queued.
+    pub fn new(db: Arc<Database>) -> Result<(Self, Commits), StoreError> {
+        let (queue, batches) = crossbeam_channel::unbounded();
+        let writer =
+            Self { queue, waiting: Arc::default(), room: Arc::default(), stats: Arc::new(WriterStats::default()) };
+        let commits = Commits {
+            batches,
+            next_seq: next_number(&db, Table::Event)?,
+            next_forward: next_number(&db, Table::Forward)?,
+            db,
+            waiting: writer.waiting.clone(),
+            room: writer.room.clone(),
+            stats: writer.stats.clone(),
+        };
+        Ok((writer, commits))
+    }
+
     /// Starts the writer thread. `deliver` is called after each commit and only enqueues; `fatal` is called when a
     /// commit fails, and does not return: nothing was sent, so disk and peers still agree.
     pub fn start(
@@ -50,29 +69,8 @@ impl Writer {
         deliver: impl Fn(Released, u64) + Send + 'static,
         fatal: impl Fn(StoreError) + Send + 'static,
     ) -> Result<(Self, JoinHandle<()>), StoreError> {
-        let (queue, batches) = crossbeam_channel::unbounded();
-        let writer =
-            Self { queue, waiting: Arc::default(), room: Arc::default(), stats: Arc::new(WriterStats::default()) };
-        let mut worker = Worker {
-            next_seq: next_event_seq(&db)?,
-            db,
-            waiting: writer.waiting.clone(),
-            room: writer.room.clone(),
-            stats: writer.stats.clone(),
-        };
-        let run = move || {
-            while let Some(mut batch) = worker.gather(&batches) {
-                match worker.commit(&mut batch) {
-                    Ok(()) => deliver(batch.release(), worker.next_seq.saturating_sub(1)),
-                    Err(fault) => {
-                        fatal(fault);
-                        // Nothing of it may even be dropped: who waits for a row would take that for its answer.
-                        return std::mem::forget((batch, batches));
-                    }
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("writer".into()).spawn(run).map_err(StoreError::io)?;
+        let (writer, commits) = Self::new(db)?;
+        let thread = commits.on_a_thread(deliver, fatal)?;
         Ok((writer, thread))
     }
 
@@ -115,21 +113,67 @@ impl Writer {
     }
 }
 
-struct Worker {
+/// The other end of the queue: what is waiting there becomes one commit after the other.
+pub struct Commits {
+    batches: Receiver<Batch>,
     db: Arc<Database>,
+    /// Of events.
     next_seq: u64,
+    next_forward: u64,
     waiting: Arc<AtomicUsize>,
     room: Arc<Notify>,
     stats: Arc<WriterStats>,
 }
 
-impl Worker {
-    /// All that is waiting, as one batch; `None` once every queue end is gone.
-    fn gather(&self, batches: &Receiver<Batch>) -> Option<Batch> {
-        let mut group = batches.recv().ok()?;
+/// What a commit released, and the newest event on disk.
+type Committed = (Released, u64);
+
+impl Commits {
+    /// Makes commits on a thread of its own, until every queue end is gone. See [`Writer::start`].
+    pub fn on_a_thread(
+        mut self,
+        deliver: impl Fn(Released, u64) + Send + 'static,
+        fatal: impl Fn(StoreError) + Send + 'static,
+    ) -> Result<JoinHandle<()>, StoreError> {
+        let run = move || {
+            while let Some(committed) = self.next(GROUP_LIMIT) {
+                match committed {
+                    Ok((released, last_seq)) => deliver(released, last_seq),
+                    Err(fault) => {
+                        fatal(fault);
+                        // Who waits for a row that is still queued would take its end for an answer.
+                        return std::mem::forget(self);
+                    }
+                }
+            }
+        };
+        std::thread::Builder::new().name("writer".into()).spawn(run).map_err(StoreError::io)
+    }
+
+    /// How many batches wait.
+    pub fn waiting(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// The next commit: what is waiting, `limit` batches at the most, or the first that comes. `None` once every queue end
+    /// is gone. After a fault there must be no other: what it was about is not on disk, and was not sent.
+    pub fn next(&mut self, limit: usize) -> Option<Result<Committed, StoreError>> {
+        let mut batch = self.gather(limit)?;
+        Some(match self.commit(&mut batch) {
+            Ok(()) => Ok((batch.release(), self.next_seq.saturating_sub(1))),
+            Err(fault) => {
+                // Nothing of it may even be dropped: who waits for a row would take that for its answer.
+                std::mem::forget(batch);
+                Err(fault)
+            }
+        })
+    }
+
+    fn gather(&self, limit: usize) -> Option<Batch> {
+        let mut group = self.batches.recv().ok()?;
         let mut taken = 1;
-        while taken < GROUP_LIMIT {
-            let Ok(next) = batches.try_recv() else { break };
+        while taken < limit {
+            let Ok(next) = self.batches.try_recv() else { break };
             group.merge(next);
             taken += 1;
         }
@@ -176,15 +220,50 @@ impl Worker {
                 self.next_seq += 1;
             }
         }
+        self.write_forwards(&transaction, batch)?;
         transaction.commit()?;
+        Ok(())
+    }
+
+    /// Forwards get their numbers, and sums what is to be added to them. As many rows as come in go out at the far end.
+    fn write_forwards(&mut self, transaction: &WriteTransaction, batch: &Batch) -> Result<(), StoreError> {
+        if !batch.forwards.is_empty() {
+            let mut open = transaction.open_table(Table::Forward.definition())?;
+            for forward in &batch.forwards {
+                let key = self.next_forward.to_be_bytes();
+                open.insert(key.as_slice(), seal(Table::Forward, &key, &forward.encode()).as_slice())?;
+                if let Some(oldest) = self.next_forward.checked_sub(FORWARDS_KEPT) {
+                    open.remove(oldest.to_be_bytes().as_slice())?;
+                }
+                self.next_forward += 1;
+            }
+        }
+        if !batch.totals.is_empty() {
+            let mut open = transaction.open_table(Table::ForwardTotals.definition())?;
+            for (name, more) in &batch.totals {
+                let key = name.encode();
+                let mut sum = open.get(key.as_slice())?.map(|row| read_totals(&key, row.value())).unwrap_or_default();
+                sum.add(more);
+                open.insert(key.as_slice(), seal(Table::ForwardTotals, &key, &sum.encode()).as_slice())?;
+            }
+        }
         Ok(())
     }
 }
 
-/// One past the newest event on disk; the first is 1.
-fn next_event_seq(db: &Database) -> Result<u64, StoreError> {
+/// A sum as it stands. One that is damaged begins anew: no channel needs it, and nothing else may stop for it.
+fn read_totals(key: &[u8], row: &[u8]) -> ForwardTotals {
+    let read = unseal(Table::ForwardTotals, key, row).map_err(unreadable);
+    read.and_then(|row| ForwardTotals::decode(row).map_err(unreadable)).unwrap_or_else(|fault| {
+        tracing::error!(%fault, "the totals of a day's forwards were lost");
+        ForwardTotals::default()
+    })
+}
+
+/// One past the newest number on disk; the first is 1.
+fn next_number(db: &Database, table: Table) -> Result<u64, StoreError> {
     use redb::ReadableDatabase;
-    let table = db.begin_read()?.open_table(Table::Event.definition())?;
+    let table = db.begin_read()?.open_table(table.definition())?;
     let last = table.last()?.and_then(|(key, _)| key.value().try_into().ok().map(u64::from_be_bytes));
     Ok(last.map_or(1, |seq| seq + 1))
 }
