@@ -111,7 +111,7 @@ fn every_seed_keeps_the_laws_and_heals() {
     });
     let (seeds, counts) = total.into_inner().unwrap();
     println!("simulation: {seeds} seeds, {:?}", counts.0);
-    for seed in failures.into_inner().unwrap() {
+    if let Some(seed) = failures.into_inner().unwrap().first() {
         panic!("seed {seed} fails; replay it: SIMULATION_SEED={seed} cargo test -p outriggerd --test simulation");
     }
     if seeds >= SEEDS {

@@ -22,8 +22,6 @@ pub struct Payment {
     /// The nodes of each way that the invoice names, payer and payee included.
     pub ways: Vec<Vec<usize>>,
     pub flaw: Flaw,
-    /// Another payment, whose invoice is paid.
-    pub same_as: Option<usize>,
     /// Its invoice is not sent to the payer.
     pub is_held: bool,
     pub invoice: Option<(PaymentHash, String)>,
@@ -63,17 +61,7 @@ impl World {
             }
         };
         let number = self.payments.len();
-        self.payments.push(Payment {
-            payer,
-            payee,
-            amount,
-            ways,
-            flaw,
-            same_as,
-            is_held: false,
-            invoice: None,
-            answer: None,
-        });
+        self.payments.push(Payment { payer, payee, amount, ways, flaw, is_held: false, invoice: None, answer: None });
         self.note(format_args!("payment {number}: {payer} wants to pay {amount} to {payee}"));
         match same_as.and_then(|number| self.payments[number].invoice.clone()) {
             Some(invoice) => {
@@ -270,6 +258,6 @@ impl Payment {
     /// Over the channel that the two have.
     pub fn plain(payer: usize, payee: usize, amount: Msat) -> Self {
         let (ways, flaw) = (vec![vec![payer, payee]], Flaw::None);
-        Self { payer, payee, amount, ways, flaw, same_as: None, is_held: false, invoice: None, answer: None }
+        Self { payer, payee, amount, ways, flaw, is_held: false, invoice: None, answer: None }
     }
 }

@@ -78,7 +78,9 @@ fn feerates(commitment: u32) -> Feerates {
 }
 
 impl World {
-    fn config(&mut self) -> Config {
+    /// `max_dust_exposure` is the same for all: it decides what an opener's feerate may cost, and one that allows more than
+    /// its peer does is warned (CST-11).
+    fn config(&mut self, max_dust_exposure: Sat) -> Config {
         let rng = &mut self.rng;
         let mut pick = |of: &[u64]| *of.choose(rng).expect("some");
         let policy = Policy {
@@ -94,7 +96,7 @@ impl World {
             htlc_minimum: Msat::new(pick(&[1, 1, 1000])),
             minimum_depth: pick(&[1, 2]) as u32,
             max_minimum_depth: 144,
-            max_dust_exposure: Sat::new(pick(&[50_000, 50_000, 12_000])),
+            max_dust_exposure,
             max_commitment_feerate: FeeratePerKw::new(25_000),
             close_depth: 6,
         };
@@ -111,8 +113,9 @@ impl World {
 
     /// Nodes, links, and open channels, before anything goes wrong.
     fn found(&mut self, shape: Shape) {
+        let max_dust_exposure = Sat::new(*[50_000, 50_000, 12_000].choose(&mut self.rng).expect("some"));
         for number in 0..shape.nodes {
-            let (config, pace) = (self.config(), *[1, 4, 4, 16].choose(&mut self.rng).expect("some"));
+            let (config, pace) = (self.config(max_dust_exposure), *[1, 4, 4, 16].choose(&mut self.rng).expect("some"));
             let feerates = feerates(self.rng.random_range(253..1500));
             self.nodes.push(Node::new(number, config, pace, feerates, self.journal.clone()));
             self.start(number);
@@ -171,9 +174,7 @@ impl World {
         for _ in 0..shape.steps {
             if self.rng.random_bool(shape.faults) {
                 self.fault();
-            } else if self.rng.random_bool(shape.actions) {
-                self.action();
-            } else if !self.step() {
+            } else if self.rng.random_bool(shape.actions) || !self.step() {
                 self.action();
             }
             self.mend();
@@ -230,8 +231,8 @@ impl World {
             0 => self.rng.random_range(1..2_000),
             1 => self.rng.random_range(352_000..356_000),
             2 => self.rng.random_range(988_000..992_000),
-            3 => self.rng.random_range(1..200_000_000),
-            _ => self.rng.random_range(1..20_000_000),
+            3 => self.rng.random_range(1..100_000_000),
+            _ => self.rng.random_range(1..6_000_000),
         };
         Msat::new(msat)
     }
