@@ -291,7 +291,7 @@ async fn received(from: &Sidecar, to: &Sidecar, payments: &[PaymentInfo], what: 
                 ["disconnected", "interrupted", "refused_by_channel"].contains(&failure.kind.as_str()),
                 "{what}: {payment:?}"
             );
-            let again = from.pay(&invoice.invoice).await?;
+            let again = from.pay(&invoice.invoice.ok_or("the invoice")?).await?;
             assert_eq!(again.state, PaymentState::Succeeded, "{what}: {again:?}");
         }
         assert_eq!(to.call(asked).await?.received_msat, Some(payment.amount_msat), "{what}");

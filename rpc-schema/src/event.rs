@@ -114,6 +114,8 @@ pub enum EventKind {
     NodeRestored,
     /// An invoice was paid.
     InvoicePaid,
+    /// A payment came that nobody asked for; `invoice.get` shows it by its payment hash.
+    KeysendReceived,
     /// A payment succeeded.
     PaymentSucceeded,
     /// A payment failed.

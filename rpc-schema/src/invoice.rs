@@ -60,11 +60,12 @@ impl Method for InvoiceGet {
     type Result = InvoiceInfo;
 }
 
-/// An invoice of this node.
+/// An invoice of this node, or what came to it without one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InvoiceInfo {
-    /// The invoice (BOLT 11).
-    pub invoice: String,
+    /// The invoice (BOLT 11); absent for a payment that nobody asked for (keysend).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invoice: Option<String>,
     /// Its payment hash: 32 bytes, hex.
     pub payment_hash: String,
     /// The state of the invoice.

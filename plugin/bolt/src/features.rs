@@ -173,6 +173,7 @@ impl Features {
             .require(Feature::STATIC_REMOTEKEY)
             .require(Feature::PAYMENT_SECRET)
             .require(Feature::CHANNEL_TYPE)
+            .offer(Feature::BASIC_MPP)
             .offer(Feature::UPFRONT_SHUTDOWN_SCRIPT)
             .offer(Feature::ANCHORS)
             .offer(Feature::SHUTDOWN_ANYSEGWIT)

@@ -47,6 +47,8 @@ pub struct Config {
     pub max_feerate: FeeratePerKw,
     /// Blocks that the last HTLC of a payment to us must leave before it expires (BOLT 11, field `c`).
     pub final_cltv_blocks: u16,
+    /// Whether payments are taken that nobody asked for.
+    pub accept_keysend: bool,
 }
 
 /// How to reach bitcoind.
@@ -212,6 +214,7 @@ impl Config {
             forwarding: forwarding_terms(values)?,
             max_feerate: feerate(values, "feerate.max_sat_per_vb"),
             final_cltv_blocks: values.number("invoice.final_cltv_blocks"),
+            accept_keysend: values.flag("invoice.accept_keysend"),
         })
     }
 }

@@ -4,6 +4,7 @@ mod answers;
 mod backend;
 mod chain_side;
 pub mod core;
+mod forwards;
 mod lock;
 
 use std::fs::{self, File};
@@ -32,9 +33,9 @@ use crate::config::{BitcoindAuth, Config, network_name};
 use crate::key::{NodeKeys, Seed, SeedFault};
 use crate::manager::Manager;
 use crate::manager::env::{ChainView, soft_signers};
-use crate::manager::forwarding::ForwardingPolicy;
 use crate::manager::operations::Operations;
 use crate::manager::relay::register::{Caps, Load};
+use crate::manager::terms::ForwardingPolicy;
 use crate::net::{Dialer, Network};
 use crate::rpc::{self, Doors, Server, ServerFault};
 use crate::store::load::load;
@@ -281,7 +282,11 @@ fn build(
         view: ChainView::new(height, feerates(&estimator.current()).0),
         policy: policy(config),
         forwarding: (forwarding_policy(config), caps(config)),
-        payments: crate::payment::Terms { network: config.network, final_cltv_blocks: config.final_cltv_blocks },
+        payments: crate::payment::Terms {
+            network: config.network,
+            final_cltv_blocks: config.final_cltv_blocks,
+            accept_keysend: config.accept_keysend,
+        },
         signers: soft_signers(keys.clone()),
         keys: keys.clone(),
     };

@@ -1,8 +1,8 @@
 //! Parameters of calls, as the schema checks and the types of `rpc-schema` read them.
 
 use outrigger_rpc_schema::{
-    ChainStatus, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, EventList, InvoiceCreate,
-    InvoiceGet, Method, MethodInfo, NodeInfo, NodeStatus, NodeStop, Parameter, ParameterType, PaymentGet, PaymentSend,
+    ChainStatus, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, ChannelSetPolicy, EventList,
+    ForwardList, ForwardStats, InvoiceCreate, InvoiceGet, Method, MethodInfo, NodeInfo, NodeStatus, NodeStop, Parameter, ParameterType, PaymentGet, PaymentSend,
     PaymentWait, PeerConnect, PeerList, WalletBalance, WalletNewAddress, methods,
 };
 use serde_json::{Map, Value, json};
@@ -106,11 +106,14 @@ const READERS: &[(&str, Reader)] = &[
     reader::<ChannelGet>(),
     reader::<ChannelClose>(),
     reader::<ChannelForceClose>(),
+    reader::<ChannelSetPolicy>(),
     reader::<InvoiceCreate>(),
     reader::<InvoiceGet>(),
     reader::<PaymentSend>(),
     reader::<PaymentWait>(),
     reader::<PaymentGet>(),
+    reader::<ForwardList>(),
+    reader::<ForwardStats>(),
     reader::<EventList>(),
 ];
 

@@ -218,6 +218,12 @@ pub(super) const KEYS: &[Key] = &[
         "80",
         "Blocks that the last HTLC of a payment to us must leave before it expires.",
     ),
+    key(
+        "invoice.accept_keysend",
+        Kind::Flag,
+        "false",
+        "Whether payments are taken that nobody asked for (keysend). Each is kept for ever, and anybody may send a millisatoshi.",
+    ),
 ];
 
 /// All bitcoin that will ever exist.

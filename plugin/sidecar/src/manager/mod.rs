@@ -20,6 +20,7 @@ mod peer;
 pub mod pending;
 pub mod relay;
 mod settlement;
+pub mod terms;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ use pace::Pace;
 use peer::Slot;
 use relay::Letter;
 use relay::register::HtlcName;
+use terms::ForwardingPolicy;
 
 /// Mail that one visit to a peer handles: a bound on how long its lock is held.
 const MAIL_PER_VISIT: usize = 256;
@@ -90,6 +92,8 @@ pub struct ChannelView {
     pub closing_txid: Option<Txid>,
     /// Why a cooperative close that was begun has not come about, and what to do.
     pub obstacle: Option<String>,
+    /// What is asked for forwarding over it; none of a channel in history.
+    pub forwarding: Option<ForwardingPolicy>,
 }
 
 impl Manager {
@@ -105,7 +109,7 @@ impl Manager {
             pace: Pace::default(),
         };
         let received = received_htlcs(&loaded);
-        for LoadedChannel { channel, monitor, settlements, updates } in loaded {
+        for LoadedChannel { channel, monitor, settlements, updates, terms } in loaded {
             let (peer, id) = (channel.rows().params.peer, channel.id());
             for name in channel.names() {
                 manager.deliver.name(peer, id, name);
@@ -120,7 +124,17 @@ impl Manager {
                 // What is reached already is told in `resume`.
                 let _height = manager.deliver.watch_now(peer, id, watch);
             }
-            let mut slot = Slot { channel, monitor, signer, settlements, updates, obstacle: None, archived: None };
+            let mut slot = Slot {
+                channel,
+                monitor,
+                signer,
+                settlements,
+                updates,
+                terms,
+                replaced: None,
+                obstacle: None,
+                archived: None,
+            };
             if peer::stands(&slot.channel) {
                 manager.env.channel_stands();
             }
@@ -316,7 +330,17 @@ impl Manager {
             summary: channel.summary(self.env.chain.height()),
             closing_txid: closing_txid(channel.phase()),
             obstacle: None,
+            forwarding: None,
         }
+    }
+
+    /// Whether the received HTLC still stands in a channel that settles by messages.
+    pub fn holds(&self, peer: &NodeId, htlc: &HtlcName) -> bool {
+        let holds = |peer: &mut Peer| {
+            let slot = peer.slots.get(&htlc.channel).filter(|slot| relay::may_settle(slot));
+            slot.is_some_and(|slot| slot.channel.rows().htlcs.contains_key(&HtlcKey::received(htlc.htlc_id)))
+        };
+        self.directory.with(peer, holds).unwrap_or_default()
     }
 
     /// Whether a connection to the peer stands.
@@ -328,7 +352,13 @@ impl Manager {
     fn view(&self, slot: &Slot) -> ChannelView {
         let view = self.view_of(&slot.channel);
         let closing_txid = view.closing_txid.or_else(|| published_txid(slot));
-        ChannelView { closing_txid, obstacle: slot.obstacle.as_deref().map(obstacle::in_words), ..view }
+        let forwarding = Some(self.env.forwarding.under(&slot.terms));
+        ChannelView { closing_txid, obstacle: slot.obstacle.as_deref().map(obstacle::in_words), forwarding, ..view }
+    }
+
+    /// What is being relayed now.
+    pub fn relaying(&self) -> relay::register::Load {
+        self.env.relay.load_of_node()
     }
 
     /// What steps see of the world.

@@ -31,7 +31,6 @@ use tokio::sync::watch;
 
 use super::deliver::{Ends, PaymentNotice};
 use super::env::ChainView;
-use super::forwarding::ForwardingPolicy;
 use super::outbox::{Next, Origin, OutboxReader, outbox};
 use super::relay::Telling;
 use super::relay::register::{Caps, Load};
@@ -184,6 +183,11 @@ impl Bench {
         Arc::new(Self::over(parts, keys, terms, Vec::new()))
     }
 
+    /// The same, with the terms that it had.
+    pub(crate) async fn started_again_as_it_was(&self) -> Arc<Self> {
+        self.started_again(forwarding_policy()).await
+    }
+
     /// As if a channel with the peer had said that the HTLC is irrevocably committed.
     pub(crate) fn dispatch(&self, from: NodeId, htlc: &IncomingHtlc) {
         let letters = loop {
@@ -312,7 +316,7 @@ impl Rogue {
     }
 
     /// The peer of this number, just connected to a node.
-    fn meet(bench: Arc<Bench>, number: u16) -> Self {
+    pub(crate) fn meet(bench: Arc<Bench>, number: u16) -> Self {
         let (id, secret) = (id_of(number), secret_of(number));
         let (sender, queue) = outbox(1 << 20);
         let connection = bench.manager.connected(id, Origin::Peer, &bench.manager.our_init(), sender).unwrap();
@@ -338,13 +342,13 @@ impl Rogue {
     }
 
     /// The same peer with secrets that form a chain, so that its channels live on.
-    fn that_keeps_its_word(self) -> Self {
+    pub(crate) fn that_keeps_its_word(self) -> Self {
         let chain = Some(self.secret.secret_bytes());
         Self { signer: Unchained { chain, ..self.signer }, ..self }
     }
 
     /// The connection ends, and a new one comes, to this node.
-    fn reconnect(&mut self, bench: Arc<Bench>) {
+    pub(crate) fn reconnect(&mut self, bench: Arc<Bench>) {
         self.bench.manager.disconnected(&self.id, self.connection);
         let (sender, queue) = outbox(1 << 20);
         self.connection = bench.manager.connected(self.id, Origin::Peer, &bench.manager.our_init(), sender).unwrap();
@@ -365,13 +369,13 @@ impl Rogue {
         }
     }
 
-    fn tell(&self, message: Message) {
+    pub(crate) fn tell(&self, message: Message) {
         self.bench.manager.message(&self.id, self.connection, message, 100);
     }
 
     /// Everything said so far was dealt with, and what was answered to it is heard: the answer to an unknown name comes
     /// last. Gives what came before it.
-    async fn dealt_with(&mut self) -> Vec<Message> {
+    pub(crate) async fn dealt_with(&mut self) -> Vec<Message> {
         let channel_id = ChannelId([0xee; 32]);
         let feerate_per_kw = FeeratePerKw::new(253);
         self.tell(Message::UpdateFee(UpdateFee { channel_id, feerate_per_kw }));
@@ -477,7 +481,7 @@ impl Rogue {
     }
 
     /// As [`open`](Self::open), until both sides use it.
-    async fn open_normal(&mut self) -> Channel {
+    pub(crate) async fn open_normal(&mut self) -> Channel {
         let mut channel = self.open().await;
         self.until(&mut channel, |channel, _| channel.summary(HEIGHT + 1).state == "normal").await;
         assert!(self.dealt_with().await.is_empty());
@@ -702,6 +706,7 @@ fn spoilt(keys: &NodeKeys, index: u8, spoil: impl Fn(&mut MonitorHead)) -> Loade
         monitor: Monitor::load(rows).unwrap(),
         settlements: BTreeMap::new(),
         updates: ChannelUpdates::default(),
+        terms: Default::default(),
     }
 }
 

@@ -3,12 +3,13 @@
 mod receive;
 mod route;
 mod send;
+mod sets;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bitcoin::Network;
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use outrigger_bolt::id::PaymentHash;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -26,6 +27,7 @@ use crate::store::row::{EventRow, OperationRow, OperationState, PaymentRow, Paym
 use crate::store::schema::{Table, UnderWay, outcome_key};
 use crate::store::{Batch, Queued, Reader};
 use send::Recipe;
+use sets::Sets;
 
 /// The owner of payments and invoices.
 pub struct Payments {
@@ -43,6 +45,8 @@ pub struct Terms {
     pub network: Network,
     /// Blocks that an HTLC to us must leave before it expires.
     pub final_cltv_blocks: u16,
+    /// Whether payments are taken that nobody asked for.
+    pub accept_keysend: bool,
 }
 
 /// A caller's key and the digest of its call.
@@ -64,6 +68,8 @@ struct State {
     by_hash: HashMap<PaymentHash, [u8; 32]>,
     /// Invoices whose claim is on its way to the file.
     claims: Queued<PaymentHash, ()>,
+    /// HTLCs to us that wait for the rest of their payment.
+    sets: Sets,
 }
 
 /// A payment whose outcome is open.
@@ -123,10 +129,23 @@ impl Payments {
         payments
     }
 
-    /// Handles notices until every queue end is gone.
+    /// Handles notices, and what has its time, until every queue end is gone.
     pub fn work(&self, notices: &Receiver<PaymentNotice>) {
-        while let Ok(notice) = notices.recv() {
-            self.take(notice);
+        loop {
+            let end = self.next_set_end();
+            if end.is_some_and(|end| end <= Clock::monotonic()) {
+                self.expire_sets();
+                continue;
+            }
+            let notice = match end {
+                Some(end) => notices.recv_deadline(end),
+                None => notices.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match notice {
+                Ok(notice) => self.take(notice),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
     }
 

@@ -10,12 +10,21 @@ use crate::manager::tests::Bench;
 use crate::store::row::{InvoiceRow, SettlementRow};
 use crate::store::{Address, Held};
 
+mod claims;
 mod onions;
+mod parts;
 
 const AMOUNT: Msat = Msat::new(1_000_000);
 
+fn terms_of_node() -> Terms {
+    Terms { network: Network::Regtest, final_cltv_blocks: 40, accept_keysend: true }
+}
+
 fn payments(bench: &Bench) -> Payments {
-    let terms = Terms { network: Network::Regtest, final_cltv_blocks: 40 };
+    payments_on(bench, terms_of_node())
+}
+
+fn payments_on(bench: &Bench, terms: Terms) -> Payments {
     let (manager, reader, events) = (bench.manager.clone(), bench.reader.clone(), bench.events.clone());
     Payments::new(manager, reader, terms, events, Unfinished::default(), |_| false)
 }
@@ -169,13 +178,13 @@ async fn pay_2_fwd_8_a_payment_without_an_output_ends_and_may_be_made_again() {
     let (channel, source) = (ChannelId([2; 32]), HtlcSource::Payment { payment_id: row.payment_id, part: 0 });
     let at = Address { peer: peer(&bench), connection: 0, channel };
     let (payment_hash, outcome) = (row.payment_hash, HtlcOutcome::NoOutput);
-    batch.stage_answer(at, vec![Effect::Settle { htlc_id: 7, source, payment_hash, outcome }], 1);
+    batch.stage_answer(at, vec![Effect::Settle { htlc_id: 7, source, amount: AMOUNT, payment_hash, outcome }], 1);
     bench.manager.env().writer.submit(batch);
     all_durable(&bench).await;
     let found = bench.load();
     assert_eq!((found.outcomes.len(), found.parts.len()), (1, 1));
     let unfinished = Unfinished { pending: found.pending_payments, parts: found.parts, outcomes: found.outcomes };
-    let terms = Terms { network: Network::Regtest, final_cltv_blocks: 40 };
+    let terms = terms_of_node();
     let (manager, reader, events) = (bench.manager.clone(), bench.reader.clone(), bench.events.clone());
     // Its HTLC has its row still, until the channel is history.
     let payments = Payments::new(manager, reader, terms, events, unfinished, |id| *id == [1; 32]);

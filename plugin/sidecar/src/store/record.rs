@@ -126,8 +126,13 @@ impl<'a> RecordReader<'a> {
         self.array(field, name).map(u64::from_be_bytes)
     }
 
+    pub(super) fn text_some(&mut self, field: u64, name: &'static str) -> Result<Option<String>, BadRecord> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| BadRecord::Malformed(name));
+        self.bytes_some(field).map(text).transpose()
+    }
+
     pub(super) fn text(&mut self, field: u64, name: &'static str) -> Result<String, BadRecord> {
-        String::from_utf8(self.bytes(field, name)?.to_vec()).map_err(|_| BadRecord::Malformed(name))
+        self.text_some(field, name)?.ok_or(BadRecord::Missing(name))
     }
 
     pub(super) fn node_id(&mut self, field: u64, name: &'static str) -> Result<NodeId, BadRecord> {
