@@ -130,7 +130,14 @@ impl Ledger {
             }
         }
         let decision = live.core.reader.settlement(&name.0, name.2).unwrap();
-        assert_eq!(decision, Some(SettlementRow::Fulfil(preimage)), "node {number} fulfils {name:?} without a row");
+        match decision {
+            Some(SettlementRow::Fulfil(known)) => assert_eq!(known, preimage),
+            Some(SettlementRow::FulfilledDownstream(known, over)) => {
+                let down = (over.channel, number, over.htlc_id);
+                assert_eq!((known, self.downstream.get(&name)), (preimage, Some(&down)));
+            }
+            other => panic!("node {number} fulfils {name:?} and its disk says {other:?}"),
+        }
         assert_ne!(known.outcome, Some(Outcome::Failed), "node {number} fulfils {name:?} after it failed it");
         known.outcome = Some(Outcome::Fulfilled);
     }
@@ -263,6 +270,9 @@ impl Ledger {
             }
         }
         for node in nodes {
+            let relayed = self.downstream.keys().filter(|up| self.htlcs[*up].to == node.number);
+            let earned = relayed.filter(|up| self.htlcs[*up].outcome == Some(Outcome::Fulfilled)).count() as u64;
+            assert_eq!(rows::count(&node.live().db, Table::Forward), earned, "the forwards of node {}", node.number);
             let under_way = [
                 Table::Htlc,
                 Table::Onion,

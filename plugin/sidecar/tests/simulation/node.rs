@@ -11,9 +11,9 @@ use outrigger_bolt::id::NodeId;
 use outrigger_channel::{Feerates, Policy, Refusal, Reply, SoftSigner};
 use outrigger_sidecar::key::{NodeKeys, Seed};
 use outrigger_sidecar::manager::env::ChainView;
-use outrigger_sidecar::manager::forwarding::ForwardingPolicy;
 use outrigger_sidecar::manager::operations::Operations;
 use outrigger_sidecar::manager::relay::register::Caps;
+use outrigger_sidecar::manager::terms::ForwardingPolicy;
 use outrigger_sidecar::node::core::{self, Core, Duties, Ground};
 use outrigger_sidecar::payment::{InvoiceFault, SendFault, Terms};
 use outrigger_sidecar::store::load::load;
@@ -124,7 +124,7 @@ impl Node {
             view: ChainView::new(tip, self.feerates),
             policy: self.config.policy.clone(),
             forwarding: (self.config.forwarding, self.config.caps),
-            payments: Terms { network: Network::Regtest, final_cltv_blocks: FINAL_CLTV_BLOCKS },
+            payments: Terms { network: Network::Regtest, final_cltv_blocks: FINAL_CLTV_BLOCKS, accept_keysend: true },
         };
         let published = file.broadcasts.iter().map(|row| row.tx.clone()).collect();
         let (core, duties) = core::build(db.clone(), &mut file, ground).unwrap();

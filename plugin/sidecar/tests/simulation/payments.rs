@@ -105,7 +105,8 @@ impl World {
 
     /// The payee has made the invoice; it names the ways that the payment is to take.
     pub fn invoiced(&mut self, payment: usize, row: InvoiceRow) {
-        let mut invoice = Invoice::parse(&row.invoice, Network::Regtest).expect("an invoice of ours").terms;
+        let mut invoice =
+            Invoice::parse(row.invoice.as_ref().expect("a text"), Network::Regtest).expect("an invoice of ours").terms;
         let ways = self.payments[payment].ways.clone();
         let flaw = self.payments[payment].flaw;
         invoice.route_hints = ways.iter().filter_map(|way| self.hints(way, flaw)).collect();

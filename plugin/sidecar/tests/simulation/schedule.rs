@@ -10,8 +10,8 @@ use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::onion::{self, FinalPayload, Hop, Payload, PaymentData};
 use outrigger_channel::{Command, Feerates, HtlcSource, Policy};
 use outrigger_sidecar::manager::ChannelView;
-use outrigger_sidecar::manager::forwarding::ForwardingPolicy;
 use outrigger_sidecar::manager::relay::register::{Caps, Load};
+use outrigger_sidecar::manager::terms::ForwardingPolicy;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 

@@ -70,6 +70,8 @@ enum Event {
     Notice(usize),
     Order(usize),
     Block(usize),
+    /// The time of an HTLC set is over.
+    Time(usize),
 }
 
 pub struct World {
@@ -159,7 +161,7 @@ impl World {
                 }
             }
         }
-        let height = self.chain.height();
+        let (height, now) = (self.chain.height(), Clock::monotonic());
         for node in &mut self.nodes {
             let (number, pace) = (node.number, node.pace);
             let Some(live) = &mut node.live else { continue };
@@ -173,6 +175,9 @@ impl World {
             }
             if !live.duties.orders.is_empty() {
                 found.push((Event::Order(number), pace));
+            }
+            if live.core.payments.next_set_end().is_some_and(|end| end <= now) {
+                found.push((Event::Time(number), pace));
             }
             if live.tip < height {
                 found.push((Event::Block(number), pace));
@@ -238,6 +243,11 @@ impl World {
             Event::Order(node) => {
                 let order = self.nodes[node].live().duties.orders.try_recv().expect("an order");
                 self.carry_out(node, order);
+                node
+            }
+            Event::Time(node) => {
+                self.nodes[node].live().core.payments.expire_sets();
+                self.note(format_args!("{node}: expires HTLC sets"));
                 node
             }
             Event::Block(node) => {
