@@ -78,6 +78,7 @@ pub fn methods() -> &'static [MethodInfo] {
             MethodInfo::of::<payment::PaymentSend>(),
             MethodInfo::of::<payment::PaymentWait>(),
             MethodInfo::of::<payment::PaymentGet>(),
+            MethodInfo::of::<payment::PaymentAbandon>(),
             MethodInfo::of::<event::EventList>(),
         ]
     });

@@ -31,7 +31,7 @@ fn methods_are_those_of_the_release_and_named_group_verb() {
     let names: Vec<&str> = methods().iter().map(|method| method.name).collect();
     let release = "node.info node.status node.stop chain.status wallet.balance wallet.new_address peer.connect \
                    peer.list channel.open channel.list channel.get channel.close channel.force_close invoice.create invoice.get \
-                   payment.send payment.wait payment.get event.list";
+                   payment.send payment.wait payment.get payment.abandon event.list";
     assert_eq!(names.join(" "), release);
 }
 
@@ -103,6 +103,7 @@ fn each_field(mut visit: impl FnMut(&str, &str, &Value)) {
         for parameter in &method.parameters {
             let path = format!("{}({})", method.name, parameter.name);
             visit(&path, &parameter.name, &parameter.schema);
+            fields_below(&path, &parameter.schema, &mut visit);
         }
         fields_below(method.name, method.result.as_value(), &mut visit);
     }

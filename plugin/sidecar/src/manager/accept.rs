@@ -245,6 +245,7 @@ impl Drive<'_> {
             updates: Default::default(),
             obstacle: None,
             archived: None,
+            ranked: None,
         };
         for name in slot.channel.names() {
             self.deliver.name(peer.node_id, birth.channel_id, name);

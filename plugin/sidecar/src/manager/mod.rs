@@ -15,6 +15,7 @@ mod mail;
 mod obstacle;
 pub mod operations;
 pub mod outbox;
+pub mod outlets;
 mod pace;
 mod peer;
 pub mod pending;
@@ -120,7 +121,8 @@ impl Manager {
                 // What is reached already is told in `resume`.
                 let _height = manager.deliver.watch_now(peer, id, watch);
             }
-            let mut slot = Slot { channel, monitor, signer, settlements, updates, obstacle: None, archived: None };
+            let mut slot =
+                Slot { channel, monitor, signer, settlements, updates, obstacle: None, archived: None, ranked: None };
             if peer::stands(&slot.channel) {
                 manager.env.channel_stands();
             }

@@ -8,6 +8,7 @@ use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_rpc_schema as schema;
 
 use super::Answer;
+use crate::payment::GivenHop;
 
 /// The node behind the interface; tests have one of their own.
 ///
@@ -62,6 +63,8 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Answer<schema::PaymentInfo>> + Send;
     /// `payment.get`.
     fn payment_get(&self, payment_id: String) -> impl Future<Output = Answer<schema::PaymentInfo>> + Send;
+    /// `payment.abandon`.
+    fn payment_abandon(&self, payment_id: String) -> impl Future<Output = Answer<schema::PaymentInfo>> + Send;
     /// `event.list`.
     fn event_list(&self, query: EventQuery) -> impl Future<Output = Answer<schema::EventPage>> + Send;
 }
@@ -147,6 +150,10 @@ pub struct PaymentOrder {
     pub target: PaymentTarget,
     /// The most to pay in fees over all attempts; the default share of the amount without it.
     pub max_fee: Option<Msat>,
+    /// How long new attempts are made: from a second to an hour.
+    pub timeout: Duration,
+    /// The only way to take.
+    pub route: Option<Vec<GivenHop>>,
     /// The name of this payment; always there without an invoice.
     pub idempotency_key: Option<String>,
 }
