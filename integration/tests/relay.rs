@@ -5,7 +5,10 @@ use outrigger_integration::proxy::Proxy;
 use outrigger_integration::regtest::Opened;
 use outrigger_integration::sidecar::LIMIT;
 use outrigger_integration::{Dice, Done, Moment, Regtest, Sidecar, on_regtest, until};
-use outrigger_rpc_schema::{ChannelState, InvoiceCreate, PaymentGet, PaymentInfo, PaymentSend, PaymentState};
+use outrigger_rpc_schema::{
+    ChannelSetPolicy, ChannelState, ForwardList, ForwardStats, InvoiceCreate, PaymentGet, PaymentInfo, PaymentSend,
+    PaymentState,
+};
 
 const CAPACITY_SAT: u64 = 1_000_000;
 const PUSH_MSAT: u64 = 400_000_000;
@@ -247,4 +250,83 @@ async fn all_ended(payer: &Sidecar, ids: &[String]) -> Done<bool> {
         }
     }
     Ok(true)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_earned_is_listed_and_summed_and_each_channel_has_terms_of_its_own() -> Done<()> {
+    on_regtest(async |regtest| {
+        let mut chain = Chain::new(regtest, &[]).await?;
+        let [first, second] = [&chain.first, &chain.second].map(|opened| opened.channel_id.clone());
+        let before = chain.balances().await?;
+        for amount in [50_000_000, 3_000_000] {
+            ended(&chain.alice.pay(&chain.invoice(amount, "oars").await?).await?).await?;
+        }
+        let sent = fee_msat(50_000_000) + fee_msat(3_000_000);
+        assert_eq!(chain.balances().await?, moved(before, 53_000_000, sent));
+        let bob = &chain.bob;
+        let page = until(LIMIT, "both forwards", async || {
+            let page = bob.call(ForwardList::default()).await?;
+            Ok((page.items.len() == 2).then_some(page))
+        })
+        .await?;
+        let seen: Vec<_> = page.items.iter().map(|forward| (forward.outgoing_msat, forward.fee_msat)).collect();
+        assert_eq!(seen, [(50_000_000, fee_msat(50_000_000)), (3_000_000, fee_msat(3_000_000))]);
+        assert!(page.items.iter().all(|one| one.incoming_channel_id == first && one.outgoing_channel_id == second));
+        let newest = ForwardList { newest_first: Some(true), limit: Some(1), ..Default::default() };
+        let page = bob.call(newest).await?;
+        assert_eq!((page.items.len(), page.items[0].outgoing_msat), (1, 3_000_000));
+        let rest = ForwardList { newest_first: Some(true), after: page.next, ..Default::default() };
+        assert_eq!(bob.call(rest).await?.items.iter().map(|one| one.outgoing_msat).collect::<Vec<_>>(), [50_000_000]);
+
+        // Terms of Bob's channel with Carol: the peer hears them, and so her next invoice has them.
+        let wrong = ChannelSetPolicy { channel_id: "00".repeat(32), ..Default::default() };
+        assert_eq!(bob.refusal(wrong).await?, "channel_not_found");
+        let order = ChannelSetPolicy {
+            channel_id: second.clone(),
+            fee_base_msat: Some(7000),
+            fee_proportional_millionths: Some(0),
+            htlc_maximum_msat: Some(60_000_000),
+            ..Default::default()
+        };
+        let terms = bob.call(order).await?;
+        assert_eq!(
+            (terms.fee_base_msat, terms.cltv_delta_blocks, terms.htlc_maximum_msat),
+            (7000, 80, Some(60_000_000))
+        );
+        assert_eq!(bob.channel(&second).await?.forwarding, Some(terms.clone()));
+        assert_eq!(bob.channel(&first).await?.forwarding.map(|terms| terms.fee_base_msat), Some(1000));
+        let paid = until(LIMIT, "a payment for the new fee", async || {
+            let paid = chain.alice.pay(&chain.invoice(1_000_000, "dear").await?).await?;
+            ended(&paid).await?;
+            Ok((paid.fee_msat == Some(7000)).then_some(paid))
+        })
+        .await?;
+        assert_eq!(paid.amount_msat, 1_000_000);
+        // They are in Bob's file; what was asked before them is good for a while, but not after a restart.
+        let large = chain.invoice(60_000_001, "a hull").await?;
+        ended(&chain.alice.pay(&large).await?).await?;
+        chain.bob.kill().await?;
+        chain.wire.cut();
+        chain.bob.start_again().await?;
+        chain.bob.connect(&chain.carol).await?;
+        let bob_id = chain.bob.node_id().await?;
+        chain.alice.reconnecting(&bob_id, chain.wire.address(), chain.until_normal()).await?;
+        let bob = &chain.bob;
+        assert_eq!(bob.channel(&second).await?.forwarding, Some(terms));
+        let too_large = chain.alice.pay(&chain.invoice(60_000_001, "another hull").await?).await?;
+        assert_eq!(too_large.state, PaymentState::Failed, "{too_large:?}");
+
+        let report = bob.call(ForwardStats::default()).await?;
+        let listed = bob.call(ForwardList::default()).await?.items;
+        let fees: u64 = listed.iter().map(|forward| forward.fee_msat).sum();
+        assert_eq!((report.settled, report.fees_msat), (listed.len() as u64, fees));
+        assert_eq!((report.refused, report.failed, report.pending), (1, 0, 0));
+        assert_eq!(report.channels.iter().map(|channel| &channel.channel_id).collect::<Vec<_>>(), [&second, &first]);
+        let backwards = ForwardStats { since_at: Some(2), until_at: Some(1), ..Default::default() };
+        assert_eq!(bob.refusal(backwards).await?, "invalid_parameter");
+        let long_ago = ForwardStats { until_at: Some(86_400), ..Default::default() };
+        assert_eq!(bob.call(long_ago).await?.settled, 0);
+        Ok(())
+    })
+    .await
 }

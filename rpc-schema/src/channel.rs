@@ -162,6 +162,60 @@ pub struct ChannelInfo {
     /// of them, until one confirms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closing_txid: Option<String>,
+    /// What is asked for forwarding HTLCs to the peer; absent where nothing is forwarded any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarding: Option<ForwardingTerms>,
+}
+
+/// What is asked for forwarding HTLCs over a channel to its peer (BOLT 7, `channel_update`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ForwardingTerms {
+    /// Blocks between the expiry of the incoming and of the outgoing HTLC.
+    pub cltv_delta_blocks: u16,
+    /// The fee of each HTLC, in millisatoshi.
+    pub fee_base_msat: u32,
+    /// The fee for each million that is forwarded.
+    pub fee_proportional_millionths: u32,
+    /// The smallest HTLC that is forwarded, in millisatoshi; the peer may take only larger ones.
+    pub htlc_minimum_msat: u64,
+    /// The largest HTLC that is forwarded, in millisatoshi; absent for as much as the channel carries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub htlc_maximum_msat: Option<u64>,
+}
+
+/// Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes
+/// payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are
+/// then.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelSetPolicy {
+    /// The channel's name: 32 bytes, hex.
+    pub channel_id: String,
+    /// Whether all that was set for this channel before is dropped first, so that the config's terms hold again where
+    /// nothing is given here; false without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_config: Option<bool>,
+    /// Blocks between the expiry of the incoming and of the outgoing HTLC: 34 to 2016.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 34, max = 2016))]
+    pub cltv_delta_blocks: Option<u16>,
+    /// The fee of each HTLC, in millisatoshi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fee_base_msat: Option<u32>,
+    /// The fee for each million that is forwarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fee_proportional_millionths: Option<u32>,
+    /// The smallest HTLC that is forwarded, in millisatoshi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub htlc_minimum_msat: Option<u64>,
+    /// The largest HTLC that is forwarded, in millisatoshi; 0 for as much as the channel carries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub htlc_maximum_msat: Option<u64>,
+}
+
+impl Method for ChannelSetPolicy {
+    const NAME: &'static str = "channel.set_policy";
+    type Result = ForwardingTerms;
 }
 
 /// The state of a channel.

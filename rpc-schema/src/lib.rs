@@ -24,6 +24,7 @@ mod channel;
 mod client;
 mod error;
 mod event;
+mod forward;
 mod invoice;
 mod method;
 mod node;
@@ -38,11 +39,12 @@ mod wallet;
 pub use chain::{ChainState, ChainStatus, ChainStatusReport};
 pub use channel::{
     ChannelClose, ChannelClosing, ChannelForceClose, ChannelForceClosing, ChannelGet, ChannelInfo, ChannelList,
-    ChannelOpen, ChannelOpened, ChannelPage, ChannelState, OpenState,
+    ChannelOpen, ChannelOpened, ChannelPage, ChannelSetPolicy, ChannelState, ForwardingTerms, OpenState,
 };
 pub use client::{CallError, Client, Refusal};
 pub use error::{ErrorData, ErrorKind};
 pub use event::{Event, EventKind, EventList, EventPage};
+pub use forward::{ForwardChannel, ForwardInfo, ForwardList, ForwardPage, ForwardReport, ForwardStats};
 pub use invoice::{InvoiceCreate, InvoiceCreated, InvoiceGet, InvoiceInfo, InvoiceState};
 pub use method::{Method, MethodInfo, methods};
 pub use node::{NodeInfo, NodeInfoReport, NodeStatus, NodeStatusReport, NodeStop, NodeStopping, Phase};

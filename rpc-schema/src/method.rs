@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::parameter::{self, Parameter};
-use crate::{chain, channel, event, invoice, node, payment, peer, wallet};
+use crate::{chain, channel, event, forward, invoice, node, payment, peer, wallet};
 
 /// A method of the interface: the struct that implements it holds the parameters.
 pub trait Method: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
@@ -73,12 +73,15 @@ pub fn methods() -> &'static [MethodInfo] {
             MethodInfo::of::<channel::ChannelGet>(),
             MethodInfo::of::<channel::ChannelClose>(),
             MethodInfo::of::<channel::ChannelForceClose>(),
+            MethodInfo::of::<channel::ChannelSetPolicy>(),
             MethodInfo::of::<invoice::InvoiceCreate>(),
             MethodInfo::of::<invoice::InvoiceGet>(),
             MethodInfo::of::<payment::PaymentSend>(),
             MethodInfo::of::<payment::PaymentWait>(),
             MethodInfo::of::<payment::PaymentGet>(),
             MethodInfo::of::<payment::PaymentAbandon>(),
+            MethodInfo::of::<forward::ForwardList>(),
+            MethodInfo::of::<forward::ForwardStats>(),
             MethodInfo::of::<event::EventList>(),
         ]
     });

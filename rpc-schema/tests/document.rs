@@ -10,7 +10,23 @@ use serde_json::Value;
 const UNITS: [&str; 8] = ["_msat", "_sat", "_sat_per_vb", "_at", "_height", "_blocks", "_secs", "_seq"];
 
 /// Integers that count things or order them, and so have no unit.
-const COUNTS: [&str; 8] = ["peers", "channels", "route_hints", "htlcs", "commitment_number", "limit", "seq", "at"];
+const COUNTS: [&str; 15] = [
+    "peers",
+    "channels",
+    "route_hints",
+    "htlcs",
+    "commitment_number",
+    "limit",
+    "seq",
+    "at",
+    "settled",
+    "refused",
+    "failed",
+    "pending",
+    "incoming",
+    "outgoing",
+    "fee_proportional_millionths",
+];
 
 #[test]
 fn rpc_11_checked_in_document_is_current() {
@@ -30,8 +46,9 @@ fn rpc_11_checked_in_document_is_current() {
 fn methods_are_those_of_the_release_and_named_group_verb() {
     let names: Vec<&str> = methods().iter().map(|method| method.name).collect();
     let release = "node.info node.status node.stop chain.status wallet.balance wallet.new_address peer.connect \
-                   peer.list channel.open channel.list channel.get channel.close channel.force_close invoice.create invoice.get \
-                   payment.send payment.wait payment.get payment.abandon event.list";
+                   peer.list channel.open channel.list channel.get channel.close channel.force_close channel.set_policy \
+                   invoice.create invoice.get payment.send payment.wait payment.get \
+                   payment.abandon forward.list forward.stats event.list";
     assert_eq!(names.join(" "), release);
 }
 

@@ -142,8 +142,9 @@ pub(crate) fn on_disconnected(draft: &mut Draft<'_>) {
     }
     let never_committed = |(key, add): (HtlcKey, &ProposedAdd)| {
         let source = add.row.source?;
-        let (payment_hash, outcome) = (add.row.payment_hash, HtlcOutcome::NeverCommitted);
-        Some(Effect::Settle { htlc_id: key.id, source, payment_hash, outcome })
+        let (amount, payment_hash) = (add.row.amount, add.row.payment_hash);
+        let outcome = HtlcOutcome::NeverCommitted;
+        Some(Effect::Settle { htlc_id: key.id, source, amount, payment_hash, outcome })
     };
     let effects: Vec<Effect> = draft.adds().into_iter().filter_map(never_committed).collect();
     draft.reset_volatile();

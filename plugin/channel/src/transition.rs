@@ -48,8 +48,9 @@ pub enum Effect {
     Watch(Watch),
     /// A received HTLC is irrevocably committed: relay or receive it. Made again from its row.
     Incoming(IncomingHtlc),
-    /// An HTLC that we offered has its answer. Made again from its row or from the outcome row staged with it.
-    Settle { htlc_id: u64, source: HtlcSource, payment_hash: PaymentHash, outcome: HtlcOutcome },
+    /// An HTLC that we offered, of this amount, has its answer. Made again from its row or from the outcome row staged with
+    /// it.
+    Settle { htlc_id: u64, source: HtlcSource, amount: Msat, payment_hash: PaymentHash, outcome: HtlcOutcome },
     /// The removal of a received HTLC is irrevocable on both sides: its settlement may be forgotten.
     Removed { htlc_id: u64 },
     /// The answer to a command. Lost in a crash: callers ask again.

@@ -4,6 +4,7 @@ mod answers;
 mod backend;
 mod chain_side;
 pub mod core;
+mod forwards;
 mod lock;
 
 use std::fs::{self, File};
@@ -32,9 +33,9 @@ use crate::config::{BitcoindAuth, Config, network_name};
 use crate::key::{NodeKeys, Seed, SeedFault};
 use crate::manager::Manager;
 use crate::manager::env::{ChainView, soft_signers};
-use crate::manager::forwarding::ForwardingPolicy;
 use crate::manager::operations::Operations;
 use crate::manager::relay::register::{Caps, Load};
+use crate::manager::terms::ForwardingPolicy;
 use crate::net::{Dialer, Network};
 use crate::rpc::{self, Doors, Server, ServerFault};
 use crate::store::load::load;

@@ -11,9 +11,10 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_rpc_schema as schema;
 use outrigger_rpc_schema::{CallError, Client, Phase};
+use outrigger_sidecar::manager::terms::TermsChange;
 use outrigger_sidecar::rpc::{
-    Answer, Backend, ChannelQuery, Doors, EventQuery, Fault, InvoiceOrder, OpenOrder, PaymentOrder, PaymentTarget,
-    PeerAddress, PeerQuery, Server, ServerFault, start,
+    Answer, Backend, ChannelQuery, Doors, EventQuery, Fault, ForwardQuery, InvoiceOrder, OpenOrder, PaymentOrder,
+    PaymentTarget, PeerAddress, PeerQuery, Server, ServerFault, StatsQuery, start,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -110,6 +111,27 @@ impl Backend for Recorder {
         Ok(schema::ChannelForceClosing { channel_id, state, closing_txid: None })
     }
 
+    async fn channel_set_policy(&self, _: ChannelId, change: TermsChange) -> Answer<schema::ForwardingTerms> {
+        self.note(change);
+        Ok(schema::ForwardingTerms {
+            cltv_delta_blocks: 80,
+            fee_base_msat: 1,
+            fee_proportional_millionths: 2,
+            htlc_minimum_msat: 3,
+            htlc_maximum_msat: None,
+        })
+    }
+
+    async fn forward_list(&self, query: ForwardQuery) -> Answer<Vec<schema::ForwardInfo>> {
+        self.note(query);
+        Ok(Vec::new())
+    }
+
+    async fn forward_stats(&self, query: StatsQuery) -> Answer<schema::ForwardReport> {
+        self.note(query);
+        Ok(schema::ForwardReport::default())
+    }
+
     async fn invoice_create(&self, order: InvoiceOrder) -> Answer<schema::InvoiceCreated> {
         self.note(order);
         Ok(schema::InvoiceCreated {
@@ -175,6 +197,7 @@ fn channel(channel_id: ChannelId) -> schema::ChannelInfo {
         announce: false,
         needed_blocks: None,
         closing_txid: None,
+        forwarding: None,
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+use bitcoin::secp256k1::{PublicKey, SecretKey};
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, PaymentPreimage};
-use outrigger_bolt::keys::{InvalidSignature, verify};
+use outrigger_bolt::keys::{InvalidSignature, public_key, verify};
 use outrigger_bolt::tx::htlc::{SighashKind, htlc_sighash, htlc_transaction};
 use outrigger_bolt::wire::{CommitmentSigned, RevokeAndAck, UpdateAddHtlc};
 
@@ -74,14 +74,26 @@ pub(crate) fn fulfill_htlc(draft: &mut Draft<'_>, id: u64, preimage: PaymentPrei
 /// Tells the monitor if any HTLC here has this hash, and whoever the HTLC belongs to if it is the one named.
 pub(crate) fn learn_preimage(draft: &mut Draft<'_>, key: HtlcKey, preimage: PaymentPreimage) {
     let payment_hash = preimage.payment_hash();
-    let named = draft.htlc(key).filter(|row| row.payment_hash == payment_hash).map(|row| row.source);
+    let named = draft.htlc(key).filter(|row| row.payment_hash == payment_hash).map(|row| (row.source, row.amount));
     if named.is_none() && !draft.htlcs().values().any(|row| row.payment_hash == payment_hash) {
         return;
     }
     draft.monitor(MonitorStep::Preimage(preimage));
-    if let Some(Some(source)) = named {
+    if let Some((Some(source), amount)) = named {
         let outcome = HtlcOutcome::Fulfilled(preimage);
-        draft.effect(Effect::Settle { htlc_id: key.id, source, payment_hash, outcome });
+        draft.effect(Effect::Settle { htlc_id: key.id, source, amount, payment_hash, outcome });
+    }
+}
+
+/// The longest reason that is kept: those of BOLT 4 have 292 bytes, and one is held for each HTLC until its removal is
+/// irrevocable upstream, in memory and in the file.
+pub(crate) const MAX_REASON_BYTES: usize = 4096;
+
+/// A reason that is too long is as good as none: empty, it can be read by nobody.
+fn within_bounds(reason: FailReason) -> FailReason {
+    match reason {
+        FailReason::Encrypted(bytes) if bytes.len() > MAX_REASON_BYTES => FailReason::Encrypted(Vec::new()),
+        FailReason::Encrypted(_) | FailReason::Malformed { .. } => reason,
     }
 }
 
@@ -95,7 +107,7 @@ pub(crate) fn fail_htlc(draft: &mut Draft<'_>, id: u64, reason: FailReason) -> R
         return Err(Violation::Warn(Rule::NotBadOnion));
     }
     let amount = removable(draft, id)?.amount;
-    propose_removal(draft, HtlcKey::offered(id), amount, Removal::Failed(reason))
+    propose_removal(draft, HtlcKey::offered(id), amount, Removal::Failed(within_bounds(reason)))
 }
 
 /// BOLT 2: only an HTLC that is irrevocably committed may be removed, and only once.
@@ -285,7 +297,7 @@ pub(crate) fn revoke_and_ack(draft: &mut Draft<'_>, message: &RevokeAndAck, poli
 
 /// Whether the secret is the one behind this per-commitment point.
 pub(crate) fn answers_to(secret: &[u8; 32], point: &PublicKey) -> bool {
-    SecretKey::from_slice(secret).is_ok_and(|key| key.public_key(&Secp256k1::signing_only()) == *point)
+    SecretKey::from_slice(secret).is_ok_and(|key| public_key(&key) == *point)
 }
 
 /// An update that the peer's revocation moved: ours is due in our commitment now, the peer's is irrevocable.
@@ -307,8 +319,8 @@ fn take_revoked(draft: &mut Draft<'_>, key: HtlcKey, row: HtlcRow, policy: &Poli
             draft.remove_htlc(key);
             draft.outlook_mut().count_out(params, row.amount);
             if let (Some(Removal::Failed(reason)), Some(source)) = (row.removal, row.source) {
-                let outcome = HtlcOutcome::Failed(reason);
-                draft.effect(Effect::Settle { htlc_id: key.id, source, payment_hash: row.payment_hash, outcome });
+                let (amount, payment_hash, outcome) = (row.amount, row.payment_hash, HtlcOutcome::Failed(reason));
+                draft.effect(Effect::Settle { htlc_id: key.id, source, amount, payment_hash, outcome });
             }
         }
     }

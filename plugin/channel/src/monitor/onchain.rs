@@ -138,7 +138,7 @@ impl Monitor {
                 Some(Removal::Failed(reason)) => HtlcOutcome::Failed(reason.clone()),
                 None => HtlcOutcome::NoOutput,
             };
-            Some(Effect::Settle { htlc_id: key.id, source, payment_hash, outcome })
+            Some(Effect::Settle { htlc_id: key.id, source, amount: row.amount, payment_hash, outcome })
         })
     }
 

@@ -1,9 +1,9 @@
 //! Parameters of calls, as the schema checks and the types of `rpc-schema` read them.
 
 use outrigger_rpc_schema::{
-    ChainStatus, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, EventList, InvoiceCreate,
-    InvoiceGet, Method, MethodInfo, NodeInfo, NodeStatus, NodeStop, Parameter, ParameterType, PaymentAbandon, PaymentGet,
-    PaymentSend, PaymentWait, PeerConnect, PeerList, WalletBalance, WalletNewAddress, methods,
+    ChainStatus, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, ChannelSetPolicy, EventList,
+    ForwardList, ForwardStats, InvoiceCreate, InvoiceGet, Method, MethodInfo, NodeInfo, NodeStatus, NodeStop, Parameter, ParameterType, PaymentAbandon, PaymentGet, PaymentSend,
+    PaymentWait, PeerConnect, PeerList, WalletBalance, WalletNewAddress, methods,
 };
 use serde_json::{Map, Value, json};
 
@@ -118,12 +118,15 @@ const READERS: &[(&str, Reader)] = &[
     reader::<ChannelGet>(),
     reader::<ChannelClose>(),
     reader::<ChannelForceClose>(),
+    reader::<ChannelSetPolicy>(),
     reader::<InvoiceCreate>(),
     reader::<InvoiceGet>(),
     reader::<PaymentSend>(),
     reader::<PaymentWait>(),
     reader::<PaymentGet>(),
     reader::<PaymentAbandon>(),
+    reader::<ForwardList>(),
+    reader::<ForwardStats>(),
     reader::<EventList>(),
 ];
 

@@ -10,15 +10,18 @@ use outrigger_bolt::wire::{ChannelUpdate, Decode};
 use outrigger_channel::{FailReason, Publication};
 use outrigger_sidecar::store::channel_update;
 use outrigger_sidecar::store::closed::ClosedRow;
+use outrigger_sidecar::store::forward::{ForwardRow, ForwardTotals, TotalsKey};
 use outrigger_sidecar::store::part::{PartHop, PartRow};
 use outrigger_sidecar::store::replay::ReplayRow;
 use outrigger_sidecar::store::row::{
-    BroadcastRow, EventRow, InvoiceRow, OperationRow, OperationState, OutcomeRow, Paid, PaymentRow, PaymentState,
+    BroadcastRow, Downstream, EventRow, InvoiceRow, OperationRow, OperationState, OutcomeRow, Paid, PaymentRow, PaymentState,
     SettlementRow, SweepRow,
 };
 use outrigger_sidecar::store::schema::{
     UnderWay, htlc_key, numbered_key, parse_htlc_key, parse_numbered_key, parse_replay_height_key, replay_height_key,
 };
+
+use outrigger_sidecar::store::terms::TermsRow;
 
 use super::Target;
 use crate::allocation::{FLOOR, TRANSACTION_FLOOR, bounded_by};
@@ -55,6 +58,26 @@ pub(super) fn targets() -> Vec<Target> {
             let row = |route| PartRow { sends, amount, channel: ChannelId([9; 32]), route };
             vec![row(vec![hop(1, None)]), row(vec![hop(2, None), hop(1, Some(7))])]
         }),
+        of("record_forward", ForwardRow::decode, ForwardRow::encode, || {
+            let (incoming, outgoing) = (downstream(), Downstream { amount: Msat::new(999), ..downstream() });
+            vec![ForwardRow { incoming, outgoing, settled_at: 1_700_000_000 }]
+        }),
+        of("record_forward_totals", ForwardTotals::decode, ForwardTotals::encode, || {
+            let (incoming, outgoing) = (Msat::new(1000), Msat::new(999));
+            vec![ForwardTotals { settled: 1, incoming, outgoing, refused: 2, failed: 3 }]
+        }),
+        of(
+            "record_forwarding_terms",
+            TermsRow::decode,
+            // None is written where nothing was set; read, a row without fields says the same.
+            |terms| terms.encode().unwrap_or_else(|| vec![1]),
+            || {
+                let (cltv_expiry_delta, fee_base_msat, fee_proportional_millionths) = (Some(40), Some(7), Some(9));
+                let (htlc_minimum, htlc_maximum) = (Some(Msat::new(1)), Some(Msat::ZERO));
+                let fees = TermsRow { cltv_expiry_delta, fee_base_msat, fee_proportional_millionths, ..Default::default() };
+                vec![TermsRow { htlc_minimum, htlc_maximum, ..fees }, TermsRow::default()]
+            },
+        ),
         of("record_sweep", SweepRow::decode, SweepRow::encode, || {
             vec![SweepRow { tx: super::row::spend(), fee: Sat::new(7), since_height: 600 }]
         }),
@@ -100,6 +123,9 @@ fn keys(data: &[u8]) {
     if let Some((payment_id, part)) = PartRow::parse_key(data) {
         assert_eq!(PartRow::key(&payment_id, part), data);
     }
+    if let Some(name) = TotalsKey::parse(data) {
+        assert_eq!(name.encode(), data);
+    }
     if let Some(begun) = UnderWay::parse(data) {
         assert_eq!(begun.key(), data);
     }
@@ -109,9 +135,14 @@ fn broadcasts() -> Vec<BroadcastRow> {
     vec![BroadcastRow { channel: ChannelId([1; 32]), what: Publication::MutualClose, tx: super::row::spend() }]
 }
 
+fn downstream() -> Downstream {
+    Downstream { channel: ChannelId([4; 32]), htlc_id: 5, amount: Msat::new(6) }
+}
+
 fn settlements() -> Vec<SettlementRow> {
     vec![
         SettlementRow::Fulfil(PaymentPreimage([1; 32])),
+        SettlementRow::FulfilledDownstream(PaymentPreimage([1; 32]), downstream()),
         SettlementRow::Fail(FailReason::Encrypted(vec![1; 292])),
         SettlementRow::Fail(FailReason::Malformed { sha256_of_onion: [2; 32], failure_code: 0xc005 }),
         SettlementRow::FailedDownstream(Some(FailReason::Encrypted(vec![3; 292]))),

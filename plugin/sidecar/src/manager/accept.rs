@@ -243,6 +243,8 @@ impl Drive<'_> {
             signer,
             settlements: Default::default(),
             updates: Default::default(),
+            terms: Default::default(),
+            replaced: None,
             obstacle: None,
             archived: None,
             ranked: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bitcoin::OutPoint;
 use crossbeam_channel::Sender;
-use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, ShortChannelId};
+use outrigger_bolt::id::{ChannelId, NodeId, ShortChannelId};
 use outrigger_bolt::onion::FinalPayload;
 use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
@@ -20,7 +20,7 @@ use super::directory::{PeerDirectory, Posted};
 use super::mail::Mail;
 use super::outbox::{Origin, Outbox};
 use super::relay::register::HtlcName;
-use crate::store::row::SettlementRow;
+use crate::store::row::{Downstream, SettlementRow};
 use crate::store::{Address, ChainOrder, Held, Released};
 
 /// News for the owner of payments and invoices.
@@ -286,8 +286,9 @@ impl Deliver {
             Effect::Publish { what: _, tx } => self.chain(ChainOrder::Publish(tx)),
             Effect::Watch(watch) => self.watch(at, watch),
             Effect::Incoming(htlc) => self.order(at.peer, Mail::Incoming(htlc)),
-            Effect::Settle { htlc_id, source, payment_hash, outcome } => {
-                self.settle(at, htlc_id, source, payment_hash, outcome);
+            Effect::Settle { htlc_id, source, amount, payment_hash: _, outcome } => {
+                let offered = Downstream { channel: at.channel, htlc_id, amount };
+                self.settle(offered, source, outcome);
             }
             Effect::Reply(id, answer) => self.reply(id, answer),
             Effect::Restored { .. } => self.restored(),
@@ -349,15 +350,16 @@ impl Deliver {
         self.index.lock().watch(peer, channel, watch)
     }
 
-    fn settle(&self, at: Address, htlc_id: u64, source: HtlcSource, _payment_hash: PaymentHash, outcome: HtlcOutcome) {
+    fn settle(&self, offered: Downstream, source: HtlcSource, outcome: HtlcOutcome) {
         match source {
             HtlcSource::Payment { payment_id, part } => {
-                self.notify(PaymentNotice::Settled { payment_id, part, channel: at.channel, htlc_id, outcome });
+                let Downstream { channel, htlc_id, amount: _ } = offered;
+                self.notify(PaymentNotice::Settled { payment_id, part, channel, htlc_id, outcome });
             }
             HtlcSource::Relayed { channel, htlc_id } => {
                 // A channel that is over has nothing left to settle.
                 let Some(Registered { peer, .. }) = self.registered(&channel) else { return };
-                match SettlementRow::of_downstream(&outcome) {
+                match SettlementRow::of_downstream(&outcome, offered) {
                     Some(settlement) => self.settled(peer, channel, htlc_id, settlement),
                     None => self.order(peer, Mail::Again(HtlcName { channel, htlc_id })),
                 }

@@ -20,7 +20,7 @@ use super::obstacle::{complaint, ending};
 use super::peer::{Live, Peer, Slot, stands};
 use super::relay::register::HtlcName;
 use super::relay::{Letter, Telling};
-use super::settlement::prefer_preimage;
+use super::settlement::{completed_forwards, prefer_preimage};
 use crate::clock::Clock;
 use crate::store::{Address, Batch, ChainOrder, Held, Step};
 
@@ -160,6 +160,8 @@ impl<'a> Drive<'a> {
         // It goes now, and not when its end is buried.
         effects.retain(|effect| !never_was || !matches!(effect, Effect::Watch(_)));
         effects.iter_mut().for_each(|effect| prefer_preimage(slot, effect));
+        let now_unix = Clock::now_unix();
+        completed_forwards(slot, &effects, now_unix).into_iter().for_each(|forward| self.batch.forwarded(forward));
         if let Some(update) = monitor {
             on_chain = update.steps.iter().any(is_on_chain);
             slot.monitor.apply(&learned, &update.htlcs);
@@ -203,7 +205,7 @@ impl<'a> Drive<'a> {
         if !matches!(slot.channel.phase(), Phase::Closing { .. }) {
             forgotten.extend(closes);
         }
-        self.batch.stage(at, step, Clock::now_unix());
+        self.batch.stage(at, step, now_unix);
         for txid in forgotten {
             self.batch.hold(Held::Chain(ChainOrder::Forget(txid)));
         }

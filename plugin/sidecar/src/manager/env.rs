@@ -9,11 +9,11 @@ use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use super::forwarding::ForwardingPolicy;
 use super::frozen::FrozenChannels;
 use super::pending::Pending;
 use super::relay::onions::Onions;
 use super::relay::register::{Caps, Register};
+use super::terms::ForwardingPolicy;
 use crate::key::NodeKeys;
 use crate::store::load::FrozenChannel;
 use crate::store::{Reader, Writer};

@@ -14,6 +14,7 @@ use outrigger_channel::{Channel, Effect, Link, Phase};
 
 use super::drive::Drive;
 use super::peer::{Peer, Slot};
+use super::terms::ForwardingPolicy;
 use super::{Manager, env::Env};
 use crate::clock::Clock;
 use crate::key::NodeKeys;
@@ -35,21 +36,6 @@ const MAX_AHEAD_SECS: u64 = 24 * 3600;
 const MAX_EXTENSION_BYTES: usize = 256;
 /// Route hints in one invoice: a payer tries few, and each makes the invoice longer.
 const MAX_HINTS: usize = 3;
-
-/// What we ask of HTLCs that are to be forwarded over a channel to its peer, from the operator's config.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ForwardingPolicy {
-    /// Blocks between the expiry of the incoming and of the outgoing HTLC.
-    pub cltv_expiry_delta: u16,
-    /// Fee of each HTLC, in millisatoshi.
-    pub fee_base_msat: u32,
-    /// Fee for each million that is forwarded.
-    pub fee_proportional_millionths: u32,
-    /// Smallest HTLC that is forwarded, unless the peer accepts only larger ones.
-    pub htlc_minimum: Msat,
-    /// Largest HTLC that is forwarded, where that is less than what the channel carries.
-    pub htlc_maximum: Option<Msat>,
-}
 
 impl ForwardingPolicy {
     /// The update that tells this policy of a channel whose name both know, but for its time and signature.
@@ -151,14 +137,15 @@ impl Drive<'_> {
     /// after every change of the config, too. The row is there before the message leaves.
     pub(super) fn tell_update(&mut self, at: Address, slot: &mut Slot) {
         let us = self.env.keys.node_id();
-        let wanted = self.env.forwarding.update(self.env.policy.chain_hash, &us, &slot.channel);
+        let policy = self.env.forwarding.under(&slot.terms);
+        let wanted = policy.update(self.env.policy.chain_hash, &us, &slot.channel);
         let last = slot.updates.local.as_ref();
         let Some(update) = wanted.and_then(|wanted| next(wanted, last, Clock::now_unix(), &self.env.keys)) else {
             return tracing::warn!(channel = %at.channel, "no channel_update can be made");
         };
         if last != Some(&update) {
             self.put_update(&at.channel, UpdateOf::Local, &update);
-            slot.updates.local = Some(update.clone());
+            slot.replaced = slot.updates.local.replace(update.clone());
         }
         match update.into_message() {
             Ok(message) => self.send(at, message),
@@ -170,7 +157,8 @@ impl Drive<'_> {
     /// that the onion had for the channel. Empty where none can be made.
     pub(super) fn update_named(&self, slot: &Slot, name: ShortChannelId) -> Vec<u8> {
         let us = self.env.keys.node_id();
-        let update = self.env.forwarding.update(self.env.policy.chain_hash, &us, &slot.channel);
+        let policy = self.env.forwarding.under(&slot.terms);
+        let update = policy.update(self.env.policy.chain_hash, &us, &slot.channel);
         let named = update.map(|update| ChannelUpdate { short_channel_id: name, ..update });
         let later = named.and_then(|named| {
             let timestamp = u32::try_from(Clock::now_unix()).unwrap_or(u32::MAX);

@@ -21,6 +21,7 @@ mod peer;
 pub mod pending;
 pub mod relay;
 mod settlement;
+pub mod terms;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,6 +55,7 @@ use pace::Pace;
 use peer::Slot;
 use relay::Letter;
 use relay::register::HtlcName;
+use terms::ForwardingPolicy;
 
 /// Mail that one visit to a peer handles: a bound on how long its lock is held.
 const MAIL_PER_VISIT: usize = 256;
@@ -91,6 +93,8 @@ pub struct ChannelView {
     pub closing_txid: Option<Txid>,
     /// Why a cooperative close that was begun has not come about, and what to do.
     pub obstacle: Option<String>,
+    /// What is asked for forwarding over it; none of a channel in history.
+    pub forwarding: Option<ForwardingPolicy>,
 }
 
 impl Manager {
@@ -106,7 +110,7 @@ impl Manager {
             pace: Pace::default(),
         };
         let received = received_htlcs(&loaded);
-        for LoadedChannel { channel, monitor, settlements, updates } in loaded {
+        for LoadedChannel { channel, monitor, settlements, updates, terms } in loaded {
             let (peer, id) = (channel.rows().params.peer, channel.id());
             for name in channel.names() {
                 manager.deliver.name(peer, id, name);
@@ -121,8 +125,18 @@ impl Manager {
                 // What is reached already is told in `resume`.
                 let _height = manager.deliver.watch_now(peer, id, watch);
             }
-            let mut slot =
-                Slot { channel, monitor, signer, settlements, updates, obstacle: None, archived: None, ranked: None };
+            let mut slot = Slot {
+                channel,
+                monitor,
+                signer,
+                settlements,
+                updates,
+                terms,
+                replaced: None,
+                obstacle: None,
+                archived: None,
+                ranked: None,
+            };
             if peer::stands(&slot.channel) {
                 manager.env.channel_stands();
             }
@@ -318,6 +332,7 @@ impl Manager {
             summary: channel.summary(self.env.chain.height()),
             closing_txid: closing_txid(channel.phase()),
             obstacle: None,
+            forwarding: None,
         }
     }
 
@@ -339,7 +354,13 @@ impl Manager {
     fn view(&self, slot: &Slot) -> ChannelView {
         let view = self.view_of(&slot.channel);
         let closing_txid = view.closing_txid.or_else(|| published_txid(slot));
-        ChannelView { closing_txid, obstacle: slot.obstacle.as_deref().map(obstacle::in_words), ..view }
+        let forwarding = Some(self.env.forwarding.under(&slot.terms));
+        ChannelView { closing_txid, obstacle: slot.obstacle.as_deref().map(obstacle::in_words), forwarding, ..view }
+    }
+
+    /// What is being relayed now.
+    pub fn relaying(&self) -> relay::register::Load {
+        self.env.relay.load_of_node()
     }
 
     /// What steps see of the world.

@@ -7,10 +7,12 @@ use std::time::Instant;
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_bolt::wire::ChannelUpdate;
 use outrigger_channel::{Channel, Monitor, Opening, Phase, Signer, Watch};
 
 use crate::store::channel_update::ChannelUpdates;
 use crate::store::row::{OperationRow, SettlementRow};
+use crate::store::terms::TermsRow;
 
 /// A channel under its peer.
 pub(super) struct Slot {
@@ -21,6 +23,10 @@ pub(super) struct Slot {
     pub(super) settlements: BTreeMap<u64, SettlementRow>,
     /// The newest `channel_update` of each side.
     pub(super) updates: ChannelUpdates,
+    /// What the operator asks for forwarding over it, where that is not what the config says.
+    pub(super) terms: TermsRow,
+    /// The update that the newest of ours took the place of: what it asked is good for a while. Lost in a crash.
+    pub(super) replaced: Option<ChannelUpdate>,
     /// Why the cooperative close that was begun has not come about. Lost in a crash: the next connection tries again.
     pub(super) obstacle: Option<String>,
     /// Its rows are on their way into history: it writes none any more. What it waits for still goes with it.

@@ -8,7 +8,8 @@ use outrigger_channel::{Effect, FailReason, HtlcKey, HtlcOutcome, HtlcSource, In
 use super::drive::{Drive, NOBODY};
 use super::peer::{Peer, Slot};
 use super::relay::register::HtlcName;
-use crate::store::row::SettlementRow;
+use crate::store::forward::ForwardRow;
+use crate::store::row::{Downstream, SettlementRow};
 use crate::store::schema::{Table, numbered_key};
 use crate::store::{Address, Batch};
 
@@ -23,8 +24,9 @@ impl Drive<'_> {
             // Nothing is left to settle, and no removal will come that takes the row away.
             return forget(&mut self.batch, &channel, htlc_id);
         }
-        if let (Some(known @ SettlementRow::Fulfil(_)), false) =
-            (slot.settlements.get(&htlc_id), matches!(settlement, SettlementRow::Fulfil(_)))
+        if let Some(known) = slot.settlements.get(&htlc_id)
+            && known.is_fulfilled()
+            && !settlement.is_fulfilled()
         {
             // What was fulfilled stays so; the row of the failure stands over it.
             return self.batch.put(Table::Settlement, numbered_key(&channel, htlc_id), Some(known.encode()));
@@ -70,6 +72,10 @@ impl Drive<'_> {
             return SettlementRow::FailedDownstream(reason);
         };
         SettlementRow::Fail(FailReason::Encrypted(match reason {
+            // One of no length was none, or too long to be kept: the origin is told of the channel that brought it.
+            Some(FailReason::Encrypted(reason)) if reason.is_empty() => {
+                failure::create(&secret, &Failure::PermanentChannelFailure)
+            }
             Some(FailReason::Encrypted(reason)) => failure::wrap(&secret, reason),
             Some(FailReason::Malformed { sha256_of_onion, failure_code }) => {
                 failure::create(&secret, &Failure::from_malformed(failure_code, sha256_of_onion))
@@ -77,6 +83,19 @@ impl Drive<'_> {
             None => failure::create(&secret, &Failure::PermanentChannelFailure),
         }))
     }
+}
+
+/// The forwards that a step completes, to be asked before the channel takes it in: the fee of what was claimed downstream is
+/// ours once the removal of what was received is irrevocable, which a channel tells once.
+pub(super) fn completed_forwards(slot: &Slot, effects: &[Effect], settled_at: u64) -> Vec<ForwardRow> {
+    let completed = |effect: &Effect| {
+        let Effect::Removed { htlc_id } = *effect else { return None };
+        let SettlementRow::FulfilledDownstream(_, outgoing) = slot.settlements.get(&htlc_id)? else { return None };
+        let amount = slot.channel.rows().htlcs.get(&HtlcKey::received(htlc_id))?.amount;
+        let incoming = Downstream { channel: slot.channel.id(), htlc_id, amount };
+        Some(ForwardRow { incoming, outgoing: *outgoing, settled_at })
+    };
+    effects.iter().filter_map(completed).collect()
 }
 
 /// Takes the row of a decision away.

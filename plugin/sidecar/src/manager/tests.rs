@@ -31,7 +31,6 @@ use tokio::sync::watch;
 
 use super::deliver::{Ends, PaymentNotice};
 use super::env::ChainView;
-use super::forwarding::ForwardingPolicy;
 use super::outbox::{Next, Origin, OutboxReader, outbox};
 use super::relay::Telling;
 use super::relay::register::{Caps, Load};
@@ -732,6 +731,7 @@ fn spoilt(keys: &NodeKeys, index: u8, spoil: impl Fn(&mut MonitorHead)) -> Loade
         monitor: Monitor::load(rows).unwrap(),
         settlements: BTreeMap::new(),
         updates: ChannelUpdates::default(),
+        terms: Default::default(),
     }
 }
 

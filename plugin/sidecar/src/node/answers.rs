@@ -2,6 +2,7 @@
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::{DisplayHex, FromHex};
+use outrigger_bolt::amount::Msat;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
 use outrigger_channel::Refusal;
@@ -9,6 +10,7 @@ use outrigger_rpc_schema as schema;
 
 use crate::chain::follow::ChainState;
 use crate::manager::ChannelView;
+use crate::manager::terms::ForwardingPolicy;
 use crate::net::DialFault;
 use crate::rpc::{Answer, Fault};
 use crate::store::StoreError;
@@ -39,7 +41,7 @@ pub(super) fn opening_report(row: OperationRow) -> Answer<schema::ChannelOpened>
 }
 
 pub(super) fn channel_info(view: ChannelView) -> schema::ChannelInfo {
-    let ChannelView { channel_id, peer, summary, closing_txid, obstacle } = view;
+    let ChannelView { channel_id, peer, summary, closing_txid, obstacle, forwarding } = view;
     schema::ChannelInfo {
         channel_id: channel_id.to_string(),
         node_id: peer.to_string(),
@@ -61,6 +63,18 @@ pub(super) fn channel_info(view: ChannelView) -> schema::ChannelInfo {
         announce: summary.announce,
         needed_blocks: Some(summary.confirmations_needed).filter(|needed| *needed > 0),
         closing_txid: closing_txid.map(|txid| txid.to_string()),
+        forwarding: forwarding.map(terms),
+    }
+}
+
+/// What is asked for forwarding over a channel.
+pub(super) fn terms(policy: ForwardingPolicy) -> schema::ForwardingTerms {
+    schema::ForwardingTerms {
+        cltv_delta_blocks: policy.cltv_expiry_delta,
+        fee_base_msat: policy.fee_base_msat,
+        fee_proportional_millionths: policy.fee_proportional_millionths,
+        htlc_minimum_msat: policy.htlc_minimum.get(),
+        htlc_maximum_msat: policy.htlc_maximum.map(Msat::get),
     }
 }
 
@@ -89,6 +103,7 @@ pub(super) fn frozen_info(frozen: &FrozenChannel) -> schema::ChannelInfo {
         announce: params.is_some_and(|params| params.announce),
         needed_blocks: None,
         closing_txid: None,
+        forwarding: None,
     }
 }
 

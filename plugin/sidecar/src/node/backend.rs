@@ -15,16 +15,21 @@ use tokio::sync::{oneshot, watch};
 
 use super::answers::{
     channel_info, count, dial_fault, digest, event, features, found, frozen_info, invoice_created, kind_text,
-    opening_report, payment_id_of, payment_state, refused, storage, tip, wallet_fault,
+    opening_report, payment_id_of, payment_state, refused, storage, terms, tip, wallet_fault,
 };
 use super::chain_side::StoredWallet;
+use super::forwards;
 use crate::chain::follow::ChainState;
 use crate::clock::Clock;
 use crate::manager::operations::{OperationFault, Operations};
+use crate::manager::terms::TermsChange;
 use crate::manager::{ChannelView, Manager, OpenOrder, PeerView};
 use crate::net::Dialer;
 use crate::payment::{self, GivenHop, InvoiceFault, PayOrder, Payments, SendFault, Whom};
-use crate::rpc::{self, Answer, Backend, ChannelQuery, EventQuery, Fault, PaymentTarget, PeerAddress, PeerQuery};
+use crate::rpc::{
+    self, Answer, Backend, ChannelQuery, EventQuery, Fault, ForwardQuery, PaymentTarget, PeerAddress, PeerQuery,
+    StatsQuery,
+};
 use crate::store::row::{InvoiceRow, OperationRow, OperationState};
 use crate::store::schema::Table;
 use crate::store::{Batch, Held, Reader};
@@ -243,6 +248,15 @@ impl Backend for Doorkeeper {
         Ok(schema::ChannelForceClosing { channel_id, state, closing_txid })
     }
 
+    async fn channel_set_policy(&self, channel_id: ChannelId, change: TermsChange) -> Answer<schema::ForwardingTerms> {
+        let policy = match self.manager.set_terms(channel_id, change).await {
+            Err(Refusal::UnknownChannel) if self.closed_channel(&channel_id)?.is_some() => Err(Refusal::Ended),
+            Err(Refusal::UnknownChannel) => return Err(Fault::channel_not_found(&channel_id)),
+            answer => answer,
+        };
+        policy.map(terms).map_err(|refusal| refused(&channel_id, &refusal))
+    }
+
     async fn invoice_create(&self, order: rpc::InvoiceOrder) -> Answer<schema::InvoiceCreated> {
         let idempotency = order.idempotency_key.map(|key| {
             let amount = order.amount.map_or(0, Msat::get).to_be_bytes();
@@ -337,6 +351,14 @@ impl Backend for Doorkeeper {
 
     async fn payment_get(&self, payment_id: String) -> Answer<schema::PaymentInfo> {
         found(self.payments.get(&payment_id_of(&payment_id)?), &payment_id)
+    }
+
+    async fn forward_list(&self, query: ForwardQuery) -> Answer<Vec<schema::ForwardInfo>> {
+        forwards::list(&self.reader, query)
+    }
+
+    async fn forward_stats(&self, query: StatsQuery) -> Answer<schema::ForwardReport> {
+        forwards::stats(&self.reader, query, self.manager.relaying())
     }
 
     async fn event_list(&self, query: EventQuery) -> Answer<schema::EventPage> {

@@ -15,9 +15,10 @@ use crate::manager::Manager;
 use crate::manager::deliver::{Deliver, Ends, PaymentNotice};
 use crate::manager::directory::PeerDirectory;
 use crate::manager::env::{ChainView, Env, Signers};
-use crate::manager::forwarding::ForwardingPolicy;
+
 use crate::manager::operations::fail_interrupted;
 use crate::manager::relay::register::Caps;
+use crate::manager::terms::ForwardingPolicy;
 use crate::payment::{Payments, Terms, Unfinished};
 use crate::store::load::LoadedChannel;
 use crate::store::{ChainOrder, Commits, Reader, Snapshot, StoreError, Writer};

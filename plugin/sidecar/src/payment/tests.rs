@@ -180,7 +180,7 @@ async fn pay_2_fwd_8_a_payment_without_an_output_ends_and_may_be_made_again() {
     let (channel, source) = (ChannelId([2; 32]), HtlcSource::Payment { payment_id: row.payment_id, part: 0 });
     let at = Address { peer: peer(&bench), connection: 0, channel };
     let (payment_hash, outcome) = (row.payment_hash, HtlcOutcome::NoOutput);
-    batch.stage_answer(at, vec![Effect::Settle { htlc_id: 7, source, payment_hash, outcome }], 1);
+    batch.stage_answer(at, vec![Effect::Settle { htlc_id: 7, source, amount: AMOUNT, payment_hash, outcome }], 1);
     bench.manager.env().writer.submit(batch);
     all_durable(&bench).await;
     let found = bench.load();

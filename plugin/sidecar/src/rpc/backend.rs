@@ -8,6 +8,7 @@ use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_rpc_schema as schema;
 
 use super::Answer;
+use crate::manager::terms::TermsChange;
 use crate::payment::GivenHop;
 
 /// The node behind the interface; tests have one of their own.
@@ -49,6 +50,12 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         channel_id: ChannelId,
     ) -> impl Future<Output = Answer<schema::ChannelForceClosing>> + Send;
+    /// `channel.set_policy`.
+    fn channel_set_policy(
+        &self,
+        channel_id: ChannelId,
+        change: TermsChange,
+    ) -> impl Future<Output = Answer<schema::ForwardingTerms>> + Send;
     /// `invoice.create`.
     fn invoice_create(&self, order: InvoiceOrder) -> impl Future<Output = Answer<schema::InvoiceCreated>> + Send;
     /// `invoice.get`.
@@ -65,6 +72,10 @@ pub trait Backend: Send + Sync + 'static {
     fn payment_get(&self, payment_id: String) -> impl Future<Output = Answer<schema::PaymentInfo>> + Send;
     /// `payment.abandon`.
     fn payment_abandon(&self, payment_id: String) -> impl Future<Output = Answer<schema::PaymentInfo>> + Send;
+    /// `forward.list`: the first `query.count` forwards after `query.after` in the direction asked for.
+    fn forward_list(&self, query: ForwardQuery) -> impl Future<Output = Answer<Vec<schema::ForwardInfo>>> + Send;
+    /// `forward.stats`.
+    fn forward_stats(&self, query: StatsQuery) -> impl Future<Output = Answer<schema::ForwardReport>> + Send;
     /// `event.list`.
     fn event_list(&self, query: EventQuery) -> impl Future<Output = Answer<schema::EventPage>> + Send;
 }
@@ -125,6 +136,28 @@ pub struct ChannelQuery {
     /// Only channels whose id comes after this one.
     pub after: Option<ChannelId>,
     /// How many to give at most; one more than the page, so that its end shows.
+    pub count: usize,
+}
+
+/// Which forwards are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardQuery {
+    /// Whether the newest come first.
+    pub newest_first: bool,
+    /// Only those that come after this one in that order.
+    pub after: Option<u64>,
+    /// How many to give at most; one more than the page, so that its end shows.
+    pub count: usize,
+}
+
+/// Which sums over forwards are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatsQuery {
+    /// Unix seconds; 30 days before `until_at` without it.
+    pub since_at: Option<u64>,
+    /// Unix seconds, not before `since_at`; now without it.
+    pub until_at: Option<u64>,
+    /// How many channels to give at most.
     pub count: usize,
 }
 

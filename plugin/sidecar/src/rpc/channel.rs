@@ -5,11 +5,12 @@ use std::sync::Arc;
 use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_rpc_schema::{
     ChannelClose, ChannelClosing, ChannelForceClose, ChannelForceClosing, ChannelGet, ChannelInfo, ChannelList,
-    ChannelOpen, ChannelOpened, ChannelPage,
+    ChannelOpen, ChannelOpened, ChannelPage, ChannelSetPolicy, ForwardingTerms,
 };
 
 use super::serve::Serve;
 use super::{Answer, Backend, ChannelQuery, Doors, Fault, OpenOrder, page, read};
+use crate::manager::terms::{TermsChange, TermsRow};
 
 impl<B: Backend> Serve<B> for ChannelOpen {
     async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ChannelOpened> {
@@ -70,5 +71,22 @@ impl<B: Backend> Serve<B> for ChannelForceClose {
     async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ChannelForceClosing> {
         let channel_id = read::id("channel_id", &self.channel_id)?;
         doors.node()?.channel_force_close(channel_id).await
+    }
+}
+
+impl<B: Backend> Serve<B> for ChannelSetPolicy {
+    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ForwardingTerms> {
+        let channel_id = read::id("channel_id", &self.channel_id)?;
+        let change = TermsChange {
+            from_config: self.from_config.unwrap_or(false),
+            set: TermsRow {
+                cltv_expiry_delta: self.cltv_delta_blocks,
+                fee_base_msat: self.fee_base_msat,
+                fee_proportional_millionths: self.fee_proportional_millionths,
+                htlc_minimum: self.htlc_minimum_msat.map(Msat::new),
+                htlc_maximum: self.htlc_maximum_msat.map(Msat::new),
+            },
+        };
+        doors.node()?.channel_set_policy(channel_id, change).await
     }
 }

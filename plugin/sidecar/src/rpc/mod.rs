@@ -12,6 +12,7 @@ mod channel;
 mod doors;
 mod error;
 mod event;
+mod forward;
 mod gate;
 mod invoice;
 mod node;
@@ -25,7 +26,8 @@ mod sound;
 mod wallet;
 
 pub use backend::{
-    Backend, ChannelQuery, EventQuery, InvoiceOrder, OpenOrder, PaymentOrder, PaymentTarget, PeerAddress, PeerQuery,
+    Backend, ChannelQuery, EventQuery, ForwardQuery, InvoiceOrder, OpenOrder, PaymentOrder, PaymentTarget, PeerAddress,
+    PeerQuery, StatsQuery,
 };
 pub use doors::Doors;
 pub use error::{Answer, Fault};

@@ -129,12 +129,15 @@ fn methods<B: Backend>(doors: Arc<Doors<B>>) -> Result<RpcModule<Doors<B>>, Regi
     register::<B, schema::ChannelGet>(&mut module)?;
     register::<B, schema::ChannelClose>(&mut module)?;
     register::<B, schema::ChannelForceClose>(&mut module)?;
+    register::<B, schema::ChannelSetPolicy>(&mut module)?;
     register::<B, schema::InvoiceCreate>(&mut module)?;
     register::<B, schema::InvoiceGet>(&mut module)?;
     register::<B, schema::PaymentSend>(&mut module)?;
     register::<B, schema::PaymentWait>(&mut module)?;
     register::<B, schema::PaymentGet>(&mut module)?;
     register::<B, schema::PaymentAbandon>(&mut module)?;
+    register::<B, schema::ForwardList>(&mut module)?;
+    register::<B, schema::ForwardStats>(&mut module)?;
     register::<B, schema::EventList>(&mut module)?;
     Ok(module)
 }

@@ -2,6 +2,7 @@
 //!
 //! Effects go in and have one way out: [`Released`], which only a finished commit makes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bitcoin::{ScriptBuf, Transaction, Txid};
@@ -14,7 +15,8 @@ use outrigger_channel::{
 use tokio::sync::oneshot;
 
 use super::channel_update::UpdateOf;
-use super::row::{BroadcastRow, EventRow, OutcomeRow, PUBLICATIONS, SettlementRow};
+use super::forward::{ForwardRow, ForwardTotals, TotalsKey, day_of};
+use super::row::{BroadcastRow, Downstream, EventRow, OutcomeRow, PUBLICATIONS, SettlementRow};
 use super::schema::{
     RESTORED_KEY, Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, outpoint_key, preimage_key,
 };
@@ -100,6 +102,9 @@ pub(super) struct Write {
 pub struct Batch {
     pub(super) writes: Vec<Write>,
     pub(super) events: Vec<EventRow>,
+    pub(super) forwards: Vec<ForwardRow>,
+    /// To be added to what the rows hold: several peers' workers have a part in one sum, so the writer makes it.
+    pub(super) totals: BTreeMap<TotalsKey, ForwardTotals>,
     held: Vec<Held>,
 }
 
@@ -162,6 +167,17 @@ impl Batch {
         self.events.push(event);
     }
 
+    /// Adds a forward that went through, and counts it; its number is given at the commit.
+    pub fn forwarded(&mut self, forward: ForwardRow) {
+        self.count(forward.totals_key(), &forward.totals());
+        self.forwards.push(forward);
+    }
+
+    /// Adds to the totals of a day.
+    pub fn count(&mut self, key: TotalsKey, more: &ForwardTotals) {
+        self.totals.entry(key).or_default().add(more);
+    }
+
     /// Holds something until the commit.
     pub fn hold(&mut self, held: Held) {
         self.held.push(held);
@@ -171,12 +187,14 @@ impl Batch {
     pub fn merge(&mut self, later: Self) {
         self.writes.extend(later.writes);
         self.events.extend(later.events);
+        self.forwards.extend(later.forwards);
+        later.totals.iter().for_each(|(key, more)| self.count(*key, more));
         self.held.extend(later.held);
     }
 
     /// Whether the batch has no row. It still keeps its place in the queue.
     pub fn is_rowless(&self) -> bool {
-        self.writes.is_empty() && self.events.is_empty()
+        self.writes.is_empty() && self.events.is_empty() && self.forwards.is_empty() && self.totals.is_empty()
     }
 
     /// The one exit of effects. The caller is the writer, after the commit.
@@ -235,8 +253,9 @@ impl Batch {
     /// The rows from which an effect is made again after a crash, where the channel's own rows do not suffice.
     fn stage_effect(&mut self, at: Address, effect: &Effect, at_unix: u64) {
         match effect {
-            Effect::Settle { htlc_id, source, payment_hash, outcome } => {
-                self.stage_outcome(at.channel, *htlc_id, *source, *payment_hash, outcome);
+            Effect::Settle { htlc_id, source, amount, payment_hash, outcome } => {
+                let offered = Downstream { channel: at.channel, htlc_id: *htlc_id, amount: *amount };
+                self.stage_outcome(offered, *source, *payment_hash, outcome, at_unix);
             }
             Effect::Publish { what, tx } => {
                 let row = BroadcastRow { channel: at.channel, what: *what, tx: tx.clone() };
@@ -255,6 +274,7 @@ impl Batch {
                     self.put(Table::Broadcast, BroadcastRow::key_of(&at.channel, *what), None);
                 }
                 if is_end(note) {
+                    self.put(Table::ForwardingTerms, channel_key(&at.channel), None);
                     for whose in [UpdateOf::Local, UpdateOf::Remote] {
                         self.put(Table::ChannelUpdate, whose.key(&at.channel), None);
                     }
@@ -273,21 +293,26 @@ impl Batch {
     /// HTLC that was relayed. An add that was never committed needs none: its HTLC has no row either.
     fn stage_outcome(
         &mut self,
-        channel: ChannelId,
-        htlc_id: u64,
+        offered: Downstream,
         source: HtlcSource,
         payment_hash: PaymentHash,
         outcome: &HtlcOutcome,
+        at_unix: u64,
     ) {
         match source {
             HtlcSource::Payment { payment_id, part } => {
                 if let Some(row) = OutcomeRow::of(part, payment_hash, outcome) {
-                    self.put(Table::Outcome, outcome_key(&payment_id, &channel, htlc_id), Some(row.encode()));
+                    let key = outcome_key(&payment_id, &offered.channel, offered.htlc_id);
+                    self.put(Table::Outcome, key, Some(row.encode()));
                 }
             }
             HtlcSource::Relayed { channel, htlc_id } => {
-                if let Some(row) = SettlementRow::of_downstream(outcome) {
-                    self.put(Table::Settlement, numbered_key(&channel, htlc_id), Some(row.encode()));
+                let Some(row) = SettlementRow::of_downstream(outcome, offered) else { return };
+                self.put(Table::Settlement, numbered_key(&channel, htlc_id), Some(row.encode()));
+                if !row.is_fulfilled() {
+                    let outgoing = Some(offered.channel);
+                    let key = TotalsKey { day: day_of(at_unix), incoming: channel, outgoing };
+                    self.count(key, &ForwardTotals::one_failed());
                 }
             }
         }

@@ -18,6 +18,7 @@ use super::part::PartRow;
 use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow, SweepRow};
 use super::schema::{RESTORED_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key, parse_outpoint_key};
 use super::seal::unseal;
+use super::terms::TermsRow;
 
 /// A channel and its monitor as they stood at the last commit.
 pub struct LoadedChannel {
@@ -27,6 +28,8 @@ pub struct LoadedChannel {
     pub settlements: BTreeMap<u64, SettlementRow>,
     /// The newest `channel_update` of each side.
     pub updates: ChannelUpdates,
+    /// What the operator asks for forwarding over it.
+    pub terms: TermsRow,
 }
 
 /// A channel of which a row cannot be read, or whose rows do not fit together: nothing of it is signed or published, and
@@ -223,6 +226,12 @@ impl Loader {
             }
             Ok(())
         })?;
+        self.each(Table::ForwardingTerms, |key, value| {
+            let channel = channel_of(Table::ForwardingTerms, key)?;
+            let terms = parts.read(Table::ForwardingTerms, channel, TermsRow::decode(value));
+            parts.terms.extend(terms.map(|terms| (channel, terms)));
+            Ok(())
+        })?;
         parts.assemble()
     }
 
@@ -334,6 +343,7 @@ struct ChannelParts {
     taken: BTreeMap<ChannelId, BTreeMap<OutPoint, Taken>>,
     settlements: BTreeMap<ChannelId, BTreeMap<u64, SettlementRow>>,
     updates: BTreeMap<ChannelId, ChannelUpdates>,
+    terms: BTreeMap<ChannelId, TermsRow>,
 }
 
 impl ChannelParts {
@@ -405,7 +415,8 @@ impl ChannelParts {
         };
         let settlements = self.settlements.remove(&id).unwrap_or_default();
         let updates = self.updates.remove(&id).unwrap_or_default();
-        Ok(Some(LoadedChannel { channel, monitor, settlements, updates }))
+        let terms = self.terms.remove(&id).unwrap_or_default();
+        Ok(Some(LoadedChannel { channel, monitor, settlements, updates, terms }))
     }
 
     fn unfit(&mut self, channel: ChannelId, fault: &CorruptRows) -> Option<LoadedChannel> {

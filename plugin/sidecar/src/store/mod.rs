@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod channel_update;
 pub mod closed;
+pub mod forward;
 pub mod load;
 pub mod part;
 pub mod queued;
@@ -12,6 +13,7 @@ pub mod replay;
 pub mod row;
 pub mod schema;
 pub mod seal;
+pub mod terms;
 pub mod writer;
 
 use std::path::{Path, PathBuf};

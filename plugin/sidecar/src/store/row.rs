@@ -4,13 +4,15 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Transaction, Txid, consensus};
 use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
-use outrigger_channel::{Command, FailReason, HtlcOutcome, Publication};
+use outrigger_channel::Publication;
 
 use super::record::{BadRecord, RecordReader, RecordWriter};
 
 mod event;
+mod settlement;
 
 pub use event::EventRow;
+pub use settlement::{Downstream, OutcomeRow, SettlementRow};
 
 /// A transaction to broadcast until it is buried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,150 +104,6 @@ fn publication_number(what: Publication) -> u8 {
     match what {
         Publication::Funding => 0,
         Publication::MutualClose => 1,
-    }
-}
-
-/// The decided outcome of a received HTLC.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SettlementRow {
-    Fulfil(PaymentPreimage),
-    Fail(FailReason),
-    /// What we relayed has failed: by the next peer, for a reason that is yet to be wrapped with the secret of the received
-    /// onion, or with the channel to it, which ended on the chain without an output for it.
-    FailedDownstream(Option<FailReason>),
-}
-
-impl SettlementRow {
-    /// What the outcome of an HTLC that we relayed is to the one that it was received as; none for an add that was never
-    /// committed.
-    pub fn of_downstream(outcome: &HtlcOutcome) -> Option<Self> {
-        match outcome {
-            HtlcOutcome::Fulfilled(preimage) => Some(Self::Fulfil(*preimage)),
-            HtlcOutcome::Failed(reason) => Some(Self::FailedDownstream(Some(reason.clone()))),
-            HtlcOutcome::NoOutput => Some(Self::FailedDownstream(None)),
-            HtlcOutcome::NeverCommitted => None,
-        }
-    }
-
-    /// The order that carries the outcome out.
-    pub fn command(&self, htlc_id: u64) -> Command {
-        match self {
-            Self::Fulfil(preimage) => Command::Fulfill { htlc_id, preimage: *preimage },
-            // One that could not be wrapped has no onion any more: it is on its way out, and the order changes nothing.
-            Self::Fail(reason) | Self::FailedDownstream(Some(reason)) => {
-                Command::FailHtlc { htlc_id, reason: reason.clone() }
-            }
-            Self::FailedDownstream(None) => Command::FailHtlc { htlc_id, reason: FailReason::Encrypted(Vec::new()) },
-        }
-    }
-
-    /// The bytes of the row.
-    pub fn encode(&self) -> Vec<u8> {
-        let record = RecordWriter::new(1);
-        match self {
-            Self::Fulfil(preimage) => record.put(0, preimage.0),
-            Self::Fail(reason) => put_reason(record, reason),
-            Self::FailedDownstream(Some(reason)) => put_reason(record, reason).put(6, []),
-            Self::FailedDownstream(None) => record.put(6, []),
-        }
-        .finish()
-    }
-
-    /// Reads a row.
-    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
-        let mut record = RecordReader::new(bytes, 1)?;
-        let row = match record.array_some(0, "preimage")? {
-            Some(preimage) => Self::Fulfil(PaymentPreimage(preimage)),
-            None => match (reason_some(&mut record)?, record.bytes_some(6)) {
-                (reason, Some([])) => Self::FailedDownstream(reason),
-                (Some(reason), None) => Self::Fail(reason),
-                (None, None) => return Err(BadRecord::Missing("reason")),
-                (_, Some(_)) => return Err(BadRecord::Malformed("mark of a failure downstream")),
-            },
-        };
-        record.finish()?;
-        Ok(row)
-    }
-}
-
-/// Fields 2 and 4: an encrypted reason, or a malformed onion's digest and code.
-fn put_reason(record: RecordWriter, reason: &FailReason) -> RecordWriter {
-    match reason {
-        FailReason::Encrypted(reason) => record.put(2, reason),
-        FailReason::Malformed { sha256_of_onion, failure_code } => {
-            let mut value = failure_code.to_be_bytes().to_vec();
-            value.extend_from_slice(sha256_of_onion);
-            record.put(4, value)
-        }
-    }
-}
-
-fn reason_some(record: &mut RecordReader<'_>) -> Result<Option<FailReason>, BadRecord> {
-    if let Some(reason) = record.bytes_some(2) {
-        return Ok(Some(FailReason::Encrypted(reason.to_vec())));
-    }
-    let malformed: Option<[u8; 34]> = record.array_some(4, "reason")?;
-    Ok(malformed.map(|[high, low, sha256_of_onion @ ..]| FailReason::Malformed {
-        sha256_of_onion,
-        failure_code: u16::from_be_bytes([high, low]),
-    }))
-}
-
-/// What an HTLC of a payment of ours came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutcomeRow {
-    pub part: u16,
-    pub payment_hash: PaymentHash,
-    /// None where the channel ended on the chain without an output for the HTLC.
-    pub outcome: Option<SettlementRow>,
-}
-
-impl OutcomeRow {
-    /// The row of an outcome; none for an add that was never committed.
-    pub fn of(part: u16, payment_hash: PaymentHash, outcome: &HtlcOutcome) -> Option<Self> {
-        let outcome = match outcome {
-            HtlcOutcome::Fulfilled(preimage) => Some(SettlementRow::Fulfil(*preimage)),
-            HtlcOutcome::Failed(reason) => Some(SettlementRow::Fail(reason.clone())),
-            HtlcOutcome::NoOutput => None,
-            HtlcOutcome::NeverCommitted => return None,
-        };
-        Some(Self { part, payment_hash, outcome })
-    }
-
-    /// The outcome as it was told.
-    pub fn outcome(&self) -> HtlcOutcome {
-        match &self.outcome {
-            Some(SettlementRow::Fulfil(preimage)) => HtlcOutcome::Fulfilled(*preimage),
-            Some(SettlementRow::Fail(reason) | SettlementRow::FailedDownstream(Some(reason))) => {
-                HtlcOutcome::Failed(reason.clone())
-            }
-            Some(SettlementRow::FailedDownstream(None)) | None => HtlcOutcome::NoOutput,
-        }
-    }
-
-    /// The bytes of the row.
-    pub fn encode(&self) -> Vec<u8> {
-        let record = RecordWriter::new(1).put(0, self.part.to_be_bytes()).put(2, self.payment_hash.0);
-        match &self.outcome {
-            Some(outcome) => record.put(4, outcome.encode()),
-            None => record.put(6, []),
-        }
-        .finish()
-    }
-
-    /// Reads a row.
-    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
-        let mut record = RecordReader::new(bytes, 1)?;
-        let row = Self {
-            part: u16::from_be_bytes(record.array(0, "part")?),
-            payment_hash: PaymentHash(record.array(2, "payment_hash")?),
-            outcome: match record.bytes_some(4) {
-                Some(outcome) => Some(SettlementRow::decode(outcome)?),
-                None => record.array(6, "outcome").map(|[]: [u8; 0]| None)?,
-            },
-        };
-        record.finish()?;
-        Ok(row)
     }
 }
 

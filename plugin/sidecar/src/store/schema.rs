@@ -70,6 +70,10 @@ tables! {
     Sweep = "sweep",
     /// The decided outcome of a received HTLC, until its removal is irrevocable.
     Settlement = "settlement",
+    /// HTLCs that were relayed and claimed, by number.
+    Forward = "forward",
+    /// Their sums, and those of HTLCs that were not relayed or failed, by day and channels.
+    ForwardTotals = "forward_totals",
     /// Onions that were processed, by the digest of their shared secret: none is processed for a second HTLC.
     Replay = "replay",
     /// The same by height, for pruning.
@@ -96,6 +100,8 @@ tables! {
     Wallet = "wallet",
     /// The newest `channel_update` of each side of a channel.
     ChannelUpdate = "channel_update",
+    /// What the operator asks for forwarding over a channel, where that is not what the config says.
+    ForwardingTerms = "forwarding_terms",
     /// Where peers with channels are reached.
     PeerAddress = "peer_address",
 }

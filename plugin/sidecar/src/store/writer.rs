@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
-use redb::{Database, Durability, ReadableTable};
+use redb::{Database, Durability, ReadableTable, WriteTransaction};
 use tokio::sync::{Notify, oneshot};
 
 use super::StoreError;
 use super::batch::{Batch, Held, Released};
+use super::forward::{FORWARDS_KEPT, ForwardTotals};
+use super::read::unreadable;
 use super::schema::Table;
-use super::seal::seal;
+use super::seal::{seal, unseal};
 
 /// Commits between two that also save the allocator state, so that a start after a crash need not walk the file. Its
 /// cost grows with the file, so it is not paid at each commit.
@@ -50,7 +52,8 @@ impl Writer {
             Self { queue, waiting: Arc::default(), room: Arc::default(), stats: Arc::new(WriterStats::default()) };
         let commits = Commits {
             batches,
-            next_seq: next_event_seq(&db)?,
+            next_seq: next_number(&db, Table::Event)?,
+            next_forward: next_number(&db, Table::Forward)?,
             db,
             waiting: writer.waiting.clone(),
             room: writer.room.clone(),
@@ -114,7 +117,9 @@ impl Writer {
 pub struct Commits {
     batches: Receiver<Batch>,
     db: Arc<Database>,
+    /// Of events.
     next_seq: u64,
+    next_forward: u64,
     waiting: Arc<AtomicUsize>,
     room: Arc<Notify>,
     stats: Arc<WriterStats>,
@@ -215,15 +220,50 @@ impl Commits {
                 self.next_seq += 1;
             }
         }
+        self.write_forwards(&transaction, batch)?;
         transaction.commit()?;
+        Ok(())
+    }
+
+    /// Forwards get their numbers, and sums what is to be added to them. As many rows as come in go out at the far end.
+    fn write_forwards(&mut self, transaction: &WriteTransaction, batch: &Batch) -> Result<(), StoreError> {
+        if !batch.forwards.is_empty() {
+            let mut open = transaction.open_table(Table::Forward.definition())?;
+            for forward in &batch.forwards {
+                let key = self.next_forward.to_be_bytes();
+                open.insert(key.as_slice(), seal(Table::Forward, &key, &forward.encode()).as_slice())?;
+                if let Some(oldest) = self.next_forward.checked_sub(FORWARDS_KEPT) {
+                    open.remove(oldest.to_be_bytes().as_slice())?;
+                }
+                self.next_forward += 1;
+            }
+        }
+        if !batch.totals.is_empty() {
+            let mut open = transaction.open_table(Table::ForwardTotals.definition())?;
+            for (name, more) in &batch.totals {
+                let key = name.encode();
+                let mut sum = open.get(key.as_slice())?.map(|row| read_totals(&key, row.value())).unwrap_or_default();
+                sum.add(more);
+                open.insert(key.as_slice(), seal(Table::ForwardTotals, &key, &sum.encode()).as_slice())?;
+            }
+        }
         Ok(())
     }
 }
 
-/// One past the newest event on disk; the first is 1.
-fn next_event_seq(db: &Database) -> Result<u64, StoreError> {
+/// A sum as it stands. One that is damaged begins anew: no channel needs it, and nothing else may stop for it.
+fn read_totals(key: &[u8], row: &[u8]) -> ForwardTotals {
+    let read = unseal(Table::ForwardTotals, key, row).map_err(unreadable);
+    read.and_then(|row| ForwardTotals::decode(row).map_err(unreadable)).unwrap_or_else(|fault| {
+        tracing::error!(%fault, "the totals of a day's forwards were lost");
+        ForwardTotals::default()
+    })
+}
+
+/// One past the newest number on disk; the first is 1.
+fn next_number(db: &Database, table: Table) -> Result<u64, StoreError> {
     use redb::ReadableDatabase;
-    let table = db.begin_read()?.open_table(Table::Event.definition())?;
+    let table = db.begin_read()?.open_table(table.definition())?;
     let last = table.last()?.and_then(|(key, _)| key.value().try_into().ok().map(u64::from_be_bytes));
     Ok(last.map_or(1, |seq| seq + 1))
 }

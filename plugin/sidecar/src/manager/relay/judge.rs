@@ -5,7 +5,7 @@ use outrigger_bolt::amount::Msat;
 use outrigger_bolt::onion::{Failure, ForwardPayload};
 
 use super::onions::MAX_EXPIRY_BLOCKS;
-use crate::manager::forwarding::ForwardingPolicy;
+use crate::manager::terms::ForwardingPolicy;
 
 /// Blocks that an outgoing HTLC must have left: what expires sooner may be on its way to the chain already.
 const GRACE_BLOCKS: u32 = 3;

@@ -26,6 +26,9 @@ use super::env::Env;
 use super::forwarding::is_usable;
 use super::mail::Mail;
 use super::peer::{Peer, Slot};
+use super::terms::{ForwardingPolicy, still_good};
+use crate::clock::Clock;
+use crate::store::forward::{ForwardTotals, TotalsKey, day_of};
 use crate::store::row::SettlementRow;
 use crate::store::schema::{Table, numbered_key};
 use crate::store::{Batch, Held};
@@ -86,6 +89,7 @@ impl Offer {
     /// The decision that fails it. It counts as relayed no longer.
     pub(super) fn fail(&self, failure: &Failure, env: &Env, batch: &mut Batch) {
         env.relay.release(&self.incoming);
+        count_refused(batch, self.incoming.channel, Some(self.channel));
         let reason = FailReason::Encrypted(failure::create(&self.shared_secret, failure));
         decide(batch, self.from, self.incoming, SettlementRow::Fail(reason));
     }
@@ -96,6 +100,12 @@ pub(crate) fn decide(batch: &mut Batch, from: NodeId, htlc: HtlcName, settlement
     let HtlcName { channel, htlc_id } = htlc;
     batch.put(Table::Settlement, numbered_key(&channel, htlc_id), Some(settlement.encode()));
     batch.hold(Held::Settled { peer: from, channel, htlc_id, settlement });
+}
+
+/// An HTLC that was not handed on is counted.
+fn count_refused(batch: &mut Batch, incoming: ChannelId, outgoing: Option<ChannelId>) {
+    let key = TotalsKey { day: day_of(Clock::now_unix()), incoming, outgoing };
+    batch.count(key, &ForwardTotals::one_refused());
 }
 
 /// A peeled onion that is acted on.
@@ -180,9 +190,13 @@ impl Drive<'_> {
                 return tracing::warn!(?name, "an HTLC stays undecided while a channel is frozen");
             }
             (Ok((Payload::Forward(forward), next)), Ok(_)) => {
-                match self.hand_on(from, &htlc, shared_secret, (forward, next)) {
+                let asked = self.deliver.named(forward.short_channel_id);
+                match self.hand_on(from, &htlc, shared_secret, (forward, next, asked)) {
                     Ok(()) => return,
-                    Err(failure) => failure,
+                    Err(failure) => {
+                        count_refused(&mut self.batch, name.channel, asked.map(|(_, channel)| channel));
+                        failure
+                    }
                 }
             }
         };
@@ -196,12 +210,12 @@ impl Drive<'_> {
         from: NodeId,
         htlc: &IncomingHtlc,
         shared_secret: [u8; 32],
-        (forward, next): (ForwardPayload, Option<OnionPacket>),
+        (forward, next, asked): (ForwardPayload, Option<OnionPacket>, Option<(NodeId, ChannelId)>),
     ) -> Result<(), Failure> {
         if !self.env.chain.is_synced() || self.env.is_restored() {
             return Err(Failure::TemporaryNodeFailure);
         }
-        let (to, channel) = self.deliver.named(forward.short_channel_id).ok_or(Failure::UnknownNextPeer)?;
+        let (to, channel) = asked.ok_or(Failure::UnknownNextPeer)?;
         let next = next.ok_or(Failure::UnknownNextPeer)?;
         let incoming = HtlcName { channel: htlc.channel, htlc_id: htlc.htlc_id };
         if !self.env.relay.take(incoming, htlc.amount, &self.env.caps) {
@@ -242,7 +256,9 @@ impl Drive<'_> {
         // The channel may have ended meanwhile.
         let asked = peer.slots.get(&offer.channel).ok_or(Failure::UnknownNextPeer)?;
         let update = |drive: &Self, asked: &Slot| drive.update_named(asked, offer.forward.short_channel_id);
-        if let Err(objection) = judge(&self.env.forwarding, offer.brings, &offer.forward, self.env.chain.height()) {
+        let judged = |policy: &ForwardingPolicy| judge(policy, offer.brings, &offer.forward, self.env.chain.height());
+        let earlier = still_good(asked, Clock::now_unix()).is_some_and(|policy| judged(&policy).is_ok());
+        if !earlier && let Err(objection) = judged(&self.env.forwarding.under(&asked.terms)) {
             return Err(objection.into_failure(offer.brings.0, &offer.forward, update(self, asked)));
         }
         if offer.over_exposed {

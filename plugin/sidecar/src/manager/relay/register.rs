@@ -96,6 +96,11 @@ impl Register {
         self.state.lock().count(htlc, Dispatched { from, relays: Some(amount) });
     }
 
+    /// What is relayed now.
+    pub(in crate::manager) fn load_of_node(&self) -> Load {
+        self.state.lock().node
+    }
+
     /// It is decided: it counts as relayed no longer, and is still not dispatched again.
     pub(in crate::manager) fn release(&self, htlc: &HtlcName) {
         let mut state = self.state.lock();

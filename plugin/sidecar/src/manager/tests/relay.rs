@@ -5,6 +5,9 @@ use outrigger_bolt::wire::{ChannelUpdate, UpdateFailHtlc};
 use outrigger_channel::FailReason;
 
 use super::*;
+use crate::manager::terms::{TermsChange, TermsRow};
+use crate::store::forward::{Direction, ForwardTotals};
+use crate::store::row::{Downstream, SettlementRow};
 
 const AMOUNT: Msat = Msat::new(10_000_000);
 /// What the node asks: 1000 msat and 100 millionths.
@@ -135,6 +138,21 @@ impl Chain {
         let message = self.to.hear().await;
         self.to.step(&mut self.outgoing, Input::Message(&message));
         self.to.step(&mut self.outgoing, Input::Command(CommandId(1), Command::Commit));
+    }
+
+    /// The first peer goes on until nothing is left of what it sent, and the node has all of it in its file.
+    async fn settled(&mut self) {
+        while !self.incoming.rows().htlcs.is_empty() {
+            let message = self.from.hear().await;
+            self.from.step(&mut self.incoming, Input::Message(&message));
+            self.from.step(&mut self.incoming, Input::Command(CommandId(1), Command::Commit));
+        }
+        self.from.dealt_with().await;
+        self.bench.manager.env().writer.barrier().await;
+    }
+
+    fn totals(&self) -> Vec<ForwardTotals> {
+        self.bench.reader.forward_totals((0, u32::MAX)).unwrap().into_values().collect()
     }
 
     /// The second peer goes on until nothing of the HTLC is left.
@@ -387,5 +405,125 @@ async fn fwd_1_a_preimage_that_was_told_is_claimed_upstream_whatever_the_next_pe
     chain.to.dealt_with().await;
     chain.bench.manager.env().writer.barrier().await;
     let row = chain.bench.reader.settlement(&chain.incoming.id(), 0).unwrap();
-    assert_eq!(row, Some(crate::store::row::SettlementRow::Fulfil(preimage(1))));
+    let offered = Downstream { channel: chain.outgoing.id(), htlc_id: 0, amount: AMOUNT };
+    assert_eq!(row, Some(SettlementRow::FulfilledDownstream(preimage(1), offered)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forward_is_told_once_when_its_fee_is_ours_whatever_is_repeated() {
+    let mut chain = Chain::new().await;
+    let send = chain.good(1);
+    chain.send(&send);
+    let add = chain.offered().await;
+    let fulfill = Command::Fulfill { htlc_id: add.id, preimage: preimage(1) };
+    while chain.outgoing.incoming(add.id, &chain.to.policy).is_none() {
+        chain.second_hears().await;
+    }
+    // The preimage is told, but nobody has signed that the HTLC goes: with the connection that is undone, and told again.
+    chain.to.step(&mut chain.outgoing, Input::Command(CommandId(1), fulfill.clone()));
+    chain.to.dealt_with().await;
+    chain.to.step(&mut chain.outgoing, Input::Disconnected);
+    chain.to.reconnect(chain.bench.clone());
+    chain.to.step(&mut chain.outgoing, Input::Connected(&Features::init()));
+    chain.to.until(&mut chain.outgoing, |channel, _| channel.summary(HEIGHT + 1).connected).await;
+    let listed = |chain: &Chain| chain.bench.reader.forwards(None, Direction::OldestFirst, 9).unwrap();
+    assert_eq!(listed(&chain), [], "the fee is not ours yet");
+    chain.then(add.id, fulfill).await;
+    chain.removed().await;
+    let answer = chain.answer().await;
+    assert!(matches!(answer, Message::UpdateFulfillHtlc(_)), "{answer:?}");
+    chain.settled().await;
+    let forwards = listed(&chain);
+    let [(1, forward)] = forwards.as_slice() else { panic!("{forwards:?}") };
+    assert_eq!((forward.incoming.channel, forward.incoming.htlc_id), (chain.incoming.id(), 0));
+    assert_eq!((forward.outgoing.channel, forward.outgoing.htlc_id), (chain.outgoing.id(), add.id));
+    assert_eq!((forward.incoming.amount, forward.outgoing.amount), (send.amount, AMOUNT));
+    assert_eq!(chain.bench.reader.forwards(Some(1), Direction::OldestFirst, 9).unwrap(), []);
+    assert_eq!(chain.bench.reader.forwards(None, Direction::NewestFirst, 9).unwrap(), forwards);
+    assert_eq!(chain.bench.reader.forwards(Some(1), Direction::NewestFirst, 9).unwrap(), []);
+    let settled = ForwardTotals { settled: 1, incoming: send.amount, outgoing: AMOUNT, ..ForwardTotals::default() };
+    assert_eq!((chain.totals(), settled.fees()), (vec![settled], FEE));
+    // One that fails behind us, and two that we refuse: over a channel that there is, and over one that there is not.
+    let send = chain.good(2);
+    chain.send(&send);
+    let add = chain.offered().await;
+    let reason = FailReason::Encrypted(vec![7; 292]);
+    chain.then(add.id, Command::FailHtlc { htlc_id: add.id, reason }).await;
+    chain.removed().await;
+    chain.answer().await;
+    chain.settled().await;
+    let dear = chain.good(3);
+    chain.send(&Send { amount: AMOUNT, ..dear });
+    chain.answer().await;
+    chain.settled().await;
+    let elsewhere = ForwardPayload { short_channel_id: ShortChannelId::from_u64(7), ..dear.forward };
+    chain.send(&Send { number: 4, forward: elsewhere, ..dear });
+    chain.answer().await;
+    chain.settled().await;
+    let unknown = ForwardTotals::one_refused();
+    assert_eq!(chain.totals(), [unknown, ForwardTotals { failed: 1, refused: 1, ..settled }]);
+    assert_eq!(listed(&chain), forwards, "only what was earned is listed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reason_that_is_too_long_to_be_kept_is_told_in_our_name() {
+    let mut chain = Chain::new().await;
+    let send = chain.good(1);
+    let built = chain.send(&send);
+    let add = chain.offered().await;
+    let reason = FailReason::Encrypted(vec![7; 4097]);
+    chain.then(add.id, Command::FailHtlc { htlc_id: add.id, reason }).await;
+    chain.removed().await;
+    assert_eq!(chain.failure(&built).await, (0, Failure::PermanentChannelFailure));
+    // One byte less goes on, and is for the origin to read.
+    let send = chain.good(2);
+    chain.send(&send);
+    let add = chain.offered().await;
+    let reason = FailReason::Encrypted(vec![7; 4096]);
+    chain.then(add.id, Command::FailHtlc { htlc_id: add.id, reason }).await;
+    chain.removed().await;
+    let answer = chain.answer().await;
+    let Message::UpdateFailHtlc(UpdateFailHtlc { reason, .. }) = answer else { panic!("{answer:?}") };
+    assert_eq!(reason.len(), 4096);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terms_of_a_channel_are_told_and_asked_and_those_before_are_good_for_a_while() {
+    let mut chain = Chain::new().await;
+    chain.to.dealt_with().await;
+    chain.to.gossip.clear();
+    let set = TermsRow { fee_base_msat: Some(5000), cltv_expiry_delta: Some(40), ..TermsRow::default() };
+    let outgoing = chain.outgoing.id();
+    let change = TermsChange { from_config: false, set };
+    let policy = chain.bench.manager.set_terms(outgoing, change).await.unwrap();
+    let kept = (policy.fee_base_msat, policy.cltv_expiry_delta, policy.fee_proportional_millionths);
+    assert_eq!(kept, (5000, 40, 100));
+    chain.to.dealt_with().await;
+    let told = std::mem::take(&mut chain.to.gossip);
+    let [Message::Gossip(gossip)] = told.as_slice() else { panic!("{told:?}") };
+    let update = ChannelUpdate::from_gossip(gossip).unwrap().unwrap();
+    assert_eq!((update.fee_base_msat, update.cltv_expiry_delta), (5000, 40), "the peer is told at once");
+    // The fee of before, with the delta of before.
+    let good = chain.good(1);
+    chain.send(&good);
+    chain.offered().await;
+    // The delta of now with the fee of before is good by neither.
+    let built = chain.send(&Send { number: 2, expiry: EXPIRY + 40, ..good });
+    let (0, Failure::FeeInsufficient { channel_update, .. }) = chain.failure(&built).await else { panic!("fee") };
+    let Message::Gossip(gossip) = Message::decode(&channel_update).unwrap() else { panic!("no gossip") };
+    assert_eq!(ChannelUpdate::from_gossip(&gossip).unwrap().unwrap().fee_base_msat, 5000);
+    // The fee of now with the delta of now.
+    let amount = Msat::new(good.amount.get() + 4000);
+    chain.send(&Send { number: 3, amount, expiry: EXPIRY + 40, ..good });
+    chain.offered().await;
+    let found = chain.bench.load();
+    let terms = |id| found.channels.iter().find(|loaded| loaded.channel.id() == id).unwrap().terms;
+    assert_eq!((terms(outgoing), terms(chain.incoming.id())), (set, TermsRow::default()), "of this channel alone");
+    // And back to the config.
+    let change =
+        TermsChange { from_config: true, set: TermsRow { htlc_minimum: Some(Msat::new(2)), ..Default::default() } };
+    let policy = chain.bench.manager.set_terms(outgoing, change).await.unwrap();
+    assert_eq!((policy.fee_base_msat, policy.htlc_minimum), (1000, Msat::new(2)));
+    let unknown = chain.bench.manager.set_terms(outrigger_bolt::id::ChannelId([9; 32]), change).await;
+    assert_eq!(unknown, Err(Refusal::UnknownChannel));
 }

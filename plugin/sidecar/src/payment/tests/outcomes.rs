@@ -93,7 +93,8 @@ fn told(bench: &Bench, number: u16, end: End, is_durable: bool) -> PaymentNotice
         let (source, payment_hash) = (HtlcSource::Payment { payment_id: ID, part: number }, preimage().payment_hash());
         let at = Address { peer: peer(bench), connection: 0, channel: CHANNEL };
         let mut batch = Batch::default();
-        let effect = Effect::Settle { htlc_id: number.into(), source, payment_hash, outcome: outcome.clone() };
+        let (htlc_id, amount) = (number.into(), Msat::new(110));
+        let effect = Effect::Settle { htlc_id, source, payment_hash, amount, outcome: outcome.clone() };
         batch.stage_answer(at, vec![effect], 1);
         bench.manager.env().writer.submit(batch);
     }
