@@ -55,7 +55,7 @@ enum Next {
     /// The payment had succeeded: this row says what it costs now.
     Cheaper(PaymentRow),
     /// Nothing is in flight any more: the payment is over as its row says.
-    Over(Pending),
+    Over(Box<Pending>),
 }
 
 impl Pending {
@@ -115,7 +115,7 @@ impl Pending {
             *fee = fee.saturating_sub(flight.row.fee());
             let row = self.row.clone();
             return match self.flights.is_empty() {
-                true => (None, Some(Next::Over(self))),
+                true => (None, Some(Next::Over(Box::new(self)))),
                 false => (Some(self), Some(Next::Cheaper(row))),
             };
         }
@@ -128,7 +128,7 @@ impl Pending {
         }
         let Some(recipe) = self.recipe.take() else {
             return if self.flights.is_empty() {
-                (None, Some(Next::Over(self)))
+                (None, Some(Next::Over(Box::new(self))))
             } else {
                 (Some(self), Some(Next::Wait))
             };
@@ -239,7 +239,7 @@ impl Payments {
                 batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
                 self.manager.env().writer.submit(batch);
             }
-            Some(Next::Over(pending)) => self.over(pending, batch),
+            Some(Next::Over(pending)) => self.over(*pending, batch),
             Some(Next::Again { recipe, missing, max_fee, in_flight, next_part }) => {
                 let task = (missing, max_fee, in_flight);
                 let attempts = self.attempts(&payment_id, next_part, &recipe, task).map_err(|fault| fault.to_string());

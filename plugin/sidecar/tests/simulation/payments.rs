@@ -1,12 +1,13 @@
 //! Payments of the nodes' operators, and what must hold of each at the end.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bitcoin::Network;
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{PaymentHash, PaymentSecret, ShortChannelId};
 use outrigger_bolt::invoice::{HintHop, Invoice};
-use outrigger_sidecar::payment::{InvoiceOrder, PayOrder};
+use outrigger_sidecar::payment::{InvoiceOrder, PayOrder, Whom};
 use outrigger_sidecar::store::row::{InvoiceRow, PaymentRow, PaymentState};
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -163,9 +164,10 @@ impl World {
         let Some(live) = &mut self.nodes[payer].live else { return };
         let names_none = Invoice::parse(&text, Network::Regtest).expect("an invoice").terms.amount.is_none();
         let order = PayOrder {
-            invoice: text,
-            amount: names_none.then_some(amount),
+            whom: Whom::Invoice { invoice: text, amount: names_none.then_some(amount) },
             max_fee: Some(Msat::new(1_000_000)),
+            timeout: Duration::from_secs(60),
+            route: None,
             idempotency: None,
         };
         let payments = live.core.payments.clone();
