@@ -284,7 +284,7 @@ mod tests {
         let bends: [(Bend, &str); 12] = [
             (|hops| hops.clear(), "names no hop"),
             (|hops| *hops = vec![hops[2]; 21], "has more than 20 hops"),
-            (|hops| drop(hops.pop()), "does not end at the receiver"),
+            (|hops| hops.truncate(2), "does not end at the receiver"),
             (|hops| hops[1].node = node(5), "hop 2 leads to this node itself"),
             (|hops| hops[1].node = node(1), "hop 2 leads to a node that an earlier hop leads to"),
             (|hops| hops[2].channel = None, "hop 3 needs a short_channel_id"),

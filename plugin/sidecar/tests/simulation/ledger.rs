@@ -214,7 +214,16 @@ impl Ledger {
             let Some(HtlcSource::Relayed { channel: from, htlc_id }) = row.source else { continue };
             let down = (channel, node.number, key.id);
             let up = (from, self.other_of(&from, node.number), htlc_id);
+            self.forget_unsigned(&down, (row.amount, row.payment_hash));
             self.link(node.number, up, down, row.amount);
+        }
+    }
+
+    /// What was heard under this name before its row is there was never signed, if it is another HTLC: the name went back with
+    /// the connection, and the row comes before its message.
+    fn forget_unsigned(&mut self, name: &Name, row: (Msat, PaymentHash)) {
+        if !self.upstream.contains_key(name) {
+            self.htlcs.retain(|known, htlc| known != name || (htlc.amount, htlc.hash) == row);
         }
     }
 
