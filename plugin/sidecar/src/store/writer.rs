@@ -184,7 +184,11 @@ impl Commits {
     }
 
     fn commit(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
-        if batch.is_rowless() { Ok(()) } else { self.write(batch) }
+        match batch.fault.take() {
+            Some(fault) => Err(fault),
+            None if batch.is_rowless() => Ok(()),
+            None => self.write(batch),
+        }
     }
 
     fn write(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
