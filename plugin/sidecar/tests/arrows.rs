@@ -40,17 +40,18 @@ fn named_modules(text: &str) -> BTreeSet<String> {
 
 /// What each module of the sidecar may name. `node` and `main` see everything.
 const MAY_NAME: &[(&str, &[&str])] = &[
-    ("chain", &["chain", "clock", "manager"]),
+    ("chain", &["chain", "clock", "manager", "lock"]),
     ("clock", &["clock"]),
     ("config", &["config"]),
     ("key", &["key", "clock"]),
-    ("manager", &["manager", "store", "key", "clock"]),
-    ("net", &["net", "manager", "clock"]),
-    ("payment", &["payment", "manager", "store", "key", "clock"]),
-    ("rpc", &["rpc", "manager", "payment", "config", "clock"]),
+    ("lock", &["lock"]),
+    ("manager", &["manager", "store", "key", "clock", "lock"]),
+    ("net", &["net", "manager", "clock", "lock"]),
+    ("payment", &["payment", "manager", "store", "key", "clock", "lock"]),
+    ("rpc", &["rpc", "manager", "payment", "config", "clock", "lock"]),
     ("store", &["store"]),
-    ("sweep", &["sweep", "chain", "wallet", "store", "key", "clock"]),
-    ("wallet", &["wallet", "key", "clock"]),
+    ("sweep", &["sweep", "chain", "wallet", "store", "key", "clock", "lock"]),
+    ("wallet", &["wallet", "key", "clock", "lock"]),
 ];
 
 #[test]

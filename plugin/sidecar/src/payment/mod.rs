@@ -11,7 +11,6 @@ use std::sync::Arc;
 use bitcoin::Network;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use outrigger_bolt::id::PaymentHash;
-use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -19,6 +18,7 @@ pub use receive::{InvoiceFault, InvoiceOrder};
 pub use send::{PayOrder, SendFault};
 
 use crate::clock::{Clock, NoEntropy};
+use crate::lock::Mutex;
 use crate::manager::Manager;
 use crate::manager::deliver::PaymentNotice;
 use crate::store::load::LoadedOutcome;

@@ -4,9 +4,9 @@
 //! or that goes to another peer because it was never signed, is no replay.
 
 use bitcoin::hashes::{Hash, sha256};
-use parking_lot::Mutex;
 
 use super::register::HtlcName;
+use crate::lock::Mutex;
 use crate::store::replay::ReplayRow;
 use crate::store::schema::{Table, replay_height_key};
 use crate::store::{Batch, Queued, Reader, StoreError};
