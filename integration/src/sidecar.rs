@@ -23,6 +23,7 @@ pub struct Sidecar {
     child: Option<Child>,
     directory: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     listen_port: u16,
     client: Client,
 }
@@ -35,6 +36,18 @@ impl Sidecar {
 
     /// The same, with the calls to `bitcoind` going to `address`.
     pub async fn start_behind(
+        directory: &Path,
+        alias: &str,
+        address: &str,
+        bitcoind: &Bitcoind,
+        more: &[&str],
+    ) -> Done<Self> {
+        Self::start_in(&[], directory, alias, address, bitcoind, more).await
+    }
+
+    /// The same, with more in the environment of the process.
+    pub async fn start_in(
+        environment: &[(String, String)],
         directory: &Path,
         alias: &str,
         address: &str,
@@ -61,8 +74,10 @@ impl Sidecar {
         .map(str::to_owned)
         .into();
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
-        let (child, client) = launch(directory, &arguments).await?;
-        let sidecar = Self { child: Some(child), directory: directory.to_owned(), arguments, listen_port, client };
+        let environment = environment.to_vec();
+        let (child, client) = launch(directory, &arguments, &environment).await?;
+        let directory = directory.to_owned();
+        let sidecar = Self { child: Some(child), directory, arguments, environment, listen_port, client };
         sidecar.until_ready().await?;
         Ok(sidecar)
     }
@@ -95,7 +110,7 @@ impl Sidecar {
 
     /// Starts the process again with the same data and waits until its interface answers.
     pub async fn launch_again(&mut self) -> Done<()> {
-        let (child, client) = launch(&self.directory, &self.arguments).await?;
+        let (child, client) = launch(&self.directory, &self.arguments, &self.environment).await?;
         self.child = Some(child);
         self.client = client;
         Ok(())
@@ -299,7 +314,7 @@ impl Sidecar {
 }
 
 /// Starts a process and waits until it has written where its interface listens.
-async fn launch(directory: &Path, arguments: &[String]) -> Done<(Child, Client)> {
+async fn launch(directory: &Path, arguments: &[String], environment: &[(String, String)]) -> Done<(Child, Client)> {
     let network = network_directory(directory, "regtest");
     let address = network.join(ADDRESS_FILE);
     if address.exists() {
@@ -310,6 +325,7 @@ async fn launch(directory: &Path, arguments: &[String]) -> Done<(Child, Client)>
     let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("outriggerd.log"))?;
     let mut child = Command::new(executable()?)
         .args(arguments)
+        .envs(environment.iter().cloned())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::from(log))

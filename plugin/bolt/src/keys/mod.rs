@@ -9,4 +9,4 @@ pub mod signature;
 
 pub use derivation::{Basepoints, CommitmentKeys, DegenerateKey};
 pub use secrets::{CorruptSecrets, SecretMismatch, SecretSlot, SecretStore, per_commitment_secret};
-pub use signature::{InvalidSignature, sign, verify};
+pub use signature::{InvalidSignature, public_key, sign, verify};

@@ -22,6 +22,11 @@ pub(crate) fn secp() -> &'static Secp256k1<All> {
     &CONTEXT
 }
 
+/// The point of a secret: `secret * G`.
+pub fn public_key(secret: &SecretKey) -> PublicKey {
+    secret.public_key(secp())
+}
+
 /// Signs with the nonce of RFC 6979, so that signing again gives the same bytes (BOLT 3, Appendix C). S is low.
 pub fn sign(message: &Message, key: &SecretKey) -> Signature {
     secp().sign_ecdsa(message, key)

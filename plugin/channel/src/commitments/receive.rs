@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+use bitcoin::secp256k1::{PublicKey, SecretKey};
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, PaymentPreimage};
-use outrigger_bolt::keys::{InvalidSignature, verify};
+use outrigger_bolt::keys::{InvalidSignature, public_key, verify};
 use outrigger_bolt::tx::htlc::{SighashKind, htlc_sighash, htlc_transaction};
 use outrigger_bolt::wire::{CommitmentSigned, RevokeAndAck, UpdateAddHtlc};
 
@@ -297,7 +297,7 @@ pub(crate) fn revoke_and_ack(draft: &mut Draft<'_>, message: &RevokeAndAck, poli
 
 /// Whether the secret is the one behind this per-commitment point.
 pub(crate) fn answers_to(secret: &[u8; 32], point: &PublicKey) -> bool {
-    SecretKey::from_slice(secret).is_ok_and(|key| key.public_key(&Secp256k1::signing_only()) == *point)
+    SecretKey::from_slice(secret).is_ok_and(|key| public_key(&key) == *point)
 }
 
 /// An update that the peer's revocation moved: ours is due in our commitment now, the peer's is irrevocable.

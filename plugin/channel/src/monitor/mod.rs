@@ -14,10 +14,10 @@ mod revoked;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bitcoin::secp256k1::{Secp256k1, SecretKey};
+use bitcoin::secp256k1::SecretKey;
 use bitcoin::{OutPoint, Transaction, Txid};
 use outrigger_bolt::id::PaymentHash;
-use outrigger_bolt::keys::SecretStore;
+use outrigger_bolt::keys::{SecretStore, public_key};
 use outrigger_bolt::tx::commitment::CommitmentTx;
 
 use crate::changes::{
@@ -395,7 +395,7 @@ impl Lesson<'_> {
             return Err(UpdateRefused::Commitment { expected: number, found: number });
         };
         let promised = SecretKey::from_slice(secret).map_err(|_| refused)?;
-        if promised.public_key(&Secp256k1::signing_only()) != self.head.remote.point {
+        if public_key(&promised) != self.head.remote.point {
             return Err(refused);
         }
         let slot = self.monitor.secrets.clone().insert(number, *secret).map_err(|_| refused)?;

@@ -1,9 +1,9 @@
 //! A revoked commitment of the peer, script by script: what stands in the chain is compared with every script that
 //! could stand there (BOLT 5, "Revoked Transaction Close Handling").
 
-use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+use bitcoin::secp256k1::{PublicKey, SecretKey};
 use bitcoin::{ScriptBuf, Transaction};
-use outrigger_bolt::keys::CommitmentKeys;
+use outrigger_bolt::keys::{CommitmentKeys, public_key};
 use outrigger_bolt::tx::script;
 
 use crate::changes::{ChannelParams, Evidence};
@@ -31,7 +31,7 @@ pub enum RevokedOutput {
 
 impl<'a> RevokedCommitment<'a> {
     pub(super) fn of(params: &'a ChannelParams, secret: [u8; 32]) -> Option<Self> {
-        let point = SecretKey::from_slice(&secret).ok()?.public_key(&Secp256k1::signing_only());
+        let point = public_key(&SecretKey::from_slice(&secret).ok()?);
         let keys = CommitmentKeys::derive(&params.remote.basepoints, &params.local.basepoints, &point).ok()?;
         Some(Self { params, keys })
     }

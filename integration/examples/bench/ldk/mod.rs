@@ -1,0 +1,176 @@
+//! LDK's side: each node is a process of its own, so that its processor time is told apart from the others'.
+
+mod node;
+mod run;
+mod serve;
+mod types;
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use outrigger_integration::{Done, until};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+pub(crate) use run::Pace;
+pub(crate) use serve::serve;
+
+use crate::shape::{Role, Shape};
+use crate::stack::{CAPACITY_SAT, Stack, Watched};
+use crate::sync::SyncFile;
+
+/// Time for a channel to come about.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A node's process and the two ends of its pipe.
+struct Process {
+    _child: Child,
+    orders: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+    id: String,
+    port: String,
+    watched: Watched,
+}
+
+impl Process {
+    async fn start(directory: &Path, number: u8, role: Role, pace: Pace) -> Done<Self> {
+        std::fs::create_dir_all(directory)?;
+        let sync = SyncFile::new(&directory.join("sync"))?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("--ldk-node")
+            .arg(directory.join("store"))
+            .arg(number.to_string())
+            .arg(match pace {
+                Pace::Background => "background",
+                Pace::AtOnce => "at-once",
+            })
+            .envs(sync.environment()?)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let pid = child.id().ok_or("an LDK node ended at once")?;
+        let orders = child.stdin.take().ok_or("no pipe to an LDK node")?;
+        let mut answers = BufReader::new(child.stdout.take().ok_or("no pipe from an LDK node")?).lines();
+        let first = answers.next_line().await?.ok_or("an LDK node ended at once")?;
+        let (id, port) = first.split_once(' ').ok_or("an LDK node does not say who it is")?;
+        let (id, port) = (id.to_owned(), port.to_owned());
+        Ok(Self { _child: child, orders, answers, id, port, watched: Watched { pid, role, sync } })
+    }
+
+    async fn ask(&mut self, order: &str) -> Done<String> {
+        self.orders.write_all(order.as_bytes()).await?;
+        self.orders.write_all(b"\n").await?;
+        let answer = self.answers.next_line().await?.ok_or("an LDK node ended")?;
+        match answer.strip_prefix("! ") {
+            Some(fault) => Err(format!("LDK: {fault}").into()),
+            None => Ok(answer),
+        }
+    }
+}
+
+/// LDK nodes with their channels.
+pub(crate) struct Ldk {
+    nodes: Vec<Process>,
+    /// Sender and receiver of each stream, by their places in `nodes`.
+    streams: Vec<(usize, usize)>,
+    amount_msat: u64,
+    waiting: usize,
+}
+
+impl Ldk {
+    pub(crate) async fn start(directory: &Path, shape: Shape, amount_msat: u64, pace: Pace) -> Done<Self> {
+        let mut nodes = Vec::new();
+        for (place, role) in shape.roles().into_iter().enumerate() {
+            let number = u8::try_from(place + 1)?;
+            nodes.push(Process::start(&directory.join(format!("ldk-{number}")), number, role, pace).await?);
+        }
+        let mut ldk = Self { nodes, streams: shape.streams(), amount_msat, waiting: 0 };
+        let mut fundings = vec!["block".to_owned()];
+        for (from, to) in shape.channels() {
+            let order = format!("connect {} {}", ldk.nodes[to].id, ldk.nodes[to].port);
+            ldk.nodes[from].ask(&order).await?;
+            let order = format!("open {} {CAPACITY_SAT}", ldk.nodes[to].id);
+            fundings.push(ldk.nodes[from].ask(&order).await?);
+        }
+        // A funding transaction that is in a block before its funder has the peer's signature fails the channel.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for node in &mut ldk.nodes {
+            node.ask(&fundings.join(" ")).await?;
+        }
+        for _ in 0..5 {
+            for node in &mut ldk.nodes {
+                node.ask("block").await?;
+            }
+        }
+        for route in shape.routes() {
+            let mut order = format!("route {amount_msat}");
+            for hop in route.windows(2) {
+                let [from, to] = [hop[0], hop[1]];
+                let name = ldk.channel(from, to).await?;
+                order.push_str(&format!(" {} {name}", ldk.nodes[to].id));
+            }
+            ldk.nodes[route[0]].ask(&order).await?;
+        }
+        if pace == Pace::Background {
+            // It forwards nothing in its first two seconds.
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+        }
+        Ok(ldk)
+    }
+
+    /// The name of a channel that both ends can use.
+    async fn channel(&mut self, from: usize, to: usize) -> Done<String> {
+        let ends = [self.nodes[from].id.clone(), self.nodes[to].id.clone()];
+        until(LIMIT, "a channel between LDK nodes", async || {
+            let there = self.nodes[to].ask(&format!("channel {}", ends[0])).await?;
+            let here = self.nodes[from].ask(&format!("channel {}", ends[1])).await?;
+            Ok((!here.is_empty() && !there.is_empty()).then_some(here))
+        })
+        .await
+    }
+}
+
+impl Stack for Ldk {
+    fn watched(&self) -> Vec<&Watched> {
+        self.nodes.iter().map(|node| &node.watched).collect()
+    }
+
+    async fn supply(&mut self, per_stream: usize) -> Done<()> {
+        let missing = per_stream.saturating_sub(self.waiting);
+        for (sender, receiver) in self.streams.clone() {
+            let invoices = self.nodes[receiver].ask(&format!("invoices {missing} {}", self.amount_msat)).await?;
+            let waiting = self.nodes[sender].ask(format!("take {invoices}").trim_end()).await?;
+            self.waiting = waiting.parse()?;
+        }
+        Ok(())
+    }
+
+    async fn start(&mut self, window: usize) -> Done<()> {
+        for (sender, _) in self.streams.clone() {
+            self.nodes[sender].ask(&format!("start {window}")).await?;
+        }
+        Ok(())
+    }
+
+    async fn paid(&mut self) -> Done<u64> {
+        let mut paid = 0;
+        for (sender, _) in self.streams.clone() {
+            paid += self.nodes[sender].ask("paid").await?.parse::<u64>()?;
+        }
+        Ok(paid)
+    }
+
+    async fn stop(&mut self) -> Done<Vec<u64>> {
+        let mut took = Vec::new();
+        for (sender, _) in self.streams.clone() {
+            let answer = self.nodes[sender].ask("stop").await?;
+            let of_sender = answer.split(' ').filter(|word| !word.is_empty()).map(str::parse);
+            took.extend(of_sender.collect::<Result<Vec<u64>, _>>()?);
+        }
+        // Streams are not equally fast: none may run short in the next round.
+        self.waiting = 0;
+        Ok(took)
+    }
+}

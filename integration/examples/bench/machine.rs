@@ -1,0 +1,56 @@
+//! What the operating system tells of processes and of the machine.
+
+use std::time::Instant;
+
+use outrigger_integration::Done;
+
+/// Clock ticks a second in /proc (`getconf CLK_TCK`), which Linux promises to programs.
+const TICKS: f64 = 100.0;
+
+/// Processor time of a process so far, user and system, in seconds.
+pub(crate) fn cpu_of(pid: u32) -> Done<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, in parentheses, may hold anything.
+    let (_, rest) = stat.rsplit_once(')').ok_or("no name in stat")?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks = |place: usize| -> Done<f64> { Ok(fields.get(place).ok_or("a short stat")?.parse()?) };
+    Ok((ticks(11)? + ticks(12)?) / TICKS)
+}
+
+/// Memory that a process has resident, in bytes.
+pub(crate) fn rss_of(pid: u32) -> Done<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
+/// The machine in one line.
+pub(crate) fn description() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");
+    let model = model.trim_start_matches(['\t', ' ', ':']).to_owned();
+    let cores = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    let meminfo = read("/proc/meminfo");
+    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
+    let gib = kib.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or_default() / 1024.0 / 1024.0;
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let load = read("/proc/loadavg");
+    let load = load.split_whitespace().next().unwrap_or_default().to_owned();
+    format!("{cores} x {model}, {gib:.0} GiB, Linux {}, load {load} at the beginning", kernel.trim())
+}
+
+/// Milliseconds that one sync of 4 KiB takes in this directory: median of 40.
+pub(crate) fn sync_ms(directory: &std::path::Path) -> Done<f64> {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::create(directory.join("probe"))?;
+    let mut took = Vec::new();
+    for round in 0..40_u64 {
+        let begun = Instant::now();
+        file.write_all_at(&[7; 4096], round * 4096)?;
+        file.sync_data()?;
+        took.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    took.sort_by(f64::total_cmp);
+    Ok(took[took.len() / 2])
+}

@@ -1,0 +1,91 @@
+//! One chain and one mempool for all nodes. Coins come from nowhere: what is simulated is what channels see of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bitcoin::absolute::LockTime;
+use bitcoin::block::{Header, Version as BlockVersion};
+use bitcoin::hashes::Hash;
+use bitcoin::transaction::Version;
+use bitcoin::{
+    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
+    Txid, Witness,
+};
+use outrigger_sidecar::store::FundingRequest;
+
+/// The height at which every simulation begins.
+pub const BEGIN: u32 = 500;
+
+#[derive(Default)]
+pub struct Chain {
+    blocks: Vec<Block>,
+    mempool: BTreeMap<Txid, Transaction>,
+    spent: BTreeSet<OutPoint>,
+    coins: u64,
+}
+
+impl Chain {
+    pub fn height(&self) -> u32 {
+        BEGIN + self.blocks.len() as u32
+    }
+
+    /// The block at this height, above [`BEGIN`].
+    pub fn block(&self, height: u32) -> Block {
+        self.blocks[(height - BEGIN - 1) as usize].clone()
+    }
+
+    /// Takes a transaction into the mempool, unless what it spends is spent.
+    pub fn publish(&mut self, tx: Transaction) {
+        if !tx.input.iter().any(|input| self.spent.contains(&input.previous_output)) {
+            self.mempool.insert(tx.compute_txid(), tx);
+        }
+    }
+
+    /// A block with what waits; of transactions that spend one output, one.
+    pub fn mine(&mut self) -> usize {
+        let mut txdata = vec![self.coin(Vec::new())];
+        for tx in std::mem::take(&mut self.mempool).into_values() {
+            if tx.input.iter().all(|input| !self.spent.contains(&input.previous_output)) {
+                self.spent.extend(tx.input.iter().map(|input| input.previous_output));
+                txdata.push(tx);
+            }
+        }
+        let header = Header {
+            version: BlockVersion::TWO,
+            prev_blockhash: BlockHash::all_zeros(),
+            merkle_root: TxMerkleNode::all_zeros(),
+            time: 0,
+            bits: CompactTarget::from_consensus(0),
+            nonce: self.height() + 1,
+        };
+        let count = txdata.len() - 1;
+        self.blocks.push(Block { header, txdata });
+        count
+    }
+
+    /// Whether something in a block spends this output.
+    pub fn is_spent(&self, outpoint: &OutPoint) -> bool {
+        self.spent.contains(outpoint)
+    }
+
+    /// What a wallet answers: a transaction that pays for the channel, and the place of the output.
+    pub fn fund(&mut self, request: &FundingRequest) -> (Transaction, u32) {
+        let output = |value, script_pubkey| TxOut { value, script_pubkey };
+        let paid = output(Amount::from(request.amount), request.script_pubkey.clone());
+        let change = output(Amount::from_sat(50_000), ScriptBuf::new_op_return([]));
+        (self.coin(vec![change, paid]), 1)
+    }
+
+    fn coin(&mut self, output: Vec<TxOut>) -> Transaction {
+        self.coins += 1;
+        let mut txid = [0xc0; 32];
+        txid[..8].copy_from_slice(&self.coins.to_be_bytes());
+        let previous_output = OutPoint { txid: Txid::from_byte_array(txid), vout: 0 };
+        let input = TxIn {
+            previous_output,
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::MAX,
+            witness: Witness::from_slice(&[[1]]),
+        };
+        Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![input], output }
+    }
+}

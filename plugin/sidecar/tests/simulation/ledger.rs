@@ -1,0 +1,303 @@
+//! What has been said on the wires, held against what stands on the disks: the invariants, looked at all along.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bitcoin::secp256k1::ecdsa::Signature;
+use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey, SignOnly};
+use outrigger_bolt::amount::Msat;
+use outrigger_bolt::id::{ChannelId, PaymentHash, PaymentPreimage};
+use outrigger_bolt::wire::{CommitmentSigned, Message, RevokeAndAck};
+use outrigger_channel::{ChannelHead, HtlcKey, HtlcSource, Offerer, Phase, Totals};
+use outrigger_sidecar::store::row::SettlementRow;
+use outrigger_sidecar::store::schema::Table;
+
+use super::node::Node;
+use super::rows;
+use super::signer::Journal;
+
+/// An HTLC: its channel, the node that offered it, its id.
+pub type Name = (ChannelId, usize, u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Fulfilled,
+    Failed,
+}
+
+#[derive(Clone, Debug)]
+pub struct Htlc {
+    pub amount: Msat,
+    pub hash: PaymentHash,
+    pub to: usize,
+    /// As its receiver has told it.
+    pub outcome: Option<Outcome>,
+}
+
+/// What a channel began with.
+#[derive(Clone, Debug)]
+pub struct Founded {
+    pub nodes: [usize; 2],
+    pub balances: [Msat; 2],
+}
+
+pub struct Ledger {
+    pub htlcs: BTreeMap<Name, Htlc>,
+    pub channels: BTreeMap<ChannelId, Founded>,
+    /// What was offered for what was received, both ways.
+    downstream: HashMap<Name, Name>,
+    upstream: HashMap<Name, Name>,
+    /// Preimages that reached a node.
+    told: HashSet<(usize, PaymentHash)>,
+    /// The signature that went out for a commitment, by its per-commitment point.
+    signatures: HashMap<PublicKey, Signature>,
+    secp: Secp256k1<SignOnly>,
+}
+
+impl Ledger {
+    pub fn new() -> Self {
+        Self {
+            htlcs: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            downstream: HashMap::new(),
+            upstream: HashMap::new(),
+            told: HashSet::new(),
+            signatures: HashMap::new(),
+            secp: Secp256k1::signing_only(),
+        }
+    }
+
+    /// How many HTLCs were offered for received ones.
+    pub fn relayed(&self) -> u64 {
+        self.downstream.len() as u64
+    }
+
+    /// A message leaves a node. What it promises must be on the node's disk.
+    pub fn sent(&mut self, from: &Node, to: usize, message: &Message, journal: &mut Journal) {
+        match message {
+            Message::UpdateAddHtlc(add) => {
+                let htlc = Htlc { amount: add.amount_msat, hash: add.payment_hash, to, outcome: None };
+                self.added((add.channel_id, from.number, add.id), htlc);
+            }
+            Message::UpdateFulfillHtlc(told) => {
+                self.fulfils(from, (told.channel_id, to, told.id), told.payment_preimage);
+            }
+            Message::UpdateFailHtlc(told) => self.fails(from, (told.channel_id, to, told.id)),
+            Message::UpdateFailMalformedHtlc(told) => self.fails(from, (told.channel_id, to, told.id)),
+            Message::CommitmentSigned(signed) => self.signs(from, signed, journal),
+            Message::RevokeAndAck(revoked) => self.revokes(from, revoked, journal),
+            Message::Error(error) => panic!("node {} fails a channel: {}", from.number, error.data),
+            Message::Warning(warning) => panic!("node {} warns node {to}: {}", from.number, warning.data),
+            _ => {}
+        }
+    }
+
+    /// A message reaches a node.
+    pub fn arrives(&mut self, at: usize, message: &Message) {
+        if let Message::UpdateFulfillHtlc(told) = message {
+            self.told.insert((at, told.payment_preimage.payment_hash()));
+        }
+    }
+
+    fn added(&mut self, name: Name, htlc: Htlc) {
+        if let Some(known) = self.htlcs.get(&name) {
+            let same = known.amount == htlc.amount && known.hash == htlc.hash;
+            let was_signed = known.outcome.is_some() || self.upstream.contains_key(&name);
+            assert!(same || !was_signed, "HTLC {name:?} was {known:?} and is {htlc:?}");
+            if same {
+                return;
+            }
+        }
+        self.htlcs.insert(name, htlc);
+    }
+
+    fn fulfils(&mut self, by: &Node, name: Name, preimage: PaymentPreimage) {
+        let (number, live) = (by.number, by.live());
+        let known = self.htlcs.get_mut(&name).unwrap_or_else(|| panic!("node {number} fulfils no HTLC: {name:?}"));
+        let hash = preimage.payment_hash();
+        assert_eq!(hash, known.hash, "node {number} fulfils {name:?} with another preimage");
+        let invoice = live.core.reader.invoice(&hash).unwrap();
+        match invoice {
+            Some(invoice) => {
+                let paid = invoice.paid.unwrap_or_else(|| panic!("node {number} tells a preimage before it is paid"));
+                assert!(known.amount <= paid.amount, "node {number} tells its preimage for another HTLC");
+            }
+            None => {
+                assert!(self.told.contains(&(number, hash)), "node {number} tells a preimage that nobody told it");
+                assert!(
+                    self.downstream.contains_key(&name),
+                    "node {number} tells the preimage of an HTLC it did not relay"
+                );
+            }
+        }
+        let decision = live.core.reader.settlement(&name.0, name.2).unwrap();
+        match decision {
+            Some(SettlementRow::Fulfil(known)) => assert_eq!(known, preimage),
+            Some(SettlementRow::FulfilledDownstream(known, over)) => {
+                let down = (over.channel, number, over.htlc_id);
+                assert_eq!((known, self.downstream.get(&name)), (preimage, Some(&down)));
+            }
+            other => panic!("node {number} fulfils {name:?} and its disk says {other:?}"),
+        }
+        assert_ne!(known.outcome, Some(Outcome::Failed), "node {number} fulfils {name:?} after it failed it");
+        known.outcome = Some(Outcome::Fulfilled);
+    }
+
+    fn fails(&mut self, by: &Node, name: Name) {
+        let (number, live) = (by.number, by.live());
+        let known = self.htlcs.get(&name).unwrap_or_else(|| panic!("node {number} fails no HTLC: {name:?}"));
+        assert_ne!(known.outcome, Some(Outcome::Fulfilled), "node {number} fails {name:?} after it fulfilled it");
+        let decision = live.core.reader.settlement(&name.0, name.2).unwrap();
+        assert!(
+            matches!(decision, Some(SettlementRow::Fail(_) | SettlementRow::FailedDownstream(_))),
+            "node {number} fails {name:?} and its disk says {decision:?}"
+        );
+        if let Some(down) = self.downstream.get(&name) {
+            let offered = HtlcKey { offerer: Offerer::Local, id: down.2 };
+            assert_eq!(
+                self.htlcs[down].outcome,
+                Some(Outcome::Failed),
+                "node {number} fails {name:?}, {down:?} did not"
+            );
+            let row = rows::htlc(&live.db, &down.0, offered);
+            assert_eq!(row, None, "node {number} fails {name:?} while {down:?} may still be claimed");
+        }
+        if let Some(known) = self.htlcs.get_mut(&name) {
+            known.outcome = Some(Outcome::Failed);
+        }
+    }
+
+    /// One commitment of the peer, one signature, for ever; and the node knows that it has signed.
+    fn signs(&mut self, by: &Node, signed: &CommitmentSigned, journal: &Journal) {
+        let number = by.number;
+        let point = journal.signed[&signed.signature];
+        let whose = journal.points[&point];
+        let first = *self.signatures.entry(point).or_insert(signed.signature);
+        assert_eq!(first, signed.signature, "node {number} signs two commitments for {whose:?}");
+        let head = rows::head(&by.live().db, &signed.channel_id).expect("a channel that signs has rows");
+        assert!(head.remote_number >= whose.number, "node {number} signs for {whose:?} and forgets it in a crash");
+    }
+
+    /// A secret leaves: the commitment that takes the place of the revoked one is on the disk, channel's and monitor's.
+    fn revokes(&mut self, by: &Node, revoked: &RevokeAndAck, journal: &mut Journal) {
+        let secret = SecretKey::from_slice(&revoked.per_commitment_secret.0).expect("a secret");
+        let point = PublicKey::from_secret_key(&self.secp, &secret);
+        let whose = journal.points[&point];
+        assert_eq!(whose.node, by.number, "a node revokes what is not its own");
+        let db = &by.live().db;
+        let head = rows::head(db, &revoked.channel_id).expect("a channel that revokes has rows");
+        let monitor = rows::monitor_head(db, &revoked.channel_id).expect("a channel has a monitor");
+        let newest = head.local_number.min(monitor.local.number);
+        assert!(newest > whose.number, "the secret of {whose:?} is out while the disk holds commitment {newest}");
+        journal.revealed.insert(point);
+        let below = journal.released_below.entry((whose.node, whose.keys_index)).or_default();
+        *below = (*below).max(whose.number + 1);
+    }
+
+    /// A node has made a commit: what stands on its disk now.
+    pub fn committed(&mut self, node: &Node, peer_of: impl Fn(&ChannelId) -> Option<usize>) {
+        let db = &node.live().db;
+        for (channel, head) in rows::heads(db) {
+            if let Phase::Failed { reason, .. } = &head.phase {
+                panic!("node {} has failed channel {channel}: {reason:?}", node.number);
+            }
+            let Some(peer) = peer_of(&channel) else { continue };
+            let founded = self.channels.entry(channel).or_insert_with(|| Founded {
+                nodes: [node.number, peer],
+                balances: [head.local_commitment.to_local, head.local_commitment.to_remote],
+            });
+            let capacity = founded.balances[0].checked_add(founded.balances[1]).unwrap();
+            for totals in [&head.local_commitment, &head.remote_commitment] {
+                assert_eq!(sum(totals), capacity, "node {}: money of {channel}: {totals:?}", node.number);
+            }
+        }
+        for (channel, key, row) in rows::htlcs(db) {
+            let Some(HtlcSource::Relayed { channel: from, htlc_id }) = row.source else { continue };
+            let down = (channel, node.number, key.id);
+            let up = (from, self.other_of(&from, node.number), htlc_id);
+            self.link(node.number, up, down, row.amount);
+        }
+    }
+
+    fn link(&mut self, node: usize, up: Name, down: Name, amount: Msat) {
+        let before = self.downstream.insert(up, down);
+        assert!(before.is_none_or(|before| before == down), "node {node} relays {up:?} twice: {before:?} and {down:?}");
+        let before = self.upstream.insert(down, up);
+        assert!(before.is_none_or(|before| before == up), "node {node} relays {before:?} and {up:?} as {down:?}");
+        let brings = self.htlcs[&up].amount;
+        assert!(brings >= amount, "node {node} relays {amount} of {brings}");
+    }
+
+    fn other_of(&self, channel: &ChannelId, node: usize) -> usize {
+        let founded = &self.channels[channel];
+        if founded.nodes[0] == node { founded.nodes[1] } else { founded.nodes[0] }
+    }
+
+    /// What went out and in of a node for a hash, to the msat.
+    pub fn flow(&self, node: usize, hash: &PaymentHash) -> (u64, u64) {
+        let done = self.htlcs.iter().filter(|(_, htlc)| htlc.hash == *hash && htlc.outcome == Some(Outcome::Fulfilled));
+        let (mut out, mut into) = (0, 0);
+        for ((_, from, _), htlc) in done {
+            out += if *from == node { htlc.amount.get() } else { 0 };
+            into += if htlc.to == node { htlc.amount.get() } else { 0 };
+        }
+        (out, into)
+    }
+
+    /// Nothing is under way any more: both sides of each channel have what the HTLCs that were fulfilled leave them, both
+    /// edges of each relay have the same outcome, and no row waits for anything.
+    pub fn at_rest(&self, nodes: &[Node]) {
+        for (down, up) in &self.upstream {
+            let (down_outcome, up_outcome) = (self.htlcs[down].outcome, self.htlcs[up].outcome);
+            assert_eq!(down_outcome, up_outcome, "{down:?} and {up:?} are the edges of one relay");
+        }
+        for (channel, founded) in &self.channels {
+            let mut expected = founded.balances.map(|balance| i128::from(balance.get()));
+            for ((_, from, _), htlc) in self.htlcs.iter().filter(|((of, ..), _)| of == channel) {
+                if htlc.outcome == Some(Outcome::Fulfilled) {
+                    let payer = usize::from(founded.nodes[0] != *from);
+                    expected[payer] -= i128::from(htlc.amount.get());
+                    expected[1 - payer] += i128::from(htlc.amount.get());
+                }
+            }
+            for side in 0..2 {
+                let head = rows::head(&nodes[founded.nodes[side]].live().db, channel).expect("an open channel");
+                let mine = [expected[side], expected[1 - side]];
+                for totals in [&head.local_commitment, &head.remote_commitment] {
+                    let found = [totals.to_local, totals.to_remote].map(|msat| i128::from(msat.get()));
+                    assert_eq!(found, mine, "node {} in {channel}", founded.nodes[side]);
+                }
+                assert_agree(&head, &nodes[founded.nodes[1 - side]], channel);
+            }
+        }
+        for node in nodes {
+            let relayed = self.downstream.keys().filter(|up| self.htlcs[*up].to == node.number);
+            let earned = relayed.filter(|up| self.htlcs[*up].outcome == Some(Outcome::Fulfilled)).count() as u64;
+            assert_eq!(rows::count(&node.live().db, Table::Forward), earned, "the forwards of node {}", node.number);
+            let under_way = [
+                Table::Htlc,
+                Table::Onion,
+                Table::Settlement,
+                Table::Outcome,
+                Table::Part,
+                Table::UnderWay,
+                Table::Preimage,
+            ];
+            for table in under_way {
+                let left = rows::count(&node.live().db, table);
+                assert_eq!(left, 0, "node {} has {left} rows of {table:?} left", node.number);
+            }
+        }
+    }
+}
+
+/// Both sides count the commitments alike.
+fn assert_agree(head: &ChannelHead, other: &Node, channel: &ChannelId) {
+    let theirs = rows::head(&other.live().db, channel).expect("an open channel");
+    assert_eq!((head.local_number, head.remote_number), (theirs.remote_number, theirs.local_number));
+    assert_eq!((head.fee.local, head.fee.change), (theirs.fee.local, theirs.fee.change), "the feerates of {channel}");
+}
+
+fn sum(totals: &Totals) -> Msat {
+    let values = [totals.to_local, totals.to_remote, totals.offered_by_local.value, totals.offered_by_remote.value];
+    values.into_iter().fold(Msat::ZERO, |sum, value| sum.checked_add(value).unwrap())
+}

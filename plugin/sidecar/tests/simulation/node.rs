@@ -1,0 +1,195 @@
+//! One whole node: manager, payments and store over a simulated disk. Its threads are steps that the world takes.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Waker};
+
+use bitcoin::hashes::Hash;
+use bitcoin::{Block, Network, ScriptBuf, Transaction, WPubkeyHash};
+use outrigger_bolt::id::NodeId;
+use outrigger_channel::{Feerates, Policy, Refusal, Reply, SoftSigner};
+use outrigger_sidecar::key::{NodeKeys, Seed};
+use outrigger_sidecar::manager::env::ChainView;
+use outrigger_sidecar::manager::operations::Operations;
+use outrigger_sidecar::manager::relay::register::Caps;
+use outrigger_sidecar::manager::terms::ForwardingPolicy;
+use outrigger_sidecar::node::core::{self, Core, Duties, Ground};
+use outrigger_sidecar::payment::{InvoiceFault, SendFault, Terms};
+use outrigger_sidecar::store::load::load;
+use outrigger_sidecar::store::row::{InvoiceRow, PaymentRow};
+use outrigger_sidecar::store::schema::Table;
+use outrigger_sidecar::store::{self, Batch};
+use parking_lot::Mutex;
+use redb::Database;
+
+use super::chain;
+use super::disk::Disk;
+use super::signer::{Journal, Watched};
+
+/// As many nodes as any seed has.
+pub const MOST_NODES: usize = 6;
+
+/// Their keys: derived once, they cost more than a simulation.
+static KEYS: LazyLock<Vec<Arc<NodeKeys>>> = LazyLock::new(|| {
+    let keys = |number: usize| {
+        let dir = tempfile::tempdir().unwrap();
+        let seed = Seed::create(dir.path(), || Ok([number as u8 + 1; 32])).unwrap();
+        Arc::new(NodeKeys::derive(&seed, Network::Regtest))
+    };
+    (0..MOST_NODES).map(keys).collect()
+});
+
+/// Blocks that an HTLC to a node must leave before it expires.
+const FINAL_CLTV_BLOCKS: u16 = 18;
+
+/// What the operator of a node has chosen.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub policy: Policy,
+    pub forwarding: ForwardingPolicy,
+    pub caps: Caps,
+}
+
+/// What a caller waits for.
+pub enum Waits {
+    Invoice { payment: usize, future: Fut<Result<InvoiceRow, InvoiceFault>> },
+    Send { payment: usize, future: Fut<Result<PaymentRow, SendFault>> },
+    Order { future: Fut<Result<Reply, Refusal>> },
+}
+
+/// What a caller was told.
+pub enum Told {
+    Invoice { payment: usize, answer: Result<InvoiceRow, InvoiceFault> },
+    Sent { payment: usize, answer: Result<PaymentRow, SendFault> },
+    Ordered { answer: Result<Reply, Refusal> },
+}
+
+pub type Fut<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// What is lost in a crash.
+pub struct Live {
+    pub core: Core,
+    pub duties: Duties,
+    pub db: Arc<Database>,
+    pub operations: Operations,
+    /// Peers in the workers' queue.
+    pub work: Vec<NodeId>,
+    /// The height of the newest block that was taken in.
+    pub tip: u32,
+    pub waits: Vec<Waits>,
+}
+
+pub struct Node {
+    pub number: usize,
+    pub id: NodeId,
+    pub keys: Arc<NodeKeys>,
+    pub config: Config,
+    pub disk: Disk,
+    pub live: Option<Live>,
+    /// How readily its writer, workers and other threads run, beside other nodes'.
+    pub pace: u32,
+    pub feerates: Feerates,
+    journal: Arc<Mutex<Journal>>,
+}
+
+impl Node {
+    pub fn new(number: usize, config: Config, pace: u32, feerates: Feerates, journal: Arc<Mutex<Journal>>) -> Self {
+        let keys = KEYS[number].clone();
+        let (id, disk) = (keys.node_id(), Disk::default());
+        Self { number, id, keys, config, disk, live: None, pace, feerates, journal }
+    }
+
+    /// What runs, where it does.
+    pub fn live(&self) -> &Live {
+        self.live.as_ref().unwrap_or_else(|| panic!("node {} is down", self.number))
+    }
+
+    /// Starts from the disk, up to the tip of the chain, as `node.rs` does. Returns what was to be published.
+    pub fn start(&mut self, blocks: impl Fn(u32) -> Block, height: u32) -> Vec<Transaction> {
+        let db = store::open_on(self.disk.clone(), "regtest", &self.id)
+            .unwrap_or_else(|fault| panic!("node {} does not open what was durable: {fault}", self.number));
+        let mut file = load(&db).unwrap_or_else(|fault| panic!("node {} cannot load: {fault}", self.number));
+        assert!(file.frozen.is_empty(), "node {} froze channels: {:?}", self.number, file.frozen);
+        assert_eq!(file.restored, None, "node {} believes that its file is old", self.number);
+        let tip =
+            file.wallet.first().map_or(chain::BEGIN, |(_, row)| u32::from_be_bytes(row.as_slice().try_into().unwrap()));
+        let (journal, keys, number) = (self.journal.clone(), self.keys.clone(), self.number);
+        let ground = Ground {
+            keys: self.keys.clone(),
+            signers: Arc::new(move |keys_index| {
+                let inner = Box::new(SoftSigner::new(keys.channel_seed(keys_index)));
+                Arc::new(Watched { inner, node: number, keys_index, journal: journal.clone() })
+            }),
+            view: ChainView::new(tip, self.feerates),
+            policy: self.config.policy.clone(),
+            forwarding: (self.config.forwarding, self.config.caps),
+            payments: Terms { network: Network::Regtest, final_cltv_blocks: FINAL_CLTV_BLOCKS, accept_keysend: true },
+        };
+        let published = file.broadcasts.iter().map(|row| row.tx.clone()).collect();
+        let (core, duties) = core::build(db.clone(), &mut file, ground).unwrap();
+        let live =
+            Live { core, duties, db, operations: Operations::default(), work: Vec::new(), tip, waits: Vec::new() };
+        self.live = Some(live);
+        for height in tip + 1..=height {
+            self.connect_block(height, &blocks(height));
+        }
+        let manager = &self.live().core.manager;
+        manager.env().set_shutdown_script(self.script());
+        manager.set_feerates(self.feerates, true);
+        manager.env().chain.set_synced(true);
+        manager.resume();
+        published
+    }
+
+    /// Channels first, and last the wallet, whose row says up to where all have come.
+    pub fn connect_block(&mut self, height: u32, block: &Block) {
+        let live = self.live.as_mut().unwrap();
+        live.core.manager.block_connected(height, block);
+        let mut batch = Batch::default();
+        batch.put(Table::Wallet, 0u64.to_be_bytes().to_vec(), Some(height.to_be_bytes().to_vec()));
+        live.core.manager.env().writer.submit(batch);
+        live.tip = height;
+    }
+
+    /// Where its closes pay.
+    pub fn script(&self) -> ScriptBuf {
+        ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array([self.number as u8 + 1; 20]))
+    }
+
+    /// Looks whether anything that a caller waits for has come.
+    pub fn poll(&mut self) -> Vec<Told> {
+        let Some(live) = &mut self.live else { return Vec::new() };
+        let mut told = Vec::new();
+        live.waits.retain_mut(|waits| match waits.poll() {
+            Poll::Ready(answer) => {
+                told.push(answer);
+                false
+            }
+            Poll::Pending => true,
+        });
+        told
+    }
+}
+
+impl Waits {
+    fn poll(&mut self) -> Poll<Told> {
+        let mut context = Context::from_waker(Waker::noop());
+        match self {
+            Self::Invoice { payment, future } => {
+                future.as_mut().poll(&mut context).map(|answer| Told::Invoice { payment: *payment, answer })
+            }
+            Self::Send { payment, future } => {
+                future.as_mut().poll(&mut context).map(|answer| Told::Sent { payment: *payment, answer })
+            }
+            Self::Order { future } => future.as_mut().poll(&mut context).map(|answer| Told::Ordered { answer }),
+        }
+    }
+}
+
+impl Live {
+    /// The peers whose mailboxes wait for a worker; any of several workers may be the quickest.
+    pub fn gather_work(&mut self) {
+        self.work.extend(self.duties.mailboxes.try_iter());
+    }
+}

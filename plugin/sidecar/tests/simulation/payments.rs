@@ -1,0 +1,264 @@
+//! Payments of the nodes' operators, and what must hold of each at the end.
+
+use std::collections::BTreeMap;
+
+use bitcoin::Network;
+use outrigger_bolt::amount::Msat;
+use outrigger_bolt::id::{PaymentHash, PaymentSecret, ShortChannelId};
+use outrigger_bolt::invoice::{HintHop, Invoice};
+use outrigger_sidecar::payment::{InvoiceOrder, PayOrder};
+use outrigger_sidecar::store::row::{InvoiceRow, PaymentRow, PaymentState};
+use rand::Rng;
+use rand::seq::{IndexedRandom, SliceRandom};
+
+use super::node::Waits;
+use super::world::World;
+
+/// A payment that somebody wanted.
+pub struct Payment {
+    pub payer: usize,
+    pub payee: usize,
+    pub amount: Msat,
+    /// The nodes of each way that the invoice names, payer and payee included.
+    pub ways: Vec<Vec<usize>>,
+    pub flaw: Flaw,
+    /// Its invoice is not sent to the payer.
+    pub is_held: bool,
+    pub invoice: Option<(PaymentHash, String)>,
+    pub answer: Option<Result<PaymentRow, String>>,
+}
+
+/// What is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    None,
+    /// Its way offers too little to a node on it.
+    Fee,
+    /// Its way leaves a node on it too little time.
+    Delta,
+    /// It names a channel that is none.
+    Channel,
+    /// The payee does not know its secret.
+    Secret,
+}
+
+impl World {
+    /// Wants a payment between two nodes, over random ways.
+    pub fn want_payment(&mut self, amount: Msat) {
+        let count = self.nodes.len();
+        let payer = self.rng.random_range(0..count);
+        let payee = (payer + self.rng.random_range(1..count)) % count;
+        let mut ways: Vec<_> = (0..self.rng.random_range(1..3)).filter_map(|_| self.way(payer, payee)).collect();
+        ways.dedup();
+        let flaws = [Flaw::Fee, Flaw::Delta, Flaw::Channel, Flaw::Secret];
+        let flaw = if self.rng.random_bool(0.15) { *flaws.choose(&mut self.rng).expect("some") } else { Flaw::None };
+        let same_as = self.rng.random_bool(0.05).then(|| self.payable_again()).flatten();
+        let (payer, payee, ways, flaw) = match same_as.map(|number| &self.payments[number]) {
+            None => (payer, payee, ways, flaw),
+            Some(first) => {
+                let payer = if payer == first.payee { first.payer } else { payer };
+                (payer, first.payee, first.ways.clone(), first.flaw)
+            }
+        };
+        let number = self.payments.len();
+        self.payments.push(Payment { payer, payee, amount, ways, flaw, is_held: false, invoice: None, answer: None });
+        self.note(format_args!("payment {number}: {payer} wants to pay {amount} to {payee}"));
+        match same_as.and_then(|number| self.payments[number].invoice.clone()) {
+            Some(invoice) => {
+                self.payments[number].invoice = Some(invoice);
+                self.pay(number);
+            }
+            None => self.ask_for_invoice(number),
+        }
+    }
+
+    /// A payment whose invoice is there.
+    fn payable_again(&mut self) -> Option<usize> {
+        let with_invoice = self.payments.iter().enumerate().filter(|(_, payment)| payment.invoice.is_some());
+        let numbers: Vec<_> = with_invoice.map(|(number, _)| number).collect();
+        numbers.choose(&mut self.rng).copied()
+    }
+
+    /// A random way without loops, of four links at the most.
+    fn way(&mut self, payer: usize, payee: usize) -> Option<Vec<usize>> {
+        let mut edges: Vec<[usize; 2]> = self.links.iter().map(|link| link.nodes).collect();
+        edges.shuffle(&mut self.rng);
+        let mut found = vec![payer];
+        extend(&mut found, payee, &edges).then_some(found)
+    }
+
+    fn ask_for_invoice(&mut self, payment: usize) {
+        let Payment { payee, amount, .. } = self.payments[payment];
+        let Some(live) = &mut self.nodes[payee].live else { return };
+        let payments = live.core.payments.clone();
+        let order = InvoiceOrder {
+            amount: (amount.get() % 7 > 0).then_some(amount),
+            description: String::new(),
+            expiry_secs: 3600 * 24,
+            label: None,
+            idempotency: None,
+        };
+        let future = Box::pin(async move { payments.create_invoice(order).await });
+        live.waits.push(Waits::Invoice { payment, future });
+        self.after(payee);
+    }
+
+    /// The payee has made the invoice; it names the ways that the payment is to take.
+    pub fn invoiced(&mut self, payment: usize, row: InvoiceRow) {
+        let mut invoice =
+            Invoice::parse(row.invoice.as_ref().expect("a text"), Network::Regtest).expect("an invoice of ours").terms;
+        let ways = self.payments[payment].ways.clone();
+        let flaw = self.payments[payment].flaw;
+        invoice.route_hints = ways.iter().filter_map(|way| self.hints(way, flaw)).collect();
+        if flaw == Flaw::Secret {
+            invoice.payment_secret = PaymentSecret([7; 32]);
+        }
+        let keys = self.nodes[self.payments[payment].payee].keys.clone();
+        let text = invoice.sign(|digest| keys.sign_invoice(digest)).expect("an invoice");
+        self.payments[payment].invoice = Some((row.payment_hash, text));
+        if !self.payments[payment].is_held {
+            self.pay(payment);
+        }
+    }
+
+    /// Asks the payee for an invoice that nobody is told to pay.
+    pub fn invoice_only(&mut self, payment: usize) {
+        self.payments[payment].is_held = true;
+        self.ask_for_invoice(payment);
+    }
+
+    /// The hash and the secret that the invoice of a payment names.
+    pub fn invoice_of(&self, payment: usize) -> (PaymentHash, PaymentSecret) {
+        let (hash, text) = self.payments[payment].invoice.as_ref().expect("an invoice");
+        (*hash, Invoice::parse(text, Network::Regtest).expect("an invoice").terms.payment_secret)
+    }
+
+    /// The channels of a way after the payer's own; nothing where it is the payer's own that leads to the payee.
+    fn hints(&mut self, way: &[usize], flaw: Flaw) -> Option<Vec<HintHop>> {
+        let between = way.get(1..).filter(|between| between.len() > 1)?;
+        let flawed = self.rng.random_range(0..between.len() - 1);
+        let mut hops = Vec::new();
+        for (place, pair) in between.windows(2).enumerate() {
+            let (node, next) = (&self.nodes[pair[0]], &self.nodes[pair[1]]);
+            let views = next.live.as_ref()?.core.manager.channels_of(&node.id);
+            let names: Vec<_> = views.iter().filter_map(|view| view.summary.hint_scid).collect();
+            let terms = node.config.forwarding;
+            let flaw = if place == flawed { flaw } else { Flaw::None };
+            let wrong = ShortChannelId::from_u64(77);
+            let named = *names.choose(&mut self.rng)?;
+            hops.push(HintHop {
+                node: node.id,
+                short_channel_id: if flaw == Flaw::Channel { wrong } else { named },
+                fee_base_msat: terms.fee_base_msat - u32::from(flaw == Flaw::Fee),
+                fee_proportional_millionths: terms.fee_proportional_millionths,
+                cltv_expiry_delta: terms.cltv_expiry_delta - u16::from(flaw == Flaw::Delta),
+            });
+        }
+        Some(hops)
+    }
+
+    fn pay(&mut self, payment: usize) {
+        let Payment { payer, amount, ref invoice, .. } = self.payments[payment];
+        let Some((_, text)) = invoice.clone() else { return };
+        let Some(live) = &mut self.nodes[payer].live else { return };
+        let names_none = Invoice::parse(&text, Network::Regtest).expect("an invoice").terms.amount.is_none();
+        let order = PayOrder {
+            invoice: text,
+            amount: names_none.then_some(amount),
+            max_fee: Some(Msat::new(1_000_000)),
+            idempotency: None,
+        };
+        let payments = live.core.payments.clone();
+        let future = Box::pin(async move { payments.send(order).await });
+        live.waits.push(Waits::Send { payment, future });
+        self.after(payer);
+    }
+
+    /// Each payment has ended, and as its payee sees it; what each node paid and got is what it says, to the msat.
+    pub fn assert_paid(&mut self) {
+        let mut by_hash: BTreeMap<PaymentHash, Vec<usize>> = BTreeMap::new();
+        for (number, payment) in self.payments.iter().enumerate() {
+            if let Some((hash, _)) = &payment.invoice {
+                by_hash.entry(*hash).or_default().push(number);
+            }
+        }
+        for (hash, numbers) in by_hash {
+            self.assert_hash(hash, &numbers);
+        }
+    }
+
+    fn assert_hash(&mut self, hash: PaymentHash, numbers: &[usize]) {
+        let payee = self.payments[numbers[0]].payee;
+        let invoice = self.nodes[payee].live().core.reader.invoice(&hash).unwrap().expect("an invoice that was told");
+        let payers: std::collections::BTreeSet<usize> = numbers.iter().map(|n| self.payments[*n].payer).collect();
+        let mut succeeded = Vec::new();
+        for payer in &payers {
+            let row = self.nodes[*payer].live().core.reader.payment_by_hash(&hash).unwrap();
+            match row.as_ref().map(|row| &row.state) {
+                Some(PaymentState::Pending) => panic!("payments {numbers:?} never end"),
+                Some(PaymentState::Succeeded { preimage, fee, .. }) => {
+                    assert_eq!(preimage.payment_hash(), hash);
+                    succeeded.push((*payer, row.as_ref().expect("a row").amount, *fee));
+                }
+                Some(PaymentState::Failed { .. }) => self.counts.one("payments failed"),
+                None => self.counts.one("payments never begun"),
+            }
+        }
+        assert_eq!(succeeded.len(), usize::from(invoice.paid.is_some()), "payments {numbers:?}: {succeeded:?}");
+        let Some((payer, amount, fee)) = succeeded.first().copied() else {
+            for node in 0..self.nodes.len() {
+                assert_eq!(self.ledger.flow(node, &hash), (0, 0), "node {node} and payments {numbers:?}");
+            }
+            return;
+        };
+        self.counts.one("payments succeeded");
+        assert_eq!(invoice.paid.expect("it is paid").amount, amount, "payments {numbers:?}");
+        let mut fees = 0;
+        for node in 0..self.nodes.len() {
+            let (out, into) = self.ledger.flow(node, &hash);
+            if node == payer {
+                assert_eq!((out, into), (amount.get() + fee.get(), 0), "the payer of {numbers:?}");
+            } else if node == payee {
+                assert_eq!((out, into), (0, amount.get()), "the payee of {numbers:?}");
+            } else {
+                fees += into.checked_sub(out).unwrap_or_else(|| panic!("node {node} pays for {numbers:?}"));
+            }
+        }
+        assert_eq!(fees, fee.get(), "the fees of {numbers:?}");
+    }
+}
+
+/// Extends a way to the payee, if that can be done.
+fn extend(way: &mut Vec<usize>, payee: usize, edges: &[[usize; 2]]) -> bool {
+    let last = *way.last().expect("a way");
+    if last == payee {
+        return true;
+    }
+    if way.len() > 4 {
+        return false;
+    }
+    for edge in edges {
+        let next = match edge {
+            [a, b] if *a == last => *b,
+            [a, b] if *b == last => *a,
+            _ => continue,
+        };
+        if way.contains(&next) {
+            continue;
+        }
+        way.push(next);
+        if extend(way, payee, edges) {
+            return true;
+        }
+        way.pop();
+    }
+    false
+}
+
+impl Payment {
+    /// Over the channel that the two have.
+    pub fn plain(payer: usize, payee: usize, amount: Msat) -> Self {
+        let (ways, flaw) = (vec![vec![payer, payee]], Flaw::None);
+        Self { payer, payee, amount, ways, flaw, is_held: false, invoice: None, answer: None }
+    }
+}

@@ -1,0 +1,51 @@
+//! What is on a node's disk, row by row: what the invariants are held against.
+
+use outrigger_bolt::id::ChannelId;
+use outrigger_channel::{ChannelHead, HtlcKey, HtlcRow, MonitorHead, Row};
+use outrigger_sidecar::store::schema::{Table, channel_key, htlc_key, parse_htlc_key};
+use outrigger_sidecar::store::seal::unseal;
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+
+fn row<R>(db: &Database, table: Table, key: &[u8], decode: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    let open = db.begin_read().unwrap().open_table(table.definition()).unwrap();
+    let value = open.get(key).unwrap()?;
+    Some(decode(unseal(table, key, value.value()).unwrap()))
+}
+
+pub fn head(db: &Database, channel: &ChannelId) -> Option<ChannelHead> {
+    row(db, Table::ChannelHead, &channel_key(channel), |bytes| ChannelHead::decode(bytes).unwrap())
+}
+
+pub fn monitor_head(db: &Database, channel: &ChannelId) -> Option<MonitorHead> {
+    row(db, Table::MonitorHead, &channel_key(channel), |bytes| MonitorHead::decode(bytes).unwrap())
+}
+
+pub fn htlc(db: &Database, channel: &ChannelId, key: HtlcKey) -> Option<HtlcRow> {
+    row(db, Table::Htlc, &htlc_key(channel, key), |bytes| HtlcRow::decode(bytes).unwrap())
+}
+
+pub fn heads(db: &Database) -> Vec<(ChannelId, ChannelHead)> {
+    let open = db.begin_read().unwrap().open_table(Table::ChannelHead.definition()).unwrap();
+    let found = open.iter().unwrap().map(|entry| {
+        let (key, value) = entry.unwrap();
+        let row = unseal(Table::ChannelHead, key.value(), value.value()).unwrap();
+        (ChannelId(key.value().try_into().unwrap()), ChannelHead::decode(row).unwrap())
+    });
+    found.collect()
+}
+
+pub fn htlcs(db: &Database) -> Vec<(ChannelId, HtlcKey, HtlcRow)> {
+    let open = db.begin_read().unwrap().open_table(Table::Htlc.definition()).unwrap();
+    let found = open.iter().unwrap().map(|entry| {
+        let (key, value) = entry.unwrap();
+        let row = unseal(Table::Htlc, key.value(), value.value()).unwrap();
+        let (channel, htlc) = parse_htlc_key(key.value()).unwrap();
+        (channel, htlc, HtlcRow::decode(row).unwrap())
+    });
+    found.collect()
+}
+
+/// How many rows a table has.
+pub fn count(db: &Database, table: Table) -> u64 {
+    db.begin_read().unwrap().open_table(table.definition()).unwrap().len().unwrap()
+}
