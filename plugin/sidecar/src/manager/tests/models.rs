@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use outrigger_bolt::wire::{Padding, Ping};
 use redb::backends::InMemoryBackend;
+use shuttle::rand::Rng;
 use shuttle::thread;
 
 use super::*;
@@ -97,7 +98,11 @@ fn mail_is_read_once_in_its_order_whoever_posts_works_or_forgets_the_peer() {
         for poster in 0..POSTERS {
             let (directory, queue) = (directory.clone(), queue.clone());
             tasks.push(thread::spawn(move || {
-                (0..EACH).for_each(|piece| post(&directory, &queue, peer, poster * EACH + piece));
+                for piece in 0..EACH {
+                    // The workers may be through with all that there was.
+                    (0..shuttle::rand::thread_rng().gen_range(0..20)).for_each(|_| thread::yield_now());
+                    post(&directory, &queue, peer, poster * EACH + piece);
+                }
             }));
         }
         for _ in 0..2 {
