@@ -50,7 +50,10 @@ pub use method::{Method, MethodInfo, methods};
 pub use node::{NodeInfo, NodeInfoReport, NodeStatus, NodeStatusReport, NodeStop, NodeStopping, Phase};
 pub use openrpc::document;
 pub use parameter::{Parameter, ParameterFault, ParameterType};
-pub use payment::{PaymentFailure, PaymentGet, PaymentInfo, PaymentSend, PaymentSent, PaymentState, PaymentWait};
+pub use payment::{
+    PaymentAbandon, PaymentFailure, PaymentGet, PaymentInfo, PaymentSend, PaymentSent, PaymentState, PaymentWait,
+    RouteHop,
+};
 pub use peer::{PeerConnect, PeerConnected, PeerInfo, PeerList, PeerPage};
 pub use spelling::nearest;
 pub use wallet::{WalletAddress, WalletBalance, WalletBalanceReport, WalletNewAddress};

@@ -79,6 +79,7 @@ pub fn methods() -> &'static [MethodInfo] {
             MethodInfo::of::<payment::PaymentSend>(),
             MethodInfo::of::<payment::PaymentWait>(),
             MethodInfo::of::<payment::PaymentGet>(),
+            MethodInfo::of::<payment::PaymentAbandon>(),
             MethodInfo::of::<forward::ForwardList>(),
             MethodInfo::of::<forward::ForwardStats>(),
             MethodInfo::of::<event::EventList>(),

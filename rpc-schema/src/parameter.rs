@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::{MethodInfo, nearest};
 
-/// A parameter of a method.
-#[derive(Clone, Debug)]
+/// A parameter of a method, or a field of an object that is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
     /// Its name, with the unit in it.
     pub name: String,
@@ -40,6 +40,8 @@ pub enum ParameterType {
     Choice(Vec<String>),
     /// A list of values of one type.
     List(Box<ParameterType>),
+    /// An object with these fields, and no others.
+    Object(Vec<Parameter>),
 }
 
 /// Why a call's parameters are refused. It names the parameter.
@@ -103,6 +105,13 @@ impl ParameterType {
             Self::Text => value.is_string(),
             Self::Choice(choices) => value.as_str().is_some_and(|text| choices.iter().any(|choice| choice == text)),
             Self::List(element) => value.as_array().is_some_and(|items| items.iter().all(|item| element.admits(item))),
+            Self::Object(fields) => value.as_object().is_some_and(|given| {
+                let fits = |field: &Parameter| match given.get(&field.name) {
+                    Some(value) => field.kind.admits(value),
+                    None => !field.required,
+                };
+                fields.iter().all(fits) && given.keys().all(|name| fields.iter().any(|field| field.name == *name))
+            }),
         }
     }
 
@@ -118,6 +127,7 @@ impl ParameterType {
             },
             Some("boolean") => Self::Boolean,
             Some("array") => Self::List(Box::new(schema.get("items").map_or(Self::Text, Self::of))),
+            Some("object") => Self::Object(parameters(schema)),
             Some(_) | None => Self::Text,
         }
     }
@@ -131,6 +141,15 @@ impl fmt::Display for ParameterType {
             Self::Text => f.write_str("a text"),
             Self::Choice(choices) => write!(f, "one of {}", choices.join(", ")),
             Self::List(element) => write!(f, "a list, each element {element}"),
+            Self::Object(fields) => {
+                f.write_str("an object of")?;
+                for (place, field) in fields.iter().enumerate() {
+                    let separator = if place == 0 { "" } else { "," };
+                    let optional = if field.required { "" } else { ", may be left out" };
+                    write!(f, "{separator} {} ({}{optional})", field.name, field.kind)?;
+                }
+                Ok(())
+            }
         }
     }
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::Method;
 
 /// Pays an invoice, or a node without one (keysend: `node_id`, `amount_msat` and `idempotency_key`). Answers as soon
-/// as the attempt is stored; `payment.wait` gives the outcome. The same invoice is never paid twice.
+/// as the attempt is stored; `payment.wait` gives the outcome. The same invoice is never paid twice. What one channel cannot
+/// send goes in parts over several, where the receiver takes them; what fails on one way is tried over another.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PaymentSend {
@@ -24,10 +25,37 @@ pub struct PaymentSend {
     /// amount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_fee_msat: Option<u64>,
+    /// How long new attempts are made, in seconds: 1 to 3600; 60 without it. What is in flight then is still waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub timeout_secs: Option<u32>,
+    /// The only way to take, from the peer that gets the first HTLC to the receiver: 1 to 20 hops. It is tried once, and the
+    /// payment is not split. Without it the node finds ways: a channel with the receiver, and those that the invoice names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Vec<RouteHop>>,
     /// Any text of 1 to 128 characters that names this payment: the same text with the same parameters never pays
     /// twice, and with other parameters is refused. Required without an invoice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+}
+
+/// A hop of a route: a node, and the HTLC that leads to it. What a node keeps for itself is the difference to the next hop.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteHop {
+    /// The node that the hop leads to: 33 bytes, hex.
+    pub node_id: String,
+    /// The channel that leads there, `BxTxO`, as the node before calls it. Needed but for the first hop, whose channel is one
+    /// of ours: without it the one that fits is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_channel_id: Option<String>,
+    /// What the HTLC over that channel brings, in millisatoshi. The last hop's is the amount of the payment.
+    #[schemars(range(min = 1))]
+    pub amount_msat: u64,
+    /// Blocks from now until that HTLC expires: for the last hop at least what the invoice asks for, and a few more in case
+    /// blocks are found on the way.
+    #[schemars(range(min = 1))]
+    pub expiry_blocks: u32,
 }
 
 impl Method for PaymentSend {
@@ -77,6 +105,20 @@ impl Method for PaymentGet {
     type Result = PaymentInfo;
 }
 
+/// Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until
+/// then, and may still succeed. Of a payment that has ended it only tells the end.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PaymentAbandon {
+    /// The payment.
+    pub payment_id: String,
+}
+
+impl Method for PaymentAbandon {
+    const NAME: &'static str = "payment.abandon";
+    type Result = PaymentInfo;
+}
+
 /// A payment of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PaymentInfo {
@@ -93,7 +135,8 @@ pub struct PaymentInfo {
     /// The proof of payment: 32 bytes, hex; present where the state is `succeeded`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preimage: Option<String>,
-    /// What was paid in fees, in millisatoshi; present where the state is `succeeded`.
+    /// What was paid in fees, in millisatoshi; present where the state is `succeeded`. Of a payment in parts it may still
+    /// fall: parts that are not decided yet are counted as paid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fee_msat: Option<u64>,
     /// Why it failed; present where the state is `failed`.
@@ -124,6 +167,6 @@ pub struct PaymentFailure {
     /// The kind of failure, in snake case: the name of a BOLT 4 failure such as `incorrect_or_unknown_payment_details`,
     /// or of an error of this interface such as `no_route`.
     pub kind: String,
-    /// The same for people.
+    /// The same for people: who failed it, over which channel, with which code, what that means and what to do.
     pub message: String,
 }

@@ -47,7 +47,8 @@ fn methods_are_those_of_the_release_and_named_group_verb() {
     let names: Vec<&str> = methods().iter().map(|method| method.name).collect();
     let release = "node.info node.status node.stop chain.status wallet.balance wallet.new_address peer.connect \
                    peer.list channel.open channel.list channel.get channel.close channel.force_close channel.set_policy \
-                   invoice.create invoice.get payment.send payment.wait payment.get forward.list forward.stats event.list";
+                   invoice.create invoice.get payment.send payment.wait payment.get \
+                   payment.abandon forward.list forward.stats event.list";
     assert_eq!(names.join(" "), release);
 }
 
@@ -119,6 +120,7 @@ fn each_field(mut visit: impl FnMut(&str, &str, &Value)) {
         for parameter in &method.parameters {
             let path = format!("{}({})", method.name, parameter.name);
             visit(&path, &parameter.name, &parameter.schema);
+            fields_below(&path, &parameter.schema, &mut visit);
         }
         fields_below(method.name, method.result.as_value(), &mut visit);
     }

@@ -10,3 +10,4 @@ mod node;
 mod payments;
 mod relay;
 mod table;
+mod turns;

@@ -285,6 +285,12 @@ impl LdkNode {
         self.node.list_channels().into_iter().find(|channel| channel.channel_id.to_string() == channel_id)
     }
 
+    /// What the chain calls a channel, as `BxTxO`.
+    pub(crate) fn short_channel_id(&self, channel_id: &str) -> Done<String> {
+        let scid = self.channel(channel_id).and_then(|channel| channel.short_channel_id).ok_or("no id yet")?;
+        Ok(format!("{}x{}x{}", scid >> 40, scid >> 16 & 0xff_ffff, scid & 0xffff))
+    }
+
     /// Closes a channel together with its peer.
     pub(crate) fn close(&self, channel_id: &str) -> Done<()> {
         let channel = self.channel(channel_id).ok_or("LDK has no such channel")?;

@@ -33,6 +33,11 @@ fn value(kind: &ParameterType, text: &str) -> Option<Value> {
         ParameterType::Integer { .. } => text.parse::<u64>().ok().map(Value::from),
         ParameterType::Boolean => text.parse::<bool>().ok().map(Value::from),
         ParameterType::Text | ParameterType::Choice(_) => Some(Value::from(text)),
+        // What has structure is written as JSON.
+        ParameterType::Object(_) => serde_json::from_str(text).ok(),
+        ParameterType::List(element) if matches!(**element, ParameterType::Object(_)) => {
+            serde_json::from_str(text).ok()
+        }
         ParameterType::List(element) => {
             text.split(',').filter(|text| !text.is_empty()).map(|text| value(element, text)).collect()
         }

@@ -54,6 +54,22 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("wallet", &["wallet", "key", "clock", "lock"]),
 ];
 
+/// Locks are watched where they are made in one module.
+#[test]
+fn every_lock_of_the_sidecar_is_made_by_its_module_of_locks() {
+    let src = root().join("plugin/sidecar/src");
+    let mut files = Vec::new();
+    rust_files(&src, &mut files);
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let is_exempt =
+            file.starts_with(src.join("lock")) || file.components().any(|part| part.as_os_str() == "tests.rs");
+        let foreign = ["parking_lot", "std::sync::Mutex", "std::sync::RwLock", "std::sync::{Arc, Mutex"];
+        let named = foreign.iter().find(|name| text.contains(**name));
+        assert!(is_exempt || named.is_none(), "{} names {named:?}: locks are made by crate::lock", file.display());
+    }
+}
+
 #[test]
 fn modules_of_the_sidecar_follow_the_arrows() {
     let src = root().join("plugin/sidecar/src");

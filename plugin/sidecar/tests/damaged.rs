@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use outrigger_bolt::amount::Msat;
-use outrigger_bolt::id::PaymentHash;
+use outrigger_bolt::id::{ChannelId, PaymentHash};
 use outrigger_rpc_schema::rendezvous::network_directory;
 use outrigger_rpc_schema::{
     self as schema, ChannelClose, ChannelGet, ChannelList, ChannelState, Client, EventKind, EventList, NodeInfo,
@@ -19,6 +19,7 @@ use outrigger_rpc_schema::{
 use outrigger_sidecar::config::Config;
 use outrigger_sidecar::key::{NodeKeys, Seed};
 use outrigger_sidecar::node::Node;
+use outrigger_sidecar::store::part::{PartHop, PartRow};
 use outrigger_sidecar::store::row::{PaymentRow, PaymentState};
 use outrigger_sidecar::store::schema::{Table, UnderWay};
 use outrigger_sidecar::store::seal::seal;
@@ -76,10 +77,14 @@ async fn bad_input_95_a_frozen_channel_is_shown_with_its_reason_and_refuses_orde
         state: PaymentState::Pending,
     };
     let (id, begun) = (payment.payment_id, UnderWay::Payment(payment.payment_id).key());
+    let route = vec![PartHop { node: node_id, channel: None }];
+    let part = PartRow { sends: Msat::new(1000), amount: Msat::new(1000), channel: ChannelId(name), route };
+    let part_key = PartRow::key(&id, 0);
     let rows = [
         (Table::ChannelParams, name.to_vec(), row),
         (Table::Payment, id.to_vec(), seal(Table::Payment, &id, &payment.encode())),
         (Table::UnderWay, begun.clone(), seal(Table::UnderWay, &begun, &[])),
+        (Table::Part, part_key.clone(), seal(Table::Part, &part_key, &part.encode())),
     ];
     let transaction = db.begin_write().unwrap();
     for (table, key, row) in rows {

@@ -165,6 +165,10 @@ impl Backend for Recorder {
         Err(Fault::payment_not_found(&payment_id))
     }
 
+    async fn payment_abandon(&self, payment_id: String) -> Answer<schema::PaymentInfo> {
+        Err(Fault::payment_not_found(&payment_id))
+    }
+
     async fn event_list(&self, query: EventQuery) -> Answer<schema::EventPage> {
         self.note(&query);
         Ok(schema::EventPage { items: Vec::new(), next_seq: query.after_seq.unwrap_or(0) })

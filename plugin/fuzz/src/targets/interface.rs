@@ -2,7 +2,7 @@
 
 use outrigger_rpc_schema::{
     ChainStatus, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, ChannelSetPolicy, EventList,
-    ForwardList, ForwardStats, InvoiceCreate, InvoiceGet, Method, MethodInfo, NodeInfo, NodeStatus, NodeStop, Parameter, ParameterType, PaymentGet, PaymentSend,
+    ForwardList, ForwardStats, InvoiceCreate, InvoiceGet, Method, MethodInfo, NodeInfo, NodeStatus, NodeStop, Parameter, ParameterType, PaymentAbandon, PaymentGet, PaymentSend,
     PaymentWait, PeerConnect, PeerList, WalletBalance, WalletNewAddress, methods,
 };
 use serde_json::{Map, Value, json};
@@ -30,8 +30,20 @@ fn fitting(parameter: &Parameter) -> Value {
         ParameterType::Boolean => json!(true),
         ParameterType::Text => json!("text"),
         ParameterType::Choice(choices) => json!(choices.first()),
-        ParameterType::List(_) => json!([]),
+        ParameterType::List(element) => match &**element {
+            ParameterType::Object(fields) => json!([object(fields)]),
+            ParameterType::Integer { .. }
+            | ParameterType::Boolean
+            | ParameterType::Text
+            | ParameterType::Choice(_)
+            | ParameterType::List(_) => json!([]),
+        },
+        ParameterType::Object(fields) => object(fields),
     }
+}
+
+fn object(fields: &[Parameter]) -> Value {
+    Value::Object(fields.iter().map(|field| (field.name.clone(), fitting(field))).collect())
 }
 
 /// Any JSON object to every method: what the check lets through, the method's type can read.
@@ -112,6 +124,7 @@ const READERS: &[(&str, Reader)] = &[
     reader::<PaymentSend>(),
     reader::<PaymentWait>(),
     reader::<PaymentGet>(),
+    reader::<PaymentAbandon>(),
     reader::<ForwardList>(),
     reader::<ForwardStats>(),
     reader::<EventList>(),

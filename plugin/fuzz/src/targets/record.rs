@@ -5,13 +5,13 @@ use std::fmt::{Debug, Display};
 use bitcoin::secp256k1::{Secp256k1, SecretKey};
 use bitcoin::{Txid, hashes::Hash};
 use outrigger_bolt::amount::{Msat, Sat};
-use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret, ShortChannelId};
 use outrigger_bolt::wire::{ChannelUpdate, Decode};
 use outrigger_channel::{FailReason, Publication};
 use outrigger_sidecar::store::channel_update;
 use outrigger_sidecar::store::closed::ClosedRow;
 use outrigger_sidecar::store::forward::{ForwardRow, ForwardTotals, TotalsKey};
-use outrigger_sidecar::store::part::PartRow;
+use outrigger_sidecar::store::part::{PartHop, PartRow};
 use outrigger_sidecar::store::replay::ReplayRow;
 use outrigger_sidecar::store::row::{
     BroadcastRow, Downstream, EventRow, InvoiceRow, OperationRow, OperationState, OutcomeRow, Paid, PaymentRow, PaymentState,
@@ -51,7 +51,12 @@ pub(super) fn targets() -> Vec<Target> {
         ),
         of("record_part", PartRow::decode, PartRow::encode, || {
             let (sends, amount) = (Msat::new(1001), Msat::new(1000));
-            vec![PartRow { sends, amount, route: vec![node(1)] }, PartRow { sends, amount, route: vec![node(2), node(1)] }]
+            let hop = |number, channel: Option<u64>| PartHop {
+                node: node(number),
+                channel: channel.map(ShortChannelId::from_u64),
+            };
+            let row = |route| PartRow { sends, amount, channel: ChannelId([9; 32]), route };
+            vec![row(vec![hop(1, None)]), row(vec![hop(2, None), hop(1, Some(7))])]
         }),
         of("record_forward", ForwardRow::decode, ForwardRow::encode, || {
             let (incoming, outgoing) = (downstream(), Downstream { amount: Msat::new(999), ..downstream() });

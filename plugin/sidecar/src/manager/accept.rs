@@ -247,6 +247,7 @@ impl Drive<'_> {
             replaced: None,
             obstacle: None,
             archived: None,
+            ranked: None,
         };
         for name in slot.channel.names() {
             self.deliver.name(peer.node_id, birth.channel_id, name);

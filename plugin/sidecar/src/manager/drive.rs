@@ -75,6 +75,7 @@ impl<'a> Drive<'a> {
         for channel in std::mem::take(&mut self.touched) {
             self.propose_feerate(peer, channel);
             self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
+            peer.rank(&channel);
         }
         self.tally(peer);
         self.env.writer.submit(self.batch);
@@ -344,6 +345,7 @@ impl<'a> Drive<'a> {
     pub(super) fn restored(&mut self, peer: &mut Peer) {
         for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
             self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
+            peer.rank(&channel);
         }
         self.abandon_openings(peer, RESTORED);
     }

@@ -15,6 +15,7 @@ mod mail;
 mod obstacle;
 pub mod operations;
 pub mod outbox;
+pub mod outlets;
 mod pace;
 mod peer;
 pub mod pending;
@@ -134,6 +135,7 @@ impl Manager {
                 replaced: None,
                 obstacle: None,
                 archived: None,
+                ranked: None,
             };
             if peer::stands(&slot.channel) {
                 manager.env.channel_stands();

@@ -1,9 +1,10 @@
 //! One peer: its connection, its channels, and the openings that have no row yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use outrigger_bolt::amount::Msat;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::ChannelUpdate;
@@ -30,6 +31,8 @@ pub(super) struct Slot {
     pub(super) obstacle: Option<String>,
     /// Its rows are on their way into history: it writes none any more. What it waits for still goes with it.
     pub(super) archived: Option<Vec<Watch>>,
+    /// What it could send when it was last ranked; none where it was not usable.
+    pub(super) ranked: Option<Msat>,
 }
 
 /// A channel in the making. It has no row: a disconnect or a crash forgets it, which is safe before `funding_signed`.
@@ -64,6 +67,8 @@ pub struct Peer {
     pub(super) live: Option<Live>,
     pub(super) slots: BTreeMap<ChannelId, Slot>,
     pub(super) openings: BTreeMap<ChannelId, OpeningSlot>,
+    /// The usable channels by what they can send.
+    pub(super) by_spendable: BTreeSet<(Msat, ChannelId)>,
     /// Whether the register of channels in the making has to hear of this peer.
     pub(super) is_tallied: bool,
     gone: bool,
@@ -71,7 +76,15 @@ pub struct Peer {
 
 impl Peer {
     pub(super) fn new(node_id: NodeId) -> Self {
-        Self { node_id, live: None, slots: BTreeMap::new(), openings: BTreeMap::new(), is_tallied: false, gone: false }
+        Self {
+            node_id,
+            live: None,
+            slots: BTreeMap::new(),
+            openings: BTreeMap::new(),
+            by_spendable: BTreeSet::new(),
+            is_tallied: false,
+            gone: false,
+        }
     }
 
     pub(super) fn is_gone(&self) -> bool {

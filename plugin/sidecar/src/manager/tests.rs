@@ -348,6 +348,21 @@ impl Rogue {
         Self { signer: Unchained { chain, ..self.signer }, ..self }
     }
 
+    /// Who the peer is.
+    pub(crate) fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// What an onion says to the peer, and what is to go on.
+    pub(crate) fn peel(&self, add: &UpdateAddHtlc) -> outrigger_bolt::onion::Peeled {
+        peel(&self.secret, &add.onion_routing_packet, &add.payment_hash)
+    }
+
+    /// Whether the node's HTLC stands irrevocably.
+    pub(crate) fn holds(&self, channel: &Channel, htlc_id: u64) -> bool {
+        channel.incoming(htlc_id, &self.policy).is_some()
+    }
+
     /// The connection ends, and a new one comes, to this node.
     pub(crate) fn reconnect(&mut self, bench: Arc<Bench>) {
         self.bench.manager.disconnected(&self.id, self.connection);
@@ -577,6 +592,16 @@ impl Rogue {
             }
         }
     }
+}
+
+/// What an onion says to whoever has this key.
+pub(crate) fn peel(
+    secret: &SecretKey,
+    onion: &[u8; 1366],
+    hash: &outrigger_bolt::id::PaymentHash,
+) -> outrigger_bolt::onion::Peeled {
+    let ecdh = |point: &PublicKey| bitcoin::secp256k1::ecdh::SharedSecret::new(point, secret).secret_bytes();
+    outrigger_bolt::onion::peel(ecdh, &outrigger_bolt::onion::OnionPacket::from_bytes(onion), &hash.0).unwrap()
 }
 
 /// The answer to a `ping` among the effects.

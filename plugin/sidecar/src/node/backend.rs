@@ -7,7 +7,7 @@ use std::time::Duration;
 use bitcoin::hex::DisplayHex;
 use outrigger_bolt::amount::{FeeratePerKw, Msat};
 use outrigger_bolt::features::Features;
-use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, ShortChannelId};
 use outrigger_bolt::invoice::InvalidInvoice;
 use outrigger_channel::{Command, Refusal};
 use outrigger_rpc_schema as schema;
@@ -25,7 +25,7 @@ use crate::manager::operations::{OperationFault, Operations};
 use crate::manager::terms::TermsChange;
 use crate::manager::{ChannelView, Manager, OpenOrder, PeerView};
 use crate::net::Dialer;
-use crate::payment::{self, InvoiceFault, PayOrder, Payments, SendFault};
+use crate::payment::{self, GivenHop, InvoiceFault, PayOrder, Payments, SendFault, Whom};
 use crate::rpc::{
     self, Answer, Backend, ChannelQuery, EventQuery, Fault, ForwardQuery, PaymentTarget, PeerAddress, PeerQuery,
     StatsQuery,
@@ -311,18 +311,7 @@ impl Backend for Doorkeeper {
     }
 
     async fn payment_send(&self, order: rpc::PaymentOrder) -> Answer<schema::PaymentSent> {
-        let (invoice, amount) = match order.target {
-            PaymentTarget::Invoice { invoice, amount } => (invoice, amount),
-            PaymentTarget::Node { .. } => {
-                return Err(Fault::invalid_parameter("node_id", "payments without an invoice are not there yet"));
-            }
-        };
-        let idempotency = order.idempotency_key.map(|key| {
-            let amount = amount.map_or(0, Msat::get).to_be_bytes();
-            let max_fee = order.max_fee.map(|fee| fee.get().to_be_bytes());
-            let max_fee = max_fee.as_ref().map_or([].as_slice(), |fee| fee);
-            (key, digest(&[b"payment.send", invoice.as_bytes(), &amount, max_fee]))
-        });
+        let idempotency = payment_name(&order);
         let _one_at_a_time = match &idempotency {
             Some(_) => Some(self.keyed_calls.lock().await),
             None => None,
@@ -334,12 +323,22 @@ impl Backend for Doorkeeper {
             }
             Some(_) | None => {
                 self.require_current()?;
-                let sent = self.payments.send(PayOrder { invoice, amount, max_fee: order.max_fee, idempotency }).await;
+                let whom = match order.target {
+                    PaymentTarget::Invoice { invoice, amount } => Whom::Invoice { invoice, amount },
+                    PaymentTarget::Node { node_id, amount } => Whom::Node { node_id, amount },
+                };
+                let rpc::PaymentOrder { max_fee, timeout, route, .. } = order;
+                let sent = self.payments.send(PayOrder { whom, max_fee, timeout, route, idempotency }).await;
                 sent.map_err(|fault| self.send_fault(fault))?
             }
         };
         let (payment_id, payment_hash) = (row.payment_id.to_lower_hex_string(), row.payment_hash.to_string());
         Ok(schema::PaymentSent { payment_id, payment_hash, state: payment_state(&row) })
+    }
+
+    async fn payment_abandon(&self, payment_id: String) -> Answer<schema::PaymentInfo> {
+        self.payments.abandon(&payment_id_of(&payment_id)?);
+        self.payment_get(payment_id).await
     }
 
     async fn payment_wait(&self, payment_id: String, timeout: Duration) -> Answer<schema::PaymentInfo> {
@@ -417,8 +416,10 @@ impl Doorkeeper {
             SendFault::NoRoute(node) => Fault::no_route(&node),
             SendFault::HeldTooLong { .. } => Fault::invoice_invalid(fault),
             SendFault::FeeTooHigh { fee, most } => Fault::fee_too_high(fee, most),
+            SendFault::Route(problem) => Fault::invalid_parameter("route", problem),
             SendFault::NotConnected(node) => Fault::peer_not_connected(&node),
-            SendFault::TooLarge { spendable, asked, .. } => Fault::insufficient_capacity(asked, spendable),
+            SendFault::TooLarge { spendable, asked } => Fault::insufficient_capacity(asked, spendable),
+            SendFault::TooManyAttempts(_) => Fault::internal(fault),
             SendFault::Onion => Fault::invoice_invalid("it does not fit an onion"),
             SendFault::NoEntropy(fault) => Fault::internal(fault),
             SendFault::Store(fault) => storage(fault),
@@ -471,4 +472,30 @@ impl Doorkeeper {
     fn stored_invoice(&self, hash: &PaymentHash) -> Answer<InvoiceRow> {
         self.payments.invoice(hash).map_err(storage)?.ok_or_else(|| Fault::invoice_not_found(hash))
     }
+}
+
+/// The caller's key, with a digest of all that the payment is.
+fn payment_name(order: &rpc::PaymentOrder) -> Option<(String, [u8; 32])> {
+    let key = order.idempotency_key.clone()?;
+    let (invoice, node, amount) = match &order.target {
+        PaymentTarget::Invoice { invoice, amount } => (invoice.as_bytes(), Vec::new(), amount.map_or(0, Msat::get)),
+        PaymentTarget::Node { node_id, amount } => (&[][..], node_id.serialize().to_vec(), amount.get()),
+    };
+    let max_fee = order.max_fee.map(|fee| fee.get().to_be_bytes());
+    let route: Vec<u8> = order.route.iter().flatten().flat_map(hop_bytes).collect();
+    let body = digest(&[
+        b"payment.send",
+        invoice,
+        &node,
+        &amount.to_be_bytes(),
+        max_fee.as_ref().map_or(&[], |fee| fee),
+        &order.timeout.as_secs().to_be_bytes(),
+        &route,
+    ]);
+    Some((key, body))
+}
+
+fn hop_bytes(hop: &GivenHop) -> Vec<u8> {
+    let channel = hop.channel.map_or(0, ShortChannelId::to_u64).to_be_bytes();
+    [&hop.node.serialize()[..], &channel, &hop.amount.get().to_be_bytes(), &hop.blocks.to_be_bytes()].concat()
 }

@@ -71,7 +71,7 @@ pub fn build(db: Arc<Database>, file: &mut Snapshot, ground: Ground) -> Result<(
         .signing_with(signers)
         .freezing(std::mem::take(&mut file.frozen));
     let channels = std::mem::take(&mut file.channels);
-    let carried = carried_payments(&channels);
+    let carried = carried_parts(&channels);
     let manager = Arc::new(Manager::new(directory, deliver, env, channels));
     manager.tell_of_frozen();
     manager.forget_settlements(&file.stray_settlements);
@@ -83,18 +83,18 @@ pub fn build(db: Arc<Database>, file: &mut Snapshot, ground: Ground) -> Result<(
         parts: std::mem::take(&mut file.parts),
         outcomes: std::mem::take(&mut file.outcomes),
     };
-    let may_be_carried = |payment: &[u8; 32]| !nothing_frozen || carried.contains(payment);
+    let may_be_carried = |payment: &[u8; 32], part: u16| !nothing_frozen || carried.contains(&(*payment, part));
     let payments = Payments::new(manager.clone(), reader.clone(), payments, events.clone(), unfinished, may_be_carried);
     let core = Core { manager, payments: Arc::new(payments), reader, events };
     Ok((core, Duties { commits, mailboxes, notices, orders }))
 }
 
-/// Payments of which a part stands in a channel.
-fn carried_payments(channels: &[LoadedChannel]) -> HashSet<[u8; 32]> {
+/// Parts of payments whose HTLC stands in a channel.
+fn carried_parts(channels: &[LoadedChannel]) -> HashSet<([u8; 32], u16)> {
     let sources = channels.iter().flat_map(|loaded| loaded.channel.rows().htlcs.values()).filter_map(|row| row.source);
     sources
         .filter_map(|source| match source {
-            HtlcSource::Payment { payment_id, .. } => Some(payment_id),
+            HtlcSource::Payment { payment_id, part } => Some((payment_id, part)),
             HtlcSource::Relayed { .. } => None,
         })
         .collect()

@@ -1,21 +1,31 @@
 //! Payments and invoices: one owner, its own thread, never entered under a peer lock nor holding one into it.
 
+mod order;
+mod pending;
+mod plan;
 mod receive;
 mod route;
 mod send;
 mod sets;
+mod words;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bitcoin::Network;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::PaymentHash;
+<<<<<<< HEAD
 use serde_json::json;
+=======
+use parking_lot::Mutex;
+>>>>>>> main
 use tokio::sync::watch;
 
+pub use order::{PayOrder, SendFault, Whom};
 pub use receive::{InvoiceFault, InvoiceOrder};
-pub use send::{PayOrder, SendFault};
+pub use route::{BadRoute, GivenHop};
 
 use crate::clock::{Clock, NoEntropy};
 use crate::lock::Mutex;
@@ -23,10 +33,10 @@ use crate::manager::Manager;
 use crate::manager::deliver::PaymentNotice;
 use crate::store::load::LoadedOutcome;
 use crate::store::part::PartRow;
-use crate::store::row::{EventRow, OperationRow, OperationState, PaymentRow, PaymentState};
-use crate::store::schema::{Table, UnderWay, outcome_key};
+use crate::store::row::{OperationRow, OperationState, PaymentRow, PaymentState};
+use crate::store::schema::{Table, outcome_key};
 use crate::store::{Batch, Queued, Reader};
-use send::Recipe;
+use pending::{Flight, Pending};
 use sets::Sets;
 
 /// The owner of payments and invoices.
@@ -72,16 +82,6 @@ struct State {
     sets: Sets,
 }
 
-/// A payment whose outcome is open.
-#[derive(Debug)]
-struct Pending {
-    row: PaymentRow,
-    /// Its HTLCs whose outcome is open.
-    parts: BTreeMap<u16, PartRow>,
-    /// What another attempt is made by; none after a restart.
-    recipe: Option<Recipe>,
-}
-
 /// What a start found of payments that have not ended.
 #[derive(Debug, Default)]
 pub struct Unfinished {
@@ -92,39 +92,50 @@ pub struct Unfinished {
 }
 
 impl Payments {
-    /// Takes in what a start found. `carried` says whether an HTLC of the payment stands in some channel.
+    /// Takes in what a start found. `carried` says whether the HTLC of a part may stand in some channel.
     pub fn new(
         manager: Arc<Manager>,
         reader: Reader,
         terms: Terms,
         events: watch::Receiver<u64>,
         unfinished: Unfinished,
-        carried: impl Fn(&[u8; 32]) -> bool,
+        carried: impl Fn(&[u8; 32], u16) -> bool,
     ) -> Self {
         let Unfinished { pending, parts, outcomes } = unfinished;
         let payments = Self { manager, reader, terms, events, state: Mutex::default() };
-        {
-            let mut state = payments.state.lock();
-            for row in &pending {
-                state.by_hash.insert(row.payment_hash, row.payment_id);
-                let parts = BTreeMap::new();
-                state.pending.insert(row.payment_id, Pending { row: row.clone(), parts, recipe: None });
-            }
-            for ((payment_id, part), row) in parts {
-                if let Some(pending) = state.pending.get_mut(&payment_id) {
-                    pending.parts.insert(part, row);
-                }
+        let decided: HashSet<_> = outcomes.iter().map(|outcome| (outcome.payment_id, outcome.row.part)).collect();
+        let mut flights: HashMap<[u8; 32], BTreeMap<u16, Flight>> = HashMap::new();
+        let mut unsigned: HashMap<[u8; 32], Msat> = HashMap::new();
+        let mut batch = Batch::default();
+        for ((payment_id, part), row) in parts {
+            if decided.contains(&(payment_id, part)) || carried(&payment_id, part) {
+                flights.entry(payment_id).or_default().insert(part, Flight { row, way: None });
+            } else {
+                // Nothing was signed for it: its HTLC would have a row, or its outcome.
+                batch.put(Table::Part, PartRow::key(&payment_id, part), None);
+                let fees = unsigned.entry(payment_id).or_default();
+                *fees = fees.saturating_add(row.fee());
             }
         }
-        let has_outcome: Vec<_> = outcomes.iter().map(|outcome| outcome.payment_id).collect();
+        payments.manager.env().writer.submit(batch);
+        for mut row in pending {
+            if let (PaymentState::Succeeded { fee, .. }, Some(fees)) = (&mut row.state, unsigned.get(&row.payment_id)) {
+                *fee = fee.saturating_sub(*fees);
+                let mut batch = Batch::default();
+                batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+                payments.manager.env().writer.submit(batch);
+            }
+            let of_payment = flights.remove(&row.payment_id).unwrap_or_default();
+            let has_flight = !of_payment.is_empty();
+            let pending = Pending::of(row, of_payment);
+            if has_flight {
+                payments.state.lock().remember(pending);
+            } else {
+                payments.over(pending, Batch::default());
+            }
+        }
         for LoadedOutcome { payment_id, channel, htlc_id, row } in outcomes {
             payments.settled((payment_id, row.part), (channel, htlc_id), &row.outcome());
-        }
-        for row in pending {
-            // Nothing was signed for it: its HTLC would have a row, or its outcome.
-            if !carried(&row.payment_id) && !has_outcome.contains(&row.payment_id) {
-                payments.finish_failed(&row.payment_id, "interrupted", INTERRUPTED, Batch::default());
-            }
         }
         payments
     }
@@ -182,57 +193,7 @@ impl Payments {
             }
         }
     }
-
-    /// Ends a payment in the same transaction as `batch`: its row, its event.
-    fn finish(&self, ended: Pending, state: PaymentState, mut batch: Batch) {
-        let row = PaymentRow { state, ..ended.row };
-        for part in ended.parts.keys() {
-            batch.put(Table::Part, PartRow::key(&row.payment_id, *part), None);
-        }
-        let now = Clock::now_unix();
-        let id = hex(&row.payment_id);
-        let event = match &row.state {
-            PaymentState::Pending => return,
-            PaymentState::Succeeded { .. } => EventRow::new(
-                now,
-                "payment_succeeded",
-                json!({ "payment_id": id, "payment_hash": row.payment_hash.to_string(),
-                        "amount_msat": row.amount.get() }),
-            ),
-            PaymentState::Failed { message, .. } => EventRow::new(
-                now,
-                "payment_failed",
-                json!({ "payment_id": id, "payment_hash": row.payment_hash.to_string(),
-                        "amount_msat": row.amount.get(), "message": message }),
-            ),
-        };
-        batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
-        batch.end(&UnderWay::Payment(row.payment_id));
-        batch.event(event);
-        self.manager.env().writer.submit(batch);
-    }
-
-    fn finish_failed(&self, payment_id: &[u8; 32], kind: &str, message: &str, batch: Batch) {
-        let Some(pending) = self.take_pending(payment_id) else {
-            return self.manager.env().writer.submit(batch);
-        };
-        let at = Clock::now_unix();
-        let state = PaymentState::Failed { kind: kind.to_owned(), message: message.to_owned(), at };
-        self.finish(pending, state, batch);
-    }
-
-    fn take_pending(&self, payment_id: &[u8; 32]) -> Option<Pending> {
-        let mut state = self.state.lock();
-        let pending = state.pending.remove(payment_id)?;
-        if state.by_hash.get(&pending.row.payment_hash) == Some(payment_id) {
-            state.by_hash.remove(&pending.row.payment_hash);
-        }
-        Some(pending)
-    }
 }
-
-const INTERRUPTED: &str =
-    "the node stopped before the payment was offered to the peer; nothing was paid, and it is safe to pay again";
 
 /// The batch that forgets an outcome row, for the transaction that takes it in.
 fn forget_outcome(payment_id: &[u8; 32], channel: &outrigger_bolt::id::ChannelId, htlc_id: u64) -> Batch {

@@ -1,22 +1,24 @@
-//! Sending: one HTLC at a time, over a channel with the payee or over the ways that its invoice names. Where one way
-//! fails, the next is tried, within the fee that the caller allows.
+//! Sending: HTLCs over channels with the payee or over the ways that its invoice names, in parts where one channel does not
+//! suffice; or over the one route that the caller gives. Where a part fails, what it was to bring goes other ways, within the
+//! fee and the time that the caller allows.
 
 use std::collections::BTreeMap;
 
 use bitcoin::secp256k1::SecretKey;
 use outrigger_bolt::amount::Msat;
-use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
-use outrigger_bolt::invoice::{HintHop, InvalidInvoice, Invoice};
-use outrigger_bolt::onion::{self, Failure, FinalPayload, Hop, Payload, PaymentData, Unwrapped, failure};
-use outrigger_channel::{Command, FailReason, HtlcOutcome, HtlcSource, Refusal, Reply};
+use outrigger_bolt::id::{NodeId, PaymentHash};
+use outrigger_bolt::invoice::Invoice;
+use outrigger_bolt::onion::{self, FinalPayload, Hop, Payload, PaymentData, Unwrapped, failure};
+use outrigger_channel::{Command, HtlcSource};
 use tokio::sync::oneshot;
 
-use super::route::{self, Arrives, Route};
-use super::{Idempotency, Payments, Pending, State, forget_outcome, remember};
-use crate::clock::{Clock, NoEntropy};
-use crate::manager::ChannelView;
+use super::order::{PayOrder, Recipe, SendFault, Whom};
+use super::plan::{MAX_IN_FLIGHT, Piece, Task, check, plan};
+use super::route::{Arrives, BadRoute, GivenHop, Route};
+use super::{Flight, Idempotency, Payments, Pending, State, remember};
+use crate::clock::Clock;
 use crate::manager::deliver::ReplyTo;
-use crate::store::part::PartRow;
+use crate::store::part::{PartHop, PartRow};
 use crate::store::row::{OperationState, PaymentRow, PaymentState};
 use crate::store::schema::{Table, UnderWay};
 use crate::store::{Batch, Held, StoreError};
@@ -24,106 +26,15 @@ use crate::store::{Batch, Held, StoreError};
 /// Blocks added to the payee's final expiry, so that a block found on the way fails nothing (BOLT 7, "shadow route").
 const FINAL_CLTV_MARGIN: u32 = 3;
 
-/// Blocks that an HTLC of ours may be held at most: whoever holds it holds our money.
-const MAX_HELD_BLOCKS: u32 = 2016;
-
-/// The most paid in fees where the caller says nothing: this much, or one part in [`DEFAULT_FEE_SHARE`] of the amount where
-/// that is more.
-const DEFAULT_FEE: Msat = Msat::new(5000);
-const DEFAULT_FEE_SHARE: u64 = 100;
-
-/// An invoice to pay.
-#[derive(Clone, Debug)]
-pub struct PayOrder {
-    pub invoice: String,
-    /// For invoices that name no amount.
-    pub amount: Option<Msat>,
-    /// The most to pay in fees.
-    pub max_fee: Option<Msat>,
-    pub idempotency: Option<Idempotency>,
-}
-
-/// Why a payment was not begun. Nothing was sent and nothing is stored.
-#[derive(Debug, thiserror::Error)]
-pub enum SendFault {
-    #[error("the chain is not synced yet, so nothing is paid; see node.status")]
-    NotSynced,
-    #[error("{0}")]
-    Invoice(#[from] InvalidInvoice),
-    #[error("the invoice has expired at {0} (unix seconds); ask for a new one")]
-    Expired(u64),
-    #[error("the invoice names no amount: give amount_msat")]
-    AmountMissing,
-    #[error("the invoice asks for {asked} and amount_msat says {given}; leave amount_msat out")]
-    AmountDiffers { asked: Msat, given: Msat },
-    #[error("an amount of zero cannot be paid")]
-    AmountZero,
-    #[error("the invoice is our own")]
-    OwnInvoice,
-    #[error("no channel leads to {0}, and its invoice names no way that begins at a peer of ours")]
-    NoRoute(NodeId),
-    #[error("{0} is not connected, and the channels with it wait for it")]
-    NotConnected(NodeId),
-    #[error("the channels with {node} can send {spendable} at the most, and the invoice asks for {asked}")]
-    TooLarge { node: NodeId, spendable: Msat, asked: Msat },
-    #[error(
-        "the payee, or a node on the way, would hold the payment for {blocks} blocks, and no more than {most} are lent"
-    )]
-    HeldTooLong { blocks: u32, most: u32 },
-    #[error("the way costs {fee} in fees, and no more than {most} may be paid")]
-    FeeTooHigh { fee: Msat, most: Msat },
-    #[error("the payment does not fit an onion")]
-    Onion,
-    #[error("{0}")]
-    NoEntropy(#[from] NoEntropy),
-    #[error("{0}")]
-    Store(#[from] StoreError),
-}
-
-impl SendFault {
-    /// How much it tells of why no way was taken, where several have a reason each.
-    const fn weight(&self) -> u8 {
-        match self {
-            Self::FeeTooHigh { .. } | Self::HeldTooLong { .. } => 3,
-            Self::TooLarge { .. } => 2,
-            Self::NotConnected(_) => 1,
-            Self::NoRoute(_)
-            | Self::NotSynced
-            | Self::Invoice(_)
-            | Self::Expired(_)
-            | Self::AmountMissing
-            | Self::AmountDiffers { .. }
-            | Self::AmountZero
-            | Self::OwnInvoice
-            | Self::Onion
-            | Self::NoEntropy(_)
-            | Self::Store(_) => 0,
-        }
-    }
-}
-
-/// What a payment asks for, and the ways that were not tried yet. Lost in a crash: then what is under way decides.
-#[derive(Debug)]
-pub(super) struct Recipe {
-    payee: NodeId,
-    hash: PaymentHash,
-    secret: PaymentSecret,
-    metadata: Option<Vec<u8>>,
-    amount: Msat,
-    max_fee: Msat,
-    /// Blocks that the payee wants to be left when the HTLC reaches it.
-    final_cltv_blocks: u32,
-    /// The channels of each way, the payee's own channel with us being the one without any. The next one is last.
-    untried: Vec<Vec<HintHop>>,
-}
+/// HTLCs that one payment makes over all its attempts, at most.
+pub(super) const MAX_ATTEMPTS: u16 = 200;
 
 /// One HTLC to be offered to a channel.
-struct Attempt {
+pub(super) struct Attempt {
     part: u16,
     peer: NodeId,
-    channel: ChannelId,
     cltv_expiry: u32,
-    row: PartRow,
+    flight: Flight,
     onion: Box<[u8; 1366]>,
 }
 
@@ -131,23 +42,28 @@ impl Payments {
     /// Begins a payment and returns it once its row is durable. A payment of the same hash that is pending or has
     /// succeeded is returned as it is: an invoice is paid once.
     pub async fn send(&self, order: PayOrder) -> Result<PaymentRow, SendFault> {
-        let invoice = Invoice::parse(&order.invoice, self.terms.network)?;
+        let invoice = match &order.whom {
+            Whom::Invoice { invoice, .. } => Some(Invoice::parse(invoice, self.terms.network)?),
+            Whom::Node { .. } => None,
+        };
         // Before anything that time changes: a repeat hears how the payment stands also once the invoice has expired.
-        let existing = self.existing(&self.state.lock(), &invoice.terms.payment_hash)?;
-        if let Some(existing) = existing {
-            let (waiter, durable) = oneshot::channel();
-            let mut batch = Batch::default();
-            batch.hold(Held::Durable(waiter));
-            remember(&mut batch, order.idempotency, OperationState::Payment { payment_id: existing.payment_id })?;
-            // Its row may still be on the way to the file: it is told only once it is there.
-            self.manager.env().writer.submit(batch);
-            let _ = durable.await;
-            return Ok(existing);
+        if let Some(invoice) = &invoice {
+            let existing = self.existing(&self.state.lock(), &invoice.terms.payment_hash)?;
+            if let Some(existing) = existing {
+                let (waiter, durable) = oneshot::channel();
+                let mut batch = Batch::default();
+                batch.hold(Held::Durable(waiter));
+                remember(&mut batch, order.idempotency, OperationState::Payment { payment_id: existing.payment_id })?;
+                // Its row may still be on the way to the file: it is told only once it is there.
+                self.manager.env().writer.submit(batch);
+                let _ = durable.await;
+                return Ok(existing);
+            }
         }
         if !self.manager.env().chain.is_synced() {
             return Err(SendFault::NotSynced);
         }
-        let mut recipe = self.recipe(invoice, order.amount, order.max_fee)?;
+        let recipe = self.recipe(&order, invoice)?;
         let row = PaymentRow {
             payment_id: Clock::random_bytes()?,
             payment_hash: recipe.hash,
@@ -156,85 +72,75 @@ impl Payments {
             created_at: Clock::now_unix(),
             state: PaymentState::Pending,
         };
-        let attempt = self.attempt(&row.payment_id, 0, &mut recipe)?;
-        let (row, durable) = self.begin(row, recipe, attempt, order.idempotency)?;
+        let attempts = self.first_attempts(&row.payment_id, &recipe)?;
+        let (row, durable) = self.begin(row, recipe, attempts, order.idempotency)?;
         // The writer drops the waiter only with the process.
         let _ = durable.await;
         Ok(row)
     }
 
-    fn recipe(&self, invoice: Invoice, given: Option<Msat>, max_fee: Option<Msat>) -> Result<Recipe, SendFault> {
-        let (payee, terms) = (invoice.payee, invoice.terms);
-        let expires_at = terms.timestamp.saturating_add(terms.expiry_secs);
-        if expires_at <= Clock::now_unix() {
-            return Err(SendFault::Expired(expires_at));
+    fn first_attempts(&self, payment_id: &[u8; 32], recipe: &Recipe) -> Result<Vec<Attempt>, SendFault> {
+        match &recipe.given {
+            Some(hops) => {
+                let piece = self.given(recipe, hops)?;
+                Ok(vec![self.attempt(payment_id, 0, recipe, piece)?])
+            }
+            None => self.attempts(payment_id, 0, recipe, (recipe.amount, recipe.max_fee, 0)),
         }
-        let amount = match (terms.amount, given) {
-            (Some(asked), Some(given)) if asked != given => return Err(SendFault::AmountDiffers { asked, given }),
-            (Some(amount), _) | (None, Some(amount)) => amount,
-            (None, None) => return Err(SendFault::AmountMissing),
-        };
-        if amount == Msat::ZERO {
-            return Err(SendFault::AmountZero);
-        }
-        let us = self.manager.env().keys.node_id();
-        if payee == us {
-            return Err(SendFault::OwnInvoice);
-        }
-        let mut untried = route::ways(&us, payee, &terms.route_hints);
-        untried.reverse();
-        let share = Msat::new(amount.get() / DEFAULT_FEE_SHARE);
-        Ok(Recipe {
-            payee,
-            hash: terms.payment_hash,
-            secret: terms.payment_secret,
-            metadata: terms.payment_metadata,
-            amount,
-            max_fee: max_fee.unwrap_or(share.max(DEFAULT_FEE)),
-            final_cltv_blocks: terms.min_final_cltv_expiry_delta,
-            untried,
-        })
     }
 
-    /// The next way that can be taken, with the onion for it. An error is the most telling of the reasons why the ways that
-    /// were left cannot; they are not tried again.
-    fn attempt(&self, payment_id: &[u8; 32], part: u16, recipe: &mut Recipe) -> Result<Attempt, SendFault> {
+    /// The HTLCs that bring `missing` within this fee, beside so many that are in flight. Ways are looked at under the locks
+    /// of peers, never under the owner's (law 3).
+    pub(super) fn attempts(
+        &self,
+        payment_id: &[u8; 32],
+        next_part: u16,
+        recipe: &Recipe,
+        (missing, max_fee, in_flight): (Msat, Msat, usize),
+    ) -> Result<Vec<Attempt>, SendFault> {
+        let task = self.task(recipe, (missing, max_fee));
+        let max_parts = if recipe.in_parts { MAX_IN_FLIGHT.saturating_sub(in_flight) } else { 1 };
+        let task = Task { max_parts, ..task };
+        let pieces = plan(&recipe.ways, &task, &|peer, amount| self.manager.outlets(peer, amount, MAX_IN_FLIGHT))?;
+        if pieces.len() > usize::from(MAX_ATTEMPTS.saturating_sub(next_part)) {
+            return Err(SendFault::TooManyAttempts(MAX_ATTEMPTS));
+        }
+        let numbered = (next_part..MAX_ATTEMPTS).zip(pieces);
+        numbered.map(|(part, piece)| self.attempt(payment_id, part, recipe, piece)).collect()
+    }
+
+    fn task(&self, recipe: &Recipe, (amount, max_fee): (Msat, Msat)) -> Task {
         let height = self.manager.env().chain.height();
         let cltv_expiry = height.saturating_add(recipe.final_cltv_blocks).saturating_add(FINAL_CLTV_MARGIN);
-        let arrives = Arrives { amount: recipe.amount, cltv_expiry };
-        let mut fault = SendFault::NoRoute(recipe.payee);
-        while let Some(channels) = recipe.untried.pop() {
-            let Some(route) = Route::over(&channels, recipe.payee, arrives) else { continue };
-            match self.affordable(&route, recipe) {
-                Ok(channel) => {
-                    return Ok(Attempt {
-                        part,
-                        peer: route.first(),
-                        channel,
-                        cltv_expiry: route.cltv_expiry,
-                        row: PartRow { sends: route.sends, amount: recipe.amount, route: route.nodes() },
-                        onion: self.onion(payment_id, part, &route, recipe, cltv_expiry)?,
-                    });
-                }
-                Err(other) if other.weight() >= fault.weight() => fault = other,
-                Err(_) => {}
-            }
-        }
-        Err(fault)
+        Task { payee: recipe.payee, arrives: Arrives { amount, cltv_expiry }, height, max_fee, max_parts: 1 }
     }
 
-    /// The channel of ours that the way begins with.
-    fn affordable(&self, route: &Route, recipe: &Recipe) -> Result<ChannelId, SendFault> {
-        let channel = self.choose(&route.first(), recipe.payee, route.sends)?;
-        let blocks = route.cltv_expiry.saturating_sub(self.manager.env().chain.height());
-        if blocks > MAX_HELD_BLOCKS {
-            return Err(SendFault::HeldTooLong { blocks, most: MAX_HELD_BLOCKS });
+    /// The route that the caller gave, over the channel of ours that it names or over the one that fits.
+    fn given(&self, recipe: &Recipe, hops: &[GivenHop]) -> Result<Piece, SendFault> {
+        let task = self.task(recipe, (recipe.amount, recipe.max_fee));
+        let route = Route::given(hops, task.height).ok_or(BadRoute::Empty)?;
+        check(&route, &task, recipe.max_fee)?;
+        let peer = route.first();
+        let outlets = self.manager.outlets(&peer, route.sends, 1);
+        if !outlets.has_channel {
+            return Err(SendFault::NoRoute(recipe.payee));
         }
-        let fee = route.sends.saturating_sub(recipe.amount);
-        if fee > recipe.max_fee {
-            return Err(SendFault::FeeTooHigh { fee, most: recipe.max_fee });
-        }
-        Ok(channel)
+        let too_large = |spendable| SendFault::TooLarge { spendable, asked: route.sends };
+        let channel = match hops.first().and_then(|hop| hop.channel) {
+            Some(name) => {
+                let channel = self.manager.channel_called(&peer, name).ok_or(BadRoute::NotOurs(name))?;
+                let spendable = self.manager.outlet(&peer, &channel).ok_or(SendFault::NotConnected(peer))?;
+                if spendable < route.sends {
+                    return Err(too_large(spendable));
+                }
+                channel
+            }
+            None => {
+                let (spendable, _) = *outlets.largest.first().ok_or(SendFault::NotConnected(peer))?;
+                outlets.fit.ok_or(too_large(spendable))?.1
+            }
+        };
+        Ok(Piece { way: None, route, channel, amount: recipe.amount })
     }
 
     /// The payment of this hash that must not be made again. One whose end is on its way to the file still shows there
@@ -248,38 +154,29 @@ impl Payments {
         Ok(last.filter(|row| !matches!(row.state, PaymentState::Failed { .. })))
     }
 
-    /// The channel with the smallest balance that suffices: large balances are kept for large payments.
-    fn choose(&self, peer: &NodeId, payee: NodeId, amount: Msat) -> Result<ChannelId, SendFault> {
-        let channels = self.manager.channels_of(peer);
-        let open: Vec<&ChannelView> = channels.iter().filter(|view| view.summary.state == "normal").collect();
-        if open.is_empty() {
-            return Err(SendFault::NoRoute(payee));
-        }
-        let usable: Vec<&ChannelView> = open.into_iter().filter(|view| view.summary.connected).collect();
-        let spendable = usable.iter().map(|view| view.summary.spendable).max();
-        let spendable = spendable.ok_or(SendFault::NotConnected(*peer))?;
-        usable
-            .iter()
-            .filter(|view| view.summary.spendable >= amount)
-            .min_by_key(|view| view.summary.spendable)
-            .map(|view| view.channel_id)
-            .ok_or(SendFault::TooLarge { node: *peer, spendable, asked: amount })
+    fn attempt(&self, payment_id: &[u8; 32], part: u16, recipe: &Recipe, piece: Piece) -> Result<Attempt, SendFault> {
+        let Piece { way, route, channel, amount } = piece;
+        let onion = self.onion((payment_id, part), &route, recipe, amount)?;
+        let row = PartRow { sends: route.sends, amount, channel, route: route.hops() };
+        let (peer, cltv_expiry) = (route.first(), route.cltv_expiry);
+        Ok(Attempt { part, peer, cltv_expiry, flight: Flight { row, way }, onion })
     }
 
     fn onion(
         &self,
-        payment_id: &[u8; 32],
-        part: u16,
+        (payment_id, part): (&[u8; 32], u16),
         route: &Route,
         recipe: &Recipe,
-        cltv_expiry: u32,
+        amount: Msat,
     ) -> Result<Box<[u8; 1366]>, SendFault> {
+        // BOLT 4: every part says what all of them bring.
+        let total_msat = recipe.amount;
         let last = Payload::Final(FinalPayload {
-            amt_to_forward: recipe.amount,
-            outgoing_cltv_value: cltv_expiry,
-            payment_data: Some(PaymentData { payment_secret: recipe.secret, total_msat: recipe.amount }),
+            amt_to_forward: amount,
+            outgoing_cltv_value: route.final_cltv_expiry,
+            payment_data: recipe.secret.map(|payment_secret| PaymentData { payment_secret, total_msat }),
             payment_metadata: recipe.metadata.clone(),
-            keysend_preimage: None,
+            keysend_preimage: recipe.keysend,
         });
         let forwards = route.forwards.iter().map(|(node, payload)| (*node, Payload::Forward(*payload)));
         let hops = forwards.chain([(route.payee, last)]).map(|(node, payload)| {
@@ -292,18 +189,18 @@ impl Payments {
         Ok(Box::new(built.packet.to_bytes()))
     }
 
-    /// Derived, not stored: a failure can be read after a restart.
+    /// Derived, not stored: a failure can be read after a restart. No part of a payment has the number of another.
     fn session_key(&self, payment_id: &[u8; 32], part: u16) -> SecretKey {
         self.manager.env().keys.onion_session_key(payment_id, part)
     }
 
-    /// Stages the payment and the order to its channel. Where another caller was first, meanwhile, it is that caller's
+    /// Stages the payment and the orders to its channels. Where another caller was first, meanwhile, it is that caller's
     /// payment that is returned: it may even have ended by now (PAY-2).
     fn begin(
         &self,
         row: PaymentRow,
         recipe: Recipe,
-        attempt: Attempt,
+        attempts: Vec<Attempt>,
         idempotency: Option<Idempotency>,
     ) -> Result<(PaymentRow, oneshot::Receiver<()>), SendFault> {
         let (waiter, durable) = oneshot::channel();
@@ -320,8 +217,9 @@ impl Payments {
         batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
         batch.begin(&UnderWay::Payment(row.payment_id));
         batch.put(Table::PaymentByHash, row.payment_hash.0.to_vec(), Some(row.payment_id.to_vec()));
-        let mut pending = Pending { row: row.clone(), parts: BTreeMap::new(), recipe: Some(recipe) };
-        self.stage(&mut batch, &mut pending, attempt);
+        let mut pending = Pending::of(row.clone(), BTreeMap::new());
+        pending.recipe = Some(recipe);
+        self.stage(&mut batch, &mut pending, attempts);
         state.by_hash.insert(row.payment_hash, row.payment_id);
         state.pending.insert(row.payment_id, pending);
         // Submitted under the owner's lock: the rows of a hash are queued in the order in which they were decided.
@@ -329,159 +227,28 @@ impl Payments {
         Ok((row, durable))
     }
 
-    /// Stages one HTLC of a payment: its row, and the order to its channel.
-    fn stage(&self, batch: &mut Batch, pending: &mut Pending, attempt: Attempt) {
-        let Attempt { part, peer, channel, cltv_expiry, row, onion } = attempt;
+    /// Stages HTLCs of a payment: their rows, and the orders to their channels.
+    pub(super) fn stage(&self, batch: &mut Batch, pending: &mut Pending, attempts: Vec<Attempt>) {
         let (payment_id, payment_hash) = (pending.row.payment_id, pending.row.payment_hash);
-        let id = self.manager.env().next_command();
-        self.manager.deliver().expect_reply(id, ReplyTo::Payment { payment_id, part });
-        let source = HtlcSource::Payment { payment_id, part };
-        let command = Command::AddHtlc { amount: row.sends, payment_hash, cltv_expiry, onion, source };
-        batch.put(Table::Part, PartRow::key(&payment_id, part), Some(row.encode()));
-        batch.hold(Held::Order { peer, channel, id, command });
-        pending.parts.insert(part, row);
+        for Attempt { part, peer, cltv_expiry, flight, onion } in attempts {
+            let id = self.manager.env().next_command();
+            self.manager.deliver().expect_reply(id, ReplyTo::Payment { payment_id, part });
+            let source = HtlcSource::Payment { payment_id, part };
+            let (amount, channel) = (flight.row.sends, flight.row.channel);
+            let command = Command::AddHtlc { amount, payment_hash, cltv_expiry, onion, source };
+            batch.put(Table::Part, PartRow::key(&payment_id, part), Some(flight.row.encode()));
+            batch.hold(Held::Order { peer, channel, id, command });
+            pending.takes_off(part, flight);
+        }
     }
 
     /// Reads what came back with the keys that the packet was built with: the place of the node that failed it, and what
     /// it says.
-    fn read_failure(&self, payment_id: &[u8; 32], part: u16, route: &[NodeId], reason: &[u8]) -> Unwrapped {
-        let hops: Vec<_> = route.iter().map(|node| Hop { node: *node.public_key(), payload: vec![0; 2] }).collect();
+    pub(super) fn read_failure(&self, payment_id: &[u8; 32], part: u16, route: &[PartHop], reason: &[u8]) -> Unwrapped {
+        let hops: Vec<_> = route.iter().map(|hop| Hop { node: *hop.node.public_key(), payload: vec![0; 2] }).collect();
         match onion::build(&self.session_key(payment_id, part), &hops, &[]) {
             Ok(built) => failure::unwrap(&built.shared_secrets, reason),
             Err(_) => Unwrapped::Unattributable,
         }
     }
-
-    /// The channel took the HTLC, or refused it: then nothing was sent.
-    pub(super) fn answered(&self, payment_id: [u8; 32], part: u16, answer: Result<Reply, Refusal>) {
-        if let Err(refusal) = answer {
-            let explained = Explained::passing("refused_by_channel", refusal.to_string());
-            self.part_failed(payment_id, part, explained, Batch::default());
-        }
-    }
-
-    /// An HTLC of a payment has its answer. Told again after a crash, so the second time changes nothing.
-    pub(super) fn settled(
-        &self,
-        (payment_id, part): ([u8; 32], u16),
-        (channel, htlc_id): (ChannelId, u64),
-        outcome: &HtlcOutcome,
-    ) {
-        match outcome {
-            HtlcOutcome::Fulfilled(preimage) => {
-                self.succeeded((payment_id, part), *preimage, forget_outcome(&payment_id, &channel, htlc_id));
-            }
-            HtlcOutcome::Failed(reason) => {
-                let explained = self.explain(&payment_id, part, reason);
-                self.part_failed(payment_id, part, explained, forget_outcome(&payment_id, &channel, htlc_id));
-            }
-            HtlcOutcome::NoOutput => {
-                let explained = Explained::passing("ended_on_chain", NO_OUTPUT.to_owned());
-                self.part_failed(payment_id, part, explained, forget_outcome(&payment_id, &channel, htlc_id));
-            }
-            HtlcOutcome::NeverCommitted => {
-                let explained = Explained::passing("disconnected", NEVER_COMMITTED.to_owned());
-                self.part_failed(payment_id, part, explained, Batch::default());
-            }
-        }
-    }
-
-    fn succeeded(&self, (payment_id, part): ([u8; 32], u16), preimage: PaymentPreimage, batch: Batch) {
-        let Some(pending) = self.take_pending(&payment_id) else {
-            return self.manager.env().writer.submit(batch);
-        };
-        let at = Clock::now_unix();
-        let fee = pending.parts.get(&part).map_or(Msat::ZERO, |row| row.sends.saturating_sub(row.amount));
-        self.finish(pending, PaymentState::Succeeded { preimage, fee, at }, batch);
-    }
-
-    /// One way failed: the next is tried where there is one and it can help, in the transaction that takes the failure in.
-    fn part_failed(&self, payment_id: [u8; 32], part: u16, explained: Explained, mut batch: Batch) {
-        let found = self
-            .state
-            .lock()
-            .pending
-            .get_mut(&payment_id)
-            .and_then(|pending| pending.parts.contains_key(&part).then(|| pending.recipe.take()));
-        let Some(recipe) = found else {
-            return self.manager.env().writer.submit(batch);
-        };
-        // Ways are looked at under the locks of peers, never under the owner's (law 3).
-        let next = recipe.filter(|_| !explained.is_final).and_then(|mut recipe| {
-            let attempt = self.attempt(&payment_id, part.checked_add(1)?, &mut recipe).ok()?;
-            Some((attempt, recipe))
-        });
-        let Some((attempt, recipe)) = next else {
-            return self.finish_failed(&payment_id, explained.kind, &explained.message, batch);
-        };
-        tracing::info!(payment = %super::hex(&payment_id), part, reason = explained.message, "the next way is tried");
-        batch.put(Table::Part, PartRow::key(&payment_id, part), None);
-        if let Some(pending) = self.state.lock().pending.get_mut(&payment_id) {
-            pending.parts.remove(&part);
-            pending.recipe = Some(recipe);
-            self.stage(&mut batch, pending, attempt);
-        }
-        self.manager.env().writer.submit(batch);
-    }
-
-    /// A failure in words: who failed it, with which code, and what that means.
-    fn explain(&self, payment_id: &[u8; 32], part: u16, reason: &FailReason) -> Explained {
-        let state = self.state.lock();
-        let route =
-            state.pending.get(payment_id).and_then(|pending| pending.parts.get(&part)).map(|row| row.route.clone());
-        drop(state);
-        let route = route.unwrap_or_default();
-        match reason {
-            FailReason::Malformed { failure_code, .. } => {
-                let who = who(&route, 0);
-                Explained::passing(
-                    "invalid_onion",
-                    format!("{who} could not read the onion (code {failure_code:#06x})"),
-                )
-            }
-            FailReason::Encrypted(reason) => match self.read_failure(payment_id, part, &route, reason) {
-                Unwrapped::Attributed { hop, failure } => {
-                    let (name, code, who) = (failure.name(), failure.code(), who(&route, hop));
-                    let is_final = hop.saturating_add(1) == route.len() && !is_of_a_node(&failure);
-                    Explained { kind: name, message: format!("{who} refused it: {name} (code {code:#06x})"), is_final }
-                }
-                Unwrapped::Unattributable => {
-                    Explained::passing("failed", "it was refused on its way without a readable reason".to_owned())
-                }
-            },
-        }
-    }
 }
-
-/// A failure in words.
-struct Explained {
-    kind: &'static str,
-    message: String,
-    /// No other way would help: the payee does not want the payment.
-    is_final: bool,
-}
-
-impl Explained {
-    const fn passing(kind: &'static str, message: String) -> Self {
-        Self { kind, message, is_final: false }
-    }
-}
-
-/// Whether the failure says something of a node's moment, and nothing of the payment.
-const fn is_of_a_node(failure: &Failure) -> bool {
-    matches!(failure, Failure::TemporaryNodeFailure)
-}
-
-/// The node at this place of the way, in words.
-fn who(route: &[NodeId], hop: usize) -> String {
-    match route.get(hop) {
-        Some(node) if hop.saturating_add(1) < route.len() => format!("node {node} on the way"),
-        Some(_) | None => "the payee".to_owned(),
-    }
-}
-
-const NO_OUTPUT: &str = "the channel ended on the chain by a transaction with no output for this payment, which was too small for one \
-    or not yet in it: the payee can claim nothing, and it is safe to pay again";
-
-const NEVER_COMMITTED: &str =
-    "the peer disconnected before the payment was signed; nothing was paid, and it is safe to pay again";

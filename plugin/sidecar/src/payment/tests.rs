@@ -1,5 +1,4 @@
 use bitcoin::secp256k1::SecretKey;
-use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::onion::{self, Built, FinalPayload, Hop, Payload, PaymentData};
 use outrigger_channel::{Effect, HtlcOutcome, HtlcSource, IncomingHtlc};
@@ -7,12 +6,16 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::manager::tests::Bench;
+use crate::store::part::PartHop;
 use crate::store::row::{InvoiceRow, SettlementRow};
+use crate::store::schema::UnderWay;
 use crate::store::{Address, Held};
 
 mod claims;
 mod onions;
+mod outcomes;
 mod parts;
+mod sending;
 
 const AMOUNT: Msat = Msat::new(1_000_000);
 
@@ -26,7 +29,7 @@ fn payments(bench: &Bench) -> Payments {
 
 fn payments_on(bench: &Bench, terms: Terms) -> Payments {
     let (manager, reader, events) = (bench.manager.clone(), bench.reader.clone(), bench.events.clone());
-    Payments::new(manager, reader, terms, events, Unfinished::default(), |_| false)
+    Payments::new(manager, reader, terms, events, Unfinished::default(), |_, _| false)
 }
 
 async fn invoice(payments: &Payments) -> InvoiceRow {
@@ -151,9 +154,7 @@ async fn pay_2_a_start_finds_what_is_pending_and_nothing_that_has_ended() {
         batch.begin(&UnderWay::Payment(row.payment_id));
     }
     bench.manager.env().writer.submit(batch);
-    let failed = PaymentState::Failed { kind: "failed".to_owned(), message: "no".to_owned(), at: 2 };
-    let ended = Pending { row: row(1), parts: BTreeMap::new(), recipe: None };
-    payments.finish(ended, failed, Batch::default());
+    payments.over(Pending::of(row(1), BTreeMap::new()), Batch::default());
     all_durable(&bench).await;
     assert_eq!(bench.load().pending_payments, [row(2)]);
 }
@@ -173,7 +174,8 @@ async fn pay_2_fwd_8_a_payment_without_an_output_ends_and_may_be_made_again() {
     let mut batch = Batch::default();
     batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
     batch.begin(&UnderWay::Payment(row.payment_id));
-    let part = PartRow { sends: AMOUNT, amount: AMOUNT, route: vec![peer(&bench)] };
+    let route = vec![PartHop { node: peer(&bench), channel: None }];
+    let part = PartRow { sends: AMOUNT, amount: AMOUNT, channel: ChannelId([2; 32]), route };
     batch.put(Table::Part, PartRow::key(&row.payment_id, 0), Some(part.encode()));
     let (channel, source) = (ChannelId([2; 32]), HtlcSource::Payment { payment_id: row.payment_id, part: 0 });
     let at = Address { peer: peer(&bench), connection: 0, channel };
@@ -187,7 +189,7 @@ async fn pay_2_fwd_8_a_payment_without_an_output_ends_and_may_be_made_again() {
     let terms = terms_of_node();
     let (manager, reader, events) = (bench.manager.clone(), bench.reader.clone(), bench.events.clone());
     // Its HTLC has its row still, until the channel is history.
-    let payments = Payments::new(manager, reader, terms, events, unfinished, |id| *id == [1; 32]);
+    let payments = Payments::new(manager, reader, terms, events, unfinished, |id, part| (*id, part) == ([1; 32], 0));
     all_durable(&bench).await;
     let ended = payments.get(&row.payment_id).unwrap().unwrap();
     let PaymentState::Failed { kind, message, .. } = ended.state else { panic!("{:?}", ended.state) };

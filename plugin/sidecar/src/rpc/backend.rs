@@ -9,6 +9,7 @@ use outrigger_rpc_schema as schema;
 
 use super::Answer;
 use crate::manager::terms::TermsChange;
+use crate::payment::GivenHop;
 
 /// The node behind the interface; tests have one of their own.
 ///
@@ -69,6 +70,8 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Answer<schema::PaymentInfo>> + Send;
     /// `payment.get`.
     fn payment_get(&self, payment_id: String) -> impl Future<Output = Answer<schema::PaymentInfo>> + Send;
+    /// `payment.abandon`.
+    fn payment_abandon(&self, payment_id: String) -> impl Future<Output = Answer<schema::PaymentInfo>> + Send;
     /// `forward.list`: the first `query.count` forwards after `query.after` in the direction asked for.
     fn forward_list(&self, query: ForwardQuery) -> impl Future<Output = Answer<Vec<schema::ForwardInfo>>> + Send;
     /// `forward.stats`.
@@ -180,6 +183,10 @@ pub struct PaymentOrder {
     pub target: PaymentTarget,
     /// The most to pay in fees over all attempts; the default share of the amount without it.
     pub max_fee: Option<Msat>,
+    /// How long new attempts are made: from a second to an hour.
+    pub timeout: Duration,
+    /// The only way to take.
+    pub route: Option<Vec<GivenHop>>,
     /// The name of this payment; always there without an invoice.
     pub idempotency_key: Option<String>,
 }

@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_bolt::amount::Msat;
-use outrigger_rpc_schema::{PaymentGet, PaymentInfo, PaymentSend, PaymentSent, PaymentWait};
+use outrigger_rpc_schema::{PaymentAbandon, PaymentGet, PaymentInfo, PaymentSend, PaymentSent, PaymentWait, RouteHop};
 
 use super::serve::Serve;
 use super::{Answer, Backend, Doors, Fault, PaymentOrder, PaymentTarget, read};
+use crate::payment::GivenHop;
 
 /// How long `payment.wait` waits where the caller does not say.
 const DEFAULT_WAIT_SECS: u32 = 60;
+
+/// How long `payment.send` has new attempts made where the caller does not say.
+const DEFAULT_TIMEOUT_SECS: u32 = 60;
 
 impl<B: Backend> Serve<B> for PaymentSend {
     async fn serve(self, doors: Arc<Doors<B>>) -> Answer<PaymentSent> {
@@ -36,7 +40,31 @@ fn payment_order(call: PaymentSend) -> Answer<PaymentOrder> {
         (Some(_), Some(_)) => return Err(Fault::invalid_parameter("node_id", "must not be given with an invoice")),
         (None, None) => return Err(Fault::invalid_parameter("invoice", "is needed, or node_id with amount_msat")),
     };
-    Ok(PaymentOrder { target, max_fee, idempotency_key })
+    let timeout = Duration::from_secs(call.timeout_secs.unwrap_or(DEFAULT_TIMEOUT_SECS).into());
+    let route = call.route.as_deref().map(route).transpose()?;
+    Ok(PaymentOrder { target, max_fee, timeout, route, idempotency_key })
+}
+
+/// The hops of a route; what is wrong with one is told with its number, from 1.
+fn route(hops: &[RouteHop]) -> Answer<Vec<GivenHop>> {
+    let hop = |(index, hop): (usize, &RouteHop)| {
+        let unfit = |problem: &str| {
+            let number = index.saturating_add(1);
+            Fault::invalid_parameter("route", format!("hop {number} {problem}"))
+        };
+        let node = read::id("node_id", &hop.node_id).map_err(|_| unfit("has no valid node_id in lowercase hex"))?;
+        let channel = hop.short_channel_id.as_deref().map(str::parse).transpose();
+        let channel = channel.map_err(|_| unfit("has no valid short_channel_id, BxTxO"))?;
+        Ok(GivenHop { node, channel, amount: Msat::new(hop.amount_msat), blocks: hop.expiry_blocks })
+    };
+    hops.iter().enumerate().map(hop).collect()
+}
+
+impl<B: Backend> Serve<B> for PaymentAbandon {
+    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<PaymentInfo> {
+        let payment_id = read::name("payment_id", self.payment_id)?;
+        doors.node()?.payment_abandon(payment_id).await
+    }
 }
 
 impl<B: Backend> Serve<B> for PaymentWait {

@@ -135,6 +135,7 @@ fn methods<B: Backend>(doors: Arc<Doors<B>>) -> Result<RpcModule<Doors<B>>, Regi
     register::<B, schema::PaymentSend>(&mut module)?;
     register::<B, schema::PaymentWait>(&mut module)?;
     register::<B, schema::PaymentGet>(&mut module)?;
+    register::<B, schema::PaymentAbandon>(&mut module)?;
     register::<B, schema::ForwardList>(&mut module)?;
     register::<B, schema::ForwardStats>(&mut module)?;
     register::<B, schema::EventList>(&mut module)?;

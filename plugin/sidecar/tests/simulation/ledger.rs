@@ -29,6 +29,8 @@ pub struct Htlc {
     pub amount: Msat,
     pub hash: PaymentHash,
     pub to: usize,
+    /// A row of its offerer says that it is signed: nothing else will have its name.
+    pub is_signed: bool,
     /// As its receiver has told it.
     pub outcome: Option<Outcome>,
 }
@@ -75,7 +77,8 @@ impl Ledger {
     pub fn sent(&mut self, from: &Node, to: usize, message: &Message, journal: &mut Journal) {
         match message {
             Message::UpdateAddHtlc(add) => {
-                let htlc = Htlc { amount: add.amount_msat, hash: add.payment_hash, to, outcome: None };
+                let htlc =
+                    Htlc { amount: add.amount_msat, hash: add.payment_hash, to, is_signed: false, outcome: None };
                 self.added((add.channel_id, from.number, add.id), htlc);
             }
             Message::UpdateFulfillHtlc(told) => {
@@ -99,15 +102,13 @@ impl Ledger {
     }
 
     fn added(&mut self, name: Name, htlc: Htlc) {
-        if let Some(known) = self.htlcs.get(&name) {
-            let same = known.amount == htlc.amount && known.hash == htlc.hash;
-            let was_signed = known.outcome.is_some() || self.upstream.contains_key(&name);
-            assert!(same || !was_signed, "HTLC {name:?} was {known:?} and is {htlc:?}");
-            if same {
-                return;
+        match self.htlcs.get_mut(&name).filter(|known| known.is_signed) {
+            Some(known) => {
+                let same = known.amount == htlc.amount && known.hash == htlc.hash;
+                assert!(same, "HTLC {name:?} was {known:?} and is {htlc:?}");
             }
+            None => drop(self.htlcs.insert(name, htlc)),
         }
-        self.htlcs.insert(name, htlc);
     }
 
     fn fulfils(&mut self, by: &Node, name: Name, preimage: PaymentPreimage) {
@@ -210,11 +211,14 @@ impl Ledger {
                 assert_eq!(sum(totals), capacity, "node {}: money of {channel}: {totals:?}", node.number);
             }
         }
-        for (channel, key, row) in rows::htlcs(db) {
+        for (channel, key, row) in rows::htlcs(db).into_iter().filter(|(_, key, _)| key.offerer == Offerer::Local) {
+            let to = self.other_of(&channel, node.number);
+            let htlc = Htlc { amount: row.amount, hash: row.payment_hash, to, is_signed: true, outcome: None };
+            let name = (channel, node.number, key.id);
+            self.added(name, htlc);
             let Some(HtlcSource::Relayed { channel: from, htlc_id }) = row.source else { continue };
-            let down = (channel, node.number, key.id);
             let up = (from, self.other_of(&from, node.number), htlc_id);
-            self.link(node.number, up, down, row.amount);
+            self.link(node.number, up, name, row.amount);
         }
     }
 
@@ -243,12 +247,22 @@ impl Ledger {
         (out, into)
     }
 
+    /// Whether the node had the preimage for its money, from another HTLC than this.
+    fn was_paid_for(&self, node: usize, hash: &PaymentHash, but: &Name) -> bool {
+        self.htlcs.iter().any(|(name, htlc)| {
+            name.1 == node && name != but && htlc.hash == *hash && htlc.outcome == Some(Outcome::Fulfilled)
+        })
+    }
+
     /// Nothing is under way any more: both sides of each channel have what the HTLCs that were fulfilled leave them, both
     /// edges of each relay have the same outcome, and no row waits for anything.
     pub fn at_rest(&self, nodes: &[Node]) {
         for (down, up) in &self.upstream {
             let (down_outcome, up_outcome) = (self.htlcs[down].outcome, self.htlcs[up].outcome);
-            assert_eq!(down_outcome, up_outcome, "{down:?} and {up:?} are the edges of one relay");
+            // A preimage that is known claims what is there for it, whatever became of the other edge (FWD-1).
+            let knew = self.was_paid_for(down.1, &self.htlcs[up].hash, down);
+            let agree = down_outcome == up_outcome || (up_outcome == Some(Outcome::Fulfilled) && knew);
+            assert!(agree, "the edges of one relay: {down:?} {down_outcome:?} and {up:?} {up_outcome:?}");
         }
         for (channel, founded) in &self.channels {
             let mut expected = founded.balances.map(|balance| i128::from(balance.get()));

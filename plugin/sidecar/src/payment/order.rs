@@ -1,0 +1,226 @@
+//! What is to be paid, and why it was not begun.
+
+use std::time::{Duration, Instant};
+
+use outrigger_bolt::amount::Msat;
+use outrigger_bolt::id::{NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
+use outrigger_bolt::invoice::{InvalidInvoice, Invoice};
+
+use super::plan::{MAX_HELD_BLOCKS, Way};
+use super::route::{self, BadRoute, GivenHop};
+use super::{Idempotency, Payments};
+use crate::clock::{Clock, NoEntropy};
+use crate::store::StoreError;
+
+/// Blocks that a payment leaves that its payee has named no number for.
+const KEYSEND_BLOCKS: u32 = 80;
+
+/// The most paid in fees where the caller says nothing: this much, or one part in [`DEFAULT_FEE_SHARE`] of the amount where
+/// that is more.
+const DEFAULT_FEE: Msat = Msat::new(5000);
+const DEFAULT_FEE_SHARE: u64 = 100;
+
+/// What to pay.
+#[derive(Clone, Debug)]
+pub struct PayOrder {
+    pub whom: Whom,
+    /// The most to pay in fees, over all attempts and parts.
+    pub max_fee: Option<Msat>,
+    /// How long new attempts are made.
+    pub timeout: Duration,
+    /// The only way to take, hop by hop.
+    pub route: Option<Vec<GivenHop>>,
+    pub idempotency: Option<Idempotency>,
+}
+
+/// Whom to pay.
+#[derive(Clone, Debug)]
+pub enum Whom {
+    /// Whoever made this invoice; the amount for one that names none.
+    Invoice { invoice: String, amount: Option<Msat> },
+    /// A node that expects nothing (keysend).
+    Node { node_id: NodeId, amount: Msat },
+}
+
+/// Why a payment was not begun. Nothing was sent and nothing is stored.
+#[derive(Debug, thiserror::Error)]
+pub enum SendFault {
+    #[error("the chain is not synced yet, so nothing is paid; see node.status")]
+    NotSynced,
+    #[error("{0}")]
+    Invoice(#[from] InvalidInvoice),
+    #[error("the invoice has expired at {0} (unix seconds); ask for a new one")]
+    Expired(u64),
+    #[error("the invoice names no amount: give amount_msat")]
+    AmountMissing,
+    #[error("the invoice asks for {asked} and amount_msat says {given}; leave amount_msat out")]
+    AmountDiffers { asked: Msat, given: Msat },
+    #[error("an amount of zero cannot be paid")]
+    AmountZero,
+    #[error("the receiver is this node itself")]
+    OwnInvoice,
+    #[error("{0}")]
+    Route(#[from] BadRoute),
+    #[error("no channel leads to {0}, and its invoice names no way that begins at a peer of ours")]
+    NoRoute(NodeId),
+    #[error("{0} is not connected, and the channels with it wait for it")]
+    NotConnected(NodeId),
+    #[error("{asked} are to be sent, and no more than {spendable} can be now")]
+    TooLarge { spendable: Msat, asked: Msat },
+    #[error(
+        "the payee, or a node on the way, would hold the payment for {blocks} blocks, and no more than {most} are lent"
+    )]
+    HeldTooLong { blocks: u32, most: u32 },
+    #[error("the way costs {fee} in fees, and no more than {most} may be paid")]
+    FeeTooHigh { fee: Msat, most: Msat },
+    #[error("{0} attempts were made for it, and that is enough")]
+    TooManyAttempts(u16),
+    #[error("the payment does not fit an onion")]
+    Onion,
+    #[error("{0}")]
+    NoEntropy(#[from] NoEntropy),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+impl SendFault {
+    /// How much it tells of why no way was taken, where several have a reason each.
+    pub(super) const fn weight(&self) -> u8 {
+        match self {
+            Self::FeeTooHigh { .. } | Self::HeldTooLong { .. } => 3,
+            Self::TooLarge { .. } => 2,
+            Self::NotConnected(_) => 1,
+            Self::NoRoute(_)
+            | Self::NotSynced
+            | Self::Invoice(_)
+            | Self::Expired(_)
+            | Self::AmountMissing
+            | Self::AmountDiffers { .. }
+            | Self::AmountZero
+            | Self::OwnInvoice
+            | Self::Route(_)
+            | Self::TooManyAttempts(_)
+            | Self::Onion
+            | Self::NoEntropy(_)
+            | Self::Store(_) => 0,
+        }
+    }
+}
+
+/// What a payment asks for, and the ways to its payee. Lost in a crash: then what is under way decides.
+#[derive(Debug)]
+pub(super) struct Recipe {
+    pub(super) payee: NodeId,
+    pub(super) hash: PaymentHash,
+    /// What the payee wants to be shown; none without an invoice.
+    pub(super) secret: Option<PaymentSecret>,
+    /// What the payee is told instead.
+    pub(super) keysend: Option<PaymentPreimage>,
+    pub(super) metadata: Option<Vec<u8>>,
+    /// What the payee is to have.
+    pub(super) amount: Msat,
+    pub(super) max_fee: Msat,
+    /// Blocks that the payee wants to be left when the HTLC reaches it.
+    pub(super) final_cltv_blocks: u32,
+    /// Whether the payee takes it in parts (BOLT 9, `basic_mpp`).
+    pub(super) in_parts: bool,
+    pub(super) ways: Vec<Way>,
+    /// The only way, where the caller gave one: it is tried once.
+    pub(super) given: Option<Vec<GivenHop>>,
+    /// After it no new attempt is made.
+    pub(super) deadline: Instant,
+}
+
+impl Payments {
+    /// What the order means, once all is checked that is no question of channels.
+    pub(super) fn recipe(&self, order: &PayOrder, invoice: Option<Invoice>) -> Result<Recipe, SendFault> {
+        let now = Clock::monotonic();
+        let asked = match (&order.whom, invoice) {
+            (Whom::Invoice { amount, .. }, Some(invoice)) => self.asked_by_invoice(invoice, *amount)?,
+            (Whom::Node { node_id, amount }, _) => asked_by_nobody(*node_id, *amount)?,
+            (Whom::Invoice { .. }, None) => return Err(SendFault::AmountMissing),
+        };
+        let Asked { payee, amount, .. } = asked;
+        if amount == Msat::ZERO {
+            return Err(SendFault::AmountZero);
+        }
+        let us = self.manager.env().keys.node_id();
+        if payee == us {
+            return Err(SendFault::OwnInvoice);
+        }
+        if let Some(hops) = &order.route {
+            let terms = route::Wanted { us, payee, amount, blocks: asked.final_cltv_blocks, most: MAX_HELD_BLOCKS };
+            route::check_given(hops, &terms)?;
+        }
+        let share = Msat::new(amount.get() / DEFAULT_FEE_SHARE);
+        let ways = if order.route.is_some() { Vec::new() } else { route::ways(&us, payee, &asked.hints) };
+        Ok(Recipe {
+            payee,
+            hash: asked.hash,
+            secret: asked.secret,
+            keysend: asked.keysend,
+            metadata: asked.metadata,
+            amount,
+            max_fee: order.max_fee.unwrap_or(share.max(DEFAULT_FEE)),
+            final_cltv_blocks: asked.final_cltv_blocks,
+            in_parts: asked.in_parts,
+            ways: ways.into_iter().map(Way::untried).collect(),
+            given: order.route.clone(),
+            deadline: now.checked_add(order.timeout).unwrap_or(now),
+        })
+    }
+
+    fn asked_by_invoice(&self, invoice: Invoice, given: Option<Msat>) -> Result<Asked, SendFault> {
+        let (payee, terms) = (invoice.payee, invoice.terms);
+        let expires_at = terms.timestamp.saturating_add(terms.expiry_secs);
+        if expires_at <= Clock::now_unix() {
+            return Err(SendFault::Expired(expires_at));
+        }
+        let amount = match (terms.amount, given) {
+            (Some(asked), Some(given)) if asked != given => return Err(SendFault::AmountDiffers { asked, given }),
+            (Some(amount), _) | (None, Some(amount)) => amount,
+            (None, None) => return Err(SendFault::AmountMissing),
+        };
+        Ok(Asked {
+            payee,
+            amount,
+            hash: terms.payment_hash,
+            secret: Some(terms.payment_secret),
+            keysend: None,
+            metadata: terms.payment_metadata,
+            final_cltv_blocks: terms.min_final_cltv_expiry_delta,
+            in_parts: terms.basic_mpp,
+            hints: terms.route_hints,
+        })
+    }
+}
+
+/// What the payee is to have, and what it wants to see.
+struct Asked {
+    payee: NodeId,
+    amount: Msat,
+    hash: PaymentHash,
+    secret: Option<PaymentSecret>,
+    keysend: Option<PaymentPreimage>,
+    metadata: Option<Vec<u8>>,
+    final_cltv_blocks: u32,
+    in_parts: bool,
+    hints: Vec<Vec<outrigger_bolt::invoice::HintHop>>,
+}
+
+/// A payment that nobody asked for: its preimage is ours, and travels in the onion. In one part, since without a secret of
+/// the payee's the parts would not be known to belong together.
+fn asked_by_nobody(payee: NodeId, amount: Msat) -> Result<Asked, SendFault> {
+    let preimage = PaymentPreimage(Clock::random_bytes()?);
+    Ok(Asked {
+        payee,
+        amount,
+        hash: preimage.payment_hash(),
+        secret: None,
+        keysend: Some(preimage),
+        metadata: None,
+        final_cltv_blocks: KEYSEND_BLOCKS,
+        in_parts: false,
+        hints: Vec::new(),
+    })
+}

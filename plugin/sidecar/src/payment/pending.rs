@@ -1,0 +1,342 @@
+//! Payments whose end is not known, and what becomes of their HTLCs. A payment fails only when none of its HTLCs is in flight;
+//! it succeeds with the first preimage, and then waits for the others to be decided (PAY-4).
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use outrigger_bolt::amount::Msat;
+use outrigger_bolt::id::{ChannelId, PaymentPreimage};
+use outrigger_channel::{HtlcOutcome, Refusal, Reply};
+use serde_json::json;
+
+use super::order::Recipe;
+use super::plan::MIN_PART;
+use super::send::Attempt;
+use super::words::{Explained, Verdict};
+use super::{Payments, forget_outcome};
+use crate::clock::Clock;
+use crate::store::Batch;
+use crate::store::part::PartRow;
+use crate::store::row::{EventRow, PaymentRow, PaymentState};
+use crate::store::schema::{Table, UnderWay};
+
+/// A payment of which an HTLC is in flight.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) row: PaymentRow,
+    /// Its HTLCs whose outcome is open, by number.
+    pub(super) flights: BTreeMap<u16, Flight>,
+    /// What another attempt is made by; none after a restart, or once none is to be made.
+    pub(super) recipe: Option<Recipe>,
+    /// The number of the next HTLC.
+    next_part: u16,
+    /// The most telling failure of a part.
+    why: Option<Explained>,
+    /// Why no new attempt is made, beside that.
+    gave_up: Option<String>,
+    /// Nobody wants it any more.
+    is_abandoned: bool,
+}
+
+/// An HTLC in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Flight {
+    pub(super) row: PartRow,
+    /// Its way's place in the recipe, if it has one.
+    pub(super) way: Option<usize>,
+}
+
+/// What is to be done after an HTLC has failed.
+enum Next {
+    /// What it was to bring goes another way, by this recipe.
+    Again { recipe: Box<Recipe>, missing: Msat, max_fee: Msat, in_flight: usize, next_part: u16 },
+    /// What is left in flight is waited for.
+    Wait,
+    /// The payment had succeeded: this row says what it costs now.
+    Cheaper(PaymentRow),
+    /// Nothing is in flight any more: the payment is over as its row says.
+    Over(Box<Pending>),
+}
+
+impl Pending {
+    pub(super) fn of(row: PaymentRow, flights: BTreeMap<u16, Flight>) -> Self {
+        let next_part = flights.keys().next_back().map_or(0, |last| last.saturating_add(1));
+        Self { row, flights, recipe: None, next_part, why: None, gave_up: None, is_abandoned: false }
+    }
+
+    /// An HTLC is ordered.
+    pub(super) fn takes_off(&mut self, part: u16, flight: Flight) {
+        self.next_part = self.next_part.max(part.saturating_add(1));
+        self.carry(&flight, Msat::saturating_add);
+        self.flights.insert(part, flight);
+    }
+
+    /// An HTLC is decided: it is in flight no longer.
+    fn lands(&mut self, part: u16) -> Option<Flight> {
+        let flight = self.flights.remove(&part)?;
+        self.carry(&flight, Msat::saturating_sub);
+        Some(flight)
+    }
+
+    fn carry(&mut self, flight: &Flight, count: impl Fn(Msat, Msat) -> Msat) {
+        let way = self.recipe.as_mut().zip(flight.way).and_then(|(recipe, way)| recipe.ways.get_mut(way));
+        if let Some(way) = way {
+            way.carries = count(way.carries, flight.row.amount);
+        }
+    }
+
+    fn in_flight(&self, of: impl Fn(&PartRow) -> Msat) -> Msat {
+        self.flights.values().fold(Msat::ZERO, |sum, flight| sum.saturating_add(of(&flight.row)))
+    }
+
+    /// What the recipe learns of a way over which a part has failed.
+    fn learn(&mut self, flight: &Flight, verdict: Verdict) {
+        let Some(recipe) = self.recipe.as_mut() else { return };
+        let half = Msat::new(flight.row.amount.get() / 2);
+        if let Some(way) = flight.way.and_then(|way| recipe.ways.get_mut(way)) {
+            way.most = match verdict {
+                Verdict::Innocent => way.most,
+                Verdict::TooMuch if recipe.in_parts && half >= MIN_PART => {
+                    way.most.min(way.carries.saturating_add(half))
+                }
+                Verdict::TooMuch | Verdict::NoUse | Verdict::Final => Msat::ZERO,
+            };
+        }
+        // Alone, a part that came too late for the others comes too late again.
+        let is_alone = flight.row.amount == recipe.amount && verdict == Verdict::Innocent;
+        if verdict == Verdict::Final || is_alone || recipe.given.is_some() {
+            self.recipe = None;
+        }
+    }
+
+    fn fails(mut self, part: u16, explained: Explained, now: Instant) -> (Option<Self>, Option<Next>) {
+        let Some(flight) = self.lands(part) else { return (Some(self), None) };
+        if let PaymentState::Succeeded { fee, .. } = &mut self.row.state {
+            *fee = fee.saturating_sub(flight.row.fee());
+            let row = self.row.clone();
+            return match self.flights.is_empty() {
+                true => (None, Some(Next::Over(Box::new(self)))),
+                false => (Some(self), Some(Next::Cheaper(row))),
+            };
+        }
+        self.learn(&flight, explained.verdict);
+        if self.why.as_ref().is_none_or(|why| explained.verdict >= why.verdict) {
+            self.why = Some(explained);
+        }
+        if self.recipe.as_ref().is_some_and(|recipe| now >= recipe.deadline) {
+            self.give_up("no other way was tried: timeout_secs had passed");
+        }
+        let Some(recipe) = self.recipe.take() else {
+            return if self.flights.is_empty() {
+                (None, Some(Next::Over(Box::new(self))))
+            } else {
+                (Some(self), Some(Next::Wait))
+            };
+        };
+        let missing = recipe.amount.saturating_sub(self.in_flight(|row| row.amount));
+        let max_fee = recipe.max_fee.saturating_sub(self.in_flight(PartRow::fee));
+        let (in_flight, next_part) = (self.flights.len(), self.next_part);
+        let again = Next::Again { recipe: Box::new(recipe), missing, max_fee, in_flight, next_part };
+        (Some(self), Some(again))
+    }
+
+    fn give_up(&mut self, why: &str) {
+        self.recipe = None;
+        self.gave_up.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// The row of a payment that has failed, told with all that is known of why.
+    fn failed_row(self) -> PaymentRow {
+        if !self.row.is_pending() {
+            return self.row;
+        }
+        let why = self.why.unwrap_or_else(|| Explained::new("interrupted", INTERRUPTED.to_owned(), Verdict::Innocent));
+        let message = match self.gave_up {
+            Some(gave_up) => format!("{}; {gave_up}", why.message),
+            None => why.message,
+        };
+        let state = PaymentState::Failed { kind: why.kind.to_owned(), message, at: Clock::now_unix() };
+        PaymentRow { state, ..self.row }
+    }
+}
+
+const INTERRUPTED: &str =
+    "the node stopped before the payment was offered to the peer; nothing was paid, and it is safe to pay again";
+
+impl Payments {
+    /// The channel took the HTLC, or refused it: then nothing was sent.
+    pub(super) fn answered(&self, payment_id: [u8; 32], part: u16, answer: Result<Reply, Refusal>) {
+        if let Err(refusal) = answer {
+            self.part_failed((payment_id, part), Batch::default(), |row| Explained::refused(row, &refusal));
+        }
+    }
+
+    /// An HTLC of a payment has its answer. Told again after a crash, so the second time changes nothing.
+    pub(super) fn settled(
+        &self,
+        (payment_id, part): ([u8; 32], u16),
+        (channel, htlc_id): (ChannelId, u64),
+        outcome: &HtlcOutcome,
+    ) {
+        let name = (payment_id, part);
+        let batch = match outcome {
+            // There is no row of an HTLC that was never signed.
+            HtlcOutcome::NeverCommitted => Batch::default(),
+            HtlcOutcome::Fulfilled(_) | HtlcOutcome::Failed(_) | HtlcOutcome::NoOutput => {
+                forget_outcome(&payment_id, &channel, htlc_id)
+            }
+        };
+        match outcome {
+            HtlcOutcome::Fulfilled(preimage) => self.part_fulfilled(name, *preimage, batch),
+            HtlcOutcome::Failed(reason) => self.part_failed(name, batch, |row| {
+                Explained::failed(row, reason, |bytes| self.read_failure(&payment_id, part, &row.route, bytes))
+            }),
+            HtlcOutcome::NoOutput => self.part_failed(name, batch, Explained::no_output),
+            HtlcOutcome::NeverCommitted => self.part_failed(name, batch, Explained::never_committed),
+        }
+    }
+
+    /// The payee has told its preimage: the payment has succeeded, whatever the other parts come to. What is in flight yet is
+    /// counted as paid, until it proves not to be.
+    fn part_fulfilled(&self, (payment_id, part): ([u8; 32], u16), preimage: PaymentPreimage, mut batch: Batch) {
+        batch.put(Table::Part, PartRow::key(&payment_id, part), None);
+        let mut state = self.state.lock();
+        if let Some(pending) = state.pending.get_mut(&payment_id)
+            && let Some(flight) = pending.lands(part)
+        {
+            pending.recipe = None;
+            if pending.row.is_pending() {
+                let fee = flight.row.fee().saturating_add(pending.in_flight(PartRow::fee));
+                pending.row.state = PaymentState::Succeeded { preimage, fee, at: Clock::now_unix() };
+                end(&mut batch, &pending.row);
+            }
+            if pending.flights.is_empty() {
+                batch.end(&UnderWay::Payment(payment_id));
+                state.forget(&payment_id);
+            }
+        }
+        self.manager.env().writer.submit(batch);
+    }
+
+    /// A part has failed: what it was to bring goes another way where there is one and it can help, in the transaction that
+    /// takes the failure in.
+    fn part_failed(
+        &self,
+        (payment_id, part): ([u8; 32], u16),
+        mut batch: Batch,
+        explain: impl FnOnce(&PartRow) -> Explained,
+    ) {
+        batch.put(Table::Part, PartRow::key(&payment_id, part), None);
+        let row = self.state.lock().pending.get(&payment_id).and_then(|pending| pending.flights.get(&part)).cloned();
+        let next = row.and_then(|flight| {
+            let explained = explain(&flight.row);
+            tracing::info!(payment = %super::hex(&payment_id), part, reason = explained.message, "a part of a payment failed");
+            self.state.lock().fails((payment_id, part), explained)
+        });
+        match next {
+            None | Some(Next::Wait) => self.manager.env().writer.submit(batch),
+            Some(Next::Cheaper(row)) => {
+                batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+                self.manager.env().writer.submit(batch);
+            }
+            Some(Next::Over(pending)) => self.over(*pending, batch),
+            Some(Next::Again { recipe, missing, max_fee, in_flight, next_part }) => {
+                let task = (missing, max_fee, in_flight);
+                let attempts = self.attempts(&payment_id, next_part, &recipe, task).map_err(|fault| fault.to_string());
+                self.go_on(payment_id, *recipe, attempts, batch);
+            }
+        }
+    }
+
+    /// Orders the new attempts, unless nobody wants them any more.
+    fn go_on(&self, payment_id: [u8; 32], recipe: Recipe, attempts: Result<Vec<Attempt>, String>, mut batch: Batch) {
+        let mut state = self.state.lock();
+        let Some(pending) = state.pending.get_mut(&payment_id) else { return self.manager.env().writer.submit(batch) };
+        match attempts {
+            Ok(attempts) if !pending.is_abandoned => {
+                pending.recipe = Some(recipe);
+                self.stage(&mut batch, pending, attempts);
+                return self.manager.env().writer.submit(batch);
+            }
+            Ok(_) => pending.give_up(ABANDONED),
+            Err(fault) => pending.give_up(&format!("nothing else was left to try: {fault}")),
+        }
+        if !pending.flights.is_empty() {
+            return self.manager.env().writer.submit(batch);
+        }
+        let pending = state.forget(&payment_id);
+        drop(state);
+        if let Some(pending) = pending {
+            self.over(pending, batch);
+        }
+    }
+
+    /// A payment of which nothing is in flight has its last row in the same transaction as `batch`, and its one event.
+    pub(super) fn over(&self, pending: Pending, mut batch: Batch) {
+        let had_ended = !pending.row.is_pending();
+        let row = pending.failed_row();
+        if had_ended {
+            batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+        } else {
+            end(&mut batch, &row);
+        }
+        batch.end(&UnderWay::Payment(row.payment_id));
+        self.manager.env().writer.submit(batch);
+    }
+
+    /// No new attempt is made for the payment; what is in flight is decided by the network. False where it is not pending.
+    pub fn abandon(&self, payment_id: &[u8; 32]) -> bool {
+        let mut state = self.state.lock();
+        let pending = state.pending.get_mut(payment_id).filter(|pending| pending.row.is_pending());
+        let Some(pending) = pending else { return false };
+        pending.is_abandoned = true;
+        pending.give_up(ABANDONED);
+        true
+    }
+}
+
+const ABANDONED: &str = "no other way was tried: the payment was abandoned";
+
+impl super::State {
+    /// An HTLC has failed; none where it is known already.
+    fn fails(&mut self, (payment_id, part): ([u8; 32], u16), explained: Explained) -> Option<Next> {
+        let pending = self.forget(&payment_id)?;
+        let (left, next) = pending.fails(part, explained, Clock::monotonic());
+        if let Some(pending) = left {
+            self.remember(pending);
+        }
+        next
+    }
+
+    /// Takes a payment out, with what names it.
+    pub(super) fn forget(&mut self, payment_id: &[u8; 32]) -> Option<Pending> {
+        let pending = self.pending.remove(payment_id)?;
+        if self.by_hash.get(&pending.row.payment_hash) == Some(payment_id) {
+            self.by_hash.remove(&pending.row.payment_hash);
+        }
+        Some(pending)
+    }
+
+    pub(super) fn remember(&mut self, pending: Pending) {
+        self.by_hash.insert(pending.row.payment_hash, pending.row.payment_id);
+        self.pending.insert(pending.row.payment_id, pending);
+    }
+}
+
+/// Stages the row of a payment that has ended, and its event.
+fn end(batch: &mut Batch, row: &PaymentRow) {
+    let (id, hash) = (super::hex(&row.payment_id), row.payment_hash.to_string());
+    let mut fields = json!({ "payment_id": id, "payment_hash": hash, "amount_msat": row.amount.get() });
+    let kind = match &row.state {
+        PaymentState::Pending => return,
+        PaymentState::Succeeded { .. } => "payment_succeeded",
+        PaymentState::Failed { message, .. } => {
+            if let Some(fields) = fields.as_object_mut() {
+                fields.insert("message".to_owned(), message.clone().into());
+            }
+            "payment_failed"
+        }
+    };
+    batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+    batch.event(EventRow::new(Clock::now_unix(), kind, fields));
+}

@@ -1,0 +1,433 @@
+//! Payments of the node to a payee that is reached over two peers, by the messages that those hear.
+
+use std::time::Duration;
+
+use bitcoin::secp256k1::{PublicKey, Secp256k1};
+use outrigger_bolt::id::{PaymentPreimage, PaymentSecret, ShortChannelId};
+use outrigger_bolt::invoice::{self, Description, HintHop};
+use outrigger_bolt::onion::{Failure, ForwardPayload, failure};
+use outrigger_bolt::wire::{Message, UpdateAddHtlc};
+use outrigger_channel::{Channel, Command, CommandId, FailReason, Input};
+
+use super::*;
+use crate::manager::tests::{HEIGHT, Rogue, peel};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What the node can spend with each peer is a little less than what they have pushed to it: 400,000,000 msat.
+const ONE_CHANNEL: u64 = 300_000_000;
+const TWO_CHANNELS: u64 = 600_000_000;
+const FOUR_CHANNELS: u64 = 1_500_000_000;
+
+const BASE: u32 = 1000;
+
+struct Payer {
+    bench: Arc<Bench>,
+    payments: Arc<Payments>,
+    peers: Vec<(Rogue, Channel)>,
+}
+
+/// An HTLC as a peer heard of it.
+struct Heard {
+    peer: usize,
+    add: UpdateAddHtlc,
+    forward: ForwardPayload,
+    last: FinalPayload,
+    /// Of the peer, and of the payee.
+    secrets: [[u8; 32]; 2],
+}
+
+fn payee() -> SecretKey {
+    SecretKey::from_slice(&[77; 32]).unwrap()
+}
+
+fn payee_id() -> NodeId {
+    NodeId::new(PublicKey::from_secret_key(&Secp256k1::new(), &payee()))
+}
+
+fn preimage() -> PaymentPreimage {
+    PaymentPreimage([78; 32])
+}
+
+impl Payer {
+    async fn new(count: u16) -> Self {
+        let bench = Arc::new(Bench::new());
+        let payments = Arc::new(payments(&bench));
+        let (worker, notices) = (payments.clone(), bench.notices.clone());
+        std::thread::spawn(move || worker.work(&notices));
+        let mut peers = Vec::new();
+        for number in 0..count {
+            let mut rogue = Rogue::meet(bench.clone(), 20 + number).that_keeps_its_word();
+            let channel = rogue.open_normal().await;
+            peers.push((rogue, channel));
+        }
+        Self { bench, payments, peers }
+    }
+
+    /// The payee's invoice, with a way over each peer.
+    fn invoice(&self, amount: u64, basic_mpp: bool) -> String {
+        let hint = |(place, (rogue, _)): (usize, &(Rogue, Channel))| {
+            vec![HintHop {
+                node: rogue.id(),
+                short_channel_id: ShortChannelId::from_u64(place as u64 + 1),
+                fee_base_msat: BASE,
+                fee_proportional_millionths: 0,
+                cltv_expiry_delta: 40,
+            }]
+        };
+        let terms = invoice::Terms {
+            network: Network::Regtest,
+            timestamp: Clock::now_unix(),
+            payment_hash: preimage().payment_hash(),
+            payment_secret: PaymentSecret([79; 32]),
+            amount: Some(Msat::new(amount)),
+            description: Description::Text("oars".to_owned()),
+            expiry_secs: 3600,
+            min_final_cltv_expiry_delta: 40,
+            payment_metadata: None,
+            route_hints: self.peers.iter().enumerate().map(hint).collect(),
+            basic_mpp,
+        };
+        terms.sign_with_key(&payee()).unwrap()
+    }
+
+    fn order(&self, amount: u64, basic_mpp: bool) -> PayOrder {
+        let whom = Whom::Invoice { invoice: self.invoice(amount, basic_mpp), amount: None };
+        PayOrder { whom, max_fee: None, timeout: LIMIT, route: None, idempotency: None }
+    }
+
+    async fn send(&self, order: PayOrder) -> [u8; 32] {
+        self.payments.send(order).await.unwrap().payment_id
+    }
+
+    async fn hear(&mut self, peer: usize) -> Message {
+        let (rogue, channel) = &mut self.peers[peer];
+        let message = rogue.hear().await;
+        rogue.step(channel, Input::Message(&message));
+        rogue.step(channel, Input::Command(CommandId(1), Command::Commit));
+        message
+    }
+
+    /// The peer keeps to the rules until an HTLC of the node's stands irrevocably.
+    async fn offered(&mut self, peer: usize) -> Heard {
+        let add = loop {
+            if let Message::UpdateAddHtlc(add) = self.hear(peer).await {
+                break add;
+            }
+        };
+        while !self.peers[peer].0.holds(&self.peers[peer].1, add.id) {
+            self.hear(peer).await;
+        }
+        let peeled = self.peers[peer].0.peel(&add);
+        let Payload::Forward(forward) = Payload::decode(&peeled.payload, false).unwrap() else { panic!("forward") };
+        let last = peel(&payee(), &peeled.next.unwrap().to_bytes(), &add.payment_hash);
+        let secrets = [peeled.shared_secret, last.shared_secret];
+        let Payload::Final(last) = Payload::decode(&last.payload, last.next.is_none()).unwrap() else { panic!("last") };
+        Heard { peer, add, forward, last, secrets }
+    }
+
+    async fn settle(&mut self, heard: &Heard, order: Command) {
+        let (rogue, channel) = &mut self.peers[heard.peer];
+        rogue.step(channel, Input::Command(CommandId(1), order));
+        rogue.step(channel, Input::Command(CommandId(1), Command::Commit));
+        while self.peers[heard.peer].1.rows().htlcs.keys().any(|key| key.id == heard.add.id) {
+            self.hear(heard.peer).await;
+        }
+        self.peers[heard.peer].0.dealt_with().await;
+    }
+
+    async fn fulfil(&mut self, heard: &Heard) {
+        self.settle(heard, Command::Fulfill { htlc_id: heard.add.id, preimage: preimage() }).await;
+    }
+
+    /// Fails it in the name of the peer, or of the payee behind it.
+    async fn fail(&mut self, heard: &Heard, by_payee: bool, why: &Failure) {
+        let reason = if by_payee {
+            failure::wrap(&heard.secrets[0], failure::create(&heard.secrets[1], why))
+        } else {
+            failure::create(&heard.secrets[0], why)
+        };
+        let order = Command::FailHtlc { htlc_id: heard.add.id, reason: FailReason::Encrypted(reason) };
+        self.settle(heard, order).await;
+    }
+
+    async fn end(&self, payment_id: &[u8; 32]) -> PaymentState {
+        let waited = tokio::time::timeout(LIMIT, self.payments.wait(payment_id)).await.expect("it ends");
+        waited.unwrap().unwrap().state
+    }
+
+    /// Waits until nothing of any payment is left, in memory or for a start to look at.
+    async fn assert_done(&self) {
+        let left = async || {
+            all_durable(&self.bench).await;
+            let found = self.bench.load();
+            let in_memory = self.payments.state.lock().pending.len();
+            in_memory + found.pending_payments.len() + found.parts.len() + found.outcomes.len()
+        };
+        let none_left = async { while left().await > 0 {} };
+        tokio::time::timeout(LIMIT, none_left).await.expect("nothing is left");
+    }
+}
+
+const TOO_MUCH: Failure = Failure::TemporaryChannelFailure { channel_update: Vec::new() };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_3_what_one_channel_cannot_send_goes_in_parts_and_succeeds_once() {
+    let mut payer = Payer::new(2).await;
+    let id = payer.send(payer.order(TWO_CHANNELS, true)).await;
+    let parts = [payer.offered(0).await, payer.offered(1).await];
+    let arrives: u64 = parts.iter().map(|part| part.last.amt_to_forward.get()).sum();
+    assert_eq!(arrives, TWO_CHANNELS, "all of it and no more");
+    for part in &parts {
+        assert_eq!(part.add.payment_hash, preimage().payment_hash());
+        let data = part.last.payment_data.unwrap();
+        assert_eq!((data.total_msat.get(), data.payment_secret), (TWO_CHANNELS, PaymentSecret([79; 32])));
+        assert_eq!(part.forward.amt_to_forward, part.last.amt_to_forward);
+        assert_eq!(part.add.amount_msat.get(), part.forward.amt_to_forward.get() + u64::from(BASE));
+        assert_eq!(part.last.outgoing_cltv_value, payer.bench.manager.env().chain.height() + 43);
+        assert_eq!(part.add.cltv_expiry, part.forward.outgoing_cltv_value + 40);
+    }
+    payer.fulfil(&parts[1]).await;
+    let PaymentState::Succeeded { preimage: proof, fee, .. } = payer.end(&id).await else { panic!("the proof") };
+    assert_eq!((proof, fee.get()), (preimage(), 2 * u64::from(BASE)));
+    assert_eq!(payer.payments.send(payer.order(TWO_CHANNELS, true)).await.unwrap().payment_id, id, "paid once");
+    assert!(!payer.payments.abandon(&id));
+    payer.fulfil(&parts[0]).await;
+    payer.assert_done().await;
+    let events = payer.bench.reader.events(0, &["payment_succeeded".to_owned()], 10).unwrap().0;
+    assert_eq!(events.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_4_a_part_that_fails_after_the_proof_is_not_paid_for() {
+    let mut payer = Payer::new(2).await;
+    let id = payer.send(payer.order(TWO_CHANNELS, true)).await;
+    let parts = [payer.offered(0).await, payer.offered(1).await];
+    payer.fulfil(&parts[0]).await;
+    payer.end(&id).await;
+    payer.fail(&parts[1], false, &TOO_MUCH).await;
+    payer.assert_done().await;
+    let PaymentState::Succeeded { fee, .. } = payer.end(&id).await else { panic!("it has succeeded") };
+    assert_eq!(fee.get(), u64::from(BASE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payee_that_takes_no_parts_gets_none() {
+    let payer = Payer::new(2).await;
+    let refused = payer.payments.send(payer.order(TWO_CHANNELS, false)).await;
+    assert!(matches!(refused, Err(SendFault::TooLarge { .. })), "{refused:?}");
+    let refused = payer.payments.send(payer.order(FOUR_CHANNELS, true)).await;
+    let Err(SendFault::TooLarge { spendable, asked }) = refused else { panic!("{refused:?}") };
+    assert!(spendable.get() > TWO_CHANNELS && asked.get() == FOUR_CHANNELS, "what both can send is told");
+    payer.assert_done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_9_the_fee_limit_holds_over_parts_and_retries_to_the_millisatoshi() {
+    let mut payer = Payer::new(2).await;
+    let fees = 2 * u64::from(BASE);
+    for max_fee in [0, u64::from(BASE), fees - 1] {
+        let order = PayOrder { max_fee: Some(Msat::new(max_fee)), ..payer.order(TWO_CHANNELS, true) };
+        let refused = payer.payments.send(order).await;
+        assert!(matches!(refused, Err(SendFault::FeeTooHigh { .. })), "{max_fee}: {refused:?}");
+    }
+    let order = PayOrder { max_fee: Some(Msat::new(u64::from(BASE) - 1)), ..payer.order(ONE_CHANNEL, true) };
+    let refused = payer.payments.send(order).await;
+    assert!(matches!(refused, Err(SendFault::FeeTooHigh { .. })), "{refused:?}");
+    // Both ways take one part; after a failure the second must not cost more than was allowed for both.
+    let order = PayOrder { max_fee: Some(Msat::new(fees)), ..payer.order(TWO_CHANNELS, true) };
+    let id = payer.send(order).await;
+    let parts = [payer.offered(0).await, payer.offered(1).await];
+    payer.fail(&parts[0], false, &TOO_MUCH).await;
+    // Half of what failed may be tried over the same way, and what that leaves over nothing else: two more fees.
+    payer.fail(&parts[1], true, &Failure::MppTimeout).await;
+    let PaymentState::Failed { kind, message, .. } = payer.end(&id).await else { panic!("it fails") };
+    assert_eq!(kind, "temporary_channel_failure");
+    assert!(message.contains(&payer.peers[0].0.id().to_string()), "{message}");
+    payer.assert_done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_that_fails_is_followed_by_the_next_one() {
+    let mut payer = Payer::new(2).await;
+    let id = payer.send(payer.order(ONE_CHANNEL, false)).await;
+    let first = payer.offered(0).await;
+    payer.fail(&first, false, &TOO_MUCH).await;
+    let second = payer.offered(1).await;
+    assert_eq!(second.last.amt_to_forward.get(), ONE_CHANNEL);
+    assert_ne!(first.add.onion_routing_packet, second.add.onion_routing_packet);
+    payer.fulfil(&second).await;
+    let PaymentState::Succeeded { fee, .. } = payer.end(&id).await else { panic!("it succeeds") };
+    assert_eq!(fee.get(), u64::from(BASE));
+    payer.assert_done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_payee_does_not_want_is_not_tried_again() {
+    let mut payer = Payer::new(2).await;
+    let id = payer.send(payer.order(ONE_CHANNEL, true)).await;
+    let first = payer.offered(0).await;
+    let why = Failure::IncorrectOrUnknownPaymentDetails { htlc_msat: Msat::new(ONE_CHANNEL), height: HEIGHT };
+    payer.fail(&first, true, &why).await;
+    let PaymentState::Failed { kind, message, .. } = payer.end(&id).await else { panic!("it fails") };
+    assert_eq!(kind, "incorrect_or_unknown_payment_details");
+    assert!(message.contains(&payee_id().to_string()) && message.contains("ask for a new invoice"), "{message}");
+    assert!(payer.peers[1].0.dealt_with().await.is_empty());
+    payer.assert_done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_new_attempt_is_made_once_the_payment_is_abandoned_or_its_time_is_over() {
+    for is_abandoned in [true, false] {
+        let mut payer = Payer::new(2).await;
+        let timeout = if is_abandoned { LIMIT } else { Duration::ZERO };
+        let id = payer.send(PayOrder { timeout, ..payer.order(ONE_CHANNEL, true) }).await;
+        let first = payer.offered(0).await;
+        if is_abandoned {
+            assert!(payer.payments.abandon(&id) && payer.payments.abandon(&id));
+            assert!(!payer.payments.abandon(&[9; 32]), "there is no such payment");
+        }
+        assert!(payer.payments.get(&id).unwrap().unwrap().is_pending(), "the network decides");
+        payer.fail(&first, false, &TOO_MUCH).await;
+        let PaymentState::Failed { kind, message, .. } = payer.end(&id).await else { panic!("it fails") };
+        assert_eq!(kind, "temporary_channel_failure");
+        let why = if is_abandoned { "abandoned" } else { "timeout_secs had passed" };
+        assert!(message.contains(why), "{message}");
+        assert!(payer.peers[1].0.dealt_with().await.is_empty());
+        payer.assert_done().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abandoned_payment_may_still_succeed() {
+    let mut payer = Payer::new(1).await;
+    let id = payer.send(payer.order(ONE_CHANNEL, true)).await;
+    let first = payer.offered(0).await;
+    assert!(payer.payments.abandon(&id));
+    payer.fulfil(&first).await;
+    assert!(matches!(payer.end(&id).await, PaymentState::Succeeded { .. }));
+    payer.assert_done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_the_caller_gives_is_taken_as_it_is_and_once() {
+    let mut payer = Payer::new(2).await;
+    let hop = |node, channel: Option<u64>, amount, blocks| GivenHop {
+        node,
+        channel: channel.map(ShortChannelId::from_u64),
+        amount: Msat::new(amount),
+        blocks,
+    };
+    let route =
+        vec![hop(payer.peers[1].0.id(), None, ONE_CHANNEL + 1, 100), hop(payee_id(), Some(4711), ONE_CHANNEL, 50)];
+    let given = |route: &[GivenHop]| Some(route.to_vec());
+    let order = PayOrder { route: given(&route), ..payer.order(ONE_CHANNEL, true) };
+    // A millisatoshi above the limit; a channel that is none of ours with the peer.
+    let refused = payer.payments.send(PayOrder { max_fee: Some(Msat::ZERO), ..order.clone() }).await;
+    assert!(matches!(refused, Err(SendFault::FeeTooHigh { .. })), "{refused:?}");
+    let foreign = vec![hop(payer.peers[1].0.id(), Some(1), ONE_CHANNEL + 1, 100), route[1]];
+    let refused = payer.payments.send(PayOrder { route: given(&foreign), ..order.clone() }).await;
+    assert!(matches!(refused, Err(SendFault::Route(BadRoute::NotOurs(_)))), "{refused:?}");
+    let nobody = vec![hop(payee_id(), None, ONE_CHANNEL, 50)];
+    let refused = payer.payments.send(PayOrder { route: given(&nobody), ..order.clone() }).await;
+    assert!(matches!(refused, Err(SendFault::NoRoute(_))), "{refused:?}");
+
+    let id = payer.send(PayOrder { max_fee: Some(Msat::new(1)), ..order.clone() }).await;
+    let heard = payer.offered(1).await;
+    let height = payer.bench.manager.env().chain.height();
+    assert_eq!((heard.add.amount_msat.get(), heard.add.cltv_expiry), (ONE_CHANNEL + 1, height + 100));
+    let expected = ForwardPayload {
+        amt_to_forward: Msat::new(ONE_CHANNEL),
+        outgoing_cltv_value: height + 50,
+        short_channel_id: ShortChannelId::from_u64(4711),
+    };
+    assert_eq!((heard.forward, heard.last.outgoing_cltv_value), (expected, height + 50));
+    payer.fail(&heard, false, &Failure::UnknownNextPeer).await;
+    let PaymentState::Failed { kind, message, .. } = payer.end(&id).await else { panic!("it fails") };
+    assert_eq!(kind, "unknown_next_peer");
+    let channel = ShortChannelId::from_u64(4711).to_string();
+    assert!(message.contains(&channel) && message.contains(&payer.peers[1].0.id().to_string()), "{message}");
+    assert!(payer.peers[0].0.dealt_with().await.is_empty(), "no other way is taken");
+    // It may be made again: over the channel of ours by its name.
+    let name = payer.bench.manager.channel(&payer.peers[1].1.id()).unwrap().summary.short_channel_id.unwrap();
+    let named = vec![GivenHop { channel: Some(name), ..route[0] }, route[1]];
+    let again = payer.send(PayOrder { route: given(&named), ..order }).await;
+    let heard = payer.offered(1).await;
+    payer.fulfil(&heard).await;
+    assert!(matches!(payer.end(&again).await, PaymentState::Succeeded { fee, .. } if fee.get() == 1));
+    payer.assert_done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_gave_no_invoice_is_paid_with_a_preimage_of_ours() {
+    let mut payer = Payer::new(1).await;
+    let node_id = payer.peers[0].0.id();
+    let whom = Whom::Node { node_id, amount: Msat::new(ONE_CHANNEL) };
+    let id = payer.send(PayOrder { whom: whom.clone(), ..payer.order(1, true) }).await;
+    let add = loop {
+        if let Message::UpdateAddHtlc(add) = payer.hear(0).await {
+            break add;
+        }
+    };
+    while !payer.peers[0].0.holds(&payer.peers[0].1, add.id) {
+        payer.hear(0).await;
+    }
+    let peeled = payer.peers[0].0.peel(&add);
+    let Payload::Final(last) = Payload::decode(&peeled.payload, peeled.next.is_none()).unwrap() else { panic!("last") };
+    let preimage = last.keysend_preimage.unwrap();
+    assert_eq!((preimage.payment_hash(), last.payment_data), (add.payment_hash, None));
+    assert_eq!(last.amt_to_forward.get(), ONE_CHANNEL);
+    let (rogue, channel) = &mut payer.peers[0];
+    rogue.step(channel, Input::Command(CommandId(1), Command::Fulfill { htlc_id: add.id, preimage }));
+    rogue.step(channel, Input::Command(CommandId(1), Command::Commit));
+    while !payer.peers[0].1.rows().htlcs.is_empty() {
+        payer.hear(0).await;
+    }
+    assert!(matches!(payer.end(&id).await, PaymentState::Succeeded { .. }));
+    payer.assert_done().await;
+    // More than one channel has is not split: the receiver could not tell that parts belong together.
+    let whom = Whom::Node { node_id, amount: Msat::new(TWO_CHANNELS) };
+    let refused = payer.payments.send(PayOrder { whom, ..payer.order(1, true) }).await;
+    assert!(matches!(refused, Err(SendFault::TooLarge { .. })), "{refused:?}");
+    let us = payer.bench.manager.env().keys.node_id();
+    let whom = Whom::Node { node_id: us, amount: Msat::new(1) };
+    let refused = payer.payments.send(PayOrder { whom, ..payer.order(1, true) }).await;
+    assert!(matches!(refused, Err(SendFault::OwnInvoice)), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_10_many_callers_at_once_never_spend_more_than_there_is() {
+    let mut payer = Payer::new(1).await;
+    let node_id = payer.peers[0].0.id();
+    let whom = Whom::Node { node_id, amount: Msat::new(100_000_000) };
+    let order = PayOrder { whom, ..payer.order(1, true) };
+    let mut sends = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (payments, order) = (payer.payments.clone(), order.clone());
+        sends.spawn(async move { payments.send(order).await });
+    }
+    let begun: Vec<_> = sends.join_all().await.into_iter().filter_map(|sent| Some(sent.ok()?.payment_id)).collect();
+    assert!(begun.len() >= 3);
+    // Three of them fit what the node has.
+    while spent(&payer) < 300_000_000 {
+        payer.hear(0).await;
+    }
+    for id in begun {
+        if let Some(PaymentState::Failed { kind, .. }) = ended_by_now(&payer, &id).await {
+            assert_eq!(kind, "refused_by_channel");
+        }
+    }
+    let late = payer.peers[0].0.dealt_with().await;
+    assert!(!late.iter().any(|message| matches!(message, Message::UpdateAddHtlc(_))), "{late:?}");
+    assert_eq!(spent(&payer), 300_000_000);
+}
+
+/// What stands in the commitments with the first peer.
+fn spent(payer: &Payer) -> u64 {
+    payer.peers[0].1.rows().htlcs.values().map(|row| row.amount.get()).sum()
+}
+
+async fn ended_by_now(payer: &Payer, id: &[u8; 32]) -> Option<PaymentState> {
+    all_durable(&payer.bench).await;
+    payer.payments.get(id).unwrap().map(|row| row.state).filter(|state| !matches!(state, PaymentState::Pending))
+}
