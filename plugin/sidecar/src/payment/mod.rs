@@ -16,11 +16,6 @@ use bitcoin::Network;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::PaymentHash;
-<<<<<<< HEAD
-use serde_json::json;
-=======
-use parking_lot::Mutex;
->>>>>>> main
 use tokio::sync::watch;
 
 pub use order::{PayOrder, SendFault, Whom};

@@ -17,8 +17,8 @@ use crate::manager::directory::Posted;
 use crate::manager::outbox::{Next, OutboxReader, outbox};
 use crate::manager::peer::Live;
 use crate::manager::relay::onions::{Onions, Seen, Unprocessed};
-use crate::store::{Address, Commits};
 use crate::store::schema::Table;
+use crate::store::{Address, Commits};
 
 /// Schedules of each model, by chance: a fair choice, since tasks that have nothing to do yield and look again.
 fn check(model: fn()) {
