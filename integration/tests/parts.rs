@@ -165,3 +165,43 @@ async fn an_abandoned_payment_is_decided_by_the_network() -> Done<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_11_a_call_that_is_repeated_pays_once_whatever_happens_in_between() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (mut alice, bob) = tokio::try_join!(
+            regtest.sidecar("alice"),
+            regtest.sidecar_with("bob", &["--invoice-accept-keysend", "true"])
+        )?;
+        alice.fund(&regtest.bitcoind).await?;
+        bob.until_synced_with(&regtest.bitcoind).await?;
+        alice.connect(&bob).await?;
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?;
+        let before = alice.until_idle(&opened.channel_id).await?.local_msat;
+        let node_id = Some(bob.node_id().await?);
+        let gift = |amount_msat| PaymentSend {
+            node_id: node_id.clone(),
+            amount_msat: Some(amount_msat),
+            idempotency_key: Some("a gift".to_owned()),
+            ..Default::default()
+        };
+        // As of a caller that never hears the first answer, and of three that call at once.
+        let client = alice.client();
+        let calls = (client.call(gift(5_000)), client.call(gift(5_000)), client.call(gift(5_000)));
+        let (first, second, third) = tokio::try_join!(calls.0, calls.1, calls.2)?;
+        assert!(first.payment_id == second.payment_id && second.payment_id == third.payment_id);
+        alice.kill().await?;
+        alice.start_again().await?;
+        assert_eq!(alice.call(gift(5_000)).await?.payment_id, first.payment_id, "after a start, too");
+        assert_eq!(alice.refusal(gift(5_001)).await?, "idempotency_conflict");
+        let route = PaymentSend { timeout_secs: Some(5), ..gift(5_000) };
+        assert_eq!(alice.refusal(route).await?, "idempotency_conflict");
+        alice.connect(&bob).await?;
+        let payment = Pair::end(&alice, &first.payment_id).await?;
+        assert_eq!(alice.call(gift(5_000)).await?.payment_id, first.payment_id);
+        let paid = if payment.state == PaymentState::Succeeded { 5_000 } else { 0 };
+        assert_eq!(alice.until_idle(&opened.channel_id).await?.local_msat, before - paid);
+        Ok(())
+    })
+    .await
+}
