@@ -232,6 +232,7 @@ impl Manager {
         self.visit_with(peer, |drive, peer| mail.into_iter().for_each(|piece| drive.handle(peer, piece)));
         self.visited.notify_waiters();
         if self.directory.give_back(peer) {
+            self.deliver.rests();
             self.directory.forget_idle(peer);
         } else {
             // Behind the others: a peer that never stops talking must not keep a worker to itself (DOS-11).
