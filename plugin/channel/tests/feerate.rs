@@ -101,3 +101,31 @@ fn fee_4_an_accepter_closes_for_no_disagreement_about_the_feerate() {
 fn strict() -> Policy {
     Policy { max_commitment_feerate: FeeratePerKw::new(2_000), ..policy() }
 }
+
+/// What was signed comes again as it was, and meanwhile the opener has revoked to HTLCs of which it knew nothing then: it is
+/// held to those that it has signed for.
+#[test]
+fn fee_1_cst_3_an_update_fee_that_comes_again_is_judged_by_what_the_opener_knew() {
+    for htlcs in [1, 2, 10] {
+        let mut duo = Duo::normal(&Terms::default());
+        let highest = wanted(&duo, u32::MAX).expect("a rise");
+        for number in 1..=htlcs {
+            assert!(duo.add(Bob, sat(5_000), number).is_ok());
+        }
+        duo.commit(Bob);
+        // It crosses them.
+        assert_eq!(duo.order(Alice, Command::UpdateFee(FeeratePerKw::new(highest))), Ok(Reply::Done));
+        while duo.receive(Alice).is_some() {}
+        duo.commit(Alice);
+        for expected in ["update_fee", "revoke_and_ack"] {
+            assert_eq!(duo.receive(Bob).map(|message| message.name()), Some(expected));
+        }
+        // The signature for both is lost.
+        assert_eq!(duo.alice.outbox.front().map(Message::name), Some("commitment_signed"));
+        duo.reconnect();
+        duo.run();
+        for head in [&duo.alice.channel.rows().head, &duo.bob.channel.rows().head] {
+            assert_eq!([head.fee.local, head.fee.remote].map(FeeratePerKw::get), [highest; 2], "{htlcs} HTLCs");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::tx::fee::{commitment_cost, commitment_weight, is_trimmed};
 use outrigger_bolt::wire::{Message, UpdateFee};
 
-use super::htlc::Side;
+use super::htlc::{HtlcState, Offerer, Side, Stage};
 use super::outlook::{Next, Outlook};
 use crate::changes::ChannelParams;
 use crate::draft::Draft;
@@ -124,12 +124,9 @@ impl Outlook {
         params.is_opener || Self::is_within_cap(params, (self.highest_feerate(), ours), policy)
     }
 
-    /// Whether a feerate that the opener sets keeps within the cap. The peer is held to no more than it knows: to those
-    /// HTLCs of ours that it has revoked to.
-    fn feerate_is_within_cap(&self, params: &ChannelParams, feerate: FeeratePerKw, policy: &Policy) -> bool {
-        let totals = &self.local.totals;
-        let accepters = if params.is_opener { totals.offered_by_remote } else { totals.offered_by_local };
-        Self::is_within_cap(params, (feerate, accepters.count), policy)
+    /// Whether a feerate that we would set as the opener keeps within the cap.
+    fn our_feerate_is_within_cap(&self, params: &ChannelParams, feerate: FeeratePerKw, policy: &Policy) -> bool {
+        Self::is_within_cap(params, (feerate, self.local.totals.offered_by_remote.count), policy)
     }
 
     /// Whether the opener can pay the lowest feerate that is relayed if everything that either side has proposed ends up in
@@ -172,7 +169,11 @@ impl Next {
     /// Where we pay the fee, we must be able to, our reserve aside. That holds our peer to no more than it knows: in our
     /// next commitment are only those updates of ours that it has revoked to.
     pub(crate) fn affordable_for_peer(&self, params: &ChannelParams) -> bool {
-        let cost = commitment_cost(self.feerate, self.totals.untrimmed());
+        self.affordable_with_outputs(params, self.totals.untrimmed())
+    }
+
+    fn affordable_with_outputs(&self, params: &ChannelParams, outputs: usize) -> bool {
+        let cost = commitment_cost(self.feerate, outputs);
         let reserve = params.reserve_of(Side::Remote);
         match params.opener() {
             Side::Remote => covers(self.totals.to_remote, cost, reserve),
@@ -197,7 +198,7 @@ pub(crate) fn send_update_fee(draft: &mut Draft<'_>, feerate: FeeratePerKw, poli
     if outlook.fee_proposed || draft.head().fee.change.is_some() {
         return Err(Refusal::FeeChangePending);
     }
-    if !outlook.feerate_is_within_cap(params, feerate, policy) {
+    if !outlook.our_feerate_is_within_cap(params, feerate, policy) {
         return Err(Refusal::CommitmentTooCostly(cost_cap(params.capacity, policy)));
     }
     if feerate == outlook.remote.feerate {
@@ -242,17 +243,45 @@ pub(crate) fn receive_update_fee(draft: &mut Draft<'_>, message: &UpdateFee, pol
         return Err(Violation::Warn(Rule::FeeFromAccepter));
     }
     check_feerate(message.feerate_per_kw, policy).map_err(Violation::Warn)?;
+    let known = known_to_peer(draft);
     let outlook = draft.outlook_mut();
-    let is_within_cap = outlook.feerate_is_within_cap(params, message.feerate_per_kw, policy);
+    let is_within_cap = Outlook::is_within_cap(params, (message.feerate_per_kw, known.accepters), policy);
     outlook.set_feerate(Side::Local, message.feerate_per_kw);
     outlook.fee_received = true;
-    if !outlook.local.affordable_for_peer(params) || !outlook.opener_survives(params) {
+    if !outlook.local.affordable_with_outputs(params, known.outputs) || !outlook.opener_survives(params) {
         return Err(Violation::Warn(Rule::CannotAffordFee));
     }
     if is_within_cap {
         Ok(())
     } else {
         Err(Violation::Warn(Rule::CommitmentTooCostly(cost_cap(params.capacity, policy))))
+    }
+}
+
+/// What the opener knew of our next commitment, whenever it sent the update that has come.
+struct Known {
+    /// Our HTLCs.
+    accepters: u16,
+    /// HTLC outputs of either side.
+    outputs: usize,
+}
+
+/// The opener is held to those HTLCs of ours that it has signed for, and not to those that it has only revoked to: an
+/// `update_fee` that is sent again after a reconnection may be older than that revocation (BOLT 2, "Message Retransmission").
+/// It is never older than the last `commitment_signed` that we received.
+fn known_to_peer(draft: &Draft<'_>) -> Known {
+    let (params, totals) = (draft.params(), &draft.outlook().local.totals);
+    let (mut count, mut outputs) = (0u16, 0usize);
+    for (key, row) in draft.htlcs() {
+        if key.offerer == Offerer::Local && row.state == HtlcState::Adding(Stage::Revoked) {
+            count = count.saturating_add(1);
+            let has_output = !is_trimmed(row.amount, params.dust_limit(Side::Local));
+            outputs = outputs.saturating_add(usize::from(has_output));
+        }
+    }
+    Known {
+        accepters: totals.offered_by_local.count.saturating_sub(count),
+        outputs: totals.untrimmed().saturating_sub(outputs),
     }
 }
 

@@ -9,6 +9,7 @@ use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner
 use tokio::sync::watch;
 
 use super::frozen::FrozenChannels;
+use super::hints::Hints;
 use super::pending::Pending;
 use super::relay::onions::Onions;
 use super::relay::register::{Caps, Register};
@@ -123,6 +124,7 @@ pub struct Env {
     /// The most that may be.
     pub caps: Caps,
     pub(super) onions: Onions,
+    pub(super) hints: Hints,
     /// Counted, so that a block need not ask every channel (law 6).
     standing: AtomicUsize,
     shutdown_script: RwLock<ScriptBuf>,
@@ -157,6 +159,7 @@ impl Env {
             relay: Register::default(),
             caps,
             onions: Onions::default(),
+            hints: Hints::default(),
             standing: AtomicUsize::new(0),
             shutdown_script: RwLock::default(),
             shutdown_script_given: AtomicBool::new(false),

@@ -10,8 +10,8 @@ use outrigger_bolt::wire::Message;
 
 use crate::lock::Mutex;
 
-/// What a peer may send at once, after a rest: more than any honest burst.
-const BURST: u32 = 20_000;
+/// What a peer may send at once, after a rest: more than any honest burst, and less than five megabytes on disk.
+const BURST: u32 = 50_000;
 
 /// What it may send in a second, for as long as it likes. At some 90 bytes an HTLC that is below a gigabyte a day.
 const PER_SECOND: u32 = 100;

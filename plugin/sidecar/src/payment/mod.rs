@@ -166,6 +166,7 @@ impl Payments {
             }
             PaymentNotice::Answered { payment_id, part, answer } => self.answered(payment_id, part, answer),
         }
+        self.manager.deliver().rests();
     }
 
     /// A payment as it is on disk.

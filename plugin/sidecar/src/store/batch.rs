@@ -79,6 +79,28 @@ pub enum Held {
     Durable(oneshot::Sender<()>),
 }
 
+impl Held {
+    /// Whether it stays within the node: nothing of it is a promise to anybody.
+    fn is_order(&self) -> bool {
+        match self {
+            Self::Order { .. } | Self::Settled { .. } => true,
+            Self::Channel { effect, .. } => match &**effect {
+                Effect::Incoming(_) | Effect::Settle { .. } => true,
+                Effect::Send(_)
+                | Effect::Revoke { .. }
+                | Effect::Disconnect(_)
+                | Effect::Publish { .. }
+                | Effect::Restored { .. }
+                | Effect::Watch(_)
+                | Effect::Removed { .. }
+                | Effect::Reply(..)
+                | Effect::Note(_) => false,
+            },
+            Self::Archived { .. } | Self::Chain(_) | Self::Durable(_) => false,
+        }
+    }
+}
+
 /// One step of one channel, to be staged whole: there is no way to stage a channel without its monitor.
 #[derive(Debug)]
 pub struct Step<'a> {
@@ -119,6 +141,11 @@ pub struct Released {
 }
 
 impl Released {
+    /// Whether there is nothing to deliver.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// The effects, in the order in which they were staged.
     pub fn open(self) -> Vec<Held> {
         self.held
@@ -207,7 +234,16 @@ impl Batch {
         self.writes.is_empty() && self.events.is_empty() && self.forwards.is_empty() && self.totals.is_empty()
     }
 
-    /// The one exit of effects. The caller is the writer, after the commit.
+    /// Takes out what is for this node's own ears: orders to channels and news of HTLCs. They may be told as soon as this
+    /// batch has its place in the queue: what comes of them is queued behind it, so it is never durable without these rows,
+    /// and nothing of it leaves before both are.
+    pub(super) fn take_orders(&mut self) -> Released {
+        let (orders, held) = std::mem::take(&mut self.held).into_iter().partition(Held::is_order);
+        self.held = held;
+        Released { held: orders }
+    }
+
+    /// The one exit of all other effects. The caller is the writer, after the commit.
     pub(super) fn release(self) -> Released {
         Released { held: self.held }
     }

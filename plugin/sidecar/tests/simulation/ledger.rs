@@ -6,7 +6,7 @@ use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey, SignOnly};
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, PaymentHash, PaymentPreimage};
-use outrigger_bolt::wire::{CommitmentSigned, Message, RevokeAndAck};
+use outrigger_bolt::wire::{CommitmentSigned, Message, RevokeAndAck, UpdateAddHtlc};
 use outrigger_channel::{ChannelHead, HtlcKey, HtlcSource, Offerer, Phase, Totals};
 use outrigger_sidecar::store::row::SettlementRow;
 use outrigger_sidecar::store::schema::Table;
@@ -52,6 +52,13 @@ pub struct Ledger {
     told: HashSet<(usize, PaymentHash)>,
     /// The signature that went out for a commitment, by its per-commitment point.
     signatures: HashMap<PublicKey, Signature>,
+    /// What was offered, and the onion of each HTLC.
+    pub adds: Vec<(usize, UpdateAddHtlc)>,
+    onions: HashMap<Name, Box<[u8; 1366]>>,
+    /// The received HTLC for which a node has relayed an onion.
+    processed: HashMap<(usize, Box<[u8; 1366]>), Name>,
+    /// The head of each channel when it was last looked at.
+    looked_at: HashMap<(usize, ChannelId), Vec<u8>>,
     secp: Secp256k1<SignOnly>,
 }
 
@@ -64,6 +71,10 @@ impl Ledger {
             upstream: HashMap::new(),
             told: HashSet::new(),
             signatures: HashMap::new(),
+            adds: Vec::new(),
+            onions: HashMap::new(),
+            processed: HashMap::new(),
+            looked_at: HashMap::new(),
             secp: Secp256k1::signing_only(),
         }
     }
@@ -77,6 +88,8 @@ impl Ledger {
     pub fn sent(&mut self, from: &Node, to: usize, message: &Message, journal: &mut Journal) {
         match message {
             Message::UpdateAddHtlc(add) => {
+                self.onions.insert((add.channel_id, from.number, add.id), add.onion_routing_packet.clone());
+                self.adds.push((from.number, add.clone()));
                 let htlc =
                     Htlc { amount: add.amount_msat, hash: add.payment_hash, to, is_signed: false, outcome: None };
                 self.added((add.channel_id, from.number, add.id), htlc);
@@ -197,7 +210,16 @@ impl Ledger {
     /// A node has made a commit: what stands on its disk now.
     pub fn committed(&mut self, node: &Node, peer_of: impl Fn(&ChannelId) -> Option<usize>) {
         let db = &node.live().db;
-        for (channel, head) in rows::heads(db) {
+        let looked_at = &mut self.looked_at;
+        let mut is_new = |channel, row: &[u8]| {
+            let before = looked_at.entry((node.number, channel)).or_default();
+            let is_new = before.as_slice() != row;
+            if is_new {
+                *before = row.to_vec();
+            }
+            is_new
+        };
+        for (channel, head) in rows::heads(db, &mut is_new) {
             if let Phase::Failed { reason, .. } = &head.phase {
                 panic!("node {} has failed channel {channel}: {reason:?}", node.number);
             }
@@ -227,6 +249,9 @@ impl Ledger {
         assert!(before.is_none_or(|before| before == down), "node {node} relays {up:?} twice: {before:?} and {down:?}");
         let before = self.upstream.insert(down, up);
         assert!(before.is_none_or(|before| before == up), "node {node} relays {before:?} and {up:?} as {down:?}");
+        let onion = self.onions[&up].clone();
+        let first = *self.processed.entry((node, onion)).or_insert(up);
+        assert_eq!(first, up, "node {node} relays one onion twice");
         let brings = self.htlcs[&up].amount;
         assert!(brings >= amount, "node {node} relays {amount} of {brings}");
     }

@@ -43,6 +43,7 @@ const KINDS: &[&str] = &[
     "disconnects",
     "fee changes",
     "blocks",
+    "replays",
     "channels paid over again",
     "channels closed",
 ];

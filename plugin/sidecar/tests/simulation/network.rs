@@ -20,8 +20,8 @@ pub struct End {
 pub struct Link {
     pub nodes: [usize; 2],
     pub ends: [Option<End>; 2],
-    /// What is on its way to each.
-    pub wires: [VecDeque<Vec<u8>>; 2],
+    /// What is on its way to each, with its length.
+    pub wires: [VecDeque<(Message, usize)>; 2],
     /// Nothing more is sent; what was on its way may still arrive.
     pub cut: bool,
     /// How readily it carries, beside the others.

@@ -206,6 +206,11 @@ impl World {
                 None => self.counts.one("payments never begun"),
             }
         }
+        if self.replayed.contains(&hash) {
+            // Where the first HTLC was lost, the one that was offered by hand may be the one that pays.
+            self.counts.add("payments succeeded", succeeded.len() as u64);
+            return;
+        }
         let paid = invoice.paid.map_or(0, |paid| paid.amount.get());
         assert_eq!(self.ledger.flow(payee, &hash), (0, paid), "the payee of {numbers:?}");
         // A node that has paid an invoice has its preimage, and may claim with it what others pay over it (FWD-1).

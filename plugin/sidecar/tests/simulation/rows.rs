@@ -24,12 +24,14 @@ pub fn htlc(db: &Database, channel: &ChannelId, key: HtlcKey) -> Option<HtlcRow>
     row(db, Table::Htlc, &htlc_key(channel, key), |bytes| HtlcRow::decode(bytes).unwrap())
 }
 
-pub fn heads(db: &Database) -> Vec<(ChannelId, ChannelHead)> {
+/// The heads of all channels, those alone that `is_new` asks for by channel and bytes.
+pub fn heads(db: &Database, mut is_new: impl FnMut(ChannelId, &[u8]) -> bool) -> Vec<(ChannelId, ChannelHead)> {
     let open = db.begin_read().unwrap().open_table(Table::ChannelHead.definition()).unwrap();
-    let found = open.iter().unwrap().map(|entry| {
+    let found = open.iter().unwrap().filter_map(|entry| {
         let (key, value) = entry.unwrap();
+        let channel = ChannelId(key.value().try_into().unwrap());
         let row = unseal(Table::ChannelHead, key.value(), value.value()).unwrap();
-        (ChannelId(key.value().try_into().unwrap()), ChannelHead::decode(row).unwrap())
+        is_new(channel, row).then(|| (channel, ChannelHead::decode(row).unwrap()))
     });
     found.collect()
 }

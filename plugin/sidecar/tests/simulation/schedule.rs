@@ -221,8 +221,28 @@ impl World {
                 self.set_feerates(node, feerates(feerate));
             }
             88..93 => self.mine(),
+            93..96 => self.replay(),
             _ => self.clock.pass(Duration::from_secs(self.rng.random_range(1..100))),
         }
+    }
+
+    /// A node offers an HTLC again that it has offered before, with the same onion (FWD-17).
+    fn replay(&mut self) {
+        let Some((node, add)) = self.ledger.adds.choose(&mut self.rng).cloned() else { return };
+        if self.nodes[node].live.is_none() {
+            return;
+        }
+        self.counts.one("replays");
+        self.replayed.insert(add.payment_hash);
+        let source = HtlcSource::Payment { payment_id: self.rng.random(), part: 0 };
+        let command = Command::AddHtlc {
+            amount: add.amount_msat,
+            payment_hash: add.payment_hash,
+            cltv_expiry: add.cltv_expiry,
+            onion: add.onion_routing_packet,
+            source,
+        };
+        self.order(node, add.channel_id, command);
     }
 
     /// Around dust limits, large and small.

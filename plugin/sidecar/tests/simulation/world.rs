@@ -1,12 +1,12 @@
 //! The world: whole nodes, their links and their chain, moved one event at a time in an order that the seed decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_bolt::wire::{ChannelUpdate, Message};
 use outrigger_channel::{CHANNEL_PONG_BYTES, Command, Feerates};
 use outrigger_sidecar::clock::{Clock, StandIn};
@@ -83,6 +83,8 @@ pub struct World {
     pub ledger: Ledger,
     pub journal: Arc<Mutex<Journal>>,
     pub payments: Vec<Payment>,
+    /// Hashes of which somebody has offered an HTLC by hand.
+    pub replayed: BTreeSet<PaymentHash>,
     pub counts: Counts,
     pub events: u64,
     trace: Trace,
@@ -117,6 +119,7 @@ impl World {
             ledger: Ledger::new(),
             journal: Arc::default(),
             payments: Vec::new(),
+            replayed: BTreeSet::new(),
             counts: Counts::default(),
             events: 0,
             trace: Trace { tracing, digest: 0xcbf2_9ce4_8422_2325 },
@@ -268,8 +271,7 @@ impl World {
 
     fn deliver(&mut self, link: usize, side: usize) -> usize {
         let (node, from) = self.sides(link, side);
-        let bytes = self.links[link].wires[side].pop_front().expect("a message");
-        let message = read(&bytes);
+        let (message, len) = self.links[link].wires[side].pop_front().expect("a message");
         self.note(format_args!("{node}: receives {} of {from}", message.name()));
         self.ledger.arrives(node, &message);
         let end = self.links[link].ends[side].as_ref().expect("an end");
@@ -285,7 +287,7 @@ impl World {
             _ => true,
         };
         if hand_over {
-            let (peer, len) = (self.nodes[from].id, bytes.len());
+            let peer = self.nodes[from].id;
             self.nodes[node].live().core.manager.message(&peer, end.connection, message, len);
         }
         node
@@ -361,7 +363,7 @@ impl World {
             self.ledger.sent(&self.nodes[node], peer, &message, &mut self.journal.lock());
             let link = &mut self.links[link];
             if !link.cut {
-                link.wires[1 - side].push_back(bytes);
+                link.wires[1 - side].push_back((message, bytes.len()));
             }
         }
         assert_eq!(closed, None, "node {node} ends its connection with node {peer}");
