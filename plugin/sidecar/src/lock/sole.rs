@@ -8,18 +8,15 @@ thread_local! {
 }
 
 /// One thread of execution: a thread, or in a model one of the tasks that take turns on it.
-#[cfg(test)]
-pub(super) type Task = Option<shuttle::scheduler::TaskId>;
-/// One thread of execution.
-#[cfg(not(test))]
-pub(super) type Task = ();
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Task(#[cfg(test)] Option<shuttle::scheduler::TaskId>);
 
-#[cfg(test)]
 pub(super) fn task() -> Task {
-    shuttle::current::try_get_current_task()
+    Task(
+        #[cfg(test)]
+        shuttle::current::try_get_current_task(),
+    )
 }
-#[cfg(not(test))]
-pub(super) fn task() -> Task {}
 
 /// Says for as long as it lives that this thread is at something that it may not do twice at a time. Watched in release
 /// builds too.
