@@ -5,6 +5,7 @@
 //! held, and stops on the first lock that is taken against it.
 
 #[cfg_attr(test, path = "engine.rs")]
+#[cfg_attr(test, expect(clippy::expect_used, clippy::panic, reason = "a model ends with its first panic"))]
 #[cfg_attr(not(test), path = "plain.rs")]
 mod engine;
 #[cfg(debug_assertions)]
