@@ -10,6 +10,7 @@ mod drive;
 pub mod env;
 pub mod forwarding;
 pub mod frozen;
+mod hints;
 mod history;
 mod mail;
 mod obstacle;
@@ -136,6 +137,7 @@ impl Manager {
                 obstacle: None,
                 archived: None,
                 ranked: None,
+                hinted: None,
             };
             if peer::stands(&slot.channel) {
                 manager.env.channel_stands();
@@ -144,6 +146,7 @@ impl Manager {
                 let mut drive = Drive::new(&manager.env, &manager.deliver);
                 drive.load_settlements(&mut slot);
                 peer.slots.insert(id, slot);
+                drive.rank(peer, &id);
                 peer.is_tallied = true;
                 drive.tally(peer);
                 manager.env.writer.submit(drive.batch);
