@@ -133,7 +133,8 @@ pub struct Batch {
     pub(super) fault: Option<StoreError>,
 }
 
-/// Effects whose rows are durable. Made by the writer alone, opened by `manager::deliver` alone.
+/// Effects whose rows are durable; or orders, which stay within the node and whose rows are in the writer's hands (ADR 11). Made
+/// by the writer alone, opened by `manager::deliver` alone.
 #[derive(Debug)]
 #[must_use = "released effects that nobody delivers are lost"]
 pub struct Released {
