@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use outrigger_integration::{Bitcoind, Done};
 
 use crate::ldk::{Ldk, Pace};
-use crate::machine::{description, rss_of, sync_ms};
+use crate::machine::{curve_micros, description, rss_of, sync_ms};
 use crate::outrigger::Outrigger;
 use crate::report::Figure;
 use crate::shape::Shape;
@@ -14,7 +14,7 @@ use crate::stack::{Plan, Round, Stack, round};
 use crate::sync::SyncCost;
 
 /// Above every dust limit: an output of the commitment transactions.
-const AMOUNT_MSAT: u64 = 500_000;
+const AMOUNT_MSAT: u64 = 360_000;
 
 /// How many channels there are in the scenarios with many.
 const MANY: [usize; 2] = [100, 1000];
@@ -47,6 +47,9 @@ impl<'a> Run<'a> {
 
     /// Everything, or what was asked for.
     pub(crate) async fn all(&mut self) -> Done<()> {
+        if self.wants_group("floor_") {
+            self.floor()?;
+        }
         if self.wants_group("relay_8_") {
             self.relay(8).await?;
         }
@@ -157,7 +160,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             let time = self.secs(4.0);
-            let plan = Plan { window: 32, cost, warm: Duration::from_secs(1), time, most_per_second: 1600 / many };
+            let plan = Plan { window: 32, cost, warm: Duration::from_secs(1), time, most_per_second: 2000 / many };
             let rounds = self.both(&name, plan, &mut ours, &mut theirs).await?;
             self.note(&name, "payments/s", true, &rounds, Round::per_second);
             if label == "native" {
@@ -169,6 +172,10 @@ impl<'a> Run<'a> {
                     Round::hub_ms,
                 );
                 self.note(&format!("relay_{many}_memory"), "MB resident in the hub", false, &rounds, Round::hub_mb);
+                let [_, verify, _] = curve_micros()?;
+                let name = format!("relay_{many}_verifications");
+                let unit = "verifications' worth of the hub's processor each";
+                self.note(&name, unit, false, &rounds, |round| round.hub_ms() * 1e3 / verify);
             }
             self.note(
                 &format!("relay_{many}_syncs_{label}"),
@@ -192,11 +199,12 @@ impl<'a> Run<'a> {
         let directory = self.directory.join("pair");
         let mut ours = Outrigger::start(&directory, self.bitcoind, Shape::Pair, AMOUNT_MSAT).await?;
         let mut theirs = Ldk::start(&directory, Shape::Pair, AMOUNT_MSAT, Pace::Background).await?;
+        let mut at_once = Ldk::start(&directory.join("at-once"), Shape::Pair, AMOUNT_MSAT, Pace::AtOnce).await?;
         for (label, cost) in [("native", SyncCost::Native), ("sync4ms", SyncCost::More(4000))] {
             let name = format!("one_channel_32_{label}");
             if self.wants(&name) {
                 let time = self.secs(2.0);
-                let plan = Plan { window: 32, cost, warm: Duration::from_millis(500), time, most_per_second: 1500 };
+                let plan = Plan { window: 32, cost, warm: Duration::from_millis(500), time, most_per_second: 2000 };
                 let rounds = self.both(&name, plan, &mut ours, &mut theirs).await?;
                 self.note(&name, "payments/s", true, &rounds, Round::per_second);
             }
@@ -205,6 +213,10 @@ impl<'a> Run<'a> {
                 let time = self.secs(3.0);
                 let plan = Plan { window: 1, cost, warm: Duration::from_millis(300), time, most_per_second: 400 };
                 let rounds = self.both(&name, plan, &mut ours, &mut theirs).await?;
+                self.note(&name, "ms, median", false, &rounds, |round| round.latency_ms(0.5));
+                self.note(&format!("{name}_p99"), "ms", false, &rounds, |round| round.latency_ms(0.99));
+                let name = format!("{name}_beside_at_once");
+                let rounds = self.both(&name, plan, &mut ours, &mut at_once).await?;
                 self.note(&name, "ms, median", false, &rounds, |round| round.latency_ms(0.5));
             }
         }
@@ -222,7 +234,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             let (warm, time) = (Duration::from_millis(500), Duration::from_secs(2));
-            let plan = Plan { window, cost: SyncCost::Native, warm, time, most_per_second: 1500 };
+            let plan = Plan { window, cost: SyncCost::Native, warm, time, most_per_second: 2000 };
             let rounds =
                 Rounds { outrigger: vec![round(&mut ours, plan).await?], ldk: vec![round(&mut theirs, plan).await?] };
             self.note(&name, "payments/s", true, &rounds, Round::per_second);
@@ -280,6 +292,21 @@ impl<'a> Run<'a> {
         let mb = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64 / 1e6).into_iter().collect();
         let (outrigger, ldk) = (mb(first_mb(&ours.watched())?), mb(first_mb(&theirs.watched())?));
         self.put(Figure { name: format!("start_{count}_memory"), unit: "MB", outrigger, ldk, more_is_better: false });
+        Ok(())
+    }
+
+    /// What the machine takes for what cannot be saved.
+    fn floor(&mut self) -> Done<()> {
+        let [sign, verify, multiply] = curve_micros()?;
+        for (name, unit, value) in [
+            ("floor_sign", "µs", sign),
+            ("floor_verify", "µs", verify),
+            ("floor_point_multiplication", "µs", multiply),
+            ("floor_sync", "ms, 4 KiB", sync_ms(&self.directory)?),
+        ] {
+            let (name, outrigger) = (name.to_owned(), vec![value]);
+            self.put(Figure { name, unit, outrigger, ldk: Vec::new(), more_is_better: false });
+        }
         Ok(())
     }
 

@@ -13,7 +13,6 @@ use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
     CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Refusal, Reply, Signer, Watch,
 };
-use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use super::block::ChainIndex;
@@ -21,6 +20,7 @@ use super::directory::{PeerDirectory, Posted};
 use super::mail::Mail;
 use super::outbox::{Origin, Outbox};
 use super::relay::register::HtlcName;
+use crate::lock::{Mutex, RwLock};
 use crate::store::row::{Downstream, SettlementRow};
 use crate::store::{Address, ChainOrder, Held, Released};
 

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use bitcoin::{Script, ScriptBuf};
 use outrigger_bolt::amount::FeeratePerKw;
 use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner};
-use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::frozen::FrozenChannels;
@@ -16,6 +15,7 @@ use super::relay::onions::Onions;
 use super::relay::register::{Caps, Register};
 use super::terms::ForwardingPolicy;
 use crate::key::NodeKeys;
+use crate::lock::{Mutex, RwLock};
 use crate::store::load::FrozenChannel;
 use crate::store::{Reader, Writer};
 

@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::invoice::HintHop;
 use outrigger_channel::Phase;
-use parking_lot::Mutex;
 
 use super::Manager;
 use super::deliver::Registered;
 use super::drive::Drive;
 use super::forwarding::hint;
 use super::peer::Peer;
+use crate::lock::Mutex;
 
 /// Route hints in one invoice: a payer tries few, and each makes the invoice longer.
 const MAX_HINTS: usize = 3;

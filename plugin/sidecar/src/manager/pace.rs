@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use outrigger_bolt::id::NodeId;
 use outrigger_bolt::wire::Message;
-use parking_lot::Mutex;
+
+use crate::lock::Mutex;
 
 /// What a peer may send at once, after a rest: more than any honest burst, and less than five megabytes on disk.
 const BURST: u32 = 50_000;

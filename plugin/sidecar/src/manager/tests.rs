@@ -46,6 +46,7 @@ mod frozen;
 mod history;
 mod hostile_blocks;
 mod hostile_words;
+mod models;
 mod openings;
 mod relay;
 

@@ -14,6 +14,7 @@ use outrigger_channel::{
 };
 use tokio::sync::oneshot;
 
+use super::StoreError;
 use super::channel_update::UpdateOf;
 use super::forward::{ForwardRow, ForwardTotals, TotalsKey, day_of};
 use super::row::{BroadcastRow, Downstream, EventRow, OutcomeRow, PUBLICATIONS, SettlementRow};
@@ -128,6 +129,8 @@ pub struct Batch {
     /// To be added to what the rows hold: several peers' workers have a part in one sum, so the writer makes it.
     pub(super) totals: BTreeMap<TotalsKey, ForwardTotals>,
     held: Vec<Held>,
+    /// What it rests on could not be read.
+    pub(super) fault: Option<StoreError>,
 }
 
 /// Effects whose rows are durable. Made by the writer alone, opened by `manager::deliver` alone.
@@ -205,6 +208,12 @@ impl Batch {
         self.totals.entry(key).or_default().add(more);
     }
 
+    /// What was to be decided in this batch could not be read from the file: it is never written, nor is any after it, and
+    /// the process stops. No decision is safer than a wrong one.
+    pub fn give_up(&mut self, fault: StoreError) {
+        self.fault.get_or_insert(fault);
+    }
+
     /// Holds something until the commit.
     pub fn hold(&mut self, held: Held) {
         self.held.push(held);
@@ -217,6 +226,7 @@ impl Batch {
         self.forwards.extend(later.forwards);
         later.totals.iter().for_each(|(key, more)| self.count(*key, more));
         self.held.extend(later.held);
+        later.fault.into_iter().for_each(|fault| self.give_up(fault));
     }
 
     /// Whether the batch has no row. It still keeps its place in the queue.

@@ -268,6 +268,9 @@ impl Commits {
     }
 
     fn commit(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
+        if let Some(fault) = batch.fault.take() {
+            return Err(fault);
+        }
         if batch.is_rowless() {
             return Ok(());
         }
