@@ -1,5 +1,5 @@
 //! The dangers that this project covers, each by the number of its row: what once lost, froze or crashed Lightning nodes
-//! (`FND` funding, `CST` channel state, `PRS` parsing, `CLK` clocks), and inputs that a peer, a file or a chain may give
+//! (`FND` funding, `CST` channel state, `PRS` parsing, `PAY` payments, `CLK` clocks), and inputs that a peer, a file or a chain may give
 //! (`bad_input`). A row is covered by a test that carries its number in its name, or stands here with the reason why not.
 
 use std::collections::BTreeSet;
@@ -9,15 +9,17 @@ use std::path::{Path, PathBuf};
 use outrigger_integration::Done;
 
 const COVERED: &[(&str, &[RangeInclusive<u32>])] = &[
-    ("bad_input", &[1..=68, 77..=77, 90..=93, 95..=99, 104..=104]),
+    ("bad_input", &[1..=68, 77..=77, 79..=84, 88..=93, 95..=99, 104..=104]),
     ("fnd", &[1..=14]),
     ("cst", &[1..=20]),
     ("prs", &[1..=10]),
+    ("pay", &[1..=11]),
     ("clk", &[1..=3]),
 ];
 
 /// Rows about what this node does not have, or does not have yet.
 const NOT_HERE: &[(&str, u32, &str)] = &[
+    ("pay", 6, "phantom and intercepted payments: not there"),
     ("fnd", 14, "splicing: not there"),
     ("cst", 18, "taproot channels and their nonces: not there"),
     ("cst", 19, "splicing and RBF of openings: not there"),

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bitcoin::secp256k1::{Message, Scalar, Secp256k1, SecretKey};
 use outrigger_integration::Done;
 
 /// Clock ticks a second in /proc (`getconf CLK_TCK`), which Linux promises to programs.
@@ -53,4 +54,29 @@ pub(crate) fn sync_ms(directory: &std::path::Path) -> Done<f64> {
     }
     took.sort_by(f64::total_cmp);
     Ok(took[took.len() / 2])
+}
+
+/// Microseconds of one signature, one verification, and one point times a scalar (secp256k1): medians of many.
+pub(crate) fn curve_micros() -> Done<[f64; 3]> {
+    let curve = Secp256k1::new();
+    let secret = SecretKey::from_slice(&[7; 32])?;
+    let (point, scalar) = (secret.public_key(&curve), Scalar::from_be_bytes([9; 32])?);
+    let message = Message::from_digest([5; 32]);
+    let signature = curve.sign_ecdsa(&message, &secret);
+    let sign = each_micros(|| curve.sign_ecdsa(&message, &secret).serialize_compact()[0]);
+    let verify = each_micros(|| u8::from(curve.verify_ecdsa(&message, &signature, &point).is_ok()));
+    let multiply = each_micros(|| point.mul_tweak(&curve, &scalar).map_or(0, |point| point.serialize()[0]));
+    Ok([sign, verify, multiply])
+}
+
+fn each_micros(work: impl Fn() -> u8) -> f64 {
+    let mut took: Vec<f64> = (0..200)
+        .map(|_| {
+            let begun = Instant::now();
+            std::hint::black_box(work());
+            begun.elapsed().as_secs_f64() * 1e6
+        })
+        .collect();
+    took.sort_by(f64::total_cmp);
+    took[took.len() / 2]
 }

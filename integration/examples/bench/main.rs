@@ -4,12 +4,13 @@ mod ldk;
 mod machine;
 mod outrigger;
 mod report;
+mod results;
 mod scenarios;
 mod shape;
 mod stack;
 mod sync;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use outrigger_integration::{Done, on_regtest};
 use serde_json::json;
@@ -25,28 +26,38 @@ fn main() -> Done<()> {
         let pace = if pace == "at-once" { Pace::AtOnce } else { Pace::Background };
         return ldk::serve(Path::new(directory), number.parse()?, pace);
     }
-    let is_json = arguments.iter().any(|argument| argument == "--json");
-    let is_quick = arguments.iter().any(|argument| argument == "--quick");
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let only = arguments.iter().filter(|argument| !argument.starts_with("--")).cloned().collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let figures = runtime.block_on(async {
-        let mut figures = Vec::new();
-        on_regtest(async |regtest| {
-            let directory = regtest.directory("bench")?;
-            let mut run = Run::new(&regtest.bitcoind, directory, is_quick, only);
-            eprintln!("{}", run.machine()?);
-            run.all().await?;
-            figures = run.figures;
-            Ok(())
-        })
-        .await
-        .map(|()| figures)
-    })?;
-    if is_json {
+    let (machine, figures) = runtime.block_on(measured(has("--quick"), only))?;
+    if has("--results") {
+        results::write(&results_directory(), &machine, &figures)?;
+    }
+    if has("--json") {
         let scenarios: Vec<_> = figures.iter().map(report::Figure::json).collect();
         println!("{}", json!({ "scenarios": scenarios }));
     } else {
-        figures.iter().for_each(|figure| println!("{}", figure.row()));
+        println!("{}", results::table(&figures));
     }
     Ok(())
+}
+
+fn results_directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/bench-results")
+}
+
+/// The machine, and all figures.
+async fn measured(is_quick: bool, only: Vec<String>) -> Done<(String, Vec<report::Figure>)> {
+    let mut found = None;
+    on_regtest(async |regtest| {
+        let directory = regtest.directory("bench")?;
+        let mut run = Run::new(&regtest.bitcoind, directory, is_quick, only.clone());
+        let machine = run.machine()?;
+        eprintln!("{machine}");
+        run.all().await?;
+        found = Some((machine, run.figures));
+        Ok(())
+    })
+    .await?;
+    found.ok_or_else(|| "nothing was measured".into())
 }

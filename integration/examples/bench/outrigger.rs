@@ -4,22 +4,25 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use outrigger_integration::sidecar::LIMIT;
 use outrigger_integration::{Bitcoind, Done, Sidecar, until};
 use outrigger_rpc_schema::{
-    CallError, ChannelOpen, ChannelState, Client, EventKind, EventList, InvoiceCreate, InvoiceCreated, PaymentInfo,
-    PaymentSend, PaymentState, PaymentWait,
+    CallError, ChannelList, ChannelOpen, ChannelState, Client, EventKind, EventList, InvoiceCreate, InvoiceCreated,
+    PaymentInfo, PaymentSend, PaymentState, PaymentWait,
 };
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use crate::shape::Shape;
-use crate::stack::{CAPACITY_SAT, Stack, Watched};
+use crate::stack::{CAPACITY_SAT, CHUNK, MORE_SAT, Stack, Watched};
 use crate::sync::SyncFile;
 
 /// Calls to one daemon at a time: it takes 64 connections.
 const CALLS: usize = 48;
+
+/// Time for channels among thousands.
+const LONG: Duration = Duration::from_secs(300);
 
 /// A daemon with its meters.
 struct Node {
@@ -28,14 +31,17 @@ struct Node {
 }
 
 /// Daemons with their channels.
-pub(crate) struct Outrigger {
+pub(crate) struct Outrigger<'a> {
+    bitcoind: &'a Bitcoind,
     nodes: Vec<Node>,
     streams: Vec<Stream>,
     amount_msat: u64,
 }
 
 /// What every daemon is told: the limits that LDK's side has too.
-const TERMS: [&str; 8] = [
+const TERMS: [&str; 10] = [
+    "--channel-minimum-depth-blocks",
+    "1",
     "--channel-max-accepted-htlcs",
     "483",
     "--channel-max-dust-exposure-sat",
@@ -57,8 +63,8 @@ async fn node(directory: &Path, bitcoind: &Bitcoind, place: usize, shape: Shape)
     Ok(Node { sidecar, watched: Watched { pid, role: shape.roles()[place], sync } })
 }
 
-impl Outrigger {
-    pub(crate) async fn start(directory: &Path, bitcoind: &Bitcoind, shape: Shape, amount_msat: u64) -> Done<Self> {
+impl<'a> Outrigger<'a> {
+    pub(crate) async fn start(directory: &Path, bitcoind: &'a Bitcoind, shape: Shape, amount_msat: u64) -> Done<Self> {
         let mut nodes = Vec::new();
         for place in 0..shape.roles().len() {
             nodes.push(node(directory, bitcoind, place, shape).await?);
@@ -74,7 +80,7 @@ impl Outrigger {
             task: None,
         };
         let streams = shape.streams().into_iter().map(stream).collect();
-        Ok(Self { nodes, streams, amount_msat })
+        Ok(Self { bitcoind, nodes, streams, amount_msat })
     }
 }
 
@@ -118,7 +124,56 @@ async fn open(nodes: &[Node], bitcoind: &Bitcoind, shape: Shape) -> Done<()> {
     Ok(())
 }
 
-impl Stack for Outrigger {
+impl Stack for Outrigger<'_> {
+    async fn more_channels(&mut self, count: usize) -> Done<()> {
+        let (from, to) = (&self.nodes[0].sidecar, &self.nodes[1].sidecar);
+        // Coins of their own, so that no funding transaction stands on many that are not confirmed.
+        let blocks = u32::try_from(CHUNK + count / 1000)?;
+        self.bitcoind.mine(blocks, &from.new_address().await?).await?;
+        self.bitcoind.mine_to_nobody(100).await?;
+        from.until_synced_with(self.bitcoind).await?;
+        let node_id = to.node_id().await?;
+        let mut opened = 0;
+        while opened < count {
+            let chunk = CHUNK.min(count - opened);
+            let mut opening = JoinSet::new();
+            for number in opened..opened + chunk {
+                let order = ChannelOpen {
+                    node_id: node_id.clone(),
+                    funding_sat: MORE_SAT,
+                    idempotency_key: format!("more {number}"),
+                    ..Default::default()
+                };
+                opening.spawn(signed(from.client(), order));
+            }
+            let txids = opening.join_all().await.into_iter().collect::<Done<Vec<_>>>()?;
+            for txid in txids {
+                self.bitcoind.until_mempool_holds(&txid).await?;
+            }
+            opened += chunk;
+            self.bitcoind.mine_to_nobody(1).await?;
+            for node in [from, to] {
+                node.until_synced_with(self.bitcoind).await?;
+            }
+        }
+        self.bitcoind.mine_to_nobody(6).await?;
+        for node in [from, to] {
+            until(LONG, "channels between daemons", async || Ok((usable(&node.client()).await? > count).then_some(())))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Done<f64> {
+        let node = &mut self.nodes[0];
+        node.sidecar.stop().await?;
+        let begun = Instant::now();
+        node.sidecar.start_again().await?;
+        let took = begun.elapsed().as_secs_f64();
+        node.watched.pid = node.sidecar.pid().ok_or("a daemon without a process")?;
+        Ok(took)
+    }
+
     fn watched(&self) -> Vec<&Watched> {
         self.nodes.iter().map(|node| &node.watched).collect()
     }
@@ -156,6 +211,34 @@ impl Stack for Outrigger {
             took.extend(stream.stop().await?);
         }
         Ok(took)
+    }
+}
+
+/// Opens a channel; the id of its funding transaction, once that is signed.
+async fn signed(client: Client, order: ChannelOpen) -> Done<String> {
+    loop {
+        let opened = client.call(order.clone()).await?;
+        if let Some(failure) = opened.failure {
+            return Err(format!("a channel was not opened: {failure}").into());
+        }
+        if let Some(txid) = opened.funding_txid {
+            return Ok(txid);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// How many channels can be used now.
+async fn usable(client: &Client) -> Done<usize> {
+    let (mut found, mut after) = (0, None);
+    loop {
+        let state = Some(ChannelState::Normal);
+        let page = client.call(ChannelList { state, after, limit: Some(1000), ..Default::default() }).await?;
+        found += page.items.iter().filter(|channel| channel.connected).count();
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(found),
+        }
     }
 }
 

@@ -11,6 +11,12 @@ use crate::sync::{SyncCost, SyncFile};
 /// The capacity of every channel, in satoshi: the largest without `option_support_large_channel`.
 pub(crate) const CAPACITY_SAT: u64 = 16_777_215;
 
+/// The capacity of channels of which there are thousands.
+pub(crate) const MORE_SAT: u64 = 2_000_000;
+
+/// How many of those are opened before the next block.
+pub(crate) const CHUNK: usize = 4;
+
 /// A process whose cost is told.
 pub(crate) struct Watched {
     pub(crate) pid: u32,
@@ -29,6 +35,10 @@ pub(crate) trait Stack {
     async fn paid(&mut self) -> Done<u64>;
     /// Lets what is in flight arrive; how long each payment took, in microseconds.
     async fn stop(&mut self) -> Done<Vec<u64>>;
+    /// Opens so many more channels between the first node and the second.
+    async fn more_channels(&mut self, count: usize) -> Done<()>;
+    /// Ends the first node and starts it again; how long it took until it was ready, in seconds.
+    async fn restart(&mut self) -> Done<f64>;
 }
 
 /// What is measured of a run of payments.

@@ -108,6 +108,8 @@ async fn ldk_is_the_middle_between_a_sidecar_and_ldk() -> Done<()> {
         let stage = Stage::of(regtest).await?;
         // LDK forwards over channels that were agreed to be announced, and no others.
         let own = stage.channel(regtest, &stage.first, true, "to the middle").await?;
+        // It is told of that one, too, and it is the other that is waited for below.
+        stage.first.until_channel_pending().await?;
         let terms = Terms { opener: Side::Ldk, dialler: Side::Ldk, announce: true, push_msat: PUSH_MSAT };
         stage.first.open(&stage.second.node_id(), &stage.second.address(), terms)?;
         let (far, funding_txid) = stage.first.until_channel_pending().await?;

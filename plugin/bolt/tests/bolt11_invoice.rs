@@ -279,7 +279,7 @@ fn prs_4_bad_input_77_characters() {
 }
 
 #[test]
-fn bad_input_77_prefix_and_amount() {
+fn bad_input_77_pay_8_prefix_and_amount() {
     let cases = [
         ("lnbc20x", InvalidInvoice::UnknownMultiplier),
         ("lnbc20mm", InvalidInvoice::UnknownPrefix),

@@ -6,6 +6,7 @@ pub mod chain;
 pub mod clock;
 pub mod config;
 pub mod key;
+pub mod lock;
 pub mod manager;
 pub mod net;
 pub mod node;

@@ -292,7 +292,8 @@ fn build(
     };
     let (Core { manager, payments, reader, events }, duties) = core::build(db, &mut file, ground)?;
     let Duties { commits, mailboxes, notices, orders } = duties;
-    let delivery = manager.deliver().clone();
+    let (delivery, workers) = (manager.deliver().clone(), manager.deliver().clone());
+    let commits = commits.asking(move || workers.is_busy(), || Some(Clock::monotonic()));
     commits.on_a_thread(move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
     let wallet = Arc::new(StoredWallet::new(coins, next_wallet_row, manager.clone()));
     for row in file.broadcasts.into_iter().filter(|row| !manager.env().frozen.contains(&row.channel)) {

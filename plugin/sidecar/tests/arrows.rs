@@ -40,18 +40,35 @@ fn named_modules(text: &str) -> BTreeSet<String> {
 
 /// What each module of the sidecar may name. `node` and `main` see everything.
 const MAY_NAME: &[(&str, &[&str])] = &[
-    ("chain", &["chain", "clock", "manager"]),
+    ("chain", &["chain", "clock", "manager", "lock"]),
     ("clock", &["clock"]),
     ("config", &["config"]),
     ("key", &["key", "clock"]),
-    ("manager", &["manager", "store", "key", "clock"]),
-    ("net", &["net", "manager", "clock"]),
-    ("payment", &["payment", "manager", "store", "key", "clock"]),
-    ("rpc", &["rpc", "manager", "payment", "config", "clock"]),
+    ("lock", &["lock"]),
+    ("manager", &["manager", "store", "key", "clock", "lock"]),
+    ("net", &["net", "manager", "clock", "lock"]),
+    ("payment", &["payment", "manager", "store", "key", "clock", "lock"]),
+    ("rpc", &["rpc", "manager", "payment", "config", "clock", "lock"]),
     ("store", &["store"]),
-    ("sweep", &["sweep", "chain", "wallet", "store", "key", "clock"]),
-    ("wallet", &["wallet", "key", "clock"]),
+    ("sweep", &["sweep", "chain", "wallet", "store", "key", "clock", "lock"]),
+    ("wallet", &["wallet", "key", "clock", "lock"]),
 ];
+
+/// Locks are watched where they are made in one module.
+#[test]
+fn every_lock_of_the_sidecar_is_made_by_its_module_of_locks() {
+    let src = root().join("plugin/sidecar/src");
+    let mut files = Vec::new();
+    rust_files(&src, &mut files);
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let is_exempt =
+            file.starts_with(src.join("lock")) || file.components().any(|part| part.as_os_str() == "tests.rs");
+        let foreign = ["parking_lot", "std::sync::Mutex", "std::sync::RwLock", "std::sync::{Arc, Mutex"];
+        let named = foreign.iter().find(|name| text.contains(**name));
+        assert!(is_exempt || named.is_none(), "{} names {named:?}: locks are made by crate::lock", file.display());
+    }
+}
 
 #[test]
 fn modules_of_the_sidecar_follow_the_arrows() {

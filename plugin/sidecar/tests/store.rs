@@ -71,6 +71,27 @@ fn what_a_batch_holds_is_released_after_its_rows_are_durable() {
     assert_eq!(seen.recv_timeout(LIMIT).unwrap(), (Some(row), 1));
 }
 
+/// Nothing of a batch that rests on what could not be read is written or released, nor of any after it.
+#[test]
+fn what_rests_on_a_failed_read_is_never_written_nor_anything_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = fresh(dir.path());
+    let reader = Reader::new(db.clone());
+    let (stopped, seen) = mpsc::channel();
+    let deliver = |_: store::Released, _| panic!("nothing may be released");
+    let (writer, thread) = Writer::start(db, deliver, move |fault| stopped.send(fault.to_string()).unwrap()).unwrap();
+    let mut batch = staged(&payment(9, PaymentState::Pending));
+    batch.hold(Held::Durable(oneshot::channel().0));
+    batch.give_up(StoreError::Io("the first".to_owned()));
+    batch.give_up(StoreError::Io("the second".to_owned()));
+    writer.submit(batch);
+    writer.submit(staged(&payment(8, PaymentState::Pending)));
+    let words = seen.recv_timeout(LIMIT).unwrap();
+    assert!(words.contains("the first"), "{words}");
+    thread.join().unwrap();
+    assert_eq!((reader.payment(&[9; 32]).unwrap(), reader.payment(&[8; 32]).unwrap()), (None, None));
+}
+
 /// A batch without rows costs no commit and still waits for those before it.
 #[test]
 fn a_rowless_batch_keeps_its_place() {

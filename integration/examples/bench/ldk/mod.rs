@@ -5,9 +5,9 @@ mod run;
 mod serve;
 mod types;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outrigger_integration::{Done, until};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -17,15 +17,21 @@ pub(crate) use run::Pace;
 pub(crate) use serve::serve;
 
 use crate::shape::{Role, Shape};
-use crate::stack::{CAPACITY_SAT, Stack, Watched};
+use crate::stack::{CAPACITY_SAT, CHUNK, MORE_SAT, Stack, Watched};
 use crate::sync::SyncFile;
 
 /// Time for a channel to come about.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Time for channels among thousands.
+const LONG: Duration = Duration::from_secs(300);
+
 /// A node's process and the two ends of its pipe.
 struct Process {
-    _child: Child,
+    child: Child,
+    directory: PathBuf,
+    number: u8,
+    pace: Pace,
     orders: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
     id: String,
@@ -56,7 +62,16 @@ impl Process {
         let first = answers.next_line().await?.ok_or("an LDK node ended at once")?;
         let (id, port) = first.split_once(' ').ok_or("an LDK node does not say who it is")?;
         let (id, port) = (id.to_owned(), port.to_owned());
-        Ok(Self { _child: child, orders, answers, id, port, watched: Watched { pid, role, sync } })
+        let (directory, watched) = (directory.to_owned(), Watched { pid, role, sync });
+        Ok(Self { child, directory, number, pace, orders, answers, id, port, watched })
+    }
+
+    /// Ends the process and starts it again on its files; how long it took until it could be talked to, in seconds.
+    async fn restart(&mut self) -> Done<f64> {
+        self.child.kill().await?;
+        let begun = Instant::now();
+        *self = Self::start(&self.directory, self.number, self.watched.role, self.pace).await?;
+        Ok(begun.elapsed().as_secs_f64())
     }
 
     async fn ask(&mut self, order: &str) -> Done<String> {
@@ -87,7 +102,7 @@ impl Ldk {
             nodes.push(Process::start(&directory.join(format!("ldk-{number}")), number, role, pace).await?);
         }
         let mut ldk = Self { nodes, streams: shape.streams(), amount_msat, waiting: 0 };
-        let mut fundings = vec!["block".to_owned()];
+        let mut fundings = Vec::new();
         for (from, to) in shape.channels() {
             let order = format!("connect {} {}", ldk.nodes[to].id, ldk.nodes[to].port);
             ldk.nodes[from].ask(&order).await?;
@@ -96,13 +111,9 @@ impl Ldk {
         }
         // A funding transaction that is in a block before its funder has the peer's signature fails the channel.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        for node in &mut ldk.nodes {
-            node.ask(&fundings.join(" ")).await?;
-        }
+        ldk.mine(&fundings).await?;
         for _ in 0..5 {
-            for node in &mut ldk.nodes {
-                node.ask("block").await?;
-            }
+            ldk.mine(&[]).await?;
         }
         for route in shape.routes() {
             let mut order = format!("route {amount_msat}");
@@ -120,6 +131,25 @@ impl Ldk {
         Ok(ldk)
     }
 
+    async fn mine(&mut self, transactions: &[String]) -> Done<()> {
+        let order = ["block".to_owned()].iter().chain(transactions).cloned().collect::<Vec<_>>().join(" ");
+        for node in &mut self.nodes {
+            node.ask(&order).await?;
+        }
+        Ok(())
+    }
+
+    async fn until_usable(&mut self, count: usize) -> Done<()> {
+        until(LONG, "channels between LDK nodes", async || {
+            let mut all = true;
+            for node in &mut self.nodes {
+                all &= node.ask("usable").await?.parse::<usize>()? >= count;
+            }
+            Ok(all.then_some(()))
+        })
+        .await
+    }
+
     /// The name of a channel that both ends can use.
     async fn channel(&mut self, from: usize, to: usize) -> Done<String> {
         let ends = [self.nodes[from].id.clone(), self.nodes[to].id.clone()];
@@ -133,6 +163,34 @@ impl Ldk {
 }
 
 impl Stack for Ldk {
+    async fn more_channels(&mut self, count: usize) -> Done<()> {
+        for node in &mut self.nodes {
+            node.ask("trust").await?;
+        }
+        let before: usize = self.nodes[0].ask("usable").await?.parse()?;
+        let order = format!("open {} {MORE_SAT}", self.nodes[1].id);
+        let mut opened = before;
+        while opened < before + count {
+            let chunk = CHUNK.min(before + count - opened);
+            let mut fundings = Vec::new();
+            for _ in 0..chunk {
+                fundings.push(self.nodes[0].ask(&order).await?);
+            }
+            opened += chunk;
+            // Used before it is confirmed, so this says that the peer has signed.
+            self.until_usable(opened).await?;
+            self.mine(&fundings).await?;
+        }
+        for _ in 0..6 {
+            self.mine(&[]).await?;
+        }
+        self.until_usable(before + count).await
+    }
+
+    async fn restart(&mut self) -> Done<f64> {
+        self.nodes[0].restart().await
+    }
+
     fn watched(&self) -> Vec<&Watched> {
         self.nodes.iter().map(|node| &node.watched).collect()
     }

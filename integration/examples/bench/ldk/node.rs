@@ -2,6 +2,7 @@
 //! the events of an application that only accepts channels and claims payments.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime};
@@ -11,7 +12,8 @@ use lightning::bitcoin::secp256k1::PublicKey;
 use lightning::bitcoin::{BlockHash, Network, ScriptBuf};
 use lightning::chain::BestBlock;
 use lightning::events::{Event, PaymentPurpose};
-use lightning::ln::channelmanager::{ChainParameters, ChannelManager};
+use lightning::io::Cursor;
+use lightning::ln::channelmanager::{ChainParameters, ChannelManager, ChannelManagerReadArgs};
 use lightning::ln::peer_handler::{IgnoringMessageHandler, MessageHandler, PeerManager};
 use lightning::ln::types::ChannelId;
 use lightning::onion_message::messenger::DefaultMessageRouter;
@@ -23,10 +25,14 @@ use lightning::routing::scoring::{
 use lightning::sign::{KeysManager, NodeSigner, Recipient};
 use lightning::types::payment::PaymentHash;
 use lightning::util::config::{MaxDustHTLCExposure, UserConfig};
-use lightning::util::persist::MonitorUpdatingPersister;
+use lightning::util::persist::{
+    CHANNEL_MANAGER_PERSISTENCE_KEY, CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
+    CHANNEL_MANAGER_PERSISTENCE_SECONDARY_NAMESPACE, KVStoreSync, MonitorUpdatingPersister,
+};
+use lightning::util::ser::ReadableArgs;
 use lightning_persister::fs_store::FilesystemStore;
 
-use super::types::{Channels, Flat, Gossip, Graph, Lookup, Monitors, Mute, Peers, Quiet, Watcher};
+use super::types::{Channels, Flat, Gossip, Graph, Lookup, Monitors, Mute, Peers, Persister, Quiet, Router, Watcher};
 use outrigger_integration::Done;
 
 /// Where the chain begins that the driver makes. Near height 1, ids of channels that LDK invents meet real ones.
@@ -67,7 +73,7 @@ impl Node {
         let keys = Arc::new(KeysManager::new(&[number; 32], 1_700_000_000, u32::from(number), true));
         let graph = Arc::new(NetworkGraph::new(Network::Regtest, log.clone()));
         let store = Arc::new(FilesystemStore::new(directory.to_owned()));
-        let persister = MonitorUpdatingPersister::new(
+        let persister: Arc<Persister> = Arc::new(MonitorUpdatingPersister::new(
             store.clone(),
             log.clone(),
             UPDATES_BEFORE_WHOLE,
@@ -75,17 +81,28 @@ impl Node {
             keys.clone(),
             mute.clone(),
             flat.clone(),
-        );
+        ));
+        let persisted = persister.clone();
         let monitors = Arc::new(Monitors::new(
             None::<Arc<Watcher>>,
             mute.clone(),
             log.clone(),
             flat.clone(),
-            Arc::new(persister),
+            persister,
             keys.clone(),
             keys.get_peer_storage_key(),
         ));
-        let channels = Arc::new(channels(&graph, &keys, &monitors));
+        let channels = Arc::new(
+            match KVStoreSync::read(
+                &*store,
+                CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
+                CHANNEL_MANAGER_PERSISTENCE_SECONDARY_NAMESPACE,
+                CHANNEL_MANAGER_PERSISTENCE_KEY,
+            ) {
+                Ok(written) => read(&written, &graph, &keys, &monitors, &persisted)?,
+                Err(_) => channels(&graph, &keys, &monitors),
+            },
+        );
         let gossip = Arc::new(P2PGossipSync::new(graph, None::<Arc<Lookup>>, log.clone()));
         let handler = MessageHandler {
             chan_handler: channels.clone(),
@@ -97,17 +114,53 @@ impl Node {
         let peers = Arc::new(PeerManager::new(handler, now(), &[number; 32], log, keys.clone()));
         let id = keys.get_node_id(Recipient::Node).map_err(|()| "a node without an id")?;
         let (told, news) = channel();
-        let application = Application { channels: channels.clone(), told };
+        let application = Application { channels: channels.clone(), told, trusts: Arc::default() };
         Ok(Self { id, monitors, channels, peers, gossip, store, news: Mutex::new(news), application })
     }
 }
 
-fn channels(graph: &Arc<Graph>, keys: &Arc<KeysManager>, monitors: &Arc<Monitors>) -> Channels {
+/// The manager and the monitors that a process before this one left behind.
+fn read(
+    written: &[u8],
+    graph: &Arc<Graph>,
+    keys: &Arc<KeysManager>,
+    monitors: &Arc<Monitors>,
+    persister: &Persister,
+) -> Done<Channels> {
+    let kept = persister.read_all_channel_monitors_with_updates()?;
+    let (router, messages) = (router(graph, keys), Arc::new(DefaultMessageRouter::new(graph.clone(), keys.clone())));
+    let args = ChannelManagerReadArgs::new(
+        keys.clone(),
+        keys.clone(),
+        keys.clone(),
+        Arc::new(Flat),
+        monitors.clone(),
+        Arc::new(Mute),
+        router,
+        messages,
+        Arc::new(Quiet),
+        terms_of_channels(),
+        kept.iter().map(|(_, monitor)| monitor).collect(),
+    );
+    let read = <(BlockHash, Channels)>::read(&mut Cursor::new(written), args);
+    let (_, channels) = read.map_err(|fault| format!("the manager cannot be read: {fault:?}"))?;
+    for (_, monitor) in kept {
+        let id = monitor.channel_id();
+        monitors.load_existing_monitor(id, monitor).map_err(|()| "a monitor cannot be loaded")?;
+    }
+    Ok(channels)
+}
+
+fn router(graph: &Arc<Graph>, keys: &Arc<KeysManager>) -> Arc<Router> {
     let log = Arc::new(Quiet);
     let decay = ProbabilisticScoringDecayParameters::default();
     let scorer = Arc::new(RwLock::new(ProbabilisticScorer::new(decay, graph.clone(), log.clone())));
     let terms = ProbabilisticScoringFeeParameters::default();
-    let router = Arc::new(DefaultRouter::new(graph.clone(), log.clone(), keys.clone(), scorer, terms));
+    Arc::new(DefaultRouter::new(graph.clone(), log, keys.clone(), scorer, terms))
+}
+
+fn channels(graph: &Arc<Graph>, keys: &Arc<KeysManager>, monitors: &Arc<Monitors>) -> Channels {
+    let (log, router) = (Arc::new(Quiet), router(graph, keys));
     let messages = Arc::new(DefaultMessageRouter::new(graph.clone(), keys.clone()));
     let best_block = BestBlock::new(BlockHash::all_zeros(), FIRST_HEIGHT);
     ChannelManager::new(
@@ -156,6 +209,8 @@ pub(super) fn now() -> u32 {
 pub(super) struct Application {
     channels: Arc<Channels>,
     told: Sender<News>,
+    /// Channels are used before they are confirmed: LDK has at most four that are not, and thousands are to be opened.
+    pub(super) trusts: Arc<AtomicBool>,
 }
 
 impl Application {
@@ -167,8 +222,12 @@ impl Application {
     pub(super) fn take(&self, event: Event) {
         match event {
             Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
-                let accepted =
-                    self.channels.accept_inbound_channel(&temporary_channel_id, &counterparty_node_id, 1, None);
+                let (channel, peer) = (&temporary_channel_id, &counterparty_node_id);
+                let accepted = if self.trusts.load(Ordering::Relaxed) {
+                    self.channels.accept_inbound_channel_from_trusted_peer_0conf(channel, peer, 1, None)
+                } else {
+                    self.channels.accept_inbound_channel(channel, peer, 1, None)
+                };
                 if let Err(fault) = accepted {
                     self.tell(News::Failed(format!("a channel is not accepted: {fault:?}")));
                 }

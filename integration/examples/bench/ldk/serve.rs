@@ -97,6 +97,12 @@ impl Process {
             ("open", [id, sat]) => self.open(PublicKey::from_str(id)?, sat.parse()?),
             ("block", transactions) => self.block(transactions),
             ("channel", [id]) => Ok(self.channel(PublicKey::from_str(id)?).unwrap_or_default()),
+            ("trust", []) => {
+                self.node.application.trusts.store(true, Ordering::Relaxed);
+                Ok(String::new())
+            }
+            ("usable", []) => Ok(self.node.channels.list_usable_channels().len().to_string()),
+            ("known", []) => Ok(self.node.channels.list_channels().len().to_string()),
             ("invoices", [count, msat]) => self.invoices(count.parse()?, msat.parse()?),
             ("route", [msat, hops @ ..]) => self.route(msat.parse()?, hops),
             ("take", invoices) => self.sender()?.take(invoices),

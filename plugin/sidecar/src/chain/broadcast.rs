@@ -6,10 +6,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bitcoin::{Block, Transaction, Txid};
-use parking_lot::{Condvar, Mutex};
 
 use super::ChainSource;
 use super::fault::RpcFault;
+use crate::lock::{Condvar, Mutex};
 
 /// How often everything is published again between blocks: mempools forget.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -188,7 +188,7 @@ impl Shared {
     /// The transactions to publish now, or `None` at the end.
     fn await_due(&self) -> Option<Vec<(Txid, Arc<Transaction>)>> {
         let mut set = self.set.lock();
-        if self.wake.wait_while_for(&mut set, Set::nothing_to_do, AGAIN_AFTER).timed_out() {
+        if self.wake.wait_while_for(&mut set, Set::nothing_to_do, AGAIN_AFTER) {
             set.all_due();
         }
         if set.stopped {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bitcoin::Network;
 use outrigger_bolt::amount::FeeratePerKw;
-use parking_lot::Mutex;
 
 use super::ChainSource;
 use super::fault::RpcFault;
 use super::stop::StopFlag;
+use crate::lock::Mutex;
 
 /// Blocks within which a commitment transaction with anchors should confirm by itself; its anchor can hurry it.
 const COMMITMENT_TARGET: u16 = 12;

@@ -1,6 +1,6 @@
 //! How many calls bitcoind has to serve for us at once (BTC-12): few, and those with a deadline first.
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock::{Condvar, Mutex};
 
 /// Calls under way at once, the long poll not counted.
 const AT_ONCE: usize = 2;

@@ -16,7 +16,6 @@ use bitcoin::hex::FromHex;
 use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
 use bitcoincore_rpc::jsonrpc::{self, Request, Response, Transport};
 use bitcoincore_rpc::{Client, RpcApi};
-use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -28,6 +27,7 @@ use super::http::{self, Limits};
 use super::stop::StopFlag;
 use super::{ChainInfo, ChainSource, HeaderInfo, PackageAnswer};
 use crate::clock::Clock;
+use crate::lock::Mutex;
 
 /// Longest wait for an ordinary answer. bitcoind may be silent for long while it flushes (BTC-4).
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock::{Condvar, Mutex};
 
 /// Raised once, seen by every thread that holds a copy. Sleeping threads wake at once.
 #[derive(Clone, Debug, Default)]

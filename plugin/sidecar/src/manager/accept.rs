@@ -248,6 +248,7 @@ impl Drive<'_> {
             obstacle: None,
             archived: None,
             ranked: None,
+            hinted: None,
         };
         for name in slot.channel.names() {
             self.deliver.name(peer.node_id, birth.channel_id, name);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 use bitcoin::OutPoint;
 use crossbeam_channel::Sender;
@@ -12,7 +13,6 @@ use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
     CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Refusal, Reply, Signer, Watch,
 };
-use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use super::block::ChainIndex;
@@ -20,6 +20,7 @@ use super::directory::{PeerDirectory, Posted};
 use super::mail::Mail;
 use super::outbox::{Origin, Outbox};
 use super::relay::register::HtlcName;
+use crate::lock::{Mutex, RwLock};
 use crate::store::row::{Downstream, SettlementRow};
 use crate::store::{Address, ChainOrder, Held, Released};
 
@@ -110,6 +111,8 @@ pub struct Deliver {
     channels: RwLock<Channels>,
     replies: Mutex<HashMap<CommandId, ReplyTo>>,
     index: Mutex<ChainIndex>,
+    /// Mailboxes that a worker has or will have, and notices that are not done with. Only a wait that is bounded anyhow asks.
+    busy: AtomicIsize,
 }
 
 impl Deliver {
@@ -123,6 +126,7 @@ impl Deliver {
             channels: RwLock::default(),
             replies: Mutex::default(),
             index: Mutex::default(),
+            busy: AtomicIsize::new(0),
         }
     }
 
@@ -151,11 +155,22 @@ impl Deliver {
         match self.directory.post(peer, mail) {
             Posted::Waiting => Ok(()),
             Posted::Schedule => {
+                self.busy.fetch_add(1, Ordering::Relaxed);
                 self.schedule(peer);
                 Ok(())
             }
             Posted::NoSuchPeer(mail) => Err(mail),
         }
+    }
+
+    /// Whether a worker or the owner of payments has anything to do.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
+    }
+
+    /// A mailbox was given back, or a notice is done with: what came of it is in the writer's queue.
+    pub fn rests(&self) {
+        self.busy.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Puts a peer that has mail at the end of the workers' queue.
@@ -391,6 +406,7 @@ impl Deliver {
     }
 
     pub(super) fn notify(&self, notice: PaymentNotice) {
+        self.busy.fetch_add(1, Ordering::Relaxed);
         // The owner of payments ends only with the process.
         let _ = self.ends.payments.send(notice);
     }

@@ -1,37 +1,17 @@
 //! The peers, and the lock rule: at most one peer lock per thread, checked in release builds too.
 
-use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use outrigger_bolt::id::NodeId;
-use parking_lot::{Mutex, RwLock};
 
 use super::mail::Mail;
 use super::peer::Peer;
+use crate::lock::{Mutex, RwLock, Sole};
 
-thread_local! {
-    /// Whether this thread holds a lock of the directory, its own or a peer's.
-    static HOLDING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Marks a lock as held for as long as it lives; a second one on the same thread is a bug that stops the process.
-struct Guard;
-
-impl Guard {
-    #[expect(clippy::panic, reason = "a nested lock is a bug that could deadlock: law 3 stops the process instead")]
-    fn take() -> Self {
-        if HOLDING.replace(true) {
-            panic!("a second peer lock on one thread");
-        }
-        Self
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        HOLDING.set(false);
-    }
+/// Marks that this thread holds a lock of the directory, its own or a peer's.
+fn alone() -> Sole {
+    Sole::begin("a second peer lock on one thread")
 }
 
 /// One peer: its state behind its lock, and the mail that waits for it.
@@ -61,14 +41,14 @@ impl PeerDirectory {
     /// Runs `f` on the peer, alone; `None` if there is no such peer. The outer lock is dropped before the inner is taken.
     pub fn with<R>(&self, peer: &NodeId, f: impl FnOnce(&mut Peer) -> R) -> Option<R> {
         let entry = self.entry(peer)?;
-        let _guard = Guard::take();
+        let _guard = alone();
         let mut peer = entry.peer.lock();
         if peer.is_gone() { None } else { Some(f(&mut peer)) }
     }
 
     /// Every peer at this moment, in the order of their ids, for listings and what is rare.
     pub fn ids(&self) -> Vec<NodeId> {
-        let _guard = Guard::take();
+        let _guard = alone();
         let mut ids: Vec<_> = self.peers.read().keys().copied().collect();
         ids.sort_unstable();
         ids
@@ -76,7 +56,7 @@ impl PeerDirectory {
 
     /// Makes sure that the peer is there.
     pub fn ensure(&self, peer: NodeId) {
-        let _guard = Guard::take();
+        let _guard = alone();
         self.peers
             .write()
             .entry(peer)
@@ -89,7 +69,7 @@ impl PeerDirectory {
         if !close_if_idle(&entry) {
             return;
         }
-        let _guard = Guard::take();
+        let _guard = alone();
         let mut peers = self.peers.write();
         // Closed by us alone, so whoever stands here under this name now is as old, or was made after it.
         if peers.get(peer).is_some_and(|found| Arc::ptr_eq(found, &entry)) {
@@ -134,14 +114,14 @@ impl PeerDirectory {
     }
 
     fn entry(&self, peer: &NodeId) -> Option<Arc<Entry>> {
-        let _guard = Guard::take();
+        let _guard = alone();
         self.peers.read().get(peer).cloned()
     }
 }
 
 /// Ends a peer that is neither connected nor has a channel nor mail: no visit and no mail comes after.
 fn close_if_idle(entry: &Entry) -> bool {
-    let _guard = Guard::take();
+    let _guard = alone();
     let mut peer = entry.peer.lock();
     let mut mailbox = entry.mailbox.lock();
     // A box that another worker has may have been emptied for a visit yet to come.

@@ -75,7 +75,7 @@ impl<'a> Drive<'a> {
         for channel in std::mem::take(&mut self.touched) {
             self.propose_feerate(peer, channel);
             self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
-            peer.rank(&channel);
+            self.rank(peer, &channel);
         }
         self.tally(peer);
         self.env.writer.submit(self.batch);
@@ -345,7 +345,7 @@ impl<'a> Drive<'a> {
     pub(super) fn restored(&mut self, peer: &mut Peer) {
         for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
             self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
-            peer.rank(&channel);
+            self.rank(peer, &channel);
         }
         self.abandon_openings(peer, RESTORED);
     }

@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use bitcoin::{Script, ScriptBuf};
 use outrigger_bolt::amount::FeeratePerKw;
 use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner};
-use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::frozen::FrozenChannels;
+use super::hints::Hints;
 use super::pending::Pending;
 use super::relay::onions::Onions;
 use super::relay::register::{Caps, Register};
 use super::terms::ForwardingPolicy;
 use crate::key::NodeKeys;
+use crate::lock::{Mutex, RwLock};
 use crate::store::load::FrozenChannel;
 use crate::store::{Reader, Writer};
 
@@ -123,6 +124,7 @@ pub struct Env {
     /// The most that may be.
     pub caps: Caps,
     pub(super) onions: Onions,
+    pub(super) hints: Hints,
     /// Counted, so that a block need not ask every channel (law 6).
     standing: AtomicUsize,
     shutdown_script: RwLock<ScriptBuf>,
@@ -157,6 +159,7 @@ impl Env {
             relay: Register::default(),
             caps,
             onions: Onions::default(),
+            hints: Hints::default(),
             standing: AtomicUsize::new(0),
             shutdown_script: RwLock::default(),
             shutdown_script_given: AtomicBool::new(false),

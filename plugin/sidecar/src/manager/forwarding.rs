@@ -13,9 +13,9 @@ use outrigger_bolt::wire::{ChannelUpdate, Message, Opaque, Warning};
 use outrigger_channel::{Channel, Effect, Link, Phase};
 
 use super::drive::Drive;
+use super::env::Env;
 use super::peer::{Peer, Slot};
 use super::terms::ForwardingPolicy;
-use super::{Manager, env::Env};
 use crate::clock::Clock;
 use crate::key::NodeKeys;
 use crate::store::Address;
@@ -34,8 +34,6 @@ const DISABLE: u8 = 1 << 1;
 const MAX_AHEAD_SECS: u64 = 24 * 3600;
 /// Bytes of records that an update may have after its fields; larger ones are not kept.
 const MAX_EXTENSION_BYTES: usize = 256;
-/// Route hints in one invoice: a payer tries few, and each makes the invoice longer.
-const MAX_HINTS: usize = 3;
 
 impl ForwardingPolicy {
     /// The update that tells this policy of a channel whose name both know, but for its time and signature.
@@ -183,6 +181,7 @@ impl Drive<'_> {
             Judgement::Kept => {
                 self.put_update(&at.channel, UpdateOf::Remote, &update);
                 slot.updates.remote = Some(update);
+                self.rank(peer, &at.channel);
             }
             Judgement::Forged => {
                 let data = "the signature of a channel_update is not yours";
@@ -200,24 +199,8 @@ impl Drive<'_> {
     }
 }
 
-impl Manager {
-    /// Ways to us for an invoice (BOLT 11, field `r`): open channels whose peers have told what they ask, those that can
-    /// bring the most first. No channel is announced, so a payer knows of none.
-    pub fn route_hints(&self) -> Vec<Vec<HintHop>> {
-        let mut hints = Vec::new();
-        for peer in self.directory.ids() {
-            self.directory.with(&peer, |state| {
-                let open = state.slots.values().filter(|slot| matches!(slot.channel.phase(), Phase::Normal));
-                hints.extend(open.filter_map(|slot| hint(peer, slot, self.env.chain.height())));
-            });
-        }
-        hints.sort_by_key(|(receivable, _)| std::cmp::Reverse(*receivable));
-        hints.into_iter().take(MAX_HINTS).map(|(_, hop)| vec![hop]).collect()
-    }
-}
-
 /// The hint that a channel is, with what it can bring.
-fn hint(peer: NodeId, slot: &Slot, height: u32) -> Option<(Msat, HintHop)> {
+pub(super) fn hint(peer: NodeId, slot: &Slot, height: u32) -> Option<(Msat, HintHop)> {
     let update = slot.updates.remote.as_ref().filter(|update| update.channel_flags & DISABLE == 0)?;
     let summary = slot.channel.summary(height);
     let hop = HintHop {

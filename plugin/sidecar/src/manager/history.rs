@@ -24,7 +24,7 @@ impl Drive<'_> {
 
     /// The channel is in history: its row answers from here on.
     pub(super) fn archived(&mut self, peer: &mut Peer, channel: ChannelId) {
-        let Some(slot) = peer.remove(&channel) else { return };
+        let Some(slot) = self.take_out(peer, &channel) else { return };
         let waits = slot.archived.unwrap_or_default();
         self.deliver.unregister(peer.node_id, channel, slot.channel.rows().params.funding, &waits);
     }

@@ -10,6 +10,7 @@ mod drive;
 pub mod env;
 pub mod forwarding;
 pub mod frozen;
+mod hints;
 mod history;
 mod mail;
 mod obstacle;
@@ -136,6 +137,7 @@ impl Manager {
                 obstacle: None,
                 archived: None,
                 ranked: None,
+                hinted: None,
             };
             if peer::stands(&slot.channel) {
                 manager.env.channel_stands();
@@ -144,6 +146,7 @@ impl Manager {
                 let mut drive = Drive::new(&manager.env, &manager.deliver);
                 drive.load_settlements(&mut slot);
                 peer.slots.insert(id, slot);
+                drive.rank(peer, &id);
                 peer.is_tallied = true;
                 drive.tally(peer);
                 manager.env.writer.submit(drive.batch);
@@ -229,6 +232,7 @@ impl Manager {
         self.visit_with(peer, |drive, peer| mail.into_iter().for_each(|piece| drive.handle(peer, piece)));
         self.visited.notify_waiters();
         if self.directory.give_back(peer) {
+            self.deliver.rests();
             self.directory.forget_idle(peer);
         } else {
             // Behind the others: a peer that never stops talking must not keep a worker to itself (DOS-11).

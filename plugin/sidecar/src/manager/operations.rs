@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 
 use outrigger_bolt::id::NodeId;
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::{Manager, OpenOrder};
 use crate::clock::{Clock, NoEntropy};
+use crate::lock::Mutex;
 use crate::store::row::{EventRow, OperationRow, OperationState};
 use crate::store::schema::{Table, UnderWay};
 use crate::store::{Batch, Held, Reader, StoreError};

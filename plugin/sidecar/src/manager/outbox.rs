@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use outrigger_bolt::id::NodeId;
 use outrigger_bolt::wire::{Init, Message};
-use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use crate::lock::Mutex;
 
 /// The generation of a connection: a later connection of the same peer has a larger one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

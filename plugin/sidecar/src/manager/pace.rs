@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use outrigger_bolt::id::NodeId;
 use outrigger_bolt::wire::Message;
-use parking_lot::Mutex;
 
-/// What a peer may send at once, after a rest: more than any honest burst.
-const BURST: u32 = 20_000;
+use crate::lock::Mutex;
+
+/// What a peer may send at once, after a rest: more than any honest burst, and less than five megabytes on disk.
+const BURST: u32 = 50_000;
 
 /// What it may send in a second, for as long as it likes. At some 90 bytes an HTLC that is below a gigabyte a day.
 const PER_SECOND: u32 = 100;

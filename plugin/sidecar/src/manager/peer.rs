@@ -33,6 +33,8 @@ pub(super) struct Slot {
     pub(super) archived: Option<Vec<Watch>>,
     /// What it could send when it was last ranked; none where it was not usable.
     pub(super) ranked: Option<Msat>,
+    /// Its place among the channels that invoices name.
+    pub(super) hinted: Option<u32>,
 }
 
 /// A channel in the making. It has no row: a disconnect or a crash forgets it, which is safe before `funding_signed`.

@@ -7,7 +7,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use outrigger_bolt::id::NodeId;
-use parking_lot::Mutex;
+
+use crate::lock::Mutex;
 
 /// Channels by one peer that are not confirmed yet.
 pub const MAX_PENDING_PER_PEER: usize = 4;

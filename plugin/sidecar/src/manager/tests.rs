@@ -46,6 +46,7 @@ mod frozen;
 mod history;
 mod hostile_blocks;
 mod hostile_words;
+mod models;
 mod openings;
 mod relay;
 
@@ -786,7 +787,7 @@ async fn cst_15_a_peer_that_spins_states_is_paused_and_loses_nothing() {
         path_key: None,
     });
     // Far beyond a burst, so that the pause is longer than this test could take.
-    for _ in 0..30_000 {
+    for _ in 0..60_000 {
         bench.manager.message(&peer_id(), connection, add.clone(), 1);
     }
     let peer = peer_id();

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::NodeId;
-use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::dial::DialFault;
 use super::{Network, Stopped};
 use crate::clock::Clock;
+use crate::lock::Mutex;
 
 /// Dials of kept peers that run at once: a start with many peers does not open all sockets in one go.
 const MAX_DIALS: usize = 32;

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{ClosingComplete, CommitmentSigned, Error, Padding, Ping, Pong};
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+
+use crate::lock::Mutex;
 
 /// A peer from which nothing came for this long is pinged.
 pub const PING_WHEN_IDLE: Duration = Duration::from_secs(60);

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
@@ -14,6 +13,7 @@ use super::connection::{self, Live};
 use super::handshake;
 use super::socket::Socket;
 use super::{Shared, Stopped};
+use crate::lock::Mutex;
 use crate::manager::outbox::Origin;
 
 /// Connections that have not yet shown a key and an acceptable `init`. One more drops the oldest of them: an honest

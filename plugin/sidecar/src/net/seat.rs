@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::NodeId;
-use parking_lot::Mutex;
 use tokio::sync::watch;
+
+use crate::lock::Mutex;
 
 /// The seats of all peers that have shown an acceptable `init`.
 #[derive(Clone, Default)]

@@ -7,7 +7,6 @@ use bitcoin::{Address, Block, BlockHash, Transaction};
 use crossbeam_channel::Receiver;
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_channel::Feerates;
-use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
@@ -16,6 +15,7 @@ use crate::chain::feerate::{Estimates, FeeEstimator};
 use crate::chain::follow::{BlockListener, ChainState};
 use crate::chain::stop::StopFlag;
 use crate::clock::Clock;
+use crate::lock::Mutex;
 use crate::manager::Manager;
 use crate::store::row::EventRow;
 use crate::store::schema::Table;

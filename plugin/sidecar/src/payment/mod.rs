@@ -16,7 +16,6 @@ use bitcoin::Network;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::PaymentHash;
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use order::{PayOrder, SendFault, Whom};
@@ -24,6 +23,7 @@ pub use receive::{InvoiceFault, InvoiceOrder};
 pub use route::{BadRoute, GivenHop};
 
 use crate::clock::{Clock, NoEntropy};
+use crate::lock::Mutex;
 use crate::manager::Manager;
 use crate::manager::deliver::PaymentNotice;
 use crate::store::load::LoadedOutcome;
@@ -166,6 +166,7 @@ impl Payments {
             }
             PaymentNotice::Answered { payment_id, part, answer } => self.answered(payment_id, part, answer),
         }
+        self.manager.deliver().rests();
     }
 
     /// A payment as it is on disk.

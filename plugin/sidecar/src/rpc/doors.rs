@@ -3,10 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use outrigger_rpc_schema::{NodeStatusReport, Phase};
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{Answer, Fault};
+use crate::lock::Mutex;
 
 /// Holds the status from process start on, and the node once it is there.
 #[derive(Debug)]

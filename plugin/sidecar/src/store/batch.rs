@@ -14,6 +14,7 @@ use outrigger_channel::{
 };
 use tokio::sync::oneshot;
 
+use super::StoreError;
 use super::channel_update::UpdateOf;
 use super::forward::{ForwardRow, ForwardTotals, TotalsKey, day_of};
 use super::row::{BroadcastRow, Downstream, EventRow, OutcomeRow, PUBLICATIONS, SettlementRow};
@@ -78,6 +79,28 @@ pub enum Held {
     Durable(oneshot::Sender<()>),
 }
 
+impl Held {
+    /// Whether it stays within the node: nothing of it is a promise to anybody.
+    fn is_order(&self) -> bool {
+        match self {
+            Self::Order { .. } | Self::Settled { .. } => true,
+            Self::Channel { effect, .. } => match &**effect {
+                Effect::Incoming(_) | Effect::Settle { .. } => true,
+                Effect::Send(_)
+                | Effect::Revoke { .. }
+                | Effect::Disconnect(_)
+                | Effect::Publish { .. }
+                | Effect::Restored { .. }
+                | Effect::Watch(_)
+                | Effect::Removed { .. }
+                | Effect::Reply(..)
+                | Effect::Note(_) => false,
+            },
+            Self::Archived { .. } | Self::Chain(_) | Self::Durable(_) => false,
+        }
+    }
+}
+
 /// One step of one channel, to be staged whole: there is no way to stage a channel without its monitor.
 #[derive(Debug)]
 pub struct Step<'a> {
@@ -106,6 +129,8 @@ pub struct Batch {
     /// To be added to what the rows hold: several peers' workers have a part in one sum, so the writer makes it.
     pub(super) totals: BTreeMap<TotalsKey, ForwardTotals>,
     held: Vec<Held>,
+    /// What it rests on could not be read.
+    pub(super) fault: Option<StoreError>,
 }
 
 /// Effects whose rows are durable. Made by the writer alone, opened by `manager::deliver` alone.
@@ -116,6 +141,11 @@ pub struct Released {
 }
 
 impl Released {
+    /// Whether there is nothing to deliver.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// The effects, in the order in which they were staged.
     pub fn open(self) -> Vec<Held> {
         self.held
@@ -178,6 +208,12 @@ impl Batch {
         self.totals.entry(key).or_default().add(more);
     }
 
+    /// What was to be decided in this batch could not be read from the file: it is never written, nor is any after it, and
+    /// the process stops. No decision is safer than a wrong one.
+    pub fn give_up(&mut self, fault: StoreError) {
+        self.fault.get_or_insert(fault);
+    }
+
     /// Holds something until the commit.
     pub fn hold(&mut self, held: Held) {
         self.held.push(held);
@@ -190,6 +226,7 @@ impl Batch {
         self.forwards.extend(later.forwards);
         later.totals.iter().for_each(|(key, more)| self.count(*key, more));
         self.held.extend(later.held);
+        later.fault.into_iter().for_each(|fault| self.give_up(fault));
     }
 
     /// Whether the batch has no row. It still keeps its place in the queue.
@@ -197,7 +234,16 @@ impl Batch {
         self.writes.is_empty() && self.events.is_empty() && self.forwards.is_empty() && self.totals.is_empty()
     }
 
-    /// The one exit of effects. The caller is the writer, after the commit.
+    /// Takes out what is for this node's own ears: orders to channels and news of HTLCs. They may be told as soon as this
+    /// batch has its place in the queue: what comes of them is queued behind it, so it is never durable without these rows,
+    /// and nothing of it leaves before both are.
+    pub(super) fn take_orders(&mut self) -> Released {
+        let (orders, held) = std::mem::take(&mut self.held).into_iter().partition(Held::is_order);
+        self.held = held;
+        Released { held: orders }
+    }
+
+    /// The one exit of all other effects. The caller is the writer, after the commit.
     pub(super) fn release(self) -> Released {
         Released { held: self.held }
     }

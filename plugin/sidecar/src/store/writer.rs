@@ -1,9 +1,10 @@
-//! The one writer. It takes all that is waiting, commits once, and hands the effects on. There is no timer: while one
-//! commit syncs, the next batch gathers.
+//! The one writer. It takes all that is waiting, commits once, and hands the effects on. While one commit syncs, the next
+//! batch gathers; only what comes of a lone batch's own orders is waited for, and no longer than a commit takes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use redb::{Database, Durability, ReadableTable, WriteTransaction};
@@ -25,6 +26,12 @@ const BACKLOG_LIMIT: usize = 4096;
 
 /// The most batches that one commit takes: bounds the time until the first of them is released.
 const GROUP_LIMIT: usize = 8192;
+
+/// The longest wait for what comes of the orders of a lone batch. It is never longer than the last commit took.
+const LONGEST_WAIT: Duration = Duration::from_millis(5);
+
+/// How often that wait looks whether the node is at rest.
+const LOOK_AGAIN: Duration = Duration::from_micros(50);
 
 /// What the writer has done since the start.
 #[derive(Debug, Default)]
@@ -58,12 +65,15 @@ impl Writer {
             waiting: writer.waiting.clone(),
             room: writer.room.clone(),
             stats: writer.stats.clone(),
+            rest: Rest { is_busy: Box::new(|| false), now: || None },
+            took: Duration::ZERO,
         };
         Ok((writer, commits))
     }
 
-    /// Starts the writer thread. `deliver` is called after each commit and only enqueues; `fatal` is called when a
-    /// commit fails, and does not return: nothing was sent, so disk and peers still agree.
+    /// Starts the writer thread. `deliver` is called before each commit with the orders that stay within the node, and
+    /// after it with all else; it only enqueues. `fatal` is called when a commit fails, and does not return: nothing was
+    /// sent, so disk and peers still agree.
     pub fn start(
         db: Arc<Database>,
         deliver: impl Fn(Released, u64) + Send + 'static,
@@ -123,6 +133,22 @@ pub struct Commits {
     waiting: Arc<AtomicUsize>,
     room: Arc<Notify>,
     stats: Arc<WriterStats>,
+    rest: Rest,
+    /// How long the last commit took.
+    took: Duration,
+}
+
+/// Who knows whether the node is at rest, and what time it is.
+struct Rest {
+    is_busy: Box<dyn Fn() -> bool + Send>,
+    now: fn() -> Option<Instant>,
+}
+
+impl Rest {
+    fn since(&self, begun: Option<Instant>) -> Duration {
+        let elapsed = (self.now)().zip(begun).map(|(now, begun)| now.saturating_duration_since(begun));
+        elapsed.unwrap_or_default()
+    }
 }
 
 /// What a commit released, and the newest event on disk.
@@ -136,8 +162,15 @@ impl Commits {
         fatal: impl Fn(StoreError) + Send + 'static,
     ) -> Result<JoinHandle<()>, StoreError> {
         let run = move || {
-            while let Some(committed) = self.next(GROUP_LIMIT) {
-                match committed {
+            while let Some((mut batch, count)) = self.gather(GROUP_LIMIT) {
+                // While the disk syncs, what comes of them gathers for the next commit.
+                let orders = batch.take_orders();
+                let is_alone = count == 1 && !orders.is_empty();
+                self.tell(orders, &deliver);
+                if is_alone {
+                    self.follow(&mut batch, &deliver);
+                }
+                match self.finish(batch) {
                     Ok((released, last_seq)) => deliver(released, last_seq),
                     Err(fault) => {
                         fatal(fault);
@@ -150,26 +183,73 @@ impl Commits {
         std::thread::Builder::new().name("writer".into()).spawn(run).map_err(StoreError::io)
     }
 
+    /// The same commits, which ask `is_busy` whether anybody works on what was told, and `now` for the monotonic time.
+    pub fn asking(self, is_busy: impl Fn() -> bool + Send + 'static, now: fn() -> Option<Instant>) -> Self {
+        Self { rest: Rest { is_busy: Box::new(is_busy), now }, ..self }
+    }
+
+    /// Takes what comes of a lone batch's orders into the same commit. With much under way the next commit gathers by itself;
+    /// with a single HTLC under way each step would wait for the commit of the one before. No longer than a commit takes:
+    /// then nothing is won by waiting.
+    fn follow(&mut self, batch: &mut Batch, deliver: &impl Fn(Released, u64)) {
+        let (begun, longest) = ((self.rest.now)(), self.took.min(LONGEST_WAIT));
+        while (self.rest.is_busy)() {
+            let left = longest.saturating_sub(self.rest.since(begun));
+            if left.is_zero() {
+                break;
+            }
+            if let Ok(next) = self.batches.recv_timeout(left.min(LOOK_AGAIN)) {
+                self.join(batch, next, deliver);
+            }
+        }
+        while let Ok(next) = self.batches.try_recv() {
+            self.join(batch, next, deliver);
+        }
+    }
+
+    fn join(&self, batch: &mut Batch, mut next: Batch, deliver: &impl Fn(Released, u64)) {
+        self.took_from_queue(1);
+        self.tell(next.take_orders(), deliver);
+        batch.merge(next);
+    }
+
+    fn tell(&self, orders: Released, deliver: &impl Fn(Released, u64)) {
+        if !orders.is_empty() {
+            deliver(orders, self.last_seq());
+        }
+    }
+
     /// How many batches wait.
     pub fn waiting(&self) -> usize {
         self.batches.len()
     }
 
     /// The next commit: what is waiting, `limit` batches at the most, or the first that comes. `None` once every queue end
-    /// is gone. After a fault there must be no other: what it was about is not on disk, and was not sent.
+    /// is gone. After a fault there must be no other: what it was about is not on disk, and was not sent. Orders that stay
+    /// within the node are told with all else, and not before.
     pub fn next(&mut self, limit: usize) -> Option<Result<Committed, StoreError>> {
-        let mut batch = self.gather(limit)?;
-        Some(match self.commit(&mut batch) {
-            Ok(()) => Ok((batch.release(), self.next_seq.saturating_sub(1))),
+        let (batch, _) = self.gather(limit)?;
+        Some(self.finish(batch))
+    }
+
+    fn finish(&mut self, mut batch: Batch) -> Result<Committed, StoreError> {
+        match self.commit(&mut batch) {
+            Ok(()) => Ok((batch.release(), self.last_seq())),
             Err(fault) => {
                 // Nothing of it may even be dropped: who waits for a row would take that for its answer.
                 std::mem::forget(batch);
                 Err(fault)
             }
-        })
+        }
     }
 
-    fn gather(&self, limit: usize) -> Option<Batch> {
+    /// The newest event on disk.
+    fn last_seq(&self) -> u64 {
+        self.next_seq.saturating_sub(1)
+    }
+
+    /// What is waiting, as one batch, and how many batches that were.
+    fn gather(&self, limit: usize) -> Option<(Batch, usize)> {
         let mut group = self.batches.recv().ok()?;
         let mut taken = 1;
         while taken < limit {
@@ -177,14 +257,27 @@ impl Commits {
             group.merge(next);
             taken += 1;
         }
-        self.waiting.fetch_sub(taken, Ordering::Relaxed);
+        self.took_from_queue(taken);
+        Some((group, taken))
+    }
+
+    fn took_from_queue(&self, count: usize) {
+        self.waiting.fetch_sub(count, Ordering::Relaxed);
         self.room.notify_waiters();
-        self.stats.batches.fetch_add(taken as u64, Ordering::Relaxed);
-        Some(group)
+        self.stats.batches.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     fn commit(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
-        if batch.is_rowless() { Ok(()) } else { self.write(batch) }
+        if let Some(fault) = batch.fault.take() {
+            return Err(fault);
+        }
+        if batch.is_rowless() {
+            return Ok(());
+        }
+        let begun = (self.rest.now)();
+        self.write(batch)?;
+        self.took = self.rest.since(begun);
+        Ok(())
     }
 
     fn write(&mut self, batch: &mut Batch) -> Result<(), StoreError> {

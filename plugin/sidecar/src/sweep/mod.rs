@@ -18,11 +18,11 @@ use std::time::Duration;
 use bitcoin::{OutPoint, Txid};
 use outrigger_bolt::id::ChannelId;
 use outrigger_channel::{ChannelParams, Enforcement, SoftSigner};
-use parking_lot::{Condvar, Mutex};
 
 use crate::chain::ChainSource;
 use crate::chain::feerate::FeeEstimator;
 use crate::key::NodeKeys;
+use crate::lock::{Condvar, Mutex};
 use crate::store::Batch;
 use crate::store::row::SweepRow;
 use crate::wallet::Wallet;
@@ -133,7 +133,7 @@ impl Shared {
         let mut state = self.state.lock();
         loop {
             let idle = |state: &mut State| !state.stopped && (!state.due || state.works.is_empty());
-            let timed_out = self.wake.wait_while_for(&mut state, idle, AGAIN_AFTER).timed_out();
+            let timed_out = self.wake.wait_while_for(&mut state, idle, AGAIN_AFTER);
             if state.stopped {
                 return None;
             }

@@ -168,8 +168,8 @@ impl Drive<'_> {
         let tools = (&mut self.batch, &self.env.reader);
         let processed = match self.env.onions.process(tools, &shared_secret, name, at) {
             Ok(processed) => processed,
-            // No decision is safer than a wrong one; the HTLC comes again at the next start.
-            Err(fault) => return tracing::error!(%fault, "the processed onions could not be read"),
+            // The HTLC comes again at the next start.
+            Err(fault) => return self.batch.give_up(fault),
         };
         let failure = match (readable, processed) {
             (Err(InvalidPayload { tlv_type, offset }), _) => Failure::InvalidOnionPayload { tlv_type, offset },

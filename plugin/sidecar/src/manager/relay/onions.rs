@@ -4,9 +4,9 @@
 //! or that goes to another peer because it was never signed, is no replay.
 
 use bitcoin::hashes::{Hash, sha256};
-use parking_lot::Mutex;
 
 use super::register::HtlcName;
+use crate::lock::Mutex;
 use crate::store::replay::ReplayRow;
 use crate::store::schema::{Table, replay_height_key};
 use crate::store::{Batch, Queued, Reader, StoreError};
@@ -23,7 +23,7 @@ type OnionDigest = [u8; 32];
 
 /// Why an onion is not processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unprocessed {
+pub(in crate::manager) enum Unprocessed {
     /// The HTLC or its onion expires later than anybody needs (BOLT 4, `expiry_too_far`).
     TooFar,
     /// It was processed for another HTLC.
@@ -32,7 +32,7 @@ pub(super) enum Unprocessed {
 
 /// Whether an onion was in the set before, for the same HTLC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(in crate::manager) enum Seen {
     First,
     Before,
 }
@@ -46,7 +46,7 @@ pub(in crate::manager) struct Onions {
 impl Onions {
     /// Enters the onion with this shared secret into the set, for this HTLC, in `batch`; and takes expired entries away.
     /// `expiry` is that of the HTLC, or of its payload where that is later: after it the onion fails by itself.
-    pub(super) fn process(
+    pub(in crate::manager) fn process(
         &self,
         (batch, reader): (&mut Batch, &Reader),
         shared_secret: &[u8; 32],

@@ -6,7 +6,8 @@ use std::collections::hash_map::Entry;
 
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId};
-use parking_lot::Mutex;
+
+use crate::lock::Mutex;
 
 /// A received HTLC: its channel and its id, never its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -156,6 +156,17 @@ impl Payer {
         waited.unwrap().unwrap().state
     }
 
+    /// Waits until so many HTLCs of the payment are in flight.
+    async fn until_in_flight(&self, id: &[u8; 32], count: usize) {
+        let in_flight = || self.payments.state.lock().pending.get(id).map_or(0, |pending| pending.flights.len());
+        let reached = async {
+            while in_flight() != count {
+                all_durable(&self.bench).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, reached).await.expect("it is taken in");
+    }
+
     /// Waits until nothing of any payment is left, in memory or for a start to look at.
     async fn assert_done(&self) {
         let left = async || {
@@ -239,6 +250,7 @@ async fn pay_9_the_fee_limit_holds_over_parts_and_retries_to_the_millisatoshi() 
     let id = payer.send(order).await;
     let parts = [payer.offered(0).await, payer.offered(1).await];
     payer.fail(&parts[0], false, &TOO_MUCH).await;
+    payer.until_in_flight(&id, 1).await;
     // Half of what failed may be tried over the same way, and what that leaves over nothing else: two more fees.
     payer.fail(&parts[1], true, &Failure::MppTimeout).await;
     let PaymentState::Failed { kind, message, .. } = payer.end(&id).await else { panic!("it fails") };
