@@ -129,3 +129,33 @@ fn fee_1_cst_3_an_update_fee_that_comes_again_is_judged_by_what_the_opener_knew(
         }
     }
 }
+
+/// The same holds for an add that comes again behind the fee change that was made after it: it was affordable with one HTLC
+/// more, and several have crossed it.
+#[test]
+fn cst_3_cst_7_an_add_that_comes_again_is_judged_by_what_the_opener_knew() {
+    for push in [960_000, 970_000, 975_000] {
+        let mut duo = Duo::normal(&Terms { push: sat(push), ..Terms::default() });
+        for number in 1..=4 {
+            assert!(duo.add(Bob, sat(5_000), number).is_ok());
+        }
+        duo.commit(Bob);
+        // They cross.
+        assert!(duo.add(Alice, sat(2_000), 9).is_ok(), "{push}");
+        let highest = wanted(&duo, 24_000).expect("a rise");
+        assert_eq!(duo.order(Alice, Command::UpdateFee(FeeratePerKw::new(highest))), Ok(Reply::Done));
+        while duo.receive(Alice).is_some() {}
+        duo.commit(Alice);
+        for expected in ["update_add_htlc", "update_fee", "revoke_and_ack"] {
+            assert_eq!(duo.receive(Bob).map(|message| message.name()), Some(expected));
+        }
+        // The signature for both is lost.
+        assert_eq!(duo.alice.outbox.front().map(Message::name), Some("commitment_signed"));
+        duo.reconnect();
+        duo.run();
+        for head in [&duo.alice.channel.rows().head, &duo.bob.channel.rows().head] {
+            assert_eq!([head.fee.local, head.fee.remote].map(FeeratePerKw::get), [highest; 2], "{push}");
+        }
+        assert_eq!(duo.bob.channel.rows().htlcs.len(), 5, "{push}");
+    }
+}

@@ -166,14 +166,10 @@ impl Outlook {
 
 impl Next {
     /// Whether the peer, who has just added an HTLC or changed the feerate, can afford this commitment with its reserve.
-    /// Where we pay the fee, we must be able to, our reserve aside. That holds our peer to no more than it knows: in our
-    /// next commitment are only those updates of ours that it has revoked to.
-    pub(crate) fn affordable_for_peer(&self, params: &ChannelParams) -> bool {
-        self.affordable_with_outputs(params, self.totals.untrimmed())
-    }
-
-    fn affordable_with_outputs(&self, params: &ChannelParams, outputs: usize) -> bool {
-        let cost = commitment_cost(self.feerate, outputs);
+    /// Where we pay the fee, we must be able to, our reserve aside. That holds our peer to no more than it knew, whenever it
+    /// sent that.
+    pub(super) fn affordable_for_peer(&self, params: &ChannelParams, unsigned: Unsigned) -> bool {
+        let cost = commitment_cost(self.feerate, self.totals.untrimmed().saturating_sub(unsigned.outputs));
         let reserve = params.reserve_of(Side::Remote);
         match params.opener() {
             Side::Remote => covers(self.totals.to_remote, cost, reserve),
@@ -243,12 +239,13 @@ pub(crate) fn receive_update_fee(draft: &mut Draft<'_>, message: &UpdateFee, pol
         return Err(Violation::Warn(Rule::FeeFromAccepter));
     }
     check_feerate(message.feerate_per_kw, policy).map_err(Violation::Warn)?;
-    let known = known_to_peer(draft);
+    let unsigned = unsigned_by_peer(draft);
     let outlook = draft.outlook_mut();
-    let is_within_cap = Outlook::is_within_cap(params, (message.feerate_per_kw, known.accepters), policy);
+    let known = outlook.local.totals.offered_by_local.count.saturating_sub(unsigned.count);
+    let is_within_cap = Outlook::is_within_cap(params, (message.feerate_per_kw, known), policy);
     outlook.set_feerate(Side::Local, message.feerate_per_kw);
     outlook.fee_received = true;
-    if !outlook.local.affordable_with_outputs(params, known.outputs) || !outlook.opener_survives(params) {
+    if !outlook.local.affordable_for_peer(params, unsigned) || !outlook.opener_survives(params) {
         return Err(Violation::Warn(Rule::CannotAffordFee));
     }
     if is_within_cap {
@@ -258,20 +255,20 @@ pub(crate) fn receive_update_fee(draft: &mut Draft<'_>, message: &UpdateFee, pol
     }
 }
 
-/// What the opener knew of our next commitment, whenever it sent the update that has come.
-struct Known {
-    /// Our HTLCs.
-    accepters: u16,
-    /// HTLC outputs of either side.
+/// HTLCs of ours that the peer has revoked to and not signed for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unsigned {
+    count: u16,
+    /// Those with an output in our commitment.
     outputs: usize,
 }
 
-/// The opener is held to those HTLCs of ours that it has signed for, and not to those that it has only revoked to: an
-/// `update_fee` that is sent again after a reconnection may be older than that revocation (BOLT 2, "Message Retransmission").
-/// It is never older than the last `commitment_signed` that we received.
-fn known_to_peer(draft: &Draft<'_>) -> Known {
-    let (params, totals) = (draft.params(), &draft.outlook().local.totals);
-    let (mut count, mut outputs) = (0u16, 0usize);
+/// A peer's update is judged by those HTLCs of ours that it has signed for, and not by those that it has only revoked to: one
+/// that is sent again after a reconnection may be older than that revocation (BOLT 2, "Message Retransmission"). It is never
+/// older than the last `commitment_signed` that we received.
+pub(super) fn unsigned_by_peer(draft: &Draft<'_>) -> Unsigned {
+    let params = draft.params();
+    let Unsigned { mut count, mut outputs } = Unsigned::default();
     for (key, row) in draft.htlcs() {
         if key.offerer == Offerer::Local && row.state == HtlcState::Adding(Stage::Revoked) {
             count = count.saturating_add(1);
@@ -279,10 +276,7 @@ fn known_to_peer(draft: &Draft<'_>) -> Known {
             outputs = outputs.saturating_add(usize::from(has_output));
         }
     }
-    Known {
-        accepters: totals.offered_by_local.count.saturating_sub(count),
-        outputs: totals.untrimmed().saturating_sub(outputs),
-    }
+    Unsigned { count, outputs }
 }
 
 /// The bounds of a feerate that a peer sets. With anchors a low one is no danger, only one that no node relays is.

@@ -140,6 +140,10 @@ impl World {
         }
     }
 
+    fn is_noted(&self) -> bool {
+        self.trace.tracing != Tracing::Off
+    }
+
     /// The digest of the schedule so far.
     pub fn digest(&self) -> u64 {
         self.trace.digest
@@ -272,7 +276,9 @@ impl World {
     fn deliver(&mut self, link: usize, side: usize) -> usize {
         let (node, from) = self.sides(link, side);
         let (message, len) = self.links[link].wires[side].pop_front().expect("a message");
-        self.note(format_args!("{node}: receives {} of {from}", message.name()));
+        if self.is_noted() {
+            self.note(format_args!("{node}: receives {} of {from}", named(&message)));
+        }
         self.ledger.arrives(node, &message);
         let end = self.links[link].ends[side].as_ref().expect("an end");
         let hand_over = match &message {
@@ -359,7 +365,9 @@ impl World {
         };
         for bytes in messages {
             let message = read(&bytes);
-            self.note(format_args!("{node}: sends {} to {peer}", message.name()));
+            if self.is_noted() {
+                self.note(format_args!("{node}: sends {} to {peer}", named(&message)));
+            }
             self.ledger.sent(&self.nodes[node], peer, &message, &mut self.journal.lock());
             let link = &mut self.links[link];
             if !link.cut {
@@ -515,4 +523,10 @@ impl World {
     pub fn htlcs_left(&self) -> usize {
         self.nodes.iter().filter_map(|node| node.live.as_ref()).map(|live| rows::htlcs(&live.db).len()).sum()
     }
+}
+
+/// A message as the schedule shows it: what it is, and of which channel.
+fn named(message: &Message) -> String {
+    let channel = message.channel_id().map(|channel| channel.to_string()[..6].to_owned());
+    format!("{} {}", message.name(), channel.unwrap_or_default())
 }

@@ -1,13 +1,17 @@
+use std::sync::LazyLock;
+
+use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use outrigger_bolt::id::ChannelId;
 
 use super::*;
 
 const SECRET: PaymentSecret = PaymentSecret([7; 32]);
 
-fn node() -> NodeId {
-    use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
-    NodeId::new(PublicKey::from_secret_key(&Secp256k1::signing_only(), &SecretKey::from_slice(&[1; 32]).unwrap()))
-}
+/// Once, for parts are many here.
+static NODE: LazyLock<NodeId> = LazyLock::new(|| {
+    let secret = SecretKey::from_slice(&[1; 32]).unwrap();
+    NodeId::new(PublicKey::from_secret_key(&Secp256k1::signing_only(), &secret))
+});
 
 fn hash(number: u8) -> PaymentHash {
     PaymentHash([number; 32])
@@ -15,7 +19,7 @@ fn hash(number: u8) -> PaymentHash {
 
 fn part(htlc_id: u64, arrives: u64) -> Part {
     Part {
-        peer: node(),
+        peer: *NODE,
         name: HtlcName { channel: ChannelId([2; 32]), htlc_id },
         amount: Msat::new(arrives),
         arrives: Msat::new(arrives),

@@ -161,7 +161,7 @@ async fn pay_4_pay_2_whatever_becomes_of_its_parts_a_payment_ends_once_and_never
     match number("OUTCOMES_SEED") {
         Some(seed) => any_outcomes(seed).await,
         None => {
-            for seed in 0..number("OUTCOMES_SEEDS").unwrap_or(100) {
+            for seed in 0..number("OUTCOMES_SEEDS").unwrap_or(60) {
                 any_outcomes(seed).await;
             }
         }
