@@ -151,6 +151,20 @@ impl Rest {
     }
 }
 
+/// What becomes one commit.
+#[must_use = "what was gathered is to be committed, or the process to end"]
+pub struct Gathered {
+    batch: Batch,
+    /// Of how many batches it is.
+    count: usize,
+}
+
+fn tell((orders, last_seq): Committed, deliver: &impl Fn(Released, u64)) {
+    if !orders.is_empty() {
+        deliver(orders, last_seq);
+    }
+}
+
 /// What a commit released, and the newest event on disk.
 type Committed = (Released, u64);
 
@@ -162,15 +176,15 @@ impl Commits {
         fatal: impl Fn(StoreError) + Send + 'static,
     ) -> Result<JoinHandle<()>, StoreError> {
         let run = move || {
-            while let Some((mut batch, count)) = self.gather(GROUP_LIMIT) {
+            while let Some(mut gathered) = self.gather(GROUP_LIMIT) {
                 // While the disk syncs, what comes of them gathers for the next commit.
-                let orders = batch.take_orders();
-                let is_alone = count == 1 && !orders.is_empty();
-                self.tell(orders, &deliver);
+                let (orders, last_seq) = self.orders(&mut gathered);
+                let is_alone = gathered.count == 1 && !orders.is_empty();
+                tell((orders, last_seq), &deliver);
                 if is_alone {
-                    self.follow(&mut batch, &deliver);
+                    self.follow(&mut gathered, &deliver);
                 }
-                match self.finish(batch) {
+                match self.finish(gathered) {
                     Ok((released, last_seq)) => deliver(released, last_seq),
                     Err(fault) => {
                         fatal(fault);
@@ -191,7 +205,7 @@ impl Commits {
     /// Takes what comes of a lone batch's orders into the same commit. With much under way the next commit gathers by itself;
     /// with a single HTLC under way each step would wait for the commit of the one before. No longer than a commit takes:
     /// then nothing is won by waiting.
-    fn follow(&mut self, batch: &mut Batch, deliver: &impl Fn(Released, u64)) {
+    fn follow(&mut self, gathered: &mut Gathered, deliver: &impl Fn(Released, u64)) {
         let (begun, longest) = ((self.rest.now)(), self.took.min(LONGEST_WAIT));
         while (self.rest.is_busy)() {
             let left = longest.saturating_sub(self.rest.since(begun));
@@ -199,24 +213,18 @@ impl Commits {
                 break;
             }
             if let Ok(next) = self.batches.recv_timeout(left.min(LOOK_AGAIN)) {
-                self.join(batch, next, deliver);
+                self.join(gathered, next, deliver);
             }
         }
         while let Ok(next) = self.batches.try_recv() {
-            self.join(batch, next, deliver);
+            self.join(gathered, next, deliver);
         }
     }
 
-    fn join(&self, batch: &mut Batch, mut next: Batch, deliver: &impl Fn(Released, u64)) {
+    fn join(&self, gathered: &mut Gathered, mut next: Batch, deliver: &impl Fn(Released, u64)) {
         self.took_from_queue(1);
-        self.tell(next.take_orders(), deliver);
-        batch.merge(next);
-    }
-
-    fn tell(&self, orders: Released, deliver: &impl Fn(Released, u64)) {
-        if !orders.is_empty() {
-            deliver(orders, self.last_seq());
-        }
+        tell((next.take_orders(), self.last_seq()), deliver);
+        gathered.batch.merge(next);
     }
 
     /// How many batches wait.
@@ -228,11 +236,32 @@ impl Commits {
     /// is gone. After a fault there must be no other: what it was about is not on disk, and was not sent. Orders that stay
     /// within the node are told with all else, and not before.
     pub fn next(&mut self, limit: usize) -> Option<Result<Committed, StoreError>> {
-        let (batch, _) = self.gather(limit)?;
-        Some(self.finish(batch))
+        let gathered = self.gather(limit)?;
+        Some(self.finish(gathered))
     }
 
-    fn finish(&mut self, mut batch: Batch) -> Result<Committed, StoreError> {
+    /// What is waiting, `limit` batches at the most, or the first that comes: the next commit. `None` once every queue end is
+    /// gone.
+    pub fn gather(&self, limit: usize) -> Option<Gathered> {
+        let mut batch = self.batches.recv().ok()?;
+        let mut count = 1;
+        while count < limit {
+            let Ok(next) = self.batches.try_recv() else { break };
+            batch.merge(next);
+            count += 1;
+        }
+        self.took_from_queue(count);
+        Some(Gathered { batch, count })
+    }
+
+    /// Takes out of a commit to come the orders that stay within the node; with them comes the newest event on disk.
+    pub fn orders(&self, gathered: &mut Gathered) -> Committed {
+        (gathered.batch.take_orders(), self.last_seq())
+    }
+
+    /// Makes the commit. What was gathered before it must have been committed.
+    pub fn finish(&mut self, gathered: Gathered) -> Result<Committed, StoreError> {
+        let Gathered { mut batch, count: _ } = gathered;
         match self.commit(&mut batch) {
             Ok(()) => Ok((batch.release(), self.last_seq())),
             Err(fault) => {
@@ -246,19 +275,6 @@ impl Commits {
     /// The newest event on disk.
     fn last_seq(&self) -> u64 {
         self.next_seq.saturating_sub(1)
-    }
-
-    /// What is waiting, as one batch, and how many batches that were.
-    fn gather(&self, limit: usize) -> Option<(Batch, usize)> {
-        let mut group = self.batches.recv().ok()?;
-        let mut taken = 1;
-        while taken < limit {
-            let Ok(next) = self.batches.try_recv() else { break };
-            group.merge(next);
-            taken += 1;
-        }
-        self.took_from_queue(taken);
-        Some((group, taken))
     }
 
     fn took_from_queue(&self, count: usize) {

@@ -19,7 +19,7 @@ use outrigger_sidecar::payment::{InvoiceFault, SendFault, Terms};
 use outrigger_sidecar::store::load::load;
 use outrigger_sidecar::store::row::{InvoiceRow, PaymentRow};
 use outrigger_sidecar::store::schema::Table;
-use outrigger_sidecar::store::{self, Batch};
+use outrigger_sidecar::store::{self, Batch, Gathered};
 use parking_lot::Mutex;
 use redb::Database;
 
@@ -73,6 +73,8 @@ pub struct Live {
     pub duties: Duties,
     pub db: Arc<Database>,
     pub operations: Operations,
+    /// The commit that is being made: its orders may be told already.
+    pub gathered: Option<Gathered>,
     /// Peers in the workers' queue.
     pub work: Vec<NodeId>,
     /// The height of the newest block that was taken in.
@@ -128,8 +130,16 @@ impl Node {
         };
         let published = file.broadcasts.iter().map(|row| row.tx.clone()).collect();
         let (core, duties) = core::build(db.clone(), &mut file, ground).unwrap();
-        let live =
-            Live { core, duties, db, operations: Operations::default(), work: Vec::new(), tip, waits: Vec::new() };
+        let live = Live {
+            core,
+            duties,
+            db,
+            operations: Operations::default(),
+            gathered: None,
+            work: Vec::new(),
+            tip,
+            waits: Vec::new(),
+        };
         self.live = Some(live);
         for height in tip + 1..=height {
             self.connect_block(height, &blocks(height));

@@ -172,7 +172,7 @@ impl World {
         for node in &mut self.nodes {
             let (number, pace) = (node.number, node.pace);
             let Some(live) = &mut node.live else { continue };
-            if live.duties.commits.waiting() > 0 {
+            if live.gathered.is_some() || live.duties.commits.waiting() > 0 {
                 found.push((Event::Commit(number), pace));
             }
             live.gather_work();
@@ -299,12 +299,25 @@ impl World {
         node
     }
 
-    /// One commit, and what it releases.
+    /// The end of the commit that was begun, and what it releases; or the beginning of the next, which may tell its orders.
     fn commit(&mut self, node: usize, limit: usize) {
         let live = self.nodes[node].live.as_mut().expect("a live node");
-        let (released, last_seq) = live.duties.commits.next(limit).expect("a batch").expect("a good disk");
-        live.core.manager.deliver().deliver(released, last_seq);
-        self.look_at_disk(node);
+        let (commits, deliver) = (&mut live.duties.commits, live.core.manager.deliver());
+        match live.gathered.take() {
+            Some(gathered) => {
+                let (released, last_seq) = commits.finish(gathered).expect("a good disk");
+                deliver.deliver(released, last_seq);
+                self.look_at_disk(node);
+            }
+            None => {
+                let mut gathered = commits.gather(limit).expect("a batch");
+                if self.rng.random_ratio(3, 4) {
+                    let (orders, last_seq) = commits.orders(&mut gathered);
+                    deliver.deliver(orders, last_seq);
+                }
+                live.gathered = Some(gathered);
+            }
+        }
     }
 
     /// The invariants of what stands on a disk.
@@ -404,18 +417,19 @@ impl World {
         let Some(mut live) = self.nodes[node].live.take() else { return };
         let way = self.rng.random_range(0..4);
         self.note(format_args!("{node}: crashes in way {way}"));
-        if live.duties.commits.waiting() > 0 {
-            match way {
-                // Nothing of what waits is durable.
-                0 => {}
-                // Some is, and nothing of that was delivered.
-                1 => drop(live.duties.commits.next(self.rng.random_range(1..4))),
-                2 => drop(live.duties.commits.next(usize::MAX)),
-                // In the midst of a commit.
-                _ => {
-                    self.nodes[node].disk.fail_after(self.rng.random_range(0..12));
-                    drop(live.duties.commits.next(usize::MAX));
-                }
+        let limit = if way == 1 { self.rng.random_range(1..4) } else { usize::MAX };
+        let commits = &mut live.duties.commits;
+        let gathered = live.gathered.take();
+        let begun = gathered.or_else(|| (commits.waiting() > 0).then(|| commits.gather(limit)).flatten());
+        match (way, begun) {
+            // Nothing of what waits is durable.
+            (0, _) | (_, None) => {}
+            // Some is, and nothing of that was delivered.
+            (1 | 2, Some(gathered)) => drop(commits.finish(gathered)),
+            // In the midst of a commit.
+            (_, Some(gathered)) => {
+                self.nodes[node].disk.fail_after(self.rng.random_range(0..12));
+                drop(commits.finish(gathered));
             }
         }
         self.nodes[node].disk = self.nodes[node].disk.crash(&mut self.rng);
