@@ -40,7 +40,7 @@ pub enum Mail {
     Offer(Box<Offer>),
     /// What was offered downstream for a received HTLC was never signed, and is gone.
     Again(HtlcName),
-    /// A received HTLC was decided; the row is durable.
+    /// A received HTLC was decided; the row is queued.
     Settled { channel: ChannelId, htlc_id: u64, settlement: SettlementRow },
 }
 

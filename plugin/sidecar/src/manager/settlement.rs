@@ -1,5 +1,6 @@
-//! Decided outcomes of received HTLCs, on their way into the channel: none < failed < fulfilled. The row is durable before the
-//! channel hears of it, and is told again until the removal is irrevocable (FWD-9).
+//! Decided outcomes of received HTLCs, on their way into the channel: none < failed < fulfilled. The row is in the writer's queue
+//! before the channel hears of it, so it is durable before anything that the channel says of it, and it is told again until the
+//! removal is irrevocable (FWD-9).
 
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::onion::{self, Failure, OnionPacket, failure};
@@ -14,7 +15,7 @@ use crate::store::schema::{Table, numbered_key};
 use crate::store::{Address, Batch};
 
 impl Drive<'_> {
-    /// A received HTLC was decided, here or by what became of it downstream; the row is durable.
+    /// A received HTLC was decided, here or by what became of it downstream; the row is queued.
     pub(super) fn settled(&mut self, peer: &mut Peer, channel: ChannelId, htlc_id: u64, settlement: SettlementRow) {
         let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
         self.env.relay.release(&HtlcName { channel, htlc_id });

@@ -62,7 +62,8 @@ pub enum ChainOrder {
     },
 }
 
-/// Something that happens only after the commit of the batch that holds it.
+/// Something that happens only after the commit of the batch that holds it, or, where it stays within the node, once that has its
+/// place in the queue.
 #[derive(Debug)]
 pub enum Held {
     /// An effect of a channel. `guard` is the signer's, as the rows of the same step make it.

@@ -216,7 +216,10 @@ impl Commits {
                 self.join(gathered, next, deliver);
             }
         }
-        while let Ok(next) = self.batches.try_recv() {
+        // As many as any commit takes: what they make of it while this goes on is for the next.
+        while gathered.count < GROUP_LIMIT
+            && let Ok(next) = self.batches.try_recv()
+        {
             self.join(gathered, next, deliver);
         }
     }
@@ -225,6 +228,7 @@ impl Commits {
         self.took_from_queue(1);
         tell((next.take_orders(), self.last_seq()), deliver);
         gathered.batch.merge(next);
+        gathered.count = gathered.count.saturating_add(1);
     }
 
     /// How many batches wait.

@@ -95,7 +95,7 @@ impl Offer {
     }
 }
 
-/// Stages the decision on a received HTLC; its channel is told once that is durable.
+/// Stages the decision on a received HTLC; its channel is told once that has its place in the writer's queue.
 pub(crate) fn decide(batch: &mut Batch, from: NodeId, htlc: HtlcName, settlement: SettlementRow) {
     let HtlcName { channel, htlc_id } = htlc;
     batch.put(Table::Settlement, numbered_key(&channel, htlc_id), Some(settlement.encode()));
@@ -150,7 +150,7 @@ impl Drive<'_> {
     }
 
     /// It ends here, goes on, or fails. Once: a start may tell of an HTLC that the peer's messages tell of too, and until its
-    /// decision has come back from the file the register alone knows that it is being decided.
+    /// decision has come back from the writer the register alone knows that it is being decided.
     pub(super) fn dispatch(&mut self, from: NodeId, htlc: IncomingHtlc, telling: Telling) {
         let name = HtlcName { channel: htlc.channel, htlc_id: htlc.htlc_id };
         if !self.env.relay.dispatch(name, from) {
