@@ -159,3 +159,54 @@ fn cst_3_cst_7_an_add_that_comes_again_is_judged_by_what_the_opener_knew() {
         assert_eq!(duo.bob.channel.rows().htlcs.len(), 5, "{push}");
     }
 }
+
+/// Where we are the opener: adds that come again after the peer has revoked to a feerate of ours that it did not know.
+#[test]
+fn cst_3_cst_7_adds_that_come_again_are_judged_by_the_feerate_that_the_accepter_had_signed_for() {
+    for (push, htlcs) in [(969_000, 5), (960_000, 7), (940_000, 9)] {
+        let mut duo = Duo::normal(&Terms { push: sat(push), ..Terms::default() });
+        for number in 1..=htlcs {
+            assert!(duo.add(Bob, sat(5_000), number).is_ok());
+        }
+        // It crosses them.
+        let highest = wanted(&duo, 24_000).expect("a rise");
+        assert_eq!(duo.order(Alice, Command::UpdateFee(FeeratePerKw::new(highest))), Ok(Reply::Done));
+        duo.commit(Alice);
+        while duo.receive(Bob).is_some() {}
+        duo.commit(Bob);
+        come_again(&mut duo, usize::from(htlcs));
+        for head in [&duo.alice.channel.rows().head, &duo.bob.channel.rows().head] {
+            assert_eq!([head.fee.local, head.fee.remote].map(FeeratePerKw::get), [highest; 2], "{push}");
+        }
+    }
+}
+
+/// The same, where what has become ours to pay for is an HTLC that took most of our balance.
+#[test]
+fn cst_3_cst_7_adds_that_come_again_are_judged_by_the_balance_that_the_accepter_had_signed_for() {
+    for htlcs in [20, 25, 29] {
+        let mut duo = Duo::normal(&Terms { push: sat(500_000), ..Terms::default() });
+        for number in 1..=htlcs {
+            assert!(duo.add(Bob, sat(5_000), number).is_ok());
+        }
+        let spendable = duo.alice.channel.summary(0).spendable;
+        assert!(duo.add(Alice, spendable, 99).is_ok());
+        duo.commit(Alice);
+        while duo.receive(Bob).is_some() {}
+        duo.commit(Bob);
+        come_again(&mut duo, usize::from(htlcs));
+        assert_eq!(duo.alice.channel.rows().htlcs.len(), usize::from(htlcs) + 1);
+        assert_eq!(duo.bob.channel.rows().htlcs.len(), usize::from(htlcs) + 1);
+    }
+}
+
+/// Alice hears so many adds and a revocation; the signature behind them is lost, and all of it comes again.
+fn come_again(duo: &mut Duo, adds: usize) {
+    for _ in 0..adds {
+        assert_eq!(duo.receive(Alice).map(|message| message.name()), Some("update_add_htlc"));
+    }
+    assert_eq!(duo.receive(Alice).map(|message| message.name()), Some("revoke_and_ack"));
+    assert_eq!(duo.bob.outbox.front().map(Message::name), Some("commitment_signed"));
+    duo.reconnect();
+    duo.run();
+}

@@ -7,7 +7,7 @@
 
 use outrigger_bolt::amount::{FeeratePerKw, Msat};
 
-use super::fee::{Unsigned, unsigned_by_peer};
+use super::fee::{News, news_to_peer};
 use super::htlc::{HtlcState, Offerer, Side};
 use super::outlook::Outlook;
 use crate::changes::ChannelParams;
@@ -18,11 +18,11 @@ const UNAFFORDABLE: Violation = Violation::Warn(Rule::CannotAffordHtlc);
 
 /// Puts an add that was just proposed into the next local commitment, or lets it wait for what may pay for it.
 pub(super) fn charge(draft: &mut Draft<'_>, amount: Msat) -> Result<(), Violation> {
-    let (params, unsigned) = (draft.params(), unsigned_by_peer(draft));
+    let (params, news) = (draft.params(), news_to_peer(draft));
     let outlook = draft.outlook_mut();
     // Behind one that waits, the next waits too: they are charged in their order.
     if outlook.deferred.count == 0
-        && let Some(charged) = with_adds(params, (*outlook, unsigned), &[amount])
+        && let Some(charged) = with_adds(params, (*outlook, news), &[amount])
     {
         *outlook = charged;
         return Ok(());
@@ -31,7 +31,7 @@ pub(super) fn charge(draft: &mut Draft<'_>, amount: Msat) -> Result<(), Violatio
     deferred.count = deferred.count.saturating_add(1);
     deferred.value = deferred.value.saturating_add(amount);
     let best = with_all_removed(draft);
-    if with_adds(params, (best, unsigned), &waiting(draft)).is_some() { Ok(()) } else { Err(UNAFFORDABLE) }
+    if with_adds(params, (best, news), &waiting(draft)).is_some() { Ok(()) } else { Err(UNAFFORDABLE) }
 }
 
 /// All that the peer proposed is signed now: the adds that waited are charged, or the signature is refused.
@@ -40,9 +40,9 @@ pub(super) fn settle(draft: &mut Draft<'_>) -> Result<(), Violation> {
     if amounts.is_empty() {
         return Ok(());
     }
-    let unsigned = unsigned_by_peer(draft);
+    let news = news_to_peer(draft);
     let outlook = draft.outlook_mut();
-    *outlook = with_adds(params, (*outlook, unsigned), &amounts).ok_or(UNAFFORDABLE)?;
+    *outlook = with_adds(params, (*outlook, news), &amounts).ok_or(UNAFFORDABLE)?;
     outlook.deferred = Default::default();
     Ok(())
 }
@@ -58,13 +58,9 @@ fn waiting(draft: &Draft<'_>) -> Vec<Msat> {
 }
 
 /// With these adds of the peer in the next local commitment; `None` where it cannot afford them.
-fn with_adds(
-    params: &ChannelParams,
-    (mut outlook, unsigned): (Outlook, Unsigned),
-    amounts: &[Msat],
-) -> Option<Outlook> {
+fn with_adds(params: &ChannelParams, (mut outlook, news): (Outlook, News), amounts: &[Msat]) -> Option<Outlook> {
     let put = amounts.iter().all(|amount| outlook.put_add(params, Side::Local, Offerer::Remote, *amount));
-    let affordable = put && outlook.local.affordable_for_peer(params, unsigned) && outlook.opener_survives(params);
+    let affordable = put && outlook.local.affordable_for_peer(params, news) && outlook.opener_survives(params);
     affordable.then_some(outlook)
 }
 

@@ -5,8 +5,8 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::tx::fee::{commitment_cost, commitment_weight, is_trimmed};
 use outrigger_bolt::wire::{Message, UpdateFee};
 
-use super::htlc::{HtlcState, Offerer, Side, Stage};
-use super::outlook::{Next, Outlook};
+use super::htlc::{Side, Stage};
+use super::outlook::{Next, Outlook, Unsigned};
 use crate::changes::ChannelParams;
 use crate::draft::Draft;
 use crate::input::Policy;
@@ -118,10 +118,14 @@ impl Outlook {
         highest_feerate_of(cost_cap(params.capacity, policy), outputs)
     }
 
-    /// Whether one more HTLC of ours keeps within the cap. Where we pay the fee, it was reckoned with at `update_fee`.
+    /// Whether one more HTLC of ours keeps within the cap. Where we pay the fee, it was reckoned with at `update_fee`. What the
+    /// peer has not signed for its next `update_fee` is not held to; so there are never more of these than it may offer itself,
+    /// which the cap reckons with.
     pub(crate) fn htlc_is_within_cap(&self, params: &ChannelParams, policy: &Policy) -> bool {
         let ours = self.remote.totals.offered_by_local.count.saturating_add(1);
-        params.is_opener || Self::is_within_cap(params, (self.highest_feerate(), ours), policy)
+        params.is_opener
+            || self.unanswered < params.local.max_accepted_htlcs
+                && Self::is_within_cap(params, (self.highest_feerate(), ours), policy)
     }
 
     /// Whether a feerate that we would set as the opener keeps within the cap.
@@ -168,13 +172,16 @@ impl Next {
     /// Whether the peer, who has just added an HTLC or changed the feerate, can afford this commitment with its reserve.
     /// Where we pay the fee, we must be able to, our reserve aside. That holds our peer to no more than it knew, whenever it
     /// sent that.
-    pub(super) fn affordable_for_peer(&self, params: &ChannelParams, unsigned: Unsigned) -> bool {
-        let cost = commitment_cost(self.feerate, self.totals.untrimmed().saturating_sub(unsigned.outputs));
+    pub(super) fn affordable_for_peer(&self, params: &ChannelParams, news: News) -> bool {
+        let News { unsigned, feerate } = news;
+        let feerate = feerate.map_or(self.feerate, |before| before.min(self.feerate));
+        let cost = commitment_cost(feerate, self.totals.untrimmed().saturating_sub(unsigned.outputs));
         let reserve = params.reserve_of(Side::Remote);
         match params.opener() {
             Side::Remote => covers(self.totals.to_remote, cost, reserve),
             Side::Local => {
-                covers(self.totals.to_remote, Sat::ZERO, reserve) && covers(self.totals.to_local, cost, Sat::ZERO)
+                let balance = self.totals.to_local.saturating_add(unsigned.value);
+                covers(self.totals.to_remote, Sat::ZERO, reserve) && covers(balance, cost, Sat::ZERO)
             }
         }
     }
@@ -239,13 +246,13 @@ pub(crate) fn receive_update_fee(draft: &mut Draft<'_>, message: &UpdateFee, pol
         return Err(Violation::Warn(Rule::FeeFromAccepter));
     }
     check_feerate(message.feerate_per_kw, policy).map_err(Violation::Warn)?;
-    let unsigned = unsigned_by_peer(draft);
+    let news = news_to_peer(draft);
     let outlook = draft.outlook_mut();
-    let known = outlook.local.totals.offered_by_local.count.saturating_sub(unsigned.count);
+    let known = outlook.local.totals.offered_by_local.count.saturating_sub(news.unsigned.count);
     let is_within_cap = Outlook::is_within_cap(params, (message.feerate_per_kw, known), policy);
     outlook.set_feerate(Side::Local, message.feerate_per_kw);
     outlook.fee_received = true;
-    if !outlook.local.affordable_for_peer(params, unsigned) || !outlook.opener_survives(params) {
+    if !outlook.local.affordable_for_peer(params, news) || !outlook.opener_survives(params) {
         return Err(Violation::Warn(Rule::CannotAffordFee));
     }
     if is_within_cap {
@@ -255,28 +262,22 @@ pub(crate) fn receive_update_fee(draft: &mut Draft<'_>, message: &UpdateFee, pol
     }
 }
 
-/// HTLCs of ours that the peer has revoked to and not signed for.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Unsigned {
-    count: u16,
-    /// Those with an output in our commitment.
-    outputs: usize,
+/// What is in the next local commitment and may be news to the peer: HTLCs and a feerate of ours that it has revoked to and not
+/// signed for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct News {
+    unsigned: Unsigned,
+    /// The feerate before ours.
+    feerate: Option<FeeratePerKw>,
 }
 
-/// A peer's update is judged by those HTLCs of ours that it has signed for, and not by those that it has only revoked to: one
+/// A peer's update is judged by those updates of ours that it has signed for, and not by those that it has only revoked to: one
 /// that is sent again after a reconnection may be older than that revocation (BOLT 2, "Message Retransmission"). It is never
 /// older than the last `commitment_signed` that we received.
-pub(super) fn unsigned_by_peer(draft: &Draft<'_>) -> Unsigned {
-    let params = draft.params();
-    let Unsigned { mut count, mut outputs } = Unsigned::default();
-    for (key, row) in draft.htlcs() {
-        if key.offerer == Offerer::Local && row.state == HtlcState::Adding(Stage::Revoked) {
-            count = count.saturating_add(1);
-            let has_output = !is_trimmed(row.amount, params.dust_limit(Side::Local));
-            outputs = outputs.saturating_add(usize::from(has_output));
-        }
-    }
-    Unsigned { count, outputs }
+pub(super) fn news_to_peer(draft: &Draft<'_>) -> News {
+    let fee = &draft.head().fee;
+    let feerate = matches!(fee.change, Some((_, Stage::Revoked))).then_some(fee.local);
+    News { unsigned: draft.outlook().unsigned, feerate }
 }
 
 /// The bounds of a feerate that a peer sets. With anchors a low one is no danger, only one that no node relays is.

@@ -37,6 +37,20 @@ pub(crate) struct Outlook {
     pub(crate) empty_commitments: u8,
     /// The peer's newest adds that are in no total yet: removals that pay for them may still come.
     pub(crate) deferred: HtlcTotals,
+    /// HTLCs of ours that the peer has revoked to and not signed for.
+    pub(crate) unsigned: Unsigned,
+    /// HTLCs of ours that the peer has not signed for, those that it has not revoked to included.
+    pub(crate) unanswered: u16,
+}
+
+/// HTLCs of ours that the peer has revoked to and not signed for: they are in the next local commitment, and the peer may not
+/// have known of them when it made what it sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unsigned {
+    pub(crate) count: u16,
+    /// Those with an output in our commitment.
+    pub(crate) outputs: usize,
+    pub(crate) value: Msat,
 }
 
 impl ChannelParams {
@@ -82,8 +96,16 @@ impl Outlook {
             next_remote_htlc_id: head.next_remote_htlc_id,
             ..Self::default()
         };
-        for row in rows.htlcs.values() {
+        for (key, row) in &rows.htlcs {
             outlook.count_in(params, row.amount);
+            match (key.offerer, row.state) {
+                (Offerer::Local, HtlcState::Adding(Stage::Signed)) => outlook.is_unanswered(),
+                (Offerer::Local, HtlcState::Adding(Stage::Revoked)) => {
+                    outlook.is_unanswered();
+                    outlook.is_unsigned(params, row.amount);
+                }
+                (Offerer::Local | Offerer::Remote, _) => {}
+            }
         }
         // Removals first: an add may spend what they give.
         let (removals, adds): (Vec<_>, Vec<_>) =
@@ -166,6 +188,28 @@ impl Outlook {
             (HtlcState::Removing(_), None) => false,
         };
         debug_assert!(in_balance, "an update that the receiver's commitment holds is affordable in the sender's");
+    }
+
+    /// An HTLC of ours is proposed.
+    pub(crate) fn is_unanswered(&mut self) {
+        self.unanswered = self.unanswered.saturating_add(1);
+    }
+
+    /// The peer has revoked to an HTLC of ours.
+    pub(crate) fn is_unsigned(&mut self, params: &ChannelParams, amount: Msat) {
+        let Unsigned { count, outputs: with_output, value } = self.unsigned;
+        let (local, _) = outputs(params, amount);
+        self.unsigned = Unsigned {
+            count: count.saturating_add(1),
+            outputs: with_output.saturating_add(local),
+            value: value.saturating_add(amount),
+        };
+    }
+
+    /// The peer has signed for all that it has revoked to.
+    pub(crate) fn all_signed(&mut self) {
+        let Unsigned { count, .. } = std::mem::take(&mut self.unsigned);
+        self.unanswered = self.unanswered.saturating_sub(count);
     }
 
     /// One HTLC more that is proposed or committed somewhere.

@@ -225,6 +225,7 @@ fn take_signed_head(draft: &mut Draft<'_>) {
     let is_opener = draft.params().is_opener;
     let outlook = draft.outlook_mut();
     outlook.local.changed = false;
+    outlook.all_signed();
     let (next, next_id) = (outlook.local, outlook.next_remote_htlc_id);
     // The opener's feerate is due in its own commitment once we have revoked to it.
     let is_signed = std::mem::take(&mut outlook.fee_received);
@@ -306,6 +307,9 @@ fn take_revoked(draft: &mut Draft<'_>, key: HtlcKey, row: HtlcRow, policy: &Poli
     match (row.state, row.state.update(key.offerer)) {
         (HtlcState::Adding(_) | HtlcState::Removing(_), (Side::Local, _)) => {
             draft.outlook_mut().take_due(params, key, &row);
+            if key.offerer == Offerer::Local {
+                draft.outlook_mut().is_unsigned(params, row.amount);
+            }
             draft.remove_onion(key);
             draft.put_htlc(key, row);
         }

@@ -49,6 +49,7 @@ pub(crate) fn add_htlc(draft: &mut Draft<'_>, offer: Offer, policy: &Policy) -> 
     }
     outlook.next_local_htlc_id = id.saturating_add(1);
     outlook.count_in(params, offer.amount);
+    outlook.is_unanswered();
     let row = HtlcRow {
         amount: offer.amount,
         payment_hash: offer.payment_hash,

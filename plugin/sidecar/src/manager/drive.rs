@@ -19,7 +19,7 @@ use super::mail::Mail;
 use super::obstacle::{complaint, ending};
 use super::peer::{Live, Peer, Slot, stands};
 use super::relay::register::HtlcName;
-use super::relay::{Letter, Telling};
+use super::relay::{Letter, Telling, is_still_to_be_told};
 use super::settlement::{completed_forwards, prefer_preimage};
 use crate::clock::Clock;
 use crate::store::{Address, Batch, ChainOrder, Held, Step};
@@ -79,6 +79,7 @@ impl<'a> Drive<'a> {
         }
         self.tally(peer);
         self.env.writer.submit(self.batch);
+        self.letters.retain(|letter| is_still_to_be_told(self.env, peer, letter));
         self.letters
     }
 

@@ -143,7 +143,8 @@ impl Drive<'_> {
         };
         if last != Some(&update) {
             self.put_update(&at.channel, UpdateOf::Local, &update);
-            slot.replaced = slot.updates.local.replace(update.clone());
+            let replaced = slot.updates.local.replace(update.clone());
+            slot.replaced = replaced.map(|replaced| (replaced, Clock::monotonic()));
         }
         match update.into_message() {
             Ok(message) => self.send(at, message),

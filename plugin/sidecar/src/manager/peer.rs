@@ -25,8 +25,8 @@ pub(super) struct Slot {
     pub(super) updates: ChannelUpdates,
     /// What the operator asks for forwarding over it, where that is not what the config says.
     pub(super) terms: TermsRow,
-    /// The update that the newest of ours took the place of: what it asked is good for a while. Lost in a crash.
-    pub(super) replaced: Option<ChannelUpdate>,
+    /// The update that the newest of ours took the place of, and when: what it asked is good for a while. Lost in a crash.
+    pub(super) replaced: Option<(ChannelUpdate, Instant)>,
     /// Why the cooperative close that was begun has not come about. Lost in a crash: the next connection tries again.
     pub(super) obstacle: Option<String>,
     /// Its rows are on their way into history: it writes none any more. What it waits for still goes with it.

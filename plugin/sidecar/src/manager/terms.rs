@@ -1,9 +1,11 @@
 //! What is asked for forwarding over a channel: the config's policy, and what the operator set for this channel.
 
+use std::time::{Duration, Instant};
+
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::ChannelUpdate;
-use outrigger_channel::Refusal;
+use outrigger_channel::{Phase, Refusal};
 use tokio::sync::oneshot;
 
 use super::Manager;
@@ -16,7 +18,7 @@ use crate::store::{Address, Held};
 
 /// For so long after a `channel_update` what the one before it asked is good enough: payers may not have heard (BOLT 7,
 /// "HTLC Fees").
-const GRACE_SECS: u64 = 600;
+const GRACE: Duration = Duration::from_secs(600);
 
 /// What we ask of HTLCs that are to be forwarded over a channel to its peer, from the operator's config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,14 +60,15 @@ impl ForwardingPolicy {
 }
 
 /// What the last `channel_update` but one asked, while payers may not have heard of the last.
-pub(super) fn still_good(slot: &Slot, now_unix: u64) -> Option<ForwardingPolicy> {
-    let (newest, replaced) = (slot.updates.local.as_ref()?, slot.replaced.as_ref()?);
-    is_news(newest.timestamp, now_unix).then(|| ForwardingPolicy::of_update(replaced))
+pub(super) fn still_good(slot: &Slot, now: Instant) -> Option<ForwardingPolicy> {
+    let (replaced, since) = slot.replaced.as_ref()?;
+    is_news(*since, now).then(|| ForwardingPolicy::of_update(replaced))
 }
 
-/// Whether payers may not have heard of an update of this time.
-fn is_news(timestamp: u32, now_unix: u64) -> bool {
-    now_unix < u64::from(timestamp).saturating_add(GRACE_SECS)
+/// Whether payers may not have heard of an update that was made then. By the monotonic clock: the time in an update may lie
+/// ahead (CLK-1).
+fn is_news(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) < GRACE
 }
 
 /// How an operator changes what is asked over a channel.
@@ -90,7 +93,7 @@ impl Manager {
         self.visit_with(&peer, |drive, peer| {
             let at = Address { peer: peer.node_id, connection: peer.connection(), channel };
             let Some(slot) = peer.slots.get_mut(&channel) else { return };
-            if slot.archived.is_some() {
+            if slot.archived.is_some() || matches!(slot.channel.phase(), Phase::Closed { .. }) {
                 policy = Err(Refusal::Ended);
                 return;
             }
@@ -116,8 +119,9 @@ mod tests {
 
     #[test]
     fn an_update_is_news_for_ten_minutes() {
-        for (now, is) in [(0, true), (1000, true), (1599, true), (1600, false), (u64::MAX, false)] {
-            assert_eq!(is_news(1000, now), is, "{now}");
+        let since = Instant::now();
+        for (secs, is) in [(0, true), (599, true), (600, false), (86_400, false)] {
+            assert_eq!(is_news(since, since + Duration::from_secs(secs)), is, "{secs}");
         }
     }
 

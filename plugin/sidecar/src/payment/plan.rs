@@ -74,9 +74,7 @@ pub(super) fn plan(
 ) -> Result<Vec<Piece>, SendFault> {
     let whole = single(ways, task, look);
     match whole {
-        Err(SendFault::TooLarge { .. } | SendFault::NoRoute(_)) if task.max_parts > 1 => {
-            split(ways, task, look).map_err(|fault| telling(whole.err(), fault))
-        }
+        Err(_) if task.max_parts > 1 => split(ways, task, look).map_err(|fault| telling(whole.err(), fault)),
         whole => whole.map(|piece| vec![piece]),
     }
 }

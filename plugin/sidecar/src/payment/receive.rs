@@ -193,7 +193,7 @@ impl Payments {
     /// BOLT 4, "Failure Messages", as the final node: what is owed for the HTLC, if it and its like bring all of it.
     fn judge(&self, htlc: &IncomingHtlc, payload: &FinalPayload) -> Result<Owed, Failure> {
         let env = self.manager.env();
-        if !env.chain.is_synced() || htlc.over_exposed {
+        if !env.chain.is_synced() || env.is_restored() || htlc.over_exposed {
             return Err(Failure::TemporaryNodeFailure);
         }
         if payload.outgoing_cltv_value > htlc.cltv_expiry {

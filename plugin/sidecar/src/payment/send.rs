@@ -98,6 +98,10 @@ impl Payments {
         recipe: &Recipe,
         (missing, max_fee, in_flight): (Msat, Msat, usize),
     ) -> Result<Vec<Attempt>, SendFault> {
+        let env = self.manager.env();
+        if !env.chain.is_synced() || env.is_restored() {
+            return Err(SendFault::NotSynced);
+        }
         let task = self.task(recipe, (missing, max_fee));
         let max_parts = if recipe.in_parts { MAX_IN_FLIGHT.saturating_sub(in_flight) } else { 1 };
         let task = Task { max_parts, ..task };

@@ -257,7 +257,7 @@ impl Drive<'_> {
         let asked = peer.slots.get(&offer.channel).ok_or(Failure::UnknownNextPeer)?;
         let update = |drive: &Self, asked: &Slot| drive.update_named(asked, offer.forward.short_channel_id);
         let judged = |policy: &ForwardingPolicy| judge(policy, offer.brings, &offer.forward, self.env.chain.height());
-        let earlier = still_good(asked, Clock::now_unix()).is_some_and(|policy| judged(&policy).is_ok());
+        let earlier = still_good(asked, Clock::monotonic()).is_some_and(|policy| judged(&policy).is_ok());
         if !earlier && let Err(objection) = judged(&self.env.forwarding.under(&asked.terms)) {
             return Err(objection.into_failure(offer.brings.0, &offer.forward, update(self, asked)));
         }
@@ -311,6 +311,22 @@ impl Drive<'_> {
             self.incoming(peer, htlc, Telling::Again);
         }
     }
+}
+
+/// Whether a letter goes out at the end of the visit: its HTLC's channel may have failed since, and then the chain decides.
+pub(super) fn is_still_to_be_told(env: &Env, peer: &Peer, letter: &Letter) -> bool {
+    let name = match letter {
+        Letter::Mail(_, Mail::Offer(offer)) => offer.incoming,
+        Letter::Payment(PaymentNotice::Incoming { htlc, .. }) => {
+            HtlcName { channel: htlc.channel, htlc_id: htlc.htlc_id }
+        }
+        Letter::Mail(..) | Letter::Payment(_) => return true,
+    };
+    let is_told = peer.slots.get(&name.channel).is_none_or(may_settle);
+    if !is_told {
+        env.relay.release(&name);
+    }
+    is_told
 }
 
 /// What fails for now, with nothing of a channel to tell.
