@@ -70,6 +70,18 @@ fn every_lock_of_the_sidecar_is_made_by_its_module_of_locks() {
     }
 }
 
+/// A simulation gives a thread time and randomness of its own; keys and secrets of a daemon come from the machine (KEY-2).
+#[test]
+fn key_2_no_thread_of_the_sidecar_replaces_its_clock_or_its_randomness() {
+    let src = root().join("plugin/sidecar/src");
+    let mut files = Vec::new();
+    rust_files(&src, &mut files);
+    let is_of_a_test = |file: &PathBuf| file.components().any(|part| part.as_os_str() == "tests");
+    let names = |file: &PathBuf| std::fs::read_to_string(file).unwrap().contains("replace_on_this_thread");
+    let found: Vec<_> = files.into_iter().filter(|file| names(file) && !is_of_a_test(file)).collect();
+    assert_eq!(found, [src.join("clock.rs")], "where it is defined, and nowhere else");
+}
+
 #[test]
 fn modules_of_the_sidecar_follow_the_arrows() {
     let src = root().join("plugin/sidecar/src");
