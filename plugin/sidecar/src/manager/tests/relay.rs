@@ -527,3 +527,33 @@ async fn terms_of_a_channel_are_told_and_asked_and_those_before_are_good_for_a_w
     let unknown = chain.bench.manager.set_terms(outrigger_bolt::id::ChannelId([9; 32]), change).await;
     assert_eq!(unknown, Err(Refusal::UnknownChannel));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_handed_on_of_a_channel_that_fails_in_the_same_visit() {
+    for (fails, told) in [(false, 1_u8), (true, 0)] {
+        let chain = Chain::new().await;
+        let send = chain.good(1);
+        let htlc = IncomingHtlc {
+            channel: chain.incoming.id(),
+            htlc_id: 0,
+            amount: send.amount,
+            payment_hash: preimage(1).payment_hash(),
+            cltv_expiry: send.expiry,
+            onion: Box::new(chain.onion(&send).packet.to_bytes()),
+            over_exposed: false,
+        };
+        let error = outrigger_bolt::wire::Error { channel_id: chain.incoming.id(), data: "no more".into() };
+        let manager = &chain.bench.manager;
+        let visit = |peer: &mut Peer| {
+            let mut drive = Drive::new(&manager.env, &manager.deliver);
+            drive.dispatch(peer.node_id, htlc, Telling::New);
+            if fails {
+                let (connection, message) = (peer.connection(), Box::new(Message::Error(error)));
+                drive.handle(peer, Mail::Message { connection, message, bytes: 0 });
+            }
+            drive.finish(peer)
+        };
+        let letters = manager.directory.with(&chain.from.id, visit).unwrap();
+        assert_eq!((letters.len(), manager.relaying().htlcs), (usize::from(told), u32::from(told)), "{letters:?}");
+    }
+}
