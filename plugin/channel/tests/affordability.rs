@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 
 use bitcoin::Txid;
 use bitcoin::hashes::Hash;
-use duo::{Alice, Bob, Duo, Terms, Who, hash, sat};
-use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
-use outrigger_bolt::wire::{CommitmentSigned, Message, UpdateAddHtlc, UpdateFee};
+use duo::{Alice, Bob, Duo, Terms, Who, sat};
+use outrigger_bolt::amount::{FeeratePerKw, Sat};
+use outrigger_bolt::wire::{CommitmentSigned, Message, UpdateFee};
 use outrigger_channel::{Command, Effect, Link, Phase, Refusal, Reply, Rule};
 
 const fn feerate(feerate: u32) -> FeeratePerKw {
@@ -19,18 +19,6 @@ const fn feerate(feerate: u32) -> FeeratePerKw {
 
 fn update_fee(duo: &Duo, per_kw: u32) -> Message {
     Message::UpdateFee(UpdateFee { channel_id: duo.bob.channel.id(), feerate_per_kw: feerate(per_kw) })
-}
-
-fn update_add(duo: &Duo, id: u64, amount: Msat) -> Message {
-    Message::UpdateAddHtlc(UpdateAddHtlc {
-        channel_id: duo.alice.channel.id(),
-        id,
-        amount_msat: amount,
-        payment_hash: hash(9),
-        cltv_expiry: 600,
-        onion_routing_packet: Box::new([0; 1366]),
-        path_key: None,
-    })
 }
 
 /// `who` warned of this, and its channel lives.
@@ -390,7 +378,7 @@ fn bad_input_41_an_add_that_nothing_pays_for_is_refused_with_its_signature() {
     // What no removal could pay for is refused at once, also behind one that waits.
     let (mut duo, _, add, _) = claimed_and_spent();
     duo.message(Alice, &add);
-    let more = update_add(&duo, 1, sat(40_001));
+    let more = Message::UpdateAddHtlc(duo.update_add(1, sat(40_001)));
     duo.message(Alice, &more);
     assert_warned(&mut duo, Alice, &Rule::CannotAffordHtlc);
 
@@ -401,11 +389,11 @@ fn bad_input_41_an_add_that_nothing_pays_for_is_refused_with_its_signature() {
     duo.add(Alice, sat(100_000), 1).expect("room");
     duo.run();
     for (id, amount) in [(0, 390_001), (1, 1_000)] {
-        let add = update_add(&duo, id, sat(amount));
+        let add = Message::UpdateAddHtlc(duo.update_add(id, sat(amount)));
         duo.message(Alice, &add);
         assert!(matches!(duo.alice.channel.link(), Link::Connected(_)));
     }
-    let third = update_add(&duo, 2, sat(1_000));
+    let third = Message::UpdateAddHtlc(duo.update_add(2, sat(1_000)));
     duo.message(Alice, &third);
     assert_warned(&mut duo, Alice, &Rule::TooManyHtlcs);
 }
@@ -418,7 +406,7 @@ fn an_add_may_come_before_the_feerate_that_makes_it_affordable() {
     duo.run();
     let spendable = duo.alice.channel.summary(510).spendable;
     let mut duo = Duo::normal(&Terms { feerate: feerate(10_000), ..Terms::default() });
-    let add = update_add(&duo, 0, spendable);
+    let add = Message::UpdateAddHtlc(duo.update_add(0, spendable));
     duo.message(Bob, &add);
     let lower = update_fee(&duo, 1_000);
     duo.message(Bob, &lower);

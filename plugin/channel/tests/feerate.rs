@@ -4,9 +4,9 @@
 mod duo;
 
 use duo::{Alice, Bob, Duo, Terms, policy, sat};
-use outrigger_bolt::amount::{FeeratePerKw, Msat};
+use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::wire::{Message, UpdateFee};
-use outrigger_channel::{Command, Policy, Refusal, Reply};
+use outrigger_channel::{Command, Link, Policy, Refusal, Reply};
 
 fn wanted(duo: &Duo, estimate: u32) -> Option<u32> {
     duo.alice.channel.feerate_to_propose(FeeratePerKw::new(estimate), &policy()).map(FeeratePerKw::get)
@@ -197,6 +197,73 @@ fn cst_3_cst_7_adds_that_come_again_are_judged_by_the_balance_that_the_accepter_
         come_again(&mut duo, usize::from(htlcs));
         assert_eq!(duo.alice.channel.rows().htlcs.len(), usize::from(htlcs) + 1);
         assert_eq!(duo.bob.channel.rows().htlcs.len(), usize::from(htlcs) + 1);
+    }
+}
+
+/// A small channel, in which both accept many HTLCs. Alice keeps 1000 sat.
+fn small() -> Terms {
+    let accepts = |count| Policy { max_accepted_htlcs: count, max_dust_exposure: Sat::new(50_000), ..policy() };
+    Terms {
+        funding: Sat::new(100_000),
+        push: sat(60_000),
+        feerate: FeeratePerKw::FLOOR,
+        alice: accepts(60),
+        bob: accepts(60),
+        ..Terms::default()
+    }
+}
+
+/// An opener with a small reserve spends all that it may, and HTLCs of ours are on their way: they are no more than its
+/// reserve pays for, so what each has signed stands.
+#[test]
+fn cst_7_a_burst_of_ours_that_an_add_of_a_small_opener_crosses_is_one_that_it_survives() {
+    let mut duo = Duo::normal(&small());
+    let mut burst = 0;
+    while duo.add(Bob, sat(600), burst).is_ok() {
+        burst += 1;
+    }
+    // 1000 sat of reserve, 43.516 sat for an HTLC at the lowest feerate.
+    assert_eq!(burst, 22);
+    assert_eq!(duo.add(Bob, sat(600), burst), Err(Refusal::PeerCannotAffordHtlc));
+    assert_eq!(duo.bob.channel.summary(510).spendable, Msat::ZERO);
+    duo.commit(Bob);
+    while duo.receive(Alice).is_some() {}
+    // What a peer may do that keeps no more than BOLT 2 asks of it: 660 sat of anchors, a commitment with one HTLC.
+    let kept = 1000 + 660 + 253 * (1124 + 172) / 1000;
+    let add = Message::UpdateAddHtlc(duo.update_add(0, sat(40_000 - kept)));
+    let in_step = duo.clone();
+    duo.message(Bob, &add);
+    assert!(matches!(duo.bob.channel.link(), Link::Connected(_)), "{:?}", duo.bob.outbox);
+    // A satoshi more is more than it may spend.
+    let mut duo = in_step;
+    let add = Message::UpdateAddHtlc(duo.update_add(0, sat(40_001 - kept)));
+    duo.message(Bob, &add);
+    assert!(matches!(duo.bob.channel.link(), Link::Disconnected));
+    // Once it has signed for them, there is room for as many again.
+    let mut duo = Duo::normal(&small());
+    for number in 0..44 {
+        assert!(duo.add(Bob, sat(600), number).is_ok(), "{number}");
+        if number == 21 {
+            duo.run();
+        }
+    }
+    assert_eq!(duo.add(Bob, sat(600), 44), Err(Refusal::PeerCannotAffordHtlc));
+}
+
+/// The other way round: as the opener we keep what lets us survive all that the peer may have on its way.
+#[test]
+fn cst_7_a_small_opener_keeps_what_a_burst_of_the_peer_costs() {
+    let mut duo = Duo::normal(&small());
+    let kept = 660 + 253 * (1124 + 172 * 61) / 1000;
+    let spendable = duo.alice.channel.summary(510).spendable;
+    assert_eq!(spendable, sat(40_000 - kept));
+    assert!(duo.add(Alice, spendable, 99).is_ok());
+    duo.commit(Alice);
+    // It crosses all that a peer sends that keeps no more than BOLT 2 asks of it.
+    for id in 0..60 {
+        let add = Message::UpdateAddHtlc(duo.update_add(id, sat(600)));
+        duo.message(Alice, &add);
+        assert!(matches!(duo.alice.channel.link(), Link::Connected(_)), "{id}: {:?}", duo.alice.outbox);
     }
 }
 

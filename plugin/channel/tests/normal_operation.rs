@@ -67,18 +67,6 @@ fn assert_warned_once_signed(duo: &mut Duo, who: Who, rule: &Rule) {
     assert_warned(duo, who, rule);
 }
 
-fn update_add(duo: &Duo, id: u64, amount: Msat) -> UpdateAddHtlc {
-    UpdateAddHtlc {
-        channel_id: duo.alice.channel.id(),
-        id,
-        amount_msat: amount,
-        payment_hash: hash(9),
-        cltv_expiry: 600,
-        onion_routing_packet: Box::new([0; 1366]),
-        path_key: None,
-    }
-}
-
 #[test]
 fn an_htlc_is_offered_and_fulfilled() {
     let mut duo = standing(sat(50_000));
@@ -207,7 +195,7 @@ fn the_preimage_of_a_claim_reaches_the_monitor_without_a_connection() {
 fn bad_input_38_amount_zero_or_below_minimum() {
     for amount in [0, 999] {
         let mut duo = Duo::normal(&Terms::default());
-        let add = update_add(&duo, 0, Msat::new(amount));
+        let add = duo.update_add(0, Msat::new(amount));
         duo.message(Bob, &Message::UpdateAddHtlc(add));
         assert_warned(&mut duo, Bob, &Rule::AmountTooSmall(Msat::new(1000)));
     }
@@ -216,12 +204,12 @@ fn bad_input_38_amount_zero_or_below_minimum() {
 #[test]
 fn bad_input_39_htlc_id_skipped_or_reused() {
     let mut duo = Duo::normal(&Terms::default());
-    let skipped = update_add(&duo, 1, sat(1000));
+    let skipped = duo.update_add(1, sat(1000));
     duo.message(Bob, &Message::UpdateAddHtlc(skipped));
     assert_failed(&mut duo, Bob, &Rule::HtlcIdOutOfOrder { expected: 0, found: 1 });
 
     let mut duo = standing(sat(1000));
-    let reused = update_add(&duo, 0, sat(1000));
+    let reused = duo.update_add(0, sat(1000));
     duo.message(Bob, &Message::UpdateAddHtlc(reused));
     assert_failed(&mut duo, Bob, &Rule::HtlcIdOutOfOrder { expected: 1, found: 0 });
 }
@@ -249,7 +237,7 @@ fn bad_input_40_more_htlcs_or_more_value_than_accepted() {
     duo.add(Alice, sat(1000), 2).expect("room");
     assert_eq!(duo.add(Alice, sat(1000), 3), Err(Refusal::TooManyHtlcs(2)));
     duo.run();
-    let third = update_add(&duo, 2, sat(1000));
+    let third = duo.update_add(2, sat(1000));
     duo.message(Bob, &Message::UpdateAddHtlc(third));
     assert_warned(&mut duo, Bob, &Rule::TooManyHtlcs);
 
@@ -259,7 +247,7 @@ fn bad_input_40_more_htlcs_or_more_value_than_accepted() {
     duo.add(Alice, sat(100_000), 1).expect("room");
     assert_eq!(duo.add(Alice, sat(1000), 2), Err(Refusal::TooMuchInFlight(sat(100_000))));
     duo.run();
-    let more = update_add(&duo, 1, sat(1000));
+    let more = duo.update_add(1, sat(1000));
     duo.message(Bob, &Message::UpdateAddHtlc(more));
     assert_warned(&mut duo, Bob, &Rule::TooMuchInFlight);
 }
@@ -270,7 +258,7 @@ fn bad_input_41_an_htlc_that_the_sender_cannot_afford() {
     let cost = 10_000 + (1124 + 172) + 660;
     for (amount, fine) in [(600_000 - cost, true), (600_000 - cost + 1, false)] {
         let mut duo = Duo::normal(&Terms::default());
-        let add = update_add(&duo, 0, sat(amount));
+        let add = duo.update_add(0, sat(amount));
         duo.message(Bob, &Message::UpdateAddHtlc(add));
         if fine {
             assert_eq!(*duo.bob.channel.phase(), Phase::Normal);
@@ -281,13 +269,13 @@ fn bad_input_41_an_htlc_that_the_sender_cannot_afford() {
     }
     // More than any feerate would leave it.
     let mut duo = Duo::normal(&Terms::default());
-    let add = update_add(&duo, 0, sat(600_000));
+    let add = duo.update_add(0, sat(600_000));
     duo.message(Bob, &Message::UpdateAddHtlc(add));
     assert_warned(&mut duo, Bob, &Rule::CannotAffordHtlc);
     // The accepter: only the reserve stays.
     for (amount, fine) in [(390_000, true), (390_001, false)] {
         let mut duo = Duo::normal(&Terms::default());
-        let add = update_add(&duo, 0, sat(amount));
+        let add = duo.update_add(0, sat(amount));
         duo.message(Alice, &Message::UpdateAddHtlc(add));
         if fine {
             assert!(duo.alice.outbox.is_empty());
@@ -300,7 +288,7 @@ fn bad_input_41_an_htlc_that_the_sender_cannot_afford() {
 #[test]
 fn bad_input_42_expiry_that_is_a_time() {
     let mut duo = Duo::normal(&Terms::default());
-    let add = UpdateAddHtlc { cltv_expiry: 500_000_000, ..update_add(&duo, 0, sat(1000)) };
+    let add = UpdateAddHtlc { cltv_expiry: 500_000_000, ..duo.update_add(0, sat(1000)) };
     duo.message(Bob, &Message::UpdateAddHtlc(add));
     assert_warned(&mut duo, Bob, &Rule::ExpiryIsTime);
 }
@@ -495,7 +483,7 @@ fn cst_10_bad_input_50_a_high_s_signature_is_refused() {
 fn bad_input_51_a_second_commitment_before_our_revocation() {
     let (mut duo, signed) = commitment_on_its_way();
     duo.message(Bob, &Message::CommitmentSigned(signed.clone()));
-    let add = update_add(&duo, 2, sat(1000));
+    let add = duo.update_add(2, sat(1000));
     duo.message(Bob, &Message::UpdateAddHtlc(add));
     duo.message(Bob, &Message::CommitmentSigned(signed));
     assert!(matches!(duo.bob.channel.phase(), Phase::Failed { publish: true, .. }));
@@ -587,7 +575,7 @@ fn cst_8_near_dust_htlc_is_charged_as_it_is_built() {
         for (alice, fine) in [(amount + cost, true), (amount + cost - 1, false)] {
             let terms = Terms { push: sat(1_000_000 - alice), ..Terms::default() };
             let mut duo = Duo::normal(&terms);
-            let add = update_add(&duo, 0, sat(amount));
+            let add = duo.update_add(0, sat(amount));
             duo.message(Bob, &Message::UpdateAddHtlc(add));
             if fine {
                 assert!(duo.bob.outbox.is_empty(), "{amount} sat of {alice}");
@@ -709,7 +697,7 @@ fn cst_7_a_burst_that_the_opener_cannot_pay_for_is_refused() {
     duo.run();
     duo.take_effects(Alice);
     let taken = (0..30).take_while(|id| {
-        let add = update_add(&duo, *id, sat(1000));
+        let add = duo.update_add(*id, sat(1000));
         duo.message(Alice, &Message::UpdateAddHtlc(add));
         matches!(duo.alice.channel.link(), Link::Connected(_))
     });

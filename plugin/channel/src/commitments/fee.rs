@@ -59,16 +59,26 @@ impl Outlook {
     }
 
     /// What one more HTLC of ours may be worth as to our balance: above the reserve, and where we pay the fee, above the
-    /// fee spike buffer too. All updates of ours are in the next remote commitment, so our balance is never lower than
-    /// there.
+    /// fee spike buffer too, and above what lets us survive all that the peer may add meanwhile. All updates of ours are in
+    /// the next remote commitment, so our balance is never lower than there.
     pub(crate) fn affordable(&self, params: &ChannelParams) -> Msat {
-        let cost = match params.opener() {
+        let (balance, reserve) = (self.remote.totals.to_local, params.reserve_of(Side::Local));
+        match params.opener() {
             Side::Local => {
-                commitment_cost(spiked(self.highest_feerate()), self.worst_outputs().saturating_add(HTLC_ROOM))
+                let cost =
+                    commitment_cost(spiked(self.highest_feerate()), self.worst_outputs().saturating_add(HTLC_ROOM));
+                left_after(balance, cost, reserve).min(left_after(balance, self.cost_of_a_burst(params), Sat::ZERO))
             }
-            Side::Remote => Sat::ZERO,
-        };
-        left_after(self.remote.totals.to_local, cost, params.reserve_of(Side::Local))
+            Side::Remote => left_after(balance, Sat::ZERO, reserve),
+        }
+    }
+
+    /// What a commitment costs at the lowest feerate with one HTLC of ours more and with all that the peer may add: they may
+    /// be on their way, signed for, and `opener_survives` holds us to all of them.
+    fn cost_of_a_burst(&self, params: &ChannelParams) -> Sat {
+        let more = params.local.max_accepted_htlcs.saturating_sub(self.local.totals.offered_by_remote.count);
+        let outputs = self.worst_outputs().saturating_add(1).saturating_add(usize::from(more));
+        commitment_cost(FeeratePerKw::FLOOR, outputs)
     }
 
     /// Whether this many more HTLCs of an amount could lose too much to fees in either commitment. An HTLC without an output
@@ -89,16 +99,28 @@ impl Outlook {
         highest_feerate_of(spare, self.worst_outputs().saturating_add(1))
     }
 
-    /// Whether the peer, where it is the opener, can pay for one more HTLC of ours in both commitments.
+    /// Whether the peer, where it is the opener, can pay for one more HTLC of ours in both commitments, whatever it has on
+    /// its way to us.
     pub(crate) fn opener_can_take_htlc(&self, params: &ChannelParams) -> bool {
         match params.opener() {
             Side::Local => true,
             Side::Remote => {
                 let balance = self.local.totals.to_remote.min(self.remote.totals.to_remote);
                 let cost = commitment_cost(self.highest_feerate(), self.worst_outputs().saturating_add(1));
-                covers(balance, cost, params.reserve_of(Side::Remote))
+                covers(balance, cost, params.reserve_of(Side::Remote)) && self.emptied_opener_survives(params)
             }
         }
+    }
+
+    /// Whether the opener still survives one more HTLC of ours if adds of its own cross those that it has not signed for: they
+    /// may take its balance down to the reserve and what they and the HTLCs that it knew of cost, at the lowest feerate that
+    /// it may have set. Neither side would have done wrong, and what each had signed for would come again at every
+    /// reconnection, only to be refused (CST-7).
+    fn emptied_opener_survives(&self, params: &ChannelParams) -> bool {
+        let crossed = usize::from(self.unanswered);
+        let known = self.worst_outputs().saturating_sub(crossed).saturating_add(1);
+        let left = commitment_cost(FeeratePerKw::FLOOR, known).saturating_add(params.reserve_of(Side::Remote));
+        left >= commitment_cost(FeeratePerKw::FLOOR, known.saturating_add(crossed).saturating_add(1))
     }
 
     /// Whether commitments of this feerate stay below the cap on their cost, with so many HTLCs of the side that does not

@@ -14,7 +14,7 @@ use bitcoin::{OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, W
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::{Feature, Features};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, ShortChannelId};
-use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
+use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck, UpdateAddHtlc};
 use outrigger_channel::{
     Birth, ChainEvent, Channel, Command, CommandId, Context, Effect, FailReason, Feerates, Guard, HtlcSource, Input,
     Monitor, OpenOrder, Opening, OpeningInput, OpeningStep, Policy, Refusal, Reply, Signer, SoftSigner,
@@ -289,6 +289,19 @@ pub struct Duo {
 }
 
 impl Duo {
+    /// An `update_add_htlc` as a peer makes it that asks nobody whether it may.
+    pub fn update_add(&self, id: u64, amount: Msat) -> UpdateAddHtlc {
+        UpdateAddHtlc {
+            channel_id: self.alice.channel.id(),
+            id,
+            amount_msat: amount,
+            payment_hash: hash(9),
+            cltv_expiry: 600,
+            onion_routing_packet: Box::new([0; 1366]),
+            path_key: None,
+        }
+    }
+
     /// Both born, still connected, the funding transaction not confirmed.
     pub fn born(terms: &Terms) -> Self {
         Self::born_of(terms, false)
