@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use outrigger_bolt::id::{NodeId, PaymentHash, PaymentPreimage};
 use outrigger_sidecar::store::row::{EventRow, PaymentRow, PaymentState};
 use outrigger_sidecar::store::schema::Table;
 use outrigger_sidecar::store::seal::seal;
-use outrigger_sidecar::store::{self, Batch, Held, Reader, StoreError, Writer};
+use outrigger_sidecar::store::{self, Batch, Held, Reader, StoreError, Writer, writer};
 use redb::{Database, ReadableDatabase};
 use tokio::sync::oneshot;
 
@@ -110,8 +111,39 @@ fn a_rowless_batch_keeps_its_place() {
     empty.hold(Held::Durable(oneshot::channel().0));
     writer.submit(empty);
     assert!(seen.recv_timeout(LIMIT).unwrap(), "released before the row that was queued first");
-    let commits = writer.stats().commits.load(std::sync::atomic::Ordering::Relaxed);
+    let commits = writer.stats().commits.load(Ordering::Relaxed);
     assert_eq!(commits, 1);
+}
+
+/// Rows that nobody waits for take no commit of their own where others follow; alone they are written all the same.
+#[test]
+fn rows_that_nobody_waits_for_wait_for_company() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = fresh(dir.path());
+    let (released, seen) = mpsc::channel();
+    let reader = Reader::new(db.clone());
+    let deliver = move |effects: store::Released, _| released.send(effects).unwrap();
+    let (writer, thread) = Writer::start(db, deliver, |fault| panic!("{fault}")).unwrap();
+    let count = |of: fn(&writer::WriterStats) -> &AtomicU64| of(writer.stats()).load(Ordering::Relaxed);
+    // A machine may pause for longer than company is waited for, but not each time.
+    let together = (0..50).any(|_| {
+        let (commits, batches) = (count(|stats| &stats.commits), count(|stats| &stats.batches));
+        writer.submit(staged(&payment(1, PaymentState::Pending)));
+        while count(|stats| &stats.batches) == batches {
+            std::thread::yield_now();
+        }
+        let mut awaited = Batch::default();
+        awaited.hold(Held::Durable(oneshot::channel().0));
+        awaited.event(EventRow::new(1, "invoice_paid", serde_json::json!({})));
+        writer.submit(awaited);
+        drop(seen.recv_timeout(LIMIT).unwrap());
+        count(|stats| &stats.commits) == commits + 1
+    });
+    assert!(together, "the row was written alone, and then the other");
+    writer.submit(staged(&payment(6, PaymentState::Pending)));
+    drop(writer);
+    thread.join().unwrap();
+    assert!(reader.payment(&[6; 32]).unwrap().is_some(), "written at the end at the latest");
 }
 
 #[test]

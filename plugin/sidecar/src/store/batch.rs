@@ -100,6 +100,25 @@ impl Held {
             Self::Archived { .. } | Self::Chain(_) | Self::Durable(_) => false,
         }
     }
+
+    /// Whether something happens once it is released.
+    fn is_awaited(&self) -> bool {
+        match self {
+            Self::Channel { effect, .. } => match &**effect {
+                Effect::Removed { .. } | Effect::Note(_) => false,
+                Effect::Send(_)
+                | Effect::Revoke { .. }
+                | Effect::Disconnect(_)
+                | Effect::Publish { .. }
+                | Effect::Restored { .. }
+                | Effect::Watch(_)
+                | Effect::Incoming(_)
+                | Effect::Settle { .. }
+                | Effect::Reply(..) => true,
+            },
+            Self::Order { .. } | Self::Settled { .. } | Self::Archived { .. } | Self::Chain(_) | Self::Durable(_) => true,
+        }
+    }
 }
 
 /// One step of one channel, to be staged whole: there is no way to stage a channel without its monitor.
@@ -234,6 +253,14 @@ impl Batch {
     /// Whether the batch has no row. It still keeps its place in the queue.
     pub fn is_rowless(&self) -> bool {
         self.writes.is_empty() && self.events.is_empty() && self.forwards.is_empty() && self.totals.is_empty()
+    }
+
+    /// Whether anybody waits for these rows to be durable: a peer for a message, a caller for an answer, a reader of events; or
+    /// whether a preimage is among them, which is money. Asked once the orders are out of it.
+    pub(super) fn is_awaited(&self) -> bool {
+        let is_money = |write: &Write| write.table == Table::Preimage;
+        let has_claims = self.fault.is_some() || !self.events.is_empty() || self.writes.iter().any(is_money);
+        has_claims || self.held.iter().any(Held::is_awaited)
     }
 
     /// Takes out what is for this node's own ears: orders to channels and news of HTLCs. They may be told as soon as this

@@ -1,5 +1,6 @@
 //! The one writer. It takes all that is waiting, commits once, and hands the effects on. While one commit syncs, the next
-//! batch gathers; only what comes of a lone batch's own orders is waited for, and no longer than a commit takes.
+//! batch gathers. What comes of a lone batch's own orders is waited for, and no longer than a commit takes; rows that nobody
+//! waits for wait for others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -30,7 +31,10 @@ const GROUP_LIMIT: usize = 8192;
 /// The longest wait for what comes of the orders of a lone batch. It is never longer than the last commit took.
 const LONGEST_WAIT: Duration = Duration::from_millis(5);
 
-/// How often that wait looks whether the node is at rest.
+/// How long rows wait for company that nobody waits for: what a crash takes of them is asked of the peer again.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// How often the wait for what comes of a lone batch looks whether the node is at rest.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
 
 /// What the writer has done since the start.
@@ -159,10 +163,13 @@ pub struct Gathered {
     count: usize,
 }
 
-fn tell((orders, last_seq): Committed, deliver: &impl Fn(Released, u64)) {
-    if !orders.is_empty() {
+/// Tells orders, and says whether there were any.
+fn tell((orders, last_seq): Committed, deliver: &impl Fn(Released, u64)) -> bool {
+    let is_any = !orders.is_empty();
+    if is_any {
         deliver(orders, last_seq);
     }
+    is_any
 }
 
 /// What a commit released, and the newest event on disk.
@@ -178,10 +185,11 @@ impl Commits {
         let run = move || {
             while let Some(mut gathered) = self.gather(GROUP_LIMIT) {
                 // While the disk syncs, what comes of them gathers for the next commit.
-                let (orders, last_seq) = self.orders(&mut gathered);
-                let is_alone = gathered.count == 1 && !orders.is_empty();
-                tell((orders, last_seq), &deliver);
-                if is_alone {
+                let is_alone = gathered.count == 1;
+                let has_orders = tell(self.orders(&mut gathered), &deliver);
+                if !gathered.batch.is_awaited() {
+                    self.linger(&mut gathered, &deliver);
+                } else if is_alone && has_orders {
                     self.follow(&mut gathered, &deliver);
                 }
                 match self.finish(gathered) {
@@ -202,6 +210,21 @@ impl Commits {
         Self { rest: Rest { is_busy: Box::new(is_busy), now }, ..self }
     }
 
+    /// Takes others into a commit that nobody waits for: a peer's revocation alone moves nothing that leaves, and is sent again
+    /// where a crash took it. The first that somebody waits for ends the wait, with what comes of its own orders.
+    fn linger(&mut self, gathered: &mut Gathered, deliver: &impl Fn(Released, u64)) {
+        let begun = (self.rest.now)();
+        while !gathered.batch.is_awaited() && gathered.count < GROUP_LIMIT {
+            let left = LINGER.saturating_sub(self.rest.since(begun));
+            let Ok(next) = self.batches.recv_timeout(left) else { return };
+            let has_orders = self.join(gathered, next, deliver);
+            if has_orders && gathered.batch.is_awaited() && self.batches.is_empty() {
+                return self.follow(gathered, deliver);
+            }
+        }
+        self.join_waiting(gathered, deliver);
+    }
+
     /// Takes what comes of a lone batch's orders into the same commit. With much under way the next commit gathers by itself;
     /// with a single HTLC under way each step would wait for the commit of the one before. No longer than a commit takes:
     /// then nothing is won by waiting.
@@ -216,7 +239,11 @@ impl Commits {
                 self.join(gathered, next, deliver);
             }
         }
-        // As many as any commit takes: what they make of it while this goes on is for the next.
+        self.join_waiting(gathered, deliver);
+    }
+
+    /// As many as any commit takes: what others make of it while this goes on is for the next.
+    fn join_waiting(&self, gathered: &mut Gathered, deliver: &impl Fn(Released, u64)) {
         while gathered.count < GROUP_LIMIT
             && let Ok(next) = self.batches.try_recv()
         {
@@ -224,11 +251,13 @@ impl Commits {
         }
     }
 
-    fn join(&self, gathered: &mut Gathered, mut next: Batch, deliver: &impl Fn(Released, u64)) {
+    /// Takes one batch in and tells its orders; says whether it had any.
+    fn join(&self, gathered: &mut Gathered, mut next: Batch, deliver: &impl Fn(Released, u64)) -> bool {
         self.took_from_queue(1);
-        tell((next.take_orders(), self.last_seq()), deliver);
+        let has_orders = tell((next.take_orders(), self.last_seq()), deliver);
         gathered.batch.merge(next);
         gathered.count = gathered.count.saturating_add(1);
+        has_orders
     }
 
     /// How many batches wait.
