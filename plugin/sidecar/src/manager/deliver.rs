@@ -1,7 +1,7 @@
 //! Released effects to queue ends. Delivery only enqueues: it never blocks, never steps a channel, takes no peer lock.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
@@ -102,6 +102,18 @@ struct Channels {
     by_peer: HashMap<NodeId, usize>,
 }
 
+/// Mail for peers, gathered from what was released together; for each in its order.
+#[derive(Default)]
+struct Post {
+    mail: BTreeMap<NodeId, Vec<Mail>>,
+}
+
+impl Post {
+    fn put(&mut self, peer: NodeId, mail: Mail) {
+        self.mail.entry(peer).or_default().push(mail);
+    }
+}
+
 /// Delivers released effects.
 pub struct Deliver {
     directory: Arc<PeerDirectory>,
@@ -130,29 +142,43 @@ impl Deliver {
         }
     }
 
-    /// The one place that opens what a commit released. `last_seq` is the newest event on disk.
+    /// The one place that opens what a commit released. `last_seq` is the newest event on disk. What came together goes on
+    /// together: a peer's worker finds all of its mail at once, and a channel signs for all of it at once.
     pub fn deliver(&self, released: Released, last_seq: u64) {
+        let mut post = Post::default();
         for held in released.open() {
             match held {
-                Held::Channel { at, effect, guard } => self.effect(at, *effect, guard),
-                Held::Order { peer, channel, id, command } => {
-                    self.order(peer, Mail::Order { channel, id, command });
-                }
+                Held::Channel { at, effect, guard } => self.effect(at, *effect, guard, &mut post),
+                Held::Order { peer, channel, id, command } => post.put(peer, Mail::Order { channel, id, command }),
                 Held::Settled { peer, channel, htlc_id, settlement } => {
-                    self.settled(peer, channel, htlc_id, settlement)
+                    post.put(peer, Mail::Settled { channel, htlc_id, settlement });
                 }
-                Held::Archived { peer, channel } => self.order(peer, Mail::Archived { channel }),
+                Held::Archived { peer, channel } => post.put(peer, Mail::Archived { channel }),
                 Held::Chain(order) => self.chain(order),
                 // A caller that no longer waits needs no word.
                 Held::Durable(waiter) => drop(waiter.send(())),
             }
         }
+        post.mail.into_iter().for_each(|(peer, mail)| self.order(&peer, mail));
         self.ends.events.send_if_modified(|newest| std::mem::replace(newest, last_seq) != last_seq);
     }
 
     /// Puts mail into a peer's box and wakes a worker if none has it.
     pub fn post(&self, peer: &NodeId, mail: Mail) -> Result<(), Box<Mail>> {
         match self.directory.post(peer, mail) {
+            Posted::Waiting => Ok(()),
+            Posted::Schedule => {
+                self.busy.fetch_add(1, Ordering::Relaxed);
+                self.schedule(peer);
+                Ok(())
+            }
+            Posted::NoSuchPeer(mail) => Err(mail),
+        }
+    }
+
+    /// The same with much mail at once.
+    pub(super) fn post_all(&self, peer: &NodeId, mail: Vec<Mail>) -> Result<(), Vec<Mail>> {
+        match self.directory.post_all(peer, mail) {
             Posted::Waiting => Ok(()),
             Posted::Schedule => {
                 self.busy.fetch_add(1, Ordering::Relaxed);
@@ -293,17 +319,17 @@ impl Deliver {
         &self.index
     }
 
-    fn effect(&self, at: Address, effect: Effect, guard: Option<Guard>) {
+    fn effect(&self, at: Address, effect: Effect, guard: Option<Guard>, post: &mut Post) {
         match effect {
             Effect::Send(message) => self.send(at, message),
             Effect::Revoke { number } => self.revoke(at, number, guard),
             Effect::Disconnect(reason) => self.on_connection(at, |outbox| outbox.close(reason)),
             Effect::Publish { what: _, tx } => self.chain(ChainOrder::Publish(tx)),
-            Effect::Watch(watch) => self.watch(at, watch),
-            Effect::Incoming(htlc) => self.order(at.peer, Mail::Incoming(htlc)),
+            Effect::Watch(watch) => self.watch(at, watch, post),
+            Effect::Incoming(htlc) => post.put(at.peer, Mail::Incoming(htlc)),
             Effect::Settle { htlc_id, source, amount, payment_hash: _, outcome } => {
                 let offered = Downstream { channel: at.channel, htlc_id, amount };
-                self.settle(offered, source, outcome);
+                self.settle(offered, source, outcome, post);
             }
             Effect::Reply(id, answer) => self.reply(id, answer),
             Effect::Restored { .. } => self.restored(),
@@ -353,10 +379,10 @@ impl Deliver {
         f(&outbox);
     }
 
-    fn watch(&self, at: Address, watch: Watch) {
+    fn watch(&self, at: Address, watch: Watch, post: &mut Post) {
         let already = self.watch_now(at.peer, at.channel, watch);
         if let Some(height) = already {
-            self.order(at.peer, Mail::Height { channel: at.channel, height });
+            post.put(at.peer, Mail::Height { channel: at.channel, height });
         }
     }
 
@@ -365,7 +391,7 @@ impl Deliver {
         self.index.lock().watch(peer, channel, watch)
     }
 
-    fn settle(&self, offered: Downstream, source: HtlcSource, outcome: HtlcOutcome) {
+    fn settle(&self, offered: Downstream, source: HtlcSource, outcome: HtlcOutcome, post: &mut Post) {
         match source {
             HtlcSource::Payment { payment_id, part } => {
                 let Downstream { channel, htlc_id, amount: _ } = offered;
@@ -374,10 +400,11 @@ impl Deliver {
             HtlcSource::Relayed { channel, htlc_id } => {
                 // A channel that is over has nothing left to settle.
                 let Some(Registered { peer, .. }) = self.registered(&channel) else { return };
-                match SettlementRow::of_downstream(&outcome, offered) {
-                    Some(settlement) => self.settled(peer, channel, htlc_id, settlement),
-                    None => self.order(peer, Mail::Again(HtlcName { channel, htlc_id })),
-                }
+                let mail = match SettlementRow::of_downstream(&outcome, offered) {
+                    Some(settlement) => Mail::Settled { channel, htlc_id, settlement },
+                    None => Mail::Again(HtlcName { channel, htlc_id }),
+                };
+                post.put(peer, mail);
             }
         }
     }
@@ -393,16 +420,13 @@ impl Deliver {
         }
     }
 
-    fn order(&self, peer: NodeId, mail: Mail) {
-        if let Err(mail) = self.post(&peer, mail)
-            && let Mail::Order { id, .. } = *mail
-        {
-            self.reply(id, Err(Refusal::UnknownChannel));
+    /// Puts what was released for a peer into its box. Orders to a peer that is gone are answered.
+    fn order(&self, peer: &NodeId, mail: Vec<Mail>) {
+        for returned in self.post_all(peer, mail).err().unwrap_or_default() {
+            if let Mail::Order { id, .. } = returned {
+                self.reply(id, Err(Refusal::UnknownChannel));
+            }
         }
-    }
-
-    fn settled(&self, peer: NodeId, channel: ChannelId, htlc_id: u64, settlement: SettlementRow) {
-        self.order(peer, Mail::Settled { channel, htlc_id, settlement });
     }
 
     pub(super) fn notify(&self, notice: PaymentNotice) {

@@ -31,6 +31,18 @@ struct Mailbox {
     closed: bool,
 }
 
+impl Mailbox {
+    fn put(&mut self, mail: Mail) {
+        self.bytes = self.bytes.saturating_add(mail.bytes());
+        self.mail.push_back(mail);
+    }
+
+    /// Sees to it that a worker has the box.
+    fn claim<M>(&mut self) -> Posted<M> {
+        if std::mem::replace(&mut self.scheduled, true) { Posted::Waiting } else { Posted::Schedule }
+    }
+}
+
 /// All peers. A guard never leaves, and no lock crosses an await: callers give a closure.
 #[derive(Default)]
 pub struct PeerDirectory {
@@ -79,15 +91,26 @@ impl PeerDirectory {
 
     /// Puts mail into the peer's box. Says whether a worker must be told: nobody has the box yet.
     #[must_use = "a box that nobody drains is a stuck peer"]
-    pub fn post(&self, peer: &NodeId, mail: Mail) -> Posted {
+    pub fn post(&self, peer: &NodeId, mail: Mail) -> Posted<Box<Mail>> {
         let Some(entry) = self.entry(peer) else { return Posted::NoSuchPeer(Box::new(mail)) };
         let mut mailbox = entry.mailbox.lock();
         if mailbox.closed {
             return Posted::NoSuchPeer(Box::new(mail));
         }
-        mailbox.bytes = mailbox.bytes.saturating_add(mail.bytes());
-        mailbox.mail.push_back(mail);
-        if std::mem::replace(&mut mailbox.scheduled, true) { Posted::Waiting } else { Posted::Schedule }
+        mailbox.put(mail);
+        mailbox.claim()
+    }
+
+    /// The same with much mail at once: no worker sees a part of it.
+    #[must_use = "a box that nobody drains is a stuck peer"]
+    pub fn post_all(&self, peer: &NodeId, mail: Vec<Mail>) -> Posted<Vec<Mail>> {
+        let Some(entry) = self.entry(peer) else { return Posted::NoSuchPeer(mail) };
+        let mut mailbox = entry.mailbox.lock();
+        if mailbox.closed {
+            return Posted::NoSuchPeer(mail);
+        }
+        mail.into_iter().for_each(|piece| mailbox.put(piece));
+        mailbox.claim()
     }
 
     /// The mail that waits, at most `limit` pieces. The box stays with the worker until it is given back.
@@ -135,13 +158,13 @@ fn close_if_idle(entry: &Entry) -> bool {
 
 /// What became of a piece of mail.
 #[derive(Debug)]
-pub enum Posted {
+pub enum Posted<M> {
     /// A worker is at the box already.
     Waiting,
     /// The caller must put the peer on the workers' queue.
     Schedule,
     /// There is no such peer; the mail comes back.
-    NoSuchPeer(Box<Mail>),
+    NoSuchPeer(M),
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub mod relay;
 mod settlement;
 pub mod terms;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -179,18 +179,21 @@ impl Manager {
             work(&mut drive, peer);
             drive.finish(peer)
         });
-        for letter in letters.unwrap_or_default() {
-            self.tell_others(letter);
-        }
+        self.tell_others(letters.unwrap_or_default());
     }
 
-    fn tell_others(&self, letter: Letter) {
-        match letter {
-            Letter::Payment(notice) => self.deliver.notify(notice),
-            Letter::Mail(peer, mail) => {
-                if let Err(mail) = self.deliver.post(&peer, mail)
-                    && let Mail::Offer(offer) = *mail
-                {
+    /// What a visit has for one other peer goes into its box at once.
+    fn tell_others(&self, letters: Vec<Letter>) {
+        let mut post: BTreeMap<NodeId, Vec<Mail>> = BTreeMap::new();
+        for letter in letters {
+            match letter {
+                Letter::Payment(notice) => self.deliver.notify(notice),
+                Letter::Mail(peer, mail) => post.entry(peer).or_default().push(mail),
+            }
+        }
+        for (peer, mail) in post {
+            for returned in self.deliver.post_all(&peer, mail).err().unwrap_or_default() {
+                if let Mail::Offer(offer) = returned {
                     // Its last channel ended, and the peer was forgotten.
                     let mut batch = Batch::default();
                     offer.fail(&Failure::UnknownNextPeer, &self.env, &mut batch);

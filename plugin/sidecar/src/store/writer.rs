@@ -189,7 +189,7 @@ impl Commits {
                 let has_orders = tell(self.orders(&mut gathered), &deliver);
                 if !gathered.batch.is_awaited() {
                     self.linger(&mut gathered, &deliver);
-                } else if is_alone && has_orders {
+                } else if has_orders && (is_alone || std::env::var_os("OUTRIGGER_FOLLOW").is_some()) {
                     self.follow(&mut gathered, &deliver);
                 }
                 match self.finish(gathered) {
