@@ -160,6 +160,8 @@ impl<'a> Drive<'a> {
         let waits = if never_was { slot.channel.watches() } else { Vec::new() };
         // It goes now, and not when its end is buried.
         effects.retain(|effect| !never_was || !matches!(effect, Effect::Watch(_)));
+        // Answers that nobody waits for would make rows look awaited.
+        effects.retain(|effect| !matches!(effect, Effect::Reply(NOBODY, _)));
         effects.iter_mut().for_each(|effect| prefer_preimage(slot, effect));
         let now_unix = Clock::now_unix();
         completed_forwards(slot, &effects, now_unix).into_iter().for_each(|forward| self.batch.forwarded(forward));

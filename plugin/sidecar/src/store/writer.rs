@@ -1,6 +1,6 @@
 //! The one writer. It takes all that is waiting, commits once, and hands the effects on. While one commit syncs, the next
-//! batch gathers. What comes of a lone batch's own orders is waited for, and no longer than a commit takes; rows that nobody
-//! waits for wait for others.
+//! batch gathers. What comes of a commit's own orders is waited for, and no longer than a commit takes; rows that nobody waits
+//! for wait for others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -28,13 +28,13 @@ const BACKLOG_LIMIT: usize = 4096;
 /// The most batches that one commit takes: bounds the time until the first of them is released.
 const GROUP_LIMIT: usize = 8192;
 
-/// The longest wait for what comes of the orders of a lone batch. It is never longer than the last commit took.
+/// The longest wait for what comes of a commit's orders. It is never longer than the last commit took.
 const LONGEST_WAIT: Duration = Duration::from_millis(5);
 
 /// How long rows wait for company that nobody waits for: what a crash takes of them is asked of the peer again.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// How often the wait for what comes of a lone batch looks whether the node is at rest.
+/// How often the wait for what comes of orders looks whether the node is at rest.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
 
 /// What the writer has done since the start.
@@ -198,11 +198,10 @@ impl Commits {
         let run = move || {
             while let Some(mut gathered) = self.gather(GROUP_LIMIT) {
                 // While the disk syncs, what comes of them gathers for the next commit.
-                let is_alone = gathered.count == 1;
                 let has_orders = tell(self.orders(&mut gathered), &deliver);
                 if !gathered.batch.is_awaited() {
                     self.linger(&mut gathered, &deliver);
-                } else if has_orders && (is_alone || std::env::var_os("OUTRIGGER_FOLLOW").is_some()) {
+                } else if has_orders {
                     self.follow(&mut gathered, &deliver);
                 }
                 match self.finish(gathered) {
@@ -230,17 +229,15 @@ impl Commits {
         while !gathered.batch.is_awaited() && gathered.count < GROUP_LIMIT {
             let left = LINGER.saturating_sub(self.rest.since(begun));
             let Ok(next) = self.batches.recv_timeout(left) else { return };
-            let has_orders = self.join(gathered, next, deliver);
-            if has_orders && gathered.batch.is_awaited() && self.batches.is_empty() {
+            if self.join(gathered, next, deliver) && gathered.batch.is_awaited() {
                 return self.follow(gathered, deliver);
             }
         }
         self.join_waiting(gathered, deliver);
     }
 
-    /// Takes what comes of a lone batch's orders into the same commit. With much under way the next commit gathers by itself;
-    /// with a single HTLC under way each step would wait for the commit of the one before. No longer than a commit takes:
-    /// then nothing is won by waiting.
+    /// Takes what comes of a commit's orders into the same commit: HTLCs that came together go on together, and a channel signs
+    /// once for all of them. No longer than a commit takes: then nothing is won by waiting.
     fn follow(&mut self, gathered: &mut Gathered, deliver: &impl Fn(Released, u64)) {
         let (begun, longest) = ((self.rest.now)(), self.took.min(LONGEST_WAIT));
         while (self.rest.is_busy)() {
