@@ -116,7 +116,9 @@ impl Held {
                 | Effect::Settle { .. }
                 | Effect::Reply(..) => true,
             },
-            Self::Order { .. } | Self::Settled { .. } | Self::Archived { .. } | Self::Chain(_) | Self::Durable(_) => true,
+            Self::Order { .. } | Self::Settled { .. } | Self::Archived { .. } | Self::Chain(_) | Self::Durable(_) => {
+                true
+            }
         }
     }
 }

@@ -199,9 +199,7 @@ impl Commits {
             while let Some(mut gathered) = self.gather(GROUP_LIMIT) {
                 // While the disk syncs, what comes of them gathers for the next commit.
                 let has_orders = tell(self.orders(&mut gathered), &deliver);
-                if !gathered.batch.is_awaited() {
-                    self.linger(&mut gathered, &deliver);
-                } else if has_orders {
+                if self.linger(&mut gathered, &deliver) || has_orders {
                     self.follow(&mut gathered, &deliver);
                 }
                 match self.finish(gathered) {
@@ -222,42 +220,37 @@ impl Commits {
         Self { rest: Rest { is_busy: Box::new(is_busy), now }, ..self }
     }
 
-    /// Takes others into a commit that nobody waits for: a peer's revocation alone moves nothing that leaves, and is sent again
-    /// where a crash took it. The first that somebody waits for ends the wait, with what comes of its own orders.
-    fn linger(&mut self, gathered: &mut Gathered, deliver: &impl Fn(Released, u64)) {
+    /// Takes others into a commit that nobody waits for, until somebody does: a peer's revocation alone moves nothing that leaves,
+    /// and is sent again where a crash took it. Says whether there were orders among them.
+    fn linger(&self, gathered: &mut Gathered, deliver: &impl Fn(Released, u64)) -> bool {
         let begun = (self.rest.now)();
+        let mut had_orders = false;
         while !gathered.batch.is_awaited() && gathered.count < GROUP_LIMIT {
             let left = LINGER.saturating_sub(self.rest.since(begun));
-            let Ok(next) = self.batches.recv_timeout(left) else { return };
-            if self.join(gathered, next, deliver) && gathered.batch.is_awaited() {
-                return self.follow(gathered, deliver);
-            }
+            let Ok(next) = self.batches.recv_timeout(left) else { break };
+            had_orders |= self.join(gathered, next, deliver);
         }
-        self.join_waiting(gathered, deliver);
+        had_orders
     }
 
     /// Takes what comes of a commit's orders into the same commit: HTLCs that came together go on together, and a channel signs
     /// once for all of them. No longer than a commit takes: then nothing is won by waiting.
-    fn follow(&mut self, gathered: &mut Gathered, deliver: &impl Fn(Released, u64)) {
+    fn follow(&self, gathered: &mut Gathered, deliver: &impl Fn(Released, u64)) {
         let (begun, longest) = ((self.rest.now)(), self.took.min(LONGEST_WAIT));
-        while (self.rest.is_busy)() {
+        while gathered.count < GROUP_LIMIT {
+            // Asked first: whoever was at work then has queued what came of it before it is seen to rest.
+            let is_busy = (self.rest.is_busy)();
+            if let Ok(next) = self.batches.try_recv() {
+                self.join(gathered, next, deliver);
+                continue;
+            }
             let left = longest.saturating_sub(self.rest.since(begun));
-            if left.is_zero() {
-                break;
+            if !is_busy || left.is_zero() {
+                return;
             }
             if let Ok(next) = self.batches.recv_timeout(left.min(LOOK_AGAIN)) {
                 self.join(gathered, next, deliver);
             }
-        }
-        self.join_waiting(gathered, deliver);
-    }
-
-    /// As many as any commit takes: what others make of it while this goes on is for the next.
-    fn join_waiting(&self, gathered: &mut Gathered, deliver: &impl Fn(Released, u64)) {
-        while gathered.count < GROUP_LIMIT
-            && let Ok(next) = self.batches.try_recv()
-        {
-            self.join(gathered, next, deliver);
         }
     }
 
