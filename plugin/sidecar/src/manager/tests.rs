@@ -203,7 +203,7 @@ impl Bench {
                 break letters;
             }
         };
-        letters.into_iter().for_each(|letter| self.manager.tell_others(letter));
+        self.manager.tell_others(letters);
     }
 
     /// The count of channels that may have to be closed alone is what asking all of them gives.
