@@ -304,7 +304,11 @@ fn bak_1_occ_16_a_close_that_the_file_knows_nothing_of_proves_it_old_and_tells_n
         for round in 0..3 {
             height(&mut pair, Alice, 1000 + round);
             assert!(pair.node(Alice).is_failed(), "{what}: nobody knows what became of them");
-            assert!(!pair.node(Alice).outcomes().keys().any(|id| *id >= 3), "{what}: {:?}", pair.node(Alice).outcomes());
+            assert!(
+                !pair.node(Alice).outcomes().keys().any(|id| *id >= 3),
+                "{what}: {:?}",
+                pair.node(Alice).outcomes()
+            );
             pair.crash(Alice);
         }
     }
@@ -319,7 +323,8 @@ fn a_close_that_the_peer_alone_holds_both_signatures_of_is_no_proof_of_old_rows(
         pair.order(Alice, shutdown).expect("a shutdown");
         // Alice signs; what Bob answers is lost.
         while !matches!(pair.phase(Bob), Phase::Closing { .. }) {
-            let moved = [Alice, Bob].into_iter().any(|name| pair.commit(name)) || pair.receive(Bob) || pair.receive(Alice);
+            let moved =
+                [Alice, Bob].into_iter().any(|name| pair.commit(name)) || pair.receive(Bob) || pair.receive(Alice);
             assert!(moved, "the close comes about");
         }
         let Phase::Closing { tx: close, .. } = pair.phase(Bob).clone() else { panic!("a close") };

@@ -131,12 +131,7 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
 }
 
 /// What spends the funding output of a failed channel, and the proof that it gives of rows that are old.
-pub(super) fn spent(
-    draft: &mut Draft<'_>,
-    (height, tx): (u32, &Transaction),
-    proof: Option<String>,
-    cx: &Context<'_>,
-) {
+pub(super) fn spent(draft: &mut Draft<'_>, (height, tx): (u32, &Transaction), proof: Option<String>, cx: &Context<'_>) {
     let found = (tx.compute_txid(), height);
     if let Phase::Failed { spend, .. } = &draft.head().phase
         && *spend != Some(found)
