@@ -525,7 +525,8 @@ async fn pay_2_retries_go_on_after_a_start_and_no_part_has_the_number_of_another
                 matches!(payer.end(&id).await, PaymentState::Failed { .. }),
                 "what nobody wants is not tried again"
             );
-            assert!(payer.peers[1].0.dealt_with().await.is_empty());
+            let heard = payer.peers[1].0.dealt_with().await;
+            assert!(!heard.iter().any(|message| matches!(message, Message::UpdateAddHtlc(_))), "{heard:?}");
         } else {
             let second = payer.offered(1).await;
             assert_eq!(second.last.amt_to_forward.get(), ONE_CHANNEL);
