@@ -320,6 +320,7 @@ impl Sidecar {
 
 impl Drop for Sidecar {
     /// A panic of the daemon fails the test, whatever else the test saw of it.
+    #[expect(clippy::panic, reason = "a test fails by panicking")]
     fn drop(&mut self) {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         let panics: Vec<&str> = log.lines().skip_while(|line| !line.contains("panicked at")).take(3).collect();
