@@ -396,6 +396,11 @@ impl World {
             Told::Sent { payment, answer } => {
                 let began = if answer.is_ok() { "begins" } else { "does not begin" };
                 self.note(format_args!("{node}: {began} payment {payment}"));
+                // An order that is repeated is answered with a payment that may be at a later attempt.
+                let is_first = !self.payments.iter().any(|other| other.is_of(&answer));
+                if is_first && answer.as_ref().is_ok_and(|row| row.next_part > 1) {
+                    self.counts.one("payments split");
+                }
                 self.payments[payment].answer = Some(answer.map_err(|fault| fault.to_string()));
             }
             Told::Ordered { answer } => self.note(format_args!("{node}: answers an order: {answer:?}")),
