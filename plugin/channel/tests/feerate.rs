@@ -277,3 +277,25 @@ fn come_again(duo: &mut Duo, adds: usize) {
     duo.reconnect();
     duo.run();
 }
+
+/// What the opener has not signed for, its `update_fee` is not held to: so there are never more of those HTLCs than it may
+/// offer itself, which the cap reckons with.
+#[test]
+fn cst_11_htlcs_that_the_opener_has_not_signed_for_are_no_more_than_it_may_offer() {
+    let few = Policy { max_accepted_htlcs: 5, ..policy() };
+    let mut duo = Duo::normal(&Terms { bob: few, ..Terms::default() });
+    let is_bounded = |duo: &mut Duo| matches!(duo.add(Bob, sat(2000), 9), Err(Refusal::CommitmentTooCostly(_)));
+    for number in 0..5 {
+        duo.add(Bob, sat(2000), number).expect("room");
+    }
+    assert!(is_bounded(&mut duo), "not signed by us either");
+    duo.commit(Bob);
+    while duo.receive(Alice).is_some() {}
+    while duo.receive(Bob).is_some() {}
+    assert!(is_bounded(&mut duo), "Alice has revoked, and signed nothing");
+    duo.run();
+    for number in 0..5 {
+        duo.add(Bob, sat(2000), 10 + number).expect("as many again, once she has signed");
+    }
+    assert!(is_bounded(&mut duo));
+}

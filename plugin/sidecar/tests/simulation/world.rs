@@ -183,7 +183,7 @@ impl World {
             if !live.duties.orders.is_empty() {
                 found.push((Event::Order(number), pace));
             }
-            if live.core.payments.next_set_end().is_some_and(|end| end <= now) {
+            if live.core.payments.next_time().is_some_and(|end| end <= now) {
                 found.push((Event::Time(number), pace));
             }
             if live.tip < height {
@@ -253,8 +253,8 @@ impl World {
                 node
             }
             Event::Time(node) => {
-                self.nodes[node].live().core.payments.expire_sets();
-                self.note(format_args!("{node}: expires HTLC sets"));
+                self.nodes[node].live().core.payments.on_time();
+                self.note(format_args!("{node}: payments do what has its time"));
                 node
             }
             Event::Block(node) => {
