@@ -47,7 +47,7 @@ pub use event::{Event, EventKind, EventList, EventPage};
 pub use forward::{ForwardChannel, ForwardInfo, ForwardList, ForwardPage, ForwardReport, ForwardStats};
 pub use invoice::{InvoiceCreate, InvoiceCreated, InvoiceGet, InvoiceInfo, InvoiceState};
 pub use method::{Method, MethodInfo, methods};
-pub use node::{NodeInfo, NodeInfoReport, NodeStatus, NodeStatusReport, NodeStop, NodeStopping, Phase};
+pub use node::{NodeInfo, NodeInfoReport, NodeStatus, NodeStatusReport, NodeStop, NodeStopping, Phase, StoreReport};
 pub use openrpc::document;
 pub use parameter::{Parameter, ParameterFault, ParameterType};
 pub use payment::{

@@ -40,6 +40,21 @@ pub struct NodeInfoReport {
     pub peers: u32,
     /// How many channels are not closed yet.
     pub channels: u32,
+    /// What the store has written since the daemon was started.
+    pub store: StoreReport,
+}
+
+/// What the store has written since the daemon was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StoreReport {
+    /// Transactions that were written and synced; each holds the steps of all channels that waited for it.
+    pub commits: u64,
+    /// Rows that were written or deleted.
+    pub rows: u64,
+    /// What was in the rows that were written, in bytes; the file takes more, since it is written in pages.
+    pub staged_bytes: u64,
+    /// Time that the commits took together, in microseconds, syncs included.
+    pub commit_micros: u64,
 }
 
 /// Tells in which phase the daemon is. Answers from the first moment of the process on.

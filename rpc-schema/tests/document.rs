@@ -7,10 +7,13 @@ use outrigger_rpc_schema::{ErrorKind, document, methods};
 use serde_json::Value;
 
 /// Units that an integer carries at the end of its name.
-const UNITS: [&str; 8] = ["_msat", "_sat", "_sat_per_vb", "_at", "_height", "_blocks", "_secs", "_seq"];
+const UNITS: [&str; 10] =
+    ["_msat", "_sat", "_sat_per_vb", "_at", "_height", "_blocks", "_secs", "_seq", "_bytes", "_micros"];
 
 /// Integers that count things or order them, and so have no unit.
-const COUNTS: [&str; 15] = [
+const COUNTS: [&str; 17] = [
+    "commits",
+    "rows",
     "peers",
     "channels",
     "route_hints",

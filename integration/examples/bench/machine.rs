@@ -36,9 +36,13 @@ pub(crate) fn description() -> String {
     let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
     let gib = kib.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or_default() / 1024.0 / 1024.0;
     let kernel = read("/proc/sys/kernel/osrelease");
-    let load = read("/proc/loadavg");
-    let load = load.split_whitespace().next().unwrap_or_default().to_owned();
-    format!("{cores} x {model}, {gib:.0} GiB, Linux {}, load {load} at the beginning", kernel.trim())
+    format!("{cores} x {model}, {gib:.0} GiB, Linux {}, load {} at the beginning", kernel.trim(), load())
+}
+
+/// Processes that want to run, averaged over a minute.
+pub(crate) fn load() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split_whitespace().next().unwrap_or_default().to_owned()
 }
 
 /// Milliseconds that one sync of 4 KiB takes in this directory: median of 40.

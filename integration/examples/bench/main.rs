@@ -2,7 +2,9 @@
 
 mod ldk;
 mod machine;
+mod names;
 mod outrigger;
+mod raw;
 mod report;
 mod results;
 mod scenarios;
@@ -13,7 +15,6 @@ mod sync;
 use std::path::{Path, PathBuf};
 
 use outrigger_integration::{Done, on_regtest};
-use serde_json::json;
 
 use crate::ldk::Pace;
 use crate::scenarios::Run;
@@ -27,15 +28,22 @@ fn main() -> Done<()> {
         return ldk::serve(Path::new(directory), number.parse()?, pace);
     }
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let only = arguments.iter().filter(|argument| !argument.starts_with("--")).cloned().collect();
+    let only: Vec<String> = arguments.iter().filter(|argument| !argument.starts_with("--")).cloned().collect();
+    if let Some(unknown) = names::unknown(&only) {
+        let groups: Vec<&str> = names::GROUPS.iter().map(|group| group.name).collect();
+        return Err(format!("no scenario is called {unknown}; there are {groups:?} and the figures of each").into());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let begun = std::time::Instant::now();
     let (machine, figures) = runtime.block_on(measured(has("--quick"), only))?;
+    let minutes = begun.elapsed().as_secs_f64() / 60.0;
+    let machine = format!("{machine}, {} at the end of {minutes:.0} minutes", machine::load());
+    eprintln!("{machine}");
     if has("--results") {
         results::write(&results_directory(), &machine, &figures)?;
     }
     if has("--json") {
-        let scenarios: Vec<_> = figures.iter().map(report::Figure::json).collect();
-        println!("{}", json!({ "scenarios": scenarios }));
+        println!("{}", report::document(&figures));
     } else {
         println!("{}", results::table(&figures));
     }

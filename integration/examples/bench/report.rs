@@ -80,6 +80,47 @@ fn rounded(value: f64) -> f64 {
     (value * scale).round() / scale
 }
 
+/// What a run prints for machines.
+pub(crate) fn document(figures: &[Figure]) -> Value {
+    json!({ "scenarios": figures.iter().map(Figure::json).collect::<Vec<_>>() })
+}
+
 fn shown(value: f64) -> String {
     rounded(value).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(outrigger: &[f64], ldk: &[f64], more_is_better: bool) -> Figure {
+        let (outrigger, ldk) = (outrigger.to_vec(), ldk.to_vec());
+        Figure { name: "relay_8_native".to_owned(), unit: "payments/s", outrigger, ldk, more_is_better }
+    }
+
+    #[test]
+    fn the_document_has_exactly_the_fields_of_the_issue() {
+        let figures = [figure(&[800.0, 1000.0, 900.0], &[100.0, 50.0, 90.0], true)];
+        let wanted = json!({ "scenarios": [{
+            "name": "relay_8_native",
+            "unit": "payments/s",
+            "outrigger": 900.0,
+            "ldk": 90.0,
+            "ratio": 10.0,
+            "spread": 0.5556,
+        }] });
+        assert_eq!(document(&figures), wanted);
+    }
+
+    #[test]
+    fn the_ratio_says_how_many_times_better_outrigger_is_whichever_way_is_better() {
+        assert_eq!(figure(&[900.0], &[90.0], true).ratio(), Some(10.0));
+        assert_eq!(figure(&[2.0], &[10.0], false).ratio(), Some(5.0));
+    }
+
+    #[test]
+    fn where_nothing_is_compared_with_the_fields_are_null() {
+        let told = figure(&[3.0], &[], false).json();
+        assert_eq!((&told["outrigger"], &told["ldk"], &told["ratio"]), (&json!(3.0), &Value::Null, &Value::Null));
+    }
 }

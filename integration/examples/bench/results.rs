@@ -6,6 +6,7 @@ use std::path::Path;
 use outrigger_integration::Done;
 
 use crate::report::{Figure, median};
+use crate::scenarios::{AGES, FLIGHTS};
 
 const HEAD: &str = "| scenario | unit | Outrigger | LDK 0.2 | times better | spread |\n|---|---|---:|---:|---:|---:|\n";
 
@@ -20,20 +21,25 @@ pub(crate) fn write(directory: &Path, machine: &str, figures: &[Figure]) -> Done
     let mut page = format!(
         "# What the benchmark measured\n\nWritten by `contrib/bench --results`; `contrib/adr/0010-benchmark.md` tells what is \
          measured and how it is fair.\nMedians of the rounds; the spread is how far the rounds of the side that varies more lie \
-         apart.\n\nThe machine: {machine}.\n\n{}",
+         apart, and 0 where there was one.\n\nThe machine: {machine}.\n\n{}",
         table(figures)
     );
     let relays: Vec<_> = [1, 2, 4, 8, 16]
         .iter()
         .filter_map(|many| Some((many.to_string(), found(figures, &format!("relay_{many}_native"))?)))
         .collect();
-    let flights: Vec<_> = [1, 8, 50, 100, 400]
+    let flights: Vec<_> = FLIGHTS
         .iter()
         .filter_map(|window| Some((window.to_string(), found(figures, &format!("flight_{window}"))?)))
+        .collect();
+    let ages: Vec<_> = AGES
+        .iter()
+        .filter_map(|updates| Some((updates.to_string(), found(figures, &format!("aged_{updates}_written"))?)))
         .collect();
     let charts = [
         ("relay.svg", "Payments a second through a hub, by senders and receivers, 32 in flight each", relays),
         ("flight.svg", "Payments a second over one channel, by payments in flight", flights),
+        ("aged.svg", "Bytes written to files for each payment, by updates of the channel before it", ages),
     ];
     for (name, title, points) in charts {
         if points.len() > 1 {
@@ -44,10 +50,10 @@ pub(crate) fn write(directory: &Path, machine: &str, figures: &[Figure]) -> Done
     Ok(std::fs::write(directory.join("README.md"), page)?)
 }
 
-/// Outrigger's and LDK's median.
+/// Outrigger's and LDK's median; 0 where LDK has none.
 fn found(figures: &[Figure], name: &str) -> Option<(f64, f64)> {
     let figure = figures.iter().find(|figure| figure.name == name)?;
-    Some((median(&figure.outrigger)?, median(&figure.ldk)?))
+    Some((median(&figure.outrigger)?, median(&figure.ldk).unwrap_or_default()))
 }
 
 /// Columns in pairs, Outrigger's beside LDK's.

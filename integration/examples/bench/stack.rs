@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use outrigger_integration::Done;
+use outrigger_rpc_schema::StoreReport;
 
 use crate::machine::{cpu_of, rss_of};
 use crate::shape::Role;
@@ -15,7 +16,7 @@ pub(crate) const CAPACITY_SAT: u64 = 16_777_215;
 pub(crate) const MORE_SAT: u64 = 2_000_000;
 
 /// How many of those are opened before the next block.
-pub(crate) const CHUNK: usize = 4;
+pub(crate) const CHUNK: usize = 200;
 
 /// A process whose cost is told.
 pub(crate) struct Watched {
@@ -35,6 +36,12 @@ pub(crate) trait Stack {
     async fn paid(&mut self) -> Done<u64>;
     /// Lets what is in flight arrive; how long each payment took, in microseconds.
     async fn stop(&mut self) -> Done<Vec<u64>>;
+    /// What payments are worth from now on, in millisatoshi.
+    async fn set_amount(&mut self, amount_msat: u64) -> Done<()>;
+    /// Commitment transactions that both ends of all channels have got a signature for so far, where the side tells.
+    async fn commitments(&mut self) -> Done<Option<u64>>;
+    /// What the store of the first node has done, where the side tells.
+    async fn store(&mut self) -> Done<Option<StoreReport>>;
     /// Opens so many more channels between the first node and the second.
     async fn more_channels(&mut self, count: usize) -> Done<()>;
     /// Ends the first node and starts it again; how long it took until it was ready, in seconds.
@@ -65,6 +72,7 @@ pub(crate) struct Round {
     /// Microseconds, sorted.
     pub(crate) took: Vec<u64>,
     pub(crate) hub_rss: u64,
+    pub(crate) commitments: Option<f64>,
 }
 
 impl Round {
@@ -91,8 +99,28 @@ impl Round {
         self.hub_syncs / self.paid
     }
 
+    /// Commitments that were signed for each payment, of all channels and both ends.
+    pub(crate) fn commitments_each(&self) -> Option<f64> {
+        Some(self.commitments? / self.paid)
+    }
+
     pub(crate) fn all_syncs_each(&self) -> f64 {
         self.all_syncs / self.paid
+    }
+
+    /// All of it in one line.
+    pub(crate) fn words(&self) -> String {
+        format!(
+            "{:.0}/s, hub {:.2} ms, all {:.2} ms, syncs hub {:.2} all {:.2}, p50 {:.1} ms p99 {:.1} ms, paid {}",
+            self.per_second(),
+            self.hub_ms(),
+            self.all_ms(),
+            self.hub_syncs_each(),
+            self.all_syncs_each(),
+            self.latency_ms(0.5),
+            self.latency_ms(0.99),
+            self.paid
+        )
     }
 
     /// The time within which this share of the payments arrived, in milliseconds.
@@ -107,6 +135,7 @@ struct Reading {
     paid: u64,
     cpu: Vec<(Role, f64)>,
     syncs: Vec<(Role, u64)>,
+    commitments: Option<u64>,
 }
 
 async fn read(stack: &mut impl Stack) -> Done<Reading> {
@@ -115,7 +144,8 @@ async fn read(stack: &mut impl Stack) -> Done<Reading> {
     let watched = stack.watched();
     let cpu = watched.iter().map(|it| Ok((it.role, cpu_of(it.pid)?))).collect::<Done<_>>()?;
     let syncs = watched.iter().map(|it| Ok((it.role, it.sync.count()?))).collect::<Done<_>>()?;
-    Ok(Reading { at, paid, cpu, syncs })
+    let commitments = stack.commitments().await?;
+    Ok(Reading { at, paid, cpu, syncs, commitments })
 }
 
 /// Pays for a while and reads the meters at the beginning and the end, with everything in full flow.
@@ -159,5 +189,6 @@ pub(crate) async fn round(stack: &mut impl Stack, plan: Plan) -> Done<Round> {
         all_syncs: syncs(false),
         took,
         hub_rss: hub.map(rss_of).transpose()?.unwrap_or_default(),
+        commitments: after.commitments.zip(before.commitments).map(|(later, earlier)| (later - earlier) as f64),
     })
 }

@@ -1,5 +1,5 @@
-//! What a sync of the disk costs, and how many there were: the file through which a process of the benchmark, whichever
-//! side it is of, is told the one and tells the other.
+//! What a sync of the disk costs, how many there were, and what was written: the file through which a process of the
+//! benchmark, whichever side it is of, is told the first and tells the others.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -26,7 +26,7 @@ pub(crate) struct SyncFile {
 
 impl SyncFile {
     pub(crate) fn new(path: &Path) -> Done<Self> {
-        std::fs::write(path, [0; 16])?;
+        std::fs::write(path, [0; 24])?;
         let file = File::options().read(true).write(true).open(path)?;
         Ok(Self { path: path.to_owned(), file })
     }
@@ -50,8 +50,17 @@ impl SyncFile {
 
     /// Syncs since the process began.
     pub(crate) fn count(&self) -> Done<u64> {
-        let mut count = [0; 8];
-        self.file.read_exact_at(&mut count, 0)?;
-        Ok(u64::from_ne_bytes(count))
+        self.number_at(0)
+    }
+
+    /// Bytes that were written to files since the process began.
+    pub(crate) fn bytes(&self) -> Done<u64> {
+        self.number_at(16)
+    }
+
+    fn number_at(&self, offset: u64) -> Done<u64> {
+        let mut number = [0; 8];
+        self.file.read_exact_at(&mut number, offset)?;
+        Ok(u64::from_ne_bytes(number))
     }
 }

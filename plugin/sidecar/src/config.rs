@@ -116,6 +116,8 @@ pub struct ChannelLimits {
     pub max_commitment_feerate: FeeratePerKw,
     /// Blocks that bury a closing transaction before the channel counts as closed.
     pub close_depth: u32,
+    /// Channels that a peer may have in the making, from its wish to the block with the funding transaction.
+    pub max_pending_per_peer: usize,
     /// Whether a peer's channel is refused while the wallet lacks its reserve.
     pub accept_needs_reserve: bool,
 }
@@ -316,6 +318,7 @@ fn channel_limits(values: &Values) -> Result<ChannelLimits, ConfigFault> {
         max_minimum_depth: values.number("channel.max_minimum_depth_blocks"),
         max_commitment_feerate: feerate(values, "feerate.max_commitment_sat_per_vb"),
         close_depth: values.number("channel.close_depth_blocks"),
+        max_pending_per_peer: values.number("channel.max_pending_per_peer"),
         accept_needs_reserve: values.flag("channel.accept_needs_reserve"),
     };
     if limits.min_funding > limits.max_funding {

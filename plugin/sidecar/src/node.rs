@@ -281,6 +281,7 @@ fn build(
     let ground = Ground {
         view: ChainView::new(height, feerates(&estimator.current()).0),
         policy: policy(config),
+        pending_per_peer: config.channel.max_pending_per_peer,
         forwarding: (forwarding_policy(config), caps(config)),
         payments: crate::payment::Terms {
             network: config.network,

@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use outrigger_integration::{Done, until};
+use outrigger_rpc_schema::StoreReport;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
@@ -25,6 +26,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Time for channels among thousands.
 const LONG: Duration = Duration::from_secs(300);
+
+/// How many channels LDK opens at one time.
+const AT_ONCE: usize = 4;
 
 /// A node's process and the two ends of its pipe.
 struct Process {
@@ -92,6 +96,8 @@ pub(crate) struct Ldk {
     streams: Vec<(usize, usize)>,
     amount_msat: u64,
     waiting: usize,
+    /// The sender and the hops, node and channel of each, that its payments take.
+    routes: Vec<(usize, String)>,
 }
 
 impl Ldk {
@@ -101,7 +107,7 @@ impl Ldk {
             let number = u8::try_from(place + 1)?;
             nodes.push(Process::start(&directory.join(format!("ldk-{number}")), number, role, pace).await?);
         }
-        let mut ldk = Self { nodes, streams: shape.streams(), amount_msat, waiting: 0 };
+        let mut ldk = Self { nodes, streams: shape.streams(), amount_msat, waiting: 0, routes: Vec::new() };
         let mut fundings = Vec::new();
         for (from, to) in shape.channels() {
             let order = format!("connect {} {}", ldk.nodes[to].id, ldk.nodes[to].port);
@@ -116,14 +122,15 @@ impl Ldk {
             ldk.mine(&[]).await?;
         }
         for route in shape.routes() {
-            let mut order = format!("route {amount_msat}");
+            let mut hops = String::new();
             for hop in route.windows(2) {
                 let [from, to] = [hop[0], hop[1]];
                 let name = ldk.channel(from, to).await?;
-                order.push_str(&format!(" {} {name}", ldk.nodes[to].id));
+                hops.push_str(&format!(" {} {name}", ldk.nodes[to].id));
             }
-            ldk.nodes[route[0]].ask(&order).await?;
+            ldk.routes.push((route[0], hops));
         }
+        ldk.tell_routes().await?;
         if pace == Pace::Background {
             // It forwards nothing in its first two seconds.
             tokio::time::sleep(Duration::from_millis(2500)).await;
@@ -137,6 +144,24 @@ impl Ldk {
             node.ask(&order).await?;
         }
         Ok(())
+    }
+
+    /// Tells the senders their way and amount; what invoices they had are gone.
+    async fn tell_routes(&mut self) -> Done<()> {
+        for (sender, hops) in &self.routes {
+            self.nodes[*sender].ask(&format!("route {}{hops}", self.amount_msat)).await?;
+        }
+        self.waiting = 0;
+        Ok(())
+    }
+
+    /// How many channels of each node have come to be usable since its process began.
+    async fn ready(&mut self) -> Done<Vec<usize>> {
+        let mut ready = Vec::new();
+        for node in &mut self.nodes {
+            ready.push(node.ask("ready").await?.parse()?);
+        }
+        Ok(ready)
     }
 
     async fn until_usable(&mut self, count: usize) -> Done<()> {
@@ -165,30 +190,61 @@ impl Ldk {
 impl Stack for Ldk {
     async fn more_channels(&mut self, count: usize) -> Done<()> {
         for node in &mut self.nodes {
-            node.ask("trust").await?;
+            node.ask("trust yes").await?;
         }
-        let before: usize = self.nodes[0].ask("usable").await?.parse()?;
+        let usable: usize = self.nodes[0].ask("usable").await?.parse()?;
+        let ready = self.ready().await?;
         let order = format!("open {} {MORE_SAT}", self.nodes[1].id);
-        let mut opened = before;
-        while opened < before + count {
-            let chunk = CHUNK.min(before + count - opened);
-            let mut fundings = Vec::new();
-            for _ in 0..chunk {
+        let (mut opened, mut fundings) = (0, Vec::new());
+        while opened < count {
+            let few = AT_ONCE.min(count - opened);
+            for _ in 0..few {
                 fundings.push(self.nodes[0].ask(&order).await?);
             }
-            opened += chunk;
+            opened += few;
             // Used before it is confirmed, so this says that the peer has signed.
-            self.until_usable(opened).await?;
-            self.mine(&fundings).await?;
+            while self.ready().await?.iter().zip(&ready).any(|(now, before)| now - before < opened) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            if fundings.len() >= CHUNK {
+                self.mine(&std::mem::take(&mut fundings)).await?;
+            }
         }
+        self.mine(&fundings).await?;
         for _ in 0..6 {
             self.mine(&[]).await?;
         }
-        self.until_usable(before + count).await
+        self.until_usable(usable + count).await?;
+        for node in &mut self.nodes {
+            node.ask("trust no").await?;
+            node.ask("write").await?;
+        }
+        Ok(())
     }
 
     async fn restart(&mut self) -> Done<f64> {
-        self.nodes[0].restart().await
+        let usable: usize = self.nodes[0].ask("usable").await?.parse()?;
+        // A manager that is older than its monitors closes their channels.
+        self.nodes[0].ask("write").await?;
+        let took = self.nodes[0].restart().await?;
+        let order = format!("connect {} {}", self.nodes[1].id, self.nodes[1].port);
+        self.nodes[0].ask(&order).await?;
+        self.until_usable(usable).await?;
+        self.tell_routes().await?;
+        Ok(took)
+    }
+
+    async fn set_amount(&mut self, amount_msat: u64) -> Done<()> {
+        self.amount_msat = amount_msat;
+        self.tell_routes().await
+    }
+
+    async fn commitments(&mut self) -> Done<Option<u64>> {
+        Ok(None)
+    }
+
+    async fn store(&mut self) -> Done<Option<StoreReport>> {
+        Ok(None)
     }
 
     fn watched(&self) -> Vec<&Watched> {

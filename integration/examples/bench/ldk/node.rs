@@ -2,7 +2,7 @@
 //! the events of an application that only accepts channels and claims payments.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime};
@@ -114,7 +114,8 @@ impl Node {
         let peers = Arc::new(PeerManager::new(handler, now(), &[number; 32], log, keys.clone()));
         let id = keys.get_node_id(Recipient::Node).map_err(|()| "a node without an id")?;
         let (told, news) = channel();
-        let application = Application { channels: channels.clone(), told, trusts: Arc::default() };
+        let application =
+            Application { channels: channels.clone(), told, trusts: Arc::default(), ready: Arc::default() };
         Ok(Self { id, monitors, channels, peers, gossip, store, news: Mutex::new(news), application })
     }
 }
@@ -210,7 +211,10 @@ pub(super) struct Application {
     channels: Arc<Channels>,
     told: Sender<News>,
     /// Channels are used before they are confirmed: LDK has at most four that are not, and thousands are to be opened.
+    /// Meanwhile the manager is not written: it is written whole, and nobody measures.
     pub(super) trusts: Arc<AtomicBool>,
+    /// Channels that came to be usable.
+    pub(super) ready: Arc<AtomicUsize>,
 }
 
 impl Application {
@@ -243,6 +247,7 @@ impl Application {
                 purpose: PaymentPurpose::Bolt11InvoicePayment { payment_preimage: Some(preimage), .. },
                 ..
             } => self.channels.claim_funds(preimage),
+            Event::ChannelReady { .. } => drop(self.ready.fetch_add(1, Ordering::Relaxed)),
             Event::PaymentSent { payment_hash, .. } => self.tell(News::Sent(payment_hash)),
             Event::PaymentPathSuccessful { .. } => self.tell(News::Gone),
             Event::PaymentFailed { reason, .. } => self.tell(News::Failed(format!("a payment failed: {reason:?}"))),

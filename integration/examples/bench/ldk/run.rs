@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -18,10 +19,11 @@ use lightning_background_processor::{
     GossipSync, NO_LIQUIDITY_MANAGER, NO_ONION_MESSENGER, process_events_async_with_kv_store_sync,
 };
 use lightning_persister::fs_store::FilesystemStore;
+use outrigger_integration::Done;
 use tokio::runtime::Runtime;
 
 use super::node::{Node, now};
-use super::types::{Flat, Graph, Mute, NoChange, Quiet, Scorer, Watcher};
+use super::types::{Channels, Flat, Graph, Mute, NoChange, Quiet, Scorer, Watcher};
 
 type Sweeper = OutputSweeperSync<
     Arc<Mute>,
@@ -87,25 +89,31 @@ fn background(runtime: &Runtime, node: &Node) {
     });
 }
 
+/// Writes the manager whole, as LDK does.
+pub(super) fn write(channels: &Channels, store: &FilesystemStore) -> Done<()> {
+    let written = KVStoreSync::write(
+        store,
+        CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
+        CHANNEL_MANAGER_PERSISTENCE_SECONDARY_NAMESPACE,
+        CHANNEL_MANAGER_PERSISTENCE_KEY,
+        channels.encode(),
+    );
+    Ok(written?)
+}
+
 fn at_once(runtime: &Runtime, node: &Node) {
     let (dirty, written) = sync_channel::<()>(1);
     let (channels, store) = (node.channels.clone(), node.store.clone());
     std::thread::spawn(move || {
         while written.recv().is_ok() {
-            let wrote = KVStoreSync::write(
-                &*store,
-                CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
-                CHANNEL_MANAGER_PERSISTENCE_SECONDARY_NAMESPACE,
-                CHANNEL_MANAGER_PERSISTENCE_KEY,
-                channels.encode(),
-            );
-            if let Err(fault) = wrote {
+            if let Err(fault) = write(&channels, &store) {
                 eprintln!("LDK's manager is not written: {fault}");
             }
         }
     });
     let (channels, monitors, peers) = (node.channels.clone(), node.monitors.clone(), node.peers.clone());
     let application = node.application.clone();
+    let is_set_up = application.trusts.clone();
     runtime.spawn(async move {
         let handler = move |event: Event| {
             application.take(event);
@@ -120,7 +128,7 @@ fn at_once(runtime: &Runtime, node: &Node) {
             channels.process_pending_events_async(&handler).await;
             monitors.process_pending_events_async(&handler).await;
             peers.process_events();
-            if channels.get_and_clear_needs_persistence() {
+            if channels.get_and_clear_needs_persistence() && !is_set_up.load(Ordering::Relaxed) {
                 // Full: the write that waits takes this state along.
                 let _ = dirty.try_send(());
             }

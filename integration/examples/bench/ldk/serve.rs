@@ -29,7 +29,7 @@ use lightning::types::payment::{PaymentHash, PaymentSecret};
 use outrigger_integration::Done;
 use tokio::runtime::Runtime;
 
-use super::node::{FIRST_HEIGHT, News, Node};
+use super::node::{News, Node};
 use super::run::{self, Pace};
 
 /// How long anything may take before the run is given up.
@@ -49,7 +49,9 @@ pub(crate) fn serve(directory: &Path, number: u8, pace: Pace) -> Done<()> {
     run::start(&runtime, &node, pace);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
-    let mut process = Process { node, runtime, height: FIRST_HEIGHT, tip: BlockHash::all_zeros(), sender: None };
+    // The blocks that a process before this one was told of are not told again.
+    let best = node.channels.current_best_block();
+    let mut process = Process { node, runtime, height: best.height, tip: best.block_hash, sender: None };
     process.accept(listener);
     answer(&format!("{} {port}", process.node.id))?;
     for line in std::io::stdin().lock().lines() {
@@ -97,8 +99,13 @@ impl Process {
             ("open", [id, sat]) => self.open(PublicKey::from_str(id)?, sat.parse()?),
             ("block", transactions) => self.block(transactions),
             ("channel", [id]) => Ok(self.channel(PublicKey::from_str(id)?).unwrap_or_default()),
-            ("trust", []) => {
-                self.node.application.trusts.store(true, Ordering::Relaxed);
+            ("trust", [trusts]) => {
+                self.node.application.trusts.store(*trusts == "yes", Ordering::Relaxed);
+                Ok(String::new())
+            }
+            ("ready", []) => Ok(self.node.application.ready.load(Ordering::Relaxed).to_string()),
+            ("write", []) => {
+                run::write(&self.node.channels, &self.node.store)?;
                 Ok(String::new())
             }
             ("usable", []) => Ok(self.node.channels.list_usable_channels().len().to_string()),

@@ -141,6 +141,12 @@ pub(super) const KEYS: &[Key] = &[
         "Blocks that bury a closing transaction before the channel counts as closed.",
     ),
     key(
+        "channel.max_pending_per_peer",
+        Kind::Number(1, 1000),
+        "4",
+        "Channels that one peer may open to us before a block holds their funding transactions.",
+    ),
+    key(
         "channel.accept_needs_reserve",
         Kind::Flag,
         "false",

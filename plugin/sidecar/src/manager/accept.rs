@@ -11,7 +11,7 @@ use super::deliver::Registered;
 use super::drive::{Drive, RESTORED};
 use super::mail::OpenOrder;
 use super::peer::{OpenerOrder, OpeningSlot, Peer, Slot, stands};
-use super::pending::{MAX_PENDING_PER_PEER, OPENING_TIMEOUT};
+use super::pending::OPENING_TIMEOUT;
 use crate::clock::{Clock, NoEntropy};
 use crate::store::row::{EventRow, OperationRow};
 use crate::store::schema::{Table, UnderWay};
@@ -56,7 +56,7 @@ impl Drive<'_> {
             Some("this node is on another chain")
         } else if !self.env.chain.is_accepting() {
             Some("this node keeps too few coins for another channel now; try again later")
-        } else if peer.pending() >= MAX_PENDING_PER_PEER {
+        } else if !self.env.pending.has_room(peer.pending()) {
             Some("too many pending channels; wait until one is confirmed")
         } else if open.temporary_channel_id == ChannelId([0; 32]) {
             Some("a temporary_channel_id of zeros would name every channel")

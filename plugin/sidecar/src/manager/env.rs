@@ -174,6 +174,11 @@ impl Env {
         Self { frozen: FrozenChannels::new(frozen), ..self }
     }
 
+    /// With so many channels in the making for each peer (FND-6).
+    pub fn admitting(self, pending_per_peer: usize) -> Self {
+        Self { pending: Pending::of(pending_per_peer), ..self }
+    }
+
     /// With other signers than those of the node's own keys.
     pub fn signing_with(self, signers: Arc<Signers>) -> Self {
         Self { signers, ..self }

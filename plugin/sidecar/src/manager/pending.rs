@@ -10,7 +10,7 @@ use outrigger_bolt::id::NodeId;
 
 use crate::lock::Mutex;
 
-/// Channels by one peer that are not confirmed yet.
+/// Channels by one peer that are not confirmed yet, unless the operator allows more.
 pub const MAX_PENDING_PER_PEER: usize = 4;
 /// Peers that have channels pending and no channel that was ever funded. Those with one are a class of their own: they
 /// are kept out by nobody.
@@ -19,9 +19,16 @@ pub const MAX_PENDING_PEERS: usize = 50;
 pub const OPENING_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Who has channels in the making. A leaf lock; the hash is seeded at random, since peers choose their keys (DOS-6).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pending {
+    most_per_peer: usize,
     peers: Mutex<Peers>,
+}
+
+impl Default for Pending {
+    fn default() -> Self {
+        Self::of(MAX_PENDING_PER_PEER)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +40,16 @@ struct Peers {
 }
 
 impl Pending {
+    /// With so many channels of one peer at once.
+    pub(super) fn of(most_per_peer: usize) -> Self {
+        Self { most_per_peer, peers: Mutex::default() }
+    }
+
+    /// Whether a peer with so many channels in the making may begin another.
+    pub(super) fn has_room(&self, of_peer: usize) -> bool {
+        of_peer < self.most_per_peer
+    }
+
     /// Counts a stranger in; false where there are too many. Whoever asks must [`note`](Self::note) in the same visit
     /// how it came out.
     pub(super) fn admit(&self, peer: NodeId) -> bool {
@@ -60,5 +77,18 @@ impl Pending {
     /// Peers with an opening under way.
     pub(super) fn opening(&self) -> Vec<NodeId> {
         self.peers.lock().opening.iter().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fnd_6_a_peer_has_four_channels_in_the_making_or_as_many_as_the_operator_says() {
+        for (pending, most) in [(Pending::default(), 4), (Pending::of(1000), 1000), (Pending::of(1), 1)] {
+            assert!(pending.has_room(most - 1));
+            assert!(!pending.has_room(most));
+        }
     }
 }

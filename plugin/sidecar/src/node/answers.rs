@@ -1,5 +1,7 @@
 //! Rows, views and faults in the words of the interface.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::{DisplayHex, FromHex};
 use outrigger_bolt::amount::Msat;
@@ -13,9 +15,9 @@ use crate::manager::ChannelView;
 use crate::manager::terms::ForwardingPolicy;
 use crate::net::DialFault;
 use crate::rpc::{Answer, Fault};
-use crate::store::StoreError;
 use crate::store::load::FrozenChannel;
 use crate::store::row::{EventRow, InvoiceRow, OperationRow, OperationState, PaymentRow, PaymentState};
+use crate::store::{StoreError, WriterStats};
 use crate::wallet::WalletFault;
 
 pub(super) fn opening_report(row: OperationRow) -> Answer<schema::ChannelOpened> {
@@ -185,6 +187,16 @@ pub(super) fn tip(state: &Option<ChainState>) -> (Option<u32>, Option<String>, O
         Some(ChainState::Synced { height, hash }) => (Some(*height), Some(hash.to_string()), None),
         Some(ChainState::Syncing { height, target }) => (Some(*height), None, Some(*target)),
         Some(ChainState::WaitingForBitcoind { .. } | ChainState::Blind { .. }) | None => (None, None, None),
+    }
+}
+
+pub(super) fn store(stats: &WriterStats) -> schema::StoreReport {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    schema::StoreReport {
+        commits: read(&stats.commits),
+        rows: read(&stats.rows),
+        staged_bytes: read(&stats.bytes),
+        commit_micros: read(&stats.micros),
     }
 }
 

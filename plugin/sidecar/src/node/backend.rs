@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::answers::{
     channel_info, count, dial_fault, digest, event, features, found, frozen_info, invoice_created, kind_text,
-    opening_report, payment_id_of, payment_state, refused, storage, terms, tip, wallet_fault,
+    opening_report, payment_id_of, payment_state, refused, storage, store, terms, tip, wallet_fault,
 };
 use super::chain_side::StoredWallet;
 use super::forwards;
@@ -76,6 +76,7 @@ impl Backend for Doorkeeper {
             features: features(&Features::init()),
             peers: count(peers.iter().filter(|peer| peer.connected).count()),
             channels: count(peers.iter().map(|peer| peer.channels).sum()),
+            store: store(self.manager.env().writer.stats()),
         })
     }
 

@@ -30,6 +30,8 @@ pub struct Ground {
     /// At the height of the newest block that was taken in.
     pub view: ChainView,
     pub policy: Policy,
+    /// Channels that each peer may have in the making.
+    pub pending_per_peer: usize,
     pub forwarding: (ForwardingPolicy, Caps),
     pub payments: Terms,
 }
@@ -57,7 +59,7 @@ pub struct Duties {
 
 /// Builds the parts over this file and what a start found in it, which is taken out of `file` as far as they need it.
 pub fn build(db: Arc<Database>, file: &mut Snapshot, ground: Ground) -> Result<(Core, Duties), StoreError> {
-    let Ground { keys, signers, view, policy, forwarding, payments } = ground;
+    let Ground { keys, signers, view, policy, pending_per_peer, forwarding, payments } = ground;
     let (work, mailboxes) = crossbeam_channel::unbounded();
     let (payments_end, notices) = crossbeam_channel::unbounded();
     let (chain_end, orders) = crossbeam_channel::unbounded();
@@ -69,6 +71,7 @@ pub fn build(db: Arc<Database>, file: &mut Snapshot, ground: Ground) -> Result<(
     let reader = Reader::new(db);
     let env = Env::new(view, policy, forwarding, keys, (writer, reader.clone()), file.restored.take())
         .signing_with(signers)
+        .admitting(pending_per_peer)
         .freezing(std::mem::take(&mut file.frozen));
     let channels = std::mem::take(&mut file.channels);
     let carried = carried_parts(&channels);

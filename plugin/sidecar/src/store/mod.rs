@@ -26,7 +26,7 @@ pub use batch::{Address, Batch, ChainOrder, FundingRequest, Held, Released, Step
 pub use load::Snapshot;
 pub use queued::Queued;
 pub use read::Reader;
-pub use writer::{Commits, Gathered, Writer};
+pub use writer::{Commits, Gathered, Writer, WriterStats};
 
 use schema::{FORMAT_VERSION, Table};
 use seal::{seal, unseal};

@@ -36,10 +36,23 @@ const LOOK_AGAIN: Duration = Duration::from_micros(50);
 /// What the writer has done since the start.
 #[derive(Debug, Default)]
 pub struct WriterStats {
+    /// Transactions that were written and synced.
     pub commits: AtomicU64,
+    /// Batches that were taken from the queue.
     pub batches: AtomicU64,
+    /// Rows that were written or deleted.
     pub rows: AtomicU64,
+    /// What the rows hold that were written, keys included: before redb makes pages of it.
     pub bytes: AtomicU64,
+    /// Microseconds that commits took, syncs included. 0 where the writer has no clock.
+    pub micros: AtomicU64,
+}
+
+impl WriterStats {
+    fn wrote(&self, key: &[u8], value: &[u8]) {
+        self.rows.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add((key.len() + value.len()) as u64, Ordering::Relaxed);
+    }
 }
 
 /// The queue end of the writer; cloned freely.
@@ -297,6 +310,7 @@ impl Commits {
         let begun = (self.rest.now)();
         self.write(batch)?;
         self.took = self.rest.since(begun);
+        self.stats.micros.fetch_add(u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         Ok(())
     }
 
@@ -313,13 +327,13 @@ impl Commits {
             let Some(table) = writes.first().map(|write| write.table) else { continue };
             let mut open = transaction.open_table(table.definition())?;
             for write in writes {
-                self.stats.rows.fetch_add(1, Ordering::Relaxed);
                 match &write.value {
                     Some(value) => {
-                        self.stats.bytes.fetch_add((write.key.len() + value.len()) as u64, Ordering::Relaxed);
+                        self.stats.wrote(&write.key, value);
                         open.insert(write.key.as_slice(), seal(write.table, &write.key, value).as_slice())?;
                     }
                     None => {
+                        self.stats.rows.fetch_add(1, Ordering::Relaxed);
                         open.remove(write.key.as_slice())?;
                     }
                 }
@@ -328,8 +342,9 @@ impl Commits {
         if !batch.events.is_empty() {
             let mut open = transaction.open_table(Table::Event.definition())?;
             for event in &batch.events {
-                let key = self.next_seq.to_be_bytes();
-                open.insert(key.as_slice(), seal(Table::Event, &key, &event.encode()).as_slice())?;
+                let (key, row) = (self.next_seq.to_be_bytes(), event.encode());
+                self.stats.wrote(&key, &row);
+                open.insert(key.as_slice(), seal(Table::Event, &key, &row).as_slice())?;
                 self.next_seq += 1;
             }
         }
@@ -343,8 +358,9 @@ impl Commits {
         if !batch.forwards.is_empty() {
             let mut open = transaction.open_table(Table::Forward.definition())?;
             for forward in &batch.forwards {
-                let key = self.next_forward.to_be_bytes();
-                open.insert(key.as_slice(), seal(Table::Forward, &key, &forward.encode()).as_slice())?;
+                let (key, row) = (self.next_forward.to_be_bytes(), forward.encode());
+                self.stats.wrote(&key, &row);
+                open.insert(key.as_slice(), seal(Table::Forward, &key, &row).as_slice())?;
                 if let Some(oldest) = self.next_forward.checked_sub(FORWARDS_KEPT) {
                     open.remove(oldest.to_be_bytes().as_slice())?;
                 }
@@ -357,7 +373,9 @@ impl Commits {
                 let key = name.encode();
                 let mut sum = open.get(key.as_slice())?.map(|row| read_totals(&key, row.value())).unwrap_or_default();
                 sum.add(more);
-                open.insert(key.as_slice(), seal(Table::ForwardTotals, &key, &sum.encode()).as_slice())?;
+                let row = sum.encode();
+                self.stats.wrote(&key, &row);
+                open.insert(key.as_slice(), seal(Table::ForwardTotals, &key, &row).as_slice())?;
             }
         }
         Ok(())

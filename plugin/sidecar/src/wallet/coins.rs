@@ -1,13 +1,17 @@
 //! Single coins for transactions that are made elsewhere: the children that carry the fees of commitments.
 
+use bdk_wallet::chain::{ChainPosition, ConfirmationBlockTime};
 use bdk_wallet::{KeychainKind, LocalOutput};
 use bitcoin::{OutPoint, Psbt, ScriptBuf, Transaction, TxOut, Txid, Witness};
-use outrigger_bolt::amount::Sat;
 
 use super::{Wallet, WalletFault, inconsistent};
 
 /// Confirmations before an output of a coinbase can be spent (consensus).
 const COINBASE_MATURITY: u32 = 100;
+
+/// In no block, as far as is known.
+pub(super) const NOWHERE: ChainPosition<ConfirmationBlockTime> =
+    ChainPosition::Unconfirmed { first_seen: None, last_seen: None };
 
 /// A confirmed P2WPKH output of the wallet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,14 +26,23 @@ impl Coin {
     /// The most weight units that the witness of a P2WPKH input takes: a signature of 72 bytes and a key, each with its
     /// length, and their count.
     pub const WITNESS_WEIGHT: u64 = 1 + 1 + 72 + 1 + 33;
+
+    fn of(output: &LocalOutput) -> Self {
+        Self { outpoint: output.outpoint, output: output.txout.clone() }
+    }
 }
 
 impl Wallet {
     /// Confirmed coins that are free, and those that `besides` alone spends, which is to be replaced.
-    pub fn coins(&self, besides: Option<&Transaction>) -> Vec<Coin> {
-        let replaced: Vec<OutPoint> =
-            besides.iter().flat_map(|tx| &tx.input).map(|input| input.previous_output).collect();
-        let locked: Vec<OutPoint> = self.locked.values().flatten().copied().collect();
+    pub fn coins(&mut self, besides: Option<&Transaction>) -> Vec<Coin> {
+        let locked = self.locked_outpoints();
+        self.unspent();
+        let Some(besides) = besides else {
+            let coins = self.view.iter().flat_map(|view| view.values());
+            let free = coins.filter(|coin| coin.chain_position.is_confirmed() && !locked.contains(&coin.outpoint));
+            return free.filter(|coin| !self.is_immature(coin)).map(Coin::of).collect();
+        };
+        let replaced: Vec<OutPoint> = besides.input.iter().map(|input| input.previous_output).collect();
         let outputs = self.inner.list_output();
         outputs
             .filter(|coin| coin.chain_position.is_confirmed() && !locked.contains(&coin.outpoint))
@@ -37,7 +50,7 @@ impl Wallet {
                 !coin.is_spent || (replaced.contains(&coin.outpoint) && !self.is_spent_in_block(&coin.outpoint))
             })
             .filter(|coin| !self.is_immature(coin))
-            .map(|coin| Coin { outpoint: coin.outpoint, output: coin.txout })
+            .map(|coin| Coin::of(&coin))
             .collect()
     }
 
@@ -57,8 +70,7 @@ impl Wallet {
         }
         let mut psbt = Psbt::from_unsigned_tx(unsigned).map_err(inconsistent)?;
         for ((input, outgoing), output) in psbt.inputs.iter_mut().zip(&tx.input).zip(spent) {
-            let found = self.inner.list_output().find(|coin| coin.outpoint == outgoing.previous_output);
-            if let Some(coin) = found {
+            if let Some(coin) = self.output_of_ours(outgoing.previous_output) {
                 *input = self.inner.get_psbt_input(coin, None, true).map_err(inconsistent)?;
             }
             input.witness_utxo = Some(output.clone());
@@ -85,10 +97,11 @@ impl Wallet {
         self.inner.get_tx(txid).is_some_and(|tx| !tx.chain_position.is_confirmed())
     }
 
-    /// Confirmed coins and our own change that nothing is promised: what a reserve is counted in.
-    pub(super) fn spendable(&self, unspendable: &[OutPoint]) -> Sat {
-        let coins = self.inner.list_unspent().filter(|coin| !unspendable.contains(&coin.outpoint));
-        coins.map(|coin| Sat::from(coin.txout.value)).fold(Sat::ZERO, Sat::saturating_add)
+    /// An output that pays the wallet, whether or not it is spent. Where it stands in the chain is not looked up.
+    fn output_of_ours(&self, outpoint: OutPoint) -> Option<LocalOutput> {
+        let ((keychain, derivation_index), txout) = self.inner.spk_index().txout(outpoint)?;
+        let (txout, chain_position) = (txout.clone(), NOWHERE);
+        Some(LocalOutput { outpoint, txout, keychain, is_spent: false, derivation_index, chain_position })
     }
 
     fn is_spent_in_block(&self, outpoint: &OutPoint) -> bool {
@@ -96,7 +109,7 @@ impl Wallet {
         spenders.iter().any(|txid| self.inner.get_tx(*txid).is_some_and(|tx| tx.chain_position.is_confirmed()))
     }
 
-    fn is_immature(&self, coin: &LocalOutput) -> bool {
+    pub(super) fn is_immature(&self, coin: &LocalOutput) -> bool {
         let is_coinbase = self.inner.tx_graph().get_tx(coin.outpoint.txid).is_none_or(|tx| tx.is_coinbase());
         let next = self.tip.map_or(0, |(height, _)| height.saturating_add(1));
         let height = coin.chain_position.confirmation_height_upper_bound();

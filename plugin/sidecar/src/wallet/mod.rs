@@ -6,25 +6,27 @@
 use std::collections::BTreeMap;
 
 use bdk_wallet::chain::BlockId;
-use bdk_wallet::error::CreateTxError;
 use bdk_wallet::template::Bip84Public;
 use bdk_wallet::{KeychainKind, LoadError};
 use bitcoin::bip32::{ChildNumber, Xpriv, Xpub};
 use bitcoin::constants::genesis_block;
 use bitcoin::secp256k1::Secp256k1;
-use bitcoin::{Address, Amount, Block, BlockHash, FeeRate, Network, OutPoint, Psbt, ScriptBuf, Transaction, Txid};
-use outrigger_bolt::amount::{FeeratePerKw, Sat};
+use bitcoin::{Address, Block, BlockHash, Network, OutPoint, Transaction, Txid};
+use outrigger_bolt::amount::Sat;
 
 use crate::clock::Clock;
 use crate::key::Seed;
 
 mod coins;
+mod funding;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use coins::Coin;
 use stored::Stored;
+use view::View;
 
 /// What the wallet refuses or cannot do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +97,8 @@ pub struct Wallet {
     /// transactions that survived it are seen again at start.
     locked: BTreeMap<Txid, Vec<OutPoint>>,
     compacted: Option<Vec<u8>>,
+    /// The unspent outputs, where nothing has happened since that could have changed them in more ways than are known.
+    view: Option<View>,
 }
 
 impl Wallet {
@@ -118,7 +122,7 @@ impl Wallet {
             (inner, stored.started.then_some((tip.height, tip.hash)))
         };
         let compacted = (change_sets.len() > 1).then(|| stored.encode());
-        Ok(Self { master, inner, tip, start_staged: false, locked: BTreeMap::new(), compacted })
+        Ok(Self { master, inner, tip, start_staged: false, locked: BTreeMap::new(), compacted, view: None })
     }
 
     /// All that [`load`](Self::load) was given in one change set, to be stored in place of it. Once, where it was more than one.
@@ -151,6 +155,7 @@ impl Wallet {
     /// A block on top of the tip, or the first one, at any height.
     pub fn connected(&mut self, height: u32, block: &Block) -> Result<(), WalletFault> {
         let hash = block.block_hash();
+        let is_next = self.inner.latest_checkpoint().hash() == block.header.prev_blockhash;
         let applied = match self.tip {
             None if height == 0 => Ok(()),
             None => {
@@ -160,6 +165,7 @@ impl Wallet {
             Some(_) => self.inner.apply_block(block, height).map_err(|error| error.to_string()),
         };
         applied.map_err(|error| inconsistent(format_args!("block {hash} at height {height}: {error}")))?;
+        self.view_after_block(is_next);
         self.start_staged |= self.tip.is_none();
         self.tip = Some((height, hash));
         if !self.locked.is_empty() {
@@ -187,7 +193,9 @@ impl Wallet {
         self.locked.remove(&txid);
         // Later than it was given up, if it was: else it would stay so.
         let given_up = self.inner.tx_graph().get_last_evicted(txid).map_or(0, |at| at.saturating_add(1));
+        let is_known = self.inner.tx_graph().get_tx(txid).is_some();
         self.inner.apply_unconfirmed_txs([(tx.clone(), Clock::now_unix().max(given_up))]);
+        self.view_after_transaction(tx, is_known);
     }
 
     /// Transactions of ours, or that pay us, which are in no block: after a reorganisation they have to be published
@@ -203,23 +211,7 @@ impl Wallet {
         let last_seen = self.inner.tx_graph().get_tx_node(txid).and_then(|node| node.last_seen);
         if let Some(last_seen) = last_seen {
             self.inner.apply_evicted_txs([(txid, Clock::now_unix().max(last_seen))]);
-        }
-    }
-
-    /// What the wallet holds.
-    pub fn balance(&self) -> Balance {
-        let all = self.inner.balance();
-        let locked = |confirmed: bool| -> Amount {
-            let coins = self.locked.values().flatten().filter_map(|outpoint| self.inner.get_utxo(*outpoint));
-            coins.filter(|coin| coin.chain_position.is_confirmed() == confirmed).map(|coin| coin.txout.value).sum()
-        };
-        let (locked_confirmed, locked_unconfirmed) = (Sat::from(locked(true)), Sat::from(locked(false)));
-        let unconfirmed = Sat::from(all.trusted_pending.checked_add(all.untrusted_pending).unwrap_or(Amount::MAX));
-        Balance {
-            confirmed: Sat::from(all.confirmed).saturating_sub(locked_confirmed),
-            unconfirmed: unconfirmed.saturating_sub(locked_unconfirmed),
-            immature: all.immature.into(),
-            locked: locked_confirmed.saturating_add(locked_unconfirmed),
+            self.view = None;
         }
     }
 
@@ -227,63 +219,6 @@ impl Wallet {
     pub fn new_address(&mut self) -> Result<Address, WalletFault> {
         self.tip.ok_or(WalletFault::NotStarted)?;
         Ok(self.inner.reveal_next_address(KeychainKind::External).address)
-    }
-
-    /// Makes and signs a transaction that pays `amount` to `script` and leaves `reserve` in the wallet, and tells the
-    /// output's index. Its inputs are locked until it is [seen](Self::saw_unconfirmed) or [released](Self::release).
-    pub fn fund(
-        &mut self,
-        script: ScriptBuf,
-        amount: Sat,
-        feerate: FeeratePerKw,
-        reserve: Sat,
-    ) -> Result<(Transaction, u32), WalletFault> {
-        self.tip.ok_or(WalletFault::NotStarted)?;
-        if Amount::from(amount) > Amount::MAX_MONEY {
-            return Err(WalletFault::InsufficientFunds { needed: amount, available: self.balance().confirmed });
-        }
-        let unspendable = self.unspendable();
-        let spendable = self.spendable(&unspendable);
-        let mut builder = self.inner.build_tx();
-        builder
-            .add_recipient(script.clone(), Amount::from(amount))
-            .fee_rate(FeeRate::from_sat_per_kwu(u64::from(feerate.get())))
-            .unspendable(unspendable);
-        let psbt = builder.finish().map_err(|error| create_fault(error, amount))?;
-        let fee = psbt.fee().map_err(inconsistent)?;
-        let left = spendable.saturating_sub(amount).saturating_sub(fee.into());
-        if left < reserve {
-            return Err(WalletFault::Reserve { left, reserve });
-        }
-        let tx = self.signed(psbt)?;
-        let pays = |output: &bitcoin::TxOut| output.script_pubkey == script && output.value == Amount::from(amount);
-        let index = tx.output.iter().position(pays).and_then(|index| u32::try_from(index).ok());
-        let index = index.ok_or_else(|| inconsistent("the payment is not in its transaction"))?;
-        let inputs = tx.input.iter().map(|input| input.previous_output).collect();
-        self.locked.insert(tx.compute_txid(), inputs);
-        Ok((tx, index))
-    }
-
-    fn signed(&self, mut psbt: Psbt) -> Result<Transaction, WalletFault> {
-        psbt.sign(&self.master, self.inner.secp_ctx()).map_err(|_| inconsistent("a coin of ours cannot be signed"))?;
-        let finalized = self.inner.try_finalize_psbt(&mut psbt).map_err(inconsistent)?;
-        if !finalized.is_finalized() {
-            return Err(inconsistent("a signature for a coin of ours is missing"));
-        }
-        let tx = psbt.extract_tx().map_err(inconsistent)?;
-        check_segwit(&tx)?;
-        Ok(tx)
-    }
-
-    /// Coins that must not be spent: those of other transactions in the making, and those that a stranger
-    /// could still take back, because a funding transaction that never confirms binds both sides.
-    fn unspendable(&self) -> Vec<OutPoint> {
-        let revocable = self
-            .inner
-            .list_unspent()
-            .filter(|coin| coin.keychain == KeychainKind::External && !coin.chain_position.is_confirmed());
-        let revocable = revocable.map(|coin| coin.outpoint);
-        self.locked.values().flatten().copied().chain(revocable).collect()
     }
 }
 
@@ -314,16 +249,6 @@ fn check_segwit(tx: &Transaction) -> Result<(), WalletFault> {
         return Ok(());
     }
     Err(inconsistent("an input has no witness: the txid is not final"))
-}
-
-fn create_fault(error: CreateTxError, amount: Sat) -> WalletFault {
-    match error {
-        CreateTxError::CoinSelection(missing) => {
-            WalletFault::InsufficientFunds { needed: missing.needed.into(), available: missing.available.into() }
-        }
-        CreateTxError::OutputBelowDustLimit(_) => WalletFault::Dust(amount),
-        other => inconsistent(other),
-    }
 }
 
 fn load_fault(error: LoadError) -> WalletFault {

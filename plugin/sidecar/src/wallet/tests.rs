@@ -3,7 +3,9 @@
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
 use bitcoin::transaction::Version;
-use bitcoin::{Sequence, TxIn, TxMerkleNode, TxOut, Witness};
+use bitcoin::{Amount, ScriptBuf, Sequence, TxIn, TxMerkleNode, TxOut, Witness};
+use outrigger_bolt::amount::FeeratePerKw;
+use rand::{Rng, SeedableRng};
 
 use super::*;
 
@@ -78,7 +80,7 @@ impl Bench {
         self.wallet.fund(target(), Sat::new(sat), FEERATE, Sat::ZERO)
     }
 
-    fn confirmed(&self) -> u64 {
+    fn confirmed(&mut self) -> u64 {
         self.wallet.balance().confirmed.get()
     }
 }
@@ -500,4 +502,76 @@ fn occ_14_the_coins_of_a_child_count_once_and_come_back_with_what_replaces_it() 
     bench.mine(vec![first.clone()]);
     assert!(bench.wallet.has_confirmed(first.compute_txid()));
     assert!(bench.wallet.coins(Some(&first)).iter().all(|coin| coin.outpoint != coins[0].outpoint));
+}
+
+/// What the wallet keeps of its coins is what a walk through all its history finds, whatever happens. `WALLET_SEED` replays one.
+#[test]
+fn coins_are_those_of_a_walk_through_history_after_any_events() {
+    let replayed = std::env::var("WALLET_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
+    for seed in replayed.map_or(0..10, |seed| seed..seed + 1) {
+        let mut dice = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let (mut bench, mut made, mut seen) = (Bench::new(), Vec::new(), Vec::new());
+        for step in 0..60 {
+            match dice.random_range(0..9) {
+                0 | 1 => bench.receive(dice.random_range(10_000..90_000)),
+                2 => {
+                    let payment = bench.payment(50_000);
+                    bench.wallet.saw_unconfirmed(&payment);
+                    seen.push(payment);
+                }
+                3 => made.extend(bench.fund(dice.random_range(1_000..60_000)).ok().map(|(tx, _)| tx)),
+                4 if !made.is_empty() => {
+                    let tx = made.swap_remove(dice.random_range(0..made.len()));
+                    bench.wallet.saw_unconfirmed(&tx);
+                    seen.push(tx);
+                }
+                5 if !seen.is_empty() => {
+                    let tx = seen.swap_remove(dice.random_range(0..seen.len()));
+                    bench.wallet.release(tx.compute_txid());
+                    made.push(tx);
+                }
+                6 if bench.blocks.len() > 3 => bench.undo(),
+                7 => bench.mine(std::mem::take(&mut seen)),
+                // A crash within a reorganisation is made up for by another test.
+                8 if bench.wallet.inner.latest_checkpoint().height() as usize + 1 == bench.blocks.len() => {
+                    bench.commit();
+                    bench.reload();
+                }
+                _ => bench.mine(Vec::new()),
+            }
+            let walked: Vec<OutPoint> = bench.wallet.inner.list_unspent().map(|coin| coin.outpoint).collect();
+            let kept: Vec<OutPoint> = bench.wallet.unspent().values().map(|coin| coin.outpoint).collect();
+            assert_eq!(kept, walked, "WALLET_SEED={seed}, step {step}");
+            let confirmed = |wallet: &bdk_wallet::Wallet| wallet.balance().confirmed.to_sat();
+            let locked = bench.wallet.balance().locked.get();
+            assert!(confirmed(&bench.wallet.inner) - bench.confirmed() <= locked, "WALLET_SEED={seed}, step {step}");
+        }
+    }
+}
+
+#[test]
+fn a_transaction_spends_confirmed_coins_before_change_that_is_not_and_large_ones_before_small_ones() {
+    let mut bench = Bench::new();
+    bench.receive(30_000);
+    bench.receive(90_000);
+    bench.receive(40_000);
+    let (first, _) = bench.fund(20_000).unwrap();
+    bench.wallet.saw_unconfirmed(&first);
+    assert_eq!(bench.confirmed(), 70_000, "the largest was enough");
+    // The change is larger than any coin that is confirmed.
+    let (second, _) = bench.fund(60_000).unwrap();
+    assert!(second.input.iter().all(|input| input.previous_output.txid != first.compute_txid()));
+    assert_eq!(second.input.len(), 2);
+    bench.wallet.saw_unconfirmed(&second);
+    assert!(bench.fund(60_000).is_ok(), "what is left is our own change");
+}
+
+#[test]
+fn change_that_would_be_dust_is_left_to_the_miners() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    let without_change = 50_000 - FEERATE.fee(10_000).get();
+    let (tx, _) = (1..).find_map(|more| bench.fund(50_000 - more).ok()).unwrap();
+    assert_eq!(tx.output.len(), 1);
+    assert!(tx.output[0].value.to_sat() > without_change, "only the fee is missing");
 }

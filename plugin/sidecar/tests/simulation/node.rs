@@ -12,6 +12,7 @@ use outrigger_channel::{Feerates, Policy, Refusal, Reply, SoftSigner};
 use outrigger_sidecar::key::{NodeKeys, Seed};
 use outrigger_sidecar::manager::env::ChainView;
 use outrigger_sidecar::manager::operations::Operations;
+use outrigger_sidecar::manager::pending::MAX_PENDING_PER_PEER;
 use outrigger_sidecar::manager::relay::register::Caps;
 use outrigger_sidecar::manager::terms::ForwardingPolicy;
 use outrigger_sidecar::node::core::{self, Core, Duties, Ground};
@@ -125,6 +126,7 @@ impl Node {
             }),
             view: ChainView::new(tip, self.feerates),
             policy: self.config.policy.clone(),
+            pending_per_peer: MAX_PENDING_PER_PEER,
             forwarding: (self.config.forwarding, self.config.caps),
             payments: Terms { network: Network::Regtest, final_cltv_blocks: FINAL_CLTV_BLOCKS, accept_keysend: true },
         };

@@ -1,0 +1,197 @@
+//! What a whole run measures: the groups of scenarios, how long each may take, and the names of their figures.
+
+/// Scenarios that share a set-up.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) name: &'static str,
+    /// How long it may take on the machine of ADR 10, in seconds. Rounds that would go beyond are left out.
+    pub(crate) secs: u64,
+    /// The figures that it gives, all of them in every run without names.
+    pub(crate) figures: &'static [&'static str],
+}
+
+/// How long a whole run may take, in seconds.
+#[cfg(test)]
+pub(crate) const WHOLE_RUN_SECS: u64 = 1800;
+
+/// The groups, in the order in which they run.
+pub(crate) const GROUPS: [Group; 10] = [
+    Group {
+        name: "floor",
+        secs: 5,
+        figures: &["floor_sign", "floor_verify", "floor_point_multiplication", "floor_sync"],
+    },
+    Group {
+        name: "relay_8",
+        secs: 330,
+        figures: &[
+            "relay_8_native",
+            "relay_8_cpu",
+            "relay_8_memory",
+            "relay_8_verifications",
+            "relay_8_times_floor",
+            "relay_8_commitments",
+            "relay_8_syncs_native",
+            "relay_8_sync4ms",
+            "relay_8_syncs_sync4ms",
+            "relay_8_nosync",
+            "relay_8_syncs_nosync",
+            "relay_8_dust",
+            "relay_8_dust_cpu",
+        ],
+    },
+    Group {
+        name: "one_channel",
+        secs: 200,
+        figures: &[
+            "one_channel_32_native",
+            "one_channel_32_commitments",
+            "one_channel_32_syncs_native",
+            "one_channel_32_sync4ms",
+            "one_channel_32_syncs_sync4ms",
+            "one_channel_32_nosync",
+            "one_channel_32_dust",
+        ],
+    },
+    Group {
+        name: "latency",
+        secs: 200,
+        figures: &[
+            "latency_native",
+            "latency_native_p99",
+            "latency_native_beside_at_once",
+            "latency_sync4ms",
+            "latency_sync4ms_p99",
+            "latency_nosync",
+            "latency_nosync_p99",
+        ],
+    },
+    Group {
+        name: "aged",
+        secs: 270,
+        figures: &[
+            "aged_20000_first",
+            "aged_20000_last",
+            "aged_20000",
+            "aged_1_staged",
+            "aged_1000_staged",
+            "aged_10000_staged",
+            "aged_100000_staged",
+            "aged_1_written",
+            "aged_1000_written",
+            "aged_10000_written",
+            "aged_100000_written",
+            "aged_1_commit_written",
+            "aged_1000_commit_written",
+            "aged_10000_commit_written",
+            "aged_100000_commit_written",
+            "aged_1_commit",
+            "aged_1000_commit",
+            "aged_10000_commit",
+            "aged_100000_commit",
+            "aged_1_memory",
+            "aged_1000_memory",
+            "aged_10000_memory",
+            "aged_100000_memory",
+        ],
+    },
+    Group {
+        name: "many",
+        secs: 420,
+        figures: &[
+            "cpu_0_channels",
+            "latency_0_channels",
+            "start_10",
+            "start_10_memory",
+            "start_100",
+            "start_100_memory",
+            "cpu_1000_channels",
+            "latency_1000_channels",
+            "start_1000",
+            "start_1000_memory",
+            "cpu_5000_channels",
+            "cpu_5000_growth",
+            "latency_5000_channels",
+            "start_5000",
+            "start_5000_memory",
+            "memory_per_channel",
+        ],
+    },
+    Group {
+        name: "isolation",
+        secs: 80,
+        figures: &[
+            "isolation_483_before",
+            "isolation_483",
+            "isolation_483_growth",
+            "isolation_483_htlcs",
+            "isolation_stalled_before",
+            "isolation_stalled",
+            "isolation_stalled_growth",
+        ],
+    },
+    Group {
+        name: "relay_few",
+        secs: 80,
+        figures: &["relay_1_native", "relay_1_cpu", "relay_2_native", "relay_2_cpu", "relay_4_native", "relay_4_cpu"],
+    },
+    Group { name: "relay_16", secs: 110, figures: &["relay_16_native", "relay_16_cpu"] },
+    Group { name: "flight", secs: 90, figures: &["flight_1", "flight_8", "flight_50", "flight_100", "flight_400"] },
+];
+
+impl Group {
+    /// Whether a run with these names needs it; a run without names needs all.
+    pub(crate) fn is_asked_for(&self, names: &[String]) -> bool {
+        names.is_empty() || names.iter().any(|name| name == self.name || self.figures.contains(&name.as_str()))
+    }
+}
+
+/// The first of the names that no group and no figure has.
+pub(crate) fn unknown(names: &[String]) -> Option<&String> {
+    names.iter().find(|name| !GROUPS.iter().any(|group| group.is_asked_for(std::slice::from_ref(name))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The names of issue 4, part 5.
+    const PROMISED: [&str; 10] = [
+        "relay_8_sync4ms",
+        "relay_8_native",
+        "relay_8_cpu",
+        "one_channel_32_sync4ms",
+        "one_channel_32_native",
+        "latency_native",
+        "latency_sync4ms",
+        "cpu_5000_channels",
+        "aged_20000",
+        "start_1000",
+    ];
+
+    #[test]
+    fn a_whole_run_has_every_name_that_was_promised_once() {
+        let names: Vec<&str> = GROUPS.iter().flat_map(|group| group.figures).copied().collect();
+        for promised in PROMISED.into_iter().chain(["relay_8_nosync"]) {
+            assert!(names.contains(&promised), "{promised}");
+        }
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "a name stands twice");
+    }
+
+    #[test]
+    fn the_groups_fit_into_half_an_hour() {
+        assert!(GROUPS.iter().map(|group| group.secs).sum::<u64>() < WHOLE_RUN_SECS);
+    }
+
+    #[test]
+    fn a_name_asks_for_its_group_alone_and_an_unknown_one_is_found() {
+        let asked = ["cpu_5000_channels".to_owned()];
+        let wanted: Vec<&str> = GROUPS.iter().filter(|it| it.is_asked_for(&asked)).map(|it| it.name).collect();
+        assert_eq!(wanted, ["many"]);
+        assert_eq!(unknown(&asked), None);
+        let odd = ["floor".to_owned(), "cpu_5001_channels".to_owned()];
+        assert_eq!(unknown(&odd), Some(&odd[1]));
+    }
+}

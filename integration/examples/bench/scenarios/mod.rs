@@ -1,0 +1,176 @@
+//! The scenarios: what is set up, what is paid, and which figures come of it.
+
+mod aged;
+mod isolation;
+mod many;
+mod pair;
+mod relay;
+
+pub(crate) use aged::AGES;
+pub(crate) use pair::FLIGHTS;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use outrigger_integration::{Bitcoind, Done};
+
+use crate::machine::{curve_micros, description, sync_ms};
+use crate::names::{GROUPS, Group};
+use crate::report::Figure;
+use crate::stack::{Plan, Round, Stack, round};
+
+/// Above every dust limit: an output of the commitment transactions.
+const AMOUNT_MSAT: u64 = 360_000;
+
+/// Below every dust limit: no output.
+const DUST_MSAT: u64 = 100_000;
+
+/// Rounds that are made even where a group has no time left.
+const FEWEST_ROUNDS: usize = 3;
+
+const PER_SECOND: &str = "payments/s";
+
+/// A run of the benchmark.
+pub(crate) struct Run<'a> {
+    bitcoind: &'a Bitcoind,
+    directory: PathBuf,
+    is_quick: bool,
+    /// The scenarios asked for; all if none are named.
+    only: Vec<String>,
+    /// When the group that runs should be over.
+    until: Instant,
+    pub(crate) figures: Vec<Figure>,
+}
+
+/// Both sides' rounds of one scenario, one after the other in turn.
+pub(crate) struct Rounds {
+    pub(crate) outrigger: Vec<Round>,
+    pub(crate) ldk: Vec<Round>,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(bitcoind: &'a Bitcoind, directory: PathBuf, is_quick: bool, only: Vec<String>) -> Self {
+        Self { bitcoind, directory, is_quick, only, until: Instant::now(), figures: Vec::new() }
+    }
+
+    /// Everything, or what was asked for.
+    pub(crate) async fn all(&mut self) -> Done<()> {
+        let asked: Vec<&Group> = GROUPS.iter().filter(|group| group.is_asked_for(&self.only)).collect();
+        for (place, group) in asked.iter().enumerate() {
+            let left: u64 = asked[place..].iter().map(|group| group.secs).sum();
+            if !self.is_quick {
+                let (minutes, name) = (left.div_ceil(60), group.name);
+                eprintln!("[{}/{}] {name}: up to {} s; {minutes} min left", place + 1, asked.len(), group.secs);
+            }
+            let begun = Instant::now();
+            self.until = begun + Duration::from_secs(group.secs);
+            self.group(group).await?;
+            eprintln!("[{}/{}] {}: took {:.0?}", place + 1, asked.len(), group.name, begun.elapsed());
+        }
+        Ok(())
+    }
+
+    /// One group; it gives all figures that it promises, and no other.
+    async fn group(&mut self, group: &Group) -> Done<()> {
+        let before = self.figures.len();
+        match group.name {
+            "floor" => self.floor()?,
+            "relay_8" => self.relay_8().await?,
+            "one_channel" => self.one_channel().await?,
+            "latency" => self.latency().await?,
+            "aged" => self.aged().await?,
+            "many" => self.many().await?,
+            "isolation" => self.isolation().await?,
+            "relay_few" => self.relay_sweep(&[1, 2, 4]).await?,
+            "relay_16" => self.relay_sweep(&[16]).await?,
+            "flight" => self.flight().await?,
+            other => return Err(format!("no scenario is called {other}").into()),
+        }
+        let mut given: Vec<&str> = self.figures[before..].iter().map(|figure| figure.name.as_str()).collect();
+        let mut promised = group.figures.to_vec();
+        given.sort_unstable();
+        promised.sort_unstable();
+        if given != promised {
+            return Err(format!("{} gave {given:?} and promises {promised:?}", group.name).into());
+        }
+        Ok(())
+    }
+
+    fn rounds(&self) -> usize {
+        if self.is_quick { 1 } else { 5 }
+    }
+
+    /// Whether another round is made after so many.
+    fn has_time(&self, rounds: usize) -> bool {
+        rounds < self.rounds() && (rounds < FEWEST_ROUNDS || Instant::now() < self.until)
+    }
+
+    fn secs(&self, whole: f64) -> Duration {
+        Duration::from_secs_f64(if self.is_quick { (whole / 3.0).max(1.0) } else { whole })
+    }
+
+    async fn both(&mut self, name: &str, plan: Plan, ours: &mut impl Stack, theirs: &mut impl Stack) -> Done<Rounds> {
+        let mut rounds = Rounds { outrigger: Vec::new(), ldk: Vec::new() };
+        while self.has_time(rounds.ldk.len()) {
+            let number = rounds.ldk.len();
+            let our = round(ours, plan).await?;
+            let their = round(theirs, Plan { most_per_second: plan.most_per_second.min(600), ..plan }).await?;
+            for (side, it) in [("outrigger", &our), ("ldk", &their)] {
+                eprintln!("{name} round {number} {side}: {}", it.words());
+            }
+            rounds.outrigger.push(our);
+            rounds.ldk.push(their);
+        }
+        Ok(rounds)
+    }
+
+    fn note(
+        &mut self,
+        name: &str,
+        unit: &'static str,
+        more_is_better: bool,
+        rounds: &Rounds,
+        of: impl Fn(&Round) -> f64,
+    ) {
+        let outrigger = rounds.outrigger.iter().map(&of).collect();
+        let ldk = rounds.ldk.iter().map(&of).collect();
+        self.put(Figure { name: name.to_owned(), unit, outrigger, ldk, more_is_better });
+    }
+
+    /// What only some sides tell.
+    fn note_where_told(&mut self, name: &str, unit: &'static str, rounds: &Rounds, of: impl Fn(&Round) -> Option<f64>) {
+        let outrigger = rounds.outrigger.iter().filter_map(&of).collect();
+        let ldk = rounds.ldk.iter().filter_map(&of).collect();
+        self.put(Figure { name: name.to_owned(), unit, outrigger, ldk, more_is_better: false });
+    }
+
+    /// The machine, and what a sync of its disk takes.
+    pub(crate) fn machine(&self) -> Done<String> {
+        let sync = sync_ms(&self.directory)?;
+        Ok(format!("{}; a write of 4 KiB and its sync take {sync:.2} ms", description()))
+    }
+
+    /// What the machine takes for what cannot be saved.
+    fn floor(&mut self) -> Done<()> {
+        let [sign, verify, multiply] = curve_micros()?;
+        for (name, unit, value) in [
+            ("floor_sign", "µs", sign),
+            ("floor_verify", "µs", verify),
+            ("floor_point_multiplication", "µs", multiply),
+            ("floor_sync", "ms, 4 KiB", sync_ms(&self.directory)?),
+        ] {
+            self.put_of_outrigger(name, unit, vec![value]);
+        }
+        Ok(())
+    }
+
+    /// A figure that there is nothing to compare with.
+    fn put_of_outrigger(&mut self, name: &str, unit: &'static str, outrigger: Vec<f64>) {
+        self.put(Figure { name: name.to_owned(), unit, outrigger, ldk: Vec::new(), more_is_better: false });
+    }
+
+    fn put(&mut self, figure: Figure) {
+        eprintln!("{}", figure.row());
+        self.figures.push(figure);
+    }
+}

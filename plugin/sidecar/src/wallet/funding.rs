@@ -1,0 +1,128 @@
+//! Transactions that fund channels.
+
+use std::cmp::Reverse;
+
+use bdk_wallet::{KeychainKind, LocalOutput};
+use bitcoin::absolute::LockTime;
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use outrigger_bolt::amount::{FeeratePerKw, Sat};
+
+use super::{Coin, Wallet, WalletFault, check_segwit, inconsistent};
+
+/// Weight units of a P2WPKH output: 8 bytes of value, the script with its length.
+const CHANGE_WEIGHT: u64 = 4 * (8 + 1 + 22);
+/// What a P2WPKH output is worth at least, or it is not relayed (Bitcoin Core, `GetDustThreshold`).
+const LEAST_CHANGE: Sat = Sat::new(294);
+/// Weight units of version, lock time, the counts of inputs and outputs in a byte each, and the two marks of a witness.
+const FRAME_WEIGHT: u64 = 4 * (4 + 4 + 1 + 1) + 2;
+/// From so many inputs on their count takes two bytes more.
+const LONG_COUNT: usize = 253;
+/// Weight units of a P2WPKH input: outpoint, empty script, sequence, witness.
+const INPUT_WEIGHT: u64 = 4 * (36 + 1 + 4) + Coin::WITNESS_WEIGHT;
+
+/// What a transaction spends, and what comes back.
+struct Choice {
+    coins: Vec<LocalOutput>,
+    change: Option<Sat>,
+    fee: Sat,
+}
+
+impl Wallet {
+    /// Makes and signs a transaction that pays `amount` to `script` and leaves `reserve` in the wallet, and tells the
+    /// output's index. Its inputs are locked until it is [seen](Self::saw_unconfirmed) or [released](Self::release).
+    pub fn fund(
+        &mut self,
+        script: ScriptBuf,
+        amount: Sat,
+        feerate: FeeratePerKw,
+        reserve: Sat,
+    ) -> Result<(Transaction, u32), WalletFault> {
+        let (height, _) = self.tip.ok_or(WalletFault::NotStarted)?;
+        if Amount::from(amount) > Amount::MAX_MONEY {
+            return Err(WalletFault::InsufficientFunds { needed: amount, available: self.balance().confirmed });
+        }
+        if Amount::from(amount) < script.minimal_non_dust() {
+            return Err(WalletFault::Dust(amount));
+        }
+        let payment = TxOut { value: amount.into(), script_pubkey: script };
+        let coins = self.free_coins();
+        let spendable = worth(&coins);
+        let Choice { coins, change, fee } = choose(coins, &payment, feerate)?;
+        let left = spendable.saturating_sub(amount).saturating_sub(fee);
+        if left < reserve {
+            return Err(WalletFault::Reserve { left, reserve });
+        }
+        let mut output = vec![payment.clone()];
+        if let Some(change) = change {
+            output.push(TxOut { value: change.into(), script_pubkey: self.change_script()? });
+        }
+        // The order says nothing of which output is whose (BIP 69).
+        output.sort_by(|one, other| (one.value, &one.script_pubkey).cmp(&(other.value, &other.script_pubkey)));
+        // Not mined below its height, as most wallets have it; replaceable by a higher fee.
+        let lock_time = LockTime::from_height(height).unwrap_or(LockTime::ZERO);
+        let input = |coin: &LocalOutput| TxIn {
+            previous_output: coin.outpoint,
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+            witness: Witness::new(),
+        };
+        let input = coins.iter().map(input).collect();
+        let mut tx = Transaction { version: Version::TWO, lock_time, input, output };
+        let spent: Vec<TxOut> = coins.iter().map(|coin| coin.txout.clone()).collect();
+        self.sign_coins(&mut tx, &spent)?;
+        check_segwit(&tx)?;
+        let index = tx.output.iter().position(|output| *output == payment).and_then(|index| u32::try_from(index).ok());
+        let index = index.ok_or_else(|| inconsistent("the payment is not in its transaction"))?;
+        self.locked.insert(tx.compute_txid(), coins.iter().map(|coin| coin.outpoint).collect());
+        Ok((tx, index))
+    }
+
+    /// Coins that may be spent: none of other transactions in the making, none that is immature, and none that a stranger
+    /// could still take back, because a funding transaction that never confirms binds both sides (FND-11).
+    fn free_coins(&mut self) -> Vec<LocalOutput> {
+        let locked = self.locked_outpoints();
+        self.unspent();
+        let coins = self.view.iter().flat_map(|view| view.values());
+        let coins = coins.filter(|coin| !locked.contains(&coin.outpoint)).filter(|coin| {
+            if coin.chain_position.is_confirmed() {
+                !self.is_immature(coin)
+            } else {
+                coin.keychain == KeychainKind::Internal
+            }
+        });
+        coins.cloned().collect()
+    }
+}
+
+fn worth(coins: &[LocalOutput]) -> Sat {
+    coins.iter().map(|coin| Sat::from(coin.txout.value)).fold(Sat::ZERO, Sat::saturating_add)
+}
+
+/// The fewest coins that pay for the output and the fee, in the order of their outpoints: confirmed before our own change that is
+/// not, so that what we fund waits for nothing, and large before small.
+fn choose(mut coins: Vec<LocalOutput>, payment: &TxOut, feerate: FeeratePerKw) -> Result<Choice, WalletFault> {
+    let available = worth(&coins);
+    coins.sort_by_key(|coin| (!coin.chain_position.is_confirmed(), Reverse(coin.txout.value), coin.outpoint));
+    let amount = Sat::from(payment.value);
+    let (mut sum, mut count) = (Sat::ZERO, 0_usize);
+    let mut weight = FRAME_WEIGHT.saturating_add(payment.weight().to_wu());
+    let mut fee = feerate.fee(weight);
+    for coin in &coins {
+        count = count.saturating_add(1);
+        sum = sum.saturating_add(coin.txout.value.into());
+        weight = weight.saturating_add(INPUT_WEIGHT).saturating_add(if count == LONG_COUNT { 4 * 2 } else { 0 });
+        // One satoshi more than the fee of the weight: that is rounded down, and relay rounds up.
+        fee = feerate.fee(weight).saturating_add(Sat::new(1));
+        if sum >= amount.saturating_add(fee) {
+            coins.truncate(count);
+            coins.sort_by_key(|coin| coin.outpoint);
+            let with_change = feerate.fee(weight.saturating_add(CHANGE_WEIGHT)).saturating_add(Sat::new(1));
+            let change = sum.saturating_sub(amount).saturating_sub(with_change);
+            let (change, fee) =
+                if change >= LEAST_CHANGE { (Some(change), with_change) } else { (None, sum.saturating_sub(amount)) };
+            return Ok(Choice { coins, change, fee });
+        }
+    }
+    Err(WalletFault::InsufficientFunds { needed: amount.saturating_add(fee), available })
+}
