@@ -121,6 +121,11 @@ impl Sidecar {
         self.child.as_ref().and_then(Child::id)
     }
 
+    /// What the process says, over all its starts.
+    fn log(&self) -> PathBuf {
+        self.directory.join("outriggerd.log")
+    }
+
     /// The directory that was given with `--data-dir`.
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -310,6 +315,20 @@ impl Sidecar {
             Ok(phases.contains(&status.phase).then_some(status))
         })
         .await
+    }
+}
+
+impl Drop for Sidecar {
+    /// A panic of the daemon fails the test, whatever else the test saw of it.
+    #[expect(clippy::panic, reason = "a test fails by panicking")]
+    fn drop(&mut self) {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let panics: Vec<&str> = log.lines().skip_while(|line| !line.contains("panicked at")).take(3).collect();
+        if !panics.is_empty() {
+            let said = format!("a daemon panicked, see {}: {}", self.log().display(), panics.join(" | "));
+            // While a test fails already, a second panic would only hide why.
+            if std::thread::panicking() { eprintln!("{said}") } else { panic!("{said}") }
+        }
     }
 }
 

@@ -23,7 +23,10 @@ const PONG_BYTES: u16 = 65_531;
 /// How often a key is used (BOLT 8, "Lightning Message Key Rotation").
 const KEY_USES: u64 = 1000;
 
-/// How long it waits before it comes again after it was thrown out.
+/// How many it asks for at first: more than are answered at once.
+const ASKED_FIRST: u64 = 64;
+
+/// How long it waits before the next after that, and before it comes again once it was thrown out. It is to be deaf, not loud.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A connection to a node which asks for the longest answers there are and reads none of them.
@@ -87,8 +90,13 @@ impl Shared {
             *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket.try_clone()?);
             let mut sender = shake_hands(socket, node, number)?;
             sender.send(&init(features)?)?;
-            while sender.send(&ping()).is_ok() {
-                self.asked.fetch_add(1, Ordering::Relaxed);
+            let mut asked = 0_u64;
+            while sender.send(&ping()).is_ok() && !self.over.load(Ordering::Relaxed) {
+                asked += 1;
+                self.asked.store(asked, Ordering::Relaxed);
+                if asked >= ASKED_FIRST {
+                    std::thread::sleep(PAUSE);
+                }
             }
             std::thread::sleep(PAUSE);
         }

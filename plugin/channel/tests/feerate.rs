@@ -277,3 +277,55 @@ fn come_again(duo: &mut Duo, adds: usize) {
     duo.reconnect();
     duo.run();
 }
+
+/// What the opener has not signed for, its `update_fee` is not held to: so there are never more of those HTLCs than it may
+/// offer itself, which the cap reckons with.
+#[test]
+fn cst_11_htlcs_that_the_opener_has_not_signed_for_are_no_more_than_it_may_offer() {
+    let few = Policy { max_accepted_htlcs: 5, ..policy() };
+    let mut duo = Duo::normal(&Terms { bob: few, ..Terms::default() });
+    let is_bounded = |duo: &mut Duo| matches!(duo.add(Bob, sat(2000), 9), Err(Refusal::CommitmentTooCostly(_)));
+    for number in 0..5 {
+        duo.add(Bob, sat(2000), number).expect("room");
+    }
+    assert!(is_bounded(&mut duo), "not signed by us either");
+    duo.commit(Bob);
+    while duo.receive(Alice).is_some() {}
+    while duo.receive(Bob).is_some() {}
+    assert!(is_bounded(&mut duo), "Alice has revoked, and signed nothing");
+    duo.run();
+    for number in 0..5 {
+        duo.add(Bob, sat(2000), 10 + number).expect("as many again, once she has signed");
+    }
+    assert!(is_bounded(&mut duo));
+}
+
+/// The accepter's `max_dust_exposure` is no part of the protocol: no rise of ours may need more of it than any accepter has,
+/// since what is signed comes again on every connection, and would be warned of on each.
+#[test]
+fn cst_11_fee_4_no_rise_is_wanted_that_an_accepter_with_a_smaller_exposure_warns_of() {
+    let exposes = |sat| Policy { max_dust_exposure: Sat::new(sat), ..policy() };
+    let (funding, push, feerate) = (Sat::new(40_000), sat(20_000), FeeratePerKw::new(400));
+    let mut duo =
+        Duo::normal(&Terms { funding, push, feerate, alice: exposes(50_000), bob: exposes(1_000), ..Terms::default() });
+    // 4000 sat, a tenth of the channel, for a commitment with 30 HTLCs.
+    let highest = wanted(&duo, u32::MAX).expect("a rise");
+    assert_eq!(highest, 531);
+    assert_eq!(duo.order(Alice, Command::UpdateFee(FeeratePerKw::new(highest))), Ok(Reply::Done));
+    duo.commit(Alice);
+    duo.run();
+    assert!(matches!(duo.bob.channel.link(), Link::Connected(_)));
+    assert_eq!(duo.bob.channel.rows().head.fee.local.get(), highest);
+    assert_eq!(wanted(&duo, u32::MAX), None);
+    // What was agreed on when the channel was opened stays, and falls with the estimate.
+    let feerate = FeeratePerKw::new(1000);
+    let duo = Duo::normal(&Terms {
+        funding,
+        push,
+        feerate,
+        alice: exposes(50_000),
+        bob: exposes(50_000),
+        ..Terms::default()
+    });
+    assert_eq!([wanted(&duo, u32::MAX), wanted(&duo, 1000), wanted(&duo, 800)], [None, None, Some(800)]);
+}

@@ -264,6 +264,83 @@ fn occ_16_a_close_that_nobody_signed_is_told_loudly() {
     assert_eq!(pair.node(Alice).notes.iter().filter(|note| alarm(note)).count(), 1);
 }
 
+/// A file that was restored from before a cooperative close: its payment is not known to have failed, and never is.
+#[test]
+fn bak_1_occ_16_a_close_that_the_file_knows_nothing_of_proves_it_old_and_tells_no_outcome() {
+    for (failed_before, shutting_down) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut pair = with_balances();
+        // One with an output, and one without.
+        for amount in [40_000_000, 300_000] {
+            pair.pay(Alice, Msat::new(amount), Fate::Fulfilled);
+        }
+        pair.run();
+        let script = pair.node(Alice).shutdown_script.clone();
+        let shutdown = Command::Shutdown { script, feerate: FeeratePerKw::new(1500) };
+        if shutting_down {
+            pair.order(Alice, shutdown.clone()).expect("a shutdown");
+            pair.run();
+        }
+        let old = pair.node(Alice).store.clone();
+        pair.heal();
+        if !shutting_down {
+            pair.order(Alice, shutdown).expect("a shutdown");
+            pair.run();
+        }
+        let Phase::Closing { tx: close, .. } = pair.phase(Bob).clone() else { panic!("{:?}", pair.phase(Bob)) };
+        pair.disconnect();
+        pair.restore(Alice, old);
+        let pending = pair.node(Alice).channel.rows().htlcs.len();
+        assert_eq!(pending, 2, "the file is of a time when the payments were under way");
+        if failed_before {
+            fail(&mut pair, Alice);
+        }
+        let notes = pair.node(Alice).notes.len();
+        spent(&mut pair, Alice, 700, &close);
+        let what = format!("failed before: {failed_before}, shutting down: {shutting_down}");
+        assert!(matches!(pair.phase(Alice), Phase::Failed { publish: false, spend: Some(_), .. }), "{what}");
+        let alarm = |note: &ChannelNote| matches!(note, ChannelNote::Spent { what: Spend::Unknown, .. });
+        assert!(pair.node(Alice).notes.iter().skip(notes).any(alarm), "{what}");
+        assert!(pair.node(Alice).restored, "{what}");
+        for round in 0..3 {
+            height(&mut pair, Alice, 1000 + round);
+            assert!(pair.node(Alice).is_failed(), "{what}: nobody knows what became of them");
+            assert!(
+                !pair.node(Alice).outcomes().keys().any(|id| *id >= 3),
+                "{what}: {:?}",
+                pair.node(Alice).outcomes()
+            );
+            pair.crash(Alice);
+        }
+    }
+}
+
+#[test]
+fn a_close_that_the_peer_alone_holds_both_signatures_of_is_no_proof_of_old_rows() {
+    for failed_before in [false, true] {
+        let mut pair = with_balances();
+        let script = pair.node(Alice).shutdown_script.clone();
+        let shutdown = Command::Shutdown { script, feerate: FeeratePerKw::new(1500) };
+        pair.order(Alice, shutdown).expect("a shutdown");
+        // Alice signs; what Bob answers is lost.
+        while !matches!(pair.phase(Bob), Phase::Closing { .. }) {
+            let moved =
+                [Alice, Bob].into_iter().any(|name| pair.commit(name)) || pair.receive(Bob) || pair.receive(Alice);
+            assert!(moved, "the close comes about");
+        }
+        let Phase::Closing { tx: close, .. } = pair.phase(Bob).clone() else { panic!("a close") };
+        pair.disconnect();
+        assert!(matches!(pair.phase(Alice), Phase::ShuttingDown { signed: true, .. }), "{:?}", pair.phase(Alice));
+        if failed_before {
+            fail(&mut pair, Alice);
+        }
+        spent(&mut pair, Alice, 700, &close);
+        assert!(!pair.node(Alice).restored);
+        let buried = 700 + pair.world.policy.close_depth - 1;
+        height(&mut pair, Alice, buried);
+        assert!(matches!(pair.phase(Alice), Phase::Closed { .. }), "{:?}", pair.phase(Alice));
+    }
+}
+
 #[test]
 fn reo_5_what_is_ours_follows_from_the_chain_as_it_stands_now() {
     let mut pair = with_balances();
@@ -467,4 +544,42 @@ fn fwd_8_an_htlc_without_an_output_ends_with_its_channel() {
         assert_eq!(outcomes[0] == HtlcOutcome::NoOutput, !told);
         assert_eq!(outcomes[1], HtlcOutcome::NoOutput);
     }
+}
+
+/// The peer claims one of two HTLCs of one hash and tells nothing of the other, which has no output where the channel ends:
+/// who is upstream of it gets the preimage, and nobody waits for ever.
+#[test]
+fn fwd_6_an_htlc_without_an_output_is_claimed_with_the_preimage_of_its_sibling() {
+    let mut pair = with_balances();
+    pair.pay(Alice, Msat::new(300_000), Fate::Fulfilled);
+    pair.run();
+    let htlcs = |pair: &Pair| pair.node(Alice).channel.rows().htlcs.clone();
+    let (first, row) = htlcs(&pair).pop_first().expect("an HTLC");
+    pair.offer(Alice, row.payment_hash, 0);
+    pair.run();
+    let (second, _) = htlcs(&pair).pop_last().expect("another");
+    assert_ne!(first.id, second.id);
+    pair.remove(Bob, first.id);
+    pair.run();
+    assert_eq!(htlcs(&pair).keys().collect::<Vec<_>>(), [&second], "the first is irrevocably removed");
+    assert_eq!(pair.node(Alice).outcomes().get(&second.id), None);
+    fail(&mut pair, Alice);
+    let tx = commitment(&pair, Alice);
+    ended_by_own_commitment(&mut pair, Alice, &tx);
+    let preimage = pair.world.payments[&row.payment_hash].preimage;
+    assert_eq!(pair.node(Alice).outcomes()[&second.id], HtlcOutcome::Fulfilled(preimage));
+}
+
+/// Under restored mode an HTLC that the file shows as open may have been fulfilled since: no outcome is told of it.
+#[test]
+fn bak_1_nothing_is_told_of_an_htlc_without_an_output_where_the_file_is_old() {
+    let mut pair = with_balances();
+    pair.pay(Alice, Msat::new(300_000), Fate::Fulfilled);
+    pair.run();
+    let (key, _) = pair.node(Alice).channel.rows().htlcs.clone().pop_first().expect("an HTLC");
+    fail(&mut pair, Alice);
+    let tx = commitment(&pair, Alice);
+    pair.node_mut(Alice).restored = true;
+    ended_by_own_commitment(&mut pair, Alice, &tx);
+    assert_eq!(pair.node(Alice).outcomes().get(&key.id), None);
 }

@@ -46,13 +46,13 @@ fn prs_6_a_spend_with_any_witness_or_none_is_taken_in_without_panic() {
             let tx = spend(funding, witness.clone(), outputs);
             for name in Name::BOTH {
                 let node = pair.node(name);
-                assert_eq!(node.monitor.classify(&tx, &node.signer), Spend::Mutual, "witness {number}");
+                assert_eq!(node.monitor.classify(&tx, &node.signer), Spend::Unknown, "witness {number}");
                 let height = pair.world.height + 1;
                 pair.input(name, Input::Chain(ChainEvent::FundingSpent { height, tx: &tx }));
                 pair.flush(name);
-                // What has not the form of a commitment can only be a close.
+                // What has not the form of a commitment can only be a close, and none was signed over the HTLC.
                 let phase = pair.phase(name);
-                assert!(matches!(phase, Phase::Closing { confirmed_height: Some(_), .. }), "{phase:?}");
+                assert!(matches!(phase, Phase::Failed { publish: false, spend: Some(_), .. }), "{phase:?}");
                 pair.input(name, Input::Chain(ChainEvent::FundingSpendUnconfirmed));
                 pair.flush(name);
             }

@@ -5,6 +5,7 @@
 pub mod chain;
 pub mod clock;
 pub mod config;
+pub mod fatal;
 pub mod key;
 pub mod lock;
 pub mod manager;

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use outrigger_sidecar::config::{Config, ConfigFault};
+use outrigger_sidecar::fatal::panics_end_the_process;
 use outrigger_sidecar::node::{Node, StartFault};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    panics_end_the_process();
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
     let config = match Config::read(std::env::args_os(), &home) {
         Ok(config) => config,

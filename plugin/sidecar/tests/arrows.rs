@@ -43,6 +43,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("chain", &["chain", "clock", "manager", "lock"]),
     ("clock", &["clock"]),
     ("config", &["config"]),
+    ("fatal", &["fatal"]),
     ("key", &["key", "clock"]),
     ("lock", &["lock"]),
     ("manager", &["manager", "store", "key", "clock", "lock"]),

@@ -74,6 +74,8 @@ async fn bad_input_95_a_frozen_channel_is_shown_with_its_reason_and_refuses_orde
         destination: node_id,
         amount: Msat::new(1000),
         created_at: 7,
+        next_part: 0,
+        again: None,
         state: PaymentState::Pending,
     };
     let (id, begun) = (payment.payment_id, UnderWay::Payment(payment.payment_id).key());

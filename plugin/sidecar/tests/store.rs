@@ -40,6 +40,8 @@ fn payment(byte: u8, state: PaymentState) -> PaymentRow {
         destination: node(2),
         amount: Msat::new(1_000),
         created_at: 7,
+        next_part: 0,
+        again: None,
         state,
     }
 }

@@ -106,7 +106,7 @@ impl<'a> Run<'a> {
     }
 
     fn secs(&self, whole: f64) -> Duration {
-        Duration::from_secs_f64(if self.is_quick { whole / 4.0 } else { whole })
+        Duration::from_secs_f64(if self.is_quick { (whole / 3.0).max(1.0) } else { whole })
     }
 
     async fn both(&mut self, name: &str, plan: Plan, ours: &mut impl Stack, theirs: &mut impl Stack) -> Done<Rounds> {

@@ -19,12 +19,13 @@ pub enum Spend {
     RemoteNext,
     /// A commitment of the peer whose secret we hold.
     Revoked(u64),
-    /// A commitment that our rows do not explain: the peer may know of a newer state than we do.
+    /// What our rows do not explain: a later commitment, or a close while they hold HTLCs. The peer knows a newer state.
     Unknown,
 }
 
 /// Known commitments are known by their txid. Both sides sign nothing but commitments and closes, and only a
-/// commitment carries its number in locktime and sequence (BOLT 3, "Commitment Transaction").
+/// commitment carries its number in locktime and sequence (BOLT 3, "Commitment Transaction"). No close is signed while an HTLC
+/// is left (BOLT 2, "Closing Negotiation").
 pub(super) fn classify(monitor: &Monitor, spend: &Transaction, signer: &dyn Signer) -> Spend {
     let head = &monitor.rows.head;
     let txid = spend.compute_txid();
@@ -39,7 +40,8 @@ pub(super) fn classify(monitor: &Monitor, spend: &Transaction, signer: &dyn Sign
         }
     }
     match onchain::number_of(&monitor.rows.params, spend) {
-        None => Spend::Mutual,
+        None if monitor.rows.htlcs.is_empty() => Spend::Mutual,
+        None => Spend::Unknown,
         Some(number) if number < head.next_secret_number => Spend::Revoked(number),
         Some(_) => Spend::Unknown,
     }

@@ -157,14 +157,15 @@ impl Monitor {
     /// News that only the monitor can tell: what a spend of the funding output is, and what came home in the end.
     fn tell_of_the_end(&self, transition: &mut Transition, cx: &Context<'_>) {
         let steps = transition.monitor.iter().flat_map(|update| &update.steps);
+        let proves = transition.effects.iter().any(|effect| matches!(effect, Effect::Restored { .. }));
         let (mut notes, mut lost) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
-                MonitorStep::FundingSpent(spend) => notes.push(self.spend_note(spend, cx.signer)),
+                MonitorStep::FundingSpent(spend) => notes.push(self.spend_note(spend, proves, cx.signer)),
                 MonitorStep::TakenBuried { height } => notes.extend(self.swept_notes(*height)),
                 MonitorStep::Closed => {
                     notes.extend(self.swept_notes(u32::MAX));
-                    lost.extend(self.without_output());
+                    lost.extend(self.without_output(cx.restored || proves));
                 }
                 MonitorStep::Funded { .. }
                 | MonitorStep::LocalCommitment(_)

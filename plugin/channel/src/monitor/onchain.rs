@@ -99,9 +99,10 @@ impl Monitor {
     }
 
     /// What an operator is told of a spend of the funding output by which the channel has failed, or after which it had.
-    pub(super) fn spend_note(&self, spend: &FundingSpend, signer: &dyn Signer) -> ChannelNote {
+    /// `proves`: it proves that our rows are old, so nothing in them explains it (OCC-16).
+    pub(super) fn spend_note(&self, spend: &FundingSpend, proves: bool, signer: &dyn Signer) -> ChannelNote {
         let params = &self.rows.params;
-        let what = self.classify(&spend.tx, signer);
+        let what = if proves { Spend::Unknown } else { self.classify(&spend.tx, signer) };
         let number = number_of(params, &spend.tx);
         let ours = number.map(|number| claim::balances(params, signer, number, (&spend.tx, spend.height)));
         let (ours, left): (Vec<_>, Vec<_>) = ours.unwrap_or_default().into_iter().partition(Claim::is_worth_taking);
@@ -127,16 +128,19 @@ impl Monitor {
     }
 
     /// What becomes of HTLCs that we offered where the channel ends on the chain without an output for them (BOLT 5, "HTLC
-    /// Output Handling"): it does not end while there are any outputs of HTLCs. One whose preimage is known was told before.
-    pub(super) fn without_output(&self) -> impl Iterator<Item = Effect> + '_ {
+    /// Output Handling"): it does not end while there are any outputs of HTLCs. One whose preimage is known is claimed with
+    /// it, whoever told that (FWD-1): its own removal, which was told already, or that of another with its hash. Where rows
+    /// are known to be old, one that they show as open may have been fulfilled since: nothing is told of it.
+    pub(super) fn without_output(&self, are_old: bool) -> impl Iterator<Item = Effect> + '_ {
         let offered = self.rows.htlcs.iter().filter(|(key, _)| key.offerer == Offerer::Local);
-        offered.filter_map(|(key, row)| {
+        offered.filter_map(move |(key, row)| {
             let (source, payment_hash) = (row.source?, row.payment_hash);
-            let outcome = match &row.removal {
-                _ if self.rows.preimages.contains_key(&payment_hash) => return None,
-                Some(Removal::Fulfilled(_)) => return None,
-                Some(Removal::Failed(reason)) => HtlcOutcome::Failed(reason.clone()),
-                None => HtlcOutcome::NoOutput,
+            let outcome = match (&row.removal, self.rows.preimages.get(&payment_hash)) {
+                (Some(Removal::Fulfilled(_)), _) => return None,
+                (_, Some(preimage)) => HtlcOutcome::Fulfilled(*preimage),
+                (Some(Removal::Failed(reason)), None) => HtlcOutcome::Failed(reason.clone()),
+                (None, None) if are_old => return None,
+                (None, None) => HtlcOutcome::NoOutput,
             };
             Some(Effect::Settle { htlc_id: key.id, source, amount: row.amount, payment_hash, outcome })
         })
@@ -220,19 +224,6 @@ pub(crate) fn taken(kind: ClaimKind, value: Sat, outpoint: OutPoint, (tx, height
     let alone = matches!(tx.input.as_slice(), [input] if input.previous_output == outpoint);
     let fee = alone.then(|| value.saturating_sub(paid_out(tx)));
     Taken { kind, txid: tx.compute_txid(), height, value, fee, told: false }
-}
-
-/// What an operator is told of a spend that is no commitment, where nobody has signed a close.
-pub(crate) fn unexplained(params: &ChannelParams, tx: &Transaction, height: u32) -> ChannelNote {
-    ChannelNote::Spent {
-        txid: tx.compute_txid(),
-        height,
-        what: Spend::Unknown,
-        ours: Sat::ZERO,
-        left: Sat::ZERO,
-        from_height: height,
-        fee: params.capacity.saturating_sub(paid_out(tx)),
-    }
 }
 
 /// Whether what `tx` spends is the channel's funding output, and not just what a peer that opened the channel named as such.

@@ -10,7 +10,7 @@ use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction, c
 use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message, Warning};
 
 use super::shutdown::{Resent, change_negotiation, gave_signature, may_negotiate};
-use super::{ended, funding, simple_close};
+use super::{ended, funding, restored, simple_close};
 use crate::changes::{ChannelHead, ChannelParams, Phase};
 use crate::commitments::htlc::Side;
 use crate::draft::Draft;
@@ -355,13 +355,9 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
     if !onchain::is_of_channel(params, head, tx) {
         return funding::never_was(draft, height);
     }
+    let proof = restored::proof_in(draft, tx);
     match onchain::number_of(params, tx) {
-        None => {
-            if matches!(head.phase, Phase::Funding(_) | Phase::Normal) {
-                // We have signed no close (OCC-16).
-                draft.effect(Effect::Note(onchain::unexplained(params, tx, height)));
-            }
-            let head = draft.head();
+        None if proof.is_none() => {
             let all = head.phase.closes_to_publish();
             let others = all.into_iter().filter(|close| close.compute_txid() != txid).cloned().collect();
             let wanted = wanted_still(&head.phase);
@@ -369,12 +365,12 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
             draft.set_phase(Phase::Closing { tx: tx.clone(), others, wanted, confirmed_height });
             bury(draft, height, cx);
         }
-        Some(number) => {
-            // A commitment later than all that we know of: the peer holds a newer state, ours is revoked (CST-1). Under
-            // restored mode it may be so whatever its number is.
-            let publish = number <= head.local_number.max(head.remote_number) && !cx.restored;
-            draft.fail(format!("commitment transaction {txid} spent the funding output"), publish);
-            ended::on_funding_spent(draft, height, tx, cx);
+        number => {
+            let what = if number.is_some() { "commitment transaction" } else { "a close that no record is of," };
+            // The peer holds a newer state, and ours is revoked (CST-1). Under restored mode it may be so without proof.
+            let publish = proof.is_none() && !cx.restored;
+            draft.fail(format!("{what} {txid} spent the funding output"), publish);
+            ended::spent(draft, (height, tx), proof, cx);
         }
     }
 }

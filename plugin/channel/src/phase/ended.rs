@@ -126,6 +126,12 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
     if !onchain::is_of_channel(draft.params(), draft.head(), tx) {
         return funding::never_was(draft, height);
     }
+    let proof = restored::proof_in(draft, tx);
+    spent(draft, (height, tx), proof, cx);
+}
+
+/// What spends the funding output of a failed channel, and the proof that it gives of rows that are old.
+pub(super) fn spent(draft: &mut Draft<'_>, (height, tx): (u32, &Transaction), proof: Option<String>, cx: &Context<'_>) {
     let found = (tx.compute_txid(), height);
     if let Phase::Failed { spend, .. } = &draft.head().phase
         && *spend != Some(found)
@@ -135,7 +141,10 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
         }
         draft.monitor(MonitorStep::FundingSpent(FundingSpend { tx: Arc::new(tx.clone()), height }));
     }
-    restored::on_spend(draft, tx, cx);
+    // Under restored mode it is known already, and told once.
+    if let Some(proof) = proof.filter(|_| !cx.restored) {
+        restored::proved(draft, proof);
+    }
 }
 
 /// Nothing in the chain spends the funding output any more: the newest local commitment goes out again.

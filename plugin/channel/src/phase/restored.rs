@@ -43,20 +43,35 @@ pub(crate) fn proved(draft: &mut Draft<'_>, proof: String) {
     draft.effect(Effect::Restored { proof });
 }
 
-/// A commitment with a number that no commitment of our rows has reached: both sides signed it, so our rows are old (CST-1).
-/// Under restored mode that is known already, and told once.
-pub(crate) fn on_spend(draft: &mut Draft<'_>, tx: &Transaction, cx: &Context<'_>) {
-    if cx.restored {
-        return;
-    }
+/// How a spend of the funding output proves that our rows are old, if it does. Both sides have signed it: a commitment with
+/// a number that no commitment of our rows has reached (CST-1), or a close of which they know nothing.
+pub(super) fn proof_in(draft: &Draft<'_>, tx: &Transaction) -> Option<String> {
     let (params, head) = (draft.params(), draft.head());
+    let (channel_id, txid) = (draft.channel_id(), tx.compute_txid());
     let newest = head.local_number.max(head.remote_number);
-    if let Some(number) = onchain::number_of(params, tx).filter(|number| *number > newest) {
-        let (channel_id, txid) = (draft.channel_id(), tx.compute_txid());
-        let proof = format!(
+    match onchain::number_of(params, tx) {
+        Some(number) if number <= newest => None,
+        Some(number) => Some(format!(
             "commitment {number} of channel {channel_id} is in the chain as {txid}; the newest that this file knows is {newest}"
-        );
-        proved(draft, proof);
+        )),
+        None if may_have_signed_close(draft) => None,
+        None => Some(format!(
+            "a cooperative close of channel {channel_id} is in the chain as {txid}; this file knows of none that was signed"
+        )),
+    }
+}
+
+/// Whether our rows allow for a signature of ours for a close.
+fn may_have_signed_close(draft: &Draft<'_>) -> bool {
+    let head = draft.head();
+    match head.phase {
+        Phase::Funding(_) | Phase::Normal => false,
+        Phase::ShuttingDown { signed, .. } => signed,
+        Phase::Closing { .. } | Phase::Closed { .. } => true,
+        // BOLT 2: a close is signed after both have said `shutdown`, and with no HTLC left.
+        Phase::Failed { .. } => {
+            head.local_shutdown.is_some() && head.remote_shutdown.is_some() && draft.htlcs().is_empty()
+        }
     }
 }
 

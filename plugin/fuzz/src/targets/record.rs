@@ -14,7 +14,8 @@ use outrigger_sidecar::store::forward::{ForwardRow, ForwardTotals, TotalsKey};
 use outrigger_sidecar::store::part::{PartHop, PartRow};
 use outrigger_sidecar::store::replay::ReplayRow;
 use outrigger_sidecar::store::row::{
-    BroadcastRow, Downstream, EventRow, InvoiceRow, OperationRow, OperationState, OutcomeRow, Paid, PaymentRow, PaymentState,
+    AgainRow, BroadcastRow, Downstream, EventRow, InvoiceRow, OperationRow, OperationState, OutcomeRow, Paid, PaidFor,
+    PaymentRow, PaymentState,
     SettlementRow, SweepRow,
 };
 use outrigger_sidecar::store::schema::{
@@ -161,15 +162,21 @@ fn payments() -> Vec<PaymentRow> {
         PaymentState::Succeeded { preimage: PaymentPreimage([3; 32]), fee: Msat::new(5), at: 8 },
         PaymentState::Failed { kind: "no_route".into(), message: "there is none".into(), at: 9 },
     ];
+    let again = |whom| Some(AgainRow { whom, max_fee: Msat::new(6), until: 70 });
+    let invoice = again(PaidFor::Invoice("lnbcrt1".into()));
+    let keysend = again(PaidFor::Keysend(PaymentPreimage([4; 32])));
     let row = |state| PaymentRow {
         payment_id: [1; 32],
         payment_hash: PaymentHash([2; 32]),
         destination,
         amount: Msat::new(1000),
         created_at: 7,
+        next_part: 0,
+        again: None,
         state,
     };
-    states.into_iter().map(row).collect()
+    let pending = [invoice, keysend].map(|again| PaymentRow { again, next_part: 9, ..row(PaymentState::Pending) });
+    states.into_iter().map(row).chain(pending).collect()
 }
 
 fn invoice() -> InvoiceRow {

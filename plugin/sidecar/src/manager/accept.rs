@@ -250,9 +250,7 @@ impl Drive<'_> {
             ranked: None,
             hinted: None,
         };
-        for name in slot.channel.names() {
-            self.deliver.name(peer.node_id, birth.channel_id, name);
-        }
+        self.deliver.name(peer.node_id, &slot.channel);
         if stands(&slot.channel) {
             self.env.channel_stands();
         }

@@ -11,7 +11,7 @@ use outrigger_bolt::id::{ChannelId, NodeId, ShortChannelId};
 use outrigger_bolt::onion::FinalPayload;
 use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
-    CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Refusal, Reply, Signer, Watch,
+    Channel, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Refusal, Reply, Signer, Watch,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -97,8 +97,8 @@ impl Connections {
 #[derive(Default)]
 struct Channels {
     known: HashMap<ChannelId, Registered>,
-    /// By what onions may call them.
-    named: HashMap<ShortChannelId, (NodeId, ChannelId)>,
+    /// By what they are called.
+    named: HashMap<ShortChannelId, Named>,
     by_peer: HashMap<NodeId, usize>,
 }
 
@@ -112,6 +112,15 @@ impl Post {
     fn put(&mut self, peer: NodeId, mail: Mail) {
         self.mail.entry(peer).or_default().push(mail);
     }
+}
+
+/// Whom a `short_channel_id` names.
+#[derive(Clone, Copy, Debug)]
+struct Named {
+    peer: NodeId,
+    channel: ChannelId,
+    /// Whether onions may call the channel so; the peer may in any case.
+    in_onions: bool,
 }
 
 /// Delivers released effects.
@@ -267,7 +276,7 @@ impl Deliver {
     pub(super) fn unregister(&self, peer: NodeId, channel: ChannelId, funding: OutPoint, waits: &[Watch]) {
         let mut channels = self.channels.write();
         // Once in the life of a channel: no index of its names is kept for that.
-        channels.named.retain(|_, (_, named)| *named != channel);
+        channels.named.retain(|_, named| named.channel != channel);
         if channels.known.remove(&channel).is_some()
             && let Entry::Occupied(mut count) = channels.by_peer.entry(peer)
         {
@@ -280,23 +289,34 @@ impl Deliver {
         self.index.lock().forget(peer, channel, funding, waits);
     }
 
-    /// Onions may call the channel so from now on.
-    pub(super) fn name(&self, peer: NodeId, channel: ChannelId, name: ShortChannelId) {
+    /// Takes the channel's names in. One that its type hides is for its peer alone.
+    pub(super) fn name(&self, peer: NodeId, channel: &Channel) {
+        let id = channel.id();
+        let real = channel.rows().head.short_channel_id.map(|name| (name, false));
+        let all = real.into_iter().chain(channel.names().map(|name| (name, true)));
         // Ids of two channels are equal only where a reorganisation is on its way through: the later one is right.
-        self.channels.write().named.insert(name, (peer, channel));
+        let named = all.map(|(name, in_onions)| (name, Named { peer, channel: id, in_onions }));
+        self.channels.write().named.extend(named);
     }
 
     /// A name that a reorganisation took from the channel.
     pub(super) fn unname(&self, channel: ChannelId, name: ShortChannelId) {
         let mut channels = self.channels.write();
-        if channels.named.get(&name).is_some_and(|(_, named)| *named == channel) {
+        if channels.named.get(&name).is_some_and(|named| named.channel == channel) {
             channels.named.remove(&name);
         }
     }
 
     /// The channel that an onion calls so, and its peer.
     pub(super) fn named(&self, name: ShortChannelId) -> Option<(NodeId, ChannelId)> {
-        self.channels.read().named.get(&name).copied()
+        let named = self.channels.read().named.get(&name).copied();
+        named.filter(|named| named.in_onions).map(|named| (named.peer, named.channel))
+    }
+
+    /// The channel that its peer calls so.
+    pub(super) fn named_by(&self, peer: &NodeId, name: ShortChannelId) -> Option<ChannelId> {
+        let named = self.channels.read().named.get(&name).copied();
+        named.filter(|named| named.peer == *peer).map(|named| named.channel)
     }
 
     /// What is known of a channel.

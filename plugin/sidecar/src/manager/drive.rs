@@ -339,9 +339,7 @@ impl<'a> Drive<'a> {
         if let Some(before) = before {
             self.deliver.unname(at.channel, before);
         }
-        for name in channel.names() {
-            self.deliver.name(at.peer, at.channel, name);
-        }
+        self.deliver.name(at.peer, channel);
     }
 
     /// Every channel steps once under restored mode, whatever the step: it fails without publishing.

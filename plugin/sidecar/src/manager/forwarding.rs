@@ -170,12 +170,9 @@ impl Drive<'_> {
     pub(super) fn heard_gossip(&mut self, peer: &mut Peer, gossip: &Opaque) {
         let Some(Ok(update)) = ChannelUpdate::from_gossip(gossip) else { return };
         let (node, connection) = (peer.node_id, peer.connection());
-        let names_it = |slot: &&mut Slot| {
-            let (head, params) = (&slot.channel.rows().head, &slot.channel.rows().params);
-            let names = [head.short_channel_id, Some(params.scid_alias)];
-            names.contains(&Some(update.short_channel_id)) && is_open(&slot.channel)
-        };
-        let Some(slot) = peer.slots.values_mut().find(names_it) else { return };
+        let named = self.deliver.named_by(&node, update.short_channel_id);
+        let slot = named.and_then(|channel| peer.slots.get_mut(&channel));
+        let Some(slot) = slot.filter(|slot| is_open(&slot.channel)) else { return };
         let at = Address { peer: node, connection, channel: slot.channel.id() };
         match judge(&update, slot, self.env, Clock::now_unix()) {
             Judgement::Ignored => {}

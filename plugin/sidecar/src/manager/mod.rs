@@ -113,9 +113,7 @@ impl Manager {
         let received = received_htlcs(&loaded);
         for LoadedChannel { channel, monitor, settlements, updates, terms } in loaded {
             let (peer, id) = (channel.rows().params.peer, channel.id());
-            for name in channel.names() {
-                manager.deliver.name(peer, id, name);
-            }
+            manager.deliver.name(peer, &channel);
             manager.load_relayed(&channel, &received);
             let signer = manager.env.signer(channel.rows().params.keys_index);
             // Rows have one channel for each id.

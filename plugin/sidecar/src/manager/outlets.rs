@@ -70,16 +70,11 @@ impl Manager {
 
     /// The channel with the peer that is called so: by its real id, or by an alias of either side.
     pub fn channel_called(&self, peer: &NodeId, name: ShortChannelId) -> Option<ChannelId> {
-        if let Some((of, channel)) = self.deliver.named(name)
-            && of == *peer
-        {
+        if let Some(channel) = self.deliver.named_by(peer, name) {
             return Some(channel);
         }
-        // A name that is not for onions; whoever gives one asks for a single channel.
-        let is_called = |slot: &&Slot| {
-            let head = &slot.channel.rows().head;
-            [head.short_channel_id, head.remote_scid_alias].contains(&Some(name))
-        };
+        // The peer's own alias: whoever gives one asks for a single channel.
+        let is_called = |slot: &&Slot| slot.channel.rows().head.remote_scid_alias == Some(name);
         self.directory.with(peer, |peer| peer.slots.values().find(is_called).map(|slot| slot.channel.id()))?
     }
 }

@@ -2,6 +2,7 @@
 //! before the channel hears of it, so it is durable before anything that the channel says of it, and it is told again until the
 //! removal is irrevocable (FWD-9).
 
+use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::onion::{self, Failure, OnionPacket, failure};
 use outrigger_channel::{Effect, FailReason, HtlcKey, HtlcOutcome, HtlcSource, Input};
@@ -105,13 +106,14 @@ pub(super) fn forget(batch: &mut Batch, channel: &ChannelId, htlc_id: u64) {
 }
 
 /// A failure downstream of an HTLC whose preimage is known after all is none: it is claimed upstream (FWD-1). An outcome is
-/// told by the HTLC's id, a preimage by its hash. To be asked before the monitor takes the step in, with which it may forget
-/// the preimage.
+/// told by the HTLC's id, a preimage by its hash. What it carried came back, so the claim costs nothing downstream. To be
+/// asked before the monitor takes the step in, with which it may forget the preimage.
 pub(super) fn prefer_preimage(slot: &Slot, effect: &mut Effect) {
-    if let Effect::Settle { source: HtlcSource::Relayed { .. }, payment_hash, outcome, .. } = effect
-        && matches!(outcome, HtlcOutcome::Failed(_) | HtlcOutcome::NoOutput)
+    if let Effect::Settle { source: HtlcSource::Relayed { .. }, payment_hash, outcome, amount, .. } = effect
+        && matches!(outcome, HtlcOutcome::Failed(_))
         && let Some(preimage) = slot.monitor.rows().preimages.get(payment_hash)
     {
         *outcome = HtlcOutcome::Fulfilled(*preimage);
+        *amount = Msat::ZERO;
     }
 }

@@ -556,7 +556,7 @@ impl Rogue {
     }
 
     /// Hears messages of the channel until one of them, or what it leads to, is the one awaited.
-    async fn until(&mut self, channel: &mut Channel, done: impl Fn(&Channel, &Message) -> bool) {
+    pub(crate) async fn until(&mut self, channel: &mut Channel, done: impl Fn(&Channel, &Message) -> bool) {
         loop {
             let message = self.hear().await;
             self.step(channel, Input::Message(&message));

@@ -45,7 +45,8 @@ pub(super) struct Doorkeeper {
     pub(super) reader: Reader,
     pub(super) dialer: Dialer,
     pub(super) operations: Operations,
-    /// Invoices and payments under a key, one after the other.
+    /// Invoices and payments under a key, one after the other. Held until the call's rows are durable: whoever repeats a key
+    /// is answered from the file. Callers alone wait for it, never a peer.
     pub(super) keyed_calls: tokio::sync::Mutex<()>,
     pub(super) chain: watch::Receiver<Option<ChainState>>,
     pub(super) events: watch::Receiver<u64>,
@@ -412,6 +413,7 @@ impl Doorkeeper {
             SendFault::Expired(_) => Fault::invoice_expired(),
             SendFault::AmountMissing => Fault::invoice_amount_required(),
             SendFault::AmountDiffers { asked, given } => Fault::invoice_amount_mismatch(asked, given),
+            SendFault::HashTaken { .. } => Fault::invoice_invalid(fault),
             SendFault::AmountZero => Fault::invalid_parameter("amount_msat", "must be above zero"),
             SendFault::OwnInvoice => Fault::payment_to_self(),
             SendFault::NoRoute(node) => Fault::no_route(&node),

@@ -9,8 +9,9 @@ mod send;
 mod sets;
 mod words;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bitcoin::Network;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -31,7 +32,7 @@ use crate::store::part::PartRow;
 use crate::store::row::{OperationRow, OperationState, PaymentRow, PaymentState};
 use crate::store::schema::{Table, outcome_key};
 use crate::store::{Batch, Queued, Reader};
-use pending::{Flight, Pending};
+use pending::Pending;
 use sets::Sets;
 
 /// The owner of payments and invoices.
@@ -75,6 +76,9 @@ struct State {
     claims: Queued<PaymentHash, ()>,
     /// HTLCs to us that wait for the rest of their payment.
     sets: Sets,
+    /// Payments that a start found and that cannot go on yet, and when they are looked at again.
+    waiting: BTreeSet<[u8; 32]>,
+    next_look: Option<Instant>,
 }
 
 /// What a start found of payments that have not ended.
@@ -99,35 +103,27 @@ impl Payments {
         let Unfinished { pending, parts, outcomes } = unfinished;
         let payments = Self { manager, reader, terms, events, state: Mutex::default() };
         let decided: HashSet<_> = outcomes.iter().map(|outcome| (outcome.payment_id, outcome.row.part)).collect();
-        let mut flights: HashMap<[u8; 32], BTreeMap<u16, Flight>> = HashMap::new();
-        let mut unsigned: HashMap<[u8; 32], Msat> = HashMap::new();
-        let mut batch = Batch::default();
+        let mut flights: HashMap<[u8; 32], BTreeMap<u16, PartRow>> = HashMap::new();
+        let mut unsigned: HashMap<[u8; 32], (Batch, Msat)> = HashMap::new();
+        // Of a file that is old, nothing says what became of a part since.
+        let is_old = payments.manager.env().is_restored();
         for ((payment_id, part), row) in parts {
-            if decided.contains(&(payment_id, part)) || carried(&payment_id, part) {
-                flights.entry(payment_id).or_default().insert(part, Flight { row, way: None });
+            if is_old || decided.contains(&(payment_id, part)) || carried(&payment_id, part) {
+                flights.entry(payment_id).or_default().insert(part, row);
             } else {
                 // Nothing was signed for it: its HTLC would have a row, or its outcome.
+                let (batch, fees) = unsigned.entry(payment_id).or_default();
                 batch.put(Table::Part, PartRow::key(&payment_id, part), None);
-                let fees = unsigned.entry(payment_id).or_default();
                 *fees = fees.saturating_add(row.fee());
             }
         }
-        payments.manager.env().writer.submit(batch);
-        for mut row in pending {
-            if let (PaymentState::Succeeded { fee, .. }, Some(fees)) = (&mut row.state, unsigned.get(&row.payment_id)) {
-                *fee = fee.saturating_sub(*fees);
-                let mut batch = Batch::default();
-                batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
-                payments.manager.env().writer.submit(batch);
-            }
+        for row in pending {
             let of_payment = flights.remove(&row.payment_id).unwrap_or_default();
-            let has_flight = !of_payment.is_empty();
-            let pending = Pending::of(row, of_payment);
-            if has_flight {
-                payments.state.lock().remember(pending);
-            } else {
-                payments.over(pending, Batch::default());
-            }
+            let forgotten = unsigned.remove(&row.payment_id).unwrap_or_default();
+            payments.found(row, of_payment, forgotten, is_old);
+        }
+        for (batch, _) in unsigned.into_values() {
+            payments.manager.env().writer.submit(batch);
         }
         for LoadedOutcome { payment_id, channel, htlc_id, row } in outcomes {
             payments.settled((payment_id, row.part), (channel, htlc_id), &row.outcome());
@@ -135,12 +131,33 @@ impl Payments {
         payments
     }
 
+    /// Goes on with a payment that a start found. What it forgets of it and what that changes is one transaction.
+    fn found(&self, mut row: PaymentRow, flights: BTreeMap<u16, PartRow>, unsigned: (Batch, Msat), is_old: bool) {
+        let (mut batch, fees) = unsigned;
+        if let PaymentState::Succeeded { fee, .. } = &mut row.state {
+            *fee = fee.saturating_sub(fees);
+        }
+        let recipe = self.recipe_again(&row).filter(|_| row.is_pending() && !is_old);
+        let pending = Pending::found(row, flights, recipe);
+        if pending.flights.is_empty() && pending.recipe.is_none() && !is_old {
+            return self.over(pending, batch);
+        }
+        let (payment_id, lacks_parts) = (pending.row.payment_id, pending.lacks_parts());
+        batch.put(Table::Payment, payment_id.to_vec(), Some(pending.row.encode()));
+        self.manager.env().writer.submit(batch);
+        let mut state = self.state.lock();
+        state.remember(pending);
+        if lacks_parts {
+            state.wait(payment_id, Some(Clock::monotonic()));
+        }
+    }
+
     /// Handles notices, and what has its time, until every queue end is gone.
     pub fn work(&self, notices: &Receiver<PaymentNotice>) {
         loop {
-            let end = self.next_set_end();
+            let end = self.next_time();
             if end.is_some_and(|end| end <= Clock::monotonic()) {
-                self.expire_sets();
+                self.on_time();
                 continue;
             }
             let notice = match end {
@@ -153,6 +170,18 @@ impl Payments {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    /// When [`on_time`](Self::on_time) has something to do.
+    pub fn next_time(&self) -> Option<Instant> {
+        let (set, look) = (self.next_set_end(), self.state.lock().next_look);
+        set.into_iter().chain(look).min()
+    }
+
+    /// Does what has its time.
+    pub fn on_time(&self) {
+        self.expire_sets();
+        self.look_again();
     }
 
     /// Handles one notice.

@@ -6,11 +6,12 @@ use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
 use outrigger_bolt::invoice::{InvalidInvoice, Invoice};
 
-use super::plan::{MAX_HELD_BLOCKS, Way};
+use super::plan::{MAX_HELD_BLOCKS, Trust, Way};
 use super::route::{self, BadRoute, GivenHop};
 use super::{Idempotency, Payments};
 use crate::clock::{Clock, NoEntropy};
 use crate::store::StoreError;
+use crate::store::row::{AgainRow, PaidFor, PaymentRow};
 
 /// Blocks that a payment leaves that its payee has named no number for.
 const KEYSEND_BLOCKS: u32 = 80;
@@ -55,6 +56,11 @@ pub enum SendFault {
     AmountMissing,
     #[error("the invoice asks for {asked} and amount_msat says {given}; leave amount_msat out")]
     AmountDiffers { asked: Msat, given: Msat },
+    #[error(
+        "a payment of {amount} to {payee} has the payment hash of this invoice, which names another {what}; whoever made the \
+         second knows the first: ask the payee for a new invoice"
+    )]
+    HashTaken { payee: NodeId, amount: Msat, what: &'static str },
     #[error("an amount of zero cannot be paid")]
     AmountZero,
     #[error("the receiver is this node itself")]
@@ -96,6 +102,7 @@ impl SendFault {
             | Self::Expired(_)
             | Self::AmountMissing
             | Self::AmountDiffers { .. }
+            | Self::HashTaken { .. }
             | Self::AmountZero
             | Self::OwnInvoice
             | Self::Route(_)
@@ -107,7 +114,7 @@ impl SendFault {
     }
 }
 
-/// What a payment asks for, and the ways to its payee. Lost in a crash: then what is under way decides.
+/// What a payment asks for, and the ways to its payee. What was learned of those is lost in a crash.
 #[derive(Debug)]
 pub(super) struct Recipe {
     pub(super) payee: NodeId,
@@ -125,19 +132,58 @@ pub(super) struct Recipe {
     /// Whether the payee takes it in parts (BOLT 9, `basic_mpp`).
     pub(super) in_parts: bool,
     pub(super) ways: Vec<Way>,
+    /// What is thought of channels of ours that did not take a part.
+    pub(super) outlets: Trust,
     /// The only way, where the caller gave one: it is tried once.
     pub(super) given: Option<Vec<GivenHop>>,
     /// After it no new attempt is made.
     pub(super) deadline: Instant,
 }
 
+impl Recipe {
+    /// What stands in the payment's row, so that a start makes the recipe again. A route that the caller gave is tried once.
+    pub(super) fn again(&self, order: &PayOrder) -> Option<AgainRow> {
+        let whom = match (&order.whom, self.keysend) {
+            (Whom::Invoice { invoice, .. }, _) => PaidFor::Invoice(invoice.clone()),
+            (Whom::Node { .. }, Some(preimage)) => PaidFor::Keysend(preimage),
+            (Whom::Node { .. }, None) => return None,
+        };
+        let until = Clock::now_unix().saturating_add(order.timeout.as_secs());
+        self.given.is_none().then_some(AgainRow { whom, max_fee: self.max_fee, until })
+    }
+}
+
 impl Payments {
+    /// The recipe of a payment that a start found pending, where time is left to it.
+    pub(super) fn recipe_again(&self, row: &PaymentRow) -> Option<Recipe> {
+        let AgainRow { whom, max_fee, until } = row.again.as_ref()?;
+        let left = until.checked_sub(Clock::now_unix()).filter(|left| *left > 0)?;
+        // Whatever the clock has done meanwhile, no longer than it was allowed.
+        let timeout = Duration::from_secs(left.min(until.saturating_sub(row.created_at)));
+        let asked = match whom {
+            PaidFor::Invoice(invoice) => {
+                let invoice = Invoice::parse(invoice, self.terms.network).ok()?;
+                asked_by_invoice(invoice, row.amount)
+            }
+            PaidFor::Keysend(preimage) => asked_by_nobody(row.destination, row.amount, *preimage),
+        };
+        Some(self.recipe_for(asked, *max_fee, (timeout, None)))
+    }
+
     /// What the order means, once all is checked that is no question of channels.
     pub(super) fn recipe(&self, order: &PayOrder, invoice: Option<Invoice>) -> Result<Recipe, SendFault> {
-        let now = Clock::monotonic();
         let asked = match (&order.whom, invoice) {
-            (Whom::Invoice { amount, .. }, Some(invoice)) => self.asked_by_invoice(invoice, *amount)?,
-            (Whom::Node { node_id, amount }, _) => asked_by_nobody(*node_id, *amount)?,
+            (Whom::Invoice { amount, .. }, Some(invoice)) => {
+                let expires_at = invoice.terms.timestamp.saturating_add(invoice.terms.expiry_secs);
+                if expires_at <= Clock::now_unix() {
+                    return Err(SendFault::Expired(expires_at));
+                }
+                let amount = amount_of(invoice.terms.amount, *amount)?.ok_or(SendFault::AmountMissing)?;
+                asked_by_invoice(invoice, amount)
+            }
+            (Whom::Node { node_id, amount }, _) => {
+                asked_by_nobody(*node_id, *amount, PaymentPreimage(Clock::random_bytes()?))
+            }
             (Whom::Invoice { .. }, None) => return Err(SendFault::AmountMissing),
         };
         let Asked { payee, amount, .. } = asked;
@@ -153,45 +199,52 @@ impl Payments {
             route::check_given(hops, &terms)?;
         }
         let share = Msat::new(amount.get() / DEFAULT_FEE_SHARE);
-        let ways = if order.route.is_some() { Vec::new() } else { route::ways(&us, payee, &asked.hints) };
-        Ok(Recipe {
-            payee,
+        let max_fee = order.max_fee.unwrap_or(share.max(DEFAULT_FEE));
+        Ok(self.recipe_for(asked, max_fee, (order.timeout, order.route.clone())))
+    }
+
+    fn recipe_for(&self, asked: Asked, max_fee: Msat, (timeout, given): (Duration, Option<Vec<GivenHop>>)) -> Recipe {
+        let now = Clock::monotonic();
+        let us = self.manager.env().keys.node_id();
+        let ways = if given.is_some() { Vec::new() } else { route::ways(&us, asked.payee, &asked.hints) };
+        Recipe {
+            payee: asked.payee,
             hash: asked.hash,
             secret: asked.secret,
             keysend: asked.keysend,
             metadata: asked.metadata,
-            amount,
-            max_fee: order.max_fee.unwrap_or(share.max(DEFAULT_FEE)),
+            amount: asked.amount,
+            max_fee,
             final_cltv_blocks: asked.final_cltv_blocks,
             in_parts: asked.in_parts,
             ways: ways.into_iter().map(Way::untried).collect(),
-            given: order.route.clone(),
-            deadline: now.checked_add(order.timeout).unwrap_or(now),
-        })
-    }
-
-    fn asked_by_invoice(&self, invoice: Invoice, given: Option<Msat>) -> Result<Asked, SendFault> {
-        let (payee, terms) = (invoice.payee, invoice.terms);
-        let expires_at = terms.timestamp.saturating_add(terms.expiry_secs);
-        if expires_at <= Clock::now_unix() {
-            return Err(SendFault::Expired(expires_at));
+            outlets: Trust::default(),
+            given,
+            deadline: now.checked_add(timeout).unwrap_or(now),
         }
-        let amount = match (terms.amount, given) {
-            (Some(asked), Some(given)) if asked != given => return Err(SendFault::AmountDiffers { asked, given }),
-            (Some(amount), _) | (None, Some(amount)) => amount,
-            (None, None) => return Err(SendFault::AmountMissing),
-        };
-        Ok(Asked {
-            payee,
-            amount,
-            hash: terms.payment_hash,
-            secret: Some(terms.payment_secret),
-            keysend: None,
-            metadata: terms.payment_metadata,
-            final_cltv_blocks: terms.min_final_cltv_expiry_delta,
-            in_parts: terms.basic_mpp,
-            hints: terms.route_hints,
-        })
+    }
+}
+
+fn asked_by_invoice(invoice: Invoice, amount: Msat) -> Asked {
+    let (payee, terms) = (invoice.payee, invoice.terms);
+    Asked {
+        payee,
+        amount,
+        hash: terms.payment_hash,
+        secret: Some(terms.payment_secret),
+        keysend: None,
+        metadata: terms.payment_metadata,
+        final_cltv_blocks: terms.min_final_cltv_expiry_delta,
+        in_parts: terms.basic_mpp,
+        hints: terms.route_hints,
+    }
+}
+
+/// What an invoice asks for, or the caller gives for one that names no amount.
+pub(super) fn amount_of(asked: Option<Msat>, given: Option<Msat>) -> Result<Option<Msat>, SendFault> {
+    match (asked, given) {
+        (Some(asked), Some(given)) if asked != given => Err(SendFault::AmountDiffers { asked, given }),
+        (asked, given) => Ok(asked.or(given)),
     }
 }
 
@@ -210,9 +263,8 @@ struct Asked {
 
 /// A payment that nobody asked for: its preimage is ours, and travels in the onion. In one part, since without a secret of
 /// the payee's the parts would not be known to belong together.
-fn asked_by_nobody(payee: NodeId, amount: Msat) -> Result<Asked, SendFault> {
-    let preimage = PaymentPreimage(Clock::random_bytes()?);
-    Ok(Asked {
+fn asked_by_nobody(payee: NodeId, amount: Msat, preimage: PaymentPreimage) -> Asked {
+    Asked {
         payee,
         amount,
         hash: preimage.payment_hash(),
@@ -222,5 +274,5 @@ fn asked_by_nobody(payee: NodeId, amount: Msat) -> Result<Asked, SendFault> {
         final_cltv_blocks: KEYSEND_BLOCKS,
         in_parts: false,
         hints: Vec::new(),
-    })
+    }
 }

@@ -2,7 +2,7 @@
 //! it succeeds with the first preimage, and then waits for the others to be decided (PAY-4).
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, PaymentPreimage};
@@ -26,10 +26,10 @@ pub(super) struct Pending {
     pub(super) row: PaymentRow,
     /// Its HTLCs whose outcome is open, by number.
     pub(super) flights: BTreeMap<u16, Flight>,
-    /// What another attempt is made by; none after a restart, or once none is to be made.
+    /// What another attempt is made by; none once none is to be made.
     pub(super) recipe: Option<Recipe>,
-    /// The number of the next HTLC.
-    next_part: u16,
+    /// Since a start no attempt was made: peers may have yet to come.
+    is_patient: bool,
     /// The most telling failure of a part.
     why: Option<Explained>,
     /// Why no new attempt is made, beside that.
@@ -50,23 +50,38 @@ pub(super) struct Flight {
 enum Next {
     /// What it was to bring goes another way, by this recipe.
     Again { recipe: Box<Recipe>, missing: Msat, max_fee: Msat, in_flight: usize, next_part: u16 },
-    /// What is left in flight is waited for.
-    Wait,
+    /// What is left in flight is waited for. The row says whether new attempts may be made.
+    Wait(Box<PaymentRow>),
     /// The payment had succeeded: this row says what it costs now.
-    Cheaper(PaymentRow),
+    Cheaper(Box<PaymentRow>),
     /// Nothing is in flight any more: the payment is over as its row says.
     Over(Box<Pending>),
 }
 
 impl Pending {
     pub(super) fn of(row: PaymentRow, flights: BTreeMap<u16, Flight>) -> Self {
-        let next_part = flights.keys().next_back().map_or(0, |last| last.saturating_add(1));
-        Self { row, flights, recipe: None, next_part, why: None, gave_up: None, is_abandoned: false }
+        Self { row, flights, recipe: None, is_patient: false, why: None, gave_up: None, is_abandoned: false }
+    }
+
+    /// One that a start found, which goes on by this recipe.
+    pub(super) fn found(row: PaymentRow, flights: BTreeMap<u16, PartRow>, recipe: Option<Recipe>) -> Self {
+        let mut found = Self { is_patient: recipe.is_some(), recipe, ..Self::of(row, BTreeMap::new()) };
+        for (part, row) in flights {
+            let ways = found.recipe.as_ref().map_or(&[][..], |recipe| &recipe.ways);
+            let way = ways.iter().position(|way| way.is_of(&row.route));
+            found.takes_off(part, Flight { row, way });
+        }
+        found
+    }
+
+    /// Whether something is to be brought that is not in flight.
+    pub(super) fn lacks_parts(&self) -> bool {
+        self.recipe.as_ref().is_some_and(|recipe| self.in_flight(|row| row.amount) < recipe.amount)
     }
 
     /// An HTLC is ordered.
     pub(super) fn takes_off(&mut self, part: u16, flight: Flight) {
-        self.next_part = self.next_part.max(part.saturating_add(1));
+        self.row.next_part = self.row.next_part.max(part.saturating_add(1));
         self.carry(&flight, Msat::saturating_add);
         self.flights.insert(part, flight);
     }
@@ -89,31 +104,44 @@ impl Pending {
         self.flights.values().fold(Msat::ZERO, |sum, flight| sum.saturating_add(of(&flight.row)))
     }
 
-    /// What the recipe learns of a way over which a part has failed.
+    /// What the recipe learns of a way, or of the channel of ours that leads to it, over which a part has failed.
     fn learn(&mut self, flight: &Flight, verdict: Verdict) {
         let Some(recipe) = self.recipe.as_mut() else { return };
-        let half = Msat::new(flight.row.amount.get() / 2);
-        if let Some(way) = flight.way.and_then(|way| recipe.ways.get_mut(way)) {
-            way.most = match verdict {
-                Verdict::Innocent => way.most,
-                Verdict::TooMuch if recipe.in_parts && half >= MIN_PART => {
-                    way.most.min(way.carries.saturating_add(half))
-                }
-                Verdict::TooMuch | Verdict::NoUse | Verdict::Final => Msat::ZERO,
-            };
+        let halved = |tried: Msat| {
+            let half = Msat::new(tried.get() / 2);
+            if recipe.in_parts && half >= MIN_PART { half } else { Msat::ZERO }
+        };
+        let way = flight.way.and_then(|way| recipe.ways.get_mut(way));
+        match (verdict, way) {
+            (Verdict::Unsent | Verdict::Incomplete, _) => {}
+            (Verdict::OutletFull, _) => recipe.outlets.trust(flight.row.channel, halved(flight.row.sends)),
+            (Verdict::OutletUseless, _) => recipe.outlets.trust(flight.row.channel, Msat::ZERO),
+            (Verdict::TooMuch, Some(way)) => {
+                way.most = match halved(flight.row.amount) {
+                    Msat::ZERO => Msat::ZERO,
+                    half => way.most.min(way.carries.saturating_add(half)),
+                };
+            }
+            (Verdict::NoUse | Verdict::Final, Some(way)) => way.most = Msat::ZERO,
+            (Verdict::TooMuch | Verdict::NoUse | Verdict::Final, None) => {}
         }
         // Alone, a part that came too late for the others comes too late again.
-        let is_alone = flight.row.amount == recipe.amount && verdict == Verdict::Innocent;
+        let is_alone = flight.row.amount == recipe.amount && verdict == Verdict::Incomplete;
         if verdict == Verdict::Final || is_alone || recipe.given.is_some() {
-            self.recipe = None;
+            self.make_no_more();
         }
+    }
+
+    /// No new attempt is made, here or after a start.
+    fn make_no_more(&mut self) {
+        (self.recipe, self.row.again) = (None, None);
     }
 
     fn fails(mut self, part: u16, explained: Explained, now: Instant) -> (Option<Self>, Option<Next>) {
         let Some(flight) = self.lands(part) else { return (Some(self), None) };
         if let PaymentState::Succeeded { fee, .. } = &mut self.row.state {
             *fee = fee.saturating_sub(flight.row.fee());
-            let row = self.row.clone();
+            let row = Box::new(self.row.clone());
             return match self.flights.is_empty() {
                 true => (None, Some(Next::Over(Box::new(self)))),
                 false => (Some(self), Some(Next::Cheaper(row))),
@@ -123,6 +151,11 @@ impl Pending {
         if self.why.as_ref().is_none_or(|why| explained.verdict >= why.verdict) {
             self.why = Some(explained);
         }
+        self.goes_on(now)
+    }
+
+    /// What is to be done next, of a payment that has not ended.
+    fn goes_on(mut self, now: Instant) -> (Option<Self>, Option<Next>) {
         if self.recipe.as_ref().is_some_and(|recipe| now >= recipe.deadline) {
             self.give_up("no other way was tried: timeout_secs had passed");
         }
@@ -130,18 +163,19 @@ impl Pending {
             return if self.flights.is_empty() {
                 (None, Some(Next::Over(Box::new(self))))
             } else {
-                (Some(self), Some(Next::Wait))
+                let row = Box::new(self.row.clone());
+                (Some(self), Some(Next::Wait(row)))
             };
         };
         let missing = recipe.amount.saturating_sub(self.in_flight(|row| row.amount));
         let max_fee = recipe.max_fee.saturating_sub(self.in_flight(PartRow::fee));
-        let (in_flight, next_part) = (self.flights.len(), self.next_part);
+        let (in_flight, next_part) = (self.flights.len(), self.row.next_part);
         let again = Next::Again { recipe: Box::new(recipe), missing, max_fee, in_flight, next_part };
         (Some(self), Some(again))
     }
 
     fn give_up(&mut self, why: &str) {
-        self.recipe = None;
+        self.make_no_more();
         self.gave_up.get_or_insert_with(|| why.to_owned());
     }
 
@@ -150,13 +184,13 @@ impl Pending {
         if !self.row.is_pending() {
             return self.row;
         }
-        let why = self.why.unwrap_or_else(|| Explained::new("interrupted", INTERRUPTED.to_owned(), Verdict::Innocent));
+        let why = self.why.unwrap_or_else(|| Explained::new("interrupted", INTERRUPTED.to_owned(), Verdict::Unsent));
         let message = match self.gave_up {
             Some(gave_up) => format!("{}; {gave_up}", why.message),
             None => why.message,
         };
         let state = PaymentState::Failed { kind: why.kind.to_owned(), message, at: Clock::now_unix() };
-        PaymentRow { state, ..self.row }
+        PaymentRow { state, again: None, ..self.row }
     }
 }
 
@@ -204,7 +238,7 @@ impl Payments {
         if let Some(pending) = state.pending.get_mut(&payment_id)
             && let Some(flight) = pending.lands(part)
         {
-            pending.recipe = None;
+            pending.make_no_more();
             if pending.row.is_pending() {
                 let fee = flight.row.fee().saturating_add(pending.in_flight(PartRow::fee));
                 pending.row.state = PaymentState::Succeeded { preimage, fee, at: Clock::now_unix() };
@@ -234,16 +268,41 @@ impl Payments {
             self.state.lock().fails((payment_id, part), explained)
         });
         match next {
-            None | Some(Next::Wait) => self.manager.env().writer.submit(batch),
-            Some(Next::Cheaper(row)) => {
+            None => self.manager.env().writer.submit(batch),
+            Some(next) => self.do_next(payment_id, next, batch),
+        }
+    }
+
+    fn do_next(&self, payment_id: [u8; 32], next: Next, mut batch: Batch) {
+        match next {
+            Next::Wait(row) | Next::Cheaper(row) => {
                 batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
                 self.manager.env().writer.submit(batch);
             }
-            Some(Next::Over(pending)) => self.over(*pending, batch),
-            Some(Next::Again { recipe, missing, max_fee, in_flight, next_part }) => {
+            Next::Over(pending) => self.over(*pending, batch),
+            Next::Again { recipe, missing, max_fee, in_flight, next_part } => {
                 let task = (missing, max_fee, in_flight);
                 let attempts = self.attempts(&payment_id, next_part, &recipe, task).map_err(|fault| fault.to_string());
                 self.go_on(payment_id, *recipe, attempts, batch);
+            }
+        }
+    }
+
+    /// Payments that a start found, and that could not go on so far, are looked at again.
+    pub fn look_again(&self) {
+        let now = Clock::monotonic();
+        let waiting = {
+            let mut state = self.state.lock();
+            if state.next_look.is_none_or(|next| now < next) {
+                return;
+            }
+            state.next_look = None;
+            std::mem::take(&mut state.waiting)
+        };
+        for payment_id in waiting {
+            let next = self.state.lock().with(&payment_id, |pending| pending.goes_on(now));
+            if let Some(next) = next {
+                self.do_next(payment_id, next, Batch::default());
             }
         }
     }
@@ -254,14 +313,20 @@ impl Payments {
         let Some(pending) = state.pending.get_mut(&payment_id) else { return self.manager.env().writer.submit(batch) };
         match attempts {
             Ok(attempts) if !pending.is_abandoned => {
-                pending.recipe = Some(recipe);
+                (pending.recipe, pending.is_patient) = (Some(recipe), false);
                 self.stage(&mut batch, pending, attempts);
+                return self.manager.env().writer.submit(batch);
+            }
+            Err(_) if pending.is_patient && !pending.is_abandoned => {
+                pending.recipe = Some(recipe);
+                state.wait(payment_id, Clock::monotonic().checked_add(LOOK_AGAIN));
                 return self.manager.env().writer.submit(batch);
             }
             Ok(_) => pending.give_up(ABANDONED),
             Err(fault) => pending.give_up(&format!("nothing else was left to try: {fault}")),
         }
         if !pending.flights.is_empty() {
+            batch.put(Table::Payment, payment_id.to_vec(), Some(pending.row.encode()));
             return self.manager.env().writer.submit(batch);
         }
         let pending = state.forget(&payment_id);
@@ -291,26 +356,56 @@ impl Payments {
         let Some(pending) = pending else { return false };
         pending.is_abandoned = true;
         pending.give_up(ABANDONED);
+        let mut batch = Batch::default();
+        batch.put(Table::Payment, payment_id.to_vec(), Some(pending.row.encode()));
+        if state.waiting.contains(payment_id)
+            && state.pending.get(payment_id).is_some_and(|pending| pending.flights.is_empty())
+        {
+            let pending = state.forget(payment_id);
+            drop(state);
+            pending.into_iter().for_each(|pending| self.over(pending, Batch::default()));
+            return true;
+        }
+        // Under the owner's lock: a later row of it must not be queued before.
+        self.manager.env().writer.submit(batch);
         true
     }
 }
+
+/// How long a payment that a start found waits until it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 const ABANDONED: &str = "no other way was tried: the payment was abandoned";
 
 impl super::State {
     /// An HTLC has failed; none where it is known already.
     fn fails(&mut self, (payment_id, part): ([u8; 32], u16), explained: Explained) -> Option<Next> {
-        let pending = self.forget(&payment_id)?;
-        let (left, next) = pending.fails(part, explained, Clock::monotonic());
+        self.with(&payment_id, |pending| pending.fails(part, explained, Clock::monotonic()))
+    }
+
+    fn with(
+        &mut self,
+        payment_id: &[u8; 32],
+        change: impl FnOnce(Pending) -> (Option<Pending>, Option<Next>),
+    ) -> Option<Next> {
+        let (left, next) = change(self.forget(payment_id)?);
         if let Some(pending) = left {
             self.remember(pending);
         }
         next
     }
 
+    /// The payment is looked at again at that time, or with those that are looked at sooner.
+    pub(super) fn wait(&mut self, payment_id: [u8; 32], at: Option<Instant>) {
+        self.waiting.insert(payment_id);
+        self.next_look = self.next_look.into_iter().chain(at).min();
+    }
+
     /// Takes a payment out, with what names it.
     pub(super) fn forget(&mut self, payment_id: &[u8; 32]) -> Option<Pending> {
         let pending = self.pending.remove(payment_id)?;
+        self.waiting.remove(payment_id);
+        self.next_look = self.next_look.filter(|_| !self.waiting.is_empty());
         if self.by_hash.get(&pending.row.payment_hash) == Some(payment_id) {
             self.by_hash.remove(&pending.row.payment_hash);
         }
@@ -340,3 +435,6 @@ fn end(batch: &mut Batch, row: &PaymentRow) {
     batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
     batch.event(EventRow::new(Clock::now_unix(), kind, fields));
 }
+
+#[cfg(test)]
+mod tests;

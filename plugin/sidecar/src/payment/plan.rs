@@ -1,7 +1,8 @@
 //! Which HTLCs bring an amount to a payee: over one way where one can, else in parts. What channels can send is told by the
 //! caller, so nothing here takes a lock.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId};
@@ -10,6 +11,7 @@ use outrigger_bolt::invoice::HintHop;
 use super::order::SendFault;
 use super::route::{Arrives, Route};
 use crate::manager::outlets::Outlets;
+use crate::store::part::PartHop;
 
 /// HTLCs of one payment that are in flight at one time, at most: each costs a base fee and a slot at every node on its way.
 pub(super) const MAX_IN_FLIGHT: usize = 16;
@@ -37,8 +39,44 @@ impl Way {
         Self { channels, most: Msat::new(u64::MAX), carries: Msat::ZERO }
     }
 
+    /// Whether an HTLC went this way.
+    pub(super) fn is_of(&self, route: &[PartHop]) -> bool {
+        let led_to = route.iter().skip(1).map(|hop| hop.channel);
+        route.len() == self.channels.len().saturating_add(1)
+            && self.channels.iter().zip(route).all(|(channel, hop)| channel.node == hop.node)
+            && self.channels.iter().map(|channel| Some(channel.short_channel_id)).eq(led_to)
+    }
+
     fn room(&self) -> Msat {
         self.most.saturating_sub(self.carries)
+    }
+}
+
+/// Channels of ours that did not take a part, and the most that each is trusted with since.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Trust(BTreeMap<ChannelId, Msat>);
+
+impl Trust {
+    /// From now on the channel is trusted with no more than this.
+    pub(super) fn trust(&mut self, channel: ChannelId, most: Msat) {
+        let known = self.0.entry(channel).or_insert(most);
+        *known = most.min(*known);
+    }
+
+    fn most(&self, (spendable, channel): (Msat, ChannelId)) -> (Msat, ChannelId) {
+        (self.0.get(&channel).map_or(spendable, |most| spendable.min(*most)), channel)
+    }
+
+    /// What channels can send, as far as they are trusted.
+    pub(super) fn within(&self, outlets: Outlets, amount: Msat) -> Outlets {
+        if self.0.is_empty() {
+            return outlets;
+        }
+        let mut largest: Vec<_> = outlets.largest.into_iter().map(|outlet| self.most(outlet)).collect();
+        largest.sort_by_key(|(spendable, _)| Reverse(*spendable));
+        let fit = outlets.fit.filter(|fit| self.most(*fit).0 >= amount);
+        let fit = fit.or_else(|| largest.iter().rev().find(|(spendable, _)| *spendable >= amount).copied());
+        Outlets { fit, largest, ..outlets }
     }
 }
 

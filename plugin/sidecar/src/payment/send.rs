@@ -12,10 +12,11 @@ use outrigger_bolt::onion::{self, FinalPayload, Hop, Payload, PaymentData, Unwra
 use outrigger_channel::{Command, HtlcSource};
 use tokio::sync::oneshot;
 
-use super::order::{PayOrder, Recipe, SendFault, Whom};
+use super::order::{PayOrder, Recipe, SendFault, Whom, amount_of};
+use super::pending::Flight;
 use super::plan::{MAX_IN_FLIGHT, Piece, Task, check, plan};
 use super::route::{Arrives, BadRoute, GivenHop, Route};
-use super::{Flight, Idempotency, Payments, Pending, State, remember};
+use super::{Idempotency, Payments, Pending, State, remember};
 use crate::clock::Clock;
 use crate::manager::deliver::ReplyTo;
 use crate::store::part::{PartHop, PartRow};
@@ -38,6 +39,16 @@ pub(super) struct Attempt {
     onion: Box<[u8; 1366]>,
 }
 
+/// Whether a known payment is the one that is asked for: it is no answer for another payee or amount.
+fn same_terms(existing: &PaymentRow, payee: &NodeId, amount: Option<Msat>) -> Result<(), SendFault> {
+    let what = match (existing.destination == *payee, amount) {
+        (false, _) => "payee",
+        (true, Some(amount)) if amount != existing.amount => "amount",
+        (true, _) => return Ok(()),
+    };
+    Err(SendFault::HashTaken { payee: existing.destination, amount: existing.amount, what })
+}
+
 impl Payments {
     /// Begins a payment and returns it once its row is durable. A payment of the same hash that is pending or has
     /// succeeded is returned as it is: an invoice is paid once.
@@ -47,9 +58,10 @@ impl Payments {
             Whom::Node { .. } => None,
         };
         // Before anything that time changes: a repeat hears how the payment stands also once the invoice has expired.
-        if let Some(invoice) = &invoice {
+        if let (Some(invoice), Whom::Invoice { amount, .. }) = (&invoice, &order.whom) {
             let existing = self.existing(&self.state.lock(), &invoice.terms.payment_hash)?;
             if let Some(existing) = existing {
+                same_terms(&existing, &invoice.payee, amount_of(invoice.terms.amount, *amount)?)?;
                 let (waiter, durable) = oneshot::channel();
                 let mut batch = Batch::default();
                 batch.hold(Held::Durable(waiter));
@@ -70,6 +82,8 @@ impl Payments {
             destination: recipe.payee,
             amount: recipe.amount,
             created_at: Clock::now_unix(),
+            next_part: 0,
+            again: recipe.again(&order),
             state: PaymentState::Pending,
         };
         let attempts = self.first_attempts(&row.payment_id, &recipe)?;
@@ -105,7 +119,9 @@ impl Payments {
         let task = self.task(recipe, (missing, max_fee));
         let max_parts = if recipe.in_parts { MAX_IN_FLIGHT.saturating_sub(in_flight) } else { 1 };
         let task = Task { max_parts, ..task };
-        let pieces = plan(&recipe.ways, &task, &|peer, amount| self.manager.outlets(peer, amount, MAX_IN_FLIGHT))?;
+        let look =
+            |peer: &NodeId, amount| recipe.outlets.within(self.manager.outlets(peer, amount, MAX_IN_FLIGHT), amount);
+        let pieces = plan(&recipe.ways, &task, &look)?;
         if pieces.len() > usize::from(MAX_ATTEMPTS.saturating_sub(next_part)) {
             return Err(SendFault::TooManyAttempts(MAX_ATTEMPTS));
         }
@@ -213,17 +229,18 @@ impl Payments {
         batch.hold(Held::Durable(waiter));
         let mut state = self.state.lock();
         if let Some(existing) = self.existing(&state, &row.payment_hash)? {
+            same_terms(&existing, &row.destination, Some(row.amount))?;
             remember(&mut batch, idempotency, OperationState::Payment { payment_id: existing.payment_id })?;
             env.writer.submit(batch);
             return Ok((existing, durable));
         }
         remember(&mut batch, idempotency, OperationState::Payment { payment_id: row.payment_id })?;
-        batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
         batch.begin(&UnderWay::Payment(row.payment_id));
         batch.put(Table::PaymentByHash, row.payment_hash.0.to_vec(), Some(row.payment_id.to_vec()));
-        let mut pending = Pending::of(row.clone(), BTreeMap::new());
+        let mut pending = Pending::of(row, BTreeMap::new());
         pending.recipe = Some(recipe);
         self.stage(&mut batch, &mut pending, attempts);
+        let row = pending.row.clone();
         state.by_hash.insert(row.payment_hash, row.payment_id);
         state.pending.insert(row.payment_id, pending);
         // Submitted under the owner's lock: the rows of a hash are queued in the order in which they were decided.
@@ -231,7 +248,7 @@ impl Payments {
         Ok((row, durable))
     }
 
-    /// Stages HTLCs of a payment: their rows, and the orders to their channels.
+    /// Stages HTLCs of a payment: their rows, its own, and the orders to their channels.
     pub(super) fn stage(&self, batch: &mut Batch, pending: &mut Pending, attempts: Vec<Attempt>) {
         let (payment_id, payment_hash) = (pending.row.payment_id, pending.row.payment_hash);
         for Attempt { part, peer, cltv_expiry, flight, onion } in attempts {
@@ -244,6 +261,7 @@ impl Payments {
             batch.hold(Held::Order { peer, channel, id, command });
             pending.takes_off(part, flight);
         }
+        batch.put(Table::Payment, payment_id.to_vec(), Some(pending.row.encode()));
     }
 
     /// Reads what came back with the keys that the packet was built with: the place of the node that failed it, and what

@@ -146,6 +146,8 @@ async fn pay_2_a_start_finds_what_is_pending_and_nothing_that_has_ended() {
         destination: peer(&bench),
         amount: AMOUNT,
         created_at: 1,
+        next_part: 0,
+        again: None,
         state: PaymentState::Pending,
     };
     let mut batch = Batch::default();
@@ -169,6 +171,8 @@ async fn pay_2_fwd_8_a_payment_without_an_output_ends_and_may_be_made_again() {
         destination: peer(&bench),
         amount: AMOUNT,
         created_at: 1,
+        next_part: 0,
+        again: None,
         state: PaymentState::Pending,
     };
     let mut batch = Batch::default();

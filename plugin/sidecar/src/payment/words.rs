@@ -17,8 +17,14 @@ pub(super) struct Explained {
 /// What a failure says of another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Verdict {
-    /// Other parts were missing, or the peer went away: nothing is wrong with the way.
-    Innocent,
+    /// The peer went away before it was signed: nothing is wrong with the way.
+    Unsent,
+    /// Other parts were missing: nothing is wrong with the way.
+    Incomplete,
+    /// It was too much for our own channel at this moment; another may take it, over the same way.
+    OutletFull,
+    /// Our own channel is of no use; another may be, over the same way.
+    OutletUseless,
     /// It was too much for a channel at this moment.
     TooMuch,
     /// The way is of no use.
@@ -38,18 +44,15 @@ impl Explained {
             refusal,
             Refusal::InsufficientBalance { .. } | Refusal::TooMuchInFlight(_) | Refusal::DustExposure(_)
         );
-        let verdict = if is_too_much { Verdict::TooMuch } else { Verdict::NoUse };
+        let verdict = if is_too_much { Verdict::OutletFull } else { Verdict::OutletUseless };
         Self::new("refused_by_channel", format!("our channel {} refused it: {refusal}", row.channel), verdict)
     }
 
     /// The peer went away before the HTLC was signed.
     pub(super) fn never_committed(row: &PartRow) -> Self {
         let message = format!("the peer of channel {} disconnected before the payment was signed", row.channel);
-        Self::new(
-            "disconnected",
-            format!("{message}; nothing was paid, and it is safe to pay again"),
-            Verdict::Innocent,
-        )
+        let message = format!("{message}; nothing was paid, and it is safe to pay again");
+        Self::new("disconnected", message, Verdict::Unsent)
     }
 
     /// The channel ended on the chain without an output for the HTLC.
@@ -59,7 +62,7 @@ impl Explained {
              or not yet in it: the payee can claim nothing, and it is safe to pay again",
             row.channel
         );
-        Self::new("ended_on_chain", message, Verdict::NoUse)
+        Self::new("ended_on_chain", message, Verdict::OutletUseless)
     }
 
     /// A node on the way, or the payee, failed it. `read` undoes the layers of an encrypted reason.
@@ -95,7 +98,7 @@ fn verdict(failure: &Failure, is_payee: bool) -> Verdict {
         return if is_too_much { Verdict::TooMuch } else { Verdict::NoUse };
     }
     if matches!(failure, Failure::MppTimeout) {
-        Verdict::Innocent
+        Verdict::Incomplete
     } else if matches!(failure, Failure::TemporaryNodeFailure) {
         // It says something of a moment, and nothing of the payment.
         Verdict::NoUse

@@ -115,7 +115,50 @@ pub struct PaymentRow {
     pub destination: NodeId,
     pub amount: Msat,
     pub created_at: u64,
+    /// The number of its next HTLC: no two of a payment have one number.
+    pub next_part: u16,
+    /// By what new attempts are made; none where none is to be made any more.
+    pub again: Option<AgainRow>,
     pub state: PaymentState,
+}
+
+/// What new attempts of a pending payment are made by, before a start and after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgainRow {
+    pub whom: PaidFor,
+    /// The most that all parts together may pay in fees.
+    pub max_fee: Msat,
+    /// Unix seconds from which on no attempt is made.
+    pub until: u64,
+}
+
+/// What a payment is made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PaidFor {
+    /// An invoice, as it was given.
+    Invoice(String),
+    /// Nothing: the preimage is ours (keysend).
+    Keysend(PaymentPreimage),
+}
+
+impl AgainRow {
+    fn put(&self, record: RecordWriter) -> RecordWriter {
+        let record = record.put(22, self.max_fee.get().to_be_bytes()).put(24, self.until.to_be_bytes());
+        match &self.whom {
+            PaidFor::Invoice(invoice) => record.put(26, invoice),
+            PaidFor::Keysend(preimage) => record.put(28, preimage.0),
+        }
+    }
+
+    fn read(record: &mut RecordReader<'_>) -> Result<Option<Self>, BadRecord> {
+        let Some(max_fee) = record.u64_some(22, "fee limit")? else { return Ok(None) };
+        let until = record.u64(24, "time")?;
+        let whom = match record.array_some(28, "preimage")? {
+            Some(preimage) => PaidFor::Keysend(PaymentPreimage(preimage)),
+            None => PaidFor::Invoice(record.text(26, "invoice")?),
+        };
+        Ok(Some(Self { whom, max_fee: Msat::new(max_fee), until }))
+    }
 }
 
 /// Where a payment stands; never a guess.
@@ -140,7 +183,7 @@ impl PaymentRow {
             .put(4, self.destination.serialize())
             .put(6, self.amount.get().to_be_bytes())
             .put(8, self.created_at.to_be_bytes());
-        match &self.state {
+        let record = match &self.state {
             PaymentState::Pending => record,
             PaymentState::Succeeded { preimage, fee, at } => {
                 record.put(10, at.to_be_bytes()).put(12, preimage.0).put(14, fee.get().to_be_bytes())
@@ -148,6 +191,11 @@ impl PaymentRow {
             PaymentState::Failed { kind, message, at } => {
                 record.put(10, at.to_be_bytes()).put(16, kind).put(18, message)
             }
+        };
+        let record = record.put(20, self.next_part.to_be_bytes());
+        match &self.again {
+            Some(again) => again.put(record),
+            None => record,
         }
         .finish()
     }
@@ -161,6 +209,8 @@ impl PaymentRow {
             destination: record.node_id(4, "destination")?,
             amount: Msat::new(record.u64(6, "amount")?),
             created_at: record.u64(8, "time")?,
+            next_part: u16::from_be_bytes(record.array(20, "next part")?),
+            again: AgainRow::read(&mut record)?,
             state: match record.u64_some(10, "time")? {
                 None => PaymentState::Pending,
                 Some(at) => match record.array_some(12, "preimage")? {

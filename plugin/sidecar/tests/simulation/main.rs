@@ -46,6 +46,10 @@ const KINDS: &[&str] = &[
     "replays",
     "channels paid over again",
     "channels closed",
+    "payments split",
+    "payments tried again",
+    "keysend payments succeeded",
+    "payments abandoned",
 ];
 
 fn number(variable: &str) -> Option<u64> {

@@ -78,9 +78,7 @@ fn feerates(commitment: u32) -> Feerates {
 }
 
 impl World {
-    /// `max_dust_exposure` is the same for all: it decides what an opener's feerate may cost, and one that allows more than
-    /// its peer does is warned (CST-11).
-    fn config(&mut self, max_dust_exposure: Sat) -> Config {
+    fn config(&mut self) -> Config {
         let rng = &mut self.rng;
         let mut pick = |of: &[u64]| *of.choose(rng).expect("some");
         let policy = Policy {
@@ -96,7 +94,7 @@ impl World {
             htlc_minimum: Msat::new(pick(&[1, 1, 1000])),
             minimum_depth: pick(&[1, 2]) as u32,
             max_minimum_depth: 144,
-            max_dust_exposure,
+            max_dust_exposure: Sat::new(pick(&[50_000, 50_000, 12_000])),
             max_commitment_feerate: FeeratePerKw::new(25_000),
             close_depth: 6,
         };
@@ -113,9 +111,8 @@ impl World {
 
     /// Nodes, links, and open channels, before anything goes wrong.
     fn found(&mut self, shape: Shape) {
-        let max_dust_exposure = Sat::new(*[50_000, 50_000, 12_000].choose(&mut self.rng).expect("some"));
         for number in 0..shape.nodes {
-            let (config, pace) = (self.config(max_dust_exposure), *[1, 4, 4, 16].choose(&mut self.rng).expect("some"));
+            let (config, pace) = (self.config(), *[1, 4, 4, 16].choose(&mut self.rng).expect("some"));
             let feerates = feerates(self.rng.random_range(253..1500));
             self.nodes.push(Node::new(number, config, pace, feerates, self.journal.clone()));
             self.start(number);
@@ -208,7 +205,11 @@ impl World {
 
     fn action(&mut self) {
         match self.rng.random_range(0..100) {
-            0..80 => {
+            0..8 => {
+                let amount = self.amount();
+                self.want_keysend(amount);
+            }
+            8..80 => {
                 for _ in 0..*[1, 1, 1, 4].choose(&mut self.rng).expect("some") {
                     let amount = self.amount();
                     self.want_payment(amount);
@@ -221,7 +222,8 @@ impl World {
                 self.set_feerates(node, feerates(feerate));
             }
             88..93 => self.mine(),
-            93..96 => self.replay(),
+            93..95 => self.replay(),
+            95..97 => self.abandon(),
             _ => self.clock.pass(Duration::from_secs(self.rng.random_range(1..100))),
         }
     }

@@ -183,7 +183,7 @@ impl World {
             if !live.duties.orders.is_empty() {
                 found.push((Event::Order(number), pace));
             }
-            if live.core.payments.next_set_end().is_some_and(|end| end <= now) {
+            if live.core.payments.next_time().is_some_and(|end| end <= now) {
                 found.push((Event::Time(number), pace));
             }
             if live.tip < height {
@@ -253,8 +253,8 @@ impl World {
                 node
             }
             Event::Time(node) => {
-                self.nodes[node].live().core.payments.expire_sets();
-                self.note(format_args!("{node}: expires HTLC sets"));
+                self.nodes[node].live().core.payments.on_time();
+                self.note(format_args!("{node}: payments do what has its time"));
                 node
             }
             Event::Block(node) => {
@@ -396,6 +396,11 @@ impl World {
             Told::Sent { payment, answer } => {
                 let began = if answer.is_ok() { "begins" } else { "does not begin" };
                 self.note(format_args!("{node}: {began} payment {payment}"));
+                // An order that is repeated is answered with a payment that may be at a later attempt.
+                let is_first = !self.payments.iter().any(|other| other.is_of(&answer));
+                if is_first && answer.as_ref().is_ok_and(|row| row.next_part > 1) {
+                    self.counts.one("payments split");
+                }
                 self.payments[payment].answer = Some(answer.map_err(|fault| fault.to_string()));
             }
             Told::Ordered { answer } => self.note(format_args!("{node}: answers an order: {answer:?}")),

@@ -175,8 +175,14 @@ impl Drive<'_> {
             (Err(InvalidPayload { tlv_type, offset }), _) => Failure::InvalidOnionPayload { tlv_type, offset },
             // BOLT 4: abort processing and fail. A prober learns no more than from any other onion.
             (Ok((Payload::Final(_), _)), Err(_)) => self.unknown_details(&htlc),
-            (Ok((Payload::Forward(_), _)), Err(Unprocessed::TooFar)) => Failure::ExpiryTooFar,
-            (Ok((Payload::Forward(_), _)), Err(Unprocessed::Replay)) => passing(),
+            (Ok((Payload::Forward(forward), _)), Err(why)) => {
+                let asked = self.deliver.named(forward.short_channel_id);
+                count_refused(&mut self.batch, name.channel, asked.map(|(_, channel)| channel));
+                match why {
+                    Unprocessed::TooFar => Failure::ExpiryTooFar,
+                    Unprocessed::Replay => passing(),
+                }
+            }
             (Ok((Payload::Final(payload), _)), Ok(_)) => {
                 let payload = Box::new(payload);
                 let notice = PaymentNotice::Incoming { peer: from, htlc, shared_secret, payload };
@@ -339,17 +345,15 @@ pub(super) fn may_settle(slot: &Slot) -> bool {
     slot.archived.is_none() && matches!(slot.channel.phase(), Phase::Normal | Phase::ShuttingDown { .. })
 }
 
-/// The other channels with the peer that carry the amount, the smallest first: large balances are kept for large payments.
-/// Which of a peer's channels an HTLC goes over is ours to choose (BOLT 4, "Non-strict Forwarding").
+/// Other channels that are looked at for one HTLC, at most: an offer costs no more where the peer has many.
+const MAX_OTHERS: usize = 16;
+
+/// Other channels with the peer that carry the amount, the smallest first: large balances are kept for large payments. Which
+/// of a peer's channels an HTLC goes over is ours to choose (BOLT 4, "Non-strict Forwarding").
 fn others(peer: &Peer, asked: ChannelId, amount: Msat) -> Vec<ChannelId> {
-    let mut found: Vec<_> = peer
-        .slots
-        .values()
-        .filter(|slot| slot.channel.id() != asked && carries(slot, amount))
-        .map(|slot| (slot.channel.summary(0).spendable, slot.channel.id()))
-        .collect();
-    found.sort_unstable();
-    found.into_iter().map(|(_, channel)| channel).collect()
+    let with_the_amount = peer.by_spendable.range((amount, ChannelId([0; 32]))..).map(|(_, channel)| *channel);
+    let looked_at = with_the_amount.filter(|channel| *channel != asked).take(MAX_OTHERS);
+    looked_at.filter(|channel| peer.slots.get(channel).is_some_and(|slot| carries(slot, amount))).collect()
 }
 
 /// Whether the channel is usable, has the amount, and keeps a share of the peer's limits for payments of our own.

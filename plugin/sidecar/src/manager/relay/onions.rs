@@ -3,6 +3,8 @@
 //! The set is keyed by the digest of the shared secret, and each entry names its HTLC: an HTLC that a start tells of again,
 //! or that goes to another peer because it was never signed, is no replay.
 
+use std::collections::HashSet;
+
 use bitcoin::hashes::{Hash, sha256};
 
 use super::register::HtlcName;
@@ -40,7 +42,14 @@ pub(in crate::manager) enum Seen {
 /// The set: the part whose rows are on their way to the file, and the file.
 #[derive(Debug, Default)]
 pub(in crate::manager) struct Onions {
-    queued: Mutex<Queued<OnionDigest, HtlcName>>,
+    claims: Mutex<Claims>,
+}
+
+#[derive(Debug, Default)]
+struct Claims {
+    queued: Queued<OnionDigest, HtlcName>,
+    /// Onions for which somebody looks into the file. Nobody else queues them meanwhile.
+    looked_up: HashSet<OnionDigest>,
 }
 
 impl Onions {
@@ -71,8 +80,8 @@ impl Onions {
         Ok(Ok(seen))
     }
 
-    /// Gives the onion to the HTLC; none where another has it. The lock is held while the file is read, so that of two
-    /// peers that bring one onion at the same time only one is first.
+    /// Gives the onion to the HTLC; none where another has it. Of two peers that bring one onion at the same time only one is
+    /// first, and neither waits for the file of the other's: the lock is not held while it is read (law 3).
     fn claim(
         &self,
         reader: &Reader,
@@ -80,17 +89,30 @@ impl Onions {
         htlc: HtlcName,
         batch: &mut Batch,
     ) -> Result<Option<Seen>, StoreError> {
-        let mut queued = self.queued.lock();
-        let known = match queued.get(&onion) {
-            Some(name) => Some(name),
-            None => reader.replay(&onion)?.map(|row| HtlcName { channel: row.channel, htlc_id: row.htlc_id }),
+        let (queued, is_first) = {
+            let mut claims = self.claims.lock();
+            let queued = claims.queued.get(&onion);
+            (queued, queued.is_none() && claims.looked_up.insert(onion))
         };
-        let seen = match known {
+        let known = match queued {
+            Some(name) => Ok(Some(name)),
+            // What was queued before, and is no more, is in the file.
+            None => {
+                reader.replay(&onion).map(|row| row.map(|row| HtlcName { channel: row.channel, htlc_id: row.htlc_id }))
+            }
+        };
+        let mut claims = self.claims.lock();
+        if is_first {
+            claims.looked_up.remove(&onion);
+        }
+        let seen = match known? {
             Some(name) if name != htlc => return Ok(None),
             Some(_) => Seen::Before,
+            // Whoever looks it up too was before it.
+            None if !is_first => return Ok(None),
             None => Seen::First,
         };
-        queued.add(onion, htlc, batch);
+        claims.queued.add(onion, htlc, batch);
         Ok(Some(seen))
     }
 }

@@ -34,7 +34,8 @@ async fn prs_6_fnd_2_blocks_with_odd_transactions_are_taken_in() {
         .extend((0..1000).map(|vout| TxIn { previous_output: OutPoint::new(funding.txid, vout), ..TxIn::default() }));
     rogue.bench.manager.block_connected(HEIGHT + 3, &block_of(vec![nothing, many]));
     let view = rogue.bench.manager.channel(&channel.id()).unwrap();
-    assert_eq!(view.summary.state, "closing", "the funding output is gone, and by no commitment");
+    assert_eq!(view.summary.state, "failed", "the funding output is gone, by a close that nobody signed here");
+    assert!(rogue.bench.manager.env().is_restored());
     rogue.bench.manager.block_disconnected(HEIGHT + 3);
     rogue.bench.manager.block_connected(HEIGHT + 3, &block_of(vec![spend(funding, Witness::from_slice(&[[0_u8; 0]]))]));
 }
@@ -87,7 +88,7 @@ async fn occ_13_a_channel_hears_of_a_spend_that_another_waits_for_too() {
         rogue.bench.manager.deliver().index().lock().watch(peer, other, watch);
     }
     rogue.bench.manager.block_connected(HEIGHT + 2, &block_of(vec![coinbase(), spend(outpoint, Witness::new())]));
-    assert_eq!(rogue.bench.manager.channel(&channel.id()).unwrap().summary.state, "closing");
+    assert_eq!(rogue.bench.manager.channel(&channel.id()).unwrap().summary.state, "failed");
 }
 
 /// bitcoind is never asked whether the funding output is unspent (`gettxout`), so no answer to that can close a channel:

@@ -5,7 +5,10 @@ use outrigger_bolt::wire::{ChannelUpdate, UpdateFailHtlc};
 use outrigger_channel::FailReason;
 
 use super::*;
+use crate::manager::relay::onions::{Seen, Unprocessed};
+use crate::manager::relay::register;
 use crate::manager::terms::{TermsChange, TermsRow};
+use crate::store::Batch;
 use crate::store::forward::{Direction, ForwardTotals};
 use crate::store::row::{Downstream, SettlementRow};
 
@@ -405,8 +408,17 @@ async fn fwd_1_a_preimage_that_was_told_is_claimed_upstream_whatever_the_next_pe
     chain.to.dealt_with().await;
     chain.bench.manager.env().writer.barrier().await;
     let row = chain.bench.reader.settlement(&chain.incoming.id(), 0).unwrap();
-    let offered = Downstream { channel: chain.outgoing.id(), htlc_id: 0, amount: AMOUNT };
+    // What the next peer was offered came back.
+    let offered = Downstream { channel: chain.outgoing.id(), htlc_id: 0, amount: Msat::ZERO };
     assert_eq!(row, Some(SettlementRow::FulfilledDownstream(preimage(1), offered)));
+    chain.settled().await;
+    let forwards = chain.bench.reader.forwards(None, Direction::OldestFirst, 9).unwrap();
+    let [(_, forward)] = forwards.as_slice() else { panic!("{forwards:?}") };
+    assert_eq!(
+        (forward.incoming.amount, forward.outgoing.amount),
+        (send.amount, Msat::ZERO),
+        "nothing was paid for it"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -462,6 +474,15 @@ async fn a_forward_is_told_once_when_its_fee_is_ours_whatever_is_repeated() {
     chain.settled().await;
     let unknown = ForwardTotals::one_refused();
     assert_eq!(chain.totals(), [unknown, ForwardTotals { failed: 1, refused: 1, ..settled }]);
+    // One that expires later than anybody needs, and one whose onion came before.
+    chain.send(&Send { number: 5, expiry: HEIGHT + 3000, ..dear });
+    chain.answer().await;
+    chain.settled().await;
+    assert_eq!(chain.totals(), [unknown, ForwardTotals { failed: 1, refused: 2, ..settled }]);
+    chain.send(&send);
+    chain.answer().await;
+    chain.settled().await;
+    assert_eq!(chain.totals(), [unknown, ForwardTotals { failed: 1, refused: 3, ..settled }]);
     assert_eq!(listed(&chain), forwards, "only what was earned is listed");
 }
 
@@ -555,5 +576,34 @@ async fn nothing_is_handed_on_of_a_channel_that_fails_in_the_same_visit() {
         };
         let letters = manager.directory.with(&chain.from.id, visit).unwrap();
         assert_eq!((letters.len(), manager.relaying().htlcs), (usize::from(told), u32::from(told)), "{letters:?}");
+    }
+}
+
+/// Two peers bring one onion at the same time: the file is read without a lock, and one of them is first all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn fwd_17_of_two_peers_that_bring_one_onion_at_once_one_is_first() {
+    let bench = Bench::new();
+    let env = bench.manager.env();
+    for round in 0..100 {
+        let process = |peer: u8| {
+            let name = register::HtlcName { channel: ChannelId([peer; 32]), htlc_id: round };
+            let mut secret = [7; 32];
+            secret[..8].copy_from_slice(&round.to_be_bytes());
+            let mut batch = Batch::default();
+            let at = (HEIGHT + 10, HEIGHT);
+            let processed = env.onions.process((&mut batch, &env.reader), &secret, name, at).unwrap();
+            env.writer.submit(batch);
+            processed
+        };
+        let both = std::thread::scope(|scope| {
+            [1, 2].map(|peer| scope.spawn(move || process(peer))).map(|thread| thread.join().unwrap())
+        });
+        let first = both.iter().position(|processed| *processed == Ok(Seen::First)).expect("one is first");
+        assert_eq!(both[1 - first], Err(Unprocessed::Replay), "round {round}");
+        if round % 2 == 0 {
+            env.writer.barrier().await;
+        }
+        let (winner, loser) = if first == 0 { (1, 2) } else { (2, 1) };
+        assert_eq!((process(winner), process(loser)), (Ok(Seen::Before), Err(Unprocessed::Replay)), "round {round}");
     }
 }

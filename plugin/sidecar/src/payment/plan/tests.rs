@@ -167,3 +167,22 @@ fn pay_9_any_plan_keeps_to_amount_fee_and_balances() {
         }
     }
 }
+
+#[test]
+fn a_channel_of_ours_that_refused_is_trusted_with_less_and_the_way_over_it_is_not() {
+    let peers = world(&[(1, &[50 * M, 20 * M, 30 * M])]);
+    let mut trust = Trust::default();
+    let planned = |trust: &Trust, amount| {
+        let look = |peer: &NodeId, amount| trust.within(peers(peer, amount), amount);
+        plan(&[over(1, 0, 0)], &task(amount, 0, 16), &look).map(|planned| pieces(&planned))
+    };
+    assert_eq!(planned(&trust, 20 * M).unwrap(), [(id(1, 2), 20 * M, 20 * M)]);
+    trust.trust(id(1, 2), Msat::ZERO);
+    assert_eq!(planned(&trust, 20 * M).unwrap(), [(id(1, 3), 20 * M, 20 * M)]);
+    trust.trust(id(1, 3), Msat::new(10 * M));
+    assert_eq!(planned(&trust, 20 * M).unwrap(), [(id(1, 1), 20 * M, 20 * M)]);
+    trust.trust(id(1, 1), Msat::new(15 * M));
+    trust.trust(id(1, 1), Msat::new(40 * M));
+    assert_eq!(planned(&trust, 20 * M).unwrap(), [(id(1, 1), 15 * M, 15 * M), (id(1, 3), 5 * M, 5 * M)]);
+    assert!(matches!(planned(&trust, 26 * M), Err(SendFault::TooLarge { .. })), "25 M are left");
+}

@@ -10,6 +10,7 @@ use super::super::plan::Way;
 use super::*;
 use crate::manager::deliver::PaymentNotice;
 use crate::store::part::PartHop;
+use crate::store::row::{AgainRow, PaidFor};
 
 /// Numbers that a seed repeats (xorshift).
 struct Dice(u64);
@@ -38,6 +39,8 @@ fn row(bench: &Bench) -> PaymentRow {
         destination: peer(bench),
         amount: AMOUNT,
         created_at: 1,
+        next_part: 0,
+        again: None,
         state: PaymentState::Pending,
     }
 }
@@ -188,6 +191,102 @@ async fn pay_2_a_start_forgets_the_parts_that_were_never_signed_and_waits_for_th
     assert_eq!(kind, "interrupted");
 }
 
+/// What a start forgets of a payment and what that changes in its row is one transaction: a crash finds both or neither.
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_2_the_fee_of_a_payment_that_has_succeeded_goes_down_with_the_parts_that_were_never_signed() {
+    let bench = Bench::new();
+    begun(&bench, 3);
+    let state = PaymentState::Succeeded { preimage: preimage(), fee: Msat::new(3 * FEE.get()), at: 9 };
+    let mut batch = Batch::default();
+    batch.put(Table::Payment, ID.to_vec(), Some(PaymentRow { state, ..row(&bench) }.encode()));
+    bench.manager.env().writer.submit(batch);
+    all_durable(&bench).await;
+    let batches = || bench.manager.env().writer.stats().batches.load(std::sync::atomic::Ordering::Relaxed);
+    let before = batches();
+    let payments = start(&bench, &[1]).await;
+    all_durable(&bench).await;
+    assert_eq!(batches() - before, 3, "one to wait for before, one to wait for after, and one of the start");
+    let PaymentState::Succeeded { fee, .. } = payments.get(&ID).unwrap().unwrap().state else { panic!("succeeded") };
+    assert_eq!((fee, bench.load().parts.len()), (FEE, 1));
+}
+
+/// What a row says of new attempts.
+fn again(invoice: String, secs: u64) -> Option<AgainRow> {
+    let until = Clock::now_unix() + secs;
+    Some(AgainRow { whom: PaidFor::Invoice(invoice), max_fee: AMOUNT, until })
+}
+
+/// An invoice of this hash by somebody whom no way leads to.
+fn invoice_of_nobody() -> String {
+    let terms = outrigger_bolt::invoice::Terms {
+        network: Network::Regtest,
+        timestamp: Clock::now_unix(),
+        payment_hash: preimage().payment_hash(),
+        payment_secret: PaymentSecret([7; 32]),
+        amount: Some(AMOUNT),
+        description: outrigger_bolt::invoice::Description::Text("oars".to_owned()),
+        expiry_secs: 3600,
+        min_final_cltv_expiry_delta: 40,
+        payment_metadata: None,
+        route_hints: Vec::new(),
+        basic_mpp: true,
+    };
+    terms.sign_with_key(&SecretKey::from_slice(&[77; 32]).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn pay_2_a_payment_that_a_start_found_waits_for_its_peers_until_its_time_is_over() {
+    for abandoned in [false, true] {
+        let bench = Bench::new();
+        let clock = std::rc::Rc::new(super::parts::Still::default());
+        let _stand_in = Clock::replace_on_this_thread(clock.clone());
+        begun(&bench, 2);
+        let mut batch = Batch::default();
+        let found = PaymentRow { again: again(invoice_of_nobody(), 60), next_part: 2, ..row(&bench) };
+        batch.put(Table::Payment, ID.to_vec(), Some(found.encode()));
+        bench.manager.env().writer.submit(batch);
+        let payments = start(&bench, &[]).await;
+        for _ in 0..3 {
+            assert!(payments.next_time().is_some());
+            payments.on_time();
+            all_durable(&bench).await;
+            let row = payments.get(&ID).unwrap().unwrap();
+            assert!(row.is_pending() && row.again.is_some());
+            assert!(bench.load().parts.is_empty(), "nothing was signed for them");
+            clock.pass(std::time::Duration::from_secs(1));
+        }
+        let reason = if abandoned {
+            assert!(payments.abandon(&ID));
+            "abandoned"
+        } else {
+            clock.pass(std::time::Duration::from_secs(60));
+            payments.on_time();
+            "timeout_secs had passed"
+        };
+        all_durable(&bench).await;
+        let row = payments.get(&ID).unwrap().unwrap();
+        let PaymentState::Failed { kind, message, .. } = row.state else { panic!("{:?}", row.state) };
+        assert!(kind == "interrupted" && message.contains(reason), "{message}");
+        assert_eq!((row.again, payments.next_time(), bench.load().pending_payments.len()), (None, None, 0));
+    }
+}
+
+/// Of a file that is known to be old, nothing says what became of a payment since.
+#[tokio::test(flavor = "multi_thread")]
+async fn bak_1_a_start_in_restored_mode_takes_no_part_for_one_that_was_never_signed() {
+    let bench = Bench::new();
+    begun(&bench, 2);
+    let mut batch = Batch::default();
+    batch.put(Table::Meta, crate::store::schema::RESTORED_KEY.to_vec(), Some(b"a proof".to_vec()));
+    bench.manager.env().writer.submit(batch);
+    all_durable(&bench).await;
+    let bench = bench.restarted();
+    let payments = start(&bench, &[]).await;
+    all_durable(&bench).await;
+    assert!(payments.get(&ID).unwrap().unwrap().is_pending());
+    assert_eq!(bench.load().parts.len(), 2);
+}
+
 fn recipe(bench: &Bench, in_parts: bool) -> Recipe {
     let hop = HintHop {
         node: peer(bench),
@@ -207,6 +306,7 @@ fn recipe(bench: &Bench, in_parts: bool) -> Recipe {
         final_cltv_blocks: 40,
         in_parts,
         ways: vec![Way::untried(vec![hop])],
+        outlets: Default::default(),
         given: None,
         deadline: Clock::monotonic() + std::time::Duration::from_secs(60),
     }

@@ -14,7 +14,14 @@ use super::*;
 use crate::clock::{Source, StandIn};
 
 /// A clock that stands still until it is moved.
-struct Still(Cell<Duration>);
+#[derive(Default)]
+pub(super) struct Still(Cell<Duration>);
+
+impl Still {
+    pub(super) fn pass(&self, time: Duration) {
+        self.0.set(self.0.get() + time);
+    }
+}
 
 impl Source for Still {
     fn unix(&self) -> u64 {
@@ -57,7 +64,7 @@ impl Payee {
 
     async fn with(terms: Terms) -> Self {
         let bench = Bench::new();
-        let clock = Rc::new(Still(Cell::default()));
+        let clock = Rc::new(Still::default());
         let stand_in = Clock::replace_on_this_thread(clock.clone());
         let payments = payments_on(&bench, terms);
         let invoice = invoice(&payments).await;
@@ -98,7 +105,7 @@ impl Payee {
 
     /// Time passes.
     fn wait(&self, time: Duration) {
-        self.clock.0.set(self.clock.0.get() + time);
+        self.clock.pass(time);
         self.payments.expire_sets();
     }
 

@@ -11,6 +11,7 @@ use outrigger_channel::{Channel, Command, CommandId, FailReason, Input};
 
 use super::*;
 use crate::manager::tests::{HEIGHT, Rogue, peel};
+use crate::store::row::{AgainRow, PaidFor};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -64,8 +65,33 @@ impl Payer {
         Self { bench, payments, peers }
     }
 
+    /// The node dies, starts again, and its peers come back.
+    async fn restart(&mut self) {
+        self.bench = self.bench.started_again_as_it_was().await;
+        let found = self.bench.load();
+        let rows = found.channels.iter().flat_map(|loaded| loaded.channel.rows().htlcs.values());
+        let sources: Vec<_> = rows.filter_map(|row| row.source).collect();
+        let carried = |id: &[u8; 32], part: u16| sources.contains(&HtlcSource::Payment { payment_id: *id, part });
+        let unfinished = Unfinished { pending: found.pending_payments, parts: found.parts, outcomes: found.outcomes };
+        let (manager, reader, events) =
+            (self.bench.manager.clone(), self.bench.reader.clone(), self.bench.events.clone());
+        self.payments = Arc::new(Payments::new(manager, reader, terms_of_node(), events, unfinished, carried));
+        let (worker, notices) = (self.payments.clone(), self.bench.notices.clone());
+        std::thread::spawn(move || worker.work(&notices));
+        for (rogue, channel) in &mut self.peers {
+            rogue.step(channel, Input::Disconnected);
+            rogue.reconnect(self.bench.clone());
+            rogue.step(channel, Input::Connected(&outrigger_bolt::features::Features::init()));
+            rogue.until(channel, |channel, _| channel.summary(HEIGHT + 1).connected).await;
+        }
+    }
+
     /// The payee's invoice, with a way over each peer.
     fn invoice(&self, amount: u64, basic_mpp: bool) -> String {
+        self.invoice_by(&payee(), amount, basic_mpp)
+    }
+
+    fn invoice_by(&self, payee: &SecretKey, amount: u64, basic_mpp: bool) -> String {
         let hint = |(place, (rogue, _)): (usize, &(Rogue, Channel))| {
             vec![HintHop {
                 node: rogue.id(),
@@ -88,7 +114,7 @@ impl Payer {
             route_hints: self.peers.iter().enumerate().map(hint).collect(),
             basic_mpp,
         };
-        terms.sign_with_key(&payee()).unwrap()
+        terms.sign_with_key(payee).unwrap()
     }
 
     fn order(&self, amount: u64, basic_mpp: bool) -> PayOrder {
@@ -442,4 +468,123 @@ fn spent(payer: &Payer) -> u64 {
 async fn ended_by_now(payer: &Payer, id: &[u8; 32]) -> Option<PaymentState> {
     all_durable(&payer.bench).await;
     payer.payments.get(id).unwrap().map(|row| row.state).filter(|state| !matches!(state, PaymentState::Pending))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_2_an_invoice_of_a_known_hash_that_names_another_payee_or_amount_is_refused() {
+    let mut payer = Payer::new(1).await;
+    let id = payer.send(payer.order(ONE_CHANNEL, false)).await;
+    let other = SecretKey::from_slice(&[76; 32]).unwrap();
+    let of_other = Whom::Invoice { invoice: payer.invoice_by(&other, ONE_CHANNEL, false), amount: None };
+    for is_paid in [false, true] {
+        let refused = payer.payments.send(payer.order(ONE_CHANNEL + 1, false)).await;
+        let Err(SendFault::HashTaken { what: "amount", .. }) = refused else { panic!("{is_paid}: {refused:?}") };
+        let order = PayOrder { whom: of_other.clone(), ..payer.order(1, false) };
+        let refused = payer.payments.send(order).await;
+        let Err(fault @ SendFault::HashTaken { what: "payee", .. }) = refused else { panic!("{is_paid}: {refused:?}") };
+        assert!(fault.to_string().contains(&payee_id().to_string()), "{fault}");
+        assert_eq!(payer.send(payer.order(ONE_CHANNEL, false)).await, id, "the same again is answered");
+        if !is_paid {
+            let heard = payer.offered(0).await;
+            payer.fulfil(&heard).await;
+            payer.end(&id).await;
+        }
+    }
+    payer.assert_done().await;
+}
+
+/// While bitcoind is away nobody knows the height at which an HTLC would expire: no attempt is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn btc_1_no_other_way_is_tried_while_the_chain_is_not_synced() {
+    let mut payer = Payer::new(2).await;
+    let id = payer.send(payer.order(ONE_CHANNEL, false)).await;
+    let first = payer.offered(0).await;
+    payer.bench.manager.env().chain.set_synced(false);
+    payer.fail(&first, false, &TOO_MUCH).await;
+    let PaymentState::Failed { kind, message, .. } = payer.end(&id).await else { panic!("it fails") };
+    assert_eq!(kind, "temporary_channel_failure");
+    assert!(message.contains("the chain is not synced yet"), "{message}");
+    assert!(payer.peers[1].0.dealt_with().await.is_empty());
+    payer.assert_done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_2_retries_go_on_after_a_start_and_no_part_has_the_number_of_another() {
+    for is_abandoned in [false, true] {
+        let mut payer = Payer::new(2).await;
+        let id = payer.send(payer.order(ONE_CHANNEL, false)).await;
+        let first = payer.offered(0).await;
+        if is_abandoned {
+            assert!(payer.payments.abandon(&id));
+        }
+        payer.restart().await;
+        assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
+        payer.fail(&first, false, &TOO_MUCH).await;
+        if is_abandoned {
+            assert!(
+                matches!(payer.end(&id).await, PaymentState::Failed { .. }),
+                "what nobody wants is not tried again"
+            );
+            let heard = payer.peers[1].0.dealt_with().await;
+            assert!(!heard.iter().any(|message| matches!(message, Message::UpdateAddHtlc(_))), "{heard:?}");
+        } else {
+            let second = payer.offered(1).await;
+            assert_eq!(second.last.amt_to_forward.get(), ONE_CHANNEL);
+            let row = payer.payments.get(&id).unwrap().unwrap();
+            let parts: Vec<u16> = payer.bench.load().parts.iter().map(|((_, part), _)| *part).collect();
+            assert_eq!((parts, row.next_part), (vec![1], 2));
+            payer.fulfil(&second).await;
+            let PaymentState::Succeeded { fee, .. } = payer.end(&id).await else { panic!("it succeeds") };
+            assert_eq!(fee.get(), u64::from(BASE));
+        }
+        payer.assert_done().await;
+    }
+}
+
+/// The node died before its channel signed: nothing was paid, and the payment is made once its peer is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_2_what_was_never_signed_is_tried_again_after_a_start_within_fee_and_time() {
+    for (secs, max_fee) in [(3600, u64::from(BASE)), (3600, u64::from(BASE) - 1), (0, u64::from(BASE))] {
+        let mut payer = Payer::new(1).await;
+        let id = [9; 32];
+        let invoice = payer.invoice(ONE_CHANNEL, false);
+        let now = Clock::now_unix();
+        let again = AgainRow { whom: PaidFor::Invoice(invoice), max_fee: Msat::new(max_fee), until: now + secs };
+        let row = PaymentRow {
+            payment_id: id,
+            payment_hash: preimage().payment_hash(),
+            destination: payee_id(),
+            amount: Msat::new(ONE_CHANNEL),
+            created_at: now - 1,
+            next_part: 1,
+            again: Some(again),
+            state: PaymentState::Pending,
+        };
+        let route = vec![PartHop { node: payer.peers[0].0.id(), channel: None }];
+        let (sends, amount) = (Msat::new(ONE_CHANNEL + u64::from(BASE)), Msat::new(ONE_CHANNEL));
+        let part = PartRow { sends, amount, channel: payer.peers[0].1.id(), route };
+        let mut batch = Batch::default();
+        batch.put(Table::Payment, id.to_vec(), Some(row.encode()));
+        batch.begin(&UnderWay::Payment(id));
+        batch.put(Table::Part, PartRow::key(&id, 0), Some(part.encode()));
+        payer.bench.manager.env().writer.submit(batch);
+        payer.restart().await;
+        if secs > 0 && max_fee == u64::from(BASE) {
+            let heard = payer.offered(0).await;
+            let parts: Vec<u16> = payer.bench.load().parts.iter().map(|((_, part), _)| *part).collect();
+            assert_eq!(parts, [1]);
+            payer.fulfil(&heard).await;
+            assert!(matches!(payer.end(&id).await, PaymentState::Succeeded { .. }));
+        } else {
+            if secs > 0 {
+                assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
+                assert!(payer.payments.abandon(&id));
+            }
+            let PaymentState::Failed { kind, .. } = payer.end(&id).await else { panic!("it fails") };
+            assert_eq!(kind, "interrupted");
+            let heard = payer.peers[0].0.dealt_with().await;
+            assert!(!heard.iter().any(|message| matches!(message, Message::UpdateAddHtlc(_))), "{heard:?}");
+        }
+        payer.assert_done().await;
+    }
 }

@@ -23,6 +23,7 @@ pub enum SettlementRow {
 pub struct Downstream {
     pub channel: ChannelId,
     pub htlc_id: u64,
+    /// Zero where it came back: the preimage was told for another HTLC of its hash.
     pub amount: Msat,
 }
 
