@@ -50,6 +50,7 @@ const KINDS: &[&str] = &[
     "payments tried again",
     "keysend payments succeeded",
     "payments abandoned",
+    "channels opened amid all else",
 ];
 
 fn number(variable: &str) -> Option<u64> {

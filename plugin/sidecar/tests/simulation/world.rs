@@ -338,6 +338,11 @@ impl World {
                 let funding = self.chain.fund(&request);
                 self.nodes[node].live().core.manager.funded(&request.peer, request.channel, Ok(funding));
             }
+            ChainOrder::Enforce { channel, enforcement: Some(found), .. }
+                if self.ledger.never_funded.contains(&channel) =>
+            {
+                assert!(found.publish.is_none() && found.claims.is_empty(), "there is no output to spend");
+            }
             ChainOrder::Enforce { channel, enforcement: Some(_), .. } => {
                 panic!("node {node} ends channel {channel} alone");
             }
@@ -507,7 +512,9 @@ impl World {
         };
         let key = format!("{}", self.rng.random::<u64>());
         let manager = &live.core.manager;
-        live.operations.begin(manager, &live.core.reader, &peer_id, &key, [0; 32], order).expect("an operation");
+        let begun = live.operations.begin(manager, &live.core.reader, &peer_id, &key, [0; 32], order);
+        // A side learns later than the world that a connection is over.
+        assert!(begun.is_ok() || !self.links[link].is_up(), "an operation");
         self.after(node);
     }
 
