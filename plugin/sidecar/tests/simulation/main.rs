@@ -51,6 +51,7 @@ const KINDS: &[&str] = &[
     "keysend payments succeeded",
     "payments abandoned",
     "channels opened amid all else",
+    "reorganisations",
 ];
 
 fn number(variable: &str) -> Option<u64> {

@@ -198,8 +198,9 @@ impl World {
 
     fn fault(&mut self) {
         let node = self.rng.random_range(0..self.nodes.len());
-        match self.rng.random_range(0..3) {
-            0 => self.crash(node),
+        match self.rng.random_range(0..12) {
+            0..4 => self.crash(node),
+            4 => self.reorganise(),
             _ => {
                 let link = self.rng.random_range(0..self.links.len());
                 self.disconnect(link);
@@ -227,22 +228,22 @@ impl World {
                 let amount = self.amount();
                 self.want_keysend(amount);
             }
-            8..80 => {
+            8..78 => {
                 for _ in 0..*[1, 1, 1, 4].choose(&mut self.rng).expect("some") {
                     let amount = self.amount();
                     self.want_payment(amount);
                 }
             }
-            80..88 => {
+            78..86 => {
                 let node = self.rng.random_range(0..self.nodes.len());
                 let highest = if self.rng.random_bool(0.2) { 20_000 } else { 3_000 };
                 let feerate = self.rng.random_range(253..highest);
                 self.set_feerates(node, feerates(feerate));
             }
-            88..93 => self.mine(),
-            93..95 => self.replay(),
-            95..97 => self.abandon(),
-            97 => self.open_another(),
+            86..91 => self.mine(),
+            91..93 => self.replay(),
+            93..95 => self.abandon(),
+            95..98 => self.open_another(),
             _ => self.clock.pass(Duration::from_secs(self.rng.random_range(1..100))),
         }
     }
