@@ -76,7 +76,9 @@ impl Chain {
         }
         for block in self.blocks.split_off(self.blocks.len() - depth) {
             for tx in block.txdata.into_iter().skip(1) {
-                tx.input.iter().for_each(|input| drop(self.spent.remove(&input.previous_output)));
+                for input in &tx.input {
+                    self.spent.remove(&input.previous_output);
+                }
                 self.mempool.insert(tx.compute_txid(), tx);
             }
         }
