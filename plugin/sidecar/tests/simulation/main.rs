@@ -50,6 +50,8 @@ const KINDS: &[&str] = &[
     "payments tried again",
     "keysend payments succeeded",
     "payments abandoned",
+    "channels opened amid all else",
+    "reorganisations",
 ];
 
 fn number(variable: &str) -> Option<u64> {

@@ -63,6 +63,10 @@ pub fn simulate(seed: u64, tracing: Tracing) -> (Counts, u64) {
     }
     let relayed = world.ledger.relayed();
     world.counts.add("relays", relayed);
+    let (all, forgotten) = (world.ledger.funded().count() as u64, world.ledger.never_funded.len() as u64);
+    let amid = all - world.counts.0["channels"];
+    world.counts.add("channels opened amid all else", amid);
+    world.counts.add("channels forgotten by their opener", forgotten);
     let (events, signatures) = (world.events, world.journal.lock().signatures);
     world.counts.add("events", events);
     world.counts.add("signatures", signatures);
@@ -132,11 +136,7 @@ impl World {
         for link in 0..self.links.len() {
             self.connect(link);
             for _ in 0..*[1, 1, 2, 3].choose(&mut self.rng).expect("some") {
-                let capacity = *[40_000, 150_000, 1_000_000].choose(&mut self.rng).expect("some");
-                let tenths = *[0, 1, 5, 5, 8].choose(&mut self.rng).expect("some");
-                let push = capacity * 100 * tenths + self.rng.random_range(0..1000);
-                let side = self.rng.random_range(0..2);
-                self.open(link, side, (capacity, push));
+                self.open_some(link);
             }
         }
         self.rest();
@@ -152,6 +152,23 @@ impl World {
         self.counts.add("channels", channels);
     }
 
+    fn open_some(&mut self, link: usize) {
+        let capacity = *[40_000, 150_000, 1_000_000].choose(&mut self.rng).expect("some");
+        let tenths = *[0, 1, 5, 5, 8].choose(&mut self.rng).expect("some");
+        let push = capacity * 100 * tenths + self.rng.random_range(0..1000);
+        let side = self.rng.random_range(0..2);
+        self.open(link, side, (capacity, push));
+    }
+
+    /// A channel more, while payments, faults and blocks go on.
+    fn open_another(&mut self) {
+        let link = self.rng.random_range(0..self.links.len());
+        if self.links[link].is_up() {
+            self.counts.one("openings amid all else");
+            self.open_some(link);
+        }
+    }
+
     fn add_link(&mut self, nodes: [usize; 2]) {
         let pace = *[1, 4, 4, 16].choose(&mut self.rng).expect("some");
         self.links.push(Link::new(nodes, pace));
@@ -163,7 +180,8 @@ impl World {
             let views = node.live.as_ref().map(|live| live.core.manager.channels()).unwrap_or_default();
             views.into_iter().map(|view| (node.number, view)).collect::<Vec<_>>()
         };
-        self.nodes.iter().flat_map(of_node).collect()
+        let all = self.nodes.iter().flat_map(of_node);
+        all.filter(|(_, view)| !self.ledger.never_funded.contains(&view.channel_id)).collect()
     }
 
     /// The eventful part.
@@ -180,8 +198,9 @@ impl World {
 
     fn fault(&mut self) {
         let node = self.rng.random_range(0..self.nodes.len());
-        match self.rng.random_range(0..3) {
-            0 => self.crash(node),
+        match self.rng.random_range(0..12) {
+            0..4 => self.crash(node),
+            4 => self.reorganise(),
             _ => {
                 let link = self.rng.random_range(0..self.links.len());
                 self.disconnect(link);
@@ -209,21 +228,22 @@ impl World {
                 let amount = self.amount();
                 self.want_keysend(amount);
             }
-            8..80 => {
+            8..78 => {
                 for _ in 0..*[1, 1, 1, 4].choose(&mut self.rng).expect("some") {
                     let amount = self.amount();
                     self.want_payment(amount);
                 }
             }
-            80..88 => {
+            78..86 => {
                 let node = self.rng.random_range(0..self.nodes.len());
                 let highest = if self.rng.random_bool(0.2) { 20_000 } else { 3_000 };
                 let feerate = self.rng.random_range(253..highest);
                 self.set_feerates(node, feerates(feerate));
             }
-            88..93 => self.mine(),
-            93..95 => self.replay(),
-            95..97 => self.abandon(),
+            86..91 => self.mine(),
+            91..93 => self.replay(),
+            93..95 => self.abandon(),
+            95..98 => self.open_another(),
             _ => self.clock.pass(Duration::from_secs(self.rng.random_range(1..100))),
         }
     }
@@ -313,7 +333,7 @@ impl World {
 
     /// Closes every channel together with its peer, and buries the closes.
     fn close_all(&mut self) {
-        let channels: Vec<_> = self.ledger.channels.iter().map(|(id, founded)| (*id, founded.nodes)).collect();
+        let channels: Vec<_> = self.ledger.funded().map(|(id, founded)| (*id, founded.nodes)).collect();
         let mut outputs = Vec::new();
         for (channel, nodes) in &channels {
             let node = nodes[self.rng.random_range(0..2)];
