@@ -299,3 +299,33 @@ fn cst_11_htlcs_that_the_opener_has_not_signed_for_are_no_more_than_it_may_offer
     }
     assert!(is_bounded(&mut duo));
 }
+
+/// The accepter's `max_dust_exposure` is no part of the protocol: no rise of ours may need more of it than any accepter has,
+/// since what is signed comes again on every connection, and would be warned of on each.
+#[test]
+fn cst_11_fee_4_no_rise_is_wanted_that_an_accepter_with_a_smaller_exposure_warns_of() {
+    let exposes = |sat| Policy { max_dust_exposure: Sat::new(sat), ..policy() };
+    let (funding, push, feerate) = (Sat::new(40_000), sat(20_000), FeeratePerKw::new(400));
+    let mut duo =
+        Duo::normal(&Terms { funding, push, feerate, alice: exposes(50_000), bob: exposes(1_000), ..Terms::default() });
+    // 4000 sat, a tenth of the channel, for a commitment with 30 HTLCs.
+    let highest = wanted(&duo, u32::MAX).expect("a rise");
+    assert_eq!(highest, 531);
+    assert_eq!(duo.order(Alice, Command::UpdateFee(FeeratePerKw::new(highest))), Ok(Reply::Done));
+    duo.commit(Alice);
+    duo.run();
+    assert!(matches!(duo.bob.channel.link(), Link::Connected(_)));
+    assert_eq!(duo.bob.channel.rows().head.fee.local.get(), highest);
+    assert_eq!(wanted(&duo, u32::MAX), None);
+    // What was agreed on when the channel was opened stays, and falls with the estimate.
+    let feerate = FeeratePerKw::new(1000);
+    let duo = Duo::normal(&Terms {
+        funding,
+        push,
+        feerate,
+        alice: exposes(50_000),
+        bob: exposes(50_000),
+        ..Terms::default()
+    });
+    assert_eq!([wanted(&duo, u32::MAX), wanted(&duo, 1000), wanted(&duo, 800)], [None, None, Some(800)]);
+}

@@ -30,9 +30,14 @@ fn covers(balance: Msat, cost: Sat, reserve: Sat) -> bool {
 /// ours once the peer's balance has moved over to us, and a peer that mines has it back (CST-11). A tenth of the channel;
 /// in a small one, what HTLCs without an output may lose.
 pub(crate) fn cost_cap(capacity: Sat, policy: &Policy) -> Sat {
+    share_of(capacity).max(policy.max_dust_exposure)
+}
+
+/// The part of the cap that both sides know.
+fn share_of(capacity: Sat) -> Sat {
     /// One in so many satoshis of the channel.
     const SHARE: u64 = 10;
-    Sat::new(capacity.get() / SHARE).max(policy.max_dust_exposure)
+    Sat::new(capacity.get() / SHARE)
 }
 
 /// The highest feerate at which a commitment with so many HTLC outputs costs no more than this.
@@ -134,10 +139,9 @@ impl Outlook {
         usize::from(accepters).saturating_add(usize::from(params.side(params.opener().other()).max_accepted_htlcs))
     }
 
-    /// The highest feerate that we may propose as the opener within the cap.
-    fn capped_feerate(&self, params: &ChannelParams, policy: &Policy) -> FeeratePerKw {
-        let outputs = Self::capped_outputs(params, self.local.totals.offered_by_remote.count);
-        highest_feerate_of(cost_cap(params.capacity, policy), outputs)
+    /// The highest feerate that we may propose as the opener where commitments may cost no more than this.
+    fn capped_feerate(&self, params: &ChannelParams, cap: Sat) -> FeeratePerKw {
+        highest_feerate_of(cap, Self::capped_outputs(params, self.local.totals.offered_by_remote.count))
     }
 
     /// Whether one more HTLC of ours keeps within the cap. Where we pay the fee, it was reckoned with at `update_fee`. What the
@@ -242,7 +246,9 @@ pub(crate) fn send_update_fee(draft: &mut Draft<'_>, feerate: FeeratePerKw, poli
 
 /// The feerate that we should propose as the opener: the estimate, once it is a fourth above or a fifth below the one in
 /// force. What was proposed becomes the middle of that span, so an estimate that wavers within it moves nothing. Never
-/// above the caps, nor above what we can pay for, even if that is a smaller step.
+/// above the caps, nor above what we can pay for, even if that is a smaller step. What HTLCs without an output may lose is the
+/// accepter's own choice, which it tells nobody, and what we have signed comes again on every connection: so no rise is above
+/// what the channel's size alone allows.
 pub(crate) fn to_propose(
     params: &ChannelParams,
     outlook: &Outlook,
@@ -252,7 +258,9 @@ pub(crate) fn to_propose(
     let in_force = outlook.highest_feerate();
     let is_rise = |wanted: FeeratePerKw| u64::from(wanted.get()) * 4 >= u64::from(in_force.get()) * 5;
     let is_fall = |wanted: FeeratePerKw| u64::from(wanted.get()) * 5 <= u64::from(in_force.get()) * 4;
-    let cap = policy.max_commitment_feerate.min(outlook.capped_feerate(params, policy));
+    let ours = policy.max_commitment_feerate.min(outlook.capped_feerate(params, cost_cap(params.capacity, policy)));
+    let anyones = outlook.capped_feerate(params, share_of(params.capacity));
+    let cap = ours.min(anyones.max(in_force));
     let wanted = estimate.min(cap).max(FeeratePerKw::FLOOR);
     if is_fall(wanted) {
         return Some(wanted);

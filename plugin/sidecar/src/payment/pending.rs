@@ -50,10 +50,8 @@ pub(super) struct Flight {
 enum Next {
     /// What it was to bring goes another way, by this recipe.
     Again { recipe: Box<Recipe>, missing: Msat, max_fee: Msat, in_flight: usize, next_part: u16 },
-    /// What is left in flight is waited for. The row says whether new attempts may be made.
-    Wait(Box<PaymentRow>),
-    /// The payment had succeeded: this row says what it costs now.
-    Cheaper(Box<PaymentRow>),
+    /// What is left in flight is waited for. The row says what the payment costs now, or that no new attempt is made.
+    Wait,
     /// Nothing is in flight any more: the payment is over as its row says.
     Over(Box<Pending>),
 }
@@ -141,10 +139,9 @@ impl Pending {
         let Some(flight) = self.lands(part) else { return (Some(self), None) };
         if let PaymentState::Succeeded { fee, .. } = &mut self.row.state {
             *fee = fee.saturating_sub(flight.row.fee());
-            let row = Box::new(self.row.clone());
             return match self.flights.is_empty() {
                 true => (None, Some(Next::Over(Box::new(self)))),
-                false => (Some(self), Some(Next::Cheaper(row))),
+                false => (Some(self), Some(Next::Wait)),
             };
         }
         self.learn(&flight, explained.verdict);
@@ -163,8 +160,7 @@ impl Pending {
             return if self.flights.is_empty() {
                 (None, Some(Next::Over(Box::new(self))))
             } else {
-                let row = Box::new(self.row.clone());
-                (Some(self), Some(Next::Wait(row)))
+                (Some(self), Some(Next::Wait))
             };
         };
         let missing = recipe.amount.saturating_sub(self.in_flight(|row| row.amount));
@@ -275,8 +271,12 @@ impl Payments {
 
     fn do_next(&self, payment_id: [u8; 32], next: Next, mut batch: Batch) {
         match next {
-            Next::Wait(row) | Next::Cheaper(row) => {
-                batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+            Next::Wait => {
+                // Under the owner's lock: a caller that abandons the payment writes its row too.
+                let state = self.state.lock();
+                if let Some(Pending { row, .. }) = state.pending.get(&payment_id) {
+                    batch.put(Table::Payment, payment_id.to_vec(), Some(row.encode()));
+                }
                 self.manager.env().writer.submit(batch);
             }
             Next::Over(pending) => self.over(*pending, batch),

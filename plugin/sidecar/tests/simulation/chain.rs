@@ -21,6 +21,8 @@ pub struct Chain {
     mempool: BTreeMap<Txid, Transaction>,
     spent: BTreeSet<OutPoint>,
     coins: u64,
+    /// The lowest height of each reorganisation, in their order.
+    pub forks: Vec<u32>,
 }
 
 impl Chain {
@@ -53,13 +55,35 @@ impl Chain {
             version: BlockVersion::TWO,
             prev_blockhash: BlockHash::all_zeros(),
             merkle_root: TxMerkleNode::all_zeros(),
-            time: 0,
+            time: self.forks.len() as u32,
             bits: CompactTarget::from_consensus(0),
             nonce: self.height() + 1,
         };
         let count = txdata.len() - 1;
         self.blocks.push(Block { header, txdata });
         count
+    }
+
+    /// What waits, which nobody mines for now.
+    pub fn hold_back(&mut self) -> Vec<Transaction> {
+        std::mem::take(&mut self.mempool).into_values().collect()
+    }
+
+    /// Takes so many blocks back, if there are as many: what was in them waits again. False where there are not.
+    pub fn take_back(&mut self, depth: usize) -> bool {
+        if self.blocks.len() <= depth {
+            return false;
+        }
+        for block in self.blocks.split_off(self.blocks.len() - depth) {
+            for tx in block.txdata.into_iter().skip(1) {
+                for input in &tx.input {
+                    self.spent.remove(&input.previous_output);
+                }
+                self.mempool.insert(tx.compute_txid(), tx);
+            }
+        }
+        self.forks.push(self.height() + 1);
+        true
     }
 
     /// Whether something in a block spends this output.

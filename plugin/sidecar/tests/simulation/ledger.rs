@@ -1,6 +1,6 @@
 //! What has been said on the wires, held against what stands on the disks: the invariants, looked at all along.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey, SignOnly};
@@ -40,11 +40,15 @@ pub struct Htlc {
 pub struct Founded {
     pub nodes: [usize; 2],
     pub balances: [Msat; 2],
+    /// One of its nodes alone has had rows of it so far.
+    pub is_untouched: bool,
 }
 
 pub struct Ledger {
     pub htlcs: BTreeMap<Name, Htlc>,
     pub channels: BTreeMap<ChannelId, Founded>,
+    /// Channels that their opener has forgotten before it signed the funding transaction: they end, and nothing was in them.
+    pub never_funded: BTreeSet<ChannelId>,
     /// What was offered for what was received, both ways.
     downstream: HashMap<Name, Name>,
     upstream: HashMap<Name, Name>,
@@ -67,6 +71,7 @@ impl Ledger {
         Self {
             htlcs: BTreeMap::new(),
             channels: BTreeMap::new(),
+            never_funded: BTreeSet::new(),
             downstream: HashMap::new(),
             upstream: HashMap::new(),
             told: HashSet::new(),
@@ -101,10 +106,24 @@ impl Ledger {
             Message::UpdateFailMalformedHtlc(told) => self.fails(from, (told.channel_id, to, told.id)),
             Message::CommitmentSigned(signed) => self.signs(from, signed, journal),
             Message::RevokeAndAck(revoked) => self.revokes(from, revoked, journal),
-            Message::Error(error) => panic!("node {} fails a channel: {}", from.number, error.data),
+            Message::Error(error) => self.fails_channel(from, &error.channel_id, &error.data.to_string()),
             Message::Warning(warning) => panic!("node {} warns node {to}: {}", from.number, warning.data),
             _ => {}
         }
+    }
+
+    /// Only what was never opened is refused: an opening, or a channel whose opener died before its rows were durable.
+    fn fails_channel(&mut self, by: &Node, channel: &ChannelId, words: &str) {
+        let Some(founded) = self.channels.get(channel) else { return };
+        let forgotten = rows::head(&by.live().db, channel).is_none();
+        let is_new = founded.is_untouched && forgotten;
+        assert!(is_new || self.never_funded.contains(channel), "node {} fails channel {channel}: {words}", by.number);
+        self.never_funded.insert(*channel);
+    }
+
+    /// Channels that were funded, as far as anybody knows.
+    pub fn funded(&self) -> impl Iterator<Item = (&ChannelId, &Founded)> {
+        self.channels.iter().filter(|(channel, _)| !self.never_funded.contains(channel))
     }
 
     /// A message reaches a node.
@@ -220,14 +239,18 @@ impl Ledger {
             is_new
         };
         for (channel, head) in rows::heads(db, &mut is_new) {
-            if let Phase::Failed { reason, .. } = &head.phase {
+            if let Phase::Failed { reason, .. } = &head.phase
+                && !self.never_funded.contains(&channel)
+            {
                 panic!("node {} has failed channel {channel}: {reason:?}", node.number);
             }
             let Some(peer) = peer_of(&channel) else { continue };
             let founded = self.channels.entry(channel).or_insert_with(|| Founded {
                 nodes: [node.number, peer],
                 balances: [head.local_commitment.to_local, head.local_commitment.to_remote],
+                is_untouched: true,
             });
+            founded.is_untouched &= founded.nodes[0] == node.number;
             let capacity = founded.balances[0].checked_add(founded.balances[1]).unwrap();
             for totals in [&head.local_commitment, &head.remote_commitment] {
                 assert_eq!(sum(totals), capacity, "node {}: money of {channel}: {totals:?}", node.number);
@@ -289,7 +312,7 @@ impl Ledger {
             let agree = down_outcome == up_outcome || (up_outcome == Some(Outcome::Fulfilled) && knew);
             assert!(agree, "the edges of one relay: {down:?} {down_outcome:?} and {up:?} {up_outcome:?}");
         }
-        for (channel, founded) in &self.channels {
+        for (channel, founded) in self.funded() {
             let mut expected = founded.balances.map(|balance| i128::from(balance.get()));
             for ((_, from, _), htlc) in self.htlcs.iter().filter(|((of, ..), _)| of == channel) {
                 if htlc.outcome == Some(Outcome::Fulfilled) {

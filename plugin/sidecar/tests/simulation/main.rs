@@ -46,6 +46,12 @@ const KINDS: &[&str] = &[
     "replays",
     "channels paid over again",
     "channels closed",
+    "payments split",
+    "payments tried again",
+    "keysend payments succeeded",
+    "payments abandoned",
+    "channels opened amid all else",
+    "reorganisations",
 ];
 
 fn number(variable: &str) -> Option<u64> {

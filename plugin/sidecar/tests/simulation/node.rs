@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
 use bitcoin::hashes::Hash;
-use bitcoin::{Block, Network, ScriptBuf, Transaction, WPubkeyHash};
+use bitcoin::{Network, ScriptBuf, Transaction, WPubkeyHash};
 use outrigger_bolt::id::NodeId;
 use outrigger_channel::{Feerates, Policy, Refusal, Reply, SoftSigner};
 use outrigger_sidecar::key::{NodeKeys, Seed};
@@ -24,7 +24,7 @@ use outrigger_sidecar::store::{self, Batch, Gathered};
 use parking_lot::Mutex;
 use redb::Database;
 
-use super::chain;
+use super::chain::{self, Chain};
 use super::disk::Disk;
 use super::signer::{Journal, Watched};
 
@@ -80,6 +80,8 @@ pub struct Live {
     pub work: Vec<NodeId>,
     /// The height of the newest block that was taken in.
     pub tip: u32,
+    /// How many reorganisations were taken in.
+    pub forks: usize,
     pub waits: Vec<Waits>,
 }
 
@@ -109,14 +111,14 @@ impl Node {
     }
 
     /// Starts from the disk, up to the tip of the chain, as `node.rs` does. Returns what was to be published.
-    pub fn start(&mut self, blocks: impl Fn(u32) -> Block, height: u32) -> Vec<Transaction> {
+    pub fn start(&mut self, chain: &Chain) -> Vec<Transaction> {
         let db = store::open_on(self.disk.clone(), "regtest", &self.id)
             .unwrap_or_else(|fault| panic!("node {} does not open what was durable: {fault}", self.number));
         let mut file = load(&db).unwrap_or_else(|fault| panic!("node {} cannot load: {fault}", self.number));
         assert!(file.frozen.is_empty(), "node {} froze channels: {:?}", self.number, file.frozen);
         assert_eq!(file.restored, None, "node {} believes that its file is old", self.number);
-        let tip =
-            file.wallet.first().map_or(chain::BEGIN, |(_, row)| u32::from_be_bytes(row.as_slice().try_into().unwrap()));
+        let place = file.wallet.first().map(|(_, row)| u64::from_be_bytes(row.as_slice().try_into().unwrap()));
+        let (tip, forks) = place.map_or((chain::BEGIN, 0), |place| (place as u32, (place >> 32) as usize));
         let (journal, keys, number) = (self.journal.clone(), self.keys.clone(), self.number);
         let ground = Ground {
             keys: self.keys.clone(),
@@ -140,11 +142,12 @@ impl Node {
             gathered: None,
             work: Vec::new(),
             tip,
+            forks,
             waits: Vec::new(),
         };
         self.live = Some(live);
-        for height in tip + 1..=height {
-            self.connect_block(height, &blocks(height));
+        while self.is_behind(chain) {
+            self.follow(chain);
         }
         let manager = &self.live().core.manager;
         manager.env().set_shutdown_script(self.script());
@@ -154,14 +157,33 @@ impl Node {
         published
     }
 
-    /// Channels first, and last the wallet, whose row says up to where all have come.
-    pub fn connect_block(&mut self, height: u32, block: &Block) {
+    /// Whether the chain has something new for the node, which runs.
+    pub fn is_behind(&self, chain: &Chain) -> bool {
+        let live = self.live();
+        live.forks < chain.forks.len() || live.tip < chain.height()
+    }
+
+    /// Takes the next reorganisation in, or else the next block. Channels first, and last the wallet, whose row says up to
+    /// where all have come.
+    pub fn follow(&mut self, chain: &Chain) {
         let live = self.live.as_mut().unwrap();
-        live.core.manager.block_connected(height, block);
+        match chain.forks.get(live.forks) {
+            Some(lowest) => {
+                for height in (*lowest..=live.tip).rev() {
+                    live.core.manager.block_disconnected(height);
+                }
+                live.tip = live.tip.min(*lowest - 1);
+                live.forks += 1;
+            }
+            None => {
+                live.tip += 1;
+                live.core.manager.block_connected(live.tip, &chain.block(live.tip));
+            }
+        }
         let mut batch = Batch::default();
-        batch.put(Table::Wallet, 0u64.to_be_bytes().to_vec(), Some(height.to_be_bytes().to_vec()));
+        let place = (live.forks as u64) << 32 | u64::from(live.tip);
+        batch.put(Table::Wallet, 0u64.to_be_bytes().to_vec(), Some(place.to_be_bytes().to_vec()));
         live.core.manager.env().writer.submit(batch);
-        live.tip = height;
     }
 
     /// Where its closes pay.

@@ -26,6 +26,8 @@ pub struct Payment {
     /// Its invoice is not sent to the payer.
     pub is_held: bool,
     pub invoice: Option<(PaymentHash, String)>,
+    /// Nobody asked for it.
+    pub is_keysend: bool,
     pub answer: Option<Result<PaymentRow, String>>,
 }
 
@@ -62,7 +64,17 @@ impl World {
             }
         };
         let number = self.payments.len();
-        self.payments.push(Payment { payer, payee, amount, ways, flaw, is_held: false, invoice: None, answer: None });
+        self.payments.push(Payment {
+            payer,
+            payee,
+            amount,
+            ways,
+            flaw,
+            is_held: false,
+            invoice: None,
+            is_keysend: false,
+            answer: None,
+        });
         self.note(format_args!("payment {number}: {payer} wants to pay {amount} to {payee}"));
         match same_as.and_then(|number| self.payments[number].invoice.clone()) {
             Some(invoice) => {
@@ -70,6 +82,33 @@ impl World {
                 self.pay(number);
             }
             None => self.ask_for_invoice(number),
+        }
+    }
+
+    /// Wants a payment that nobody asked for, to a node that has a channel with the payer.
+    pub fn want_keysend(&mut self, amount: Msat) {
+        let Some(link) = self.links.choose(&mut self.rng).map(|link| link.nodes) else { return };
+        let side = self.rng.random_range(0..2);
+        let (payer, payee) = (link[side], link[1 - side]);
+        let number = self.payments.len();
+        self.payments.push(Payment { is_keysend: true, ..Payment::plain(payer, payee, amount) });
+        self.note(format_args!("payment {number}: {payer} wants to give {amount} to {payee}"));
+        self.send(number, Whom::Node { node_id: self.nodes[payee].id, amount });
+    }
+
+    /// The payer wants no more attempts of a payment.
+    pub fn abandon(&mut self) {
+        let begun = self.payments.iter().enumerate().filter_map(|(number, payment)| {
+            let row = payment.answer.as_ref()?.as_ref().ok()?;
+            Some((number, payment.payer, row.payment_id))
+        });
+        let newest: Vec<_> = begun.collect::<Vec<_>>().into_iter().rev().take(4).collect();
+        let Some((number, payer, payment_id)) = newest.choose(&mut self.rng).copied() else { return };
+        let Some(live) = &self.nodes[payer].live else { return };
+        if live.core.payments.abandon(&payment_id) {
+            self.counts.one("payments abandoned");
+            self.note(format_args!("payment {number}: {payer} abandons it"));
+            self.after(payer);
         }
     }
 
@@ -159,17 +198,17 @@ impl World {
     }
 
     fn pay(&mut self, payment: usize) {
-        let Payment { payer, amount, ref invoice, .. } = self.payments[payment];
+        let Payment { amount, ref invoice, .. } = self.payments[payment];
         let Some((_, text)) = invoice.clone() else { return };
-        let Some(live) = &mut self.nodes[payer].live else { return };
         let names_none = Invoice::parse(&text, Network::Regtest).expect("an invoice").terms.amount.is_none();
-        let order = PayOrder {
-            whom: Whom::Invoice { invoice: text, amount: names_none.then_some(amount) },
-            max_fee: Some(Msat::new(1_000_000)),
-            timeout: Duration::from_secs(60),
-            route: None,
-            idempotency: None,
-        };
+        self.send(payment, Whom::Invoice { invoice: text, amount: names_none.then_some(amount) });
+    }
+
+    fn send(&mut self, payment: usize, whom: Whom) {
+        let payer = self.payments[payment].payer;
+        let (max_fee, timeout) = (Some(Msat::new(1_000_000)), Duration::from_secs(60));
+        let order = PayOrder { whom, max_fee, timeout, route: None, idempotency: None };
+        let Some(live) = &mut self.nodes[payer].live else { return };
         let payments = live.core.payments.clone();
         let future = Box::pin(async move { payments.send(order).await });
         live.waits.push(Waits::Send { payment, future });
@@ -187,6 +226,37 @@ impl World {
         for (hash, numbers) in by_hash {
             self.assert_hash(hash, &numbers);
         }
+        for number in 0..self.payments.len() {
+            self.assert_row(number);
+        }
+    }
+
+    /// What the row of a payment says at the end, and of one that nobody asked for all that there is to say.
+    fn assert_row(&mut self, number: usize) {
+        let Payment { payer, payee, amount, is_keysend, ref answer, .. } = self.payments[number];
+        // One that a crash took before it was durable was never begun.
+        let Some(Ok(begun)) = answer.clone() else { return };
+        let Some(row) = self.nodes[payer].live().core.payments.get(&begun.payment_id).unwrap() else {
+            panic!("payment {number} was told of and is forgotten")
+        };
+        assert_eq!(row.again, None, "payment {number} is over, and may be tried again");
+        if row.next_part > begun.next_part {
+            self.counts.one("payments tried again");
+        }
+        if !is_keysend || self.replayed.contains(&row.payment_hash) {
+            return;
+        }
+        let (out, into) = (self.ledger.flow(payer, &row.payment_hash), self.ledger.flow(payee, &row.payment_hash));
+        let paid = match row.state {
+            PaymentState::Pending => panic!("payment {number} never ends"),
+            PaymentState::Succeeded { fee, .. } => {
+                self.counts.one("keysend payments succeeded");
+                assert_eq!(fee, Msat::ZERO);
+                amount.get()
+            }
+            PaymentState::Failed { .. } => 0,
+        };
+        assert_eq!((out, into), ((paid, 0), (0, paid)), "payment {number} is {:?}", row.state);
     }
 
     fn assert_hash(&mut self, hash: PaymentHash, numbers: &[usize]) {
@@ -261,9 +331,15 @@ fn extend(way: &mut Vec<usize>, payee: usize, edges: &[[usize; 2]]) -> bool {
 }
 
 impl Payment {
+    /// Whether the payer was told before of the payment that this answer is about.
+    pub fn is_of(&self, answer: &Result<PaymentRow, impl Sized>) -> bool {
+        let known = self.answer.as_ref().and_then(|known| known.as_ref().ok());
+        known.zip(answer.as_ref().ok()).is_some_and(|(known, row)| known.payment_id == row.payment_id)
+    }
+
     /// Over the channel that the two have.
     pub fn plain(payer: usize, payee: usize, amount: Msat) -> Self {
         let (ways, flaw) = (vec![vec![payer, payee]], Flaw::None);
-        Self { payer, payee, amount, ways, flaw, is_held: false, invoice: None, answer: None }
+        Self { payer, payee, amount, ways, flaw, is_held: false, invoice: None, is_keysend: false, answer: None }
     }
 }

@@ -63,6 +63,10 @@ pub fn simulate(seed: u64, tracing: Tracing) -> (Counts, u64) {
     }
     let relayed = world.ledger.relayed();
     world.counts.add("relays", relayed);
+    let (all, forgotten) = (world.ledger.funded().count() as u64, world.ledger.never_funded.len() as u64);
+    let amid = all - world.counts.0["channels"];
+    world.counts.add("channels opened amid all else", amid);
+    world.counts.add("channels forgotten by their opener", forgotten);
     let (events, signatures) = (world.events, world.journal.lock().signatures);
     world.counts.add("events", events);
     world.counts.add("signatures", signatures);
@@ -78,9 +82,7 @@ fn feerates(commitment: u32) -> Feerates {
 }
 
 impl World {
-    /// `max_dust_exposure` is the same for all: it decides what an opener's feerate may cost, and one that allows more than
-    /// its peer does is warned (CST-11).
-    fn config(&mut self, max_dust_exposure: Sat) -> Config {
+    fn config(&mut self) -> Config {
         let rng = &mut self.rng;
         let mut pick = |of: &[u64]| *of.choose(rng).expect("some");
         let policy = Policy {
@@ -96,7 +98,7 @@ impl World {
             htlc_minimum: Msat::new(pick(&[1, 1, 1000])),
             minimum_depth: pick(&[1, 2]) as u32,
             max_minimum_depth: 144,
-            max_dust_exposure,
+            max_dust_exposure: Sat::new(pick(&[50_000, 50_000, 12_000])),
             max_commitment_feerate: FeeratePerKw::new(25_000),
             close_depth: 6,
         };
@@ -113,9 +115,8 @@ impl World {
 
     /// Nodes, links, and open channels, before anything goes wrong.
     fn found(&mut self, shape: Shape) {
-        let max_dust_exposure = Sat::new(*[50_000, 50_000, 12_000].choose(&mut self.rng).expect("some"));
         for number in 0..shape.nodes {
-            let (config, pace) = (self.config(max_dust_exposure), *[1, 4, 4, 16].choose(&mut self.rng).expect("some"));
+            let (config, pace) = (self.config(), *[1, 4, 4, 16].choose(&mut self.rng).expect("some"));
             let feerates = feerates(self.rng.random_range(253..1500));
             self.nodes.push(Node::new(number, config, pace, feerates, self.journal.clone()));
             self.start(number);
@@ -135,11 +136,7 @@ impl World {
         for link in 0..self.links.len() {
             self.connect(link);
             for _ in 0..*[1, 1, 2, 3].choose(&mut self.rng).expect("some") {
-                let capacity = *[40_000, 150_000, 1_000_000].choose(&mut self.rng).expect("some");
-                let tenths = *[0, 1, 5, 5, 8].choose(&mut self.rng).expect("some");
-                let push = capacity * 100 * tenths + self.rng.random_range(0..1000);
-                let side = self.rng.random_range(0..2);
-                self.open(link, side, (capacity, push));
+                self.open_some(link);
             }
         }
         self.rest();
@@ -155,6 +152,23 @@ impl World {
         self.counts.add("channels", channels);
     }
 
+    fn open_some(&mut self, link: usize) {
+        let capacity = *[40_000, 150_000, 1_000_000].choose(&mut self.rng).expect("some");
+        let tenths = *[0, 1, 5, 5, 8].choose(&mut self.rng).expect("some");
+        let push = capacity * 100 * tenths + self.rng.random_range(0..1000);
+        let side = self.rng.random_range(0..2);
+        self.open(link, side, (capacity, push));
+    }
+
+    /// A channel more, while payments, faults and blocks go on.
+    fn open_another(&mut self) {
+        let link = self.rng.random_range(0..self.links.len());
+        if self.links[link].is_up() {
+            self.counts.one("openings amid all else");
+            self.open_some(link);
+        }
+    }
+
     fn add_link(&mut self, nodes: [usize; 2]) {
         let pace = *[1, 4, 4, 16].choose(&mut self.rng).expect("some");
         self.links.push(Link::new(nodes, pace));
@@ -166,7 +180,8 @@ impl World {
             let views = node.live.as_ref().map(|live| live.core.manager.channels()).unwrap_or_default();
             views.into_iter().map(|view| (node.number, view)).collect::<Vec<_>>()
         };
-        self.nodes.iter().flat_map(of_node).collect()
+        let all = self.nodes.iter().flat_map(of_node);
+        all.filter(|(_, view)| !self.ledger.never_funded.contains(&view.channel_id)).collect()
     }
 
     /// The eventful part.
@@ -183,8 +198,9 @@ impl World {
 
     fn fault(&mut self) {
         let node = self.rng.random_range(0..self.nodes.len());
-        match self.rng.random_range(0..3) {
-            0 => self.crash(node),
+        match self.rng.random_range(0..12) {
+            0..4 => self.crash(node),
+            4 => self.reorganise(),
             _ => {
                 let link = self.rng.random_range(0..self.links.len());
                 self.disconnect(link);
@@ -208,20 +224,26 @@ impl World {
 
     fn action(&mut self) {
         match self.rng.random_range(0..100) {
-            0..80 => {
+            0..8 => {
+                let amount = self.amount();
+                self.want_keysend(amount);
+            }
+            8..78 => {
                 for _ in 0..*[1, 1, 1, 4].choose(&mut self.rng).expect("some") {
                     let amount = self.amount();
                     self.want_payment(amount);
                 }
             }
-            80..88 => {
+            78..86 => {
                 let node = self.rng.random_range(0..self.nodes.len());
                 let highest = if self.rng.random_bool(0.2) { 20_000 } else { 3_000 };
                 let feerate = self.rng.random_range(253..highest);
                 self.set_feerates(node, feerates(feerate));
             }
-            88..93 => self.mine(),
-            93..96 => self.replay(),
+            86..91 => self.mine(),
+            91..93 => self.replay(),
+            93..95 => self.abandon(),
+            95..98 => self.open_another(),
             _ => self.clock.pass(Duration::from_secs(self.rng.random_range(1..100))),
         }
     }
@@ -311,7 +333,7 @@ impl World {
 
     /// Closes every channel together with its peer, and buries the closes.
     fn close_all(&mut self) {
-        let channels: Vec<_> = self.ledger.channels.iter().map(|(id, founded)| (*id, founded.nodes)).collect();
+        let channels: Vec<_> = self.ledger.funded().map(|(id, founded)| (*id, founded.nodes)).collect();
         let mut outputs = Vec::new();
         for (channel, nodes) in &channels {
             let node = nodes[self.rng.random_range(0..2)];

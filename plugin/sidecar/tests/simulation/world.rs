@@ -168,9 +168,12 @@ impl World {
                 }
             }
         }
-        let (height, now) = (self.chain.height(), Clock::monotonic());
+        let now = Clock::monotonic();
         for node in &mut self.nodes {
             let (number, pace) = (node.number, node.pace);
+            if node.live.is_some() && node.is_behind(&self.chain) {
+                found.push((Event::Block(number), pace));
+            }
             let Some(live) = &mut node.live else { continue };
             if live.gathered.is_some() || live.duties.commits.waiting() > 0 {
                 found.push((Event::Commit(number), pace));
@@ -185,9 +188,6 @@ impl World {
             }
             if live.core.payments.next_time().is_some_and(|end| end <= now) {
                 found.push((Event::Time(number), pace));
-            }
-            if live.tip < height {
-                found.push((Event::Block(number), pace));
             }
         }
         found
@@ -258,10 +258,9 @@ impl World {
                 node
             }
             Event::Block(node) => {
-                let height = self.nodes[node].live().tip + 1;
-                let block = self.chain.block(height);
-                self.nodes[node].connect_block(height, &block);
-                self.note(format_args!("{node}: block {height}"));
+                self.nodes[node].follow(&self.chain);
+                let tip = self.nodes[node].live().tip;
+                self.note(format_args!("{node}: the chain is at {tip}"));
                 node
             }
         }
@@ -338,6 +337,11 @@ impl World {
                 let funding = self.chain.fund(&request);
                 self.nodes[node].live().core.manager.funded(&request.peer, request.channel, Ok(funding));
             }
+            ChainOrder::Enforce { channel, enforcement: Some(found), .. }
+                if self.ledger.never_funded.contains(&channel) =>
+            {
+                assert!(found.publish.is_none() && found.claims.is_empty(), "there is no output to spend");
+            }
             ChainOrder::Enforce { channel, enforcement: Some(_), .. } => {
                 panic!("node {node} ends channel {channel} alone");
             }
@@ -396,6 +400,11 @@ impl World {
             Told::Sent { payment, answer } => {
                 let began = if answer.is_ok() { "begins" } else { "does not begin" };
                 self.note(format_args!("{node}: {began} payment {payment}"));
+                // An order that is repeated is answered with a payment that may be at a later attempt.
+                let is_first = !self.payments.iter().any(|other| other.is_of(&answer));
+                if is_first && answer.as_ref().is_ok_and(|row| row.next_part > 1) {
+                    self.counts.one("payments split");
+                }
                 self.payments[payment].answer = Some(answer.map_err(|fault| fault.to_string()));
             }
             Told::Ordered { answer } => self.note(format_args!("{node}: answers an order: {answer:?}")),
@@ -405,8 +414,7 @@ impl World {
     /// A node starts, or starts again.
     pub fn start(&mut self, node: usize) {
         self.note(format_args!("{node}: starts"));
-        let (chain, height) = (&self.chain, self.chain.height());
-        let published = self.nodes[node].start(|height| chain.block(height), height);
+        let published = self.nodes[node].start(&self.chain);
         published.into_iter().for_each(|tx| self.chain.publish(tx));
         self.after(node);
     }
@@ -478,6 +486,22 @@ impl World {
         self.note(format_args!("block {} with {count} transactions", self.chain.height()));
     }
 
+    /// Blocks are taken back, and one more than those comes in their place. What was in them may come later, or not yet.
+    pub fn reorganise(&mut self) {
+        let depth = self.rng.random_range(1..3);
+        if !self.chain.take_back(depth) {
+            return;
+        }
+        self.counts.one("reorganisations");
+        self.note(format_args!("{depth} blocks are taken back"));
+        let is_late = self.rng.random_bool(0.5);
+        let waiting = if is_late { self.chain.hold_back() } else { Vec::new() };
+        for _ in 0..=depth {
+            self.mine();
+        }
+        waiting.into_iter().for_each(|tx| self.chain.publish(tx));
+    }
+
     pub fn set_feerates(&mut self, node: usize, feerates: Feerates) {
         self.counts.one("fee changes");
         self.nodes[node].feerates = feerates;
@@ -502,7 +526,9 @@ impl World {
         };
         let key = format!("{}", self.rng.random::<u64>());
         let manager = &live.core.manager;
-        live.operations.begin(manager, &live.core.reader, &peer_id, &key, [0; 32], order).expect("an operation");
+        let begun = live.operations.begin(manager, &live.core.reader, &peer_id, &key, [0; 32], order);
+        // A side learns later than the world that a connection is over.
+        assert!(begun.is_ok() || !self.links[link].is_up(), "an operation");
         self.after(node);
     }
 

@@ -94,10 +94,10 @@ fn a_recipe_that_is_given_up_leaves_the_row_too() {
         until: 9,
     });
     pending.takes_off(1, Flight { row: part(), way: Some(1) });
-    let (Some(left), Some(Next::Wait(row))) =
+    let (Some(left), Some(Next::Wait)) =
         pending.fails(0, Explained::new("final", String::new(), Verdict::Final), Clock::monotonic())
     else {
         panic!("the other part is waited for")
     };
-    assert_eq!((row.again, row.next_part, left.flights.len()), (None, 2, 1));
+    assert_eq!((left.row.again, left.row.next_part, left.flights.len()), (None, 2, 1));
 }
