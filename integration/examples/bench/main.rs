@@ -4,6 +4,7 @@ mod ldk;
 mod machine;
 mod names;
 mod outrigger;
+mod purse;
 mod raw;
 mod report;
 mod results;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use outrigger_integration::{Done, on_regtest};
 
 use crate::ldk::Pace;
+use crate::names::{GROUPS, Group};
 use crate::scenarios::Run;
 
 fn main() -> Done<()> {
@@ -30,7 +32,7 @@ fn main() -> Done<()> {
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let only: Vec<String> = arguments.iter().filter(|argument| !argument.starts_with("--")).cloned().collect();
     if let Some(unknown) = names::unknown(&only) {
-        let groups: Vec<&str> = names::GROUPS.iter().map(|group| group.name).collect();
+        let groups: Vec<&str> = GROUPS.iter().map(|group| group.name).collect();
         return Err(format!("no scenario is called {unknown}; there are {groups:?} and the figures of each").into());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -54,18 +56,30 @@ fn results_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/bench-results")
 }
 
-/// The machine, and all figures.
+/// The machine, and all figures. Each group has a chain of its own: daemons follow no more blocks than they need.
 async fn measured(is_quick: bool, only: Vec<String>) -> Done<(String, Vec<report::Figure>)> {
-    let mut found = None;
-    on_regtest(async |regtest| {
-        let directory = regtest.directory("bench")?;
-        let mut run = Run::new(&regtest.bitcoind, directory, is_quick, only.clone());
-        let machine = run.machine()?;
-        eprintln!("{machine}");
-        run.all().await?;
-        found = Some((machine, run.figures));
-        Ok(())
-    })
-    .await?;
-    found.ok_or_else(|| "nothing was measured".into())
+    let asked: Vec<&Group> = GROUPS.iter().filter(|group| group.is_asked_for(&only)).collect();
+    let (mut machine, mut figures) = (None, Vec::new());
+    for (place, group) in asked.iter().enumerate() {
+        let number = format!("[{}/{}] {}", place + 1, asked.len(), group.name);
+        if !is_quick {
+            let left = asked[place..].iter().map(|group| group.secs).sum::<u64>();
+            eprintln!("{number}: up to {} s; {} min left at the most", group.secs, left.div_ceil(60));
+        }
+        let begun = std::time::Instant::now();
+        on_regtest(async |regtest| {
+            let mut run = Run::new(&regtest.bitcoind, regtest.directory("bench")?, is_quick, group);
+            if machine.is_none() {
+                let words = run.machine()?;
+                eprintln!("{words}");
+                machine = Some(words);
+            }
+            run.group(group).await?;
+            figures.append(&mut run.figures);
+            Ok(())
+        })
+        .await?;
+        eprintln!("{number}: took {:.0?}", begun.elapsed());
+    }
+    Ok((machine.ok_or("nothing was measured")?, figures))
 }

@@ -153,7 +153,7 @@ pub(crate) async fn round(stack: &mut impl Stack, plan: Plan) -> Done<Round> {
     let per_stream = (plan.warm + plan.time).as_secs_f64() * plan.most_per_second as f64 + 2.0 * plan.window as f64;
     for watched in stack.watched() {
         // What prepares is not what is measured.
-        watched.sync.set(SyncCost::Native)?;
+        watched.sync.set(SyncCost::Nothing)?;
     }
     stack.supply(per_stream as usize).await?;
     for watched in stack.watched() {

@@ -3,7 +3,9 @@
 mod payer;
 
 use std::collections::HashSet;
+use std::future::{Future, poll_fn};
 use std::path::Path;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use outrigger_integration::sidecar::LIMIT;
@@ -14,9 +16,16 @@ use tokio::task::JoinSet;
 use payer::CALLS;
 pub(crate) use payer::Stream;
 
+use crate::purse::Purse;
 use crate::shape::Shape;
 use crate::stack::{CAPACITY_SAT, CHUNK, MORE_SAT, Stack, Watched};
 use crate::sync::SyncFile;
+
+/// What a node has beside the capacity of its channels: for fees, and for what it keeps back to close them alone.
+const SPARE_SAT: u64 = 1_000_000;
+
+/// A coin for channels of which there are thousands: each funds one in every block.
+const COIN_SAT: u64 = 60_000_000;
 
 /// Openings at one time.
 const OPENINGS: usize = 24;
@@ -37,6 +46,7 @@ pub(crate) struct Outrigger<'a> {
     shape: Shape,
     streams: Vec<Stream>,
     amount_msat: u64,
+    purse: Purse,
     /// Coins of the first node for channels of which there are many.
     coins: usize,
 }
@@ -70,13 +80,12 @@ async fn node(directory: &Path, bitcoind: &Bitcoind, place: usize, shape: Shape)
 
 impl<'a> Outrigger<'a> {
     pub(crate) async fn start(directory: &Path, bitcoind: &'a Bitcoind, shape: Shape, amount_msat: u64) -> Done<Self> {
-        let mut nodes = Vec::new();
-        for place in 0..shape.roles().len() {
-            nodes.push(node(directory, bitcoind, place, shape).await?);
-        }
-        fund(&nodes, bitcoind, shape).await?;
+        let mut purse = Purse::mine(bitcoind).await?;
+        let places = 0..shape.roles().len();
+        let nodes = all(places.map(|place| node(directory, bitcoind, place, shape)).collect()).await?;
+        fund(&nodes, bitcoind, shape, &mut purse).await?;
         open(&nodes, bitcoind, shape).await?;
-        let mut outrigger = Self { bitcoind, nodes, shape, streams: Vec::new(), amount_msat, coins: 0 };
+        let mut outrigger = Self { bitcoind, nodes, shape, streams: Vec::new(), amount_msat, purse, coins: 0 };
         outrigger.streams = shape.streams().into_iter().map(|(from, to)| outrigger.stream(from, to, CALLS)).collect();
         Ok(outrigger)
     }
@@ -93,12 +102,11 @@ impl<'a> Outrigger<'a> {
     }
 
     /// Coins of their own for so many channels, so that no funding transaction stands on many that are not confirmed.
-    async fn mine_coins(&mut self, wanted: usize) -> Done<()> {
+    async fn give_coins(&mut self, wanted: usize) -> Done<()> {
         let missing = wanted.saturating_sub(self.coins);
         if missing > 0 {
-            let first = &self.nodes[0].sidecar;
-            self.bitcoind.mine(u32::try_from(missing)?, &first.new_address().await?).await?;
-            self.bitcoind.mine_to_nobody(100).await?;
+            let address = self.nodes[0].sidecar.new_address().await?;
+            self.purse.pay(self.bitcoind, &vec![(address, COIN_SAT); missing]).await?;
             self.coins = wanted;
         }
         self.until_synced().await
@@ -136,11 +144,12 @@ impl<'a> Outrigger<'a> {
 }
 
 /// Gives every node coins for the channels that it funds.
-async fn fund(nodes: &[Node], bitcoind: &Bitcoind, shape: Shape) -> Done<()> {
+async fn fund(nodes: &[Node], bitcoind: &Bitcoind, shape: Shape, purse: &mut Purse) -> Done<()> {
+    let mut payments = Vec::new();
     for (from, _) in shape.channels() {
-        bitcoind.mine(1, &nodes[from].sidecar.new_address().await?).await?;
+        payments.push((nodes[from].sidecar.new_address().await?, CAPACITY_SAT + SPARE_SAT));
     }
-    bitcoind.mine_to_nobody(100).await?;
+    purse.pay(bitcoind, &payments).await?;
     for node in nodes {
         node.sidecar.until_synced_with(bitcoind).await?;
     }
@@ -149,6 +158,27 @@ async fn fund(nodes: &[Node], bitcoind: &Bitcoind, shape: Shape) -> Done<()> {
             .await?;
     }
     Ok(())
+}
+
+/// Waits for all of these at once; gives what they give, in their order.
+async fn all<T>(futures: Vec<impl Future<Output = Done<T>>>) -> Done<Vec<T>> {
+    let mut waiting: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    let found = poll_fn(|context| {
+        let mut is_done = true;
+        for (future, found) in &mut waiting {
+            if found.is_none() {
+                match future.as_mut().poll(context) {
+                    Poll::Ready(outcome) => *found = Some(outcome),
+                    Poll::Pending => is_done = false,
+                }
+            }
+        }
+        if !is_done {
+            return Poll::Pending;
+        }
+        Poll::Ready(waiting.iter_mut().filter_map(|(_, found)| found.take()).collect())
+    });
+    found.await
 }
 
 async fn open(nodes: &[Node], bitcoind: &Bitcoind, shape: Shape) -> Done<()> {
@@ -178,7 +208,7 @@ async fn open(nodes: &[Node], bitcoind: &Bitcoind, shape: Shape) -> Done<()> {
 impl Stack for Outrigger<'_> {
     async fn more_channels(&mut self, count: usize) -> Done<()> {
         let before = usable(&self.nodes[0].sidecar.client()).await?;
-        self.mine_coins(count.min(CHUNK)).await?;
+        self.give_coins(count.min(CHUNK)).await?;
         let mut opened = 0;
         while opened < count {
             let chunk = CHUNK.min(count - opened);

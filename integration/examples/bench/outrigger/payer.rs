@@ -125,6 +125,8 @@ impl Stream {
             begun: HashMap::new(),
             order: VecDeque::new(),
             early: HashSet::new(),
+            refused: HashSet::new(),
+            may_be_refused: false,
             told: HashSet::new(),
             ended: Ended { took: Vec::new(), invoices: std::mem::take(&mut self.invoices) },
         };
@@ -140,6 +142,10 @@ impl Stream {
     }
 }
 
+/// From so many in flight on, HTLCs that are fulfilled and not yet gone may fill the channel: then a payment that it refuses is
+/// followed by another, and does not count. LDK's loop waits until they are gone.
+const FILLS_CHANNELS: usize = 200;
+
 /// A loop that pays. One wait for the oldest payment and one page of events tell of all that ended with it: what a caller
 /// does that has many payments under way.
 struct Payer {
@@ -150,6 +156,9 @@ struct Payer {
     order: VecDeque<String>,
     /// Ended before the answer to their sending was read.
     early: HashSet<String>,
+    /// Failed before the answer to their sending was read.
+    refused: HashSet<String>,
+    may_be_refused: bool,
     /// Ended, and its event was not read yet.
     told: HashSet<String>,
     ended: Ended,
@@ -159,6 +168,7 @@ type Waited = JoinHandle<Result<PaymentInfo, CallError>>;
 
 impl Payer {
     async fn pay(mut self, window: usize) -> Done<Ended> {
+        self.may_be_refused = window >= FILLS_CHANNELS;
         let mut sending: JoinSet<Result<(String, Instant), CallError>> = JoinSet::new();
         let mut waiting: Option<Waited> = None;
         self.read_events().await?;
@@ -191,10 +201,14 @@ impl Payer {
                 waited = finished(&mut waiting) => {
                     let waited = waited??;
                     waiting = None;
-                    if waited.state != PaymentState::Succeeded {
-                        return Err(format!("a payment did not arrive: {waited:?}").into());
+                    match waited.state {
+                        PaymentState::Succeeded => self.heard(waited.payment_id).await?,
+                        // Its event says why.
+                        PaymentState::Failed => self.read_events().await?,
+                        PaymentState::Pending => {
+                            return Err(format!("a payment did not arrive: {waited:?}").into());
+                        }
                     }
-                    self.heard(waited.payment_id).await?;
                 }
             }
         }
@@ -221,6 +235,9 @@ impl Payer {
     }
 
     fn sent(&mut self, payment_id: String, begun: Instant) -> Done<()> {
+        if self.refused.remove(&payment_id) {
+            return Ok(());
+        }
         if self.early.remove(&payment_id) {
             return self.arrived(begun);
         }
@@ -248,10 +265,16 @@ impl Payer {
             self.shared.seen.store(page.next_seq, Ordering::Relaxed);
             let is_last = page.items.len() < 1000;
             for event in page.items {
-                if event.kind == EventKind::PaymentFailed {
-                    return Err(format!("a payment failed: {:?}", event.message).into());
-                }
                 let payment_id = event.payment_id.ok_or("an event without its payment")?;
+                if event.kind == EventKind::PaymentFailed {
+                    if !self.may_be_refused {
+                        return Err(format!("a payment failed: {:?}", event.message).into());
+                    }
+                    if self.begun.remove(&payment_id).is_none() {
+                        self.refused.insert(payment_id);
+                    }
+                    continue;
+                }
                 match self.begun.remove(&payment_id) {
                     Some(begun) => self.arrived(begun)?,
                     None if self.told.remove(&payment_id) => {}

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use outrigger_integration::{Bitcoind, Done};
 
 use crate::machine::{curve_micros, description, sync_ms};
-use crate::names::{GROUPS, Group};
+use crate::names::Group;
 use crate::report::Figure;
 use crate::stack::{Plan, Round, Stack, round};
 
@@ -28,6 +28,10 @@ const DUST_MSAT: u64 = 100_000;
 /// Rounds that are made even where a group has no time left.
 const FEWEST_ROUNDS: usize = 3;
 
+/// What invoices are made for on LDK's side, where they cost next to nothing: more than all its streams together pay, for
+/// they are not equally fast.
+const LDK_PER_SECOND: usize = 600;
+
 const PER_SECOND: &str = "payments/s";
 
 /// A run of the benchmark.
@@ -35,8 +39,6 @@ pub(crate) struct Run<'a> {
     bitcoind: &'a Bitcoind,
     directory: PathBuf,
     is_quick: bool,
-    /// The scenarios asked for; all if none are named.
-    only: Vec<String>,
     /// When the group that runs should be over.
     until: Instant,
     pub(crate) figures: Vec<Figure>,
@@ -49,30 +51,14 @@ pub(crate) struct Rounds {
 }
 
 impl<'a> Run<'a> {
-    pub(crate) fn new(bitcoind: &'a Bitcoind, directory: PathBuf, is_quick: bool, only: Vec<String>) -> Self {
-        Self { bitcoind, directory, is_quick, only, until: Instant::now(), figures: Vec::new() }
-    }
-
-    /// Everything, or what was asked for.
-    pub(crate) async fn all(&mut self) -> Done<()> {
-        let asked: Vec<&Group> = GROUPS.iter().filter(|group| group.is_asked_for(&self.only)).collect();
-        for (place, group) in asked.iter().enumerate() {
-            let left: u64 = asked[place..].iter().map(|group| group.secs).sum();
-            if !self.is_quick {
-                let (minutes, name) = (left.div_ceil(60), group.name);
-                eprintln!("[{}/{}] {name}: up to {} s; {minutes} min left", place + 1, asked.len(), group.secs);
-            }
-            let begun = Instant::now();
-            self.until = begun + Duration::from_secs(group.secs);
-            self.group(group).await?;
-            eprintln!("[{}/{}] {}: took {:.0?}", place + 1, asked.len(), group.name, begun.elapsed());
-        }
-        Ok(())
+    /// For one group, which begins now.
+    pub(crate) fn new(bitcoind: &'a Bitcoind, directory: PathBuf, is_quick: bool, group: &Group) -> Self {
+        let until = Instant::now() + Duration::from_secs(group.secs);
+        Self { bitcoind, directory, is_quick, until, figures: Vec::new() }
     }
 
     /// One group; it gives all figures that it promises, and no other.
-    async fn group(&mut self, group: &Group) -> Done<()> {
-        let before = self.figures.len();
+    pub(crate) async fn group(&mut self, group: &Group) -> Done<()> {
         match group.name {
             "floor" => self.floor()?,
             "relay_8" => self.relay_8().await?,
@@ -86,7 +72,7 @@ impl<'a> Run<'a> {
             "flight" => self.flight().await?,
             other => return Err(format!("no scenario is called {other}").into()),
         }
-        let mut given: Vec<&str> = self.figures[before..].iter().map(|figure| figure.name.as_str()).collect();
+        let mut given: Vec<&str> = self.figures.iter().map(|figure| figure.name.as_str()).collect();
         let mut promised = group.figures.to_vec();
         given.sort_unstable();
         promised.sort_unstable();
@@ -114,7 +100,7 @@ impl<'a> Run<'a> {
         while self.has_time(rounds.ldk.len()) {
             let number = rounds.ldk.len();
             let our = round(ours, plan).await?;
-            let their = round(theirs, Plan { most_per_second: plan.most_per_second.min(600), ..plan }).await?;
+            let their = round(theirs, Plan { most_per_second: LDK_PER_SECOND, ..plan }).await?;
             for (side, it) in [("outrigger", &our), ("ldk", &their)] {
                 eprintln!("{name} round {number} {side}: {}", it.words());
             }

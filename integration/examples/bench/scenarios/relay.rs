@@ -77,7 +77,7 @@ impl<'a> Run<'a> {
 
     fn relay_plan(&self, many: usize, cost: SyncCost, secs: f64) -> Plan {
         let warm = Duration::from_secs(1);
-        Plan { window: 32, cost, warm, time: self.secs(secs), most_per_second: 2000 / many }
+        Plan { window: 32, cost, warm, time: self.secs(secs), most_per_second: 1500 / many }
     }
 }
 

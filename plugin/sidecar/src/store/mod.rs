@@ -69,6 +69,10 @@ redb_faults!(
 /// The name of the main file.
 pub const FILE: &str = "outrigger.redb";
 
+/// What redb keeps of the file in memory, at most; left alone it takes a gibibyte, page by page, as payments are made (law 6).
+/// What is not there is read from the system's own cache.
+const CACHE_BYTES: usize = 32 * 1024 * 1024;
+
 /// Opens the main file in `dir`, or creates it on the first start, and checks that it is this node's.
 pub fn open(dir: &Path, network: &str, node_id: &NodeId) -> Result<Arc<Database>, StoreError> {
     let path = dir.join(FILE);
@@ -81,8 +85,8 @@ pub fn open(dir: &Path, network: &str, node_id: &NodeId) -> Result<Arc<Database>
         check_identity(&closed_well, &path, network, node_id)?;
     }
     // `create` would turn an empty file into a new database: an existing one is only ever opened (bad input 91).
-    let db =
-        Database::open(&path).map_err(|fault| StoreError::Corrupt { path: path.clone(), reason: fault.to_string() })?;
+    let opened = Database::builder().set_cache_size(CACHE_BYTES).open(&path);
+    let db = opened.map_err(|fault| StoreError::Corrupt { path: path.clone(), reason: fault.to_string() })?;
     check_identity(&db, &path, network, node_id)?;
     Ok(Arc::new(db))
 }
