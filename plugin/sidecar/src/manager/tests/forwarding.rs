@@ -266,9 +266,10 @@ async fn an_accepter_proposes_nothing_and_an_opener_no_more_than_it_can_pay_or_s
     assert_eq!(proposed(&[peer.hear().await]), [capped]);
 
     let mut peer = Rogue::connect();
-    peer.is_opened_to(Msat::new(490_000_000)).await;
+    peer.is_opened_to(Msat::new(485_000_000)).await;
     peer.bench.manager.set_feerates(estimate(20_000), true);
-    // 10,000 sat less the reserve of 5,000 and both anchors, rounded up to the next satoshi, over the weight with one HTLC.
-    let payable = ((10_000 - 5_000 - 660 + 1) * 1000 - 1) / (1124 + 172);
+    // 15,000 sat less the reserve of 5,000 and both anchors, rounded up to the next satoshi, over the weight with one HTLC.
+    let payable = ((15_000 - 5_000 - 660 + 1) * 1000 - 1) / (1124 + 172);
+    assert!(payable < capped);
     assert_eq!(proposed(&[peer.hear().await]), [payable]);
 }

@@ -45,7 +45,11 @@ fn rows(bench: &Bench, channel: &ChannelId) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
     rows
 }
 
+/// Nothing is under way any more, and all that was is in the file.
 async fn settle(bench: &Bench) {
+    while bench.manager.deliver().is_busy() {
+        tokio::task::yield_now().await;
+    }
     bench.manager.env().writer.barrier().await;
 }
 
