@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use outrigger_integration::sidecar::LIMIT;
 use outrigger_integration::{Done, until};
 use outrigger_rpc_schema::{
     CallError, Client, EventKind, EventList, InvoiceCreate, InvoiceCreated, PaymentInfo, PaymentSend, PaymentState,
-    PaymentWait,
+    PaymentWait, Refusal,
 };
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
@@ -146,6 +146,13 @@ impl Stream {
 /// followed by another, and does not count. LDK's loop waits until they are gone.
 const FILLS_CHANNELS: usize = 200;
 
+/// Before the payment that follows one which was refused.
+const REFUSED_PAUSE: Duration = Duration::from_millis(5);
+
+fn is_full(refusal: &Refusal) -> bool {
+    refusal.data.as_ref().is_some_and(|data| data.kind == "insufficient_capacity")
+}
+
 /// A loop that pays. One wait for the oldest payment and one page of events tell of all that ended with it: what a caller
 /// does that has many payments under way.
 struct Payer {
@@ -194,10 +201,14 @@ impl Payer {
                 });
             }
             tokio::select! {
-                Some(sent) = sending.join_next() => {
-                    let (payment_id, begun) = sent??;
-                    self.sent(payment_id, begun)?;
-                }
+                Some(sent) = sending.join_next() => match sent? {
+                    Ok((payment_id, begun)) => self.sent(payment_id, begun)?,
+                    // No place is free in the channel: one is when an HTLC has gone.
+                    Err(CallError::Refused(refusal)) if self.may_be_refused && is_full(&refusal) => {
+                        tokio::time::sleep(REFUSED_PAUSE).await;
+                    }
+                    Err(fault) => return Err(fault.into()),
+                },
                 waited = finished(&mut waiting) => {
                     let waited = waited??;
                     waiting = None;
