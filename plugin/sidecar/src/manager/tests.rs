@@ -177,6 +177,13 @@ impl Bench {
 }
 
 impl Bench {
+    /// Nothing is under way any more, with a worker or with the owner of payments.
+    pub(crate) async fn at_rest(&self) {
+        while self.manager.deliver().is_busy() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// The node as it starts after a crash, with this forwarding policy. Nobody tells the old one anything more.
     async fn started_again(&self, terms: ForwardingPolicy) -> Arc<Self> {
         self.manager.env().writer.barrier().await;

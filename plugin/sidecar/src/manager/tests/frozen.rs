@@ -47,9 +47,7 @@ fn rows(bench: &Bench, channel: &ChannelId) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
 
 /// Nothing is under way any more, and all that was is in the file.
 async fn settle(bench: &Bench) {
-    while bench.manager.deliver().is_busy() {
-        tokio::task::yield_now().await;
-    }
+    bench.at_rest().await;
     bench.manager.env().writer.barrier().await;
 }
 

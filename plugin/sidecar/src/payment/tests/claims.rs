@@ -47,11 +47,12 @@ impl Payers {
         assert_eq!(channel.rows().htlcs.len(), 1, "{number} {amount}");
     }
 
-    /// The payer keeps to the rules until its HTLC stands irrevocably on the node's side too.
+    /// The payer keeps to the rules until its HTLC stands irrevocably on the node's side too, and was looked at.
     async fn committed(&mut self, number: usize) {
         let (rogue, channel) = &mut self.payers[number];
         while !matches!(hear(rogue, channel).await, Message::CommitmentSigned(_)) {}
         rogue.dealt_with().await;
+        self.bench.at_rest().await;
     }
 
     async fn answer(&mut self, number: usize) -> Message {
