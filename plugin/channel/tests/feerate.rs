@@ -250,6 +250,28 @@ fn cst_7_a_burst_of_ours_that_an_add_of_a_small_opener_crosses_is_one_that_it_su
     assert_eq!(duo.add(Bob, sat(600), 44), Err(Refusal::PeerCannotAffordHtlc));
 }
 
+/// HTLCs of ours that the opener removes before it spends what is left are in no commitment with what it adds.
+#[test]
+fn cst_7_an_opener_with_a_small_reserve_is_not_held_to_what_it_removes() {
+    let mut duo = Duo::normal(&small());
+    for number in 0..31 {
+        assert!(duo.add(Bob, sat(600), number).is_ok(), "{number}");
+        if number == 20 {
+            duo.run();
+        }
+    }
+    duo.run();
+    for id in 0..30 {
+        duo.fail(Alice, id).expect("standing");
+    }
+    while duo.receive(Bob).is_some() {}
+    // It keeps its reserve and the cost of a commitment with the HTLC that is left, and the one that it adds.
+    let kept = 1000 + 660 + 253 * (1124 + 2 * 172) / 1000;
+    let add = Message::UpdateAddHtlc(duo.update_add(0, sat(40_000 - kept)));
+    duo.message(Bob, &add);
+    assert!(matches!(duo.bob.channel.link(), Link::Connected(_)), "{:?}", duo.bob.outbox);
+}
+
 /// The other way round: as the opener we keep what lets us survive all that the peer may have on its way.
 #[test]
 fn cst_7_a_small_opener_keeps_what_a_burst_of_the_peer_costs() {

@@ -130,6 +130,9 @@ struct Parts {
     follower: JoinHandle<()>,
 }
 
+/// The longest wait for the last commit.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
+
 impl Node {
     /// Builds everything. The interface answers `node.status` from its first lines on; peers are met only in
     /// [`run`](Self::run), once the chain is seen.
@@ -160,6 +163,8 @@ impl Node {
         parts.stop.raise();
         // The follower is asked to stop and looks at the flag between two calls.
         let _ = tokio::task::spawn_blocking(move || parts.follower.join()).await;
+        // What nobody waited for is written too. A writer that has stopped for a fault answers nobody.
+        let _ = tokio::time::timeout(LAST_COMMIT, manager.env().writer.barrier()).await;
         server.stop().await;
         outcome
     }

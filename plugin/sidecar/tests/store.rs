@@ -11,6 +11,7 @@ use std::time::Duration;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{NodeId, PaymentHash, PaymentPreimage};
+use outrigger_sidecar::clock::Clock;
 use outrigger_sidecar::store::row::{EventRow, PaymentRow, PaymentState};
 use outrigger_sidecar::store::schema::Table;
 use outrigger_sidecar::store::seal::seal;
@@ -125,7 +126,9 @@ fn rows_that_nobody_waits_for_wait_for_company() {
     let (released, seen) = mpsc::channel();
     let reader = Reader::new(db.clone());
     let deliver = move |effects: store::Released, _| released.send(effects).unwrap();
-    let (writer, thread) = Writer::start(db, deliver, |fault| panic!("{fault}")).unwrap();
+    let (writer, commits) = Writer::new(db).unwrap();
+    let commits = commits.asking(|| false, || Some(Clock::monotonic()));
+    let thread = commits.on_a_thread(deliver, |fault| panic!("{fault}")).unwrap();
     let count = |of: fn(&writer::WriterStats) -> &AtomicU64| of(writer.stats()).load(Ordering::Relaxed);
     // A machine may pause for longer than company is waited for, but not each time.
     let together = (0..50).any(|_| {

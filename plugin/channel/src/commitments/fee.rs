@@ -167,7 +167,18 @@ impl Outlook {
             Side::Local => self.remote.totals.to_local,
             Side::Remote => self.local.totals.to_remote,
         };
-        covers(balance, commitment_cost(FeeratePerKw::FLOOR, self.worst_outputs()), Sat::ZERO)
+        covers(balance, commitment_cost(FeeratePerKw::FLOOR, self.outputs_ahead()), Sat::ZERO)
+    }
+
+    /// The most outputs that a commitment may have once everything proposed is in it. What the peer removes before it adds is in
+    /// no commitment that has the add, and neither is what we removed and it has revoked to: they are out of the next local
+    /// commitment. HTLCs of ours that are on their way to the peer are in none yet. An HTLC may have an output in the remote
+    /// commitment alone.
+    fn outputs_ahead(&self) -> usize {
+        let on_their_way = usize::from(self.unanswered.saturating_sub(self.unsigned.count));
+        let in_remote_alone = self.worst_remote.saturating_sub(self.worst_local);
+        let ahead = self.local.totals.untrimmed().saturating_add(on_their_way).saturating_add(in_remote_alone);
+        ahead.min(self.worst_outputs())
     }
 
     /// What we can send in one HTLC now.

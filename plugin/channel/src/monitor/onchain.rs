@@ -135,14 +135,16 @@ impl Monitor {
         let offered = self.rows.htlcs.iter().filter(|(key, _)| key.offerer == Offerer::Local);
         offered.filter_map(move |(key, row)| {
             let (source, payment_hash) = (row.source?, row.payment_hash);
-            let outcome = match (&row.removal, self.rows.preimages.get(&payment_hash)) {
+            let (amount, outcome) = match (&row.removal, self.rows.preimages.get(&payment_hash)) {
                 (Some(Removal::Fulfilled(_)), _) => return None,
-                (_, Some(preimage)) => HtlcOutcome::Fulfilled(*preimage),
-                (Some(Removal::Failed(reason)), None) => HtlcOutcome::Failed(reason.clone()),
+                // Its own amount came back; what the other brought is told of the other.
+                (Some(Removal::Failed(_)), Some(preimage)) => (Msat::ZERO, HtlcOutcome::Fulfilled(*preimage)),
+                (None, Some(preimage)) => (row.amount, HtlcOutcome::Fulfilled(*preimage)),
+                (Some(Removal::Failed(reason)), None) => (row.amount, HtlcOutcome::Failed(reason.clone())),
                 (None, None) if are_old => return None,
-                (None, None) => HtlcOutcome::NoOutput,
+                (None, None) => (row.amount, HtlcOutcome::NoOutput),
             };
-            Some(Effect::Settle { htlc_id: key.id, source, amount: row.amount, payment_hash, outcome })
+            Some(Effect::Settle { htlc_id: key.id, source, amount, payment_hash, outcome })
         })
     }
 

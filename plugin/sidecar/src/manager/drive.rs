@@ -255,6 +255,9 @@ impl<'a> Drive<'a> {
 
     /// Answers a command that reached no channel. It waits its turn like any other effect.
     pub(super) fn refuse(&mut self, at: Address, id: CommandId, refusal: Refusal) {
+        if id == NOBODY {
+            return;
+        }
         self.batch.hold_effect(at, Effect::Reply(id, Err(refusal)));
     }
 

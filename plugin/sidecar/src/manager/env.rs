@@ -212,7 +212,7 @@ impl Env {
 
     /// Puts the node into restored mode, which nothing takes back; the first proof is the one that is shown. It holds from
     /// here on, before its row is durable: what is not signed for it can do no harm.
-    pub(super) fn enter_restored(&self, proof: &str) {
+    pub(crate) fn enter_restored(&self, proof: &str) {
         self.restored.send_if_modified(|known| {
             let is_first = known.is_none();
             known.get_or_insert_with(|| Arc::from(proof));

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::future::ready;
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::{self, ChannelUpdate, DecodeError, Message, Opaque, PeerText, Ping, Warning};
 use outrigger_channel::CHANNEL_PONG_BYTES;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::bucket::Bucket;
 use super::frame::{FrameFault, FrameReader, FrameWriter};
@@ -17,8 +18,8 @@ use super::init::{self, InitFault};
 use super::keepalive::{Keepalive, Overdue, Owed};
 use super::seat::Seat;
 use super::{
-    ANSWER_TIMEOUT, FAREWELL_TIMEOUT, GOSSIP_BURST_BYTES, GOSSIP_BYTES_PER_SECOND, OUTBOX_BYTES, PONG_TIMEOUT, Shared,
-    Stopped, WRITE_TIMEOUT,
+    ANSWER_TIMEOUT, FAREWELL_TIMEOUT, GOSSIP_BURST_BYTES, GOSSIP_BYTES_PER_SECOND, IGNORED_BURST, IGNORED_PER_SECOND,
+    OUTBOX_BYTES, PONG_TIMEOUT, Shared, Stopped, WRITE_TIMEOUT,
 };
 use crate::manager::outbox::{Closed, Connection, Next, Origin, Outbox, OutboxReader, PeerHandler, outbox};
 
@@ -26,6 +27,8 @@ use crate::manager::outbox::{Closed, Connection, Next, Origin, Outbox, OutboxRea
 const NO_CHANNEL: ChannelId = ChannelId([0; 32]);
 /// How many pings of a peer are answered at once, and how many a second after that (BOLT 1 allows limits, DOS-9).
 const PINGS: (u64, u64) = (32, 1);
+/// What the peer is not read for, once the budget is spent.
+const IGNORED_PAUSE: Duration = Duration::from_millis(1);
 /// How many oddities of one connection are logged; the others pass in silence (DOS-10).
 const LOGGED_NOTES: u32 = 16;
 
@@ -248,6 +251,12 @@ impl Outgoing<'_> {
     }
 }
 
+/// Whether a message that was read was of any use.
+enum Worth {
+    Something,
+    Nothing,
+}
+
 /// The reading half: from the socket to the manager.
 struct Incoming<'a> {
     joined: &'a Joined,
@@ -256,6 +265,7 @@ struct Incoming<'a> {
     keepalive: &'a Keepalive,
     pings: Bucket,
     gossip: Bucket,
+    ignored: Bucket,
     notes: u32,
 }
 
@@ -263,7 +273,8 @@ impl<'a> Incoming<'a> {
     fn new(joined: &'a Joined, reader: FrameReader, outbox: &'a Outbox, keepalive: &'a Keepalive) -> Self {
         let pings = Bucket::new(PINGS.0, PINGS.1);
         let gossip = Bucket::new(GOSSIP_BURST_BYTES, GOSSIP_BYTES_PER_SECOND);
-        Self { joined, reader, outbox, keepalive, pings, gossip, notes: 0 }
+        let ignored = Bucket::new(IGNORED_BURST, IGNORED_PER_SECOND);
+        Self { joined, reader, outbox, keepalive, pings, gossip, ignored, notes: 0 }
     }
 
     async fn run(&mut self) -> End {
@@ -274,9 +285,21 @@ impl<'a> Incoming<'a> {
                 Err(fault) => return End::Frame(fault),
             };
             self.keepalive.heard();
-            if let Err(end) = self.take(&frame) {
-                return end;
+            match self.take(&frame) {
+                Ok(Worth::Something) => {}
+                Ok(Worth::Nothing) => self.ignored().await,
+                Err(end) => return end,
             }
+        }
+    }
+
+    /// A message of no use was read. Beyond a budget of them the peer is read more slowly: to read costs a processor, and other
+    /// peers need it (DOS-9).
+    async fn ignored(&mut self) {
+        if !self.ignored.spend(1) {
+            self.keepalive.pause();
+            sleep(IGNORED_PAUSE).await;
+            self.keepalive.resume();
         }
     }
 
@@ -294,24 +317,29 @@ impl<'a> Incoming<'a> {
     }
 
     /// Deals with one message; an error ends the connection.
-    fn take(&mut self, frame: &[u8]) -> Result<(), End> {
+    fn take(&mut self, frame: &[u8]) -> Result<Worth, End> {
         let message = Message::decode(frame).map_err(|error| self.unreadable(frame, &error))?;
         match message {
-            Message::Init(_) => self.note("a second init, ignored"),
-            Message::Ping(ping) => self.ping(&ping),
+            Message::Init(_) => {
+                self.note("a second init, ignored");
+                return Ok(Worth::Nothing);
+            }
+            Message::Ping(ping) => return Ok(self.ping(&ping)),
             Message::Pong(ref pong) => {
                 if CHANNEL_PONG_BYTES.contains(&pong.byteslen.0) {
                     self.hand_over(message, frame.len());
                 } else if !self.keepalive.answered(pong) {
                     self.note("a pong that answers no ping, ignored");
+                    return Ok(Worth::Nothing);
                 }
             }
             // BOLT 1: an unknown odd type is ignored.
-            Message::Unknown(_) => {}
+            Message::Unknown(_) => return Ok(Worth::Nothing),
             Message::Gossip(ref gossip) => {
-                if self.is_wanted(gossip, frame.len()) {
-                    self.hand_over(message, frame.len());
+                if !self.is_wanted(gossip, frame.len()) {
+                    return Ok(Worth::Nothing);
                 }
+                self.hand_over(message, frame.len());
             }
             Message::Warning(ref warning) => {
                 self.note(&format!("warning: {}", warning.data));
@@ -347,19 +375,21 @@ impl<'a> Incoming<'a> {
             | Message::ChannelReestablish(_)
             | Message::AnnouncementSignatures(_) => self.hand_over(message, frame.len()),
         }
-        Ok(())
+        Ok(Worth::Something)
     }
 
     fn hand_over(&self, message: Message, bytes: usize) {
         self.joined.handler.message(&self.joined.peer, self.joined.connection, message, bytes);
     }
 
-    fn ping(&mut self, ping: &Ping) {
-        let Some(pong) = ping.answer() else { return };
+    fn ping(&mut self, ping: &Ping) -> Worth {
+        let Some(pong) = ping.answer() else { return Worth::Nothing };
         if self.pings.spend(1) {
             self.outbox.send(Message::Pong(pong));
+            Worth::Something
         } else {
             self.note("more pings than are answered");
+            Worth::Nothing
         }
     }
 

@@ -49,6 +49,11 @@ pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 pub const GOSSIP_BURST_BYTES: u64 = 256 * 1024;
 /// See [`GOSSIP_BURST_BYTES`].
 pub const GOSSIP_BYTES_PER_SECOND: u64 = 4 * 1024;
+/// How many messages without use for us a connection reads at full speed: pings beyond what is answered, unknown odd types, gossip
+/// that no graph is kept for (DOS-9).
+pub const IGNORED_BURST: u64 = 20_000;
+/// How many a second after that.
+pub const IGNORED_PER_SECOND: u64 = 1_000;
 /// Messages that wait for one peer to read them, in bytes.
 pub const OUTBOX_BYTES: usize = 4 * 1024 * 1024;
 

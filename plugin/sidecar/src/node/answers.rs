@@ -231,6 +231,7 @@ pub(super) fn wallet_fault(fault: WalletFault) -> Fault {
         WalletFault::NotStarted => Fault::chain_not_synced(),
         WalletFault::InsufficientFunds { needed, available } => Fault::insufficient_funds(needed, available),
         WalletFault::Reserve { .. }
+        | WalletFault::TooManyCoins(_)
         | WalletFault::Dust(_)
         | WalletFault::Damaged(_)
         | WalletFault::Newer(_)

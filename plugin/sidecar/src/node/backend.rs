@@ -340,6 +340,8 @@ impl Backend for Doorkeeper {
 
     async fn payment_abandon(&self, payment_id: String) -> Answer<schema::PaymentInfo> {
         self.payments.abandon(&payment_id_of(&payment_id)?);
+        // A start must know of it before the caller does, who may pay by another way now.
+        self.told().await;
         self.payment_get(payment_id).await
     }
 
@@ -373,7 +375,7 @@ impl Backend for Doorkeeper {
 }
 
 impl Doorkeeper {
-    /// Law 1: what was read of channels is told once it is durable.
+    /// Law 1: what was read of channels, or done, is told once it is durable.
     async fn told(&self) {
         self.manager.env().writer.barrier().await;
     }

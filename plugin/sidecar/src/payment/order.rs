@@ -136,6 +136,8 @@ pub(super) struct Recipe {
     pub(super) outlets: Trust,
     /// The only way, where the caller gave one: it is tried once.
     pub(super) given: Option<Vec<GivenHop>>,
+    /// For how long from its making on new attempts are made: as the caller has it, and no longer than the invoice is good.
+    pub(super) timeout: Duration,
     /// After it no new attempt is made.
     pub(super) deadline: Instant,
 }
@@ -148,7 +150,7 @@ impl Recipe {
             (Whom::Node { .. }, Some(preimage)) => PaidFor::Keysend(preimage),
             (Whom::Node { .. }, None) => return None,
         };
-        let until = Clock::now_unix().saturating_add(order.timeout.as_secs());
+        let until = Clock::now_unix().saturating_add(self.timeout.as_secs());
         self.given.is_none().then_some(AgainRow { whom, max_fee: self.max_fee, until })
     }
 }
@@ -205,6 +207,8 @@ impl Payments {
 
     fn recipe_for(&self, asked: Asked, max_fee: Msat, (timeout, given): (Duration, Option<Vec<GivenHop>>)) -> Recipe {
         let now = Clock::monotonic();
+        let good_for = |at: u64| Duration::from_secs(at.saturating_sub(Clock::now_unix()));
+        let timeout = asked.expires_at.map_or(timeout, |at| timeout.min(good_for(at)));
         let us = self.manager.env().keys.node_id();
         let ways = if given.is_some() { Vec::new() } else { route::ways(&us, asked.payee, &asked.hints) };
         Recipe {
@@ -220,6 +224,7 @@ impl Payments {
             ways: ways.into_iter().map(Way::untried).collect(),
             outlets: Trust::default(),
             given,
+            timeout,
             deadline: now.checked_add(timeout).unwrap_or(now),
         }
     }
@@ -230,6 +235,7 @@ fn asked_by_invoice(invoice: Invoice, amount: Msat) -> Asked {
     Asked {
         payee,
         amount,
+        expires_at: Some(terms.timestamp.saturating_add(terms.expiry_secs)),
         hash: terms.payment_hash,
         secret: Some(terms.payment_secret),
         keysend: None,
@@ -252,6 +258,8 @@ pub(super) fn amount_of(asked: Option<Msat>, given: Option<Msat>) -> Result<Opti
 struct Asked {
     payee: NodeId,
     amount: Msat,
+    /// When the invoice is good no more, in seconds since 1970 (BOLT 11).
+    expires_at: Option<u64>,
     hash: PaymentHash,
     secret: Option<PaymentSecret>,
     keysend: Option<PaymentPreimage>,
@@ -267,6 +275,7 @@ fn asked_by_nobody(payee: NodeId, amount: Msat, preimage: PaymentPreimage) -> As
     Asked {
         payee,
         amount,
+        expires_at: None,
         hash: preimage.payment_hash(),
         secret: None,
         keysend: Some(preimage),

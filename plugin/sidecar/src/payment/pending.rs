@@ -154,7 +154,7 @@ impl Pending {
     /// What is to be done next, of a payment that has not ended.
     fn goes_on(mut self, now: Instant) -> (Option<Self>, Option<Next>) {
         if self.recipe.as_ref().is_some_and(|recipe| now >= recipe.deadline) {
-            self.give_up("no other way was tried: timeout_secs had passed");
+            self.give_up("no other way was tried: timeout_secs had passed, or the invoice had expired");
         }
         let Some(recipe) = self.recipe.take() else {
             return if self.flights.is_empty() {
@@ -339,6 +339,12 @@ impl Payments {
     /// A payment of which nothing is in flight has its last row in the same transaction as `batch`, and its one event.
     pub(super) fn over(&self, pending: Pending, mut batch: Batch) {
         let had_ended = !pending.row.is_pending();
+        if !had_ended && self.manager.env().is_restored() {
+            // BAK-1: of a file that is old, nothing says that nothing was paid.
+            batch.put(Table::Payment, pending.row.payment_id.to_vec(), Some(pending.row.encode()));
+            self.manager.env().writer.submit(batch);
+            return self.state.lock().remember(pending);
+        }
         let row = pending.failed_row();
         if had_ended {
             batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));

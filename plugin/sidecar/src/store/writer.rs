@@ -176,6 +176,12 @@ pub struct Gathered {
     count: usize,
 }
 
+/// What a batch was that was taken into a commit.
+struct Joined {
+    had_orders: bool,
+    is_awaited: bool,
+}
+
 /// Tells orders, and says whether there were any.
 fn tell((orders, last_seq): Committed, deliver: &impl Fn(Released, u64)) -> bool {
     let is_any = !orders.is_empty();
@@ -223,12 +229,14 @@ impl Commits {
     /// Takes others into a commit that nobody waits for, until somebody does: a peer's revocation alone moves nothing that leaves,
     /// and is sent again where a crash took it. Says whether there were orders among them.
     fn linger(&self, gathered: &mut Gathered, deliver: &impl Fn(Released, u64)) -> bool {
-        let begun = (self.rest.now)();
-        let mut had_orders = false;
-        while !gathered.batch.is_awaited() && gathered.count < GROUP_LIMIT {
-            let left = LINGER.saturating_sub(self.rest.since(begun));
+        let Some(begun) = (self.rest.now)() else { return false };
+        let (mut had_orders, mut is_awaited) = (false, gathered.batch.is_awaited());
+        while !is_awaited && gathered.count < GROUP_LIMIT {
+            let left = LINGER.saturating_sub(self.rest.since(Some(begun)));
             let Ok(next) = self.batches.recv_timeout(left) else { break };
-            had_orders |= self.join(gathered, next, deliver);
+            let joined = self.join(gathered, next, deliver);
+            had_orders |= joined.had_orders;
+            is_awaited = joined.is_awaited;
         }
         had_orders
     }
@@ -254,13 +262,14 @@ impl Commits {
         }
     }
 
-    /// Takes one batch in and tells its orders; says whether it had any.
-    fn join(&self, gathered: &mut Gathered, mut next: Batch, deliver: &impl Fn(Released, u64)) -> bool {
+    /// Takes one batch in and tells its orders.
+    fn join(&self, gathered: &mut Gathered, mut next: Batch, deliver: &impl Fn(Released, u64)) -> Joined {
         self.took_from_queue(1);
-        let has_orders = tell((next.take_orders(), self.last_seq()), deliver);
+        let had_orders = tell((next.take_orders(), self.last_seq()), deliver);
+        let is_awaited = next.is_awaited();
         gathered.batch.merge(next);
         gathered.count = gathered.count.saturating_add(1);
-        has_orders
+        Joined { had_orders, is_awaited }
     }
 
     /// How many batches wait.

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use bdk_wallet::{KeychainKind, LocalOutput};
 use bitcoin::absolute::LockTime;
 use bitcoin::transaction::Version;
-use bitcoin::{Amount, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use bitcoin::{Amount, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
 
 use super::{Coin, Wallet, WalletFault, check_segwit, inconsistent};
@@ -18,6 +18,8 @@ const LEAST_CHANGE: Sat = Sat::new(294);
 const FRAME_WEIGHT: u64 = 4 * (4 + 4 + 1 + 1) + 2;
 /// From so many inputs on their count takes two bytes more.
 const LONG_COUNT: usize = 253;
+/// A heavier transaction is not relayed (Bitcoin Core, `MAX_STANDARD_TX_WEIGHT`); there is room for the change.
+const MAX_STANDARD_WEIGHT: u64 = 400_000 - CHANGE_WEIGHT;
 /// Weight units of a P2WPKH input: outpoint, empty script, sequence, witness.
 const INPUT_WEIGHT: u64 = 4 * (36 + 1 + 4) + Coin::WITNESS_WEIGHT;
 
@@ -46,7 +48,9 @@ impl Wallet {
             return Err(WalletFault::Dust(amount));
         }
         let payment = TxOut { value: amount.into(), script_pubkey: script };
-        let coins = self.free_coins();
+        let mut coins = self.free_coins();
+        // One that brings less than its input costs pays for nothing, and anybody may send any number of them.
+        coins.retain(|coin| Sat::from(coin.txout.value) > feerate.fee(INPUT_WEIGHT));
         let spendable = worth(&coins);
         let Choice { coins, change, fee } = choose(coins, &payment, feerate)?;
         let left = spendable.saturating_sub(amount).saturating_sub(fee);
@@ -79,7 +83,8 @@ impl Wallet {
     }
 
     /// Coins that may be spent: none of other transactions in the making, none that is immature, and none that a stranger
-    /// could still take back, because a funding transaction that never confirms binds both sides (FND-11).
+    /// could still take back, because a funding transaction that never confirms binds both sides (FND-11). So our own change
+    /// counts where it comes from coins of ours alone: an anchor's child dies with the commitment that it pays for.
     fn free_coins(&mut self) -> Vec<LocalOutput> {
         let locked = self.locked_outpoints();
         self.unspent();
@@ -88,10 +93,16 @@ impl Wallet {
             if coin.chain_position.is_confirmed() {
                 !self.is_immature(coin)
             } else {
-                coin.keychain == KeychainKind::Internal
+                coin.keychain == KeychainKind::Internal && self.spends_ours_alone(coin.outpoint.txid)
             }
         });
         coins.cloned().collect()
+    }
+
+    fn spends_ours_alone(&self, txid: Txid) -> bool {
+        let (index, graph) = (self.inner.spk_index(), self.inner.tx_graph());
+        let is_ours = |input: &TxIn| index.txout(input.previous_output).is_some();
+        graph.get_tx(txid).is_some_and(|tx| tx.input.iter().all(is_ours))
     }
 }
 
@@ -114,6 +125,9 @@ fn choose(mut coins: Vec<LocalOutput>, payment: &TxOut, feerate: FeeratePerKw) -
         weight = weight.saturating_add(INPUT_WEIGHT).saturating_add(if count == LONG_COUNT { 4 * 2 } else { 0 });
         // One satoshi more than the fee of the weight: that is rounded down, and relay rounds up.
         fee = feerate.fee(weight).saturating_add(Sat::new(1));
+        if weight > MAX_STANDARD_WEIGHT {
+            return Err(WalletFault::TooManyCoins(amount));
+        }
         if sum >= amount.saturating_add(fee) {
             coins.truncate(count);
             coins.sort_by_key(|coin| coin.outpoint);

@@ -53,6 +53,11 @@ pub enum WalletFault {
         /// What has to be left.
         reserve: Sat,
     },
+    /// Only a transaction that no node relays could spend so many coins.
+    #[error(
+        "so many small coins are needed for {0} that the transaction would not be relayed; send larger coins to the wallet"
+    )]
+    TooManyCoins(Sat),
     /// The output is too small to be relayed.
     #[error("{0} is below the dust limit")]
     Dust(Sat),
@@ -99,6 +104,8 @@ pub struct Wallet {
     compacted: Option<Vec<u8>>,
     /// The unspent outputs, where nothing has happened since that could have changed them in more ways than are known.
     view: Option<View>,
+    /// The highest block that was ever connected: what lies above it is new to `inner`.
+    highest: u32,
 }
 
 impl Wallet {
@@ -122,7 +129,8 @@ impl Wallet {
             (inner, stored.started.then_some((tip.height, tip.hash)))
         };
         let compacted = (change_sets.len() > 1).then(|| stored.encode());
-        Ok(Self { master, inner, tip, start_staged: false, locked: BTreeMap::new(), compacted, view: None })
+        let highest = inner.latest_checkpoint().height();
+        Ok(Self { master, inner, tip, start_staged: false, locked: BTreeMap::new(), compacted, view: None, highest })
     }
 
     /// All that [`load`](Self::load) was given in one change set, to be stored in place of it. Once, where it was more than one.
@@ -155,7 +163,7 @@ impl Wallet {
     /// A block on top of the tip, or the first one, at any height.
     pub fn connected(&mut self, height: u32, block: &Block) -> Result<(), WalletFault> {
         let hash = block.block_hash();
-        let is_next = self.inner.latest_checkpoint().hash() == block.header.prev_blockhash;
+        let is_next = self.inner.latest_checkpoint().hash() == block.header.prev_blockhash && height > self.highest;
         let applied = match self.tip {
             None if height == 0 => Ok(()),
             None => {
@@ -166,6 +174,7 @@ impl Wallet {
         };
         applied.map_err(|error| inconsistent(format_args!("block {hash} at height {height}: {error}")))?;
         self.view_after_block(is_next);
+        self.highest = self.highest.max(height);
         self.start_staged |= self.tip.is_none();
         self.tip = Some((height, hash));
         if !self.locked.is_empty() {

@@ -504,6 +504,49 @@ fn occ_14_the_coins_of_a_child_count_once_and_come_back_with_what_replaces_it() 
     assert!(bench.wallet.coins(Some(&first)).iter().all(|coin| coin.outpoint != coins[0].outpoint));
 }
 
+/// FND-11: an anchor's child dies with the commitment that it pays for, and its change with it.
+#[test]
+fn fnd_11_the_change_of_an_anchors_child_funds_nothing_before_it_confirms() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    bench.receive(7_000);
+    let coins = bench.wallet.coins(None);
+    let (child, _) = child(&mut bench, &coins[..1], 40_000);
+    bench.wallet.saw_unconfirmed(&child);
+    let fault = bench.fund(20_000).unwrap_err();
+    assert!(matches!(fault, WalletFault::InsufficientFunds { available, .. } if available.get() == 7_000), "{fault}");
+    bench.mine(vec![child]);
+    bench.fund(20_000).unwrap();
+}
+
+/// Anybody may send any number of coins that cost more than they bring.
+#[test]
+fn coins_that_cost_more_than_they_bring_are_left_where_they_are() {
+    let mut bench = Bench::new();
+    bench.receive(90_000);
+    let dust = FEERATE.fee(272).get();
+    let payments = (0..20).map(|_| bench.payment(dust)).collect();
+    bench.mine(payments);
+    let (first, _) = bench.fund(20_000).unwrap();
+    bench.wallet.saw_unconfirmed(&first);
+    let (second, _) = bench.fund(20_000).unwrap();
+    assert_eq!((first.input.len(), second.input.len()), (1, 1), "our change, and none of the dust");
+    let fault = bench.fund(60_000).unwrap_err();
+    assert!(matches!(fault, WalletFault::InsufficientFunds { available, .. } if available.get() < 50_000), "{fault}");
+}
+
+#[test]
+fn a_transaction_too_heavy_to_be_relayed_is_not_made() {
+    let mut bench = Bench::new();
+    let payments = (0..1_500).map(|_| bench.payment(2_000)).collect();
+    bench.mine(payments);
+    assert!(bench.fund(1_000_000).is_ok());
+    assert!(matches!(bench.fund(2_600_000), Err(WalletFault::InsufficientFunds { .. })), "the others are locked");
+    bench.commit();
+    bench.reload();
+    assert!(matches!(bench.fund(2_600_000), Err(WalletFault::TooManyCoins(_))));
+}
+
 /// What the wallet keeps of its coins is what a walk through all its history finds, whatever happens. `WALLET_SEED` replays one.
 #[test]
 fn coins_are_those_of_a_walk_through_history_after_any_events() {
@@ -511,8 +554,9 @@ fn coins_are_those_of_a_walk_through_history_after_any_events() {
     for seed in replayed.map_or(0..10, |seed| seed..seed + 1) {
         let mut dice = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
         let (mut bench, mut made, mut seen) = (Bench::new(), Vec::new(), Vec::new());
+        let mut undone: Vec<Block> = Vec::new();
         for step in 0..60 {
-            match dice.random_range(0..9) {
+            match dice.random_range(0..11) {
                 0 | 1 => bench.receive(dice.random_range(10_000..90_000)),
                 2 => {
                     let payment = bench.payment(50_000);
@@ -530,7 +574,20 @@ fn coins_are_those_of_a_walk_through_history_after_any_events() {
                     bench.wallet.release(tx.compute_txid());
                     made.push(tx);
                 }
-                6 if bench.blocks.len() > 3 => bench.undo(),
+                6 if bench.blocks.len() > 3 => {
+                    undone.extend(bench.blocks.last().cloned());
+                    bench.undo();
+                }
+                // A branch that was left comes back.
+                9 | 10
+                    if undone.last().is_some_and(|block| {
+                        block.header.prev_blockhash == bench.blocks.last().unwrap().block_hash()
+                    }) =>
+                {
+                    let block = undone.pop().unwrap();
+                    bench.wallet.connected(bench.blocks.len() as u32, &block).unwrap();
+                    bench.blocks.push(block);
+                }
                 7 => bench.mine(std::mem::take(&mut seen)),
                 // A crash within a reorganisation is made up for by another test.
                 8 if bench.wallet.inner.latest_checkpoint().height() as usize + 1 == bench.blocks.len() => {
@@ -539,6 +596,8 @@ fn coins_are_those_of_a_walk_through_history_after_any_events() {
                 }
                 _ => bench.mine(Vec::new()),
             }
+            // As the daemon does after each step.
+            bench.commit();
             let walked: Vec<OutPoint> = bench.wallet.inner.list_unspent().map(|coin| coin.outpoint).collect();
             let kept: Vec<OutPoint> = bench.wallet.unspent().values().map(|coin| coin.outpoint).collect();
             assert_eq!(kept, walked, "WALLET_SEED={seed}, step {step}");

@@ -30,7 +30,8 @@ impl Wallet {
         })
     }
 
-    /// A block was taken in. Where it holds nothing of ours and stands on the last one, no coin has changed.
+    /// A block was taken in. Where it holds nothing of ours, stands on the last one, and is higher than any before it, no coin has
+    /// changed. One of a branch that comes back brings nothing that is new, and changes coins all the same.
     pub(super) fn view_after_block(&mut self, is_next: bool) {
         let concerns = self.inner.staged().is_some_and(|staged| !staged.tx_graph.is_empty());
         if concerns || !is_next {

@@ -3,7 +3,10 @@
 
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message, PeerText};
-use outrigger_sidecar::net::{GOSSIP_BURST_BYTES, GOSSIP_BYTES_PER_SECOND, PING_WHEN_IDLE};
+use outrigger_sidecar::net::{
+    GOSSIP_BURST_BYTES, GOSSIP_BYTES_PER_SECOND, IGNORED_BURST, IGNORED_PER_SECOND, PING_WHEN_IDLE,
+};
+use tokio::time::Instant;
 
 use super::Node;
 
@@ -60,6 +63,23 @@ async fn dos_9_updates_beyond_the_budget_are_dropped_and_channel_messages_are_no
         heard += 1;
     }
     assert!((earned..=looked_at).contains(&heard), "{heard} updates");
+}
+
+/// What nobody has use for is read at full speed for a while, and then so fast that it costs others nothing.
+#[tokio::test(start_paused = true)]
+async fn dos_9_a_flood_of_what_is_ignored_is_read_slowly_beyond_a_burst() {
+    let (mut node, mut peer) = Node::connected_by_pipe(PIPE).await;
+    let begun = Instant::now();
+    for (number, at_least_secs) in [(IGNORED_BURST, 0), (10 * IGNORED_PER_SECOND, 9)] {
+        for _ in 0..number {
+            peer.say(&0x8001u16.to_be_bytes()).await;
+        }
+        peer.send(error()).await;
+        assert_eq!(node.events.message().await.1, error());
+        let took = begun.elapsed().as_secs();
+        assert!((at_least_secs..=at_least_secs + 2).contains(&took), "{took} s for {number} more");
+    }
+    assert!(node.events.none());
 }
 
 #[tokio::test]

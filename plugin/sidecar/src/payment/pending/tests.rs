@@ -44,6 +44,7 @@ fn pending(in_parts: bool) -> Pending {
         ways: vec![Way::untried(Vec::new()); 2],
         outlets: Trust::default(),
         given: None,
+        timeout: Duration::from_secs(60),
         deadline: Clock::monotonic() + Duration::from_secs(60),
     });
     pending.takes_off(0, Flight { row: part(), way: Some(0) });

@@ -217,7 +217,7 @@ fn again(invoice: String, secs: u64) -> Option<AgainRow> {
 }
 
 /// An invoice of this hash by somebody whom no way leads to.
-fn invoice_of_nobody() -> String {
+fn invoice_of_nobody(expiry_secs: u64) -> String {
     let terms = outrigger_bolt::invoice::Terms {
         network: Network::Regtest,
         timestamp: Clock::now_unix(),
@@ -225,7 +225,7 @@ fn invoice_of_nobody() -> String {
         payment_secret: PaymentSecret([7; 32]),
         amount: Some(AMOUNT),
         description: outrigger_bolt::invoice::Description::Text("oars".to_owned()),
-        expiry_secs: 3600,
+        expiry_secs,
         min_final_cltv_expiry_delta: 40,
         payment_metadata: None,
         route_hints: Vec::new(),
@@ -236,13 +236,14 @@ fn invoice_of_nobody() -> String {
 
 #[tokio::test]
 async fn pay_2_a_payment_that_a_start_found_waits_for_its_peers_until_its_time_is_over() {
-    for abandoned in [false, true] {
+    // The caller's time is over, the invoice's is, or it is abandoned.
+    for (secs, expiry_secs, abandoned) in [(60, 3600, false), (3600, 60, false), (60, 3600, true)] {
         let bench = Bench::new();
         let clock = std::rc::Rc::new(super::parts::Still::default());
         let _stand_in = Clock::replace_on_this_thread(clock.clone());
         begun(&bench, 2);
         let mut batch = Batch::default();
-        let found = PaymentRow { again: again(invoice_of_nobody(), 60), next_part: 2, ..row(&bench) };
+        let found = PaymentRow { again: again(invoice_of_nobody(expiry_secs), secs), next_part: 2, ..row(&bench) };
         batch.put(Table::Payment, ID.to_vec(), Some(found.encode()));
         bench.manager.env().writer.submit(batch);
         let payments = start(&bench, &[]).await;
@@ -269,6 +270,24 @@ async fn pay_2_a_payment_that_a_start_found_waits_for_its_peers_until_its_time_i
         assert!(kind == "interrupted" && message.contains(reason), "{message}");
         assert_eq!((row.again, payments.next_time(), bench.load().pending_payments.len()), (None, None, 0));
     }
+}
+
+/// The proof that the file is old may come after the start, when parts were forgotten that a later file may have paid.
+#[tokio::test(flavor = "multi_thread")]
+async fn bak_1_no_payment_of_a_file_that_proves_old_is_said_to_be_unpaid() {
+    let bench = Bench::new();
+    begun(&bench, 2);
+    let mut batch = Batch::default();
+    let found = PaymentRow { again: again(invoice_of_nobody(3600), 60), next_part: 2, ..row(&bench) };
+    batch.put(Table::Payment, ID.to_vec(), Some(found.encode()));
+    bench.manager.env().writer.submit(batch);
+    let payments = start(&bench, &[]).await;
+    bench.manager.env().enter_restored("a proof");
+    assert!(payments.abandon(&ID));
+    all_durable(&bench).await;
+    let row = payments.get(&ID).unwrap().unwrap();
+    assert!(row.is_pending() && row.again.is_none(), "{row:?}");
+    assert_eq!(bench.load().pending_payments.len(), 1);
 }
 
 /// Of a file that is known to be old, nothing says what became of a payment since.
@@ -308,6 +327,7 @@ fn recipe(bench: &Bench, in_parts: bool) -> Recipe {
         ways: vec![Way::untried(vec![hop])],
         outlets: Default::default(),
         given: None,
+        timeout: std::time::Duration::from_secs(60),
         deadline: Clock::monotonic() + std::time::Duration::from_secs(60),
     }
 }
