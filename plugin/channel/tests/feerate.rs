@@ -261,12 +261,12 @@ fn cst_7_an_opener_with_a_small_reserve_is_not_held_to_what_it_removes() {
         }
     }
     duo.run();
-    for id in 0..30 {
+    for id in 0..31 {
         duo.fail(Alice, id).expect("standing");
     }
     while duo.receive(Bob).is_some() {}
-    // It keeps its reserve and the cost of a commitment with the HTLC that is left, and the one that it adds.
-    let kept = 1000 + 660 + 253 * (1124 + 2 * 172) / 1000;
+    // It keeps its reserve and the cost of a commitment with the HTLC that it adds.
+    let kept = 1000 + 660 + 253 * (1124 + 172) / 1000;
     let add = Message::UpdateAddHtlc(duo.update_add(0, sat(40_000 - kept)));
     duo.message(Bob, &add);
     assert!(matches!(duo.bob.channel.link(), Link::Connected(_)), "{:?}", duo.bob.outbox);
