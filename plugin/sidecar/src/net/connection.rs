@@ -296,7 +296,7 @@ impl<'a> Incoming<'a> {
     /// A message of no use was read. Beyond a budget of them the peer is read more slowly: to read costs a processor, and other
     /// peers need it (DOS-9).
     async fn ignored(&mut self) {
-        if !self.ignored.spend(1) {
+        while !self.ignored.spend(1) {
             self.keepalive.pause();
             sleep(IGNORED_PAUSE).await;
             self.keepalive.resume();
