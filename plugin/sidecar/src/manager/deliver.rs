@@ -174,20 +174,17 @@ impl Deliver {
 
     /// Puts mail into a peer's box and wakes a worker if none has it.
     pub fn post(&self, peer: &NodeId, mail: Mail) -> Result<(), Box<Mail>> {
-        match self.directory.post(peer, mail) {
-            Posted::Waiting => Ok(()),
-            Posted::Schedule => {
-                self.busy.fetch_add(1, Ordering::Relaxed);
-                self.schedule(peer);
-                Ok(())
-            }
-            Posted::NoSuchPeer(mail) => Err(mail),
-        }
+        self.wake(peer, self.directory.post(peer, mail))
     }
 
     /// The same with much mail at once.
     pub(super) fn post_all(&self, peer: &NodeId, mail: Vec<Mail>) -> Result<(), Vec<Mail>> {
-        match self.directory.post_all(peer, mail) {
+        self.wake(peer, self.directory.post_all(peer, mail))
+    }
+
+    /// Tells a worker of a box that nobody has yet.
+    fn wake<M>(&self, peer: &NodeId, posted: Posted<M>) -> Result<(), M> {
+        match posted {
             Posted::Waiting => Ok(()),
             Posted::Schedule => {
                 self.busy.fetch_add(1, Ordering::Relaxed);
