@@ -58,7 +58,9 @@ async fn fee_1_dust_beyond_the_cap_is_failed_and_not_offered_and_nothing_is_lost
         cap(bob.directory(), DUST_LIMIT_SAT)?;
         bob.start_again().await?;
         alice.connect(&bob).await?;
+        // Each side says for itself when it agrees on the channel again.
         bob.until_idle(&id).await?;
+        alice.until_idle(&id).await?;
         let paid_now = alice.pay(&invoice).await?;
         assert_eq!(paid_now.state, PaymentState::Succeeded, "{paid_now:?}");
         assert_eq!(paid(&bob, &alice, 353_000).await?, None);

@@ -205,6 +205,15 @@ impl Fault {
         )
     }
 
+    /// The peer is connected, and has not agreed on any channel with it since (BOLT 2, `channel_reestablish`).
+    pub fn channels_not_agreed(peer: &NodeId) -> Self {
+        Self::passing(
+            ErrorKind::ChannelStateUnfit,
+            format!("peer {peer} is connected, and no channel with it is agreed on yet"),
+            "Nothing was sent. Call again in a moment; `connected` in channel.list shows when a channel is ready.",
+        )
+    }
+
     /// Nothing answers at the peer's address.
     pub fn peer_unreachable(reason: impl fmt::Display) -> Self {
         Self::passing(ErrorKind::PeerUnreachable, reason, "Check the address, and that the peer runs.")
