@@ -169,6 +169,16 @@ impl Released {
         self.held.is_empty()
     }
 
+    /// What there is to deliver, to be looked at: only who opens it can carry it out.
+    pub fn held(&self) -> &[Held] {
+        &self.held
+    }
+
+    /// Forgets all but the first `count`: what is left where a process ends in the midst of delivery.
+    pub fn keep(&mut self, count: usize) {
+        self.held.truncate(count);
+    }
+
     /// The effects, in the order in which they were staged.
     pub fn open(self) -> Vec<Held> {
         self.held

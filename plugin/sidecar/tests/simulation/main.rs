@@ -13,13 +13,16 @@
 mod chain;
 mod clock;
 mod disk;
+mod faults;
 mod ledger;
 mod network;
 mod node;
 mod payments;
 mod rows;
 mod schedule;
+mod seen;
 mod signer;
+mod sweep;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
