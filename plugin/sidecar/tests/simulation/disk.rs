@@ -75,6 +75,16 @@ struct Platter {
 pub struct Disk(Arc<Mutex<Platter>>);
 
 impl Disk {
+    /// A disk that has these bytes.
+    pub fn of(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(Platter { seen: bytes.clone(), durable: bytes, ..Platter::default() })))
+    }
+
+    /// What reads see.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.lock().seen.clone()
+    }
+
     /// The disk as the next start finds it. What is still open over the old one writes into nothing from here on.
     pub fn crash(&self, damage: Damage, rng: &mut ChaCha8Rng) -> Self {
         let mut platter = self.0.lock();
@@ -94,7 +104,7 @@ impl Disk {
                 }),
             }
         }
-        Self(Arc::new(Mutex::new(Platter { seen: left.clone(), durable: left, ..Platter::default() })))
+        Self::of(left)
     }
 
     /// It fails so from the operation on that comes after so many.

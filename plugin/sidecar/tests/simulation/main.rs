@@ -19,6 +19,7 @@ mod network;
 mod node;
 mod payments;
 mod rows;
+mod sample;
 mod schedule;
 mod seen;
 mod signer;

@@ -113,7 +113,7 @@ impl Node {
     /// Starts from the disk, up to the tip of the chain, as `node.rs` does. Returns what was to be published.
     pub fn start(&mut self, chain: &Chain) -> Result<Vec<Transaction>, StoreError> {
         let db = store::open_on(self.disk.clone(), "regtest", &self.id)?;
-        let mut file = load(&db)?;
+        let mut file = load(&*db)?;
         assert!(file.frozen.is_empty(), "node {} froze channels: {:?}", self.number, file.frozen);
         assert_eq!(file.restored, None, "node {} believes that its file is old", self.number);
         let place = file.wallet.first().map(|(_, row)| u64::from_be_bytes(row.as_slice().try_into().unwrap()));

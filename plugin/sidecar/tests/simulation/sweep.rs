@@ -6,7 +6,7 @@
 //! of the scripts and another order of the points. A failure prints the one command that replays its point.
 
 mod points;
-mod scripts;
+pub mod scripts;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,5 +1,7 @@
 //! What the nodes of the sweep do, and what must hold at the end. Scripts of sinks and of restores join here.
 
+use std::sync::Arc;
+
 use bitcoin::Network;
 use bitcoin::constants::ChainHash;
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
@@ -8,12 +10,14 @@ use outrigger_channel::{Command, Policy};
 use outrigger_sidecar::manager::relay::register::{Caps, Load};
 use outrigger_sidecar::manager::terms::ForwardingPolicy;
 use outrigger_sidecar::store::row::PaymentState;
+use parking_lot::Mutex;
 
 use super::super::disk::Operation;
 use super::super::node::{Config, Node};
 use super::super::payments::Flaw;
 use super::super::schedule::feerates;
 use super::super::seen::Seen;
+use super::super::signer::Journal;
 use super::super::world::{Tracing, World};
 use super::points::Point;
 
@@ -114,7 +118,7 @@ pub const SCRIPTS: &[Script] = &[
     },
 ];
 
-fn pay(world: &mut World, way: &[usize], msat: u64) {
+pub fn pay(world: &mut World, way: &[usize], msat: u64) {
     let (Some(payer), Some(payee)) = (way.first(), way.last()) else { return };
     world.pay_over(*payer, *payee, Msat::new(msat), &[way], Flaw::None);
 }
@@ -186,11 +190,45 @@ fn config() -> Config {
     Config { policy, forwarding, caps: Caps { node: most, peer: most } }
 }
 
+/// A node of a line, before its first start.
+pub fn node(number: usize, journal: Arc<Mutex<Journal>>) -> Node {
+    Node::new(number, config(), 4, feerates(1_000), journal)
+}
+
+/// Nodes in a line, with so many channels on each link.
+pub fn found(world: &mut World, nodes: usize, channels_each: usize) {
+    for number in 0..nodes {
+        world.nodes.push(node(number, world.journal.clone()));
+        world.start(number);
+    }
+    for number in 1..nodes {
+        world.add_link([number - 1, number]);
+        world.connect(number - 1);
+        for _ in 0..channels_each {
+            world.open(number - 1, 0, (1_000_000, 400_000_000));
+        }
+    }
+    world.rest();
+    for _ in 0..2 {
+        world.mine();
+        world.rest();
+    }
+    assert_eq!(channels(world).len(), channels_each * (nodes - 1), "a channel was not opened");
+}
+
+/// The first channel of a node closes.
+pub fn close_one(world: &mut World, node: usize) {
+    let of_node = world.ledger.funded().find(|(_, founded)| founded.nodes.contains(&node));
+    let channel = *of_node.expect("a channel").0;
+    let script = world.nodes[node].script();
+    world.order(node, channel, Command::Shutdown { script, feerate: FeeratePerKw::new(1_500) });
+}
+
 impl Script {
     /// Runs it, with this going wrong. What does not hold panics.
     pub fn run(&self, seed: u64, point: Option<&Point>, tracing: Tracing) -> Run {
         let mut world = World::new(seed, tracing);
-        self.found(&mut world);
+        found(&mut world, self.nodes, self.channels);
         world.plan.first = world.plan.released.len();
         let before: Vec<_> = world.nodes.iter().map(|node| node.disk.asked().len()).collect();
         if let Some(point) = point {
@@ -212,26 +250,6 @@ impl Script {
         assert_eq!(world.plan.fallen > 0, point.is_some(), "nothing went wrong, or what should not");
         self.assert_whole(&mut world);
         Run { operations, released, digest: world.digest() }
-    }
-
-    fn found(&self, world: &mut World) {
-        for number in 0..self.nodes {
-            world.nodes.push(Node::new(number, config(), 4, feerates(1_000), world.journal.clone()));
-            world.start(number);
-        }
-        for number in 1..self.nodes {
-            world.add_link([number - 1, number]);
-            world.connect(number - 1);
-            for _ in 0..self.channels {
-                world.open(number - 1, 0, (1_000_000, 400_000_000));
-            }
-        }
-        world.rest();
-        for _ in 0..2 {
-            world.mine();
-            world.rest();
-        }
-        assert_eq!(channels(world).len(), self.channels * (self.nodes - 1), "a channel was not opened");
     }
 
     /// What must hold once everything is connected again.
