@@ -181,7 +181,7 @@ fn created_for(
     open: &OpenChannel,
     accept: &AcceptChannel,
     params: &ChannelParams,
-    signer: &Unchained,
+    signer: &Layered<Unchained>,
 ) -> FundingCreated {
     let funding = params.funding;
     let theirs = Basepoints {
