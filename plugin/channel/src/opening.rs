@@ -30,6 +30,7 @@ use crate::commitments::spec::{BuiltCommitment, CommitmentSpec};
 use crate::input::Context;
 use crate::link::Link;
 use crate::phase::ended::error_message;
+use crate::signer::Signer;
 use crate::transition::{ChannelNote, Effect, Publication};
 use crate::violation::{Refusal, Rule, Violation};
 
@@ -394,25 +395,31 @@ impl Opening {
         Totals { to_local, to_remote, ..Totals::default() }
     }
 
-    fn first(&self, owner: Side, point: PublicKey, params: &ChannelParams) -> Result<BuiltCommitment, Rule> {
-        CommitmentSpec::of(owner, (0, point), (self.feerate, &self.totals()), &BTreeMap::new()).build(params)
+    fn first(
+        &self,
+        owner: Side,
+        point: PublicKey,
+        params: &ChannelParams,
+        signer: &dyn Signer,
+    ) -> Result<BuiltCommitment, Rule> {
+        CommitmentSpec::of(owner, (0, point), (self.feerate, &self.totals()), &BTreeMap::new()).build(params, signer)
     }
 
     fn sign_remote(&self, params: &ChannelParams, point: PublicKey, cx: &Context<'_>) -> Result<Signature, Rule> {
-        let built = self.first(Side::Remote, point, params)?;
+        let built = self.first(Side::Remote, point, params, cx.signer)?;
         let (signature, _no_htlcs) = cx.signer.sign_remote_commitment(params, &built.commitment, &built.keys);
         Ok(signature)
     }
 
     fn check_local(&self, params: &ChannelParams, signature: &Signature, cx: &Context<'_>) -> Result<(), Rule> {
-        let built = self.first(Side::Local, cx.signer.per_commitment_point(0), params)?;
+        let built = self.first(Side::Local, cx.signer.per_commitment_point(0), params, cx.signer)?;
         let signed = CommitmentSigned {
             channel_id: params.channel_id,
             signature: *signature,
             htlc_signatures: Vec::new(),
             funding_txid: None,
         };
-        check_signatures(params, &built, &signed)
+        check_signatures(params, &built, &signed, cx.signer)
     }
 
     fn birth(

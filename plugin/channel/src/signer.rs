@@ -4,13 +4,16 @@
 use bitcoin::Transaction;
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::secp256k1::ecdsa::Signature;
-use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
+use bitcoin::secp256k1::{Message, PublicKey, SecretKey};
 use outrigger_bolt::amount::Sat;
-use outrigger_bolt::keys::{Basepoints, CommitmentKeys, derivation, per_commitment_secret, sign};
+use outrigger_bolt::keys::{
+    Basepoints, CommitmentKeys, DegenerateKey, InvalidSignature, derivation, per_commitment_secret, public_key, sign,
+    verify,
+};
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
 use outrigger_bolt::tx::fee::ANCHOR_SAT;
 use outrigger_bolt::tx::funding::FundingOutput;
-use outrigger_bolt::tx::htlc::{self, SighashKind};
+use outrigger_bolt::tx::htlc::second_stage_sighash;
 use outrigger_bolt::tx::{claim, script};
 use zeroize::Zeroizing;
 
@@ -64,6 +67,22 @@ pub trait Signer: Send + Sync {
 
     /// The per-commitment secret of a local commitment, which revokes it (BOLT 2, `revoke_and_ack`).
     fn release_secret(&self, number: u64, guard: &Guard) -> Result<[u8; 32], ReleaseRefused>;
+
+    /// Checks a signature for a transaction of the channel (BOLT 2; CST-10). The secrets that are released stand on the
+    /// peer's signatures, so it is the signer that says whether they are good: on the curve, but for signers of tests.
+    fn verify(&self, sighash: &Message, signature: &Signature, key: &PublicKey) -> Result<(), InvalidSignature> {
+        verify(sighash, signature, key)
+    }
+
+    /// The keys in the scripts of the commitment of `owner` with this per-commitment point (BOLT 3, "Key Derivation").
+    fn commitment_keys(
+        &self,
+        owner: &Basepoints,
+        other: &Basepoints,
+        per_commitment_point: &PublicKey,
+    ) -> Result<CommitmentKeys, DegenerateKey> {
+        CommitmentKeys::derive(owner, other, per_commitment_point)
+    }
 }
 
 impl ChannelParams {
@@ -128,7 +147,6 @@ pub enum SigningRefused {
 
 /// A signer with its keys in memory, all of them derived from one seed. It has no `Debug`; the keys are erased on drop.
 pub struct SoftSigner {
-    curve: Secp256k1<All>,
     funding: SecretKey,
     payment: SecretKey,
     delayed_payment: SecretKey,
@@ -141,10 +159,9 @@ impl SoftSigner {
     /// The signer of the channel that this seed belongs to; the same seed always gives the same keys.
     pub fn new(seed: [u8; 32]) -> Self {
         let seed = Zeroizing::new(seed);
-        let curve = Secp256k1::new();
         let public = |purpose: &str| {
             let mut secret = derive_secret(&seed, purpose);
-            let point = secret.public_key(&curve);
+            let point = public_key(&secret);
             secret.non_secure_erase();
             point
         };
@@ -162,7 +179,6 @@ impl SoftSigner {
             htlc: derive_secret(&seed, "htlc"),
             commitment_seed: Zeroizing::new(digest(&seed, "commitment_seed", 0)),
             basepoints,
-            curve,
         }
     }
 }
@@ -182,7 +198,7 @@ impl Signer for SoftSigner {
     }
 
     fn per_commitment_point(&self, number: u64) -> PublicKey {
-        per_commitment_secret(&self.commitment_seed, number).public_key(&self.curve)
+        public_key(&per_commitment_secret(&self.commitment_seed, number))
     }
 
     fn sign_remote_commitment(
@@ -200,12 +216,7 @@ impl Signer for SoftSigner {
         let htlc_signatures = commitment
             .htlc_outputs
             .iter()
-            .map(|output| {
-                let second_stage = htlc::htlc_transaction(commitment_txid, output, keys, to_self_delay);
-                let script = output.htlc.witness_script(keys);
-                let amount = output.htlc.amount.to_sat_floor();
-                sign(&htlc::htlc_sighash(&second_stage, &script, amount, SighashKind::Other), &key)
-            })
+            .map(|output| sign(&second_stage_sighash(commitment_txid, output, keys, to_self_delay), &key))
             .collect();
         key.non_secure_erase();
         (signature, htlc_signatures)
@@ -247,7 +258,7 @@ impl Signer for SoftSigner {
         (spend, input, amount): (&Transaction, usize, Sat),
     ) -> Option<Signature> {
         let point = self.per_commitment_point(number);
-        let keys = CommitmentKeys::derive(&self.basepoints, &params.remote.basepoints, &point).ok()?;
+        let keys = self.commitment_keys(&self.basepoints, &params.remote.basepoints, &point).ok()?;
         let script = script::revocable(&keys, params.remote.to_self_delay);
         let sighash = claim::input_sighash(spend, input, &script, amount)?;
         let mut key = derivation::derive_private_key(&self.delayed_payment, &point).ok()?;

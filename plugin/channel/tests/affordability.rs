@@ -214,7 +214,7 @@ fn cst_11_a_peer_that_drives_the_fee_up_is_refused_at_the_cap() {
     duo.run();
     assert_whole(&duo, "full");
     let burnt = |duo: &Duo| {
-        let tx = duo.bob.monitor.remote_commitments().expect("signed").remove(0).tx;
+        let tx = duo.bob.monitor.remote_commitments(&*duo.bob.signer).expect("signed").remove(0).tx;
         1_000_000 - tx.output.iter().map(|output| output.value.to_sat()).sum::<u64>()
     };
     let old = burnt(&duo);
@@ -272,7 +272,7 @@ fn fee_1_dust_of_our_own_stops_at_the_cap_of_either_commitment() {
         assert!(duo.add(who, sat(900), 5).is_ok(), "one with an output in both loses nothing");
         duo.run();
         assert_whole(&duo, "at the cap");
-        for commitment in duo.side(who).monitor.remote_commitments().expect("signed") {
+        for commitment in duo.side(who).monitor.remote_commitments(&*duo.side(who).signer).expect("signed") {
             let outputs: u64 = commitment.tx.output.iter().map(|output| output.value.to_sat()).sum();
             let fee = 1124 + 172 * commitment.htlc_outputs.len() as u64;
             let burnt = 1_000_000 - outputs - fee;

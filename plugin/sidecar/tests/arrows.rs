@@ -83,6 +83,31 @@ fn key_2_no_thread_of_the_sidecar_replaces_its_clock_or_its_randomness() {
     assert_eq!(found, [src.join("clock.rs")], "where it is defined, and nowhere else");
 }
 
+/// A simulation signs with digests for most seeds. In the daemon there is one signer, and it looks at signatures and keys on
+/// the curve: the trait does so where nobody says otherwise (KEY-4).
+#[test]
+fn key_4_the_product_has_one_signer_and_it_verifies_on_the_curve() {
+    let mut files = Vec::new();
+    for folder in ["plugin/bolt/src", "plugin/channel/src", "plugin/sidecar/src"] {
+        rust_files(&root().join(folder), &mut files);
+    }
+    let is_of_a_test = |file: &PathBuf| {
+        file.components().any(|part| ["tests", "tests.rs"].map(Some).contains(&part.as_os_str().to_str()))
+    };
+    let mut signers = Vec::new();
+    for file in files.into_iter().filter(|file| !is_of_a_test(file)) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let lines = text.lines().filter(|line| line.contains("Signer for ")).map(|line| line.trim().to_owned());
+        signers.extend(lines.map(|line| (file.clone(), line)));
+    }
+    let its_file = root().join("plugin/channel/src/signer.rs");
+    assert_eq!(signers, [(its_file.clone(), "impl Signer for SoftSigner {".to_owned())]);
+    let text = std::fs::read_to_string(its_file).unwrap();
+    for checked in ["fn verify(", "fn commitment_keys("] {
+        assert_eq!(text.matches(checked).count(), 1, "{checked} is said once, by the trait");
+    }
+}
+
 #[test]
 fn modules_of_the_sidecar_follow_the_arrows() {
     let src = root().join("plugin/sidecar/src");

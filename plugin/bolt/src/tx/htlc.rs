@@ -65,6 +65,18 @@ pub fn htlc_sighash(htlc_tx: &Transaction, witness_script: &Script, amount: Sat,
     funding::p2wsh_sighash(htlc_tx, witness_script, amount, kind.sighash_type())
 }
 
+/// What the other side signs in the second stage of an HTLC output of the owner's commitment (BOLT 2, `commitment_signed`).
+pub fn second_stage_sighash(
+    commitment_txid: Txid,
+    output: &HtlcOutput,
+    keys: &CommitmentKeys,
+    to_self_delay: u16,
+) -> Message {
+    let second_stage = htlc_transaction(commitment_txid, output, keys, to_self_delay);
+    let (script, amount) = (output.htlc.witness_script(keys), output.htlc.amount.to_sat_floor());
+    htlc_sighash(&second_stage, &script, amount, SighashKind::Other)
+}
+
 /// The witness of an HTLC-success transaction: `0 <remotehtlcsig> <localhtlcsig> <payment_preimage>`.
 pub fn success_witness(
     other: &Signature,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bitcoin::secp256k1::{PublicKey, SecretKey};
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, PaymentPreimage};
-use outrigger_bolt::keys::{InvalidSignature, public_key, verify};
-use outrigger_bolt::tx::htlc::{SighashKind, htlc_sighash, htlc_transaction};
+use outrigger_bolt::keys::{InvalidSignature, public_key};
+use outrigger_bolt::tx::htlc::second_stage_sighash;
 use outrigger_bolt::wire::{CommitmentSigned, RevokeAndAck, UpdateAddHtlc};
 
 use super::deferral;
@@ -17,6 +17,7 @@ use crate::changes::{ChannelParams, HtlcRow, LastSent, MonitorStep, Removal, Sig
 use crate::draft::Draft;
 use crate::input::{Context, FailReason, Policy};
 use crate::link::ProposedAdd;
+use crate::signer::Signer;
 use crate::transition::{Effect, HtlcOutcome, IncomingHtlc};
 use crate::violation::{Rule, Violation};
 
@@ -156,8 +157,8 @@ pub(crate) fn commitment_signed(
         (head.fee.local, &head.local_commitment),
         &draft.htlcs(),
     );
-    let built = spec.build(params).map_err(Violation::Fail)?;
-    check_signatures(params, &built, message).map_err(Violation::Fail)?;
+    let built = spec.build(params, cx.signer).map_err(Violation::Fail)?;
+    check_signatures(params, &built, message, cx.signer).map_err(Violation::Fail)?;
     draft.monitor(MonitorStep::LocalCommitment(SignedCommitment {
         number: spec.number,
         feerate: spec.feerate,
@@ -249,23 +250,24 @@ pub(crate) fn check_signatures(
     params: &ChannelParams,
     built: &BuiltCommitment,
     message: &CommitmentSigned,
+    signer: &dyn Signer,
 ) -> Result<(), Rule> {
     let commitment = &built.commitment;
     let txid = commitment.tx.compute_txid();
     let sighash = params.funding_output().sighash(&commitment.tx);
-    verify(&sighash, &message.signature, &params.remote.basepoints.funding_pubkey).map_err(|error| match error {
-        InvalidSignature::HighS => Rule::HighS,
-        InvalidSignature::Mismatch => Rule::BadSignature(txid),
-    })?;
+    signer.verify(&sighash, &message.signature, &params.remote.basepoints.funding_pubkey).map_err(
+        |error| match error {
+            InvalidSignature::HighS => Rule::HighS,
+            InvalidSignature::Mismatch => Rule::BadSignature(txid),
+        },
+    )?;
     let (expected, found) = (commitment.htlc_outputs.len(), message.htlc_signatures.len());
     if expected != found {
         return Err(Rule::HtlcSignatureCount { expected, found });
     }
     for (index, (output, signature)) in commitment.htlc_outputs.iter().zip(&message.htlc_signatures).enumerate() {
-        let second_stage = htlc_transaction(txid, output, &built.keys, built.to_self_delay);
-        let (script, amount) = (output.htlc.witness_script(&built.keys), output.htlc.amount.to_sat_floor());
-        let sighash = htlc_sighash(&second_stage, &script, amount, SighashKind::Other);
-        verify(&sighash, signature, &built.keys.other_htlc).map_err(|error| match error {
+        let sighash = second_stage_sighash(txid, output, &built.keys, built.to_self_delay);
+        signer.verify(&sighash, signature, &built.keys.other_htlc).map_err(|error| match error {
             InvalidSignature::HighS => Rule::HighS,
             InvalidSignature::Mismatch => Rule::BadHtlcSignature(index),
         })?;

@@ -224,7 +224,7 @@ fn commitment_signed(draft: &Draft<'_>, cx: &Context<'_>) -> Result<CommitmentSi
         (head.fee.remote, &head.remote_commitment),
         &draft.htlcs(),
     );
-    let built = spec.build(params).map_err(Violation::Fail)?;
+    let built = spec.build(params, cx.signer).map_err(Violation::Fail)?;
     let (signature, htlc_signatures) = cx.signer.sign_remote_commitment(params, &built.commitment, &built.keys);
     let funding_txid = Some(params.funding.txid);
     Ok(CommitmentSigned { channel_id: params.channel_id, signature, htlc_signatures, funding_txid })

@@ -10,6 +10,7 @@ use outrigger_bolt::tx::fee::{ANCHOR_SAT, commitment_cost, is_trimmed};
 
 use super::htlc::{HtlcKey, Side};
 use crate::changes::{ChannelParams, HtlcRow, Totals};
+use crate::signer::Signer;
 use crate::violation::Rule;
 
 /// All that one commitment depends on, besides what was agreed at the opening.
@@ -51,9 +52,10 @@ impl CommitmentSpec {
     }
 
     /// The keys in its scripts.
-    pub(crate) fn keys(&self, params: &ChannelParams) -> Result<CommitmentKeys, Rule> {
+    pub(crate) fn keys(&self, params: &ChannelParams, signer: &dyn Signer) -> Result<CommitmentKeys, Rule> {
         let (owner, other) = (params.side(self.owner), params.side(self.owner.other()));
-        CommitmentKeys::derive(&owner.basepoints, &other.basepoints, &self.point).map_err(|_| Rule::DegeneratePoint)
+        let keys = signer.commitment_keys(&owner.basepoints, &other.basepoints, &self.point);
+        keys.map_err(|_| Rule::DegeneratePoint)
     }
 
     /// All that decides the transaction, from the point of view of its owner (BOLT 3).
@@ -89,8 +91,8 @@ impl CommitmentSpec {
     }
 
     /// The transaction, unsigned.
-    pub(crate) fn build(&self, params: &ChannelParams) -> Result<BuiltCommitment, Rule> {
-        let keys = self.keys(params)?;
+    pub(crate) fn build(&self, params: &ChannelParams, signer: &dyn Signer) -> Result<BuiltCommitment, Rule> {
+        let keys = self.keys(params, signer)?;
         let commitment = CommitmentTx::build(&self.plan(params, &keys)).map_err(|_| Rule::Unaffordable)?;
         Ok(BuiltCommitment { commitment, keys, to_self_delay: params.side(self.owner.other()).to_self_delay })
     }

@@ -3,7 +3,6 @@
 
 use bitcoin::{OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
-use outrigger_bolt::keys::CommitmentKeys;
 use outrigger_bolt::tx::{claim, script};
 
 use crate::changes::ChannelParams;
@@ -200,6 +199,6 @@ pub(super) fn anchor(params: &ChannelParams, tx: &Transaction, vout: u32, at_sta
 /// The witness script of our balance in our own commitment of this number. Numbers beyond 2^48 name no commitment.
 fn to_local_script(params: &ChannelParams, signer: &dyn Signer, commitment_number: u64) -> Option<ScriptBuf> {
     let point = signer.per_commitment_point(commitment_number);
-    let keys = CommitmentKeys::derive(&params.local.basepoints, &params.remote.basepoints, &point).ok()?;
+    let keys = signer.commitment_keys(&params.local.basepoints, &params.remote.basepoints, &point).ok()?;
     Some(script::revocable(&keys, params.remote.to_self_delay))
 }

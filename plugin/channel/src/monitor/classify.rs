@@ -32,7 +32,7 @@ pub(super) fn classify(monitor: &Monitor, spend: &Transaction, signer: &dyn Sign
     if monitor.local_txid(signer) == Some(txid) {
         return Spend::Local;
     }
-    if let Ok(remote) = monitor.remote_commitments() {
+    if let Ok(remote) = monitor.remote_commitments(signer) {
         for (commitment, known) in remote.iter().zip([Spend::Remote, Spend::RemoteNext]) {
             if commitment.tx.compute_txid() == txid {
                 return known;

@@ -239,13 +239,13 @@ impl Monitor {
 
     /// Our newest commitment, built from the rows.
     pub fn local_commitment(&self, signer: &dyn Signer) -> Result<CommitmentTx, CorruptRows> {
-        self.build(&self.local_spec(signer))
+        self.build(&self.local_spec(signer), signer)
     }
 
     /// The peer's commitments that it may publish unpunished: its newest whose predecessor is revoked, and the one that
     /// we signed after it, if any.
-    pub fn remote_commitments(&self) -> Result<Vec<CommitmentTx>, CorruptRows> {
-        contents::remote(&self.rows).iter().map(|spec| self.build(spec)).collect()
+    pub fn remote_commitments(&self, signer: &dyn Signer) -> Result<Vec<CommitmentTx>, CorruptRows> {
+        contents::remote(&self.rows).iter().map(|spec| self.build(spec, signer)).collect()
     }
 
     /// Our newest commitment with both signatures, ready to be published. The signer's guard has the last word.
@@ -255,9 +255,9 @@ impl Monitor {
             return Err(CannotPublish::FallenBehind);
         }
         let spec = self.local_spec(signer);
-        let keys = spec.keys(params).map_err(|_| NOT_A_COMMITMENT)?;
+        let keys = spec.keys(params, signer).map_err(|_| NOT_A_COMMITMENT)?;
         let ours = signer.sign_local_commitment(&Guard::of(head), params, &spec.plan(params, &keys))?;
-        let mut tx = self.build(&spec)?.tx;
+        let mut tx = self.build(&spec, signer)?.tx;
         let witness = params.funding_output().witness([
             (&params.local.basepoints.funding_pubkey, &ours),
             (&params.remote.basepoints.funding_pubkey, &head.local.signature),
@@ -272,8 +272,8 @@ impl Monitor {
         contents::local(&self.rows, signer.per_commitment_point(self.rows.head.local.number))
     }
 
-    fn build(&self, spec: &CommitmentSpec) -> Result<CommitmentTx, CorruptRows> {
-        spec.build(&self.rows.params).map(|built| built.commitment).map_err(|_| NOT_A_COMMITMENT)
+    fn build(&self, spec: &CommitmentSpec, signer: &dyn Signer) -> Result<CommitmentTx, CorruptRows> {
+        spec.build(&self.rows.params, signer).map(|built| built.commitment).map_err(|_| NOT_A_COMMITMENT)
     }
 
     /// What a transaction that spends the funding output is.

@@ -4,7 +4,6 @@
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::{OutPoint, Transaction, ecdsa};
 use outrigger_bolt::amount::{Msat, Sat};
-use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::commitment;
 
 use super::claim::{self, Claim, ClaimKind};
@@ -187,7 +186,7 @@ impl Monitor {
             }
             Spend::Remote | Spend::RemoteNext => {
                 let txid = spend.compute_txid();
-                let remote = self.remote_commitments().unwrap_or_default();
+                let remote = self.remote_commitments(signer).unwrap_or_default();
                 let found = remote.iter().find(|commitment| commitment.tx.compute_txid() == txid);
                 found.is_none_or(|commitment| !commitment.htlc_outputs.is_empty())
             }
@@ -231,17 +230,18 @@ pub(crate) fn taken(kind: ClaimKind, value: Sat, outpoint: OutPoint, (tx, height
 /// Whether what `tx` spends is the channel's funding output, and not just what a peer that opened the channel named as such.
 /// An output that was seen in a block, or made by us, is spent by both sides' signatures alone; any other proves itself by
 /// ours.
-pub(crate) fn is_of_channel(params: &ChannelParams, head: &ChannelHead, tx: &Transaction) -> bool {
-    params.is_opener || head.short_channel_id.is_some() || is_signed_by_us(params, tx)
+pub(crate) fn is_of_channel(params: &ChannelParams, head: &ChannelHead, tx: &Transaction, signer: &dyn Signer) -> bool {
+    params.is_opener || head.short_channel_id.is_some() || is_signed_by_us(params, tx, signer)
 }
 
 /// Whether the witness of a commitment or close holds our signature. Anybody may have changed its S on the way.
-fn is_signed_by_us(params: &ChannelParams, tx: &Transaction) -> bool {
+fn is_signed_by_us(params: &ChannelParams, tx: &Transaction, signer: &dyn Signer) -> bool {
     let [input] = tx.input.as_slice() else { return false };
     let (sighash, key) = (params.funding_output().sighash(tx), &params.local.basepoints.funding_pubkey);
-    let signatures = input.witness.iter().filter_map(|element| ecdsa::Signature::from_slice(element).ok());
+    let found = input.witness.iter().filter_map(|element| ecdsa::Signature::from_slice(element).ok());
+    let mut signatures = found.map(|found| low_s(found.signature));
     input.previous_output == params.funding
-        && signatures.map(|found| low_s(found.signature)).any(|signature| verify(&sighash, &signature, key).is_ok())
+        && signatures.any(|signature| signer.verify(&sighash, &signature, key).is_ok())
 }
 
 fn low_s(mut signature: Signature) -> Signature {

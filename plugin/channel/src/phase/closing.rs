@@ -4,7 +4,6 @@
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::{ScriptBuf, Transaction, TxOut, Txid};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
-use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::Unaffordable;
 use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction, closing_weight};
 use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message, Warning};
@@ -16,6 +15,7 @@ use crate::commitments::htlc::Side;
 use crate::draft::Draft;
 use crate::input::Context;
 use crate::monitor::onchain;
+use crate::signer::Signer;
 use crate::transition::{ChannelNote, Effect, Publication, Watch};
 use crate::violation::{Rule, Violation};
 
@@ -70,7 +70,7 @@ pub(crate) fn on_closing_signed(
     let Some(closing) = Closing::of(draft, cx) else {
         return Err(Violation::Warn(Rule::EarlyClosingSigned));
     };
-    let tx = closing.signed_by_peer(message).map_err(Violation::Warn)?;
+    let tx = closing.signed_by_peer(message, cx.signer).map_err(Violation::Warn)?;
     if is_one_too_many(draft, &tx) {
         return Ok(());
     }
@@ -238,7 +238,7 @@ impl<'a> Closing<'a> {
 
     /// The variant that the peer signed: by its dust limit, by ours, or without its own output, which it may give up
     /// (BOLT 3). Dust limits are at least 354 sat here, so no output is below what its script needs to be relayed.
-    fn signed_by_peer(&self, message: &ClosingSigned) -> Result<Transaction, Rule> {
+    fn signed_by_peer(&self, message: &ClosingSigned, signer: &dyn Signer) -> Result<Transaction, Rule> {
         let by_limit = |dust_limit| self.outputs(message.fee_satoshis, dust_limit).map_err(|_| Rule::ClosingFee);
         let theirs = by_limit(self.params.remote.dust_limit)?;
         let ours = by_limit(self.params.local.dust_limit)?;
@@ -253,7 +253,7 @@ impl<'a> Closing<'a> {
         [theirs, ours, given_up]
             .into_iter()
             .filter_map(|outputs| self.of_outputs(outputs))
-            .find(|tx| verify(&funding.sighash(tx), &message.signature, key).is_ok())
+            .find(|tx| signer.verify(&funding.sighash(tx), &message.signature, key).is_ok())
             .ok_or(Rule::ClosingSignature)
     }
 
@@ -352,7 +352,7 @@ pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transact
     if matches!(head.phase, Phase::Closed { .. }) {
         return;
     }
-    if !onchain::is_of_channel(params, head, tx) {
+    if !onchain::is_of_channel(params, head, tx, cx.signer) {
         return funding::never_was(draft, height);
     }
     let proof = restored::proof_in(draft, tx);

@@ -123,7 +123,7 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command) -> Result<Repl
 /// What spends the funding output of a failed channel in a block; the monitor resolves it. Seen again after a restart, it
 /// changes nothing.
 pub(crate) fn on_funding_spent(draft: &mut Draft<'_>, height: u32, tx: &Transaction, cx: &Context<'_>) {
-    if !onchain::is_of_channel(draft.params(), draft.head(), tx) {
+    if !onchain::is_of_channel(draft.params(), draft.head(), tx, cx.signer) {
         return funding::never_was(draft, height);
     }
     let proof = restored::proof_in(draft, tx);

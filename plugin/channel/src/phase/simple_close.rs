@@ -6,7 +6,6 @@ use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::{Transaction, TxOut};
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_bolt::features::Feature;
-use outrigger_bolt::keys::verify;
 use outrigger_bolt::tx::Unaffordable;
 use outrigger_bolt::tx::closing::{ClosingVariant, closing_weight, simple_closing_outputs, simple_closing_transaction};
 use outrigger_bolt::wire::{ClosingComplete, ClosingSig, Message};
@@ -19,6 +18,7 @@ use super::shutdown::{
 use crate::changes::{ChannelParams, Phase};
 use crate::draft::Draft;
 use crate::input::Context;
+use crate::signer::Signer;
 use crate::transition::{ChannelNote, Effect};
 use crate::violation::{Refusal, Rule, Violation};
 
@@ -110,7 +110,7 @@ pub(crate) fn on_closing_complete(
     let (fee, locktime) = (message.fee_satoshis, message.locktime);
     let close = Close { params: draft.params(), closer, closee: local, fee, locktime };
     let (variant, signature) = close.selected(message).map_err(Violation::Warn)?;
-    let tx = close.signed_by_peer(variant, &signature).map_err(Violation::Warn)?;
+    let tx = close.signed_by_peer((variant, &signature), cx.signer).map_err(Violation::Warn)?;
     if is_one_too_many(draft, &tx) {
         return Ok(());
     }
@@ -178,7 +178,7 @@ pub(crate) fn on_closing_sig(draft: &mut Draft<'_>, message: &ClosingSig, cx: &C
     let closee = Party { script: proposal.message.closee_scriptpubkey.clone(), balance: remote.balance };
     let (fee, locktime) = (proposal.message.fee_satoshis, proposal.message.locktime);
     let close = Close { params: draft.params(), closer, closee, fee, locktime };
-    let tx = close.signed_by_peer(variant, &signature).map_err(Violation::Warn)?;
+    let tx = close.signed_by_peer((variant, &signature), cx.signer).map_err(Violation::Warn)?;
     let (phase, txid) = (&draft.head().phase, tx.compute_txid());
     let is_another = matches!(phase, Phase::Closing { .. }) && !is_signed(phase, txid);
     conclude(draft, cx, tx, &signature);
@@ -327,10 +327,15 @@ impl Close<'_> {
         field(message, variant).map(|signature| (variant, signature)).ok_or(Rule::ClosingVariant)
     }
 
-    fn signed_by_peer(&self, variant: ClosingVariant, signature: &Signature) -> Result<Transaction, Rule> {
+    fn signed_by_peer(
+        &self,
+        (variant, signature): (ClosingVariant, &Signature),
+        signer: &dyn Signer,
+    ) -> Result<Transaction, Rule> {
         let tx = self.transaction(variant).map_err(|_| Rule::ClosingFee)?;
         let key = &self.params.remote.basepoints.funding_pubkey;
-        verify(&self.params.funding_output().sighash(&tx), signature, key).map_err(|_| Rule::ClosingSignature)?;
+        let sighash = self.params.funding_output().sighash(&tx);
+        signer.verify(&sighash, signature, key).map_err(|_| Rule::ClosingSignature)?;
         Ok(tx)
     }
 }

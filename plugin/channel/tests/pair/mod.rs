@@ -5,6 +5,8 @@
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
 pub mod founding;
+#[path = "../layered/mod.rs"]
+pub mod layered;
 pub mod link;
 pub mod node;
 pub mod signer;

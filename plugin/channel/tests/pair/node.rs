@@ -300,7 +300,7 @@ impl Node {
 
     fn assert_remote_commitments(&self) {
         let monitor = Monitor::load(self.staged.monitor()).expect("rows of a monitor");
-        for commitment in monitor.remote_commitments().expect("commitments that were signed") {
+        for commitment in monitor.remote_commitments(&self.signer).expect("commitments that were signed") {
             assert!(self.signer.has_signed(&commitment.txid()), "a remote commitment that we never signed");
             self.assert_bounded_loss(&commitment);
         }

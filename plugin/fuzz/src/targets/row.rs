@@ -138,7 +138,7 @@ fn rows_of_a_channel(data: &[u8]) {
     let script = founding::wallet_script("alice wallet", 1);
     let cx = super::channel::context(world, &signer, &script);
     drop(monitor.local_commitment(&signer));
-    drop(monitor.remote_commitments());
+    drop(monitor.remote_commitments(&signer));
     drop(channel.resume(cx.policy));
     drop(channel.watches());
     drop(channel.summary(world.height));

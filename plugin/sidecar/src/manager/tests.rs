@@ -17,21 +17,21 @@ use bitcoin::{
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::{NodeId, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys, per_commitment_secret};
-use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
+use outrigger_bolt::tx::commitment::CommitmentTx;
 use outrigger_bolt::wire::{
-    AcceptChannel, ChannelReady, FundingSigned, OpenChannel, PerCommitmentSecret, Pong, RevokeAndAck, UpdateAddHtlc,
-    UpdateFee,
+    AcceptChannel, ChannelReady, FundingSigned, Message, OpenChannel, PerCommitmentSecret, Pong, RevokeAndAck,
+    Shutdown, UpdateAddHtlc,
 };
 use outrigger_channel::{
     Birth, ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, IncomingHtlc,
     Input, Monitor, MonitorHead, Opening, OpeningInput, OpeningStep, Policy, ReleaseRefused, RemoteCommitment, Signer,
-    SigningRefused, SoftSigner,
+    SoftSigner,
 };
 use tokio::sync::watch;
 
 use super::deliver::{Ends, PaymentNotice};
 use super::env::ChainView;
-use super::outbox::{Next, Origin, OutboxReader, outbox};
+use super::outbox::{Heard, Next, Origin, OutboxReader, outbox};
 use super::relay::Telling;
 use super::relay::register::{Caps, Load};
 use super::*;
@@ -39,6 +39,7 @@ use crate::key::{NodeKeys, Seed};
 use crate::store::channel_update::ChannelUpdates;
 use crate::store::row::{OperationRow, OperationState};
 use crate::store::{self, Reader, Writer};
+use layered::{Layer, Layered};
 
 mod close_stuck;
 mod forwarding;
@@ -46,6 +47,8 @@ mod frozen;
 mod history;
 mod hostile_blocks;
 mod hostile_words;
+#[path = "../../../channel/tests/layered/mod.rs"]
+mod layered;
 mod models;
 mod openings;
 mod relay;
@@ -241,52 +244,13 @@ impl Unchained {
     }
 }
 
-impl Signer for Unchained {
-    fn basepoints(&self) -> &Basepoints {
-        self.keys.basepoints()
+impl Layer for Unchained {
+    fn inner(&self) -> &dyn Signer {
+        &self.keys
     }
 
     fn per_commitment_point(&self, number: u64) -> PublicKey {
         self.secret(number).public_key(&Secp256k1::new())
-    }
-
-    fn sign_remote_commitment(
-        &self,
-        params: &ChannelParams,
-        commitment: &CommitmentTx,
-        keys: &CommitmentKeys,
-    ) -> (Signature, Vec<Signature>) {
-        self.keys.sign_remote_commitment(params, commitment, keys)
-    }
-
-    fn sign_local_commitment(
-        &self,
-        guard: &Guard,
-        params: &ChannelParams,
-        plan: &CommitmentPlan<'_>,
-    ) -> Result<Signature, SigningRefused> {
-        self.keys.sign_local_commitment(guard, params, plan)
-    }
-
-    fn sign_closing(&self, params: &ChannelParams, closing: &Transaction) -> Signature {
-        self.keys.sign_closing(params, closing)
-    }
-
-    fn sign_anchor(&self, params: &ChannelParams, spend: &Transaction, input: usize) -> Option<Signature> {
-        self.keys.sign_anchor(params, spend, input)
-    }
-
-    fn sign_to_local(
-        &self,
-        params: &ChannelParams,
-        number: u64,
-        place: (&Transaction, usize, Sat),
-    ) -> Option<Signature> {
-        self.keys.sign_to_local(params, number, place)
-    }
-
-    fn sign_to_remote(&self, place: (&Transaction, usize, Sat)) -> Option<Signature> {
-        self.keys.sign_to_remote(place)
     }
 
     fn release_secret(&self, number: u64, _: &Guard) -> Result<[u8; 32], ReleaseRefused> {
@@ -308,7 +272,7 @@ pub(crate) struct Rogue {
     waiting: VecDeque<Message>,
     /// Gossip that was heard, apart from the talk about channels.
     gossip: Vec<Message>,
-    signer: Unchained,
+    signer: Layered<Unchained>,
     policy: Policy,
     script: ScriptBuf,
 }
@@ -330,7 +294,7 @@ impl Rogue {
         let connection = bench.manager.connected(id, Origin::Peer, &bench.manager.our_init(), sender).unwrap();
         let mut seed = [5; 32];
         seed[..2].copy_from_slice(&number.to_be_bytes());
-        let signer = Unchained { keys: SoftSigner::new(seed), chain: None };
+        let signer = Layered(Unchained { keys: SoftSigner::new(seed), chain: None });
         let (waiting, gossip) = Default::default();
         let (policy, script) = (policy(), script());
         Self {
@@ -352,7 +316,7 @@ impl Rogue {
     /// The same peer with secrets that form a chain, so that its channels live on.
     pub(crate) fn that_keeps_its_word(self) -> Self {
         let chain = Some(self.secret.secret_bytes());
-        Self { signer: Unchained { chain, ..self.signer }, ..self }
+        Self { signer: Layered(Unchained { chain, ..self.signer.0 }), ..self }
     }
 
     /// Who the peer is.
@@ -393,15 +357,14 @@ impl Rogue {
     }
 
     pub(crate) fn tell(&self, message: Message) {
-        self.bench.manager.message(&self.id, self.connection, message, 100);
+        self.bench.manager.messages(&self.id, self.connection, vec![Heard { message, bytes: 100 }]);
     }
 
     /// Everything said so far was dealt with, and what was answered to it is heard: the answer to an unknown name comes
     /// last. Gives what came before it.
     pub(crate) async fn dealt_with(&mut self) -> Vec<Message> {
         let channel_id = ChannelId([0xee; 32]);
-        let feerate_per_kw = FeeratePerKw::new(253);
-        self.tell(Message::UpdateFee(UpdateFee { channel_id, feerate_per_kw }));
+        self.tell(Message::Shutdown(Shutdown { channel_id, scriptpubkey: ScriptBuf::new() }));
         let mut before = Vec::new();
         loop {
             match self.hear().await {
@@ -591,7 +554,7 @@ impl Rogue {
                 Effect::Revoke { number } => {
                     self.tell(Message::RevokeAndAck(RevokeAndAck {
                         channel_id,
-                        per_commitment_secret: PerCommitmentSecret(self.signer.secret(number).secret_bytes()),
+                        per_commitment_secret: PerCommitmentSecret(self.signer.0.secret(number).secret_bytes()),
                         next_per_commitment_point: self.signer.per_commitment_point(number + 2),
                     }));
                 }
@@ -795,7 +758,7 @@ async fn cst_15_a_peer_that_spins_states_is_paused_and_loses_nothing() {
     });
     // Far beyond a burst, so that the pause is longer than this test could take.
     for _ in 0..60_000 {
-        bench.manager.message(&peer_id(), connection, add.clone(), 1);
+        bench.manager.messages(&peer_id(), connection, vec![Heard { message: add.clone(), bytes: 1 }]);
     }
     let peer = peer_id();
     let mut room = bench.manager.room(&peer);

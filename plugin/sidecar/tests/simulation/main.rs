@@ -6,14 +6,19 @@
 //! and every channel can pay again.
 //!
 //! A failure prints its seed. `SIMULATION_SEED=n` replays that one, with `SIMULATION_TRACE=1` line by line;
-//! `SIMULATION_SEEDS=n` runs so many, `SIMULATION_SECONDS=n` as many as there is time for.
+//! `SIMULATION_SEEDS=n` runs so many, `SIMULATION_SECONDS=n` as many as there is time for. One seed of four has the daemon's
+//! signers, the others fake ones (`fake.rs`), which changes nothing of what happens; `SIMULATION_SIGNERS=real` or `fake` gives
+//! them to all.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "the modules of one test")]
 
 mod chain;
 mod clock;
 mod disk;
+mod fake;
 mod faults;
+#[path = "../../../channel/tests/layered/mod.rs"]
+mod layered;
 mod ledger;
 mod network;
 mod node;
@@ -32,6 +37,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use schedule::simulate;
+use signer::Signing;
 use world::{Counts, Tracing};
 
 /// Seeds where nobody says how many.
@@ -57,6 +63,16 @@ const KINDS: &[&str] = &[
     "channels opened amid all else",
     "reorganisations",
 ];
+
+/// Who signs in the world of this seed.
+fn signing(seed: u64) -> Signing {
+    match std::env::var("SIMULATION_SIGNERS").as_deref() {
+        Ok("real") => Signing::Real,
+        Ok("fake") => Signing::Fake,
+        Ok(other) => panic!("SIMULATION_SIGNERS={other}"),
+        Err(_) => Signing::of(seed),
+    }
+}
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
@@ -96,14 +112,15 @@ impl Share {
 fn every_seed_keeps_the_laws_and_heals() {
     let tracing = if std::env::var_os("SIMULATION_TRACE").is_some() { Tracing::Shown } else { Tracing::Off };
     let share = Share::from_environment();
-    let total = Mutex::new((0u64, Counts::default()));
+    let total = Mutex::new(([0u64; 2], Counts::default()));
     let failures = Mutex::new(Vec::new());
     let run = || {
         while let Some(seed) = share.take() {
-            match catch_unwind(AssertUnwindSafe(|| simulate(seed, tracing))) {
+            let signing = signing(seed);
+            match catch_unwind(AssertUnwindSafe(|| simulate(seed, signing, tracing))) {
                 Ok((counts, _)) => {
                     let mut total = total.lock().unwrap();
-                    total.0 += 1;
+                    total.0[signing as usize] += 1;
                     total.1.merge(&counts);
                 }
                 Err(_) => {
@@ -120,8 +137,9 @@ fn every_seed_keeps_the_laws_and_heals() {
             worker.spawn_scoped(scope, run).unwrap();
         }
     });
-    let (seeds, counts) = total.into_inner().unwrap();
-    println!("simulation: {seeds} seeds, {:?}", counts.0);
+    let ([real, fake], counts) = total.into_inner().unwrap();
+    let seeds = real + fake;
+    println!("simulation: {seeds} seeds ({real} with real signers and {fake} with fake ones), {:?}", counts.0);
     if let Some(seed) = failures.into_inner().unwrap().first() {
         panic!("seed {seed} fails; replay it: SIMULATION_SEED={seed} cargo test -p outriggerd --test simulation");
     }
@@ -135,7 +153,15 @@ fn every_seed_keeps_the_laws_and_heals() {
 #[test]
 fn a_seed_gives_the_same_schedule_each_time() {
     for seed in 0..3 {
-        let [first, second] = [(); 2].map(|()| simulate(seed, Tracing::Digested).1);
+        let [first, second] = [(); 2].map(|()| simulate(seed, signing(seed), Tracing::Digested).1);
         assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_schedule_whoever_signs() {
+    for seed in 0..3 {
+        let [real, fake] = [Signing::Real, Signing::Fake].map(|signing| simulate(seed, signing, Tracing::Digested).1);
+        assert_eq!(real, fake, "seed {seed}");
     }
 }

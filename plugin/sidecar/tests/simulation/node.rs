@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use bitcoin::hashes::Hash;
 use bitcoin::{Network, ScriptBuf, Transaction, WPubkeyHash};
 use outrigger_bolt::id::NodeId;
-use outrigger_channel::{Feerates, Policy, Refusal, Reply, SoftSigner};
+use outrigger_channel::{Feerates, Policy, Refusal, Reply};
 use outrigger_sidecar::key::{NodeKeys, Seed};
 use outrigger_sidecar::manager::env::ChainView;
 use outrigger_sidecar::manager::operations::Operations;
@@ -21,12 +21,11 @@ use outrigger_sidecar::store::load::load;
 use outrigger_sidecar::store::row::{InvoiceRow, PaymentRow};
 use outrigger_sidecar::store::schema::Table;
 use outrigger_sidecar::store::{self, Batch, Gathered, StoreError};
-use parking_lot::Mutex;
 use redb::Database;
 
 use super::chain::{self, Chain};
 use super::disk::Disk;
-use super::signer::{Journal, Watched};
+use super::signer::Signers;
 
 /// As many nodes as any seed has.
 pub const MOST_NODES: usize = 6;
@@ -95,14 +94,14 @@ pub struct Node {
     /// How readily its writer, workers and other threads run, beside other nodes'.
     pub pace: u32,
     pub feerates: Feerates,
-    journal: Arc<Mutex<Journal>>,
+    signers: Signers,
 }
 
 impl Node {
-    pub fn new(number: usize, config: Config, pace: u32, feerates: Feerates, journal: Arc<Mutex<Journal>>) -> Self {
+    pub fn new(number: usize, config: Config, pace: u32, feerates: Feerates, signers: Signers) -> Self {
         let keys = KEYS[number].clone();
         let (id, disk) = (keys.node_id(), Disk::default());
-        Self { number, id, keys, config, disk, live: None, pace, feerates, journal }
+        Self { number, id, keys, config, disk, live: None, pace, feerates, signers }
     }
 
     /// What runs, where it does.
@@ -118,13 +117,10 @@ impl Node {
         assert_eq!(file.restored, None, "node {} believes that its file is old", self.number);
         let place = file.wallet.first().map(|(_, row)| u64::from_be_bytes(row.as_slice().try_into().unwrap()));
         let (tip, forks) = place.map_or((chain::BEGIN, 0), |place| (place as u32, (place >> 32) as usize));
-        let (journal, keys, number) = (self.journal.clone(), self.keys.clone(), self.number);
+        let (signers, keys, number) = (self.signers.clone(), self.keys.clone(), self.number);
         let ground = Ground {
             keys: self.keys.clone(),
-            signers: Arc::new(move |keys_index| {
-                let inner = Box::new(SoftSigner::new(keys.channel_seed(keys_index)));
-                Arc::new(Watched { inner, node: number, keys_index, journal: journal.clone() })
-            }),
+            signers: Arc::new(move |keys_index| signers.signer(&keys, number, keys_index)),
             view: ChainView::new(tip, self.feerates),
             policy: self.config.policy.clone(),
             pending_per_peer: MAX_PENDING_PER_PEER,

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use outrigger_sidecar::store::load::load;
 use outrigger_sidecar::store::schema::Table;
@@ -17,6 +18,7 @@ use super::disk::Disk;
 use super::node::Node;
 use super::rows;
 use super::schedule::feerates;
+use super::signer::{Signers, Signing};
 use super::sweep::scripts;
 use super::world::{Tracing, World};
 
@@ -55,6 +57,10 @@ fn told(db: &Database) -> String {
     text
 }
 
+fn signers() -> Signers {
+    Signers { signing: Signing::Real, journal: Arc::default() }
+}
+
 /// Every row is as it was written.
 fn assert_sealed(db: &Database) {
     let transaction = db.begin_read().unwrap();
@@ -68,7 +74,7 @@ fn assert_sealed(db: &Database) {
 
 /// A world in which much is under way at the node, stopped well.
 fn make() -> Vec<u8> {
-    let mut world = World::new(5, Tracing::Off);
+    let mut world = World::new(5, Signing::Real, Tracing::Off);
     scripts::found(&mut world, 3, 2);
     scripts::pay(&mut world, &[0, 1, 2], 30_000_000);
     scripts::pay(&mut world, &[1, 2], 5_000_000);
@@ -110,7 +116,7 @@ fn compacted(bytes: Vec<u8>) -> Vec<u8> {
 #[test]
 fn per_7_the_sample_database_of_format_1_is_loaded_row_by_row() {
     let (file, text) = (fixture("format-1.redb"), fixture("format-1.txt"));
-    let id = scripts::node(NODE, Default::default()).id;
+    let id = scripts::node(NODE, signers()).id;
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join(FILE);
     if std::env::var_os("UPDATE_SAMPLE").is_some() {
@@ -125,7 +131,7 @@ fn per_7_the_sample_database_of_format_1_is_loaded_row_by_row() {
     let expected = std::fs::read_to_string(&text).unwrap();
     assert_eq!(told(&db), expected);
     // A node goes on from it.
-    let mut node: Node = scripts::node(NODE, Default::default());
+    let mut node: Node = scripts::node(NODE, signers());
     node.disk = Disk::of(std::fs::read(&file).unwrap());
     node.feerates = feerates(1_000);
     node.start(&Chain::default()).unwrap();

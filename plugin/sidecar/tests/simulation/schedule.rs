@@ -17,6 +17,7 @@ use rand::seq::IndexedRandom;
 
 use super::network::Link;
 use super::node::{Config, Node};
+use super::signer::Signing;
 use super::world::{Counts, Tracing, World};
 
 /// What kind of world a seed makes.
@@ -46,8 +47,8 @@ impl Shape {
 }
 
 /// Runs one seed to its end. What does not hold panics.
-pub fn simulate(seed: u64, tracing: Tracing) -> (Counts, u64) {
-    let mut world = World::new(seed, tracing);
+pub fn simulate(seed: u64, signing: Signing, tracing: Tracing) -> (Counts, u64) {
+    let mut world = World::new(seed, signing, tracing);
     let shape = Shape::of(&mut world);
     world.note(format_args!("{shape:?}"));
     world.found(shape);
@@ -67,7 +68,7 @@ pub fn simulate(seed: u64, tracing: Tracing) -> (Counts, u64) {
     let amid = all - world.counts.0["channels"];
     world.counts.add("channels opened amid all else", amid);
     world.counts.add("channels forgotten by their opener", forgotten);
-    let (events, signatures) = (world.events, world.journal.lock().signatures);
+    let (events, signatures) = (world.events, world.signers.journal.lock().signatures);
     world.counts.add("events", events);
     world.counts.add("signatures", signatures);
     (std::mem::take(&mut world.counts), world.digest())
@@ -118,7 +119,7 @@ impl World {
         for number in 0..shape.nodes {
             let (config, pace) = (self.config(), *[1, 4, 4, 16].choose(&mut self.rng).expect("some"));
             let feerates = feerates(self.rng.random_range(253..1500));
-            self.nodes.push(Node::new(number, config, pace, feerates, self.journal.clone()));
+            self.nodes.push(Node::new(number, config, pace, feerates, self.signers.clone()));
             self.start(number);
         }
         for number in 1..shape.nodes {

@@ -3,14 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use bitcoin::Transaction;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;
-use outrigger_bolt::amount::Sat;
-use outrigger_bolt::keys::{Basepoints, CommitmentKeys};
+use outrigger_bolt::keys::CommitmentKeys;
 use outrigger_bolt::tx::commitment::{CommitmentPlan, CommitmentTx};
-use outrigger_channel::{ChannelParams, Guard, ReleaseRefused, Signer, SigningRefused};
+use outrigger_channel::{ChannelParams, Guard, Signer, SigningRefused, SoftSigner};
+use outrigger_sidecar::key::NodeKeys;
 use parking_lot::Mutex;
+
+use super::fake::Fake;
+use super::layered::{Layer, Layered};
 
 /// Whose commitment a per-commitment point is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +26,8 @@ pub struct Point {
 #[derive(Debug, Default)]
 pub struct Journal {
     pub points: HashMap<PublicKey, Point>,
+    /// What a node that starts again need not derive again, where its signers are fake.
+    pub known: HashMap<Point, PublicKey>,
     /// Points whose secret has left its node.
     pub revealed: HashSet<PublicKey>,
     /// The lowest number of each channel side whose secret has not left.
@@ -35,17 +39,53 @@ pub struct Journal {
     pub violations: Vec<String>,
 }
 
-/// A signer whose every act is in the journal.
-pub struct Watched {
-    pub inner: Box<dyn Signer>,
-    pub node: usize,
-    pub keys_index: u64,
+/// Who signs in a simulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signing {
+    /// The daemon's signer.
+    Real,
+    Fake,
+}
+
+/// Of so many seeds one has real signers.
+const REAL_EVERY: u64 = 4;
+
+impl Signing {
+    pub fn of(seed: u64) -> Self {
+        if seed.is_multiple_of(REAL_EVERY) { Self::Real } else { Self::Fake }
+    }
+}
+
+/// The signers of a simulation.
+#[derive(Clone)]
+pub struct Signers {
+    pub signing: Signing,
     pub journal: Arc<Mutex<Journal>>,
 }
 
-impl Signer for Watched {
-    fn basepoints(&self) -> &Basepoints {
-        self.inner.basepoints()
+impl Signers {
+    /// The signer of a channel of a node.
+    pub fn signer(&self, keys: &NodeKeys, node: usize, keys_index: u64) -> Arc<dyn Signer> {
+        let (real, journal) = (SoftSigner::new(keys.channel_seed(keys_index)), self.journal.clone());
+        let inner: Box<dyn Signer> = match self.signing {
+            Signing::Real => Box::new(real),
+            Signing::Fake => Box::new(Layered(Fake { real, node, keys_index, journal: journal.clone() })),
+        };
+        Arc::new(Layered(Watched { inner, node, keys_index, journal }))
+    }
+}
+
+/// A signer whose every act is in the journal.
+struct Watched {
+    inner: Box<dyn Signer>,
+    node: usize,
+    keys_index: u64,
+    journal: Arc<Mutex<Journal>>,
+}
+
+impl Layer for Watched {
+    fn inner(&self) -> &dyn Signer {
+        &*self.inner
     }
 
     fn per_commitment_point(&self, number: u64) -> PublicKey {
@@ -87,30 +127,5 @@ impl Signer for Watched {
             journal.violations.push(format!("node {node} signs its own commitment {number}, revoked below {below}"));
         }
         signed
-    }
-
-    fn sign_closing(&self, params: &ChannelParams, closing: &Transaction) -> Signature {
-        self.inner.sign_closing(params, closing)
-    }
-
-    fn sign_anchor(&self, params: &ChannelParams, spend: &Transaction, input: usize) -> Option<Signature> {
-        self.inner.sign_anchor(params, spend, input)
-    }
-
-    fn sign_to_local(
-        &self,
-        params: &ChannelParams,
-        number: u64,
-        place: (&Transaction, usize, Sat),
-    ) -> Option<Signature> {
-        self.inner.sign_to_local(params, number, place)
-    }
-
-    fn sign_to_remote(&self, place: (&Transaction, usize, Sat)) -> Option<Signature> {
-        self.inner.sign_to_remote(place)
-    }
-
-    fn release_secret(&self, number: u64, guard: &Guard) -> Result<[u8; 32], ReleaseRefused> {
-        self.inner.release_secret(number, guard)
     }
 }

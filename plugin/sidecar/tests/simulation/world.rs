@@ -11,9 +11,8 @@ use outrigger_bolt::wire::{ChannelUpdate, Message};
 use outrigger_channel::{CHANNEL_PONG_BYTES, Command, Enforcement, Feerates};
 use outrigger_sidecar::clock::{Clock, StandIn};
 use outrigger_sidecar::manager::OpenOrder;
-use outrigger_sidecar::manager::outbox::{Origin, PeerHandler, outbox};
+use outrigger_sidecar::manager::outbox::{Heard, Origin, PeerHandler, outbox};
 use outrigger_sidecar::store::ChainOrder;
-use parking_lot::Mutex;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -26,7 +25,7 @@ use super::network::{End, Link, Taken, read};
 use super::node::{Node, Told, Waits};
 use super::payments::Payment;
 use super::rows;
-use super::signer::Journal;
+use super::signer::{Signers, Signing};
 
 /// Bytes that may wait for a peer.
 const OUTBOX_BYTES: usize = 1 << 22;
@@ -82,7 +81,7 @@ pub struct World {
     pub links: Vec<Link>,
     pub chain: Chain,
     pub ledger: Ledger,
-    pub journal: Arc<Mutex<Journal>>,
+    pub signers: Signers,
     pub payments: Vec<Payment>,
     /// Hashes of which somebody has offered an HTLC by hand.
     pub replayed: BTreeSet<PaymentHash>,
@@ -109,7 +108,7 @@ struct Trace {
 }
 
 impl World {
-    pub fn new(seed: u64, tracing: Tracing) -> Self {
+    pub fn new(seed: u64, signing: Signing, tracing: Tracing) -> Self {
         let clock = Rc::new(VirtualClock::new(seed));
         let stand_in = Clock::replace_on_this_thread(clock.clone());
         Self {
@@ -119,7 +118,7 @@ impl World {
             links: Vec::new(),
             chain: Chain::default(),
             ledger: Ledger::new(),
-            journal: Arc::default(),
+            signers: Signers { signing, journal: Arc::default() },
             payments: Vec::new(),
             replayed: BTreeSet::new(),
             plan: Plan::default(),
@@ -296,7 +295,7 @@ impl World {
         };
         if hand_over {
             let peer = self.nodes[from].id;
-            self.nodes[node].live().core.manager.message(&peer, end.connection, message, len);
+            self.nodes[node].live().core.manager.messages(&peer, end.connection, vec![Heard { message, bytes: len }]);
         }
         node
     }
@@ -355,7 +354,7 @@ impl World {
                 self.pump(link, side);
             }
         }
-        let violations = std::mem::take(&mut self.journal.lock().violations);
+        let violations = std::mem::take(&mut self.signers.journal.lock().violations);
         assert!(violations.is_empty(), "{violations:?}");
         if let Some(live) = &self.nodes[node].live {
             let mut faulty = std::pin::pin!(live.core.manager.env().faulty());
@@ -378,7 +377,7 @@ impl World {
             if self.is_noted() {
                 self.note(format_args!("{node}: sends {} to {peer}", named(&message)));
             }
-            self.ledger.sent(&self.nodes[node], peer, &message, &mut self.journal.lock());
+            self.ledger.sent(&self.nodes[node], peer, &message, &mut self.signers.journal.lock());
             let link = &mut self.links[link];
             if !link.cut {
                 link.wires[1 - side].push_back((message, bytes.len()));

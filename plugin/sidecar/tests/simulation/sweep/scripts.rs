@@ -1,7 +1,5 @@
 //! What the nodes of the sweep do, and what must hold at the end. Scripts of sinks and of restores join here.
 
-use std::sync::Arc;
-
 use bitcoin::Network;
 use bitcoin::constants::ChainHash;
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
@@ -10,14 +8,13 @@ use outrigger_channel::{Command, Policy};
 use outrigger_sidecar::manager::relay::register::{Caps, Load};
 use outrigger_sidecar::manager::terms::ForwardingPolicy;
 use outrigger_sidecar::store::row::PaymentState;
-use parking_lot::Mutex;
 
 use super::super::disk::Operation;
 use super::super::node::{Config, Node};
 use super::super::payments::Flaw;
 use super::super::schedule::feerates;
 use super::super::seen::Seen;
-use super::super::signer::Journal;
+use super::super::signer::{Signers, Signing};
 use super::super::world::{Tracing, World};
 use super::points::Point;
 
@@ -191,14 +188,14 @@ fn config() -> Config {
 }
 
 /// A node of a line, before its first start.
-pub fn node(number: usize, journal: Arc<Mutex<Journal>>) -> Node {
-    Node::new(number, config(), 4, feerates(1_000), journal)
+pub fn node(number: usize, signers: Signers) -> Node {
+    Node::new(number, config(), 4, feerates(1_000), signers)
 }
 
 /// Nodes in a line, with so many channels on each link.
 pub fn found(world: &mut World, nodes: usize, channels_each: usize) {
     for number in 0..nodes {
-        world.nodes.push(node(number, world.journal.clone()));
+        world.nodes.push(node(number, world.signers.clone()));
         world.start(number);
     }
     for number in 1..nodes {
@@ -227,7 +224,7 @@ pub fn close_one(world: &mut World, node: usize) {
 impl Script {
     /// Runs it, with this going wrong. What does not hold panics.
     pub fn run(&self, seed: u64, point: Option<&Point>, tracing: Tracing) -> Run {
-        let mut world = World::new(seed, tracing);
+        let mut world = World::new(seed, Signing::Real, tracing);
         found(&mut world, self.nodes, self.channels);
         world.plan.first = world.plan.released.len();
         let before: Vec<_> = world.nodes.iter().map(|node| node.disk.asked().len()).collect();
