@@ -626,3 +626,34 @@ async fn bak_1_no_new_attempt_is_made_after_a_start_before_the_peers_of_known_pa
     let parts: Vec<u16> = payer.bench.load().parts.iter().map(|((_, part), _)| *part).collect();
     assert_eq!(parts, [1]);
 }
+
+/// Two parts of one number would have one session key. A row that does not say how many there were gets no more of them.
+#[tokio::test]
+async fn pay_2_a_row_without_the_number_of_the_next_part_is_read_and_makes_no_new_attempt() {
+    let mut payer = Payer::new(1).await;
+    let id = [9; 32];
+    payer.begun_and_not_signed(id, u64::from(BASE), 3600);
+    all_durable(&payer.bench).await;
+    let whole = payer.payments.get(&id).unwrap().unwrap().encode();
+    // Type, length and value of field 20.
+    let count = [20, 2, 0, 1];
+    let at = whole.windows(count.len()).position(|window| window == count).unwrap();
+    let without = [&whole[..at], &whole[at + count.len()..]].concat();
+    let mut batch = Batch::default();
+    batch.put(Table::Payment, id.to_vec(), Some(without));
+    payer.bench.manager.env().writer.submit(batch);
+    let clock = std::rc::Rc::new(super::parts::Still::default());
+    let _stand_in = Clock::replace_on_this_thread(clock.clone());
+    payer.start_again().await;
+    payer.come_back(0).await;
+    for _ in 0..3 {
+        payer.payments.on_time();
+        all_durable(&payer.bench).await;
+        assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
+        assert!(payer.bench.load().parts.is_empty(), "a new attempt");
+        clock.pass(Duration::from_secs(1));
+    }
+    assert!(payer.payments.abandon(&id));
+    let PaymentState::Failed { kind, .. } = payer.end(&id).await else { panic!("it fails") };
+    assert_eq!(kind, "interrupted");
+}
