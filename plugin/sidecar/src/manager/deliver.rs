@@ -102,15 +102,32 @@ struct Channels {
     by_peer: HashMap<NodeId, usize>,
 }
 
-/// Mail for peers, gathered from what was released together; for each in its order.
+/// What was released together, gathered for each peer in its order: what it is sent, and the mail for its worker.
 #[derive(Default)]
 struct Post {
+    words: BTreeMap<NodeId, Vec<(Address, Word)>>,
     mail: BTreeMap<NodeId, Vec<Mail>>,
+}
+
+/// Something for a connection.
+#[expect(clippy::large_enum_variant, reason = "nearly all are messages, and none outlives a delivery")]
+enum Word {
+    Message(Message),
+    /// The secret of the local commitment of this number, if the guard lets it go.
+    Revoke {
+        number: u64,
+        guard: Option<Guard>,
+    },
+    Close(String),
 }
 
 impl Post {
     fn put(&mut self, peer: NodeId, mail: Mail) {
         self.mail.entry(peer).or_default().push(mail);
+    }
+
+    fn say(&mut self, at: Address, word: Word) {
+        self.words.entry(at.peer).or_default().push((at, word));
     }
 }
 
@@ -168,6 +185,7 @@ impl Deliver {
                 Held::Durable(waiter) => drop(waiter.send(())),
             }
         }
+        post.words.into_iter().for_each(|(peer, words)| self.say(&peer, words));
         post.mail.into_iter().for_each(|(peer, mail)| self.order(&peer, mail));
         self.ends.events.send_if_modified(|newest| std::mem::replace(newest, last_seq) != last_seq);
     }
@@ -338,9 +356,9 @@ impl Deliver {
 
     fn effect(&self, at: Address, effect: Effect, guard: Option<Guard>, post: &mut Post) {
         match effect {
-            Effect::Send(message) => self.send(at, message),
-            Effect::Revoke { number } => self.revoke(at, number, guard),
-            Effect::Disconnect(reason) => self.on_connection(at, |outbox| outbox.close(reason)),
+            Effect::Send(message) => post.say(at, Word::Message(message)),
+            Effect::Revoke { number } => post.say(at, Word::Revoke { number, guard }),
+            Effect::Disconnect(reason) => post.say(at, Word::Close(reason)),
             Effect::Publish { what: _, tx } => self.chain(ChainOrder::Publish(tx)),
             Effect::Watch(watch) => self.watch(at, watch, post),
             Effect::Incoming(htlc) => post.put(at.peer, Mail::Incoming(htlc)),
@@ -362,38 +380,41 @@ impl Deliver {
         }
     }
 
-    fn send(&self, at: Address, message: Message) {
-        self.on_connection(at, |outbox| {
-            outbox.send(message);
-        });
-    }
-
-    /// The secret enters here, after the commit that made its successor durable (law 1; catalogue item 10).
-    fn revoke(&self, at: Address, number: u64, guard: Option<Guard>) {
-        let (Some(Registered { signer, .. }), Some(guard)) = (self.registered(&at.channel), guard) else { return };
-        match signer.release_secret(number, &guard) {
-            Ok(secret) => {
-                let next_per_commitment_point = signer.per_commitment_point(number.saturating_add(2));
-                let channel_id = at.channel;
-                self.send(
-                    at,
-                    Message::RevokeAndAck(RevokeAndAck {
-                        channel_id,
-                        per_commitment_secret: PerCommitmentSecret(secret),
-                        next_per_commitment_point,
-                    }),
-                );
+    /// Queues what a peer is to hear, in one piece: what is read together is answered together. Words of an older connection are
+    /// dropped (CST-2).
+    fn say(&self, peer: &NodeId, words: Vec<(Address, Word)>) {
+        let line = self.connections.read().lines.get(peer).map(|line| (line.connection, line.outbox.clone()));
+        let Some((connection, outbox)) = line else { return };
+        let mut messages = Vec::new();
+        for (at, word) in words.into_iter().filter(|(at, _)| at.connection == connection) {
+            match word {
+                Word::Message(message) => messages.push(message),
+                Word::Revoke { number, guard } => messages.extend(self.revocation(at.channel, number, guard)),
+                Word::Close(reason) => {
+                    outbox.send_all(std::mem::take(&mut messages));
+                    outbox.close(reason);
+                }
             }
-            Err(refused) => tracing::error!(channel = %at.channel, number, %refused, "the signer kept a secret"),
+        }
+        if !messages.is_empty() {
+            outbox.send_all(messages);
         }
     }
 
-    fn on_connection(&self, at: Address, f: impl FnOnce(&Outbox)) {
-        let outbox = match self.connections.read().lines.get(&at.peer) {
-            Some(line) if line.connection == at.connection => line.outbox.clone(),
-            Some(_) | None => return,
-        };
-        f(&outbox);
+    /// The secret enters here, after the commit that made its successor durable (law 1; catalogue item 10).
+    fn revocation(&self, channel_id: ChannelId, number: u64, guard: Option<Guard>) -> Option<Message> {
+        let Registered { signer, .. } = self.registered(&channel_id)?;
+        match signer.release_secret(number, &guard?) {
+            Ok(secret) => Some(Message::RevokeAndAck(RevokeAndAck {
+                channel_id,
+                per_commitment_secret: PerCommitmentSecret(secret),
+                next_per_commitment_point: signer.per_commitment_point(number.saturating_add(2)),
+            })),
+            Err(refused) => {
+                tracing::error!(channel = %channel_id, number, %refused, "the signer kept a secret");
+                None
+            }
+        }
     }
 
     fn watch(&self, at: Address, watch: Watch, post: &mut Post) {

@@ -9,6 +9,9 @@ use super::mail::Mail;
 use super::peer::Peer;
 use crate::lock::{Mutex, RwLock, Sole};
 
+/// Bytes of a peer's messages that wait for the one that makes them count. It is less than what pauses the peer's socket.
+const PATIENT_BYTES: usize = 512 * 1024;
+
 /// Marks that this thread holds a lock of the directory, its own or a peer's.
 fn alone() -> Sole {
     Sole::begin("a second peer lock on one thread")
@@ -25,6 +28,8 @@ struct Mailbox {
     mail: VecDeque<Mail>,
     /// What the peer's own mail holds.
     bytes: usize,
+    /// Whether anything in it is worth a visit.
+    due: bool,
     /// Whether a worker has the mailbox, or will: one worker at a time keeps the order.
     scheduled: bool,
     /// The peer was forgotten: what is put in here would never be read.
@@ -34,12 +39,17 @@ struct Mailbox {
 impl Mailbox {
     fn put(&mut self, mail: Mail) {
         self.bytes = self.bytes.saturating_add(mail.bytes());
+        self.due |= !mail.waits_for_more() || self.bytes > PATIENT_BYTES;
         self.mail.push_back(mail);
     }
 
-    /// Sees to it that a worker has the box.
+    /// Sees to it that a worker has the box, if there is anything to do.
     fn claim<M>(&mut self) -> Posted<M> {
-        if std::mem::replace(&mut self.scheduled, true) { Posted::Waiting } else { Posted::Schedule }
+        if self.scheduled || !self.due {
+            return Posted::Waiting;
+        }
+        self.scheduled = true;
+        Posted::Schedule
     }
 }
 
@@ -120,14 +130,15 @@ impl PeerDirectory {
         let count = mailbox.mail.len().min(limit);
         let taken: Vec<_> = mailbox.mail.drain(..count).collect();
         mailbox.bytes = mailbox.bytes.saturating_sub(taken.iter().map(Mail::bytes).sum());
+        mailbox.due = !mailbox.mail.is_empty();
         taken
     }
 
-    /// Gives the box back if it is empty. Else the caller has it still, and must see that it is drained.
+    /// Gives the box back if nothing in it is worth a visit. Else the caller has it still, and must see that it is drained.
     pub fn give_back(&self, peer: &NodeId) -> bool {
         let Some(entry) = self.entry(peer) else { return true };
         let mut mailbox = entry.mailbox.lock();
-        mailbox.scheduled = !mailbox.mail.is_empty();
+        mailbox.scheduled = mailbox.due;
         !mailbox.scheduled
     }
 
@@ -148,7 +159,7 @@ fn close_if_idle(entry: &Entry) -> bool {
     let mut peer = entry.peer.lock();
     let mut mailbox = entry.mailbox.lock();
     // A box that another worker has may have been emptied for a visit yet to come.
-    if peer.is_gone() || !peer.is_idle() || mailbox.scheduled {
+    if peer.is_gone() || !peer.is_idle() || mailbox.scheduled || !mailbox.mail.is_empty() {
         return false;
     }
     mailbox.closed = true;
@@ -159,7 +170,7 @@ fn close_if_idle(entry: &Entry) -> bool {
 /// What became of a piece of mail.
 #[derive(Debug)]
 pub enum Posted<M> {
-    /// A worker is at the box already.
+    /// A worker is at the box already, or what was put into it waits for more.
     Waiting,
     /// The caller must put the peer on the workers' queue.
     Schedule,
@@ -218,6 +229,41 @@ mod tests {
         assert_eq!(directory.take_mail(&node(1), 2).len(), 2);
         assert!(!directory.give_back(&node(1)), "one piece is left");
         assert!(matches!(directory.post(&node(1), Mail::Disconnected { connection: 3 }), Posted::Waiting));
+    }
+
+    fn update() -> Mail {
+        use outrigger_bolt::amount::FeeratePerKw;
+        use outrigger_bolt::id::ChannelId;
+        use outrigger_bolt::wire::{Message, UpdateFee};
+        let (channel_id, feerate_per_kw) = (ChannelId([1; 32]), FeeratePerKw::FLOOR);
+        let message = Box::new(Message::UpdateFee(UpdateFee { channel_id, feerate_per_kw }));
+        Mail::Message { connection: 1, message, bytes: 38 }
+    }
+
+    #[test]
+    fn updates_wait_for_the_message_that_makes_them_count() {
+        let directory = PeerDirectory::default();
+        directory.ensure(node(1));
+        assert!(matches!(directory.post_all(&node(1), vec![update(), update()]), Posted::Waiting), "nobody is woken");
+        directory.forget_idle(&node(1));
+        assert_eq!(directory.ids(), [node(1)], "a peer with mail is not forgotten");
+        assert!(matches!(directory.post(&node(1), Mail::Disconnected { connection: 1 }), Posted::Schedule));
+        assert_eq!(directory.take_mail(&node(1), 10).len(), 3, "in one visit");
+        let _ = directory.post(&node(1), update());
+        assert!(directory.give_back(&node(1)), "an update that came meanwhile is worth no visit");
+        assert!(matches!(directory.post(&node(1), Mail::Disconnected { connection: 1 }), Posted::Schedule));
+    }
+
+    #[test]
+    fn dos_1_updates_without_end_are_visited_before_the_box_is_full() {
+        let directory = PeerDirectory::default();
+        directory.ensure(node(1));
+        let mut posted = 0_usize;
+        while matches!(directory.post(&node(1), update()), Posted::Waiting) {
+            posted += 1;
+            assert!(posted < 10_000, "nobody comes");
+        }
+        assert!(directory.backlog(&node(1)) < crate::manager::MAILBOX_BYTES, "else the peer would never be read again");
     }
 
     #[test]

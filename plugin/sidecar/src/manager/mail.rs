@@ -57,6 +57,19 @@ pub struct OpenOrder {
 }
 
 impl Mail {
+    /// Whether it changes nothing until the peer says more: an update is nothing before the `commitment_signed` that covers it
+    /// (BOLT 2, "Normal Operation"). `update_fulfill_htlc` is not among these: a preimage is money at once.
+    pub(super) fn waits_for_more(&self) -> bool {
+        let Self::Message { message, .. } = self else { return false };
+        matches!(
+            **message,
+            Message::UpdateAddHtlc(_)
+                | Message::UpdateFailHtlc(_)
+                | Message::UpdateFailMalformedHtlc(_)
+                | Message::UpdateFee(_)
+        )
+    }
+
     /// What the piece counts against the budget of its mailbox, in bytes. Only the peer's own mail counts, with what it
     /// takes in memory whatever it was on the wire (DOS-1).
     pub(super) fn bytes(&self) -> usize {

@@ -35,7 +35,7 @@ use outrigger_bolt::amount::Msat;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::onion::Failure;
-use outrigger_bolt::wire::{Init, Message};
+use outrigger_bolt::wire::Init;
 use outrigger_channel::{
     Channel, Command, Feerates, HtlcKey, HtlcRow, HtlcSource, Offerer, Phase, Refusal, Reply, Summary,
 };
@@ -51,7 +51,7 @@ use deliver::{Deliver, Registered, ReplyTo};
 use directory::PeerDirectory;
 use drive::Drive;
 use env::Env;
-use outbox::{Connection, Origin, Outbox, PeerHandler, Room};
+use outbox::{Connection, Heard, Origin, Outbox, PeerHandler, Room};
 use pace::Pace;
 use peer::Slot;
 use relay::Letter;
@@ -445,11 +445,19 @@ impl PeerHandler for Manager {
         Ok(Connection(connection))
     }
 
-    fn message(&self, peer: &NodeId, connection: Connection, message: Message, bytes: usize) {
-        if self.pace.count(peer, &message, Clock::monotonic()) {
+    fn messages(&self, peer: &NodeId, connection: Connection, heard: Vec<Heard>) {
+        let now = Clock::monotonic();
+        let counted = |heard: &Heard| self.pace.count(peer, &heard.message, now);
+        if heard.iter().filter(|heard| counted(heard)).count() > 0 {
             tracing::warn!(%peer, "the peer moves its channels on without pause: it is read more slowly");
         }
-        self.post(peer, Mail::Message { connection: connection.0, message: Box::new(message), bytes });
+        let connection = connection.0;
+        let mail = heard.into_iter().map(|Heard { message, bytes }| {
+            let message = Box::new(message);
+            Mail::Message { connection, message, bytes }
+        });
+        // A peer that is forgotten has no connection.
+        drop(self.deliver.post_all(peer, mail.collect()));
     }
 
     fn room<'a>(&'a self, peer: &'a NodeId) -> Room<'a> {

@@ -28,6 +28,14 @@ pub enum Origin {
     Us,
 }
 
+/// A message that was read.
+#[derive(Debug)]
+pub struct Heard {
+    pub message: Message,
+    /// Its length on the wire, its `type` included.
+    pub bytes: usize,
+}
+
 /// Resolves once the peer's mailbox and the writer are under their budgets.
 pub type Room<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
@@ -42,13 +50,13 @@ pub trait PeerHandler: Send + Sync + 'static {
     /// At most one connection of a peer is up: the older one has been told `disconnected` before this call.
     fn connected(&self, peer: NodeId, origin: Origin, init: &Init, outbox: Outbox) -> Result<Connection, String>;
 
-    /// A message other than `init`, `ping` and `pong`, of `bytes` bytes on the wire.
-    fn message(&self, peer: &NodeId, connection: Connection, message: Message, bytes: usize);
+    /// Messages other than `init`, `ping` and `pong` that came together, in their order.
+    fn messages(&self, peer: &NodeId, connection: Connection, heard: Vec<Heard>);
 
     /// Until this resolves nothing more is read from the peer's socket. Writing goes on meanwhile.
     fn room<'a>(&'a self, peer: &'a NodeId) -> Room<'a>;
 
-    /// The connection is over: exactly once for each `connected` that succeeded, and no `message` follows it.
+    /// The connection is over: exactly once for each `connected` that succeeded, and no `messages` follow it.
     fn disconnected(&self, peer: &NodeId, connection: Connection);
 }
 
@@ -134,21 +142,31 @@ impl Outbox {
     /// Queues a message and never blocks. False where the connection is closed or closing; a message that does not fit
     /// the budget, or not a message's 65535 bytes, closes it.
     pub fn send(&self, message: Message) -> bool {
-        let bytes = match message.encode() {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                self.close(format!("{} cannot be sent: {error}", message.name()));
-                return false;
-            }
-        };
-        let message = Outgoing { type_number: message.type_number(), bytes };
-        let pushed = self.shared.queue.lock().push(message, self.shared.max_bytes);
+        self.send_all(vec![message])
+    }
+
+    /// The same with messages that belong together: they go out in one piece where they fit.
+    pub fn send_all(&self, messages: Vec<Message>) -> bool {
+        let mut unfit = None;
+        let outgoing: Vec<_> = messages
+            .into_iter()
+            .map_while(|message| match message.encode() {
+                Ok(bytes) => Some(Outgoing { type_number: message.type_number(), bytes }),
+                Err(error) => {
+                    unfit = Some(format!("{} cannot be sent: {error}", message.name()));
+                    None
+                }
+            })
+            .collect();
+        let pushed = self.shared.queue.lock().push(outgoing, self.shared.max_bytes);
         match pushed {
             Pushed::Waits => self.shared.changed.notify_one(),
             Pushed::TooMuch => self.shared.overflowed.notify_one(),
             Pushed::Closed => {}
         }
-        pushed == Pushed::Waits
+        let is_unfit = unfit.is_some();
+        unfit.into_iter().for_each(|reason| self.close(reason));
+        pushed == Pushed::Waits && !is_unfit
     }
 
     /// Ends the connection once what is queued has been sent. The first reason stands.
@@ -207,18 +225,20 @@ enum Pushed {
 }
 
 impl Queue {
-    fn push(&mut self, message: Outgoing, max_bytes: usize) -> Pushed {
+    fn push(&mut self, messages: Vec<Outgoing>, max_bytes: usize) -> Pushed {
         if self.closed.is_some() {
             return Pushed::Closed;
         }
-        let bytes = self.bytes.saturating_add(message.bytes.len());
-        if bytes.saturating_add(self.taken) > max_bytes {
-            self.clear();
-            self.closed = Some(Closed::OverBudget { max_bytes });
-            return Pushed::TooMuch;
+        for message in messages {
+            let bytes = self.bytes.saturating_add(message.bytes.len());
+            if bytes.saturating_add(self.taken) > max_bytes {
+                self.clear();
+                self.closed = Some(Closed::OverBudget { max_bytes });
+                return Pushed::TooMuch;
+            }
+            self.bytes = bytes;
+            self.waiting.push_back(message);
         }
-        self.bytes = bytes;
-        self.waiting.push_back(message);
         Pushed::Waits
     }
 

@@ -19,8 +19,8 @@ use outrigger_bolt::id::{NodeId, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::{Basepoints, CommitmentKeys, per_commitment_secret};
 use outrigger_bolt::tx::commitment::CommitmentTx;
 use outrigger_bolt::wire::{
-    AcceptChannel, ChannelReady, FundingSigned, OpenChannel, PerCommitmentSecret, Pong, RevokeAndAck, UpdateAddHtlc,
-    UpdateFee,
+    AcceptChannel, ChannelReady, FundingSigned, Message, OpenChannel, PerCommitmentSecret, Pong, RevokeAndAck,
+    Shutdown, UpdateAddHtlc,
 };
 use outrigger_channel::{
     Birth, ChainEvent, Channel, ChannelParams, CommandId, Context, Effect, Feerates, Guard, HtlcSource, IncomingHtlc,
@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 use super::deliver::{Ends, PaymentNotice};
 use super::env::ChainView;
-use super::outbox::{Next, Origin, OutboxReader, outbox};
+use super::outbox::{Heard, Next, Origin, OutboxReader, outbox};
 use super::relay::Telling;
 use super::relay::register::{Caps, Load};
 use super::*;
@@ -357,15 +357,14 @@ impl Rogue {
     }
 
     pub(crate) fn tell(&self, message: Message) {
-        self.bench.manager.message(&self.id, self.connection, message, 100);
+        self.bench.manager.messages(&self.id, self.connection, vec![Heard { message, bytes: 100 }]);
     }
 
     /// Everything said so far was dealt with, and what was answered to it is heard: the answer to an unknown name comes
     /// last. Gives what came before it.
     pub(crate) async fn dealt_with(&mut self) -> Vec<Message> {
         let channel_id = ChannelId([0xee; 32]);
-        let feerate_per_kw = FeeratePerKw::new(253);
-        self.tell(Message::UpdateFee(UpdateFee { channel_id, feerate_per_kw }));
+        self.tell(Message::Shutdown(Shutdown { channel_id, scriptpubkey: ScriptBuf::new() }));
         let mut before = Vec::new();
         loop {
             match self.hear().await {
@@ -759,7 +758,7 @@ async fn cst_15_a_peer_that_spins_states_is_paused_and_loses_nothing() {
     });
     // Far beyond a burst, so that the pause is longer than this test could take.
     for _ in 0..60_000 {
-        bench.manager.message(&peer_id(), connection, add.clone(), 1);
+        bench.manager.messages(&peer_id(), connection, vec![Heard { message: add.clone(), bytes: 1 }]);
     }
     let peer = peer_id();
     let mut room = bench.manager.room(&peer);

@@ -21,7 +21,7 @@ use super::{
     ANSWER_TIMEOUT, FAREWELL_TIMEOUT, GOSSIP_BURST_BYTES, GOSSIP_BYTES_PER_SECOND, IGNORED_BURST, IGNORED_PER_SECOND,
     OUTBOX_BYTES, PONG_TIMEOUT, Shared, Stopped, WRITE_TIMEOUT,
 };
-use crate::manager::outbox::{Closed, Connection, Next, Origin, Outbox, OutboxReader, PeerHandler, outbox};
+use crate::manager::outbox::{Closed, Connection, Heard, Next, Origin, Outbox, OutboxReader, PeerHandler, outbox};
 
 /// All channels, or none in particular (BOLT 1, "The `error` and `warning` Messages").
 const NO_CHANNEL: ChannelId = ChannelId([0; 32]);
@@ -285,12 +285,37 @@ impl<'a> Incoming<'a> {
                 Err(fault) => return End::Frame(fault),
             };
             self.keepalive.heard();
-            match self.take(&frame) {
-                Ok(Worth::Something) => {}
-                Ok(Worth::Nothing) => self.ignored().await,
-                Err(end) => return end,
+            if let Err(end) = self.take_all(frame).await {
+                return end;
             }
         }
+    }
+
+    /// Deals with a message and with those that have come whole behind it. The manager gets them together: what the peer said
+    /// of one commit becomes one visit, and one commit of ours.
+    async fn take_all(&mut self, first: Vec<u8>) -> Result<(), End> {
+        let (mut heard, mut worthless) = (Vec::new(), 0_u32);
+        let mut frame = first;
+        let end = loop {
+            match self.take(&frame, &mut heard) {
+                Ok(Worth::Something) => {}
+                Ok(Worth::Nothing) => worthless = worthless.saturating_add(1),
+                Err(end) => break Err(end),
+            }
+            match self.reader.received() {
+                Ok(Some(next)) => frame = next,
+                Ok(None) => break Ok(()),
+                Err(fault) => break Err(End::Frame(fault)),
+            }
+        };
+        // What came before a fault was said before it.
+        if !heard.is_empty() {
+            self.joined.handler.messages(&self.joined.peer, self.joined.connection, heard);
+        }
+        for _ in 0..worthless {
+            self.ignored().await;
+        }
+        end
     }
 
     /// A message of no use was read. Beyond a budget of them the peer is read more slowly: to read costs a processor, and other
@@ -316,8 +341,8 @@ impl<'a> Incoming<'a> {
         self.keepalive.resume();
     }
 
-    /// Deals with one message; an error ends the connection.
-    fn take(&mut self, frame: &[u8]) -> Result<Worth, End> {
+    /// Deals with one message, or puts it to those that the manager is to hear; an error ends the connection.
+    fn take(&mut self, frame: &[u8], heard: &mut Vec<Heard>) -> Result<Worth, End> {
         let message = Message::decode(frame).map_err(|error| self.unreadable(frame, &error))?;
         match message {
             Message::Init(_) => {
@@ -327,7 +352,7 @@ impl<'a> Incoming<'a> {
             Message::Ping(ping) => return Ok(self.ping(&ping)),
             Message::Pong(ref pong) => {
                 if CHANNEL_PONG_BYTES.contains(&pong.byteslen.0) {
-                    self.hand_over(message, frame.len());
+                    heard.push(Heard { message, bytes: frame.len() });
                 } else if !self.keepalive.answered(pong) {
                     self.note("a pong that answers no ping, ignored");
                     return Ok(Worth::Nothing);
@@ -339,24 +364,24 @@ impl<'a> Incoming<'a> {
                 if !self.is_wanted(gossip, frame.len()) {
                     return Ok(Worth::Nothing);
                 }
-                self.hand_over(message, frame.len());
+                heard.push(Heard { message, bytes: frame.len() });
             }
             Message::Warning(ref warning) => {
                 self.note(&format!("warning: {}", warning.data));
-                self.hand_over(message, frame.len());
+                heard.push(Heard { message, bytes: frame.len() });
             }
             Message::Error(ref error) => {
                 self.note(&format!("error: {}", error.data));
                 self.keepalive.failed(error.channel_id);
-                self.hand_over(message, frame.len());
+                heard.push(Heard { message, bytes: frame.len() });
             }
             Message::RevokeAndAck(ref revoked) => {
                 self.keepalive.paid(revoked.channel_id, Owed::RevokeAndAck);
-                self.hand_over(message, frame.len());
+                heard.push(Heard { message, bytes: frame.len() });
             }
             Message::ClosingSig(ref signed) => {
                 self.keepalive.paid(signed.channel_id, Owed::ClosingSig);
-                self.hand_over(message, frame.len());
+                heard.push(Heard { message, bytes: frame.len() });
             }
             Message::OpenChannel(_)
             | Message::AcceptChannel(_)
@@ -373,13 +398,9 @@ impl<'a> Incoming<'a> {
             | Message::CommitmentSigned(_)
             | Message::UpdateFee(_)
             | Message::ChannelReestablish(_)
-            | Message::AnnouncementSignatures(_) => self.hand_over(message, frame.len()),
+            | Message::AnnouncementSignatures(_) => heard.push(Heard { message, bytes: frame.len() }),
         }
         Ok(Worth::Something)
-    }
-
-    fn hand_over(&self, message: Message, bytes: usize) {
-        self.joined.handler.message(&self.joined.peer, self.joined.connection, message, bytes);
     }
 
     fn ping(&mut self, ping: &Ping) -> Worth {

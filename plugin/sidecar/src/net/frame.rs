@@ -4,7 +4,7 @@ use std::io;
 
 use outrigger_bolt::transport::cipher::{LENGTH_HEADER_LEN, MAC_LEN};
 use outrigger_bolt::transport::{BadMac, Decryptor, Encryptor, MessageTooLong};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
 use super::socket::{ReadEnd, WriteEnd};
 
@@ -37,28 +37,56 @@ impl From<io::Error> for FrameFault {
     }
 }
 
-/// The receiving half of a connection. It holds one message at most.
+/// The receiving half of a connection. It holds one message at most, and what its socket's buffer holds.
 pub(super) struct FrameReader {
     socket: ReadEnd,
     decryptor: Decryptor,
+    /// Of the message whose header was taken already.
+    length: Option<u16>,
 }
 
 impl FrameReader {
     pub(super) fn new(socket: ReadEnd, decryptor: Decryptor) -> Self {
-        Self { socket, decryptor }
+        Self { socket, decryptor, length: None }
     }
 
     /// The next message, its `type` included. Not cancel safe: after a call that was dropped there is no next.
     pub(super) async fn next(&mut self) -> Result<Vec<u8>, FrameFault> {
-        let mut header = [0; LENGTH_HEADER_LEN];
-        self.socket.read_exact(&mut header).await?;
-        let length = self.decryptor.decrypt_length(&header)?;
-        if length < MIN_MESSAGE_LEN {
-            return Err(FrameFault::TooShort);
-        }
+        let length = match self.length.take() {
+            Some(length) => length,
+            None => {
+                let mut header = [0; LENGTH_HEADER_LEN];
+                self.socket.read_exact(&mut header).await?;
+                self.length_in(&header)?
+            }
+        };
         let mut body = vec![0; usize::from(length).saturating_add(MAC_LEN)];
         self.socket.read_exact(&mut body).await?;
         Ok(self.decryptor.decrypt_message(&body)?)
+    }
+
+    /// The next message where all of it has come already; none where it must be waited for.
+    pub(super) fn received(&mut self) -> Result<Option<Vec<u8>>, FrameFault> {
+        let length = match self.length {
+            Some(length) => length,
+            None => {
+                let Some(header) = self.socket.buffer().first_chunk().copied() else { return Ok(None) };
+                self.socket.consume(LENGTH_HEADER_LEN);
+                self.length_in(&header)?
+            }
+        };
+        self.length = Some(length);
+        let whole = usize::from(length).saturating_add(MAC_LEN);
+        let Some(body) = self.socket.buffer().get(..whole) else { return Ok(None) };
+        let message = self.decryptor.decrypt_message(body)?;
+        self.socket.consume(whole);
+        self.length = None;
+        Ok(Some(message))
+    }
+
+    fn length_in(&mut self, header: &[u8; LENGTH_HEADER_LEN]) -> Result<u16, FrameFault> {
+        let length = self.decryptor.decrypt_length(header)?;
+        if length < MIN_MESSAGE_LEN { Err(FrameFault::TooShort) } else { Ok(length) }
     }
 
     /// Throws away what comes until the peer hangs up.

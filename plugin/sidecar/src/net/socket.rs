@@ -6,6 +6,10 @@ use tokio::net::TcpStream;
 pub(super) type ReadEnd = BufReader<Box<dyn AsyncRead + Send + Unpin>>;
 pub(super) type WriteEnd = Box<dyn AsyncWrite + Send + Unpin>;
 
+/// What is read at once, in bytes: what a peer has to say of one commit mostly comes whole. Memory that no burst has used
+/// is never touched.
+const READ_BYTES: usize = 64 * 1024;
+
 /// The two ends of a byte stream.
 pub struct Socket {
     pub(super) reader: ReadEnd,
@@ -18,7 +22,7 @@ impl Socket {
         reader: impl AsyncRead + Send + Unpin + 'static,
         writer: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Self {
-        Self { reader: BufReader::new(Box::new(reader)), writer: Box::new(writer) }
+        Self { reader: BufReader::with_capacity(READ_BYTES, Box::new(reader)), writer: Box::new(writer) }
     }
 }
 

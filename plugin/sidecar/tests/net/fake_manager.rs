@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use outrigger_bolt::id::NodeId;
 use outrigger_bolt::wire::{Init, Message};
-use outrigger_sidecar::manager::outbox::{Connection, Origin, Outbox, PeerHandler, Room};
+use outrigger_sidecar::manager::outbox::{Connection, Heard, Origin, Outbox, PeerHandler, Room};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -24,6 +24,8 @@ pub(super) struct FakeManager {
     room: watch::Sender<bool>,
     events: mpsc::UnboundedSender<Event>,
     next: AtomicU64,
+    /// How many messages came together each time.
+    groups: Mutex<Vec<usize>>,
 }
 
 /// What the manager heard, in order.
@@ -33,7 +35,8 @@ impl FakeManager {
     pub(super) fn new(init: Init) -> (Arc<Self>, Events) {
         let (events, heard) = mpsc::unbounded_channel();
         let room = watch::Sender::new(true);
-        let manager = Self { init, refusal: Mutex::new(None), room, events, next: AtomicU64::new(1) };
+        let manager =
+            Self { init, refusal: Mutex::new(None), room, events, next: AtomicU64::new(1), groups: Mutex::default() };
         (Arc::new(manager), Events(heard))
     }
 
@@ -43,6 +46,10 @@ impl FakeManager {
 
     pub(super) fn refuse(&self, reason: &str) {
         *self.refusal.lock() = Some(reason.to_owned());
+    }
+
+    pub(super) fn groups(&self) -> Vec<usize> {
+        self.groups.lock().clone()
     }
 
     fn tell(&self, event: Event) {
@@ -65,8 +72,11 @@ impl PeerHandler for FakeManager {
         Ok(connection)
     }
 
-    fn message(&self, _peer: &NodeId, connection: Connection, message: Message, bytes: usize) {
-        self.tell(Event::Message(connection, Box::new(message), bytes));
+    fn messages(&self, _peer: &NodeId, connection: Connection, heard: Vec<Heard>) {
+        self.groups.lock().push(heard.len());
+        for Heard { message, bytes } in heard {
+            self.tell(Event::Message(connection, Box::new(message), bytes));
+        }
     }
 
     fn room<'a>(&'a self, _peer: &'a NodeId) -> Room<'a> {

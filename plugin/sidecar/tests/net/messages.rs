@@ -23,6 +23,37 @@ async fn messages_reach_the_manager_in_order_with_their_size() {
 }
 
 #[tokio::test]
+async fn what_comes_in_one_piece_is_handed_on_in_one_piece() {
+    let (mut node, mut peer) = Node::connected().await;
+    let said = error().encode().unwrap();
+    let mut bytes: Vec<u8> = (0..4).flat_map(|_| peer.encrypt(&said)).collect();
+    let rest = bytes.split_off(bytes.len() - 5);
+    peer.write(&bytes).await;
+    for _ in 0..3 {
+        assert_eq!(node.events.message().await.1, error());
+    }
+    assert_eq!(node.manager.groups(), [3], "and what is not whole is waited for");
+    peer.write(&rest).await;
+    assert_eq!(node.events.message().await.1, error());
+    assert_eq!(node.manager.groups(), [3, 1]);
+}
+
+#[tokio::test]
+async fn what_came_before_a_fault_in_one_piece_with_it_was_said() {
+    let (mut node, mut peer) = Node::connected().await;
+    let mut bytes = peer.encrypt(&error().encode().unwrap());
+    let mut broken = peer.encrypt(&error().encode().unwrap());
+    if let Some(last) = broken.last_mut() {
+        *last ^= 1;
+    }
+    bytes.extend(broken);
+    peer.write(&bytes).await;
+    assert_eq!(node.events.message().await.1, error());
+    node.events.disconnected().await;
+    assert_eq!(peer.hear().await, None);
+}
+
+#[tokio::test]
 async fn bad_input_09_second_init_is_ignored() {
     let (mut node, mut peer) = Node::connected().await;
     peer.send(Message::Init(init())).await;

@@ -11,7 +11,7 @@ use outrigger_bolt::wire::{ChannelUpdate, Message};
 use outrigger_channel::{CHANNEL_PONG_BYTES, Command, Feerates};
 use outrigger_sidecar::clock::{Clock, StandIn};
 use outrigger_sidecar::manager::OpenOrder;
-use outrigger_sidecar::manager::outbox::{Origin, PeerHandler, outbox};
+use outrigger_sidecar::manager::outbox::{Heard, Origin, PeerHandler, outbox};
 use outrigger_sidecar::store::ChainOrder;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -292,7 +292,7 @@ impl World {
         };
         if hand_over {
             let peer = self.nodes[from].id;
-            self.nodes[node].live().core.manager.message(&peer, end.connection, message, len);
+            self.nodes[node].live().core.manager.messages(&peer, end.connection, vec![Heard { message, bytes: len }]);
         }
         node
     }

@@ -154,7 +154,7 @@ async fn bad_input_59_a_channel_that_nobody_knows_is_answered_with_an_error_alon
     let (sender, queue) = outbox(1 << 20);
     let manager = rogue.bench.manager.clone();
     let connection = manager.connected(stranger, Origin::Peer, &manager.our_init(), sender).unwrap();
-    manager.message(&stranger, connection, rogue.reestablish(&channel), 100);
+    manager.messages(&stranger, connection, vec![Heard { message: rogue.reestablish(&channel), bytes: 100 }]);
     rogue.queue = queue;
     rogue.waiting.clear();
     let Message::Error(error) = rogue.hear().await else { panic!("an error") };
