@@ -50,7 +50,8 @@ pub struct ForwardInfo {
     pub incoming_msat: u64,
     /// The channel that it went by, hex.
     pub outgoing_channel_id: String,
-    /// What went on, in millisatoshi.
+    /// What went on, in millisatoshi; 0 where that came back, and the preimage was known from another HTLC of the same
+    /// payment: then all that was brought was earned.
     pub outgoing_msat: u64,
     /// What was earned, in millisatoshi.
     pub fee_msat: u64,

@@ -591,6 +591,27 @@ async fn parameters_reach_the_node_in_its_own_types() {
     assert_eq!(stage.orders(), [format!("{order:?}"), format!("{invoice:?}")]);
 }
 
+/// The time for new attempts has bounds at the door.
+#[tokio::test]
+async fn rpc_the_time_of_a_payment_is_1_to_3600_seconds() {
+    let stage = Stage::open().await;
+    let send = |secs: u64| stage.call("payment.send", json!({ "invoice": "lnbcrt1", "timeout_secs": secs }));
+    for bad in [0, 3601, u64::from(u32::MAX), 1 << 40] {
+        let answer = send(bad).await;
+        assert_eq!(answer.error(), (-32602, "invalid_parameter".to_owned()), "{bad}");
+        let message = &answer.json()["error"]["message"];
+        assert_eq!(message, "parameter timeout_secs must be a whole number from 1 to 3600", "{bad}");
+    }
+    for good in [1, 3600] {
+        assert_eq!(send(good).await.json()["result"]["state"], "pending", "{good}");
+    }
+    let orders = stage.orders();
+    assert!(
+        orders.len() == 2 && orders[0].contains("timeout: 1s") && orders[1].contains("timeout: 3600s"),
+        "{orders:?}"
+    );
+}
+
 #[tokio::test]
 async fn pages_follow_each_other_and_end() {
     let stage = Stage::open().await;

@@ -174,3 +174,15 @@ fn the_example_file_is_current_and_its_values_are_the_defaults() {
 fn the_command_line_is_sound() {
     values::command().debug_assert();
 }
+
+/// What an opener keeps for all that its peer may add is told where the number of those is chosen.
+#[test]
+fn the_example_tells_what_an_opener_keeps_for_a_burst_of_its_peer() {
+    use outrigger_bolt::amount::FeeratePerKw;
+    use outrigger_bolt::tx::fee::commitment_cost;
+    // Beside those of the peer there is the payment's own HTLC.
+    let told = [100, 483].map(|htlcs| (htlcs, commitment_cost(FeeratePerKw::FLOOR, htlcs + 1).get()));
+    assert_eq!(told, [(100, 5_339), (483, 22_006)]);
+    let text = example_file().replace("\n# ", " ");
+    assert!(text.contains("5,339 sat at 100, 22,006 sat at 483"), "{text}");
+}

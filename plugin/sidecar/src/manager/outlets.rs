@@ -3,9 +3,10 @@
 
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId, ShortChannelId};
-use outrigger_channel::Phase;
+use outrigger_channel::{Link, Phase};
 
 use super::Manager;
+use super::deliver::Registered;
 use super::forwarding::is_usable;
 use super::peer::{Peer, Slot};
 
@@ -76,5 +77,20 @@ impl Manager {
         // The peer's own alias: whoever gives one asks for a single channel.
         let is_called = |slot: &&Slot| slot.channel.rows().head.remote_scid_alias == Some(name);
         self.directory.with(peer, |peer| peer.slots.values().find(is_called).map(|slot| slot.channel.id()))?
+    }
+
+    /// Whether the rows of a channel are known to be the newest: since the start its peer was in step with them and is so
+    /// still, or the channel has ended. Those of a frozen one never are.
+    pub fn is_proven(&self, channel: &ChannelId) -> bool {
+        let Some(Registered { peer, .. }) = self.deliver.registered(channel) else {
+            return !self.env.frozen.contains(channel);
+        };
+        let proves = |slot: &Slot| match slot.channel.phase() {
+            Phase::Funding(_) | Phase::Normal | Phase::ShuttingDown { .. } => {
+                matches!(slot.channel.link(), Link::Connected(_))
+            }
+            Phase::Closing { .. } | Phase::Closed { .. } | Phase::Failed { .. } => true,
+        };
+        self.directory.with(&peer, |peer| peer.slots.get(channel).is_none_or(proves)).unwrap_or(true)
     }
 }

@@ -16,7 +16,7 @@ use std::time::Instant;
 use bitcoin::Network;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use outrigger_bolt::amount::Msat;
-use outrigger_bolt::id::PaymentHash;
+use outrigger_bolt::id::{ChannelId, PaymentHash};
 use tokio::sync::watch;
 
 pub use order::{PayOrder, SendFault, Whom};
@@ -90,6 +90,14 @@ pub struct Unfinished {
     pub outcomes: Vec<LoadedOutcome>,
 }
 
+/// Parts of a payment that a start forgets, since nothing was signed for them.
+#[derive(Default)]
+struct Unsigned {
+    batch: Batch,
+    fees: Msat,
+    channels: BTreeSet<ChannelId>,
+}
+
 impl Payments {
     /// Takes in what a start found. `carried` says whether the HTLC of a part may stand in some channel.
     pub fn new(
@@ -104,7 +112,7 @@ impl Payments {
         let payments = Self { manager, reader, terms, events, state: Mutex::default() };
         let decided: HashSet<_> = outcomes.iter().map(|outcome| (outcome.payment_id, outcome.row.part)).collect();
         let mut flights: HashMap<[u8; 32], BTreeMap<u16, PartRow>> = HashMap::new();
-        let mut unsigned: HashMap<[u8; 32], (Batch, Msat)> = HashMap::new();
+        let mut unsigned: HashMap<[u8; 32], Unsigned> = HashMap::new();
         // Of a file that is old, nothing says what became of a part since.
         let is_old = payments.manager.env().is_restored();
         for ((payment_id, part), row) in parts {
@@ -112,9 +120,10 @@ impl Payments {
                 flights.entry(payment_id).or_default().insert(part, row);
             } else {
                 // Nothing was signed for it: its HTLC would have a row, or its outcome.
-                let (batch, fees) = unsigned.entry(payment_id).or_default();
+                let Unsigned { batch, fees, channels } = unsigned.entry(payment_id).or_default();
                 batch.put(Table::Part, PartRow::key(&payment_id, part), None);
                 *fees = fees.saturating_add(row.fee());
+                channels.insert(row.channel);
             }
         }
         for row in pending {
@@ -122,7 +131,7 @@ impl Payments {
             let forgotten = unsigned.remove(&row.payment_id).unwrap_or_default();
             payments.found(row, of_payment, forgotten, is_old);
         }
-        for (batch, _) in unsigned.into_values() {
+        for Unsigned { batch, .. } in unsigned.into_values() {
             payments.manager.env().writer.submit(batch);
         }
         for LoadedOutcome { payment_id, channel, htlc_id, row } in outcomes {
@@ -132,13 +141,13 @@ impl Payments {
     }
 
     /// Goes on with a payment that a start found. What it forgets of it and what that changes is one transaction.
-    fn found(&self, mut row: PaymentRow, flights: BTreeMap<u16, PartRow>, unsigned: (Batch, Msat), is_old: bool) {
-        let (mut batch, fees) = unsigned;
+    fn found(&self, mut row: PaymentRow, flights: BTreeMap<u16, PartRow>, unsigned: Unsigned, is_old: bool) {
+        let Unsigned { mut batch, fees, channels } = unsigned;
         if let PaymentState::Succeeded { fee, .. } = &mut row.state {
             *fee = fee.saturating_sub(fees);
         }
         let recipe = self.recipe_again(&row).filter(|_| row.is_pending() && !is_old);
-        let pending = Pending::found(row, flights, recipe);
+        let pending = Pending::found(row, flights, channels, recipe);
         if pending.flights.is_empty() && pending.recipe.is_none() && !is_old {
             return self.over(pending, batch);
         }
@@ -221,7 +230,7 @@ impl Payments {
 }
 
 /// The batch that forgets an outcome row, for the transaction that takes it in.
-fn forget_outcome(payment_id: &[u8; 32], channel: &outrigger_bolt::id::ChannelId, htlc_id: u64) -> Batch {
+fn forget_outcome(payment_id: &[u8; 32], channel: &ChannelId, htlc_id: u64) -> Batch {
     let mut batch = Batch::default();
     batch.put(Table::Outcome, outcome_key(payment_id, channel, htlc_id), None);
     batch

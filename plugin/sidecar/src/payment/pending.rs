@@ -1,7 +1,7 @@
 //! Payments whose end is not known, and what becomes of their HTLCs. A payment fails only when none of its HTLCs is in flight;
 //! it succeeds with the first preimage, and then waits for the others to be decided (PAY-4).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use outrigger_bolt::amount::Msat;
@@ -30,6 +30,9 @@ pub(super) struct Pending {
     pub(super) recipe: Option<Recipe>,
     /// Since a start no attempt was made: peers may have yet to come.
     is_patient: bool,
+    /// Channels of parts that a start found, whose peers have not said since that the rows are the newest. A later file may
+    /// know of other parts, that have paid: no new attempt is made before (BAK-1).
+    unproven: BTreeSet<ChannelId>,
     /// The most telling failure of a part.
     why: Option<Explained>,
     /// Why no new attempt is made, beside that.
@@ -50,6 +53,8 @@ pub(super) struct Flight {
 enum Next {
     /// What it was to bring goes another way, by this recipe.
     Again { recipe: Box<Recipe>, missing: Msat, max_fee: Msat, in_flight: usize, next_part: u16 },
+    /// A new attempt waits for peers. The row stays as it is.
+    Hold,
     /// What is left in flight is waited for. The row says what the payment costs now, or that no new attempt is made.
     Wait,
     /// Nothing is in flight any more: the payment is over as its row says.
@@ -58,12 +63,19 @@ enum Next {
 
 impl Pending {
     pub(super) fn of(row: PaymentRow, flights: BTreeMap<u16, Flight>) -> Self {
-        Self { row, flights, recipe: None, is_patient: false, why: None, gave_up: None, is_abandoned: false }
+        let (unproven, why, gave_up) = (BTreeSet::new(), None, None);
+        Self { row, flights, recipe: None, is_patient: false, unproven, why, gave_up, is_abandoned: false }
     }
 
-    /// One that a start found, which goes on by this recipe.
-    pub(super) fn found(row: PaymentRow, flights: BTreeMap<u16, PartRow>, recipe: Option<Recipe>) -> Self {
+    /// One that a start found, which goes on by this recipe. `unsigned` are the channels of parts that it forgets.
+    pub(super) fn found(
+        row: PaymentRow,
+        flights: BTreeMap<u16, PartRow>,
+        unsigned: BTreeSet<ChannelId>,
+        recipe: Option<Recipe>,
+    ) -> Self {
         let mut found = Self { is_patient: recipe.is_some(), recipe, ..Self::of(row, BTreeMap::new()) };
+        found.unproven = flights.values().map(|row| row.channel).chain(unsigned).collect();
         for (part, row) in flights {
             let ways = found.recipe.as_ref().map_or(&[][..], |recipe| &recipe.ways);
             let way = ways.iter().position(|way| way.is_of(&row.route));
@@ -163,6 +175,10 @@ impl Pending {
                 (Some(self), Some(Next::Wait))
             };
         };
+        if !self.unproven.is_empty() {
+            self.recipe = Some(recipe);
+            return (Some(self), Some(Next::Hold));
+        }
         let missing = recipe.amount.saturating_sub(self.in_flight(|row| row.amount));
         let max_fee = recipe.max_fee.saturating_sub(self.in_flight(PartRow::fee));
         let (in_flight, next_part) = (self.flights.len(), self.row.next_part);
@@ -260,6 +276,7 @@ impl Payments {
         let row = self.state.lock().pending.get(&payment_id).and_then(|pending| pending.flights.get(&part)).cloned();
         let next = row.and_then(|flight| {
             let explained = explain(&flight.row);
+            self.look_for_proofs(&payment_id);
             tracing::info!(payment = %super::hex(&payment_id), part, reason = explained.message, "a part of a payment failed");
             self.state.lock().fails((payment_id, part), explained)
         });
@@ -278,6 +295,10 @@ impl Payments {
                     batch.put(Table::Payment, payment_id.to_vec(), Some(row.encode()));
                 }
                 self.manager.env().writer.submit(batch);
+            }
+            Next::Hold => {
+                self.manager.env().writer.submit(batch);
+                self.state.lock().wait(payment_id, Clock::monotonic().checked_add(LOOK_AGAIN));
             }
             Next::Over(pending) => self.over(*pending, batch),
             Next::Again { recipe, missing, max_fee, in_flight, next_part } => {
@@ -300,10 +321,22 @@ impl Payments {
             std::mem::take(&mut state.waiting)
         };
         for payment_id in waiting {
+            self.look_for_proofs(&payment_id);
             let next = self.state.lock().with(&payment_id, |pending| pending.goes_on(now));
             if let Some(next) = next {
                 self.do_next(payment_id, next, Batch::default());
             }
+        }
+    }
+
+    /// Which peers have said since the start that the rows are the newest. They are looked at under the locks of peers, never
+    /// under the owner's (law 3).
+    fn look_for_proofs(&self, payment_id: &[u8; 32]) {
+        let of = |state: &super::State| state.pending.get(payment_id).map(|pending| pending.unproven.clone());
+        let Some(mut unproven) = of(&self.state.lock()).filter(|unproven| !unproven.is_empty()) else { return };
+        unproven.retain(|channel| !self.manager.is_proven(channel));
+        if let Some(pending) = self.state.lock().pending.get_mut(payment_id) {
+            pending.unproven = unproven;
         }
     }
 

@@ -58,8 +58,10 @@ impl Explained {
     /// The channel ended on the chain without an output for the HTLC.
     pub(super) fn no_output(row: &PartRow) -> Self {
         let message = format!(
-            "channel {} ended on the chain by a transaction with no output for this payment, which was too small for one \
-             or not yet in it: the payee can claim nothing, and it is safe to pay again",
+            "channel {} ended on the chain by a transaction with no output for this payment: either it was not in it yet, \
+             and nothing was paid, or it was too small for one, and its amount went to the miners; nobody can take more of \
+             ours for it, but a node on the way may have paid the payee with money of its own: ask the payee before you \
+             pay again",
             row.channel
         );
         Self::new("ended_on_chain", message, Verdict::OutletUseless)

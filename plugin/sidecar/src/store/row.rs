@@ -209,7 +209,8 @@ impl PaymentRow {
             destination: record.node_id(4, "destination")?,
             amount: Msat::new(record.u64(6, "amount")?),
             created_at: record.u64(8, "time")?,
-            next_part: u16::from_be_bytes(record.array(20, "next part")?),
+            // No number may be used twice: where none is known, none is left.
+            next_part: record.array_some(20, "next part")?.map_or(u16::MAX, u16::from_be_bytes),
             again: AgainRow::read(&mut record)?,
             state: match record.u64_some(10, "time")? {
                 None => PaymentState::Pending,

@@ -2,7 +2,7 @@
 
 use bdk_wallet::chain::{ChainPosition, ConfirmationBlockTime};
 use bdk_wallet::{KeychainKind, LocalOutput};
-use bitcoin::{OutPoint, Psbt, ScriptBuf, Transaction, TxOut, Txid, Witness};
+use bitcoin::{BlockHash, OutPoint, Psbt, ScriptBuf, Transaction, TxOut, Txid, Witness};
 
 use super::{Wallet, WalletFault, inconsistent};
 
@@ -12,6 +12,18 @@ const COINBASE_MATURITY: u32 = 100;
 /// In no block, as far as is known.
 pub(super) const NOWHERE: ChainPosition<ConfirmationBlockTime> =
     ChainPosition::Unconfirmed { first_seen: None, last_seen: None };
+
+/// Whether a block up to the tip holds it. `bdk_wallet` learns of a block that left from its successor, and believes until then
+/// what was in it (REO-5).
+pub(super) fn is_confirmed(tip: Option<(u32, BlockHash)>, position: &ChainPosition<ConfirmationBlockTime>) -> bool {
+    let height = position.confirmation_height_upper_bound().filter(|_| position.is_confirmed());
+    height.zip(tip).is_some_and(|(height, (tip, _))| height <= tip)
+}
+
+/// The coin, in no block where its block has left.
+pub(super) fn as_of(tip: Option<(u32, BlockHash)>, coin: LocalOutput) -> LocalOutput {
+    if is_confirmed(tip, &coin.chain_position) { coin } else { LocalOutput { chain_position: NOWHERE, ..coin } }
+}
 
 /// A confirmed P2WPKH output of the wallet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +55,7 @@ impl Wallet {
             return free.filter(|coin| !self.is_immature(coin)).map(Coin::of).collect();
         };
         let replaced: Vec<OutPoint> = besides.input.iter().map(|input| input.previous_output).collect();
-        let outputs = self.inner.list_output();
+        let outputs = self.inner.list_output().map(|coin| as_of(self.tip, coin));
         outputs
             .filter(|coin| coin.chain_position.is_confirmed() && !locked.contains(&coin.outpoint))
             .filter(|coin| {
@@ -89,12 +101,12 @@ impl Wallet {
 
     /// Whether a block holds the transaction.
     pub fn has_confirmed(&self, txid: Txid) -> bool {
-        self.inner.get_tx(txid).is_some_and(|tx| tx.chain_position.is_confirmed())
+        self.inner.get_tx(txid).is_some_and(|tx| is_confirmed(self.tip, &tx.chain_position))
     }
 
     /// Whether the transaction counts as spending coins although no block holds it.
     pub fn counts_unconfirmed(&self, txid: Txid) -> bool {
-        self.inner.get_tx(txid).is_some_and(|tx| !tx.chain_position.is_confirmed())
+        self.inner.get_tx(txid).is_some_and(|tx| !is_confirmed(self.tip, &tx.chain_position))
     }
 
     /// An output that pays the wallet, whether or not it is spent. Where it stands in the chain is not looked up.
@@ -106,7 +118,7 @@ impl Wallet {
 
     fn is_spent_in_block(&self, outpoint: &OutPoint) -> bool {
         let spenders = self.inner.tx_graph().outspends(*outpoint);
-        spenders.iter().any(|txid| self.inner.get_tx(*txid).is_some_and(|tx| tx.chain_position.is_confirmed()))
+        spenders.iter().any(|txid| self.has_confirmed(*txid))
     }
 
     pub(super) fn is_immature(&self, coin: &LocalOutput) -> bool {

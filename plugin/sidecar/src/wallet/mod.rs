@@ -25,6 +25,7 @@ mod tests;
 mod view;
 
 pub use coins::Coin;
+use coins::is_confirmed;
 use stored::Stored;
 use view::View;
 
@@ -94,7 +95,8 @@ pub struct Wallet {
     /// The root of the keys, wiped when dropped. `inner` knows public keys alone.
     master: Xpriv,
     inner: bdk_wallet::Wallet,
-    /// The last block connected and not disconnected; `inner` learns of a disconnected block from its successor.
+    /// The last block connected and not disconnected; `inner` learns of a disconnected block from its successor, so what it
+    /// says of confirmations is held against this.
     tip: Option<(u32, BlockHash)>,
     /// The step that connects the first block also stores that there was one.
     start_staged: bool,
@@ -192,6 +194,7 @@ impl Wallet {
             inconsistent(format_args!("block {hash} at height {height} is not the tip and cannot leave"))
         })?;
         self.tip = Some((below, previous));
+        self.view = None;
         Ok(())
     }
 
@@ -208,9 +211,9 @@ impl Wallet {
     }
 
     /// Transactions of ours, or that pay us, which are in no block: after a reorganisation they have to be published
-    /// again, since nobody else need have kept them. Those of a block that left count from its successor on.
+    /// again, since nobody else need have kept them.
     pub fn unconfirmed(&self) -> Vec<Transaction> {
-        let ours = self.inner.transactions().filter(|tx| !tx.chain_position.is_confirmed());
+        let ours = self.inner.transactions().filter(|tx| !is_confirmed(self.tip, &tx.chain_position));
         ours.filter(|tx| !tx.tx_node.tx.is_coinbase()).map(|tx| tx.tx_node.tx.as_ref().clone()).collect()
     }
 

@@ -11,7 +11,7 @@ use bdk_wallet::{KeychainKind, LocalOutput};
 use bitcoin::{OutPoint, Transaction};
 use outrigger_bolt::amount::Sat;
 
-use super::coins::NOWHERE;
+use super::coins::{NOWHERE, as_of};
 use super::{Balance, Wallet};
 
 /// Keychain and derivation index of the script, and the output: the order in which `bdk_wallet` has them.
@@ -23,10 +23,10 @@ pub(super) type View = BTreeMap<Place, LocalOutput>;
 impl Wallet {
     /// Every unspent output of the wallet.
     pub(super) fn unspent(&mut self) -> &View {
-        let inner = &self.inner;
+        let (inner, tip) = (&self.inner, self.tip);
         self.view.get_or_insert_with(|| {
             let place = |coin: &LocalOutput| ((coin.keychain, coin.derivation_index), coin.outpoint);
-            inner.list_unspent().map(|coin| (place(&coin), coin)).collect()
+            inner.list_unspent().map(|coin| (place(&coin), as_of(tip, coin))).collect()
         })
     }
 

@@ -67,6 +67,16 @@ impl Payer {
 
     /// The node dies, starts again, and its peers come back.
     async fn restart(&mut self) {
+        self.start_again().await;
+        let (worker, notices) = (self.payments.clone(), self.bench.notices.clone());
+        std::thread::spawn(move || worker.work(&notices));
+        for peer in 0..self.peers.len() {
+            self.come_back(peer).await;
+        }
+    }
+
+    /// The node dies and starts again. Nobody works on payments, and no peer is there.
+    async fn start_again(&mut self) {
         self.bench = self.bench.started_again_as_it_was().await;
         let found = self.bench.load();
         let rows = found.channels.iter().flat_map(|loaded| loaded.channel.rows().htlcs.values());
@@ -76,14 +86,38 @@ impl Payer {
         let (manager, reader, events) =
             (self.bench.manager.clone(), self.bench.reader.clone(), self.bench.events.clone());
         self.payments = Arc::new(Payments::new(manager, reader, terms_of_node(), events, unfinished, carried));
-        let (worker, notices) = (self.payments.clone(), self.bench.notices.clone());
-        std::thread::spawn(move || worker.work(&notices));
-        for (rogue, channel) in &mut self.peers {
-            rogue.step(channel, Input::Disconnected);
-            rogue.reconnect(self.bench.clone());
-            rogue.step(channel, Input::Connected(&outrigger_bolt::features::Features::init()));
-            rogue.until(channel, |channel, _| channel.summary(HEIGHT + 1).connected).await;
-        }
+    }
+
+    async fn come_back(&mut self, peer: usize) {
+        let (rogue, channel) = &mut self.peers[peer];
+        rogue.step(channel, Input::Disconnected);
+        rogue.reconnect(self.bench.clone());
+        rogue.step(channel, Input::Connected(&outrigger_bolt::features::Features::init()));
+        rogue.until(channel, |channel, _| channel.summary(HEIGHT + 1).connected).await;
+    }
+
+    /// The rows of a payment of which the first peer's channel signed nothing.
+    fn begun_and_not_signed(&self, id: [u8; 32], max_fee: u64, secs: u64) {
+        let now = Clock::now_unix();
+        let whom = PaidFor::Invoice(self.invoice(ONE_CHANNEL, false));
+        let row = PaymentRow {
+            payment_id: id,
+            payment_hash: preimage().payment_hash(),
+            destination: payee_id(),
+            amount: Msat::new(ONE_CHANNEL),
+            created_at: now - 1,
+            next_part: 1,
+            again: Some(AgainRow { whom, max_fee: Msat::new(max_fee), until: now + secs }),
+            state: PaymentState::Pending,
+        };
+        let route = vec![PartHop { node: self.peers[0].0.id(), channel: None }];
+        let (sends, amount) = (Msat::new(ONE_CHANNEL + u64::from(BASE)), Msat::new(ONE_CHANNEL));
+        let part = PartRow { sends, amount, channel: self.peers[0].1.id(), route };
+        let mut batch = Batch::default();
+        batch.put(Table::Payment, id.to_vec(), Some(row.encode()));
+        batch.begin(&UnderWay::Payment(id));
+        batch.put(Table::Part, PartRow::key(&id, 0), Some(part.encode()));
+        self.bench.manager.env().writer.submit(batch);
     }
 
     /// The payee's invoice, with a way over each peer.
@@ -547,27 +581,7 @@ async fn pay_2_what_was_never_signed_is_tried_again_after_a_start_within_fee_and
     for (secs, max_fee) in [(3600, u64::from(BASE)), (3600, u64::from(BASE) - 1), (0, u64::from(BASE))] {
         let mut payer = Payer::new(1).await;
         let id = [9; 32];
-        let invoice = payer.invoice(ONE_CHANNEL, false);
-        let now = Clock::now_unix();
-        let again = AgainRow { whom: PaidFor::Invoice(invoice), max_fee: Msat::new(max_fee), until: now + secs };
-        let row = PaymentRow {
-            payment_id: id,
-            payment_hash: preimage().payment_hash(),
-            destination: payee_id(),
-            amount: Msat::new(ONE_CHANNEL),
-            created_at: now - 1,
-            next_part: 1,
-            again: Some(again),
-            state: PaymentState::Pending,
-        };
-        let route = vec![PartHop { node: payer.peers[0].0.id(), channel: None }];
-        let (sends, amount) = (Msat::new(ONE_CHANNEL + u64::from(BASE)), Msat::new(ONE_CHANNEL));
-        let part = PartRow { sends, amount, channel: payer.peers[0].1.id(), route };
-        let mut batch = Batch::default();
-        batch.put(Table::Payment, id.to_vec(), Some(row.encode()));
-        batch.begin(&UnderWay::Payment(id));
-        batch.put(Table::Part, PartRow::key(&id, 0), Some(part.encode()));
-        payer.bench.manager.env().writer.submit(batch);
+        payer.begun_and_not_signed(id, max_fee, secs);
         payer.restart().await;
         if secs > 0 && max_fee == u64::from(BASE) {
             let heard = payer.offered(0).await;
@@ -587,4 +601,59 @@ async fn pay_2_what_was_never_signed_is_tried_again_after_a_start_within_fee_and
         }
         payer.assert_done().await;
     }
+}
+
+/// The file may be an old copy, and a later one have paid over the other peer. The peer of the part that is known would say so.
+#[tokio::test]
+async fn bak_1_no_new_attempt_is_made_after_a_start_before_the_peers_of_known_parts_are_in_step() {
+    let mut payer = Payer::new(2).await;
+    let id = [9; 32];
+    payer.begun_and_not_signed(id, u64::from(BASE), 3600);
+    let clock = std::rc::Rc::new(super::parts::Still::default());
+    let _stand_in = Clock::replace_on_this_thread(clock.clone());
+    payer.start_again().await;
+    payer.come_back(1).await;
+    for _ in 0..3 {
+        payer.payments.on_time();
+        all_durable(&payer.bench).await;
+        assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
+        assert!(payer.bench.load().parts.is_empty(), "a new attempt");
+        clock.pass(Duration::from_secs(1));
+    }
+    payer.come_back(0).await;
+    payer.payments.on_time();
+    all_durable(&payer.bench).await;
+    let parts: Vec<u16> = payer.bench.load().parts.iter().map(|((_, part), _)| *part).collect();
+    assert_eq!(parts, [1]);
+}
+
+/// Two parts of one number would have one session key. A row that does not say how many there were gets no more of them.
+#[tokio::test]
+async fn pay_2_a_row_without_the_number_of_the_next_part_is_read_and_makes_no_new_attempt() {
+    let mut payer = Payer::new(1).await;
+    let id = [9; 32];
+    payer.begun_and_not_signed(id, u64::from(BASE), 3600);
+    all_durable(&payer.bench).await;
+    let whole = payer.payments.get(&id).unwrap().unwrap().encode();
+    // Type, length and value of field 20.
+    let count = [20, 2, 0, 1];
+    let at = whole.windows(count.len()).position(|window| window == count).unwrap();
+    let without = [&whole[..at], &whole[at + count.len()..]].concat();
+    let mut batch = Batch::default();
+    batch.put(Table::Payment, id.to_vec(), Some(without));
+    payer.bench.manager.env().writer.submit(batch);
+    let clock = std::rc::Rc::new(super::parts::Still::default());
+    let _stand_in = Clock::replace_on_this_thread(clock.clone());
+    payer.start_again().await;
+    payer.come_back(0).await;
+    for _ in 0..3 {
+        payer.payments.on_time();
+        all_durable(&payer.bench).await;
+        assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
+        assert!(payer.bench.load().parts.is_empty(), "a new attempt");
+        clock.pass(Duration::from_secs(1));
+    }
+    assert!(payer.payments.abandon(&id));
+    let PaymentState::Failed { kind, .. } = payer.end(&id).await else { panic!("it fails") };
+    assert_eq!(kind, "interrupted");
 }
