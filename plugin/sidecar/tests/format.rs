@@ -1,5 +1,4 @@
 //! `FORMAT.md` tells of every table that there is, and of no other.
-#![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
 //! The store through its own doors: what a commit releases, what a start refuses, and that refusing changes nothing.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test says by panicking what is wrong")]
+#![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
 use std::fs;
 use std::path::Path;
