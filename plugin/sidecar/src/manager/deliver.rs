@@ -107,6 +107,8 @@ struct Channels {
 struct Post {
     words: BTreeMap<NodeId, Vec<(Address, Word)>>,
     mail: BTreeMap<NodeId, Vec<Mail>>,
+    /// Who is told last: what the commit had for others is on its way by then.
+    waiters: Vec<oneshot::Sender<()>>,
 }
 
 /// Something for a connection.
@@ -181,12 +183,15 @@ impl Deliver {
                 }
                 Held::Archived { peer, channel } => post.put(peer, Mail::Archived { channel }),
                 Held::Chain(order) => self.chain(order),
-                // A caller that no longer waits needs no word.
-                Held::Durable(waiter) => drop(waiter.send(())),
+                Held::Durable(waiter) => post.waiters.push(waiter),
             }
         }
         post.words.into_iter().for_each(|(peer, words)| self.say(&peer, words));
         post.mail.into_iter().for_each(|(peer, mail)| self.order(&peer, mail));
+        for waiter in post.waiters {
+            // A caller that no longer waits needs no word.
+            let _ = waiter.send(());
+        }
         self.ends.events.send_if_modified(|newest| std::mem::replace(newest, last_seq) != last_seq);
     }
 

@@ -10,7 +10,8 @@ use super::peer::Peer;
 use crate::lock::{Mutex, RwLock, Sole};
 
 /// Bytes of a peer's messages that wait for the one that makes them count. It is less than what pauses the peer's socket.
-const PATIENT_BYTES: usize = 512 * 1024;
+/// A peer without a channel may hold as much.
+const PATIENT_BYTES: usize = 128 * 1024;
 
 /// Marks that this thread holds a lock of the directory, its own or a peer's.
 fn alone() -> Sole {

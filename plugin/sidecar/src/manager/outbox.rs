@@ -131,7 +131,8 @@ pub struct OutboxReader {
     shared: Arc<Shared>,
 }
 
-/// The queue of one connection. It holds at most `max_bytes` bytes of messages, those being written included.
+/// The queue of one connection. It holds at most `max_bytes` bytes of messages, those being written included, and whatever was
+/// queued together with the last of them.
 pub fn outbox(max_bytes: usize) -> (Outbox, OutboxReader) {
     let shared =
         Arc::new(Shared { queue: Mutex::default(), max_bytes, changed: Notify::new(), overflowed: Notify::new() });
@@ -225,18 +226,20 @@ enum Pushed {
 }
 
 impl Queue {
+    /// Takes all of what belongs together where the first of it fits. A peer that reads what there is finds room for the words
+    /// of one commit, however many they are; after every reconnection they would be as many again.
     fn push(&mut self, messages: Vec<Outgoing>, max_bytes: usize) -> Pushed {
         if self.closed.is_some() {
             return Pushed::Closed;
         }
+        let first = messages.first().map_or(0, |message| message.bytes.len());
+        if self.bytes.saturating_add(self.taken).saturating_add(first) > max_bytes {
+            self.clear();
+            self.closed = Some(Closed::OverBudget { max_bytes });
+            return Pushed::TooMuch;
+        }
         for message in messages {
-            let bytes = self.bytes.saturating_add(message.bytes.len());
-            if bytes.saturating_add(self.taken) > max_bytes {
-                self.clear();
-                self.closed = Some(Closed::OverBudget { max_bytes });
-                return Pushed::TooMuch;
-            }
-            self.bytes = bytes;
+            self.bytes = self.bytes.saturating_add(message.bytes.len());
             self.waiting.push_back(message);
         }
         Pushed::Waits

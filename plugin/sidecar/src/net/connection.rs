@@ -312,10 +312,11 @@ impl<'a> Incoming<'a> {
         if !heard.is_empty() {
             self.joined.handler.messages(&self.joined.peer, self.joined.connection, heard);
         }
+        end?;
         for _ in 0..worthless {
             self.ignored().await;
         }
-        end
+        Ok(())
     }
 
     /// A message of no use was read. Beyond a budget of them the peer is read more slowly: to read costs a processor, and other

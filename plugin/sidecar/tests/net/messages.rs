@@ -1,7 +1,10 @@
 //! What happens to messages once two nodes are peers.
 
+use std::time::Duration;
+
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message, Padding, PeerText, Ping, Pong, Warning};
+use tokio::time::timeout;
 
 use super::raw_peer::RawPeer;
 use super::{Node, PEER, init};
@@ -36,6 +39,43 @@ async fn what_comes_in_one_piece_is_handed_on_in_one_piece() {
     peer.write(&rest).await;
     assert_eq!(node.events.message().await.1, error());
     assert_eq!(node.manager.groups(), [3, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_may_be_cut_anywhere_behind_another() {
+    let mut node = Node::new();
+    let mut peer = RawPeer::initiate(node.pipe(64 * 1024), PEER, &node.network.node_id()).await;
+    peer.exchange_init().await;
+    node.events.connected().await;
+    let said = error().encode().unwrap();
+    let whole = said.len() + 34;
+    for cut in 0..=whole {
+        let (first, second) = (peer.encrypt(&said), peer.encrypt(&said));
+        peer.write(&[&first, &second[..cut]].concat()).await;
+        // Time passes only once every task waits: the reader has seen what there is.
+        let so_far = usize::from(cut == whole);
+        for _ in 0..=so_far {
+            assert_eq!(node.events.message().await.1, error());
+        }
+        assert!(timeout(Duration::from_millis(1), node.events.next()).await.is_err(), "{cut}");
+        peer.write(&second[cut..]).await;
+        for _ in so_far..1 {
+            assert_eq!(node.events.message().await.1, error());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_messages_in_one_piece_are_read_over_a_change_of_keys_and_a_large_one_behind_them() {
+    let (mut node, mut peer) = Node::connected().await;
+    let large = Message::Error(Error { channel_id: ChannelId([7; 32]), data: PeerText::from(vec![b'x'; 65_000]) });
+    let mut bytes: Vec<u8> = (0..1000).flat_map(|_| peer.encrypt(&error().encode().unwrap())).collect();
+    bytes.extend(peer.encrypt(&large.encode().unwrap()));
+    peer.write(&bytes).await;
+    for _ in 0..1000 {
+        assert_eq!(node.events.message().await.1, error());
+    }
+    assert_eq!(node.events.message().await.1, large);
 }
 
 #[tokio::test]

@@ -86,6 +86,22 @@ async fn cst_2_queued_messages_die_with_their_session() {
     assert_eq!(newer.hear().await, Some(error("of the new session")));
 }
 
+#[tokio::test]
+async fn what_one_commit_says_passes_whole_however_much_it_is() {
+    let mut node = Node::new();
+    let mut peer = RawPeer::initiate(node.pipe(1 << 20), PEER, &node.network.node_id()).await;
+    peer.exchange_init().await;
+    let (_, _, outbox) = node.events.connected().await;
+    let large = Message::Error(Error { channel_id: ChannelId([7; 32]), data: PeerText::from(vec![b'x'; 65_000]) });
+    let count = 2 * OUTBOX_BYTES / 65_000;
+    assert!(outbox.send_all(vec![large.clone(); count]));
+    for _ in 0..count {
+        assert_eq!(peer.hear().await, Some(large.clone()));
+    }
+    assert!(outbox.send(large.clone()), "the connection stands");
+    assert_eq!(peer.hear().await, Some(large));
+}
+
 #[tokio::test(start_paused = true)]
 async fn dos_1_a_peer_that_does_not_read_is_closed_at_the_budget() {
     let mut node = Node::new();

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use outrigger_bolt::wire::{Padding, Ping};
+use outrigger_bolt::wire::{Padding, Ping, UpdateFee};
 use redb::backends::InMemoryBackend;
 use shuttle::rand::Rng;
 use shuttle::thread;
@@ -51,9 +51,20 @@ impl Read {
 const POSTERS: u64 = 2;
 const EACH: u64 = 3;
 
+/// A piece of mail of this number; the last one of each poster makes those before it count, which may be updates.
+fn piece(number: u64) -> Mail {
+    let is_last = number % EACH == EACH - 1;
+    if is_last || shuttle::rand::thread_rng().gen_bool(0.5) {
+        return Mail::Disconnected { connection: number };
+    }
+    let (channel_id, feerate_per_kw) = (ChannelId([1; 32]), FeeratePerKw::FLOOR);
+    let message = Box::new(Message::UpdateFee(UpdateFee { channel_id, feerate_per_kw }));
+    Mail::Message { connection: number, message, bytes: 38 }
+}
+
 /// As the manager posts to a peer that may be forgotten at any moment.
-fn post(directory: &PeerDirectory, queue: &Queue, peer: NodeId, connection: u64) {
-    let mut mail = Mail::Disconnected { connection };
+fn post(directory: &PeerDirectory, queue: &Queue, peer: NodeId, number: u64) {
+    let mut mail = piece(number);
     loop {
         directory.ensure(peer);
         match directory.post(&peer, mail) {
@@ -75,7 +86,9 @@ fn work(directory: &PeerDirectory, queue: &Queue, read: &Read) {
         let mail = directory.take_mail(&peer, 2);
         let visited = directory.with(&peer, |_| {
             for piece in mail {
-                let Mail::Disconnected { connection } = piece else { panic!("{piece:?}") };
+                let (Mail::Disconnected { connection } | Mail::Message { connection, .. }) = piece else {
+                    panic!("{piece:?}")
+                };
                 read.mail.lock().push(connection);
             }
         });
