@@ -339,9 +339,11 @@ impl Backend for Doorkeeper {
     }
 
     async fn payment_abandon(&self, payment_id: String) -> Answer<schema::PaymentInfo> {
-        self.payments.abandon(&payment_id_of(&payment_id)?);
-        // A start must know of it before the caller does, who may pay by another way now.
-        self.told().await;
+        match self.payments.abandon(&payment_id_of(&payment_id)?) {
+            // The writer drops the waiter only with the process.
+            Some(durable) => drop(durable.await),
+            None => self.told().await,
+        }
         self.payment_get(payment_id).await
     }
 

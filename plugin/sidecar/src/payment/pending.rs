@@ -8,6 +8,7 @@ use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, PaymentPreimage};
 use outrigger_channel::{HtlcOutcome, Refusal, Reply};
 use serde_json::json;
+use tokio::sync::oneshot;
 
 use super::order::Recipe;
 use super::plan::MIN_PART;
@@ -15,10 +16,10 @@ use super::send::Attempt;
 use super::words::{Explained, Verdict};
 use super::{Payments, forget_outcome};
 use crate::clock::Clock;
-use crate::store::Batch;
 use crate::store::part::PartRow;
 use crate::store::row::{EventRow, PaymentRow, PaymentState};
 use crate::store::schema::{Table, UnderWay};
+use crate::store::{Batch, Held};
 
 /// A payment of which an HTLC is in flight.
 #[derive(Debug)]
@@ -388,26 +389,32 @@ impl Payments {
         self.manager.env().writer.submit(batch);
     }
 
-    /// No new attempt is made for the payment; what is in flight is decided by the network. False where it is not pending.
-    pub fn abandon(&self, payment_id: &[u8; 32]) -> bool {
+    /// No new attempt is made for the payment; what is in flight is decided by the network. None where it is not pending. What
+    /// is returned resolves once that is durable: a start must know of it before a caller does, who may pay by another way then.
+    pub fn abandon(&self, payment_id: &[u8; 32]) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state.lock();
         let pending = state.pending.get_mut(payment_id).filter(|pending| pending.row.is_pending());
-        let Some(pending) = pending else { return false };
+        let pending = pending?;
         pending.is_abandoned = true;
         pending.give_up(ABANDONED);
+        let (waiter, durable) = oneshot::channel();
         let mut batch = Batch::default();
+        batch.hold(Held::Durable(waiter));
         batch.put(Table::Payment, payment_id.to_vec(), Some(pending.row.encode()));
         if state.waiting.contains(payment_id)
             && state.pending.get(payment_id).is_some_and(|pending| pending.flights.is_empty())
         {
             let pending = state.forget(payment_id);
             drop(state);
-            pending.into_iter().for_each(|pending| self.over(pending, Batch::default()));
-            return true;
+            match pending {
+                Some(pending) => self.over(pending, batch),
+                None => self.manager.env().writer.submit(batch),
+            }
+            return Some(durable);
         }
         // Under the owner's lock: a later row of it must not be queued before.
         self.manager.env().writer.submit(batch);
-        true
+        Some(durable)
     }
 }
 

@@ -108,7 +108,7 @@ impl World {
         let newest: Vec<_> = begun.collect::<Vec<_>>().into_iter().rev().take(4).collect();
         let Some((number, payer, payment_id)) = newest.choose(&mut self.rng).copied() else { return };
         let Some(live) = &self.nodes[payer].live else { return };
-        if live.core.payments.abandon(&payment_id) {
+        if live.core.payments.abandon(&payment_id).is_some() {
             self.counts.one("payments abandoned");
             self.note(format_args!("payment {number}: {payer} abandons it"));
             self.after(payer);

@@ -257,7 +257,7 @@ async fn pay_2_a_payment_that_a_start_found_waits_for_its_peers_until_its_time_i
             clock.pass(std::time::Duration::from_secs(1));
         }
         let reason = if abandoned {
-            assert!(payments.abandon(&ID));
+            assert!(payments.abandon(&ID).is_some());
             "abandoned"
         } else {
             clock.pass(std::time::Duration::from_secs(60));
@@ -272,6 +272,27 @@ async fn pay_2_a_payment_that_a_start_found_waits_for_its_peers_until_its_time_i
     }
 }
 
+/// Who has heard that a payment is abandoned may pay by another way: no start may make a new attempt any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_2_that_a_payment_is_abandoned_is_durable_before_it_is_told() {
+    for parts_in_flight in [&[0][..], &[]] {
+        let bench = Bench::new();
+        begun(&bench, 1);
+        let mut batch = Batch::default();
+        let found = PaymentRow { again: again(invoice_of_nobody(3600), 60), next_part: 1, ..row(&bench) };
+        batch.put(Table::Payment, ID.to_vec(), Some(found.encode()));
+        bench.manager.env().writer.submit(batch);
+        let payments = start(&bench, parts_in_flight).await;
+        all_durable(&bench).await;
+        assert!(payments.get(&ID).unwrap().unwrap().again.is_some());
+        payments.abandon(&ID).unwrap().await.unwrap();
+        // Read at once: rows that nobody waits for would not be there for a while.
+        let row = payments.get(&ID).unwrap().unwrap();
+        assert_eq!((row.again.is_none(), row.is_pending()), (true, !parts_in_flight.is_empty()));
+        assert_eq!(payments.abandon(&ID).is_some(), row.is_pending());
+    }
+}
+
 /// The proof that the file is old may come after the start, when parts were forgotten that a later file may have paid.
 #[tokio::test(flavor = "multi_thread")]
 async fn bak_1_no_payment_of_a_file_that_proves_old_is_said_to_be_unpaid() {
@@ -283,7 +304,7 @@ async fn bak_1_no_payment_of_a_file_that_proves_old_is_said_to_be_unpaid() {
     bench.manager.env().writer.submit(batch);
     let payments = start(&bench, &[]).await;
     bench.manager.env().enter_restored("a proof");
-    assert!(payments.abandon(&ID));
+    assert!(payments.abandon(&ID).is_some());
     all_durable(&bench).await;
     let row = payments.get(&ID).unwrap().unwrap();
     assert!(row.is_pending() && row.again.is_none(), "{row:?}");

@@ -262,7 +262,7 @@ async fn pay_3_what_one_channel_cannot_send_goes_in_parts_and_succeeds_once() {
     let PaymentState::Succeeded { preimage: proof, fee, .. } = payer.end(&id).await else { panic!("the proof") };
     assert_eq!((proof, fee.get()), (preimage(), 2 * u64::from(BASE)));
     assert_eq!(payer.payments.send(payer.order(TWO_CHANNELS, true)).await.unwrap().payment_id, id, "paid once");
-    assert!(!payer.payments.abandon(&id));
+    assert!(payer.payments.abandon(&id).is_none());
     payer.fulfil(&parts[0]).await;
     payer.assert_done().await;
     let events = payer.bench.reader.events(0, &["payment_succeeded".to_owned()], 10).unwrap().0;
@@ -356,8 +356,8 @@ async fn no_new_attempt_is_made_once_the_payment_is_abandoned_or_its_time_is_ove
         let id = payer.send(PayOrder { timeout, ..payer.order(ONE_CHANNEL, true) }).await;
         let first = payer.offered(0).await;
         if is_abandoned {
-            assert!(payer.payments.abandon(&id) && payer.payments.abandon(&id));
-            assert!(!payer.payments.abandon(&[9; 32]), "there is no such payment");
+            assert!(payer.payments.abandon(&id).is_some() && payer.payments.abandon(&id).is_some());
+            assert!(payer.payments.abandon(&[9; 32]).is_none(), "there is no such payment");
         }
         assert!(payer.payments.get(&id).unwrap().unwrap().is_pending(), "the network decides");
         payer.fail(&first, false, &TOO_MUCH).await;
@@ -375,7 +375,7 @@ async fn an_abandoned_payment_may_still_succeed() {
     let mut payer = Payer::new(1).await;
     let id = payer.send(payer.order(ONE_CHANNEL, true)).await;
     let first = payer.offered(0).await;
-    assert!(payer.payments.abandon(&id));
+    assert!(payer.payments.abandon(&id).is_some());
     payer.fulfil(&first).await;
     assert!(matches!(payer.end(&id).await, PaymentState::Succeeded { .. }));
     payer.assert_done().await;
@@ -549,7 +549,7 @@ async fn pay_2_retries_go_on_after_a_start_and_no_part_has_the_number_of_another
         let id = payer.send(payer.order(ONE_CHANNEL, false)).await;
         let first = payer.offered(0).await;
         if is_abandoned {
-            assert!(payer.payments.abandon(&id));
+            assert!(payer.payments.abandon(&id).is_some());
         }
         payer.restart().await;
         assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
@@ -592,7 +592,7 @@ async fn pay_2_what_was_never_signed_is_tried_again_after_a_start_within_fee_and
         } else {
             if secs > 0 {
                 assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
-                assert!(payer.payments.abandon(&id));
+                assert!(payer.payments.abandon(&id).is_some());
             }
             let PaymentState::Failed { kind, .. } = payer.end(&id).await else { panic!("it fails") };
             assert_eq!(kind, "interrupted");
@@ -653,7 +653,7 @@ async fn pay_2_a_row_without_the_number_of_the_next_part_is_read_and_makes_no_ne
         assert!(payer.bench.load().parts.is_empty(), "a new attempt");
         clock.pass(Duration::from_secs(1));
     }
-    assert!(payer.payments.abandon(&id));
+    assert!(payer.payments.abandon(&id).is_some());
     let PaymentState::Failed { kind, .. } = payer.end(&id).await else { panic!("it fails") };
     assert_eq!(kind, "interrupted");
 }
