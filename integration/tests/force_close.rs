@@ -140,7 +140,8 @@ async fn a_revoked_commitment_of_the_peer_is_told_loudly_and_our_balance_comes_h
     on_regtest(async |regtest| {
         let (mut alice, mut bob) = regtest.pair().await?;
         let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, PUSH_MSAT).await?;
-        let file = network_directory(bob.directory(), "regtest").join("outrigger.redb");
+        let network = network_directory(bob.directory(), "regtest");
+        let file = network.join("outrigger.redb");
         let old = regtest.directory("old")?.join("copy");
         bob.stop().await?;
         std::fs::copy(&file, &old)?;
@@ -156,6 +157,8 @@ async fn a_revoked_commitment_of_the_peer_is_told_loudly_and_our_balance_comes_h
         alice.stop().await?;
         bob.stop().await?;
         std::fs::copy(&old, &file)?;
+        // Nor does anything at home.
+        std::fs::remove_file(network.join("generation"))?;
         bob.start_again().await?;
         let txid = force_close(&bob, &opened).await?.closing_txid.ok_or("a transaction")?;
         regtest.bitcoind.until_mempool_holds(&txid).await?;

@@ -28,8 +28,9 @@ async fn bak_1_bak_7_bad_input_56_an_old_copy_of_the_database_signs_and_publishe
         alice.until_idle(&with_bob.channel_id).await?;
 
         alice.stop().await?;
-        let copy = regtest.directory("copy")?.join("outrigger.redb");
-        std::fs::copy(database(&alice), &copy)?;
+        // The whole directory, as a snapshot of the machine has it: nothing at home knows that it is old.
+        let copy = regtest.directory("copy")?;
+        copy_files(&home(&alice), &copy)?;
         alice.start_again().await?;
         for (node, opened) in [(&bob, &with_bob), (&carol, &with_carol)] {
             alice.until_channel_is(&opened.channel_id, ChannelState::Normal).await?;
@@ -42,7 +43,7 @@ async fn bak_1_bak_7_bad_input_56_an_old_copy_of_the_database_signs_and_publishe
         let wanted = bob.invoice(1_000_000, "after the copy").await?;
 
         alice.stop().await?;
-        std::fs::copy(&copy, database(&alice))?;
+        copy_files(&copy, &home(&alice))?;
         alice.start_again().await?;
         // Bob alone has seen a newer state; Carol has not, and her channel is as old as Bob's for all that anybody knows.
         let status = until_restored(&alice).await?;
@@ -60,7 +61,7 @@ async fn bak_1_bak_7_bad_input_56_an_old_copy_of_the_database_signs_and_publishe
         let mempool = regtest.bitcoind.mempool().await?;
         assert_eq!(mempool.len(), 2, "nobody else publishes anything: {mempool:?}");
 
-        refuses_everything(&alice, &bob, &wanted, &with_carol.channel_id).await?;
+        refuses_everything(&alice, bob.node_id().await?, &wanted, &with_carol.channel_id).await?;
         assert_eq!(proofs(&alice).await?, 1, "told once");
 
         // It stays so over a crash, and over whatever peers say from then on.
@@ -70,7 +71,7 @@ async fn bak_1_bak_7_bad_input_56_an_old_copy_of_the_database_signs_and_publishe
         assert!(status.reason.is_some_and(|reason| reason.contains(&with_bob.channel_id)));
         alice.connect(&bob).await?;
         alice.connect(&carol).await?;
-        refuses_everything(&alice, &bob, &wanted, &with_carol.channel_id).await?;
+        refuses_everything(&alice, bob.node_id().await?, &wanted, &with_carol.channel_id).await?;
         assert_eq!(proofs(&alice).await?, 1);
         regtest.bitcoind.mine_to_nobody(1).await?;
         alice.until_synced_with(&regtest.bitcoind).await?;
@@ -113,8 +114,63 @@ async fn paid(from: &Sidecar, to: &Sidecar, amount_msat: u64) -> Done<()> {
     Ok(())
 }
 
-fn database(node: &Sidecar) -> PathBuf {
-    Path::new(node.directory()).join("regtest").join("outrigger.redb")
+/// Of the database alone that was put back the start itself knows, before any peer does.
+#[tokio::test(flavor = "multi_thread")]
+async fn bak_1_bak_2_bak_3_an_old_database_beside_its_generation_is_in_restored_mode_from_the_start() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (mut alice, mut bob) = regtest.pair().await?;
+        let opened = channel(regtest, &alice, &bob, "bob").await?;
+        alice.stop().await?;
+        let (database, copy) = (home(&alice).join("outrigger.redb"), regtest.directory("copy")?);
+        copy_files(&home(&alice), &copy)?;
+        alice.start_again().await?;
+        alice.until_channel_is(&opened.channel_id, ChannelState::Normal).await?;
+        bob.until_channel_is(&opened.channel_id, ChannelState::Normal).await?;
+        paid(&alice, &bob, 20_000_000).await?;
+        alice.until_idle(&opened.channel_id).await?;
+        let wanted = bob.invoice(1_000_000, "after the copy").await?;
+        alice.stop().await?;
+        let newest = std::fs::read(&database)?;
+
+        // Nobody is there to tell it so.
+        let bob_id = bob.node_id().await?;
+        bob.stop().await?;
+        std::fs::copy(copy.join("outrigger.redb"), &database)?;
+        for _ in 0..2 {
+            alice.start_again().await?;
+            let reason = until_restored(&alice).await?.reason.ok_or("no reason")?;
+            assert!(
+                reason.contains("an old copy was put back") && reason.contains("Leave the node running"),
+                "{reason}"
+            );
+            refuses_everything(&alice, bob_id.clone(), &wanted, &opened.channel_id).await?;
+            assert_eq!(proofs(&alice).await?, 1, "told once");
+            alice.kill().await?;
+        }
+        assert!(regtest.bitcoind.mempool().await?.is_empty(), "nothing is published");
+
+        // Who has the newest puts it back, and no channel was lost.
+        std::fs::write(&database, newest)?;
+        bob.start_again().await?;
+        alice.start_again().await?;
+        alice.connect(&bob).await?;
+        alice.until_channel_is(&opened.channel_id, ChannelState::Normal).await?;
+        assert_eq!(alice.call(NodeStatus {}).await?.phase, Phase::Ready);
+        paid(&alice, &bob, 1_000_000).await
+    })
+    .await
+}
+
+fn home(node: &Sidecar) -> PathBuf {
+    Path::new(node.directory()).join("regtest")
+}
+
+/// The database and what stands beside it.
+fn copy_files(from: &Path, to: &Path) -> Done<()> {
+    for name in ["outrigger.redb", "generation"] {
+        std::fs::copy(from.join(name), to.join(name))?;
+    }
+    Ok(())
 }
 
 async fn until_restored(node: &Sidecar) -> Done<NodeStatusReport> {
@@ -125,9 +181,9 @@ async fn until_restored(node: &Sidecar) -> Done<NodeStatusReport> {
     .await
 }
 
-async fn refuses_everything(node: &Sidecar, peer: &Sidecar, invoice: &str, channel_id: &str) -> Done<()> {
+async fn refuses_everything(node: &Sidecar, peer: String, invoice: &str, channel_id: &str) -> Done<()> {
     let open = ChannelOpen {
-        node_id: peer.node_id().await?,
+        node_id: peer,
         funding_sat: CAPACITY_SAT,
         idempotency_key: "under restored mode".to_owned(),
         ..Default::default()

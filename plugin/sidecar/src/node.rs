@@ -38,8 +38,7 @@ use crate::manager::relay::register::{Caps, Load};
 use crate::manager::terms::ForwardingPolicy;
 use crate::net::{Dialer, Network};
 use crate::rpc::{self, Doors, Server, ServerFault};
-use crate::store::load::load;
-use crate::store::{self, Snapshot, StoreError};
+use crate::store::{self, Generation, StoreError};
 use crate::sweep::{Sweeper, Tools};
 use crate::wallet::{Wallet, WalletFault};
 use backend::{Doorkeeper, Identity};
@@ -97,7 +96,12 @@ impl StartFault {
                 STORAGE_EXIT_CODE
             }
             Self::Fault(_) => FAULT_EXIT_CODE,
-            Self::Store(StoreError::Corrupt { .. } | StoreError::Newer { .. } | StoreError::Foreign { .. })
+            Self::Store(
+                StoreError::Corrupt { .. }
+                | StoreError::Newer { .. }
+                | StoreError::Foreign { .. }
+                | StoreError::Companion { .. },
+            )
             | Self::Running { .. }
             | Self::Seed(_)
             | Self::SeedMissing(_)
@@ -164,7 +168,7 @@ impl Node {
         // The follower is asked to stop and looks at the flag between two calls.
         let _ = tokio::task::spawn_blocking(move || parts.follower.join()).await;
         // What nobody waited for is written too. A writer that has stopped for a fault answers nobody.
-        let _ = tokio::time::timeout(LAST_COMMIT, manager.env().writer.barrier()).await;
+        let _ = tokio::time::timeout(LAST_COMMIT, manager.env().writer.conclude()).await;
         server.stop().await;
         outcome
     }
@@ -266,13 +270,12 @@ fn build(
     doors: &Arc<Doors<Doorkeeper>>,
 ) -> Result<(Parts, Network), StartFault> {
     let keys = Arc::new(NodeKeys::derive(seed, config.network));
-    // A file that is refused is closed in there too: redb writes as it closes, and may find the damage only then.
-    let read = || -> Result<(_, Snapshot), StoreError> {
-        let db = store::open(directory, network_name(config.network), &keys.node_id())?;
-        let file = load(&db)?;
-        Ok((db, file))
-    };
+    // A file that is refused is closed in there too: redb may find damage only then.
+    let (network_name, node_id) = (network_name(config.network), keys.node_id());
+    let read = || store::open_and_load(directory, network_name, &node_id);
     let (db, mut file) = told_of_damage(directory, read)?;
+    let age = Generation::at_start(directory, (network_name, &node_id), &db, file.restored.is_some())?;
+    let generation = file.aged(age);
     let published = file.broadcasts.iter().map(|row| &row.tx).chain(file.sweeps.iter().map(|(_, _, row)| &row.tx));
     let (coins, next_wallet_row) = load_wallet(seed, config.network, &file.wallet, published)?;
     let height = coins.tip().map_or(0, |(height, _)| height);
@@ -299,7 +302,7 @@ fn build(
     let (Core { manager, payments, reader, events }, duties) = core::build(db, &mut file, ground)?;
     let Duties { commits, mailboxes, notices, orders } = duties;
     let (delivery, workers) = (manager.deliver().clone(), manager.deliver().clone());
-    let commits = commits.asking(move || workers.is_busy(), || Some(Clock::monotonic()));
+    let commits = commits.asking(move || workers.is_busy(), || Some(Clock::monotonic())).raising(generation);
     commits.on_a_thread(move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
     let wallet = Arc::new(StoredWallet::new(coins, next_wallet_row, manager.clone()));
     for row in file.broadcasts.into_iter().filter(|row| !manager.env().frozen.contains(&row.channel)) {

@@ -1,5 +1,5 @@
 //! The store through its own doors: what a commit releases, what a start refuses, and that refusing changes nothing.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test says by panicking what is wrong")]
+#![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
 use std::fs;
 use std::path::Path;
@@ -16,6 +16,8 @@ use outrigger_sidecar::store::row::{EventRow, PaymentRow, PaymentState};
 use outrigger_sidecar::store::schema::Table;
 use outrigger_sidecar::store::seal::seal;
 use outrigger_sidecar::store::{self, Batch, Held, Reader, StoreError, Writer, writer};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::oneshot;
 
@@ -311,24 +313,25 @@ fn bad_input_93_another_networks_or_another_nodes_file_is_refused() {
 /// A file of many pages, closed well.
 fn populated(dir: &Path) -> Vec<u8> {
     let db = fresh(dir);
-    let deliver = |released: store::Released, _| drop(released.open());
-    let (writer, thread) = Writer::start(db.clone(), deliver, |fault| panic!("{fault}")).unwrap();
+    let (writer, mut commits) = Writer::new(db.clone()).unwrap();
     for number in 0..=255 {
         let mut batch = staged(&payment(number, PaymentState::Pending));
         batch.put(Table::Wallet, u64::from(number).to_be_bytes().to_vec(), Some(vec![number; 700]));
         batch.event(EventRow::new(7, "invoice_paid", serde_json::json!({ "number": number })));
         writer.submit(batch);
     }
-    drop(writer);
-    thread.join().unwrap();
+    // The same pages each time.
+    while commits.waiting() > 0 {
+        drop(commits.next(16).unwrap().unwrap());
+    }
+    drop(commits);
     drop(db);
     fs::read(file(dir)).unwrap()
 }
 
 /// What is read at a start and afterwards; an error is what the operator is told.
 fn read_all(dir: &Path) -> Result<(), StoreError> {
-    let db = store::open(dir, "regtest", &node(1))?;
-    let snapshot = store::load::load(&db)?;
+    let (db, snapshot) = store::open_and_load(dir, "regtest", &node(1))?;
     let wallet: Vec<_> = snapshot.wallet.into_iter().map(|(_, bytes)| bytes).collect();
     assert_eq!(wallet, (0..=255).map(|number| vec![number; 700]).collect::<Vec<_>>());
     let reader = Reader::new(db);
@@ -396,4 +399,49 @@ fn bad_input_91_a_bit_that_flipped_in_any_page_is_never_read_as_something_else()
     drop(std::panic::take_hook());
     println!("{refused} were refused, {stopped} stopped redb, {unused} were where nothing is kept");
     assert!(refused > 40, "{refused} {stopped} {unused}");
+}
+
+/// Ten pages of which bits flipped at random, seed after seed: a start tells of it or stops and overwrites nothing; or it was
+/// nothing that a start reads. `PAGES_SEED=n` repeats one.
+#[test]
+fn bad_input_91_dsk_9_ten_pages_flipped_at_random_are_told_and_nothing_is_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = populated(dir.path());
+    let chosen = std::env::var("PAGES_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
+    std::panic::set_hook(Box::new(|_| {}));
+    let (mut refused, mut stopped, mut read, mut changed) = (0, 0, 0, Vec::new());
+    for seed in chosen.map_or(0..60, |seed| seed..seed + 1) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut bent = whole.clone();
+        for _ in 0..10 {
+            let page = rng.random_range(0..whole.len() / 4096) * 4096;
+            for _ in 0..rng.random_range(1..200) {
+                bent[page + rng.random_range(0..4096)] ^= 1 << rng.random_range(0..8);
+            }
+        }
+        fs::write(file(dir.path()), &bent).unwrap();
+        let outcome = std::panic::catch_unwind(|| store::open_and_load(dir.path(), "regtest", &node(1)).map(|_| ()));
+        match &outcome {
+            Ok(Ok(())) => read += 1,
+            Ok(Err(fault)) => {
+                if !matches!(fault, StoreError::Corrupt { .. }) {
+                    changed.push(format!("PAGES_SEED={seed}: {fault}"));
+                }
+                refused += 1;
+            }
+            Err(_) => stopped += 1,
+        }
+        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        if names != [store::FILE] {
+            changed.push(format!("PAGES_SEED={seed}: {names:?}"));
+        }
+        let is_kept = matches!(outcome, Ok(Ok(()))) || fs::read(file(dir.path())).unwrap() == bent;
+        if !is_kept {
+            changed.push(format!("PAGES_SEED={seed}: {outcome:?}"));
+        }
+    }
+    drop(std::panic::take_hook());
+    println!("{refused} were refused, {stopped} stopped redb, {read} had nothing that a start reads");
+    assert!(changed.is_empty(), "files that were refused were changed: {changed:?}");
+    assert!(chosen.is_some() || refused + stopped > 20, "{refused} {stopped} {read}");
 }

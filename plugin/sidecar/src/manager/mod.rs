@@ -21,6 +21,7 @@ mod pace;
 mod peer;
 pub mod pending;
 pub mod relay;
+mod restored;
 mod settlement;
 pub mod terms;
 

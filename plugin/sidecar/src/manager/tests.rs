@@ -153,7 +153,7 @@ impl Bench {
         terms: ForwardingPolicy,
         more: Vec<LoadedChannel>,
     ) -> Self {
-        let store::Snapshot { mut channels, frozen, restored, .. } = store::load::load(&db).unwrap();
+        let store::Snapshot { mut channels, frozen, restored, .. } = store::load::load(&*db).unwrap();
         channels.extend(more);
         let (work, mailboxes) = crossbeam_channel::unbounded();
         let (payments, notices) = crossbeam_channel::unbounded();
@@ -225,7 +225,7 @@ impl Bench {
 
     /// What a start would find now.
     pub(crate) fn load(&self) -> store::Snapshot {
-        store::load::load(&self.db).unwrap()
+        store::load::load(&*self.db).unwrap()
     }
 }
 

@@ -77,6 +77,9 @@ pub fn build(db: Arc<Database>, file: &mut Snapshot, ground: Ground) -> Result<(
     let carried = carried_parts(&channels);
     let manager = Arc::new(Manager::new(directory, deliver, env, channels));
     manager.tell_of_frozen();
+    if std::mem::take(&mut file.is_found_old) {
+        manager.tell_of_old_file();
+    }
     manager.forget_settlements(&file.stray_settlements);
     fail_interrupted(&manager, std::mem::take(&mut file.openings));
     // What a frozen channel carries is not known: a pending payment may be in it, and must not be made again.

@@ -1,19 +1,19 @@
 //! One process a directory (bad input 90). The lock is the file system's, and where that grants everything, as network file
 //! systems may, it is our own: the file names its process by id and start time, and a process that lives holds it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use fs4::fs_std::FileExt;
 
 use super::StartFault;
+use crate::store::generation::make_directory;
 
 /// Makes the network's directory, private to its owner, and takes its lock.
 pub(super) fn lock_directory(directory: &Path) -> Result<File, StartFault> {
     let fault = |reason: io::Error| StartFault::Directory { path: directory.to_owned(), reason: reason.to_string() };
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fault)?;
+    make_directory(directory).map_err(fault)?;
     let path = directory.join("lock");
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fault)?;
     let is_granted = FileExt::try_lock_exclusive(&file).map_err(fault)?;

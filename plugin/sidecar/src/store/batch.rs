@@ -151,6 +151,8 @@ pub struct Batch {
     /// To be added to what the rows hold: several peers' workers have a part in one sum, so the writer makes it.
     pub(super) totals: BTreeMap<TotalsKey, ForwardTotals>,
     held: Vec<Held>,
+    /// Nothing comes after it: the generation of the file rises.
+    pub(super) is_last: bool,
     /// What it rests on could not be read.
     pub(super) fault: Option<StoreError>,
 }
@@ -167,6 +169,16 @@ impl Released {
     /// Whether there is nothing to deliver.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
+    }
+
+    /// What there is to deliver, to be looked at: only who opens it can carry it out.
+    pub fn held(&self) -> &[Held] {
+        &self.held
+    }
+
+    /// Forgets all but the first `count`: what is left where a process ends in the midst of delivery.
+    pub fn keep(&mut self, count: usize) {
+        self.held.truncate(count);
     }
 
     /// The effects, in the order in which they were staged.
@@ -242,6 +254,11 @@ impl Batch {
         self.held.push(held);
     }
 
+    /// The process ends well after this batch: what it leaves is told from every copy that was made before.
+    pub fn conclude(&mut self) {
+        self.is_last = true;
+    }
+
     /// Folds a later batch into this one: group commit.
     pub fn merge(&mut self, later: Self) {
         self.writes.extend(later.writes);
@@ -249,12 +266,14 @@ impl Batch {
         self.forwards.extend(later.forwards);
         later.totals.iter().for_each(|(key, more)| self.count(*key, more));
         self.held.extend(later.held);
+        self.is_last |= later.is_last;
         later.fault.into_iter().for_each(|fault| self.give_up(fault));
     }
 
     /// Whether the batch has no row. It still keeps its place in the queue.
     pub fn is_rowless(&self) -> bool {
-        self.writes.is_empty() && self.events.is_empty() && self.forwards.is_empty() && self.totals.is_empty()
+        let has_rows = !self.writes.is_empty() || !self.events.is_empty();
+        !has_rows && !self.is_last && self.forwards.is_empty() && self.totals.is_empty()
     }
 
     /// Whether anybody waits for these rows to be durable: a peer for a message, a caller for an answer, a reader of events; or

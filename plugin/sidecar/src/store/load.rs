@@ -10,10 +10,11 @@ use outrigger_channel::{
     Channel, ChannelHead, ChannelParams, ChannelRows, CorruptRows, FundingSpend, HtlcKey, HtlcRow, Monitor,
     MonitorHead, MonitorRows, Row, Taken,
 };
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
 use super::channel_update::{self, ChannelUpdates, UpdateOf};
+use super::generation::{Age, Generation};
 use super::part::PartRow;
 use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow, SweepRow};
 use super::schema::{RESTORED_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key, parse_outpoint_key};
@@ -75,11 +76,27 @@ pub struct Snapshot {
     pub stray_settlements: Vec<(ChannelId, u64)>,
     /// The proof that this file is older than what peers were told, if one was seen: the node stays in restored mode.
     pub restored: Option<String>,
+    /// That proof was found by this start and has no row yet.
+    pub is_found_old: bool,
+}
+
+impl Snapshot {
+    /// Takes in whether the file is the newest; gives the generation that rises, where one does.
+    pub fn aged(&mut self, age: Option<Age>) -> Option<Generation> {
+        match age? {
+            Age::Newest(generation) => Some(generation),
+            Age::Old(proof) => {
+                self.is_found_old = self.restored.is_none();
+                self.restored.get_or_insert(proof);
+                None
+            }
+        }
+    }
 }
 
 /// Reads everything. A row of a channel that cannot be read freezes that channel. Any other, or channel and monitor rows
 /// that disagree, refuse the start.
-pub fn load(db: &Database) -> Result<Snapshot, StoreError> {
+pub fn load(db: &impl ReadableDatabase) -> Result<Snapshot, StoreError> {
     Loader { transaction: db.begin_read()? }.snapshot()
 }
 

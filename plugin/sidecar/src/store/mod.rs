@@ -4,30 +4,36 @@ pub mod batch;
 pub mod channel_update;
 pub mod closed;
 pub mod forward;
+pub mod generation;
 pub mod load;
 pub mod part;
 pub mod queued;
 pub mod read;
 mod record;
 pub mod replay;
+mod reserve;
 pub mod row;
 pub mod schema;
 pub mod seal;
 pub mod terms;
 pub mod writer;
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_bolt::id::NodeId;
-use redb::{Database, ReadOnlyDatabase, ReadableDatabase, StorageBackend};
+use redb::{Database, ReadableDatabase, StorageBackend};
 
 pub use batch::{Address, Batch, ChainOrder, FundingRequest, Held, Released, Step};
+pub use generation::{Age, Generation};
 pub use load::Snapshot;
 pub use queued::Queued;
 pub use read::Reader;
 pub use writer::{Commits, Gathered, Writer, WriterStats};
 
+use reserve::Reserve;
 use schema::{FORMAT_VERSION, Table};
 use seal::{seal, unseal};
 
@@ -40,6 +46,11 @@ pub enum StoreError {
     Corrupt { path: PathBuf, reason: String },
     #[error("{path} was written by a newer version (format {found}, this program knows {known}); nothing was changed")]
     Newer { path: PathBuf, found: u16, known: u16 },
+    #[error(
+        "{path} is not as it was written: it tells whether {database} is the newest of its kind. Make sure that this is no old \
+         copy, then remove {path} and start again; nothing was changed"
+    )]
+    Companion { path: PathBuf, database: PathBuf },
     #[error("{path} belongs to {found}, this start is for {wanted}; nothing was changed")]
     Foreign { path: PathBuf, found: String, wanted: String },
 }
@@ -48,12 +59,28 @@ impl StoreError {
     fn io(fault: impl std::fmt::Display) -> Self {
         Self::Io(fault.to_string())
     }
+
+    /// What redb met: pages that lead past the end of the file, or name no table of ours, are damage. To start again would
+    /// not help.
+    fn of(fault: &redb::Error) -> Self {
+        let is_damage = match fault {
+            redb::Error::Io(fault) => fault.kind() == io::ErrorKind::UnexpectedEof,
+            redb::Error::Corrupted(_)
+            | redb::Error::TableTypeMismatch { .. }
+            | redb::Error::TypeDefinitionChanged { .. }
+            | redb::Error::TableIsMultimap(_)
+            | redb::Error::TableDoesNotExist(_) => true,
+            // redb may know more kinds one day; none of the others is about what stands in the file.
+            _ => false,
+        };
+        if is_damage { Self::Corrupt { path: FILE.into(), reason: fault.to_string() } } else { Self::io(fault) }
+    }
 }
 
 macro_rules! redb_faults {
     ($($fault:ty),*) => {$(
         impl From<$fault> for StoreError {
-            fn from(fault: $fault) -> Self { Self::io(fault) }
+            fn from(fault: $fault) -> Self { Self::of(&fault.into()) }
         }
     )*};
 }
@@ -75,20 +102,39 @@ const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
 /// Opens the main file in `dir`, or creates it on the first start, and checks that it is this node's.
 pub fn open(dir: &Path, network: &str, node_id: &NodeId) -> Result<Arc<Database>, StoreError> {
+    open_after(dir, network, node_id, |_| Ok(())).map(|(db, ())| db)
+}
+
+/// The same, with all that a start reads. A file that is refused, whatever the reason, is as it was: what redb writes as it
+/// opens it reaches the file only after everything was read.
+pub fn open_and_load(dir: &Path, network: &str, node_id: &NodeId) -> Result<(Arc<Database>, Snapshot), StoreError> {
+    open_after(dir, network, node_id, load::load)
+}
+
+fn open_after<R>(
+    dir: &Path,
+    network: &str,
+    node_id: &NodeId,
+    read: impl FnOnce(&Database) -> Result<R, StoreError>,
+) -> Result<(Arc<Database>, R), StoreError> {
     let path = dir.join(FILE);
+    generation::check(dir, network, node_id)?;
     if !path.try_exists().map_err(StoreError::io)? {
         create(dir, network, node_id)?;
     }
-    // To open a file for writing may already change it, so what is to be refused is refused before. One that a crash left
-    // cannot be read before it is repaired, which opening does.
-    if let Ok(closed_well) = ReadOnlyDatabase::open(&path) {
-        check_identity(&closed_well, &path, network, node_id)?;
+    let corrupt = |reason: String| StoreError::Corrupt { path: path.clone(), reason };
+    let file = File::options().read(true).write(true).open(&path).map_err(StoreError::io)?;
+    // redb would turn an empty file into a new database: an existing one is only ever opened (bad input 91).
+    if file.metadata().map_err(StoreError::io)?.len() == 0 {
+        return Err(corrupt("it is empty".to_owned()));
     }
-    // `create` would turn an empty file into a new database: an existing one is only ever opened (bad input 91).
-    let opened = Database::builder().set_cache_size(CACHE_BYTES).open(&path);
-    let db = opened.map_err(|fault| StoreError::Corrupt { path: path.clone(), reason: fault.to_string() })?;
+    let storage = Reserve::of(file)?;
+    let opened = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(storage.clone());
+    let db = opened.map_err(|fault| corrupt(fault.to_string()))?;
     check_identity(&db, &path, network, node_id)?;
-    Ok(Arc::new(db))
+    let found = read(&db)?;
+    storage.release().map_err(StoreError::io)?;
+    Ok((Arc::new(db), found))
 }
 
 /// The same as [`open`], on storage other than a file: what is empty becomes a new database.
@@ -114,7 +160,7 @@ fn create(dir: &Path, network: &str, node_id: &NodeId) -> Result<(), StoreError>
     initialise(&db, network, node_id)?;
     drop(db);
     std::fs::rename(&unfinished, dir.join(FILE)).map_err(StoreError::io)?;
-    sync_directory(dir)
+    sync_directory(dir).map_err(StoreError::io)
 }
 
 fn initialise(db: &Database, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
@@ -168,6 +214,6 @@ fn check_identity(db: &impl ReadableDatabase, path: &Path, network: &str, node_i
 }
 
 /// Makes a new file's name durable.
-fn sync_directory(dir: &Path) -> Result<(), StoreError> {
-    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(StoreError::io)
+fn sync_directory(dir: &Path) -> io::Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all())
 }

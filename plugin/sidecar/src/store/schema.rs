@@ -13,6 +13,9 @@ pub const FORMAT_VERSION: u16 = 1;
 /// written it stays: nothing that a peer says later proves the opposite (BAK-3).
 pub const RESTORED_KEY: &[u8] = b"restored";
 
+/// The key in [`Table::Meta`] under which the file's generation stands, a u64 (see [`generation`](super::generation)).
+pub const GENERATION_KEY: &[u8] = b"generation";
+
 /// A table's definition: bytes to bytes, so that a batch is a plain list of writes.
 pub type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 

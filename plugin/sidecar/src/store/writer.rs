@@ -12,10 +12,11 @@ use redb::{Database, Durability, ReadableTable, WriteTransaction};
 use tokio::sync::{Notify, oneshot};
 
 use super::StoreError;
-use super::batch::{Batch, Held, Released};
+use super::batch::{Batch, Held, Released, Write};
 use super::forward::{FORWARDS_KEPT, ForwardTotals};
+use super::generation::{self, Generation};
 use super::read::unreadable;
-use super::schema::Table;
+use super::schema::{GENERATION_KEY, RESTORED_KEY, Table};
 use super::seal::{seal, unseal};
 
 /// Commits between two that also save the allocator state, so that a start after a crash need not walk the file. Its
@@ -83,6 +84,7 @@ impl Writer {
             room: writer.room.clone(),
             stats: writer.stats.clone(),
             rest: Rest { is_busy: Box::new(|| false), now: || None },
+            generation: None,
             took: Duration::ZERO,
         };
         Ok((writer, commits))
@@ -110,8 +112,18 @@ impl Writer {
 
     /// Resolves once everything that was queued before is durable. Costs no commit of its own.
     pub async fn barrier(&self) {
+        self.durable(Batch::default()).await;
+    }
+
+    /// The same at the end of the process: one more commit, which raises the generation.
+    pub async fn conclude(&self) {
+        let mut last = Batch::default();
+        last.conclude();
+        self.durable(last).await;
+    }
+
+    async fn durable(&self, mut batch: Batch) {
         let (waiter, durable) = oneshot::channel();
-        let mut batch = Batch::default();
         batch.hold(Held::Durable(waiter));
         self.submit(batch);
         // The writer drops the waiter only with the process.
@@ -151,6 +163,8 @@ pub struct Commits {
     room: Arc<Notify>,
     stats: Arc<WriterStats>,
     rest: Rest,
+    /// None where it does not rise: the file is known to be old, or stands in no directory.
+    generation: Option<Generation>,
     /// How long the last commit took.
     took: Duration,
 }
@@ -224,6 +238,11 @@ impl Commits {
     /// The same commits, which ask `is_busy` whether anybody works on what was told, and `now` for the monotonic time.
     pub fn asking(self, is_busy: impl Fn() -> bool + Send + 'static, now: fn() -> Option<Instant>) -> Self {
         Self { rest: Rest { is_busy: Box::new(is_busy), now }, ..self }
+    }
+
+    /// The same commits, which raise the generation now and then.
+    pub fn raising(self, generation: Option<Generation>) -> Self {
+        Self { generation, ..self }
     }
 
     /// Takes others into a commit that nobody waits for, until somebody does: a peer's revocation alone moves nothing that leaves,
@@ -344,6 +363,10 @@ impl Commits {
 
     fn write(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
         let number = self.stats.commits.fetch_add(1, Ordering::Relaxed);
+        if batch.writes.iter().any(is_restored) {
+            self.generation = None;
+        }
+        let generation = self.generation.as_mut().and_then(|age| age.due((self.rest.now)(), batch.is_last));
         let mut transaction = self.db.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         // Peers choose some of our bytes: a one-phase commit could be steered into a checksum collision.
@@ -377,7 +400,14 @@ impl Commits {
             }
         }
         self.write_forwards(&transaction, batch)?;
+        if let Some(number) = generation {
+            let row = generation::sealed(number);
+            transaction.open_table(Table::Meta.definition())?.insert(GENERATION_KEY, row.as_slice())?;
+        }
         transaction.commit()?;
+        if let (Some(age), Some(number)) = (&mut self.generation, generation) {
+            age.is_durable(number, (self.rest.now)())?;
+        }
         Ok(())
     }
 
@@ -408,6 +438,11 @@ impl Commits {
         }
         Ok(())
     }
+}
+
+/// From a proof that the file is old its generation rises no more: a newer file may still be put back.
+fn is_restored(write: &Write) -> bool {
+    write.table == Table::Meta && write.key == RESTORED_KEY
 }
 
 /// A sum as it stands. One that is damaged begins anew: no channel needs it, and nothing else may stop for it.

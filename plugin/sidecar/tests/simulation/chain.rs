@@ -20,6 +20,8 @@ pub struct Chain {
     blocks: Vec<Block>,
     mempool: BTreeMap<Txid, Transaction>,
     spent: BTreeSet<OutPoint>,
+    /// Outputs that are to be spent, and the lowest height of a block that may do so.
+    claims: BTreeMap<OutPoint, (Amount, u32)>,
     coins: u64,
     /// The lowest height of each reorganisation, in their order.
     pub forks: Vec<u32>,
@@ -42,8 +44,26 @@ impl Chain {
         }
     }
 
+    /// An output is to be spent from this height on, and its value paid out.
+    pub fn claim(&mut self, outpoint: OutPoint, value: Amount, from_height: u32) {
+        self.claims.insert(outpoint, (value, from_height));
+    }
+
+    fn publish_claims(&mut self) {
+        let height = self.height() + 1;
+        let ripe: Vec<_> =
+            self.claims.iter().filter(|(_, (_, from))| *from <= height).map(|(at, (value, _))| (*at, *value)).collect();
+        for (outpoint, value) in ripe {
+            self.claims.remove(&outpoint);
+            let mut tx = self.coin(vec![TxOut { value, script_pubkey: ScriptBuf::new_op_return([]) }]);
+            tx.input[0].previous_output = outpoint;
+            self.publish(tx);
+        }
+    }
+
     /// A block with what waits; of transactions that spend one output, one.
     pub fn mine(&mut self) -> usize {
+        self.publish_claims();
         let mut txdata = vec![self.coin(Vec::new())];
         for tx in std::mem::take(&mut self.mempool).into_values() {
             if tx.input.iter().all(|input| !self.spent.contains(&input.previous_output)) {

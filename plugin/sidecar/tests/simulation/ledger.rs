@@ -13,6 +13,7 @@ use outrigger_sidecar::store::schema::Table;
 
 use super::node::Node;
 use super::rows;
+use super::seen::Seen;
 use super::signer::Journal;
 
 /// An HTLC: its channel, the node that offered it, its id.
@@ -49,6 +50,10 @@ pub struct Ledger {
     pub channels: BTreeMap<ChannelId, Founded>,
     /// Channels that their opener has forgotten before it signed the funding transaction: they end, and nothing was in them.
     pub never_funded: BTreeSet<ChannelId>,
+    /// Channels that their operators have ended alone.
+    pub ended_alone: BTreeSet<ChannelId>,
+    /// What left each node, for a start to be held against.
+    pub seen: Seen,
     /// What was offered for what was received, both ways.
     downstream: HashMap<Name, Name>,
     upstream: HashMap<Name, Name>,
@@ -72,6 +77,8 @@ impl Ledger {
             htlcs: BTreeMap::new(),
             channels: BTreeMap::new(),
             never_funded: BTreeSet::new(),
+            ended_alone: BTreeSet::new(),
+            seen: Seen::default(),
             downstream: HashMap::new(),
             upstream: HashMap::new(),
             told: HashSet::new(),
@@ -107,6 +114,8 @@ impl Ledger {
             Message::CommitmentSigned(signed) => self.signs(from, signed, journal),
             Message::RevokeAndAck(revoked) => self.revokes(from, revoked, journal),
             Message::Error(error) => self.fails_channel(from, &error.channel_id, &error.data.to_string()),
+            Message::Shutdown(shutdown) => self.seen.shut_down.push((from.number, shutdown.channel_id)),
+            Message::FundingSigned(signed) => self.seen.funded.push((from.number, signed.channel_id)),
             Message::Warning(warning) => panic!("node {} warns node {to}: {}", from.number, warning.data),
             _ => {}
         }
@@ -114,7 +123,7 @@ impl Ledger {
 
     /// Only what was never opened is refused: an opening, or a channel whose opener died before its rows were durable.
     fn fails_channel(&mut self, by: &Node, channel: &ChannelId, words: &str) {
-        let Some(founded) = self.channels.get(channel) else { return };
+        let Some(founded) = self.channels.get(channel).filter(|_| !self.ended_alone.contains(channel)) else { return };
         let forgotten = rows::head(&by.live().db, channel).is_none();
         let is_new = founded.is_untouched && forgotten;
         assert!(is_new || self.never_funded.contains(channel), "node {} fails channel {channel}: {words}", by.number);
@@ -173,6 +182,7 @@ impl Ledger {
         }
         assert_ne!(known.outcome, Some(Outcome::Failed), "node {number} fulfils {name:?} after it failed it");
         known.outcome = Some(Outcome::Fulfilled);
+        self.seen.answered.insert((number, name.0, name.2), Outcome::Fulfilled);
     }
 
     fn fails(&mut self, by: &Node, name: Name) {
@@ -197,6 +207,7 @@ impl Ledger {
         if let Some(known) = self.htlcs.get_mut(&name) {
             known.outcome = Some(Outcome::Failed);
         }
+        self.seen.answered.insert((number, name.0, name.2), Outcome::Failed);
     }
 
     /// One commitment of the peer, one signature, for ever; and the node knows that it has signed.
@@ -208,6 +219,8 @@ impl Ledger {
         assert_eq!(first, signed.signature, "node {number} signs two commitments for {whose:?}");
         let head = rows::head(&by.live().db, &signed.channel_id).expect("a channel that signs has rows");
         assert!(head.remote_number >= whose.number, "node {number} signs for {whose:?} and forgets it in a crash");
+        let newest = self.seen.signed.entry((number, signed.channel_id)).or_default();
+        *newest = whose.number.max(*newest);
     }
 
     /// A secret leaves: the commitment that takes the place of the revoked one is on the disk, channel's and monitor's.
@@ -224,6 +237,8 @@ impl Ledger {
         journal.revealed.insert(point);
         let below = journal.released_below.entry((whose.node, whose.keys_index)).or_default();
         *below = (*below).max(whose.number + 1);
+        let newest = self.seen.revoked.entry((by.number, revoked.channel_id)).or_default();
+        *newest = whose.number.max(*newest);
     }
 
     /// A node has made a commit: what stands on its disk now.
@@ -241,6 +256,7 @@ impl Ledger {
         for (channel, head) in rows::heads(db, &mut is_new) {
             if let Phase::Failed { reason, .. } = &head.phase
                 && !self.never_funded.contains(&channel)
+                && !self.ended_alone.contains(&channel)
             {
                 panic!("node {} has failed channel {channel}: {reason:?}", node.number);
             }

@@ -16,6 +16,7 @@ mod chain;
 mod clock;
 mod disk;
 mod fake;
+mod faults;
 #[path = "../../../channel/tests/layered/mod.rs"]
 mod layered;
 mod ledger;
@@ -23,8 +24,11 @@ mod network;
 mod node;
 mod payments;
 mod rows;
+mod sample;
 mod schedule;
+mod seen;
 mod signer;
+mod sweep;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

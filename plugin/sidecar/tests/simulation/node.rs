@@ -20,7 +20,7 @@ use outrigger_sidecar::payment::{InvoiceFault, SendFault, Terms};
 use outrigger_sidecar::store::load::load;
 use outrigger_sidecar::store::row::{InvoiceRow, PaymentRow};
 use outrigger_sidecar::store::schema::Table;
-use outrigger_sidecar::store::{self, Batch, Gathered};
+use outrigger_sidecar::store::{self, Batch, Gathered, StoreError};
 use redb::Database;
 
 use super::chain::{self, Chain};
@@ -110,10 +110,9 @@ impl Node {
     }
 
     /// Starts from the disk, up to the tip of the chain, as `node.rs` does. Returns what was to be published.
-    pub fn start(&mut self, chain: &Chain) -> Vec<Transaction> {
-        let db = store::open_on(self.disk.clone(), "regtest", &self.id)
-            .unwrap_or_else(|fault| panic!("node {} does not open what was durable: {fault}", self.number));
-        let mut file = load(&db).unwrap_or_else(|fault| panic!("node {} cannot load: {fault}", self.number));
+    pub fn start(&mut self, chain: &Chain) -> Result<Vec<Transaction>, StoreError> {
+        let db = store::open_on(self.disk.clone(), "regtest", &self.id)?;
+        let mut file = load(&*db)?;
         assert!(file.frozen.is_empty(), "node {} froze channels: {:?}", self.number, file.frozen);
         assert_eq!(file.restored, None, "node {} believes that its file is old", self.number);
         let place = file.wallet.first().map(|(_, row)| u64::from_be_bytes(row.as_slice().try_into().unwrap()));
@@ -129,7 +128,7 @@ impl Node {
             payments: Terms { network: Network::Regtest, final_cltv_blocks: FINAL_CLTV_BLOCKS, accept_keysend: true },
         };
         let published = file.broadcasts.iter().map(|row| row.tx.clone()).collect();
-        let (core, duties) = core::build(db.clone(), &mut file, ground).unwrap();
+        let (core, duties) = core::build(db.clone(), &mut file, ground)?;
         let live = Live {
             core,
             duties,
@@ -150,7 +149,7 @@ impl Node {
         manager.set_feerates(self.feerates, true);
         manager.env().chain.set_synced(true);
         manager.resume();
-        published
+        Ok(published)
     }
 
     /// Whether the chain has something new for the node, which runs.

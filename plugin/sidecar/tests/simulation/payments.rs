@@ -64,17 +64,7 @@ impl World {
             }
         };
         let number = self.payments.len();
-        self.payments.push(Payment {
-            payer,
-            payee,
-            amount,
-            ways,
-            flaw,
-            is_held: false,
-            invoice: None,
-            is_keysend: false,
-            answer: None,
-        });
+        self.payments.push(Payment { ways, flaw, ..Payment::plain(payer, payee, amount) });
         self.note(format_args!("payment {number}: {payer} wants to pay {amount} to {payee}"));
         match same_as.and_then(|number| self.payments[number].invoice.clone()) {
             Some(invoice) => {
@@ -85,11 +75,24 @@ impl World {
         }
     }
 
+    /// Wants a payment over these ways.
+    pub fn pay_over(&mut self, payer: usize, payee: usize, amount: Msat, ways: &[&[usize]], flaw: Flaw) {
+        let number = self.payments.len();
+        let ways = ways.iter().map(|way| way.to_vec()).collect();
+        self.payments.push(Payment { ways, flaw, ..Payment::plain(payer, payee, amount) });
+        self.note(format_args!("payment {number}: {payer} wants to pay {amount} to {payee}"));
+        self.ask_for_invoice(number);
+    }
+
     /// Wants a payment that nobody asked for, to a node that has a channel with the payer.
     pub fn want_keysend(&mut self, amount: Msat) {
         let Some(link) = self.links.choose(&mut self.rng).map(|link| link.nodes) else { return };
         let side = self.rng.random_range(0..2);
-        let (payer, payee) = (link[side], link[1 - side]);
+        self.give(link[side], link[1 - side], amount);
+    }
+
+    /// A node gives to another that it has a channel with.
+    pub fn give(&mut self, payer: usize, payee: usize, amount: Msat) {
         let number = self.payments.len();
         self.payments.push(Payment { is_keysend: true, ..Payment::plain(payer, payee, amount) });
         self.note(format_args!("payment {number}: {payer} wants to give {amount} to {payee}"));
@@ -213,6 +216,23 @@ impl World {
         let future = Box::pin(async move { payments.send(order).await });
         live.waits.push(Waits::Send { payment, future });
         self.after(payer);
+    }
+
+    /// What callers were told is on the disk of a node that starts again.
+    pub fn told_is_kept(&self, node: usize) {
+        let reader = &self.nodes[node].live().core.reader;
+        for (number, payment) in self.payments.iter().enumerate() {
+            if let Some((hash, _)) = payment.invoice.as_ref().filter(|_| payment.payee == node) {
+                assert!(
+                    reader.invoice(hash).unwrap().is_some(),
+                    "the invoice of payment {number} was told and is lost"
+                );
+            }
+            if let Some(Ok(begun)) = payment.answer.as_ref().filter(|_| payment.payer == node) {
+                let row = reader.payment(&begun.payment_id).unwrap();
+                assert!(row.is_some(), "payment {number} was told of and is forgotten");
+            }
+        }
     }
 
     /// Each payment has ended, and as its payee sees it; what each node paid and got is what it says, to the msat.

@@ -51,3 +51,8 @@ pub fn htlcs(db: &Database) -> Vec<(ChannelId, HtlcKey, HtlcRow)> {
 pub fn count(db: &Database, table: Table) -> u64 {
     db.begin_read().unwrap().open_table(table.definition()).unwrap().len().unwrap()
 }
+
+/// Whether the channel is in history.
+pub fn is_closed(db: &Database, channel: &ChannelId) -> bool {
+    row(db, Table::ClosedChannel, &channel_key(channel), |_| ()).is_some()
+}

@@ -74,7 +74,7 @@ pub fn simulate(seed: u64, signing: Signing, tracing: Tracing) -> (Counts, u64) 
     (std::mem::take(&mut world.counts), world.digest())
 }
 
-fn feerates(commitment: u32) -> Feerates {
+pub fn feerates(commitment: u32) -> Feerates {
     Feerates {
         commitment: FeeratePerKw::new(commitment),
         normal: FeeratePerKw::new(commitment + 500),
@@ -170,13 +170,13 @@ impl World {
         }
     }
 
-    fn add_link(&mut self, nodes: [usize; 2]) {
+    pub fn add_link(&mut self, nodes: [usize; 2]) {
         let pace = *[1, 4, 4, 16].choose(&mut self.rng).expect("some");
         self.links.push(Link::new(nodes, pace));
     }
 
     /// Every channel as each of its nodes shows it.
-    fn all_channels(&self) -> Vec<(usize, ChannelView)> {
+    pub fn all_channels(&self) -> Vec<(usize, ChannelView)> {
         let of_node = |node: &Node| {
             let views = node.live.as_ref().map(|live| live.core.manager.channels()).unwrap_or_default();
             views.into_iter().map(|view| (node.number, view)).collect::<Vec<_>>()
@@ -281,7 +281,7 @@ impl World {
     }
 
     /// Pays over each channel, in each direction in which there is money.
-    fn pay_again(&mut self) {
+    pub fn pay_again(&mut self) {
         for node in 0..self.nodes.len() {
             self.set_feerates(node, feerates(500));
         }
@@ -296,11 +296,11 @@ impl World {
                 continue;
             }
             self.counts.one("channels paid over again");
-            self.pay_over(node, payee, &view, least);
+            self.pay_once_over(node, payee, &view, least);
         }
     }
 
-    fn pay_over(&mut self, node: usize, payee: usize, view: &ChannelView, amount: Msat) {
+    fn pay_once_over(&mut self, node: usize, payee: usize, view: &ChannelView, amount: Msat) {
         let payment = self.payments.len();
         let plain = super::payments::Payment::plain(node, payee, amount);
         self.payments.push(plain);
@@ -333,7 +333,7 @@ impl World {
     }
 
     /// Closes every channel together with its peer, and buries the closes.
-    fn close_all(&mut self) {
+    pub fn close_all(&mut self) {
         let channels: Vec<_> = self.ledger.funded().map(|(id, founded)| (*id, founded.nodes)).collect();
         let mut outputs = Vec::new();
         for (channel, nodes) in &channels {

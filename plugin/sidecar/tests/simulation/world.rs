@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_bolt::wire::{ChannelUpdate, Message};
-use outrigger_channel::{CHANNEL_PONG_BYTES, Command, Feerates};
+use outrigger_channel::{CHANNEL_PONG_BYTES, Command, Enforcement, Feerates};
 use outrigger_sidecar::clock::{Clock, StandIn};
 use outrigger_sidecar::manager::OpenOrder;
 use outrigger_sidecar::manager::outbox::{Heard, Origin, PeerHandler, outbox};
@@ -19,6 +19,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::chain::Chain;
 use super::clock::VirtualClock;
+use super::faults::Plan;
 use super::ledger::Ledger;
 use super::network::{End, Link, Taken, read};
 use super::node::{Node, Told, Waits};
@@ -84,6 +85,7 @@ pub struct World {
     pub payments: Vec<Payment>,
     /// Hashes of which somebody has offered an HTLC by hand.
     pub replayed: BTreeSet<PaymentHash>,
+    pub plan: Plan,
     pub counts: Counts,
     pub events: u64,
     trace: Trace,
@@ -119,6 +121,7 @@ impl World {
             signers: Signers { signing, journal: Arc::default() },
             payments: Vec::new(),
             replayed: BTreeSet::new(),
+            plan: Plan::default(),
             counts: Counts::default(),
             events: 0,
             trace: Trace { tracing, digest: 0xcbf2_9ce4_8422_2325 },
@@ -297,29 +300,8 @@ impl World {
         node
     }
 
-    /// The end of the commit that was begun, and what it releases; or the beginning of the next, which may tell its orders.
-    fn commit(&mut self, node: usize, limit: usize) {
-        let live = self.nodes[node].live.as_mut().expect("a live node");
-        let (commits, deliver) = (&mut live.duties.commits, live.core.manager.deliver());
-        match live.gathered.take() {
-            Some(gathered) => {
-                let (released, last_seq) = commits.finish(gathered).expect("a good disk");
-                deliver.deliver(released, last_seq);
-                self.look_at_disk(node);
-            }
-            None => {
-                let mut gathered = commits.gather(limit).expect("a batch");
-                if self.rng.random_ratio(3, 4) {
-                    let (orders, last_seq) = commits.orders(&mut gathered);
-                    deliver.deliver(orders, last_seq);
-                }
-                live.gathered = Some(gathered);
-            }
-        }
-    }
-
     /// The invariants of what stands on a disk.
-    fn look_at_disk(&mut self, node: usize) {
+    pub fn look_at_disk(&mut self, node: usize) {
         let Self { nodes, ledger, .. } = self;
         let deliver = nodes[node].live().core.manager.deliver();
         let peer_of = |channel: &ChannelId| {
@@ -327,6 +309,7 @@ impl World {
             nodes.iter().position(|node| node.id == peer)
         };
         ledger.committed(&nodes[node], peer_of);
+        ledger.seen.events_are_told(&nodes[node]);
     }
 
     fn carry_out(&mut self, node: usize, order: ChainOrder) {
@@ -341,14 +324,24 @@ impl World {
             {
                 assert!(found.publish.is_none() && found.claims.is_empty(), "there is no output to spend");
             }
-            ChainOrder::Enforce { channel, enforcement: Some(_), .. } => {
-                panic!("node {node} ends channel {channel} alone");
+            ChainOrder::Enforce { channel, enforcement: Some(found), .. } => {
+                assert!(self.ledger.ended_alone.contains(&channel), "node {node} ends channel {channel} alone");
+                self.enforce(*found);
             }
             ChainOrder::Enforce { enforcement: None, .. }
             | ChainOrder::Forget(_)
             | ChainOrder::NewBlock
             | ChainOrder::Release(_) => {}
         }
+    }
+
+    /// What the wallet and the mempool do for a channel that its operator ended.
+    fn enforce(&mut self, found: Enforcement) {
+        found.publish.into_iter().for_each(|publish| self.chain.publish(publish.tx));
+        found
+            .claims
+            .into_iter()
+            .for_each(|claim| self.chain.claim(claim.outpoint, claim.output.value, claim.from_height));
     }
 
     /// What an event at a node brings with it at once: answers to callers, and messages on the wire.
@@ -407,44 +400,6 @@ impl World {
                 self.payments[payment].answer = Some(answer.map_err(|fault| fault.to_string()));
             }
             Told::Ordered { answer } => self.note(format_args!("{node}: answers an order: {answer:?}")),
-        }
-    }
-
-    /// A node starts, or starts again.
-    pub fn start(&mut self, node: usize) {
-        self.note(format_args!("{node}: starts"));
-        let published = self.nodes[node].start(&self.chain);
-        published.into_iter().for_each(|tx| self.chain.publish(tx));
-        self.after(node);
-    }
-
-    /// A node is gone, with everything that its disk does not have.
-    pub fn crash(&mut self, node: usize) {
-        self.counts.one("crashes");
-        let Some(mut live) = self.nodes[node].live.take() else { return };
-        let way = self.rng.random_range(0..4);
-        self.note(format_args!("{node}: crashes in way {way}"));
-        let limit = if way == 1 { self.rng.random_range(1..4) } else { usize::MAX };
-        let commits = &mut live.duties.commits;
-        let gathered = live.gathered.take();
-        let begun = gathered.or_else(|| (commits.waiting() > 0).then(|| commits.gather(limit)).flatten());
-        match (way, begun) {
-            // Nothing of what waits is durable.
-            (0, _) | (_, None) => {}
-            // Some is, and nothing of that was delivered.
-            (1 | 2, Some(gathered)) => drop(commits.finish(gathered)),
-            // In the midst of a commit.
-            (_, Some(gathered)) => {
-                self.nodes[node].disk.fail_after(self.rng.random_range(0..12));
-                drop(commits.finish(gathered));
-            }
-        }
-        self.nodes[node].disk = self.nodes[node].disk.crash(&mut self.rng);
-        drop(live);
-        for link in &mut self.links {
-            if let Some(side) = link.side_of(node) {
-                link.lose(side, &mut self.rng);
-            }
         }
     }
 
@@ -538,24 +493,6 @@ impl World {
         let future = Box::pin(async move { manager.command(channel, command).await });
         live.waits.push(Waits::Order { future });
         self.after(node);
-    }
-
-    /// Everything runs and is connected, and comes to rest.
-    pub fn heal(&mut self) {
-        for node in 0..self.nodes.len() {
-            if self.nodes[node].live.is_none() {
-                self.start(node);
-            }
-        }
-        self.rest();
-        for link in 0..self.links.len() {
-            self.connect(link);
-        }
-        self.rest();
-        for _ in 0..3 {
-            self.mine();
-            self.rest();
-        }
     }
 
     /// HTLCs that stand on some disk.

@@ -196,6 +196,6 @@ async fn bad_input_95_a_file_put_together_from_two_is_refused_as_a_whole() {
         head.encode()
     };
     change(&rogue.bench, Table::MonitorHead, &channel, of_another_time);
-    let refused = store::load::load(&rogue.bench.db).err().unwrap().to_string();
+    let refused = store::load::load(&*rogue.bench.db).err().unwrap().to_string();
     assert!(refused.contains("disagree on the local commitment") && refused.contains("do not delete it"), "{refused}");
 }

@@ -1,0 +1,23 @@
+//! A file that its own start finds to be old. What a peer or the chain proves while the node runs is an effect of a step
+//! (`drive.rs`).
+
+use serde_json::json;
+
+use super::Manager;
+use super::drive::RESTORED;
+use crate::clock::Clock;
+use crate::store::Batch;
+use crate::store::row::EventRow;
+use crate::store::schema::{RESTORED_KEY, Table};
+
+impl Manager {
+    /// The proof that the start found becomes a row, for good, and an event. It holds from before that on.
+    pub fn tell_of_old_file(&self) {
+        let Some(proof) = self.env.restored().borrow().clone() else { return };
+        tracing::error!(%proof, "{RESTORED}");
+        let mut batch = Batch::default();
+        batch.put(Table::Meta, RESTORED_KEY.to_vec(), Some(proof.as_bytes().to_vec()));
+        batch.event(EventRow::new(Clock::now_unix(), "node_restored", json!({ "message": &*proof })));
+        self.env.writer.submit(batch);
+    }
+}

@@ -1,0 +1,262 @@
+//! A number that rises, in the database and in a small file beside it. A database that is behind its file is an old copy
+//! that was put back (BAK-1, BAK-7). `FORMAT.md` and ADR 12 tell why a crash is never taken for one.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::hex::DisplayHex;
+use outrigger_bolt::id::NodeId;
+use redb::{Database, Durability, ReadableDatabase};
+
+use super::schema::{FORMAT_VERSION, GENERATION_KEY, Table};
+use super::seal::{seal, unseal};
+use super::{StoreError, sync_directory};
+
+/// The name of the file beside the database.
+pub const FILE: &str = "generation";
+
+/// The most that is read of it: what is longer was not written by this program.
+const MAX_BYTES: u64 = 4096;
+
+/// Commits after which the number rises.
+pub(super) const RAISED_EVERY: u64 = 256;
+
+/// Time after which the next commit raises the number, however few there were.
+pub(super) const RAISED_AFTER: Duration = Duration::from_secs(600);
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Companion {
+    format: u16,
+    network: String,
+    node_id: String,
+    generation: u64,
+}
+
+/// The number of a database that is not old, and when it rises next.
+#[derive(Debug)]
+pub struct Generation {
+    directory: PathBuf,
+    companion: Companion,
+    /// Commits since it rose.
+    commits: u64,
+    raised_at: Option<Instant>,
+}
+
+/// Whether the database is the newest that this directory has seen.
+#[derive(Debug)]
+pub enum Age {
+    Newest(Generation),
+    /// The proof that it is not.
+    Old(String),
+}
+
+/// Refuses what the file beside the database says is newer than this program, or another's, before the database itself is
+/// opened: one that a crash left changes when it is opened.
+pub(super) fn check(dir: &Path, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
+    let Some(companion) = Companion::read(dir)? else { return Ok(()) };
+    let path = dir.join(FILE);
+    let foreign = |found: String, wanted: String| StoreError::Foreign { path: path.clone(), found, wanted };
+    if companion.network != network {
+        return Err(foreign(format!("network {}", companion.network), format!("network {network}")));
+    }
+    if companion.node_id != node_id.to_string() {
+        return Err(foreign(format!("node {}", companion.node_id), format!("node {node_id}")));
+    }
+    Ok(())
+}
+
+impl Generation {
+    /// Compares database and file, and raises both where the database is not old. An old one, or one that is known to be old
+    /// (`is_restored`), changes neither: who has the newer database can still put it back.
+    pub fn at_start(
+        dir: &Path,
+        (network, node_id): (&str, &NodeId),
+        db: &Database,
+        is_restored: bool,
+    ) -> Result<Option<Age>, StoreError> {
+        let seen = Companion::read(dir)?.map_or(0, |companion| companion.generation);
+        let kept = in_database(db)?;
+        if kept < seen {
+            return Ok(Some(Age::Old(format!(
+                "{} is at generation {kept} and {FILE} in the same directory has seen {seen}: an old copy was put back",
+                super::FILE
+            ))));
+        }
+        if is_restored {
+            return Ok(None);
+        }
+        let companion = Companion {
+            format: FORMAT_VERSION,
+            network: network.to_owned(),
+            node_id: node_id.to_string(),
+            generation: kept,
+        };
+        let mut generation = Self { directory: dir.to_owned(), companion, commits: 0, raised_at: None };
+        generation.raise(db)?;
+        Ok(Some(Age::Newest(generation)))
+    }
+
+    /// The number that the next commit is to write, where it is time for another one, or `is_last` asks for it.
+    pub(super) fn due(&mut self, now: Option<Instant>, is_last: bool) -> Option<u64> {
+        self.commits = self.commits.saturating_add(1);
+        self.raised_at = self.raised_at.or(now);
+        let since = now.zip(self.raised_at).map(|(now, raised_at)| now.saturating_duration_since(raised_at));
+        let is_due = is_last || self.commits >= RAISED_EVERY || since.is_some_and(|since| since >= RAISED_AFTER);
+        is_due.then(|| self.companion.generation.saturating_add(1))
+    }
+
+    /// The number is durable in the database: the file follows. In this order, so that the file is never ahead of a database
+    /// that is not old.
+    pub(super) fn is_durable(&mut self, number: u64, now: Option<Instant>) -> Result<(), StoreError> {
+        self.companion.generation = number;
+        self.companion.write(&self.directory).map_err(StoreError::io)?;
+        (self.commits, self.raised_at) = (0, now);
+        Ok(())
+    }
+
+    fn raise(&mut self, db: &Database) -> Result<(), StoreError> {
+        let number = self.companion.generation.saturating_add(1);
+        let mut transaction = db.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_two_phase_commit(true);
+        transaction.open_table(Table::Meta.definition())?.insert(GENERATION_KEY, sealed(number).as_slice())?;
+        transaction.commit()?;
+        self.is_durable(number, None)
+    }
+}
+
+/// The row's value for a number.
+pub(super) fn sealed(number: u64) -> Vec<u8> {
+    seal(Table::Meta, GENERATION_KEY, &number.to_be_bytes())
+}
+
+/// The number in the database; 0 before the first start raised it.
+fn in_database(db: &Database) -> Result<u64, StoreError> {
+    let corrupt = |reason: String| StoreError::Corrupt { path: super::FILE.into(), reason };
+    let meta = db.begin_read()?.open_table(Table::Meta.definition())?;
+    let Some(row) = meta.get(GENERATION_KEY)? else { return Ok(0) };
+    let row = unseal(Table::Meta, GENERATION_KEY, row.value()).map_err(|fault| corrupt(fault.to_string()))?;
+    row.try_into().map(u64::from_be_bytes).map_err(|_| corrupt("its generation is no number".to_owned()))
+}
+
+impl Companion {
+    /// The file's text: words that a human reads, and a check over them.
+    fn text(&self) -> String {
+        let Self { format, network, node_id, generation } = self;
+        let mut text = format!("format {format}\nnetwork {network}\nnode {node_id}\ngeneration {generation}\n");
+        let check = check_of(&text);
+        // A string takes whatever is written.
+        let _ = writeln!(text, "check {check}");
+        text
+    }
+
+    /// Replaces the file: there is never one that is not whole.
+    fn write(&self, dir: &Path) -> io::Result<()> {
+        let unfinished = dir.join(format!("{FILE}.new"));
+        let mut file = File::create(&unfinished)?;
+        file.write_all(self.text().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, dir.join(FILE))?;
+        File::open(dir).and_then(|dir| dir.sync_all())
+    }
+
+    /// The file, or nothing where there is none. A newer format is refused whatever else it says.
+    fn read(dir: &Path) -> Result<Option<Self>, StoreError> {
+        let path = dir.join(FILE);
+        let mut text = String::new();
+        match File::open(&path).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text)) {
+            Ok(_) => {}
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(fault) if fault.kind() == io::ErrorKind::InvalidData => text.clear(),
+            Err(fault) => return Err(StoreError::io(fault)),
+        }
+        match Self::parse(&text).filter(|found| found.format > FORMAT_VERSION || found.text() == text) {
+            Some(found) if found.format > FORMAT_VERSION => {
+                Err(StoreError::Newer { path, found: found.format, known: FORMAT_VERSION })
+            }
+            Some(found) => Ok(Some(found)),
+            None => Err(StoreError::Companion { path, database: dir.join(super::FILE) }),
+        }
+    }
+
+    /// What the lines say that every format has.
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let mut word = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
+        Some(Self {
+            format: word("format")?.parse().ok()?,
+            network: word("network")?.to_owned(),
+            node_id: word("node")?.to_owned(),
+            generation: word("generation")?.parse().ok()?,
+        })
+    }
+}
+
+fn check_of(text: &str) -> String {
+    let digest = sha256::Hash::hash(text.as_bytes()).to_byte_array();
+    digest.iter().take(8).copied().collect::<Vec<_>>().to_lower_hex_string()
+}
+
+/// Makes a directory with those above it that are missing, each private to its owner, and makes their names durable: who
+/// finds the database finds its directory too (DSK-7).
+pub fn make_directory(dir: &Path) -> io::Result<()> {
+    make_directory_with(dir, &sync_directory)
+}
+
+fn make_directory_with(dir: &Path, sync: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
+    for made in missing.into_iter().rev() {
+        match fs::DirBuilder::new().mode(0o700).create(made) {
+            Err(fault) if fault.kind() != io::ErrorKind::AlreadyExists => return Err(fault),
+            Ok(()) | Err(_) => {}
+        }
+        match made.parent().filter(|above| !above.as_os_str().is_empty()) {
+            Some(above) => sync(above)?,
+            None => sync(Path::new("."))?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn dsk_7_the_name_of_each_directory_that_was_made_is_made_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let wanted = dir.path().join("home").join("regtest");
+        let synced = RefCell::new(Vec::new());
+        let sync = |dir: &Path| {
+            synced.borrow_mut().push(dir.to_owned());
+            sync_directory(dir)
+        };
+        make_directory_with(&wanted, &sync).unwrap();
+        assert_eq!(*synced.borrow(), [dir.path().to_owned(), dir.path().join("home")]);
+        assert!(wanted.is_dir());
+        make_directory_with(&wanted, &sync).unwrap();
+        assert_eq!(synced.borrow().len(), 2, "what was there is not made again");
+        let refused = make_directory_with(&dir.path().join("other"), &|_| Err(io::Error::from_raw_os_error(5)));
+        assert!(refused.is_err(), "a name that may be lost is no place for a database");
+    }
+
+    #[test]
+    fn bak_1_the_generation_rises_ten_minutes_after_it_last_did_however_few_commits_there_were() {
+        let companion = Companion { format: 1, network: "regtest".into(), node_id: "02".into(), generation: 7 };
+        let mut generation = Generation { directory: "/".into(), companion, commits: 0, raised_at: None };
+        let begun = Instant::now();
+        let after = |seconds| Some(begun + Duration::from_secs(seconds));
+        assert_eq!(generation.due(after(0), false), None);
+        assert_eq!(generation.due(after(599), false), None);
+        assert_eq!(generation.due(after(600), false), Some(8));
+        assert_eq!(generation.due(None, true), Some(8));
+    }
+}

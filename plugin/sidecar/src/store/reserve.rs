@@ -1,0 +1,163 @@
+//! A file that is not written to before all of it that a start reads was found to be sound: what redb writes as it opens and
+//! repairs is kept back until then. A file that is refused stays as it was, byte by byte, whatever a crash left of it.
+
+use std::fs::File;
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::backends::FileBackend;
+use redb::{BackendError, DatabaseError, StorageBackend};
+
+use crate::lock::Mutex;
+
+/// The file; clones are the same file.
+#[derive(Clone, Debug)]
+pub(super) struct Reserve(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    file: FileBackend,
+    is_released: AtomicBool,
+    kept: Mutex<Vec<Change>>,
+}
+
+/// What is kept back, in the order in which it came.
+#[derive(Debug)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Length(u64),
+    Sync,
+}
+
+impl Reserve {
+    pub(super) fn of(file: File) -> Result<Self, DatabaseError> {
+        let file = FileBackend::new(file)?;
+        Ok(Self(Arc::new(Shared { file, is_released: AtomicBool::new(false), kept: Mutex::default() })))
+    }
+
+    /// The file is sound: what was kept back is written, in its order, and from here on nothing is kept back.
+    pub(super) fn release(&self) -> io::Result<()> {
+        let mut kept = self.0.kept.lock();
+        for change in std::mem::take(&mut *kept) {
+            match change {
+                Change::Write(at, bytes) => self.0.file.write(at, &bytes)?,
+                Change::Length(len) => self.0.file.set_len(len)?,
+                Change::Sync => self.0.file.sync_data()?,
+            }
+        }
+        self.0.is_released.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn is_released(&self) -> bool {
+        self.0.is_released.load(Ordering::Acquire)
+    }
+
+    /// Keeps a change back. False where nothing is kept back any more.
+    fn keep(&self, change: impl FnOnce() -> Change) -> bool {
+        if self.is_released() {
+            return false;
+        }
+        let mut kept = self.0.kept.lock();
+        // Whoever waited for the release goes on after it.
+        let is_kept = !self.is_released();
+        if is_kept {
+            kept.push(change());
+        }
+        is_kept
+    }
+}
+
+/// The part of `out`, which is read at `at`, that `len` bytes at `from` cover: from where to where in it.
+fn overlap(at: u64, out: &[u8], from: u64, len: usize) -> (usize, usize) {
+    let place =
+        |offset: u64| usize::try_from(offset.saturating_sub(at)).map_or(out.len(), |place| place.min(out.len()));
+    (place(from), place(from.saturating_add(len as u64)))
+}
+
+impl StorageBackend for Reserve {
+    fn len(&self) -> io::Result<u64> {
+        let kept = self.0.kept.lock();
+        let newest = kept.iter().rev().find_map(|change| match change {
+            Change::Length(len) => Some(*len),
+            Change::Write(..) | Change::Sync => None,
+        });
+        newest.map_or_else(|| self.0.file.len(), Ok)
+    }
+
+    fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.is_released() {
+            return self.0.file.read(at, out);
+        }
+        if at.saturating_add(out.len() as u64) > self.len()? {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        out.fill(0);
+        let (_, there) = overlap(at, out, 0, usize::try_from(self.0.file.len()?).unwrap_or(usize::MAX));
+        if let Some(there) = out.get_mut(..there).filter(|there| !there.is_empty()) {
+            self.0.file.read(at, there)?;
+        }
+        for change in self.0.kept.lock().iter() {
+            match change {
+                Change::Write(from, bytes) => {
+                    let (begin, end) = overlap(at, out, *from, bytes.len());
+                    let skipped = usize::try_from(at.saturating_sub(*from)).unwrap_or(usize::MAX);
+                    let bytes = bytes.get(skipped.min(bytes.len())..).unwrap_or_default();
+                    out.get_mut(begin..end)
+                        .unwrap_or_default()
+                        .iter_mut()
+                        .zip(bytes)
+                        .for_each(|(to, byte)| *to = *byte);
+                }
+                Change::Length(len) => {
+                    let (begin, end) = overlap(at, out, *len, usize::MAX);
+                    out.get_mut(begin..end).unwrap_or_default().fill(0);
+                }
+                Change::Sync => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        if self.keep(|| Change::Length(len)) { Ok(()) } else { self.0.file.set_len(len) }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.keep(|| Change::Sync) { Ok(()) } else { self.0.file.sync_data() }
+    }
+
+    fn write(&self, at: u64, data: &[u8]) -> io::Result<()> {
+        if self.keep(|| Change::Write(at, data.to_vec())) { Ok(()) } else { self.0.file.write(at, data) }
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.file.query_lock_range(start, end)
+    }
+}

@@ -1,0 +1,228 @@
+//! Commits, and all that ends a node's process: a crash that the seed decides, and one at a point that the sweep names.
+
+use outrigger_channel::Effect;
+use outrigger_sidecar::store::{Held, Released};
+use rand::Rng;
+use rand::seq::IndexedRandom;
+
+use super::disk::{Damage, Failing};
+use super::world::World;
+
+/// What is to go wrong in a run of the sweep, and what was counted where nothing is.
+#[derive(Debug)]
+pub struct Plan {
+    /// What is left of a disk that fails.
+    pub damage: Damage,
+    /// The disk fails once more, after so many operations of the start that follows.
+    pub again: Option<u64>,
+    /// The process of a node ends after the commit of this number, with so many of its effects delivered.
+    pub killed: Option<(usize, usize, usize)>,
+    /// What each commit of each node released.
+    pub released: Vec<(usize, Vec<&'static str>)>,
+    /// How many of them are of the past, before anything was to go wrong.
+    pub first: usize,
+    /// How often a node has fallen as planned.
+    pub fallen: u32,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { damage: Damage::Kept, again: None, killed: None, released: Vec::new(), first: 0, fallen: 0 }
+    }
+}
+
+impl Plan {
+    /// How many commits of a node there were since the beginning of the script.
+    fn commits_of(&self, node: usize) -> usize {
+        self.released[self.first..].iter().filter(|(of, _)| *of == node).count()
+    }
+
+    /// Takes note of what a commit released; says how much of it is delivered where the process ends in the midst of it.
+    fn committed(&mut self, node: usize, released: &Released) -> Option<usize> {
+        let number = self.commits_of(node);
+        self.released.push((node, released.held().iter().map(name).collect()));
+        self.killed.take_if(|(of, commit, _)| (*of, *commit) == (node, number)).map(|(.., keep)| keep)
+    }
+}
+
+/// What a thing is that waits for a commit: the variant, of an effect that of the effect.
+fn name(held: &Held) -> &'static str {
+    match held {
+        Held::Channel { effect, .. } => match &**effect {
+            Effect::Send(_) => "Send",
+            Effect::Revoke { .. } => "Revoke",
+            Effect::Disconnect(_) => "Disconnect",
+            Effect::Publish { .. } => "Publish",
+            Effect::Restored { .. } => "Restored",
+            Effect::Watch(_) => "Watch",
+            Effect::Incoming(_) => "Incoming",
+            Effect::Settle { .. } => "Settle",
+            Effect::Removed { .. } => "Removed",
+            Effect::Reply(..) => "Reply",
+            Effect::Note(_) => "Note",
+        },
+        Held::Order { .. } => "Order",
+        Held::Settled { .. } => "Settled",
+        Held::Archived { .. } => "Archived",
+        Held::Chain(_) => "Chain",
+        Held::Durable(_) => "Durable",
+    }
+}
+
+/// How often a start is made where disks go on failing.
+const STARTS: usize = 5;
+
+impl World {
+    /// The end of the commit that was begun, and what it releases; or the beginning of the next, which may tell its orders.
+    pub fn commit(&mut self, node: usize, limit: usize) {
+        let live = self.nodes[node].live.as_mut().expect("a live node");
+        let commits = &mut live.duties.commits;
+        let Some(gathered) = live.gathered.take() else {
+            let mut gathered = commits.gather(limit).expect("a batch");
+            if self.rng.random_ratio(3, 4) {
+                let (orders, last_seq) = commits.orders(&mut gathered);
+                live.core.manager.deliver().deliver(orders, last_seq);
+            }
+            live.gathered = Some(gathered);
+            return;
+        };
+        match commits.finish(gathered) {
+            Ok((released, last_seq)) => self.deliver_released(node, released, last_seq),
+            Err(fault) => {
+                assert!(self.nodes[node].disk.has_failed(), "node {node} does not commit on a good disk: {fault}");
+                self.fall_as_planned(node);
+            }
+        }
+    }
+
+    fn deliver_released(&mut self, node: usize, mut released: Released, last_seq: u64) {
+        let killed_after = self.plan.committed(node, &released);
+        let deliver = self.nodes[node].live().core.manager.deliver().clone();
+        match killed_after {
+            None => {
+                deliver.deliver(released, last_seq);
+                self.look_at_disk(node);
+            }
+            Some(keep) => {
+                // The newest event is told last.
+                let told = *self.nodes[node].live().core.events.borrow();
+                released.keep(keep);
+                deliver.deliver(released, told);
+                self.look_at_disk(node);
+                self.after(node);
+                self.fall_as_planned(node);
+            }
+        }
+    }
+
+    /// The process of a node is gone, and its disk is as the plan says.
+    fn fall_as_planned(&mut self, node: usize) {
+        self.plan.fallen += 1;
+        let damage = self.plan.damage;
+        self.note(format_args!("{node}: falls, and its disk is {damage:?}"));
+        self.fall(node, damage);
+        if let Some(operations) = self.plan.again.take() {
+            self.nodes[node].disk.fail_after(operations, Failing::Power);
+        }
+    }
+
+    /// The process of a node is gone; this is left on its disk of what was not synced.
+    fn fall(&mut self, node: usize, damage: Damage) {
+        let live = self.nodes[node].live.take();
+        self.nodes[node].disk = self.nodes[node].disk.crash(damage, &mut self.rng);
+        drop(live);
+        for link in &mut self.links {
+            if let Some(side) = link.side_of(node) {
+                link.lose(side, &mut self.rng);
+            }
+        }
+    }
+
+    /// A node is gone, with everything that its disk does not have.
+    pub fn crash(&mut self, node: usize) {
+        self.counts.one("crashes");
+        let way = self.rng.random_range(0..4);
+        let damage = *Damage::ALL.choose(&mut self.rng).expect("some");
+        let disk = self.nodes[node].disk.clone();
+        let Some(live) = &mut self.nodes[node].live else { return };
+        let limit = if way == 1 { self.rng.random_range(1..4) } else { usize::MAX };
+        let commits = &mut live.duties.commits;
+        let gathered = live.gathered.take();
+        let begun = gathered.or_else(|| (commits.waiting() > 0).then(|| commits.gather(limit)).flatten());
+        match (way, begun) {
+            // Nothing of what waits is durable.
+            (0, _) | (_, None) => {}
+            // Some is, and nothing of that was delivered.
+            (1 | 2, Some(gathered)) => drop(commits.finish(gathered)),
+            // In the midst of a commit.
+            (_, Some(gathered)) => {
+                disk.fail_after(self.rng.random_range(0..12), Failing::Power);
+                drop(commits.finish(gathered));
+            }
+        }
+        self.note(format_args!("{node}: crashes in way {way}, {damage:?}"));
+        self.fall(node, damage);
+    }
+
+    /// A node is asked to stop: what is queued is written, and its file is closed.
+    pub fn stop(&mut self, node: usize) {
+        self.note(format_args!("{node}: stops"));
+        while let Some(live) = &self.nodes[node].live
+            && (live.gathered.is_some() || live.duties.commits.waiting() > 0)
+        {
+            self.commit(node, usize::MAX);
+            self.after(node);
+        }
+        if self.nodes[node].live.take().is_none() {
+            return;
+        }
+        for link in &mut self.links {
+            if let Some(side) = link.side_of(node) {
+                link.lose(side, &mut self.rng);
+            }
+        }
+        if self.nodes[node].disk.has_failed() {
+            self.fall_as_planned(node);
+        }
+    }
+
+    /// A node starts, or starts again. What its peers, callers and readers saw of it must be there.
+    pub fn start(&mut self, node: usize) {
+        self.note(format_args!("{node}: starts"));
+        match self.nodes[node].start(&self.chain) {
+            Ok(published) => {
+                published.into_iter().for_each(|tx| self.chain.publish(tx));
+                self.ledger.seen.held_against(&self.nodes[node], &self.ledger.never_funded);
+                self.told_is_kept(node);
+                self.after(node);
+            }
+            Err(fault) => {
+                let disk = &self.nodes[node].disk;
+                assert!(disk.has_failed(), "node {node} does not start from what was durable: {fault}");
+                self.fall_as_planned(node);
+            }
+        }
+    }
+
+    /// Everything runs and is connected, and comes to rest.
+    pub fn heal(&mut self) {
+        for _ in 0..STARTS {
+            for node in 0..self.nodes.len() {
+                if self.nodes[node].live.is_none() {
+                    self.start(node);
+                }
+            }
+            self.rest();
+            (0..self.links.len()).for_each(|link| self.connect(link));
+            self.rest();
+            for _ in 0..3 {
+                self.mine();
+                self.rest();
+            }
+            if self.nodes.iter().all(|node| node.live.is_some()) {
+                return;
+            }
+        }
+        panic!("a node falls each time that it starts");
+    }
+}
