@@ -69,7 +69,7 @@ pub enum StartFault {
     Running { path: PathBuf, pid: String },
     #[error("{0}")]
     Seed(#[from] SeedFault),
-    #[error("there is a database in {} but no seed: put the seed file back; a new one could not sign for it", .0.display())]
+    #[error("there is or was a database in {} but no seed: put the seed file back; a new one could not sign for it", .0.display())]
     SeedMissing(PathBuf),
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -100,7 +100,8 @@ impl StartFault {
                 StoreError::Corrupt { .. }
                 | StoreError::Newer { .. }
                 | StoreError::Foreign { .. }
-                | StoreError::Companion { .. },
+                | StoreError::Companion { .. }
+                | StoreError::Missing { .. },
             )
             | Self::Running { .. }
             | Self::Seed(_)
@@ -247,8 +248,9 @@ fn report(status: &mut NodeStatusReport, state: Option<&ChainState>, proof: Opti
 fn restored_text(proof: &str) -> String {
     format!(
         "restored mode: the database is older than what peers were told ({proof}). Nothing is signed or published any more, \
-         so nothing more can be lost. Leave the node running and connected: its peers are asked to close, and what is \
-         yours comes to the wallet. Do not start another copy"
+         so nothing is lost by running. Leave the node running and connected: its peers are asked to close, and what is \
+         yours comes to the wallet. If the newest database still exists, stop the node and put that one back instead; \
+         start no other copy"
     )
 }
 
@@ -257,7 +259,8 @@ fn seed(directory: &Path) -> Result<Seed, StartFault> {
     if let Some(seed) = Seed::load(directory)? {
         return Ok(seed);
     }
-    if fs::exists(directory.join(store::FILE))? {
+    let was_here = |name: &str| fs::symlink_metadata(directory.join(name)).is_ok();
+    if was_here(store::FILE) || was_here(store::generation::FILE) {
         return Err(StartFault::SeedMissing(directory.to_owned()));
     }
     Ok(Seed::create(directory, Clock::random_bytes)?)

@@ -264,3 +264,42 @@ fn bad_input_91_dsk_9_dsk_11_what_a_crash_left_cut_behind_any_page_or_bent_is_re
     fs::write(dir.path().join(store::FILE), whole).unwrap();
     drop(newest(dir.path()));
 }
+
+/// Nor is one made in the place of a link whose disk is not there.
+#[test]
+fn bak_1_dsk_11_a_database_that_is_missing_beside_its_file_is_not_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(newest(dir.path()));
+    let (path, elsewhere) = (dir.path().join(store::FILE), dir.path().join("another disk"));
+    fs::rename(&path, &elsewhere).unwrap();
+    let refused = |generation: u64| {
+        let fault = store::open_and_load(dir.path(), "regtest", &node(1)).map(|_| ()).unwrap_err();
+        assert!(matches!(fault, StoreError::Missing { generation: found, .. } if found == generation), "{fault}");
+        let words = fault.to_string();
+        assert!(words.contains("is missing") && words.contains("Put it back") && words.contains("Nothing was changed"));
+        assert!(!path.exists(), "nothing is made in its place");
+    };
+    refused(1);
+    std::os::unix::fs::symlink(dir.path().join("no disk"), &path).unwrap();
+    refused(1);
+    assert!(path.is_symlink(), "the link is there yet");
+    fs::remove_file(dir.path().join(COMPANION)).unwrap();
+    refused(0);
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    drop(newest(dir.path()));
+    assert!(path.is_symlink() && elsewhere.exists());
+}
+
+#[test]
+fn dsk_8_a_disk_without_room_for_the_number_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(newest(dir.path()));
+    let unfinished = dir.path().join(format!("{COMPANION}.new"));
+    std::os::unix::fs::symlink("/dev/full", &unfinished).unwrap();
+    drop(newest(dir.path()));
+    assert_eq!(number(dir.path()), 1, "it stays behind");
+    fs::remove_file(&unfinished).unwrap();
+    drop(newest(dir.path()));
+    assert_eq!(number(dir.path()), 3);
+}

@@ -348,7 +348,7 @@ fn read_all(dir: &Path) -> Result<(), StoreError> {
 fn assert_corrupt(fault: &StoreError) {
     let told = fault.to_string();
     assert!(matches!(fault, StoreError::Corrupt { .. }), "{told}");
-    assert!(told.contains("do not delete it") && told.contains("restore it from a copy"), "{told}");
+    assert!(told.contains("do not delete it") && told.contains("start from no older copy"), "{told}");
 }
 
 /// Cut behind any page the file is refused, and not a byte of what is left is overwritten.

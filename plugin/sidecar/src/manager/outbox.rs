@@ -232,8 +232,8 @@ impl Queue {
         if self.closed.is_some() {
             return Pushed::Closed;
         }
-        let first = messages.first().map_or(0, |message| message.bytes.len());
-        if self.bytes.saturating_add(self.taken).saturating_add(first) > max_bytes {
+        let Some(first) = messages.first() else { return Pushed::Waits };
+        if self.bytes.saturating_add(self.taken).saturating_add(first.bytes.len()) > max_bytes {
             self.clear();
             self.closed = Some(Closed::OverBudget { max_bytes });
             return Pushed::TooMuch;

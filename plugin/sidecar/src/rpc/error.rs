@@ -205,12 +205,12 @@ impl Fault {
         )
     }
 
-    /// The peer is connected, and has not agreed on any channel with it since (BOLT 2, `channel_reestablish`).
+    /// The peer is connected, and what was to pay is not agreed on since (BOLT 2, `channel_reestablish`), or is closing.
     pub fn channels_not_agreed(peer: &NodeId) -> Self {
         Self::passing(
             ErrorKind::ChannelStateUnfit,
-            format!("peer {peer} is connected, and no channel with it is agreed on yet"),
-            "Nothing was sent. Call again in a moment; `connected` in channel.list shows when a channel is ready.",
+            format!("peer {peer} is connected, and no channel with it, or not the one that is named, can pay yet"),
+            "Nothing was sent. Call again in a moment; channel.list shows the state of each channel, and whether it is `connected`.",
         )
     }
 

@@ -56,9 +56,9 @@ pub enum Age {
 }
 
 /// Refuses what the file beside the database says is newer than this program, or another's, before the database itself is
-/// opened: one that a crash left changes when it is opened.
-pub(super) fn check(dir: &Path, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
-    let Some(companion) = Companion::read(dir)? else { return Ok(()) };
+/// opened: one that a crash left changes when it is opened. Gives the number that it has seen, where there is one.
+pub(super) fn check(dir: &Path, network: &str, node_id: &NodeId) -> Result<Option<u64>, StoreError> {
+    let Some(companion) = Companion::read(dir)? else { return Ok(None) };
     let path = dir.join(FILE);
     let foreign = |found: String, wanted: String| StoreError::Foreign { path: path.clone(), found, wanted };
     if companion.network != network {
@@ -67,7 +67,7 @@ pub(super) fn check(dir: &Path, network: &str, node_id: &NodeId) -> Result<(), S
     if companion.node_id != node_id.to_string() {
         return Err(foreign(format!("node {}", companion.node_id), format!("node {node_id}")));
     }
-    Ok(())
+    Ok(Some(companion.generation))
 }
 
 impl Generation {
@@ -114,9 +114,15 @@ impl Generation {
     /// that is not old.
     pub(super) fn is_durable(&mut self, number: u64, now: Option<Instant>) -> Result<(), StoreError> {
         self.companion.generation = number;
-        self.companion.write(&self.directory).map_err(StoreError::io)?;
         (self.commits, self.raised_at) = (0, now);
-        Ok(())
+        match self.companion.write(&self.directory) {
+            // The file stays behind the database, as a crash may leave it, until there is room for its next number (DSK-8).
+            Err(fault) if is_full(&fault) => {
+                tracing::warn!(%fault, file = FILE, "no room for the number of the database's generation; it is written later");
+                Ok(())
+            }
+            written => written.map_err(StoreError::io),
+        }
     }
 
     fn raise(&mut self, db: &Database) -> Result<(), StoreError> {
@@ -133,6 +139,10 @@ impl Generation {
 /// The row's value for a number.
 pub(super) fn sealed(number: u64) -> Vec<u8> {
     seal(Table::Meta, GENERATION_KEY, &number.to_be_bytes())
+}
+
+fn is_full(fault: &io::Error) -> bool {
+    matches!(fault.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The number in the database; 0 before the first start raised it.

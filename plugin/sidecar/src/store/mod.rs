@@ -42,7 +42,10 @@ use seal::{seal, unseal};
 pub enum StoreError {
     #[error("the disk or file refused: {0}; nothing was sent, so restarting is safe once the disk is well")]
     Io(String),
-    #[error("{path}: {reason}; do not delete it, it holds your channels: restore it from a copy or ask for help")]
+    #[error(
+        "{path}: {reason}; do not delete it, it holds your channels, and start from no older copy, which would lose them: ask \
+         for help"
+    )]
     Corrupt { path: PathBuf, reason: String },
     #[error("{path} was written by a newer version (format {found}, this program knows {known}); nothing was changed")]
     Newer { path: PathBuf, found: u16, known: u16 },
@@ -51,6 +54,11 @@ pub enum StoreError {
          copy, then remove {path} and start again; nothing was changed"
     )]
     Companion { path: PathBuf, database: PathBuf },
+    #[error(
+        "{path} is missing, and {companion} says that this node has one, at generation {generation}. Put it back, or the disk \
+         or link that leads to it; to begin anew, without channels, remove {companion}. Nothing was changed"
+    )]
+    Missing { path: PathBuf, companion: PathBuf, generation: u64 },
     #[error("{path} belongs to {found}, this start is for {wanted}; nothing was changed")]
     Foreign { path: PathBuf, found: String, wanted: String },
 }
@@ -118,8 +126,13 @@ fn open_after<R>(
     read: impl FnOnce(&Database) -> Result<R, StoreError>,
 ) -> Result<(Arc<Database>, R), StoreError> {
     let path = dir.join(FILE);
-    generation::check(dir, network, node_id)?;
+    let seen = generation::check(dir, network, node_id)?;
     if !path.try_exists().map_err(StoreError::io)? {
+        // Nor is one made in the place of one that another disk holds.
+        let generation = seen.or(path.is_symlink().then_some(0));
+        if let Some(generation) = generation {
+            return Err(StoreError::Missing { path, companion: dir.join(generation::FILE), generation });
+        }
         create(dir, network, node_id)?;
     }
     let corrupt = |reason: String| StoreError::Corrupt { path: path.clone(), reason };
@@ -130,11 +143,19 @@ fn open_after<R>(
     }
     let storage = Reserve::of(file)?;
     let opened = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(storage.clone());
-    let db = opened.map_err(|fault| corrupt(fault.to_string()))?;
+    let db = opened.map_err(|fault| match fault {
+        redb::DatabaseError::Storage(redb::StorageError::Io(fault)) if is_of_the_disk(&fault) => StoreError::io(fault),
+        fault => corrupt(fault.to_string()),
+    })?;
     check_identity(&db, &path, network, node_id)?;
     let found = read(&db)?;
     storage.release().map_err(StoreError::io)?;
     Ok((Arc::new(db), found))
+}
+
+/// Whether the disk did not read what is there; the others say that what is there is no database, or ends too early.
+fn is_of_the_disk(fault: &std::io::Error) -> bool {
+    !matches!(fault.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof)
 }
 
 /// The same as [`open`], on storage other than a file: what is empty becomes a new database.
