@@ -29,7 +29,7 @@ pub(super) enum Verdict {
     TooMuch,
     /// The way is of no use.
     NoUse,
-    /// The payee does not want the payment: no way would help.
+    /// No other way is to be tried: the payee does not want the payment, or may have been paid.
     Final,
 }
 
@@ -64,7 +64,7 @@ impl Explained {
              pay again",
             row.channel
         );
-        Self::new("ended_on_chain", message, Verdict::OutletUseless)
+        Self::new("ended_on_chain", message, Verdict::Final)
     }
 
     /// A node on the way, or the payee, failed it. `read` undoes the layers of an encrypted reason.

@@ -83,6 +83,8 @@ fn pay_4_a_refusal_of_our_own_channel_says_nothing_of_the_way_and_a_disconnect_n
         assert_eq!(learnt(in_parts, failed), Some((Msat::ZERO, Trust::default())));
         let late = Explained::new("mpp_timeout", String::new(), Verdict::Incomplete);
         assert_eq!(learnt(in_parts, late), None, "alone it comes too late again");
+        let without_output = Explained::no_output(&part());
+        assert_eq!(learnt(in_parts, without_output), None, "the payee may have been paid for it");
     }
 }
 
