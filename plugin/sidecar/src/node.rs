@@ -101,7 +101,8 @@ impl StartFault {
                 | StoreError::Newer { .. }
                 | StoreError::Foreign { .. }
                 | StoreError::Companion { .. }
-                | StoreError::Missing { .. },
+                | StoreError::Missing { .. }
+                | StoreError::DeadLink(_),
             )
             | Self::Running { .. }
             | Self::Seed(_)

@@ -172,7 +172,7 @@ impl Companion {
         file.write_all(self.text().as_bytes())?;
         file.sync_all()?;
         fs::rename(&unfinished, dir.join(FILE))?;
-        File::open(dir).and_then(|dir| dir.sync_all())
+        sync_directory(dir)
     }
 
     /// The file, or nothing where there is none. A newer format is refused whatever else it says.

@@ -59,6 +59,8 @@ pub enum StoreError {
          or link that leads to it; to begin anew, without channels, remove {companion}. Nothing was changed"
     )]
     Missing { path: PathBuf, companion: PathBuf, generation: u64 },
+    #[error("{0} is a link to a file that is missing: put that back, or its disk. Nothing was changed")]
+    DeadLink(PathBuf),
     #[error("{path} belongs to {found}, this start is for {wanted}; nothing was changed")]
     Foreign { path: PathBuf, found: String, wanted: String },
 }
@@ -129,8 +131,10 @@ fn open_after<R>(
     let seen = generation::check(dir, network, node_id)?;
     if !path.try_exists().map_err(StoreError::io)? {
         // Nor is one made in the place of one that another disk holds.
-        let generation = seen.or(path.is_symlink().then_some(0));
-        if let Some(generation) = generation {
+        if path.is_symlink() {
+            return Err(StoreError::DeadLink(path));
+        }
+        if let Some(generation) = seen {
             return Err(StoreError::Missing { path, companion: dir.join(generation::FILE), generation });
         }
         create(dir, network, node_id)?;
