@@ -261,7 +261,7 @@ fn seed(directory: &Path) -> Result<Seed, StartFault> {
         return Ok(seed);
     }
     let was_here = |name: &str| fs::symlink_metadata(directory.join(name)).is_ok();
-    if was_here(store::FILE) || was_here(store::generation::FILE) {
+    if [store::FILE, store::generation::FILE, store::journal::FILE].into_iter().any(was_here) {
         return Err(StartFault::SeedMissing(directory.to_owned()));
     }
     Ok(Seed::create(directory, Clock::random_bytes)?)
@@ -306,7 +306,8 @@ fn build(
     let (Core { manager, payments, reader, events }, duties) = core::build(db, &mut file, ground)?;
     let Duties { commits, mailboxes, notices, orders } = duties;
     let (delivery, workers) = (manager.deliver().clone(), manager.deliver().clone());
-    let commits = commits.asking(move || workers.is_busy(), || Some(Clock::monotonic())).raising(generation);
+    let commits = commits.asking(move || workers.is_busy(), || Some(Clock::monotonic()));
+    let commits = commits.raising(generation).journaled(file.journal.take());
     commits.on_a_thread(move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
     let wallet = Arc::new(StoredWallet::new(coins, next_wallet_row, manager.clone()));
     for row in file.broadcasts.into_iter().filter(|row| !manager.env().frozen.contains(&row.channel)) {

@@ -312,7 +312,7 @@ fn bad_input_93_another_networks_or_another_nodes_file_is_refused() {
 
 /// A file of many pages, closed well.
 fn populated(dir: &Path) -> Vec<u8> {
-    let db = fresh(dir);
+    let (db, _) = store::open_and_load(dir, "regtest", &node(1)).unwrap();
     let (writer, mut commits) = Writer::new(db.clone()).unwrap();
     for number in 0..=255 {
         let mut batch = staged(&payment(number, PaymentState::Pending));
@@ -351,6 +351,13 @@ fn assert_corrupt(fault: &StoreError) {
     assert!(told.contains("do not delete it") && told.contains("start from no older copy"), "{told}");
 }
 
+/// The files of a directory.
+fn names(dir: &Path) -> Vec<std::ffi::OsString> {
+    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    names
+}
+
 /// Cut behind any page the file is refused, and not a byte of what is left is overwritten.
 #[test]
 fn bad_input_91_a_file_cut_behind_any_page_is_refused_and_stays_as_it_is() {
@@ -361,8 +368,7 @@ fn bad_input_91_a_file_cut_behind_any_page_is_refused_and_stays_as_it_is() {
         fs::write(file(dir.path()), left).unwrap();
         assert_corrupt(&read_all(dir.path()).unwrap_err());
         assert!(fs::read(file(dir.path())).unwrap() == left, "the rest of the file was changed, cut at {keep}");
-        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names, [store::FILE], "no other file was made");
+        assert_eq!(names(dir.path()), [store::journal::FILE, store::FILE], "no other file was made");
     }
     fs::write(file(dir.path()), &whole).unwrap();
     read_all(dir.path()).unwrap();
@@ -431,8 +437,8 @@ fn bad_input_91_dsk_9_ten_pages_flipped_at_random_are_told_and_nothing_is_overwr
             }
             Err(_) => stopped += 1,
         }
-        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        if names != [store::FILE] {
+        let names = names(dir.path());
+        if names != [store::journal::FILE, store::FILE] {
             changed.push(format!("PAGES_SEED={seed}: {names:?}"));
         }
         let is_kept = matches!(outcome, Ok(Ok(()))) || fs::read(file(dir.path())).unwrap() == bent;

@@ -12,6 +12,8 @@ use bitcoin::hex::DisplayHex;
 use outrigger_bolt::id::NodeId;
 use redb::{Database, Durability, ReadableDatabase};
 
+use super::commit::apply;
+use super::journal::rows::SealedRow;
 use super::schema::{FORMAT_VERSION, GENERATION_KEY, Table};
 use super::seal::{seal, unseal};
 use super::{StoreError, sync_directory};
@@ -101,12 +103,16 @@ impl Generation {
         Ok(Some(Age::Newest(generation)))
     }
 
-    /// The number that the next commit is to write, where it is time for another one, or `is_last` asks for it.
-    pub(super) fn due(&mut self, now: Option<Instant>, is_last: bool) -> Option<u64> {
+    /// Takes note of a commit, however it is made durable.
+    pub(super) fn committed(&mut self, now: Option<Instant>) {
         self.commits = self.commits.saturating_add(1);
         self.raised_at = self.raised_at.or(now);
+    }
+
+    /// The number that a transaction of the database is to write, where it is time for another one, or `is_asked` for.
+    pub(super) fn due(&self, now: Option<Instant>, is_asked: bool) -> Option<u64> {
         let since = now.zip(self.raised_at).map(|(now, raised_at)| now.saturating_duration_since(raised_at));
-        let is_due = is_last || self.commits >= RAISED_EVERY || since.is_some_and(|since| since >= RAISED_AFTER);
+        let is_due = is_asked || self.commits >= RAISED_EVERY || since.is_some_and(|since| since >= RAISED_AFTER);
         is_due.then(|| self.companion.generation.saturating_add(1))
     }
 
@@ -127,11 +133,8 @@ impl Generation {
 
     fn raise(&mut self, db: &Database) -> Result<(), StoreError> {
         let number = self.companion.generation.saturating_add(1);
-        let mut transaction = db.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
-        transaction.set_two_phase_commit(true);
-        transaction.open_table(Table::Meta.definition())?.insert(GENERATION_KEY, sealed(number).as_slice())?;
-        transaction.commit()?;
+        let row = SealedRow { table: Table::Meta, key: GENERATION_KEY.to_vec(), value: Some(sealed(number)) };
+        apply(db, [&row], Durability::Immediate, true)?;
         self.is_durable(number, None)
     }
 }
@@ -264,6 +267,7 @@ mod tests {
         let mut generation = Generation { directory: "/".into(), companion, commits: 0, raised_at: None };
         let begun = Instant::now();
         let after = |seconds| Some(begun + Duration::from_secs(seconds));
+        generation.committed(after(0));
         assert_eq!(generation.due(after(0), false), None);
         assert_eq!(generation.due(after(599), false), None);
         assert_eq!(generation.due(after(600), false), Some(8));

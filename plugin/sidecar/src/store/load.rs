@@ -15,6 +15,7 @@ use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
 use super::StoreError;
 use super::channel_update::{self, ChannelUpdates, UpdateOf};
 use super::generation::{Age, Generation};
+use super::journal::Journal;
 use super::part::PartRow;
 use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow, SweepRow};
 use super::schema::{RESTORED_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key, parse_outpoint_key};
@@ -78,6 +79,8 @@ pub struct Snapshot {
     pub restored: Option<String>,
     /// That proof was found by this start and has no row yet.
     pub is_found_old: bool,
+    /// The journal that goes with the file, for the writer. None where commits are the database's own.
+    pub journal: Option<Journal>,
 }
 
 impl Snapshot {
@@ -86,7 +89,7 @@ impl Snapshot {
         match age? {
             Age::Newest(generation) => Some(generation),
             Age::Old(proof) => {
-                self.is_found_old = self.restored.is_none();
+                self.is_found_old |= self.restored.is_none();
                 self.restored.get_or_insert(proof);
                 None
             }

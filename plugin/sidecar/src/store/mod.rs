@@ -1,10 +1,12 @@
-//! The store: one redb file, one writer, one transaction per group of steps. The format is told in `FORMAT.md`.
+//! The store: one redb file and its journal, one writer, one commit per group of steps. The format is told in `FORMAT.md`.
 
 pub mod batch;
 pub mod channel_update;
 pub mod closed;
+mod commit;
 pub mod forward;
 pub mod generation;
+pub mod journal;
 pub mod load;
 pub mod part;
 pub mod queued;
@@ -24,10 +26,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_bolt::id::NodeId;
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, StorageBackend};
 
 pub use batch::{Address, Batch, ChainOrder, FundingRequest, Held, Released, Step};
 pub use generation::{Age, Generation};
+pub use journal::{Beside, Journal, Shelf};
 pub use load::Snapshot;
 pub use queued::Queued;
 pub use read::Reader;
@@ -59,6 +63,22 @@ pub enum StoreError {
          or link that leads to it; to begin anew, without channels, remove {companion}. Nothing was changed"
     )]
     Missing { path: PathBuf, companion: PathBuf, generation: u64 },
+    #[error(
+        "{path} is missing, and {journal} has what was committed to it. Put it back, or the disk or link that leads to it; to \
+         begin anew, without channels, remove {journal}. Nothing was changed"
+    )]
+    OnlyJournal { path: PathBuf, journal: PathBuf },
+    #[error(
+        "{path} is missing, and the newest commits may stand nowhere else: put it back. If it is lost for good, make an empty file \
+         {path}.lost: the node then starts in restored mode, signs nothing more, and its peers are asked to close. Nothing was \
+         changed"
+    )]
+    NoJournal { path: PathBuf },
+    #[error(
+        "{path} is not the one that was written with outrigger.redb beside it: one of the two is a copy of another time. Put back \
+         the two that were there together; nothing was changed"
+    )]
+    Apart { path: PathBuf },
     #[error("{0} is a link to a file that is missing: put that back, or its disk. Nothing was changed")]
     DeadLink(PathBuf),
     #[error("{path} belongs to {found}, this start is for {wanted}; nothing was changed")]
@@ -110,23 +130,27 @@ pub const FILE: &str = "outrigger.redb";
 /// What is not there is read from the system's own cache.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Opens the main file in `dir`, or creates it on the first start, and checks that it is this node's.
+/// Opens the main file in `dir`, or creates it on the first start, and checks that it is this node's. What its journal has
+/// goes into it; none is made, and commits are the file's own.
 pub fn open(dir: &Path, network: &str, node_id: &NodeId) -> Result<Arc<Database>, StoreError> {
-    open_after(dir, network, node_id, |_| Ok(())).map(|(db, ())| db)
+    let file = database(dir, network, node_id)?;
+    let opened = open_after(file, (&dir.join(FILE), network, node_id), (&Beside(dir), false), |_| Ok(()))?;
+    Ok(opened.db)
 }
 
-/// The same, with all that a start reads. A file that is refused, whatever the reason, is as it was: what redb writes as it
-/// opens it reaches the file only after everything was read.
+/// The same, with all that a start reads, and with a journal for the writer. A file that is refused, whatever the reason, is
+/// as it was: what redb writes as it opens it reaches the file only after everything was read.
 pub fn open_and_load(dir: &Path, network: &str, node_id: &NodeId) -> Result<(Arc<Database>, Snapshot), StoreError> {
-    open_after(dir, network, node_id, load::load)
+    let file = database(dir, network, node_id)?;
+    let opened = open_after(file, (&dir.join(FILE), network, node_id), (&Beside(dir), true), load::load)?;
+    let Opened { db, read: mut found, journal, old } = opened;
+    found.journal = journal;
+    found.aged(old.map(Age::Old));
+    Ok((db, found))
 }
 
-fn open_after<R>(
-    dir: &Path,
-    network: &str,
-    node_id: &NodeId,
-    read: impl FnOnce(&Database) -> Result<R, StoreError>,
-) -> Result<(Arc<Database>, R), StoreError> {
+/// The file of the database in a directory, which is made on the first start.
+fn database(dir: &Path, network: &str, node_id: &NodeId) -> Result<Box<dyn StorageBackend>, StoreError> {
     let path = dir.join(FILE);
     let seen = generation::check(dir, network, node_id)?;
     if !path.try_exists().map_err(StoreError::io)? {
@@ -137,24 +161,52 @@ fn open_after<R>(
         if let Some(generation) = seen {
             return Err(StoreError::Missing { path, companion: dir.join(generation::FILE), generation });
         }
+        let journal = dir.join(journal::FILE);
+        if std::fs::symlink_metadata(&journal).is_ok() {
+            return Err(StoreError::OnlyJournal { path, journal });
+        }
         create(dir, network, node_id)?;
     }
-    let corrupt = |reason: String| StoreError::Corrupt { path: path.clone(), reason };
     let file = File::options().read(true).write(true).open(&path).map_err(StoreError::io)?;
     // redb would turn an empty file into a new database: an existing one is only ever opened (bad input 91).
     if file.metadata().map_err(StoreError::io)?.len() == 0 {
-        return Err(corrupt("it is empty".to_owned()));
+        return Err(StoreError::Corrupt { path, reason: "it is empty".to_owned() });
     }
-    let storage = Reserve::of(file)?;
+    Ok(Box::new(FileBackend::new(file)?))
+}
+
+/// What a start finds.
+struct Opened<R> {
+    db: Arc<Database>,
+    read: R,
+    journal: Option<Journal>,
+    /// The proof that the database is an old copy.
+    old: Option<String>,
+}
+
+fn open_after<R>(
+    file: Box<dyn StorageBackend>,
+    (path, network, node_id): (&Path, &str, &NodeId),
+    (shelf, may_make_journal): (&dyn Shelf, bool),
+    read: impl FnOnce(&Database) -> Result<R, StoreError>,
+) -> Result<Opened<R>, StoreError> {
+    let is_new = file.len().map_err(StoreError::io)? == 0;
+    let storage = Reserve::of(file);
     let opened = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(storage.clone());
     let db = opened.map_err(|fault| match fault {
         redb::DatabaseError::Storage(redb::StorageError::Io(fault)) if is_of_the_disk(&fault) => StoreError::io(fault),
-        fault => corrupt(fault.to_string()),
+        fault => StoreError::Corrupt { path: path.to_owned(), reason: fault.to_string() },
     })?;
-    check_identity(&db, &path, network, node_id)?;
-    let found = read(&db)?;
+    if is_new {
+        initialise(&db, network, node_id)?;
+    }
+    check_identity(&db, path, network, node_id)?;
+    let mut attached = journal::start::attach(&db, shelf, may_make_journal)?;
+    let (read, old) = (read(&db)?, attached.old.take());
+    // The journal knows of its next epoch before the database does.
+    let journal = attached.settle(shelf)?;
     storage.release().map_err(StoreError::io)?;
-    Ok((Arc::new(db), found))
+    Ok(Opened { db: Arc::new(db), read, journal, old })
 }
 
 /// Whether the disk did not read what is there; the others say that what is there is no database, or ends too early.
@@ -162,15 +214,18 @@ fn is_of_the_disk(fault: &std::io::Error) -> bool {
     !matches!(fault.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof)
 }
 
-/// The same as [`open`], on storage other than a file: what is empty becomes a new database.
-pub fn open_on(storage: impl StorageBackend, network: &str, node_id: &NodeId) -> Result<Arc<Database>, StoreError> {
-    let is_new = storage.len().map_err(StoreError::io)? == 0;
-    let db = Database::builder().create_with_backend(storage)?;
-    if is_new {
-        initialise(&db, network, node_id)?;
+/// The same as [`open`], on storage other than a file, and with a journal: what is empty becomes a new database.
+pub fn open_on(
+    storage: Box<dyn StorageBackend>,
+    shelf: &dyn Shelf,
+    network: &str,
+    node_id: &NodeId,
+) -> Result<(Arc<Database>, Option<Journal>), StoreError> {
+    let opened = open_after(storage, (Path::new(FILE), network, node_id), (shelf, true), |_| Ok(()))?;
+    match opened.old {
+        Some(reason) => Err(StoreError::Corrupt { path: FILE.into(), reason }),
+        None => Ok((opened.db, opened.journal)),
     }
-    check_identity(&db, Path::new(FILE), network, node_id)?;
-    Ok(Arc::new(db))
 }
 
 /// Makes the file under another name and renames it when it is whole: a crash on the very first start leaves no file that

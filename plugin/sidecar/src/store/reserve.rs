@@ -1,14 +1,12 @@
 //! A file that is not written to before all of it that a start reads was found to be sound: what redb writes as it opens and
 //! repairs is kept back until then. A file that is refused stays as it was, byte by byte, whatever a crash left of it.
 
-use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use redb::backends::FileBackend;
-use redb::{BackendError, DatabaseError, StorageBackend};
+use redb::{BackendError, StorageBackend};
 
 use crate::lock::Mutex;
 
@@ -18,7 +16,7 @@ pub(super) struct Reserve(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    file: FileBackend,
+    file: Box<dyn StorageBackend>,
     is_released: AtomicBool,
     kept: Mutex<Vec<Change>>,
 }
@@ -32,9 +30,8 @@ enum Change {
 }
 
 impl Reserve {
-    pub(super) fn of(file: File) -> Result<Self, DatabaseError> {
-        let file = FileBackend::new(file)?;
-        Ok(Self(Arc::new(Shared { file, is_released: AtomicBool::new(false), kept: Mutex::default() })))
+    pub(super) fn of(file: Box<dyn StorageBackend>) -> Self {
+        Self(Arc::new(Shared { file, is_released: AtomicBool::new(false), kept: Mutex::default() }))
     }
 
     /// The file is sound: what was kept back is written, in its order, and from here on nothing is kept back.

@@ -16,6 +16,9 @@ pub const RESTORED_KEY: &[u8] = b"restored";
 /// The key in [`Table::Meta`] under which the file's generation stands, a u64 (see [`generation`](super::generation)).
 pub const GENERATION_KEY: &[u8] = b"generation";
 
+/// The key in [`Table::Meta`] under which the database's journal stands (see [`journal`](super::journal)).
+pub const JOURNAL_KEY: &[u8] = b"journal";
+
 /// A table's definition: bytes to bytes, so that a batch is a plain list of writes.
 pub type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -32,6 +35,11 @@ macro_rules! tables {
             /// The name in the file.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
+            }
+
+            /// The table with this name in the file.
+            pub fn named(name: &[u8]) -> Option<Self> {
+                Self::ALL.iter().copied().find(|table| table.name().as_bytes() == name)
             }
 
             /// The definition that redb opens.

@@ -8,20 +8,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use redb::{Database, Durability, ReadableTable, WriteTransaction};
+use redb::Database;
 use tokio::sync::{Notify, oneshot};
 
 use super::StoreError;
-use super::batch::{Batch, Held, Released, Write};
-use super::forward::{FORWARDS_KEPT, ForwardTotals};
-use super::generation::{self, Generation};
-use super::read::unreadable;
-use super::schema::{GENERATION_KEY, RESTORED_KEY, Table};
-use super::seal::{seal, unseal};
-
-/// Commits between two that also save the allocator state, so that a start after a crash need not walk the file. Its
-/// cost grows with the file, so it is not paid at each commit.
-const CHECKPOINT_EVERY: u64 = 256;
+use super::batch::{Batch, Held, Released};
+use super::commit::Keeper;
+use super::generation::Generation;
+use super::journal::Journal;
 
 /// Batches that may wait before sockets are paused. `submit` itself never waits.
 const BACKLOG_LIMIT: usize = 4096;
@@ -35,28 +29,35 @@ const LONGEST_WAIT: Duration = Duration::from_millis(5);
 /// How long rows wait for company that nobody waits for: what a crash takes of them is asked of the peer again.
 const LINGER: Duration = Duration::from_millis(100);
 
+/// How long nothing may come before what the journal has is made durable in the database too.
+const REST: Duration = Duration::from_secs(1);
+
 /// How often the wait for what comes of orders looks whether the node is at rest.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
 
 /// What the writer has done since the start.
 #[derive(Debug, Default)]
 pub struct WriterStats {
-    /// Transactions that were written and synced.
+    /// Commits: what was made durable together, by one sync where there is a journal.
     pub commits: AtomicU64,
+    /// Checkpoints, which made the same durable in the database; none of them released anything.
+    pub checkpoints: AtomicU64,
     /// Batches that were taken from the queue.
     pub batches: AtomicU64,
     /// Rows that were written or deleted.
     pub rows: AtomicU64,
-    /// What the rows hold that were written, keys included: before redb makes pages of it.
+    /// What the rows hold that were written, keys included: before journal and database make pages of it.
     pub bytes: AtomicU64,
     /// Microseconds that commits took, syncs included. 0 where the writer has no clock.
     pub micros: AtomicU64,
 }
 
 impl WriterStats {
-    fn wrote(&self, key: &[u8], value: &[u8]) {
+    /// Takes note of a row that is written, or deleted.
+    pub(super) fn wrote(&self, key: &[u8], value: Option<&[u8]>) {
         self.rows.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add((key.len() + value.len()) as u64, Ordering::Relaxed);
+        let written = value.map_or(0, |value| key.len().saturating_add(value.len()));
+        self.bytes.fetch_add(written as u64, Ordering::Relaxed);
     }
 }
 
@@ -77,14 +78,11 @@ impl Writer {
             Self { queue, waiting: Arc::default(), room: Arc::default(), stats: Arc::new(WriterStats::default()) };
         let commits = Commits {
             batches,
-            next_seq: next_number(&db, Table::Event)?,
-            next_forward: next_number(&db, Table::Forward)?,
-            db,
+            keeper: Keeper::new(db, writer.stats.clone())?,
             waiting: writer.waiting.clone(),
             room: writer.room.clone(),
             stats: writer.stats.clone(),
             rest: Rest { is_busy: Box::new(|| false), now: || None },
-            generation: None,
             took: Duration::ZERO,
         };
         Ok((writer, commits))
@@ -115,7 +113,7 @@ impl Writer {
         self.durable(Batch::default()).await;
     }
 
-    /// The same at the end of the process: one more commit, which raises the generation.
+    /// The same at the end of the process: one more commit, which raises the generation and leaves the journal empty.
     pub async fn conclude(&self) {
         let mut last = Batch::default();
         last.conclude();
@@ -155,16 +153,11 @@ impl Writer {
 /// The other end of the queue: what is waiting there becomes one commit after the other.
 pub struct Commits {
     batches: Receiver<Batch>,
-    db: Arc<Database>,
-    /// Of events.
-    next_seq: u64,
-    next_forward: u64,
+    keeper: Keeper,
     waiting: Arc<AtomicUsize>,
     room: Arc<Notify>,
     stats: Arc<WriterStats>,
     rest: Rest,
-    /// None where it does not rise: the file is known to be old, or stands in no directory.
-    generation: Option<Generation>,
     /// How long the last commit took.
     took: Duration,
 }
@@ -216,23 +209,52 @@ impl Commits {
         fatal: impl Fn(StoreError) + Send + 'static,
     ) -> Result<JoinHandle<()>, StoreError> {
         let run = move || {
-            while let Some(mut gathered) = self.gather(GROUP_LIMIT) {
-                // While the disk syncs, what comes of them gathers for the next commit.
-                let has_orders = tell(self.orders(&mut gathered), &deliver);
-                if self.linger(&mut gathered, &deliver) || has_orders {
-                    self.follow(&mut gathered, &deliver);
-                }
-                match self.finish(gathered) {
-                    Ok((released, last_seq)) => deliver(released, last_seq),
-                    Err(fault) => {
-                        fatal(fault);
-                        // Who waits for a row that is still queued would take its end for an answer.
-                        return std::mem::forget(self);
-                    }
-                }
+            if let Err(fault) = self.run(&deliver) {
+                fatal(fault);
+                // Who waits for a row that is still queued would take its end for an answer.
+                std::mem::forget(self);
             }
         };
         std::thread::Builder::new().name("writer".into()).spawn(run).map_err(StoreError::io)
+    }
+
+    /// Commits until every queue end is gone. Checkpoints come between commits, when what was committed is released.
+    fn run(&mut self, deliver: &impl Fn(Released, u64)) -> Result<(), StoreError> {
+        loop {
+            if self.is_checkpoint_due() || (self.is_ahead() && self.is_at_rest()) {
+                self.checkpoint()?;
+            }
+            let Some(mut gathered) = self.gather(GROUP_LIMIT) else { return Ok(()) };
+            // While the disk syncs, what comes of them gathers for the next commit.
+            let has_orders = tell(self.orders(&mut gathered), deliver);
+            if self.linger(&mut gathered, deliver) || has_orders {
+                self.follow(&mut gathered, deliver);
+            }
+            let (released, last_seq) = self.finish(gathered)?;
+            deliver(released, last_seq);
+        }
+    }
+
+    /// Whether nothing comes for a while.
+    fn is_at_rest(&self) -> bool {
+        let mut next = crossbeam_channel::Select::new();
+        next.recv(&self.batches);
+        next.ready_timeout(REST).is_err()
+    }
+
+    /// Whether the journal fills up, so that a checkpoint should come before the next commit.
+    pub fn is_checkpoint_due(&self) -> bool {
+        self.keeper.is_filling()
+    }
+
+    /// Whether the journal has what the database may lack.
+    pub fn is_ahead(&self) -> bool {
+        self.keeper.is_ahead()
+    }
+
+    /// Makes durable in the database what only the journal has for good. What was gathered before may be committed after it.
+    pub fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.keeper.checkpoint((self.rest.now)())
     }
 
     /// The same commits, which ask `is_busy` whether anybody works on what was told, and `now` for the monotonic time.
@@ -241,8 +263,15 @@ impl Commits {
     }
 
     /// The same commits, which raise the generation now and then.
-    pub fn raising(self, generation: Option<Generation>) -> Self {
-        Self { generation, ..self }
+    pub fn raising(mut self, generation: Option<Generation>) -> Self {
+        self.keeper.generation = generation;
+        self
+    }
+
+    /// The same commits, which go into this journal first.
+    pub fn journaled(mut self, journal: Option<Journal>) -> Self {
+        self.keeper.journal = journal;
+        self
     }
 
     /// Takes others into a commit that nobody waits for, until somebody does: a peer's revocation alone moves nothing that leaves,
@@ -338,7 +367,7 @@ impl Commits {
 
     /// The newest event on disk.
     fn last_seq(&self) -> u64 {
-        self.next_seq.saturating_sub(1)
+        self.keeper.last_seq()
     }
 
     fn took_from_queue(&self, count: usize) {
@@ -355,109 +384,9 @@ impl Commits {
             return Ok(());
         }
         let begun = (self.rest.now)();
-        self.write(batch)?;
+        self.keeper.commit(batch, begun)?;
         self.took = self.rest.since(begun);
         self.stats.micros.fetch_add(u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         Ok(())
     }
-
-    fn write(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
-        let number = self.stats.commits.fetch_add(1, Ordering::Relaxed);
-        if batch.writes.iter().any(is_restored) {
-            self.generation = None;
-        }
-        let generation = self.generation.as_mut().and_then(|age| age.due((self.rest.now)(), batch.is_last));
-        let mut transaction = self.db.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
-        // Peers choose some of our bytes: a one-phase commit could be steered into a checksum collision.
-        transaction.set_two_phase_commit(true);
-        transaction.set_quick_repair(number.is_multiple_of(CHECKPOINT_EVERY));
-        // Stable: of two writes of one key the later one stands.
-        batch.writes.sort_by_key(|write| write.table);
-        for writes in batch.writes.chunk_by(|one, next| one.table == next.table) {
-            let Some(table) = writes.first().map(|write| write.table) else { continue };
-            let mut open = transaction.open_table(table.definition())?;
-            for write in writes {
-                match &write.value {
-                    Some(value) => {
-                        self.stats.wrote(&write.key, value);
-                        open.insert(write.key.as_slice(), seal(write.table, &write.key, value).as_slice())?;
-                    }
-                    None => {
-                        self.stats.rows.fetch_add(1, Ordering::Relaxed);
-                        open.remove(write.key.as_slice())?;
-                    }
-                }
-            }
-        }
-        if !batch.events.is_empty() {
-            let mut open = transaction.open_table(Table::Event.definition())?;
-            for event in &batch.events {
-                let (key, row) = (self.next_seq.to_be_bytes(), event.encode());
-                self.stats.wrote(&key, &row);
-                open.insert(key.as_slice(), seal(Table::Event, &key, &row).as_slice())?;
-                self.next_seq += 1;
-            }
-        }
-        self.write_forwards(&transaction, batch)?;
-        if let Some(number) = generation {
-            let row = generation::sealed(number);
-            transaction.open_table(Table::Meta.definition())?.insert(GENERATION_KEY, row.as_slice())?;
-        }
-        transaction.commit()?;
-        if let (Some(age), Some(number)) = (&mut self.generation, generation) {
-            age.is_durable(number, (self.rest.now)())?;
-        }
-        Ok(())
-    }
-
-    /// Forwards get their numbers, and sums what is to be added to them. As many rows as come in go out at the far end.
-    fn write_forwards(&mut self, transaction: &WriteTransaction, batch: &Batch) -> Result<(), StoreError> {
-        if !batch.forwards.is_empty() {
-            let mut open = transaction.open_table(Table::Forward.definition())?;
-            for forward in &batch.forwards {
-                let (key, row) = (self.next_forward.to_be_bytes(), forward.encode());
-                self.stats.wrote(&key, &row);
-                open.insert(key.as_slice(), seal(Table::Forward, &key, &row).as_slice())?;
-                if let Some(oldest) = self.next_forward.checked_sub(FORWARDS_KEPT) {
-                    open.remove(oldest.to_be_bytes().as_slice())?;
-                }
-                self.next_forward += 1;
-            }
-        }
-        if !batch.totals.is_empty() {
-            let mut open = transaction.open_table(Table::ForwardTotals.definition())?;
-            for (name, more) in &batch.totals {
-                let key = name.encode();
-                let mut sum = open.get(key.as_slice())?.map(|row| read_totals(&key, row.value())).unwrap_or_default();
-                sum.add(more);
-                let row = sum.encode();
-                self.stats.wrote(&key, &row);
-                open.insert(key.as_slice(), seal(Table::ForwardTotals, &key, &row).as_slice())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// From a proof that the file is old its generation rises no more: a newer file may still be put back.
-fn is_restored(write: &Write) -> bool {
-    write.table == Table::Meta && write.key == RESTORED_KEY
-}
-
-/// A sum as it stands. One that is damaged begins anew: no channel needs it, and nothing else may stop for it.
-fn read_totals(key: &[u8], row: &[u8]) -> ForwardTotals {
-    let read = unseal(Table::ForwardTotals, key, row).map_err(unreadable);
-    read.and_then(|row| ForwardTotals::decode(row).map_err(unreadable)).unwrap_or_else(|fault| {
-        tracing::error!(%fault, "the totals of a day's forwards were lost");
-        ForwardTotals::default()
-    })
-}
-
-/// One past the newest number on disk; the first is 1.
-fn next_number(db: &Database, table: Table) -> Result<u64, StoreError> {
-    use redb::ReadableDatabase;
-    let table = db.begin_read()?.open_table(table.definition())?;
-    let last = table.last()?.and_then(|(key, _)| key.value().try_into().ok().map(u64::from_be_bytes));
-    Ok(last.map_or(1, |seq| seq + 1))
 }

@@ -1,13 +1,22 @@
-//! A disk that keeps what was synced. A crash leaves that, and of what was written since, any part (redb must do with it).
-//! It can be told to fail at one operation or from there on.
+//! A disk with two files, database and journal, that keeps what was synced. A crash leaves that, and of what was written since,
+//! any part (both must do with it). It can be told to fail at one operation on either, or from there on.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use outrigger_sidecar::store::{Shelf, journal};
 use parking_lot::Mutex;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use redb::StorageBackend;
+
+/// Bytes of each half of a journal: few, so that epochs change often.
+const HALF_LEN: usize = 128 * 1024;
+
+/// The files by number.
+const DATABASE: usize = 0;
+const JOURNAL: usize = 1;
 
 /// What is asked of the disk that may change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +63,18 @@ enum Change {
 }
 
 #[derive(Debug, Default)]
-struct Platter {
+struct Content {
     /// What reads see.
     seen: Vec<u8>,
     /// What a crash leaves for certain.
     durable: Vec<u8>,
-    /// What has happened since the last sync.
-    since: Vec<Change>,
+}
+
+#[derive(Debug, Default)]
+struct Platter {
+    files: [Content; 2],
+    /// What has happened to which file since it was synced.
+    since: Vec<(usize, Change)>,
     /// All that was asked for.
     asked: Vec<Operation>,
     /// From which operation on it fails.
@@ -74,37 +88,52 @@ struct Platter {
 #[derive(Clone, Debug, Default)]
 pub struct Disk(Arc<Mutex<Platter>>);
 
+/// One of its files.
+#[derive(Clone, Debug)]
+struct OnDisk(Disk, usize);
+
 impl Disk {
-    /// A disk that has these bytes.
-    pub fn of(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(Platter { seen: bytes.clone(), durable: bytes, ..Platter::default() })))
+    /// A disk that has this database and no journal.
+    pub fn of(database: Vec<u8>) -> Self {
+        Self::with([database, Vec::new()])
     }
 
-    /// What reads see.
+    fn with(files: [Vec<u8>; 2]) -> Self {
+        let files = files.map(|bytes| Content { seen: bytes.clone(), durable: bytes });
+        Self(Arc::new(Mutex::new(Platter { files, ..Platter::default() })))
+    }
+
+    /// The database as reads see it.
     pub fn bytes(&self) -> Vec<u8> {
-        self.0.lock().seen.clone()
+        self.0.lock().files[DATABASE].seen.clone()
+    }
+
+    /// The file of the database.
+    pub fn database(&self) -> Box<dyn StorageBackend> {
+        Box::new(OnDisk(self.clone(), DATABASE))
     }
 
     /// The disk as the next start finds it. What is still open over the old one writes into nothing from here on.
     pub fn crash(&self, damage: Damage, rng: &mut ChaCha8Rng) -> Self {
         let mut platter = self.0.lock();
         platter.dead = true;
-        let mut left = std::mem::take(&mut platter.durable);
-        for change in std::mem::take(&mut platter.since) {
+        let mut left = [DATABASE, JOURNAL].map(|file| std::mem::take(&mut platter.files[file].durable));
+        for (file, change) in std::mem::take(&mut platter.since) {
+            let left = &mut left[file];
             match damage {
                 Damage::Dropped => {}
-                Damage::Kept => apply(&mut left, &change),
+                Damage::Kept => apply(left, &change),
                 Damage::Reordered => {
                     if rng.random_bool(0.5) {
-                        apply(&mut left, &change);
+                        apply(left, &change);
                     }
                 }
                 Damage::Torn(piece) => change.pieces(piece).iter().filter(|_| rng.random_bool(0.5)).for_each(|piece| {
-                    apply(&mut left, piece);
+                    apply(left, piece);
                 }),
             }
         }
-        Self::of(left)
+        Self::with(left)
     }
 
     /// It fails so from the operation on that comes after so many.
@@ -155,7 +184,7 @@ impl Change {
 
 impl Platter {
     /// Whether the operation is done; what is not is in the midst of it where the machine stops.
-    fn admit(&mut self, operation: Operation, change: Option<Change>) -> io::Result<()> {
+    fn admit(&mut self, operation: Operation, change: Option<(usize, Change)>) -> io::Result<()> {
         let number = self.asked.len() as u64;
         self.asked.push(operation);
         let fault = self.fails.and_then(|(from, failing)| match failing {
@@ -180,56 +209,82 @@ impl Platter {
     }
 }
 
-impl StorageBackend for Disk {
+impl StorageBackend for OnDisk {
     fn len(&self) -> io::Result<u64> {
-        let platter = self.0.lock();
+        let platter = self.0.0.lock();
         platter.readable()?;
-        Ok(platter.seen.len() as u64)
+        Ok(platter.files[self.1].seen.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let at = offset as usize;
-        let platter = self.0.lock();
+        let platter = self.0.0.lock();
         platter.readable()?;
-        let found = platter.seen.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let found = platter.files[self.1].seen.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(found);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut platter = self.0.lock();
+        let mut platter = self.0.0.lock();
         if !platter.dead {
-            let grows = len as usize > platter.seen.len();
+            let grows = len as usize > platter.files[self.1].seen.len();
             let operation = if grows { Operation::Grow } else { Operation::Shrink };
-            platter.admit(operation, Some(Change::Length(len as usize)))?;
+            platter.admit(operation, Some((self.1, Change::Length(len as usize))))?;
         }
-        platter.seen.resize(len as usize, 0);
+        platter.files[self.1].seen.resize(len as usize, 0);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut platter = self.0.lock();
+        let mut platter = self.0.0.lock();
         if platter.dead {
             return Ok(());
         }
         platter.admit(Operation::Sync, None)?;
-        for change in std::mem::take(&mut platter.since) {
-            apply(&mut platter.durable, &change);
-        }
+        let (synced, since) = std::mem::take(&mut platter.since).into_iter().partition(|(file, _)| *file == self.1);
+        platter.since = since;
+        let synced: Vec<(usize, Change)> = synced;
+        synced.iter().for_each(|(file, change)| apply(&mut platter.files[*file].durable, change));
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let at = offset as usize;
-        let mut platter = self.0.lock();
+        let mut platter = self.0.0.lock();
         if !platter.dead {
-            platter.admit(Operation::Write, Some(Change::Write(at, data.to_vec())))?;
+            platter.admit(Operation::Write, Some((self.1, Change::Write(at, data.to_vec()))))?;
         }
-        let end = at + data.len();
-        if platter.seen.len() < end {
+        let (end, seen) = (at + data.len(), &mut platter.files[self.1].seen);
+        if seen.len() < end {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        platter.seen[at..end].copy_from_slice(data);
+        seen[at..end].copy_from_slice(data);
         Ok(())
+    }
+}
+
+/// The name of a file that was made is durable with its content, by a rename that is not played here.
+impl Shelf for Disk {
+    fn open(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
+        let file = OnDisk(self.clone(), JOURNAL);
+        Ok(if file.len()? == 0 { None } else { Some(Box::new(file)) })
+    }
+
+    fn make(
+        &self,
+        lay: &dyn Fn(&dyn StorageBackend, usize) -> io::Result<()>,
+    ) -> io::Result<(Box<dyn StorageBackend>, usize)> {
+        let file = Box::new(OnDisk(self.clone(), JOURNAL));
+        lay(&*file, HALF_LEN)?;
+        Ok((file, HALF_LEN))
+    }
+
+    fn path(&self) -> PathBuf {
+        journal::FILE.into()
+    }
+
+    fn is_given_up(&self) -> bool {
+        false
     }
 }

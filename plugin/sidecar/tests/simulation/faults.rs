@@ -1,7 +1,7 @@
 //! Commits, and all that ends a node's process: a crash that the seed decides, and one at a point that the sweep names.
 
 use outrigger_channel::Effect;
-use outrigger_sidecar::store::{Held, Released};
+use outrigger_sidecar::store::{Batch, Held, Released, StoreError};
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
@@ -87,12 +87,34 @@ impl World {
             return;
         };
         match commits.finish(gathered) {
-            Ok((released, last_seq)) => self.deliver_released(node, released, last_seq),
-            Err(fault) => {
-                assert!(self.nodes[node].disk.has_failed(), "node {node} does not commit on a good disk: {fault}");
-                self.fall_as_planned(node);
+            Ok((released, last_seq)) => {
+                self.deliver_released(node, released, last_seq);
+                self.checkpoint(node);
             }
+            Err(fault) => self.failed(node, &fault),
         }
+    }
+
+    /// Between two commits the journal is turned over, where it is full or nothing comes for a while.
+    fn checkpoint(&mut self, node: usize) {
+        let Some(live) = &mut self.nodes[node].live else { return };
+        let commits = &mut live.duties.commits;
+        let is_due = commits.is_checkpoint_due() || self.rng.random_ratio(1, 6);
+        if !commits.is_ahead() || !is_due {
+            return;
+        }
+        match commits.checkpoint() {
+            Ok(()) => {
+                self.counts.one("checkpoints");
+                self.note(format_args!("{node}: turns its journal over"));
+            }
+            Err(fault) => self.failed(node, &fault),
+        }
+    }
+
+    fn failed(&mut self, node: usize, fault: &StoreError) {
+        assert!(self.nodes[node].disk.has_failed(), "node {node} does not commit on a good disk: {fault}");
+        self.fall_as_planned(node);
     }
 
     fn deliver_released(&mut self, node: usize, mut released: Released, last_seq: u64) {
@@ -154,10 +176,13 @@ impl World {
             (0, _) | (_, None) => {}
             // Some is, and nothing of that was delivered.
             (1 | 2, Some(gathered)) => drop(commits.finish(gathered)),
-            // In the midst of a commit.
+            // In the midst of a commit or a checkpoint.
             (_, Some(gathered)) => {
                 disk.fail_after(self.rng.random_range(0..12), Failing::Power);
-                drop(commits.finish(gathered));
+                let (finished, turns_over) = (commits.finish(gathered), self.rng.random_bool(0.5));
+                if finished.is_ok() && turns_over {
+                    drop(commits.checkpoint());
+                }
             }
         }
         self.note(format_args!("{node}: crashes in way {way}, {damage:?}"));
@@ -167,6 +192,11 @@ impl World {
     /// A node is asked to stop: what is queued is written, and its file is closed.
     pub fn stop(&mut self, node: usize) {
         self.note(format_args!("{node}: stops"));
+        if let Some(live) = &self.nodes[node].live {
+            let mut last = Batch::default();
+            last.conclude();
+            live.core.manager.env().writer.submit(last);
+        }
         while let Some(live) = &self.nodes[node].live
             && (live.gathered.is_some() || live.duties.commits.waiting() > 0)
         {

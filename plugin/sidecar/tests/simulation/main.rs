@@ -62,6 +62,7 @@ const KINDS: &[&str] = &[
     "payments abandoned",
     "channels opened amid all else",
     "reorganisations",
+    "checkpoints",
 ];
 
 /// Who signs in the world of this seed.

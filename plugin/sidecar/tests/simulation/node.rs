@@ -111,7 +111,7 @@ impl Node {
 
     /// Starts from the disk, up to the tip of the chain, as `node.rs` does. Returns what was to be published.
     pub fn start(&mut self, chain: &Chain) -> Result<Vec<Transaction>, StoreError> {
-        let db = store::open_on(self.disk.clone(), "regtest", &self.id)?;
+        let (db, journal) = store::open_on(self.disk.database(), &self.disk, "regtest", &self.id)?;
         let mut file = load(&*db)?;
         assert!(file.frozen.is_empty(), "node {} froze channels: {:?}", self.number, file.frozen);
         assert_eq!(file.restored, None, "node {} believes that its file is old", self.number);
@@ -128,7 +128,8 @@ impl Node {
             payments: Terms { network: Network::Regtest, final_cltv_blocks: FINAL_CLTV_BLOCKS, accept_keysend: true },
         };
         let published = file.broadcasts.iter().map(|row| row.tx.clone()).collect();
-        let (core, duties) = core::build(db.clone(), &mut file, ground)?;
+        let (core, mut duties) = core::build(db.clone(), &mut file, ground)?;
+        duties.commits = duties.commits.journaled(journal);
         let live = Live {
             core,
             duties,

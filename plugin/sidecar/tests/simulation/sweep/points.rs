@@ -7,12 +7,12 @@ use super::super::world::World;
 use super::scripts::Run;
 
 /// Operations of a start within which the second of two crashes comes.
-const SECOND: u64 = 16;
+const SECOND: u64 = 40;
 
 /// What goes wrong at one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// The machine stops at this operation of the disk.
+    /// The machine stops at this operation of the disk, on whichever file.
     Crash { operation: u64, damage: Damage },
     /// It does, and once more while the start repairs what is left.
     Twice { operation: u64, second: u64 },

@@ -1,0 +1,216 @@
+//! What makes a commit durable: a record of the journal, or, where there is none or it is turned over, a transaction of the
+//! database that is synced twice. Numbers and sums that are only known within a commit are given here.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use redb::{Database, Durability, ReadableDatabase, ReadableTable};
+
+use super::StoreError;
+use super::batch::{Batch, Write};
+use super::forward::{FORWARDS_KEPT, ForwardTotals};
+use super::generation::{self, Generation};
+use super::journal::Journal;
+use super::journal::rows::{self, SealedRow};
+use super::read::unreadable;
+use super::schema::{GENERATION_KEY, JOURNAL_KEY, RESTORED_KEY, Table};
+use super::seal::{seal, unseal};
+use super::writer::WriterStats;
+
+/// Commits of a database without a journal between two that also save the allocator state, so that a start after a crash need
+/// not walk the file. Its cost grows with the file, so it is not paid at each commit.
+const ALLOCATOR_EVERY: u64 = 256;
+
+/// Database and journal as the writer drives them.
+pub(super) struct Keeper {
+    db: Arc<Database>,
+    /// None in restored mode, where it may belong to a newer database, and where nobody gave one.
+    pub(super) journal: Option<Journal>,
+    /// None where it does not rise: the file is known to be old, or stands in no directory.
+    pub(super) generation: Option<Generation>,
+    /// Of events.
+    next_seq: u64,
+    next_forward: u64,
+    stats: Arc<WriterStats>,
+}
+
+impl Keeper {
+    pub(super) fn new(db: Arc<Database>, stats: Arc<WriterStats>) -> Result<Self, StoreError> {
+        Ok(Self {
+            journal: None,
+            generation: None,
+            next_seq: next_number(&db, Table::Event)?,
+            next_forward: next_number(&db, Table::Forward)?,
+            db,
+            stats,
+        })
+    }
+
+    /// The newest event on disk.
+    pub(super) fn last_seq(&self) -> u64 {
+        self.next_seq.saturating_sub(1)
+    }
+
+    /// Makes the rows of a batch durable, and seen by every reader. After a fault there must be no other.
+    pub(super) fn commit(&mut self, batch: &mut Batch, now: Option<Instant>) -> Result<(), StoreError> {
+        self.stats.commits.fetch_add(1, Ordering::Relaxed);
+        if batch.writes.iter().any(is_restored) {
+            self.generation = None;
+        }
+        if let Some(age) = &mut self.generation {
+            age.committed(now);
+        }
+        let rows = self.rows_of(batch)?;
+        let body = if self.journal.is_some() { rows::encode(&rows) } else { Vec::new() };
+        if batch.is_last || !self.journal.as_ref().is_some_and(|journal| journal.fits(body.len())) {
+            return self.through(&rows, batch.is_last, now);
+        }
+        let takes_it = |journal: &Journal| journal.has_room(body.len()) && !journal.is_closed();
+        if !self.journal.as_ref().is_some_and(takes_it) {
+            self.checkpoint(now)?;
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.append(&body).map_err(StoreError::io)?;
+        }
+        apply(&self.db, &rows, Durability::None, false)
+    }
+
+    /// Whether a checkpoint is due however busy the node is.
+    pub(super) fn is_filling(&self) -> bool {
+        self.journal.as_ref().is_some_and(Journal::is_filling)
+    }
+
+    /// Whether the journal has what the database may lack.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.journal.as_ref().is_some_and(Journal::has_records)
+    }
+
+    /// Makes durable in the database what the journal alone has for good, and begins the journal's next epoch.
+    pub(super) fn checkpoint(&mut self, now: Option<Instant>) -> Result<(), StoreError> {
+        self.stats.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.through(&[], false, now)
+    }
+
+    /// A transaction of the database that is durable, and two-phase: peers choose some of our bytes, and a one-phase commit
+    /// could be steered into a checksum collision. The journal, where there is one, turns over with it.
+    ///
+    /// Rows that come this way past the journal raise the generation: what is lost with them is known to be.
+    fn through(&mut self, rows: &[SealedRow], is_last: bool, now: Option<Instant>) -> Result<(), StoreError> {
+        let next = self.journal.as_ref().map(|journal| journal.begin(is_last)).transpose()?;
+        let goes_past = next.is_some() && !rows.is_empty();
+        let number = self.generation.as_ref().and_then(|age| age.due(now, is_last || goes_past));
+        let row = |key: &[u8], value| SealedRow { table: Table::Meta, key: key.to_vec(), value: Some(value) };
+        let own = number.map(|number| row(GENERATION_KEY, generation::sealed(number))).into_iter();
+        let own: Vec<_> = own.chain(next.iter().map(|next| row(JOURNAL_KEY, next.sealed()))).collect();
+        let saves = next.is_some() || self.stats.commits.load(Ordering::Relaxed).is_multiple_of(ALLOCATOR_EVERY);
+        apply(&self.db, rows.iter().chain(&own), Durability::Immediate, saves)?;
+        if let (Some(journal), Some(next)) = (&mut self.journal, next) {
+            journal.turn(next);
+        }
+        if let (Some(age), Some(number)) = (&mut self.generation, number) {
+            age.is_durable(number, now)?;
+        }
+        Ok(())
+    }
+
+    /// The rows as the database is to hold them, table by table; of two writes of one key the later one stands.
+    fn rows_of(&mut self, batch: &mut Batch) -> Result<Vec<SealedRow>, StoreError> {
+        batch.writes.sort_by(|one, next| (one.table, &one.key).cmp(&(next.table, &next.key)));
+        batch.writes.dedup_by(|later, kept| {
+            let is_again = (later.table, &later.key) == (kept.table, &kept.key);
+            if is_again {
+                kept.value = later.value.take();
+            }
+            is_again
+        });
+        let mut rows = Vec::with_capacity(batch.writes.len());
+        for Write { table, key, value } in std::mem::take(&mut batch.writes) {
+            self.stats.wrote(&key, value.as_deref());
+            let value = value.map(|value| seal(table, &key, &value));
+            rows.push(SealedRow { table, key, value });
+        }
+        for event in &batch.events {
+            rows.push(self.written(Table::Event, self.next_seq.to_be_bytes().to_vec(), &event.encode()));
+            self.next_seq = self.next_seq.saturating_add(1);
+        }
+        // As many rows as come in go out at the far end.
+        for forward in &batch.forwards {
+            rows.push(self.written(Table::Forward, self.next_forward.to_be_bytes().to_vec(), &forward.encode()));
+            if let Some(oldest) = self.next_forward.checked_sub(FORWARDS_KEPT) {
+                rows.push(SealedRow { table: Table::Forward, key: oldest.to_be_bytes().to_vec(), value: None });
+            }
+            self.next_forward = self.next_forward.saturating_add(1);
+        }
+        self.add_totals(batch, &mut rows)?;
+        Ok(rows)
+    }
+
+    /// Sums get what is to be added to them.
+    fn add_totals(&self, batch: &Batch, rows: &mut Vec<SealedRow>) -> Result<(), StoreError> {
+        if batch.totals.is_empty() {
+            return Ok(());
+        }
+        let open = self.db.begin_read()?.open_table(Table::ForwardTotals.definition())?;
+        for (name, more) in &batch.totals {
+            let key = name.encode();
+            let mut sum = open.get(key.as_slice())?.map(|row| read_totals(&key, row.value())).unwrap_or_default();
+            sum.add(more);
+            rows.push(self.written(Table::ForwardTotals, key, &sum.encode()));
+        }
+        Ok(())
+    }
+
+    fn written(&self, table: Table, key: Vec<u8>, row: &[u8]) -> SealedRow {
+        self.stats.wrote(&key, Some(row));
+        let value = Some(seal(table, &key, row));
+        SealedRow { table, key, value }
+    }
+}
+
+/// Writes rows in one transaction. `saves` says whether the allocator state goes with it.
+pub(super) fn apply<'a>(
+    db: &Database,
+    rows: impl IntoIterator<Item = &'a SealedRow>,
+    durability: Durability,
+    saves: bool,
+) -> Result<(), StoreError> {
+    let rows: Vec<_> = rows.into_iter().collect();
+    let mut transaction = db.begin_write()?;
+    transaction.set_durability(durability)?;
+    transaction.set_two_phase_commit(true);
+    transaction.set_quick_repair(saves);
+    for rows in rows.chunk_by(|one, next| one.table == next.table) {
+        let Some(table) = rows.first().map(|row| row.table) else { continue };
+        let mut open = transaction.open_table(table.definition())?;
+        for row in rows {
+            match &row.value {
+                Some(value) => drop(open.insert(row.key.as_slice(), value.as_slice())?),
+                None => drop(open.remove(row.key.as_slice())?),
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// From a proof that the file is old its generation rises no more: a newer file may still be put back.
+fn is_restored(write: &Write) -> bool {
+    write.table == Table::Meta && write.key == RESTORED_KEY
+}
+
+/// A sum as it stands. One that is damaged begins anew: no channel needs it, and nothing else may stop for it.
+fn read_totals(key: &[u8], row: &[u8]) -> ForwardTotals {
+    let read = unseal(Table::ForwardTotals, key, row).map_err(unreadable);
+    read.and_then(|row| ForwardTotals::decode(row).map_err(unreadable)).unwrap_or_else(|fault| {
+        tracing::error!(%fault, "the totals of a day's forwards were lost");
+        ForwardTotals::default()
+    })
+}
+
+/// One past the newest number on disk; the first is 1.
+fn next_number(db: &Database, table: Table) -> Result<u64, StoreError> {
+    let table = db.begin_read()?.open_table(table.definition())?;
+    let last = table.last()?.and_then(|(key, _)| key.value().try_into().ok().map(u64::from_be_bytes));
+    Ok(last.map_or(1, |seq| seq + 1))
+}

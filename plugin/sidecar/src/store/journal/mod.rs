@@ -1,0 +1,208 @@
+//! The journal beside the database: one record for each commit, durable by one sync. The same rows are in the database by
+//! then as far as its readers go, and durable there at the next checkpoint. A start puts into the database what the journal
+//! has and the database lost. `FORMAT.md` tells the layout and the crash argument, ADR 13 why.
+
+pub mod image;
+mod record;
+pub mod rows;
+mod shelf;
+pub(crate) mod start;
+
+use std::io;
+
+use redb::{Database, ReadableDatabase, StorageBackend};
+
+use super::StoreError;
+use super::record::{BadRecord, RecordReader, RecordWriter};
+use super::schema::{JOURNAL_KEY, Table};
+use super::seal::{seal, unseal};
+use crate::clock::Clock;
+
+pub use record::Epoch;
+pub use shelf::{Beside, Shelf};
+
+use image::start_of;
+use record::{Key, PAGE};
+
+/// The name of the journal.
+pub const FILE: &str = "outrigger.journal";
+
+/// Bytes of each half of the journal. Epochs take the halves in turn.
+pub const HALF_LEN: usize = 8 * 1024 * 1024;
+
+/// What the database knows of its journal: a row of `meta`, rewritten by each checkpoint.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JournalRow {
+    /// Stands in the journal too: it is this database's.
+    pub id: [u8; 16],
+    /// What the checks of its records are made with.
+    pub key: [u8; 32],
+    /// Its records that the database may lack are of this epoch.
+    pub epoch: Epoch,
+    /// There are none: the process ended well.
+    pub is_closed: bool,
+}
+
+impl std::fmt::Debug for JournalRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JournalRow").field("epoch", &self.epoch).field("is_closed", &self.is_closed).finish()
+    }
+}
+
+impl JournalRow {
+    /// Of a journal that is made now.
+    fn first() -> Result<Self, StoreError> {
+        let epoch = Epoch { number: 1, salt: random()? };
+        Ok(Self { id: random()?, key: random()?, epoch, is_closed: false })
+    }
+
+    /// The same journal in the next epoch.
+    fn next(&self, is_closed: bool) -> Result<Self, StoreError> {
+        let number = self.epoch.number.saturating_add(1);
+        Ok(Self { epoch: Epoch { number, salt: random()? }, is_closed, ..self.clone() })
+    }
+
+    /// The bytes of the row.
+    pub fn encode(&self) -> Vec<u8> {
+        RecordWriter::new(1)
+            .put(0, self.id)
+            .put(2, self.key)
+            .put(4, self.epoch.number.to_be_bytes())
+            .put(6, self.epoch.salt)
+            .put(8, [u8::from(self.is_closed)])
+            .finish()
+    }
+
+    /// Reads a row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let mut record = RecordReader::new(bytes, 1)?;
+        let (id, key) = (record.array(0, "id")?, record.array(2, "key")?);
+        let epoch = Epoch { number: record.u64(4, "epoch")?, salt: record.array(6, "salt")? };
+        let is_closed = match record.u8(8, "state")? {
+            0 => false,
+            1 => true,
+            2..=u8::MAX => return Err(BadRecord::Malformed("state")),
+        };
+        record.finish()?;
+        Ok(Self { id, key, epoch, is_closed })
+    }
+
+    /// The row as `meta` holds it.
+    pub(super) fn sealed(&self) -> Vec<u8> {
+        seal(Table::Meta, JOURNAL_KEY, &self.encode())
+    }
+
+    fn in_database(db: &Database) -> Result<Option<Self>, StoreError> {
+        let corrupt = |reason: String| StoreError::Corrupt { path: super::FILE.into(), reason };
+        let meta = db.begin_read()?.open_table(Table::Meta.definition())?;
+        let Some(row) = meta.get(JOURNAL_KEY)? else { return Ok(None) };
+        let row = unseal(Table::Meta, JOURNAL_KEY, row.value()).map_err(|fault| corrupt(fault.to_string()))?;
+        Self::decode(row).map(Some).map_err(|fault| corrupt(fault.to_string()))
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], StoreError> {
+    Clock::random_bytes().map_err(StoreError::io)
+}
+
+/// The journal of a database that runs.
+#[derive(Debug)]
+pub struct Journal {
+    file: Box<dyn StorageBackend>,
+    key: Key,
+    half_len: usize,
+    row: JournalRow,
+    /// Where the next record stands, and its index.
+    next: (usize, u64),
+}
+
+impl Journal {
+    /// The journal in this file, whose newest epoch `row` names and has no record yet but its first.
+    fn over(file: Box<dyn StorageBackend>, half_len: usize, row: JournalRow) -> Self {
+        let next = (start_of(row.epoch.number, half_len).saturating_add(PAGE), 1);
+        Self { file, key: Key::new(&row.key), half_len, row, next }
+    }
+
+    /// Whether a record with so many bytes fits into an epoch that has no other.
+    pub(super) fn fits(&self, body_len: usize) -> bool {
+        record::span(body_len) <= self.half_len.saturating_sub(PAGE)
+    }
+
+    /// Whether it fits behind those that stand.
+    pub(super) fn has_room(&self, body_len: usize) -> bool {
+        record::span(body_len) <= self.half_len.saturating_sub(self.used())
+    }
+
+    /// Whether a checkpoint should come before the epoch is full.
+    pub(super) fn is_filling(&self) -> bool {
+        self.used() > self.half_len / 2
+    }
+
+    /// Whether the database says that it has everything: not after another record.
+    pub(super) fn is_closed(&self) -> bool {
+        self.row.is_closed
+    }
+
+    /// Whether the database may lack anything.
+    pub(super) fn has_records(&self) -> bool {
+        self.next.1 > 1
+    }
+
+    /// Bytes of the epoch.
+    fn used(&self) -> usize {
+        self.next.0.saturating_sub(start_of(self.row.epoch.number, self.half_len))
+    }
+
+    /// Makes a record durable; `has_room` for it was asked. After a fault there must be no other.
+    pub(super) fn append(&mut self, body: &[u8]) -> io::Result<()> {
+        let (at, index) = self.next;
+        let bytes = record::seal(&self.key, (self.row.epoch, index), at, body);
+        self.file.write(at as u64, &bytes)?;
+        self.file.sync_data()?;
+        self.next = (at.saturating_add(bytes.len()), index.saturating_add(1));
+        Ok(())
+    }
+
+    /// Begins the next epoch in the other half: what stands there is in the database for good. The database goes on with the
+    /// one that stands until it has the row, which then is to be given to [`turn`](Self::turn).
+    pub(super) fn begin(&self, is_closed: bool) -> Result<JournalRow, StoreError> {
+        let next = self.row.next(is_closed)?;
+        self.begin_as(&next).map_err(StoreError::io)?;
+        Ok(next)
+    }
+
+    fn begin_as(&self, next: &JournalRow) -> io::Result<()> {
+        begin_on(&*self.file, self.half_len, next)
+    }
+
+    /// The database has this row for good: what comes now belongs to its epoch.
+    pub(super) fn turn(&mut self, row: JournalRow) {
+        self.next = (start_of(row.epoch.number, self.half_len).saturating_add(PAGE), 1);
+        self.row = row;
+    }
+}
+
+/// Writes the record that begins an epoch.
+fn begin_on(file: &dyn StorageBackend, half_len: usize, row: &JournalRow) -> io::Result<()> {
+    let at = start_of(row.epoch.number, half_len);
+    file.write(at as u64, &record::seal(&Key::new(&row.key), (row.epoch, 0), at, &[]))?;
+    file.sync_data()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_row_of_a_journal_reads_back_and_shows_nobody_its_key() {
+        let epoch = Epoch { number: 7, salt: [3; 16] };
+        for is_closed in [false, true] {
+            let row = JournalRow { id: [1; 16], key: [0x5a; 32], epoch, is_closed };
+            assert_eq!(JournalRow::decode(&row.encode()), Ok(row.clone()));
+            assert!(!format!("{row:?} {:?}", Key::new(&row.key)).contains("90"));
+        }
+        let row = JournalRow { id: [1; 16], key: [2; 32], epoch, is_closed: false }.encode();
+        let (_, rest) = row.split_last().unwrap();
+        assert_eq!(JournalRow::decode(&[rest, &[2]].concat()), Err(BadRecord::Malformed("state")));
+    }
+}

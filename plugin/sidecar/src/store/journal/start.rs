@@ -1,0 +1,146 @@
+//! What a start makes of database and journal, before anything is read of the database: it gets what it lacks, or is refused,
+//! or is known to be old. All that is written stands back until the database was found to be sound (`store/reserve.rs`).
+
+use redb::{Database, Durability, ReadableDatabase};
+
+use super::super::commit::apply;
+use super::super::schema::{JOURNAL_KEY, RESTORED_KEY, Table};
+use super::super::{FILE as DATABASE, StoreError};
+use super::image::{FORMAT_VERSION, Image, NoImage, Verdict};
+use super::rows::SealedRow;
+use super::shelf::{Shelf, lay};
+use super::{Journal, JournalRow};
+
+/// What is to be done with the journal once the database was found to be sound.
+pub(crate) struct Attached {
+    plan: Plan,
+    /// The proof that the database is an old copy.
+    pub(crate) old: Option<String>,
+}
+
+enum Plan {
+    /// Commits are the database's own.
+    Without,
+    /// A journal is made, with the epoch of this row, which the database has.
+    Make(JournalRow),
+    /// It goes on with the epoch of the row, which the database has.
+    Go(Journal, JournalRow),
+}
+
+/// What stands on the shelf, for the database with a row.
+enum Found {
+    Kept(Journal, Vec<SealedRow>),
+    Missing,
+    /// The proof.
+    Ahead(String),
+    Refused(StoreError),
+}
+
+/// Gives the database what it lacks. `may_make` says whether one that never had a journal gets one.
+///
+/// A database in restored mode whose journal does not go with it gives it up for good: who has the newest database finds the
+/// journal as it was.
+pub(crate) fn attach(db: &Database, shelf: &dyn Shelf, may_make: bool) -> Result<Attached, StoreError> {
+    let is_restored = {
+        let meta = db.begin_read()?.open_table(Table::Meta.definition())?;
+        meta.get(RESTORED_KEY)?.is_some()
+    };
+    let attached = |plan| Ok(Attached { plan, old: None });
+    let Some(row) = JournalRow::in_database(db)? else {
+        if is_restored || !may_make {
+            return attached(Plan::Without);
+        }
+        refuse_orphan(shelf)?;
+        let row = JournalRow::first()?;
+        durably(db, &[meta(Some(&row))])?;
+        return attached(Plan::Make(row));
+    };
+    match found(shelf, &row)? {
+        Found::Kept(journal, mut rows) => {
+            let next = row.next(false)?;
+            rows.push(meta(Some(&next)));
+            durably(db, &rows)?;
+            attached(Plan::Go(journal, next))
+        }
+        Found::Missing if row.is_closed => {
+            let next = row.next(false)?;
+            durably(db, &[meta(Some(&next))])?;
+            attached(Plan::Make(next))
+        }
+        Found::Missing | Found::Ahead(_) if is_restored => {
+            durably(db, &[meta(None)])?;
+            attached(Plan::Without)
+        }
+        Found::Ahead(proof) => Ok(Attached { plan: Plan::Without, old: Some(proof) }),
+        Found::Missing if shelf.is_given_up() => {
+            let proof = format!("{} is lost, with the newest commits of {DATABASE}", shelf.path().display());
+            Ok(Attached { plan: Plan::Without, old: Some(proof) })
+        }
+        Found::Missing => Err(StoreError::NoJournal { path: shelf.path() }),
+        Found::Refused(fault) => Err(fault),
+    }
+}
+
+impl Attached {
+    /// The journal for what comes. The database was found to be sound, and its newest row of the journal is not on disk yet.
+    pub(crate) fn settle(self, shelf: &dyn Shelf) -> Result<Option<Journal>, StoreError> {
+        match self.plan {
+            Plan::Without => Ok(None),
+            Plan::Make(row) => {
+                let (file, half_len) =
+                    shelf.make(&|file, half_len| lay(file, half_len, &row)).map_err(StoreError::io)?;
+                Ok(Some(Journal::over(file, half_len, row)))
+            }
+            Plan::Go(mut journal, row) => {
+                journal.begin_as(&row).map_err(StoreError::io)?;
+                journal.turn(row);
+                Ok(Some(journal))
+            }
+        }
+    }
+}
+
+fn found(shelf: &dyn Shelf, row: &JournalRow) -> Result<Found, StoreError> {
+    let Some(file) = shelf.open().map_err(StoreError::io)? else { return Ok(Found::Missing) };
+    let path = shelf.path();
+    let image = match Image::read(&*file).map_err(StoreError::io)? {
+        Ok(image) => image,
+        Err(NoImage::Newer(found)) => {
+            return Ok(Found::Refused(StoreError::Newer { path, found, known: FORMAT_VERSION }));
+        }
+        Err(NoImage::Damaged(reason)) => {
+            return Ok(Found::Refused(StoreError::Corrupt { path, reason: reason.to_owned() }));
+        }
+    };
+    Ok(match image.judge(row) {
+        Verdict::Kept(rows) => Found::Kept(Journal::over(file, image.half_len, row.clone()), rows),
+        Verdict::Ahead => Found::Ahead(format!(
+            "{DATABASE} is at epoch {} and {} holds later commits: an old copy was put back",
+            row.epoch.number,
+            path.display()
+        )),
+        Verdict::Foreign => {
+            let (found, wanted) = ("another database".to_owned(), format!("{DATABASE} as it stands beside it"));
+            Found::Refused(StoreError::Foreign { path, found, wanted })
+        }
+        Verdict::Apart => Found::Refused(StoreError::Apart { path }),
+        Verdict::Damaged(reason) => Found::Refused(StoreError::Corrupt { path, reason }),
+    })
+}
+
+/// No journal is made in the place of one that was used: the database has lost the row that names it. What a crash on the very
+/// first start leaves has no record yet.
+fn refuse_orphan(shelf: &dyn Shelf) -> Result<(), StoreError> {
+    let Some(file) = shelf.open().map_err(StoreError::io)? else { return Ok(()) };
+    let is_new = Image::read(&*file).map_err(StoreError::io)?.is_ok_and(|image| !image.was_used());
+    let reason = || format!("it does not name {}, which stands beside it", shelf.path().display());
+    if is_new { Ok(()) } else { Err(StoreError::Corrupt { path: DATABASE.into(), reason: reason() }) }
+}
+
+fn meta(row: Option<&JournalRow>) -> SealedRow {
+    SealedRow { table: Table::Meta, key: JOURNAL_KEY.to_vec(), value: row.map(JournalRow::sealed) }
+}
+
+fn durably(db: &Database, rows: &[SealedRow]) -> Result<(), StoreError> {
+    apply(db, rows, Durability::Immediate, true)
+}
