@@ -159,6 +159,7 @@ async fn a_revoked_commitment_of_the_peer_is_told_loudly_and_our_balance_comes_h
         std::fs::copy(&old, &file)?;
         // Nor does anything at home.
         std::fs::remove_file(network.join("generation"))?;
+        std::fs::remove_file(network.join("outrigger.journal"))?;
         bob.start_again().await?;
         let txid = force_close(&bob, &opened).await?.closing_txid.ok_or("a transaction")?;
         regtest.bitcoind.until_mempool_holds(&txid).await?;

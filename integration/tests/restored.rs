@@ -167,7 +167,7 @@ fn home(node: &Sidecar) -> PathBuf {
 
 /// The database and what stands beside it.
 fn copy_files(from: &Path, to: &Path) -> Done<()> {
-    for name in ["outrigger.redb", "generation"] {
+    for name in ["outrigger.redb", "outrigger.journal", "generation"] {
         std::fs::copy(from.join(name), to.join(name))?;
     }
     Ok(())

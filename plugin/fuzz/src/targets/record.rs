@@ -11,6 +11,8 @@ use outrigger_channel::{FailReason, Publication};
 use outrigger_sidecar::store::channel_update;
 use outrigger_sidecar::store::closed::ClosedRow;
 use outrigger_sidecar::store::forward::{ForwardRow, ForwardTotals, TotalsKey};
+use outrigger_sidecar::store::journal::image::{Image, fresh};
+use outrigger_sidecar::store::journal::{Epoch, JournalRow, rows};
 use outrigger_sidecar::store::part::{PartHop, PartRow};
 use outrigger_sidecar::store::replay::ReplayRow;
 use outrigger_sidecar::store::row::{
@@ -19,7 +21,7 @@ use outrigger_sidecar::store::row::{
     SettlementRow, SweepRow,
 };
 use outrigger_sidecar::store::schema::{
-    UnderWay, htlc_key, numbered_key, parse_htlc_key, parse_numbered_key, parse_replay_height_key, replay_height_key,
+    Table, UnderWay, htlc_key, numbered_key, parse_htlc_key, parse_numbered_key, parse_replay_height_key, replay_height_key,
 };
 
 use outrigger_sidecar::store::terms::TermsRow;
@@ -86,6 +88,12 @@ pub(super) fn targets() -> Vec<Target> {
             let rows = &super::row::past().1.channel;
             vec![ClosedRow { params: rows.params.clone(), head: rows.head.clone() }]
         }),
+        of("record_journal", JournalRow::decode, JournalRow::encode, || vec![journal_row()]),
+        of("journal_rows", rows::decode, |found| rows::encode(found), || {
+            let row = |value| rows::SealedRow { table: Table::Htlc, key: vec![1; 41], value };
+            vec![vec![row(Some(vec![2; 60])), row(None)]]
+        }),
+        Target::new("journal", journal, || vec![fresh(&journal_row(), JOURNAL_HALF)]),
         Target::new("record_keys", keys, || vec![vec![0; 41], vec![1; 36], vec![1, b'k']]),
     ]
 }
@@ -109,6 +117,19 @@ fn of<T: Debug + PartialEq + 'static, E: Display + 'static>(
         Err(fault) => assert!(!fault.to_string().is_empty()),
     };
     Target::new(name, body, move || samples().iter().map(encode).collect())
+}
+
+/// Bytes of a half of a journal that is small.
+const JOURNAL_HALF: usize = 2 * 4096;
+
+fn journal_row() -> JournalRow {
+    JournalRow { id: [1; 16], key: [2; 32], epoch: Epoch { number: 4, salt: [3; 16] }, is_closed: false }
+}
+
+fn journal(data: &[u8]) {
+    if let Ok(image) = bounded_by(FLOOR, data.len(), || Image::of(data.to_vec())) {
+        drop(bounded_by(FLOOR, data.len(), || image.judge(&journal_row())));
+    }
 }
 
 fn keys(data: &[u8]) {

@@ -27,7 +27,7 @@ pub(super) fn start_of(epoch: u64, half_len: usize) -> usize {
 }
 
 /// The first page of a journal.
-pub(super) fn head(id: &[u8; 16], half_len: usize) -> Vec<u8> {
+fn head(id: &[u8; 16], half_len: usize) -> Vec<u8> {
     let mut head = MAGIC.to_vec();
     head.extend_from_slice(&FORMAT_VERSION.to_be_bytes());
     head.extend_from_slice(id);
@@ -35,6 +35,18 @@ pub(super) fn head(id: &[u8; 16], half_len: usize) -> Vec<u8> {
     let digest = sha256::Hash::hash(&head).to_byte_array();
     head.extend(digest.iter().take(8));
     head
+}
+
+/// The bytes of a journal that is made for this row: no rows, and zeroes to its end, so that an append changes no metadata of
+/// its file.
+pub fn fresh(row: &JournalRow, half_len: usize) -> Vec<u8> {
+    let at = start_of(row.epoch.number, half_len);
+    let parts = [(0, head(&row.id, half_len)), (at, record::seal(&Key::new(&row.key), (row.epoch, 0), at, &[]))];
+    let mut bytes = vec![0; half_len.saturating_mul(2).saturating_add(PAGE)];
+    for (at, part) in parts {
+        bytes.iter_mut().skip(at).zip(part).for_each(|(to, from)| *to = from);
+    }
+    bytes
 }
 
 /// A journal that was read.

@@ -172,7 +172,9 @@ impl Journal {
     }
 
     fn begin_as(&self, next: &JournalRow) -> io::Result<()> {
-        begin_on(&*self.file, self.half_len, next)
+        let at = start_of(next.epoch.number, self.half_len);
+        self.file.write(at as u64, &record::seal(&self.key, (next.epoch, 0), at, &[]))?;
+        self.file.sync_data()
     }
 
     /// The database has this row for good: what comes now belongs to its epoch.
@@ -180,13 +182,6 @@ impl Journal {
         self.next = (start_of(row.epoch.number, self.half_len).saturating_add(PAGE), 1);
         self.row = row;
     }
-}
-
-/// Writes the record that begins an epoch.
-fn begin_on(file: &dyn StorageBackend, half_len: usize, row: &JournalRow) -> io::Result<()> {
-    let at = start_of(row.epoch.number, half_len);
-    file.write(at as u64, &record::seal(&Key::new(&row.key), (row.epoch, 0), at, &[]))?;
-    file.sync_data()
 }
 
 #[cfg(test)]

@@ -8,12 +8,7 @@ use redb::StorageBackend;
 use redb::backends::FileBackend;
 
 use super::super::sync_directory;
-use super::image::head;
-use super::record::PAGE;
-use super::{FILE, HALF_LEN, JournalRow, begin_on};
-
-/// Bytes that are written at once while a journal is made.
-const PIECE: usize = 1024 * 1024;
+use super::{FILE, HALF_LEN};
 
 /// A place for one journal.
 pub trait Shelf {
@@ -77,17 +72,4 @@ impl Shelf for Beside<'_> {
 
 fn backend(file: File) -> io::Result<Box<dyn StorageBackend>> {
     Ok(Box::new(FileBackend::new(file).map_err(|fault| io::Error::other(fault.to_string()))?))
-}
-
-/// Writes a journal without rows, zeroes to its end, so that an append changes no metadata of the file.
-pub(super) fn lay(file: &dyn StorageBackend, half_len: usize, row: &JournalRow) -> io::Result<()> {
-    let len = PAGE + 2 * half_len;
-    file.set_len(len as u64)?;
-    let zeroes = vec![0; PIECE.min(len)];
-    for at in (0..len).step_by(PIECE) {
-        let piece = zeroes.get(..PIECE.min(len - at)).unwrap_or_default();
-        file.write(at as u64, piece)?;
-    }
-    file.write(0, &head(&row.id, half_len))?;
-    begin_on(file, half_len, row)
 }

@@ -1,14 +1,14 @@
 //! What a start makes of database and journal, before anything is read of the database: it gets what it lacks, or is refused,
 //! or is known to be old. All that is written stands back until the database was found to be sound (`store/reserve.rs`).
 
-use redb::{Database, Durability, ReadableDatabase};
+use redb::{Database, Durability, ReadableDatabase, StorageBackend};
 
 use super::super::commit::apply;
 use super::super::schema::{JOURNAL_KEY, RESTORED_KEY, Table};
 use super::super::{FILE as DATABASE, StoreError};
-use super::image::{FORMAT_VERSION, Image, NoImage, Verdict};
+use super::image::{FORMAT_VERSION, Image, NoImage, Verdict, fresh};
 use super::rows::SealedRow;
-use super::shelf::{Shelf, lay};
+use super::shelf::Shelf;
 use super::{Journal, JournalRow};
 
 /// What is to be done with the journal once the database was found to be sound.
@@ -87,8 +87,13 @@ impl Attached {
         match self.plan {
             Plan::Without => Ok(None),
             Plan::Make(row) => {
-                let (file, half_len) =
-                    shelf.make(&|file, half_len| lay(file, half_len, &row)).map_err(StoreError::io)?;
+                let lay = |file: &dyn StorageBackend, half_len| {
+                    let bytes = fresh(&row, half_len);
+                    file.set_len(bytes.len() as u64)?;
+                    file.write(0, &bytes)?;
+                    file.sync_data()
+                };
+                let (file, half_len) = shelf.make(&lay).map_err(StoreError::io)?;
                 Ok(Some(Journal::over(file, half_len, row)))
             }
             Plan::Go(mut journal, row) => {
