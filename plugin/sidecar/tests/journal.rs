@@ -516,7 +516,8 @@ impl Shelf for Watched {
     ) -> io::Result<(Box<dyn StorageBackend>, usize)> {
         let file = Arc::new(InMemoryBackend::new());
         *self.journal.lock().unwrap() = Some(file.clone());
-        let file = Box::new(WatchedFile { watched: self.clone(), file, names: ["write journal", "sync journal"] });
+        let names = ["write journal", "sync journal"];
+        let file: Box<dyn StorageBackend> = Box::new(WatchedFile { watched: self.clone(), file, names });
         lay(&*file, SMALL)?;
         Ok((file, SMALL))
     }

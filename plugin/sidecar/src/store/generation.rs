@@ -149,7 +149,7 @@ fn is_full(fault: &io::Error) -> bool {
 }
 
 /// The number in the database; 0 before the first start raised it.
-fn in_database(db: &Database) -> Result<u64, StoreError> {
+pub(super) fn in_database(db: &Database) -> Result<u64, StoreError> {
     let corrupt = |reason: String| StoreError::Corrupt { path: super::FILE.into(), reason };
     let meta = db.begin_read()?.open_table(Table::Meta.definition())?;
     let Some(row) = meta.get(GENERATION_KEY)? else { return Ok(0) };

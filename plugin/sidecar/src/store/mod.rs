@@ -149,8 +149,11 @@ pub fn open_and_load(dir: &Path, network: &str, node_id: &NodeId) -> Result<(Arc
     Ok((db, found))
 }
 
+/// The file of a database, and the generation that was seen beside it.
+type Found = (Box<dyn StorageBackend>, u64);
+
 /// The file of the database in a directory, which is made on the first start.
-fn database(dir: &Path, network: &str, node_id: &NodeId) -> Result<Box<dyn StorageBackend>, StoreError> {
+fn database(dir: &Path, network: &str, node_id: &NodeId) -> Result<Found, StoreError> {
     let path = dir.join(FILE);
     let seen = generation::check(dir, network, node_id)?;
     if !path.try_exists().map_err(StoreError::io)? {
@@ -172,7 +175,7 @@ fn database(dir: &Path, network: &str, node_id: &NodeId) -> Result<Box<dyn Stora
     if file.metadata().map_err(StoreError::io)?.len() == 0 {
         return Err(StoreError::Corrupt { path, reason: "it is empty".to_owned() });
     }
-    Ok(Box::new(FileBackend::new(file)?))
+    Ok((Box::new(FileBackend::new(file)?), seen.unwrap_or_default()))
 }
 
 /// What a start finds.
@@ -185,7 +188,7 @@ struct Opened<R> {
 }
 
 fn open_after<R>(
-    file: Box<dyn StorageBackend>,
+    (file, seen): Found,
     (path, network, node_id): (&Path, &str, &NodeId),
     (shelf, may_make_journal): (&dyn Shelf, bool),
     read: impl FnOnce(&Database) -> Result<R, StoreError>,
@@ -201,7 +204,9 @@ fn open_after<R>(
         initialise(&db, network, node_id)?;
     }
     check_identity(&db, path, network, node_id)?;
-    let mut attached = journal::start::attach(&db, shelf, may_make_journal)?;
+    // The journal may belong to the newest database: one that is known to be old leaves it as it is.
+    let is_old = generation::in_database(&db)? < seen;
+    let mut attached = journal::start::attach(&db, shelf, is_old, may_make_journal)?;
     let (read, old) = (read(&db)?, attached.old.take());
     // The journal knows of its next epoch before the database does.
     let journal = attached.settle(shelf)?;
@@ -221,7 +226,7 @@ pub fn open_on(
     network: &str,
     node_id: &NodeId,
 ) -> Result<(Arc<Database>, Option<Journal>), StoreError> {
-    let opened = open_after(storage, (Path::new(FILE), network, node_id), (shelf, true), |_| Ok(()))?;
+    let opened = open_after((storage, 0), (Path::new(FILE), network, node_id), (shelf, true), |_| Ok(()))?;
     match opened.old {
         Some(reason) => Err(StoreError::Corrupt { path: FILE.into(), reason }),
         None => Ok((opened.db, opened.journal)),

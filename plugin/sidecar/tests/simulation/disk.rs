@@ -242,9 +242,9 @@ impl StorageBackend for OnDisk {
             return Ok(());
         }
         platter.admit(Operation::Sync, None)?;
-        let (synced, since) = std::mem::take(&mut platter.since).into_iter().partition(|(file, _)| *file == self.1);
-        platter.since = since;
-        let synced: Vec<(usize, Change)> = synced;
+        let since = std::mem::take(&mut platter.since).into_iter();
+        let (synced, left): (Vec<_>, Vec<_>) = since.partition(|(file, _)| *file == self.1);
+        platter.since = left;
         synced.iter().for_each(|(file, change)| apply(&mut platter.files[*file].durable, change));
         Ok(())
     }
@@ -267,15 +267,15 @@ impl StorageBackend for OnDisk {
 /// The name of a file that was made is durable with its content, by a rename that is not played here.
 impl Shelf for Disk {
     fn open(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
-        let file = OnDisk(self.clone(), JOURNAL);
-        Ok(if file.len()? == 0 { None } else { Some(Box::new(file)) })
+        let file: Box<dyn StorageBackend> = Box::new(OnDisk(self.clone(), JOURNAL));
+        Ok(if file.len()? == 0 { None } else { Some(file) })
     }
 
     fn make(
         &self,
         lay: &dyn Fn(&dyn StorageBackend, usize) -> io::Result<()>,
     ) -> io::Result<(Box<dyn StorageBackend>, usize)> {
-        let file = Box::new(OnDisk(self.clone(), JOURNAL));
+        let file: Box<dyn StorageBackend> = Box::new(OnDisk(self.clone(), JOURNAL));
         lay(&*file, HALF_LEN)?;
         Ok((file, HALF_LEN))
     }

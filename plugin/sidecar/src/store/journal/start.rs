@@ -36,18 +36,19 @@ enum Found {
     Refused(StoreError),
 }
 
-/// Gives the database what it lacks. `may_make` says whether one that never had a journal gets one.
+/// Gives the database what it lacks. `is_old` says whether the database is known to be an old copy, `may_make` whether one that
+/// never had a journal gets one.
 ///
 /// A database in restored mode whose journal does not go with it gives it up for good: who has the newest database finds the
 /// journal as it was.
-pub(crate) fn attach(db: &Database, shelf: &dyn Shelf, may_make: bool) -> Result<Attached, StoreError> {
+pub(crate) fn attach(db: &Database, shelf: &dyn Shelf, is_old: bool, may_make: bool) -> Result<Attached, StoreError> {
     let is_restored = {
         let meta = db.begin_read()?.open_table(Table::Meta.definition())?;
         meta.get(RESTORED_KEY)?.is_some()
     };
     let attached = |plan| Ok(Attached { plan, old: None });
     let Some(row) = JournalRow::in_database(db)? else {
-        if is_restored || !may_make {
+        if is_old || is_restored || !may_make {
             return attached(Plan::Without);
         }
         refuse_orphan(shelf)?;
@@ -55,6 +56,12 @@ pub(crate) fn attach(db: &Database, shelf: &dyn Shelf, may_make: bool) -> Result
         durably(db, &[meta(Some(&row))])?;
         return attached(Plan::Make(row));
     };
+    if is_old {
+        if is_restored {
+            durably(db, &[meta(None)])?;
+        }
+        return attached(Plan::Without);
+    }
     match found(shelf, &row)? {
         Found::Kept(journal, mut rows) => {
             let next = row.next(false)?;
