@@ -102,6 +102,9 @@ impl StartFault {
                 | StoreError::Foreign { .. }
                 | StoreError::Companion { .. }
                 | StoreError::Missing { .. }
+                | StoreError::OnlyJournal { .. }
+                | StoreError::NoJournal { .. }
+                | StoreError::Apart { .. }
                 | StoreError::DeadLink(_),
             )
             | Self::Running { .. }
