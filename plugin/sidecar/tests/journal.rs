@@ -30,6 +30,9 @@ const PAGE: usize = 4096;
 /// Bytes of a half where the journal is a small one.
 const SMALL: usize = 256 * 1024;
 
+/// Bytes of a half where nothing fills it.
+const WIDE: usize = 4 << 20;
+
 /// Bytes of a record's header.
 const HEADER: usize = 76;
 
@@ -449,6 +452,8 @@ fn bak_7_the_journal_of_another_copy_of_the_directory_is_refused() {
 struct Watched {
     log: Arc<Mutex<Vec<&'static str>>>,
     journal: Arc<Mutex<Option<Arc<InMemoryBackend>>>>,
+    written: Arc<AtomicU64>,
+    is_wide: bool,
     /// Syncs of the journal that are yet to come before one fails; none does at 0.
     fails_in: Arc<AtomicU64>,
 }
@@ -486,6 +491,7 @@ impl StorageBackend for WatchedFile {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.watched.log.lock().unwrap().push(self.names[0]);
+        self.watched.written.fetch_add(data.len() as u64, Ordering::SeqCst);
         self.file.write(offset, data)
     }
 }
@@ -518,8 +524,9 @@ impl Shelf for Watched {
         *self.journal.lock().unwrap() = Some(file.clone());
         let names = ["write journal", "sync journal"];
         let file: Box<dyn StorageBackend> = Box::new(WatchedFile { watched: self.clone(), file, names });
-        lay(&*file, SMALL)?;
-        Ok((file, SMALL))
+        let half_len = if self.is_wide { WIDE } else { SMALL };
+        lay(&*file, half_len)?;
+        Ok((file, half_len))
     }
 
     fn path(&self) -> PathBuf {
@@ -550,6 +557,51 @@ fn dsk_2_dsk_6_a_commit_is_one_write_and_one_sync_of_the_journal_before_its_rele
     let syncs = asked.iter().filter(|asked| **asked == "sync database").count();
     assert_eq!(syncs, 2, "the database's commit has two phases: {asked:?}");
     assert_eq!(asked.last(), Some(&"sync database"));
+}
+
+/// What a hundred commits of a node that relays ask of the disk, checkpoint included, with a journal and without.
+#[test]
+fn a_journal_halves_the_syncs_and_what_is_written() {
+    let [with, without] = [true, false].map(|has_journal| {
+        let watched = Watched { is_wide: true, ..Watched::default() };
+        let mut running = watched.start();
+        if !has_journal {
+            running.commits = running.commits.journaled(None);
+        }
+        // Channels with rows of history, a few of which each commit touches.
+        let mut before = Batch::default();
+        for number in 0..5000_u64 {
+            before.put(Table::Evidence, number.wrapping_mul(0x9e37_79b9).to_be_bytes().to_vec(), Some(vec![1; 90]));
+        }
+        running.commit(before);
+        if has_journal {
+            running.commits.checkpoint().unwrap();
+        }
+        drop(watched.taken());
+        watched.written.store(0, Ordering::SeqCst);
+        for commit in 0..100_u64 {
+            let mut batch = batch(1, &[7; 100]);
+            for channel in 0..8_u64 {
+                let key = channel.wrapping_mul(0x1234_5678_9abc_def1).to_be_bytes().to_vec();
+                for table in [Table::ChannelHead, Table::MonitorHead, Table::HtlcSignatures] {
+                    batch.put(table, key.clone(), Some(vec![commit as u8; 300]));
+                }
+                let key = (channel * 1000 + commit).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes().to_vec();
+                batch.put(Table::Evidence, key.clone(), Some(vec![2; 90]));
+                batch.put(Table::Htlc, key, Some(vec![2; 120]));
+            }
+            running.commit(batch);
+        }
+        if has_journal {
+            running.commits.checkpoint().unwrap();
+        }
+        let syncs = watched.taken().iter().filter(|asked| asked.starts_with("sync")).count();
+        (syncs, watched.written.load(Ordering::SeqCst))
+    });
+    println!("syncs and bytes of a hundred commits: {with:?} with a journal, {without:?} without");
+    // Where the database grows it syncs once more.
+    assert!(with.0 <= 106 && without.0 >= 200);
+    assert!(with.1 * 2 < without.1);
 }
 
 #[test]

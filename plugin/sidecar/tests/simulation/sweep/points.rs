@@ -7,7 +7,7 @@ use super::super::world::World;
 use super::scripts::Run;
 
 /// Operations of a start within which the second of two crashes comes.
-const SECOND: u64 = 40;
+const SECOND: u64 = 16;
 
 /// What goes wrong at one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
