@@ -1,5 +1,6 @@
 //! The store: one redb file and its journal, one writer, one commit per group of steps. The format is told in `FORMAT.md`.
 
+pub mod backup;
 pub mod batch;
 pub mod channel_update;
 pub mod closed;
@@ -37,6 +38,7 @@ pub use queued::Queued;
 pub use read::Reader;
 pub use writer::{Commits, Gathered, Writer, WriterStats};
 
+use backup::mirror::is_mirror;
 use reserve::Reserve;
 use schema::{FORMAT_VERSION, Table};
 use seal::{seal, unseal};
@@ -170,12 +172,42 @@ fn database(dir: &Path, network: &str, node_id: &NodeId) -> Result<Found, StoreE
         }
         create(dir, network, node_id)?;
     }
-    let file = File::options().read(true).write(true).open(&path).map_err(StoreError::io)?;
-    // redb would turn an empty file into a new database: an existing one is only ever opened (bad input 91).
+    let file = stored(&path)?;
+    Ok((file, seen.unwrap_or_default()))
+}
+
+/// A file that is there. redb would turn an empty one into a new database: an existing one is only ever opened (bad input 91).
+fn stored(path: &Path) -> Result<Box<dyn StorageBackend>, StoreError> {
+    let file = File::options().read(true).write(true).open(path).map_err(StoreError::io)?;
     if file.metadata().map_err(StoreError::io)?.len() == 0 {
-        return Err(StoreError::Corrupt { path, reason: "it is empty".to_owned() });
+        return Err(StoreError::Corrupt { path: path.to_owned(), reason: "it is empty".to_owned() });
     }
-    Ok((Box::new(FileBackend::new(file)?), seen.unwrap_or_default()))
+    Ok(Box::new(FileBackend::new(file)?))
+}
+
+/// Opens a file that is there. One that `read` refuses stays as it was, by the byte.
+fn open_sound<R>(
+    path: &Path,
+    read: impl FnOnce(&Database) -> Result<R, StoreError>,
+) -> Result<(Database, R), StoreError> {
+    open_reserved(stored(path)?, path, read)
+}
+
+/// The same on any storage: what is written before `read` has found it sound is kept back until then.
+fn open_reserved<R>(
+    file: Box<dyn StorageBackend>,
+    path: &Path,
+    read: impl FnOnce(&Database) -> Result<R, StoreError>,
+) -> Result<(Database, R), StoreError> {
+    let storage = Reserve::of(file);
+    let opened = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(storage.clone());
+    let db = opened.map_err(|fault| match fault {
+        redb::DatabaseError::Storage(redb::StorageError::Io(fault)) if is_of_the_disk(&fault) => StoreError::io(fault),
+        fault => StoreError::Corrupt { path: path.to_owned(), reason: fault.to_string() },
+    })?;
+    let found = read(&db)?;
+    storage.release().map_err(StoreError::io)?;
+    Ok((db, found))
 }
 
 /// What a start finds.
@@ -194,24 +226,28 @@ fn open_after<R>(
     read: impl FnOnce(&Database) -> Result<R, StoreError>,
 ) -> Result<Opened<R>, StoreError> {
     let is_new = file.len().map_err(StoreError::io)? == 0;
-    let storage = Reserve::of(file);
-    let opened = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(storage.clone());
-    let db = opened.map_err(|fault| match fault {
-        redb::DatabaseError::Storage(redb::StorageError::Io(fault)) if is_of_the_disk(&fault) => StoreError::io(fault),
-        fault => StoreError::Corrupt { path: path.to_owned(), reason: fault.to_string() },
+    let (db, (read, journal, old)) = open_reserved(file, path, |db| {
+        if is_new {
+            initialise(db, network, node_id)?;
+        }
+        check_identity(db, path, network, node_id)?;
+        refuse_mirror(db, path)?;
+        // The journal may belong to the newest database: one that is known to be old leaves it as it is.
+        let is_old = generation::in_database(db)? < seen;
+        let mut attached = journal::start::attach(db, shelf, is_old, may_make_journal)?;
+        let (read, old) = (read(db)?, attached.old.take());
+        // The journal knows of its next epoch before the database does.
+        Ok((read, attached.settle(shelf)?, old))
     })?;
-    if is_new {
-        initialise(&db, network, node_id)?;
-    }
-    check_identity(&db, path, network, node_id)?;
-    // The journal may belong to the newest database: one that is known to be old leaves it as it is.
-    let is_old = generation::in_database(&db)? < seen;
-    let mut attached = journal::start::attach(&db, shelf, is_old, may_make_journal)?;
-    let (read, old) = (read(&db)?, attached.old.take());
-    // The journal knows of its next epoch before the database does.
-    let journal = attached.settle(shelf)?;
-    storage.release().map_err(StoreError::io)?;
     Ok(Opened { db: Arc::new(db), read, journal, old })
+}
+
+fn refuse_mirror(db: &Database, path: &Path) -> Result<(), StoreError> {
+    if !is_mirror(db)? {
+        return Ok(());
+    }
+    let (found, wanted) = ("a mirror".to_owned(), "a node's database: a node is restored from a mirror".to_owned());
+    Err(StoreError::Foreign { path: path.to_owned(), found, wanted })
 }
 
 /// Whether the disk did not read what is there; the others say that what is there is no database, or ends too early.
@@ -296,6 +332,11 @@ fn check_identity(db: &impl ReadableDatabase, path: &Path, network: &str, node_i
         return foreign(format!("node {found}"), format!("node {node_id}"));
     }
     Ok(())
+}
+
+/// The number of the newest event in the file; 0 where there is none.
+pub fn last_event(db: &Arc<Database>) -> Result<u64, StoreError> {
+    Ok(commit::next_number(db, Table::Event)?.saturating_sub(1))
 }
 
 /// Makes a new file's name durable.
