@@ -75,6 +75,9 @@ fn words_for_mirror(fault: &StoreError) -> String {
         | StoreError::Newer { .. }
         | StoreError::Companion { .. }
         | StoreError::Missing { .. }
+        | StoreError::OnlyJournal { .. }
+        | StoreError::NoJournal { .. }
+        | StoreError::Apart { .. }
         | StoreError::DeadLink(_)
         | StoreError::Foreign { .. } => fault.to_string(),
     }

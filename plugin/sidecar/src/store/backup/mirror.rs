@@ -139,6 +139,9 @@ fn fault_of(fault: StoreError) -> SinkFault {
         | StoreError::Companion { .. }
         | StoreError::Missing { .. }
         | StoreError::DeadLink(_)
+        | StoreError::OnlyJournal { .. }
+        | StoreError::NoJournal { .. }
+        | StoreError::Apart { .. }
         | StoreError::Foreign { .. } => SinkFault::Lasting(fault.to_string()),
     }
 }
