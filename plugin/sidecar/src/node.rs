@@ -36,6 +36,7 @@ use crate::manager::env::{ChainView, soft_signers};
 use crate::manager::operations::Operations;
 use crate::manager::relay::register::{Caps, Load};
 use crate::manager::terms::ForwardingPolicy;
+use crate::manager::workers::Heavy;
 use crate::net::{Dialer, Network};
 use crate::rpc::{self, Doors, Server, ServerFault};
 use crate::store::{self, Generation, StoreError};
@@ -50,6 +51,17 @@ pub const STORAGE_EXIT_CODE: u8 = 3;
 
 /// How often what has its time is looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
+
+/// What a thread that does what takes long adds to its nice value: it has a third of the processor time of one that does not,
+/// where both want it, and does not keep it from waking.
+const STANDS_BACK_BY: i32 = 5;
+
+/// Lets other threads go first, from now on.
+fn stand_back() {
+    if let Err(fault) = rustix::process::nice(STANDS_BACK_BY) {
+        tracing::warn!(%fault, "a thread with much to do has the same share of the processor as the others");
+    }
+}
 
 /// Threads that drain mailboxes.
 fn worker_count() -> usize {
@@ -332,9 +344,15 @@ fn build(
         identity: identity(config),
     }));
 
+    let heavy = Heavy::default();
     for number in 0..worker_count() {
-        let (manager, mailboxes) = (manager.clone(), mailboxes.clone());
-        spawn(&format!("peers-{number}"), move || manager.work(&mailboxes))?;
+        let (worker, mailboxes, queue) = (manager.clone(), mailboxes.clone(), heavy.clone());
+        spawn(&format!("peers-{number}"), move || worker.work(&mailboxes, &queue))?;
+        let (worker, queue) = (manager.clone(), heavy.clone());
+        spawn(&format!("heavy-{number}"), move || {
+            stand_back();
+            worker.work_on_heavy(&queue);
+        })?;
     }
     spawn("payments", move || payments.work(&notices))?;
     let (carrier, publisher, funder) = (manager.clone(), broadcaster.clone(), wallet.clone());
