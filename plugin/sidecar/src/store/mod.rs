@@ -1,5 +1,6 @@
 //! The store: one redb file, one writer, one transaction per group of steps. The format is told in `FORMAT.md`.
 
+pub mod backup;
 pub mod batch;
 pub mod channel_update;
 pub mod closed;

@@ -107,6 +107,8 @@ tables! {
     ForwardingTerms = "forwarding_terms",
     /// Where peers with channels are reached.
     PeerAddress = "peer_address",
+    /// The id of a channel's rows in its persist sequence, a u64 (see [`backup`](super::backup)).
+    Persist = "persist",
 }
 
 /// The key of a row that a channel has once.
