@@ -14,10 +14,18 @@ use std::sync::Arc;
 
 use outrigger_bolt::id::{ChannelId, NodeId};
 
+use super::image::Image;
 use super::sealed::{CannotOpen, MAX_RECORD_BYTES, RecordKind, RecordName, Sealer};
 use super::source::{NamedRecord, Source, SourceFault, StoredChannel};
 use crate::store::generation::make_directory;
+use crate::store::schema::Table;
 use crate::store::sync_directory;
+
+mod persist;
+#[cfg(test)]
+mod tests;
+
+pub use persist::DirectorySink;
 
 /// The most records of one channel: more than consolidation ever leaves.
 const MAX_NAMES: usize = 1_000_000;
@@ -94,7 +102,7 @@ impl Names {
         self.fulls.iter().chain(self.updates.values()).max().copied()
     }
 
-    fn insert(&mut self, name: &RecordName) {
+    pub(super) fn insert(&mut self, name: &RecordName) {
         match name.kind {
             RecordKind::Full => drop(self.fulls.insert(name.id)),
             RecordKind::Update => drop(self.updates.insert(name.from, name.id)),
@@ -123,7 +131,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Makes the directory where it is missing, and a place for this node in it.
+    /// Makes a place for this node in a directory that is there. One that is missing is not made: its disk may not be mounted.
     pub fn open(
         dir: &Path,
         (network, node_id): (&str, &NodeId),
@@ -132,6 +140,10 @@ impl Directory {
     ) -> Result<Self, DirectoryFault> {
         let root = place_of(dir, network, node_id);
         let io_fault = |reason| DirectoryFault::Io { path: root.clone(), reason };
+        if !dir.is_dir() {
+            let words = "there is no such directory: mount its disk, or make it";
+            return Err(io_fault(io::Error::new(io::ErrorKind::NotFound, words)));
+        }
         make_directory(&root).map_err(io_fault)?;
         let directory = Self { root: root.clone(), sealer, full_every, known: HashMap::new() };
         clean(&root).map_err(io_fault)?;
@@ -217,6 +229,7 @@ impl Directory {
             Ok(_) => match read_bounded(&path).map_err(io_fault)? {
                 Some(there) if there == sealed => return Ok(Written::Before),
                 Some(there) => match self.sealer.open(name, &there) {
+                    Ok(there) if is_same(name, &there, content) => return Ok(Written::Before),
                     Ok(_) => return Err(DirectoryFault::OtherHistory(path)),
                     Err(CannotOpen::Newer(form)) => return Err(DirectoryFault::Newer { path, form }),
                     Err(CannotOpen::Short | CannotOpen::NotAuthentic) => set_aside(&path).map_err(io_fault)?,
@@ -323,6 +336,20 @@ impl Source for DirectorySource {
         let heights = tips(&self.root).map_err(|fault| SourceFault::unreadable(self.root.display(), fault))?;
         let newest = heights.iter().rev().map(|height| self.read_record(RecordName::tip(*height)));
         Ok(newest.filter_map(Result::ok).map(|record| record.content).next())
+    }
+}
+
+/// Whether two records of one name tell the same. The address of a peer changes without a new id, and so does the time of a tip.
+fn is_same(name: &RecordName, one: &[u8], other: &[u8]) -> bool {
+    let rows = |bytes: &[u8]| {
+        let mut image = Image::decode(bytes).ok()?;
+        image.rows.retain(|(table, _), _| *table != Table::PeerAddress);
+        Some(image)
+    };
+    match name.kind {
+        RecordKind::Full => rows(one).is_some_and(|one| Some(one) == rows(other)),
+        RecordKind::Update => one == other,
+        RecordKind::Tip => true,
     }
 }
 

@@ -15,9 +15,14 @@
 //!
 //! An I/O fault is none of these answers: a sink tries again, by [`SinkEnds::until_well`], for as long as it takes.
 
+pub mod command;
+pub mod conform;
+pub mod directory;
 pub mod ends;
 pub mod image;
 pub mod kept;
+pub mod sealed;
+pub mod source;
 
 use bitcoin::OutPoint;
 use outrigger_bolt::id::ChannelId;

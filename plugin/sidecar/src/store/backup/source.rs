@@ -3,6 +3,7 @@
 use outrigger_bolt::id::ChannelId;
 
 use super::directory::Names;
+use super::image::{Image, Update};
 use super::sealed::RecordName;
 
 /// A record that was read and is what it says.
@@ -58,6 +59,33 @@ impl StoredChannel {
     pub fn reached(&self) -> Option<u64> {
         let last = self.updates.last().or(self.full.as_ref())?;
         Some(last.name.id)
+    }
+
+    /// The channel as the records leave it, as far as they can be read and fit together; what is wrong beyond goes into `faults`.
+    pub fn image(&mut self) -> Option<Image> {
+        let full = self.full.as_ref()?;
+        let mut image = match Image::decode(&full.content) {
+            Ok(image) if image.channel == self.channel && image.id == full.name.id => image,
+            Ok(_) => return self.unusable("the full write is of another channel or id"),
+            Err(fault) => return self.unusable(&format!("the full write cannot be read: {fault}")),
+        };
+        for record in &self.updates {
+            let applied = match Update::decode(&record.content) {
+                Ok(update) if update.id == record.name.id => image.apply(&update).map_err(|gap| gap.to_string()),
+                Ok(update) => Err(format!("update {} holds update {}", record.name.id, update.id)),
+                Err(fault) => Err(format!("update {} cannot be read: {fault}", record.name.id)),
+            };
+            if let Err(fault) = applied {
+                self.faults.push(fault);
+                break;
+            }
+        }
+        Some(image)
+    }
+
+    fn unusable(&mut self, fault: &str) -> Option<Image> {
+        self.faults.push(fault.to_owned());
+        None
     }
 
     /// Reads the newest full write that can be read and what follows it, until something is missing or damaged.

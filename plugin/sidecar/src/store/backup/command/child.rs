@@ -1,12 +1,11 @@
 //! An operator's program as a child process: requests go to its standard input and answers come from its standard output,
 //! one JSON object a line. Whatever it does, memory is bounded, nothing hangs for good, and its fault has words.
 
-use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -14,8 +13,6 @@ use outrigger_bolt::id::ChannelId;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-use crate::lock::Mutex;
 
 /// Bytes of an answer that carries no record.
 pub(super) const SHORT_LINE: usize = 64 * 1024;
@@ -56,8 +53,11 @@ pub enum ChildFault {
     Answer { method: &'static str, words: String },
 }
 
-/// Told of each write that was open and is complete.
-pub(super) type OnCompleted = Arc<dyn Fn(ChannelId, u64) + Send + Sync>;
+/// Told of each completion; says whether anything was open for it.
+pub(super) type OnCompleted = Arc<dyn Fn(ChannelId, u64) -> bool + Send + Sync>;
+
+/// Told that the program has ended, or is not listened to any more.
+pub(super) type OnEnd = Arc<dyn Fn() + Send + Sync>;
 
 /// One life of the program.
 pub(super) struct Child {
@@ -78,10 +78,10 @@ struct Shared {
     line_limit: AtomicUsize,
     /// Lines of standard error that may still be logged.
     log_lines: AtomicUsize,
-    /// Writes that were given to the program and are not complete.
-    open: Mutex<HashSet<(ChannelId, u64)>>,
     strays: AtomicU64,
+    has_ended: AtomicBool,
     on_completed: OnCompleted,
+    on_end: OnEnd,
 }
 
 enum Heard {
@@ -109,7 +109,7 @@ fn some_value<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Optio
 #[derive(Deserialize)]
 struct Completion {
     channel_id: String,
-    id: u64,
+    update_id: u64,
 }
 
 impl Child {
@@ -118,7 +118,7 @@ impl Child {
         name: &str,
         command: &[String],
         limit: Duration,
-        on_completed: OnCompleted,
+        (on_completed, on_end): (OnCompleted, OnEnd),
     ) -> Result<Self, ChildFault> {
         let refused = |fault: io::Error| ChildFault::Start(fault.to_string());
         let (program, arguments) =
@@ -136,9 +136,10 @@ impl Child {
             asked: AtomicU64::new(0),
             line_limit: AtomicUsize::new(SHORT_LINE),
             log_lines: AtomicUsize::new(LOGGED_LINES),
-            open: Mutex::new(HashSet::new()),
             strays: AtomicU64::new(0),
+            has_ended: AtomicBool::new(false),
             on_completed,
+            on_end,
         });
         let (lines, to_write) = bounded(1);
         // One request is open at a time, so one answer waits at most, and one fault behind it.
@@ -157,14 +158,9 @@ impl Child {
         Ok(Self { process, lines: Some(lines), answers, shared, next_request: 1, limit })
     }
 
-    /// A write was given to the program, or will be now.
-    pub(super) fn opened(&self, channel: ChannelId, id: u64) {
-        self.shared.open.lock().insert((channel, id));
-    }
-
-    /// The write is not open any more; whether it was.
-    pub(super) fn closed(&self, channel: ChannelId, id: u64) -> bool {
-        self.shared.open.lock().remove(&(channel, id))
+    /// Whether it has ended, or is not listened to any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.shared.has_ended.load(Ordering::Acquire)
     }
 
     /// Asks, and waits for the answer, which has at most `line_limit` bytes.
@@ -198,30 +194,34 @@ impl Child {
             Ok(Heard::Answer(_)) | Err(_) => ChildFault::Ended,
         }
     }
+}
 
-    /// What went wrong since the last answer, if anything did.
-    pub(super) fn fault(&self) -> Option<ChildFault> {
-        match self.answers.try_recv() {
-            Ok(Heard::Fault(fault)) => Some(fault),
-            Ok(Heard::Answer(_)) | Err(_) => None,
+impl Child {
+    /// Ends the program at once, with what it started.
+    pub(super) fn kill(&mut self) {
+        if let Some(group) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
+            // It may have ended by now.
+            let _ = kill_process_group(group, Signal::KILL);
         }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
 impl Drop for Child {
-    /// Its input ends; a program that does not end then is killed, with what it started.
+    /// Its input ends; a program that does not end then is killed.
     fn drop(&mut self) {
         self.lines = None;
         while let Ok(Heard::Answer(_)) = self.answers.recv_timeout(FAREWELL) {}
         if !matches!(self.process.try_wait(), Ok(Some(_))) {
-            if let Some(group) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
-                // It may have ended by now.
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-            let _ = self.process.kill();
-            let _ = self.process.wait();
+            self.kill();
         }
     }
+}
+
+/// The program answered with something else than is asked for.
+pub(super) fn odd_answer(method: &'static str, answer: &Value) -> ChildFault {
+    ChildFault::Answer { method, words: shown(answer.to_string().as_bytes()) }
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -253,8 +253,10 @@ impl Shared {
                 return;
             }
         };
-        // Nobody listens to one that is given up.
+        self.has_ended.store(true, Ordering::Release);
+        // Nobody listens to one that is given up. One whose answer nobody awaits has a free place.
         let _ = heard.send(Heard::Fault(fault));
+        (self.on_end)();
     }
 
     /// The next line, without its end. It never holds more than is allowed at the time.
@@ -303,7 +305,7 @@ impl Shared {
             }
             (None, Some("channel_monitor_updated"), Some(completion)) => {
                 let channel = completion.channel_id.parse().map_err(|_| bad("its channel_id is none"))?;
-                self.completed(channel, completion.id).map(|()| None)
+                self.completed(channel, completion.update_id).map(|()| None)
             }
             (_, Some(method), _) => Err(bad(&format!("{} is not a call that it may make", shown(method.as_bytes())))),
             (_, None, _) => Err(bad("it is neither an answer nor a completion")),
@@ -311,8 +313,7 @@ impl Shared {
     }
 
     fn completed(&self, channel: ChannelId, id: u64) -> Result<(), ChildFault> {
-        if self.open.lock().remove(&(channel, id)) {
-            (self.on_completed)(channel, id);
+        if (self.on_completed)(channel, id) {
             return Ok(());
         }
         // Nothing waits for it, so nothing comes of it: one that came twice, or for a process before.
@@ -344,7 +345,7 @@ impl Shared {
 }
 
 /// Foreign bytes for a log or an error: escaped, and not many.
-fn shown(bytes: &[u8]) -> String {
+pub(super) fn shown(bytes: &[u8]) -> String {
     let end = bytes.iter().rposition(|byte| !byte.is_ascii_whitespace()).map_or(0, |last| last.saturating_add(1));
     let bytes = bytes.get(..end).unwrap_or_default();
     let short = bytes.get(..LOGGED_BYTES.min(bytes.len())).unwrap_or_default();
@@ -359,9 +360,10 @@ pub fn line_of_a_program(line: &[u8]) -> Result<(), ChildFault> {
         asked: AtomicU64::new(1),
         line_limit: AtomicUsize::new(SHORT_LINE),
         log_lines: AtomicUsize::new(0),
-        open: Mutex::new(HashSet::new()),
         strays: AtomicU64::new(0),
-        on_completed: Arc::new(|_, _| {}),
+        has_ended: AtomicBool::new(false),
+        on_completed: Arc::new(|_, _| false),
+        on_end: Arc::new(|| {}),
     };
     shared.take(line).map(drop)
 }
