@@ -34,6 +34,7 @@ pub use queued::Queued;
 pub use read::Reader;
 pub use writer::{Commits, Gathered, Writer, WriterStats};
 
+use backup::mirror::is_mirror;
 use reserve::Reserve;
 use schema::{FORMAT_VERSION, Table};
 use seal::{seal, unseal};
@@ -153,6 +154,10 @@ fn open_after<R>(
         fault => corrupt(fault.to_string()),
     })?;
     check_identity(&db, &path, network, node_id)?;
+    if is_mirror(&db)? {
+        let (found, wanted) = ("a mirror".to_owned(), "a node's database: a node is restored from a mirror".to_owned());
+        return Err(StoreError::Foreign { path: path.clone(), found, wanted });
+    }
     let found = read(&db)?;
     storage.release().map_err(StoreError::io)?;
     Ok((Arc::new(db), found))

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use outrigger_bolt::id::{ChannelId, NodeId};
 
-use super::image::Image;
+use super::image::{Image, Update};
 use super::sealed::{CannotOpen, MAX_RECORD_BYTES, RecordKind, RecordName, Sealer};
 use super::source::{NamedRecord, Source, SourceFault, StoredChannel};
 use crate::store::generation::make_directory;
@@ -339,16 +339,27 @@ impl Source for DirectorySource {
     }
 }
 
-/// Whether two records of one name tell the same. The address of a peer changes without a new id, and so does the time of a tip.
+/// Whether two records of one name tell the same. The address of a peer changes without a new id, the preimages that a sink still
+/// must have for other channels depend on what these have there, and a tip has a time.
 fn is_same(name: &RecordName, one: &[u8], other: &[u8]) -> bool {
-    let rows = |bytes: &[u8]| {
-        let mut image = Image::decode(bytes).ok()?;
-        image.rows.retain(|(table, _), _| *table != Table::PeerAddress);
-        Some(image)
-    };
+    let is_history = |table: Table| !matches!(table, Table::PeerAddress | Table::Preimage);
     match name.kind {
-        RecordKind::Full => rows(one).is_some_and(|one| Some(one) == rows(other)),
-        RecordKind::Update => one == other,
+        RecordKind::Full => {
+            let read = |bytes: &[u8]| {
+                let mut image = Image::decode(bytes).ok()?;
+                image.rows.retain(|(table, _), _| is_history(*table));
+                Some(image)
+            };
+            read(one).is_some_and(|one| Some(one) == read(other))
+        }
+        RecordKind::Update => {
+            let read = |bytes: &[u8]| {
+                let mut update = Update::decode(bytes).ok()?;
+                update.changes.retain(|change| is_history(change.table));
+                Some(update)
+            };
+            read(one).is_some_and(|one| Some(one) == read(other))
+        }
         RecordKind::Tip => true,
     }
 }

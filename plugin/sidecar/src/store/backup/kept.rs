@@ -47,6 +47,11 @@ pub(super) fn table_of(number: u64) -> Option<Table> {
     KEPT.iter().find(|(kept, _)| *kept == number).map(|(_, table)| *table)
 }
 
+/// The tables whose rows belong to one channel.
+pub(super) fn tables() -> impl Iterator<Item = Table> {
+    KEPT.iter().filter(|(number, _)| *number != PEER_ADDRESS).map(|(_, table)| *table)
+}
+
 /// The channel whose row this is, where a sink keeps it. The address of a peer is nobody's: an image takes it in, an update does not.
 pub fn channel_of(table: Table, key: &[u8]) -> Option<ChannelId> {
     number_of(table).filter(|number| *number != PEER_ADDRESS)?;
@@ -77,15 +82,15 @@ pub fn image_in(
 ) -> Result<Image, StoreError> {
     let id = id_in(transaction, channel)?;
     let mut image = Image::new(network, *node_id, *channel, id);
-    for (_, table) in KEPT.iter().filter(|(number, _)| *number != PEER_ADDRESS) {
+    for table in tables() {
         let open = transaction.open_table(table.definition())?;
         for entry in open.range(channel.0.as_slice()..)? {
             let (key, value) = entry?;
             if !key.value().starts_with(&channel.0) {
                 break;
             }
-            let row = unseal(*table, key.value(), value.value()).map_err(unreadable)?;
-            image.rows.insert((*table, key.value().to_vec()), row.to_vec());
+            let row = unseal(table, key.value(), value.value()).map_err(unreadable)?;
+            image.rows.insert((table, key.value().to_vec()), row.to_vec());
         }
     }
     let peer = image.params().map(|params| params.peer.serialize());

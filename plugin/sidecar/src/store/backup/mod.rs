@@ -18,18 +18,32 @@
 pub mod command;
 pub mod conform;
 pub mod directory;
+mod desk;
 pub mod ends;
+pub(in crate::store) mod gate;
+pub mod hub;
 pub mod image;
 pub mod kept;
 pub mod sealed;
 pub mod source;
+mod lanes;
+pub mod mirror;
+mod numbering;
+mod owed;
+#[cfg(test)]
+mod stand_in;
+pub mod start;
 
 use bitcoin::OutPoint;
 use outrigger_bolt::id::ChannelId;
 
 use super::StoreError;
+pub use desk::{SinkTerms, SinkView, State};
 pub use ends::{SinkEnds, SinkFault};
+pub use hub::{Clocks, Hub, News, Open};
 pub use image::{Image, RowChange, TipRecord, Update};
+pub use lanes::Lag;
+pub use start::Start;
 
 /// What a sink says to a write.
 #[derive(Clone, Debug, PartialEq, Eq)]

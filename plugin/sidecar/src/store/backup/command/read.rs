@@ -13,7 +13,7 @@ use super::{LIST_LINE, Program, RECORD_LINE, kind_of, named};
 use crate::store::backup::directory::Names;
 use crate::store::backup::sealed::{RecordKind, RecordName, Sealer};
 use crate::store::backup::source::{NamedRecord, Source, SourceFault, StoredChannel};
-use crate::store::backup::{Holding, SinkFault};
+use crate::store::backup::{Holding, Image, SinkFault, Update};
 
 /// The most channels that a program may list.
 const MAX_CHANNELS: usize = 1_000_000;
@@ -97,11 +97,21 @@ pub(super) fn holdings(
             None => RecordName::full(channel, id),
         };
         match record(&mut program, sealer, newest)? {
+            Ok(newest) if is_over(&newest) => {}
             Ok(_) => holdings.push(Holding { channel, id }),
             Err(fault) => tracing::warn!(%channel, %fault, "what a backup holds cannot be read: it is written anew"),
         }
     }
     Ok(holdings)
+}
+
+/// Whether the channel was over with this record: the database may not know it any more.
+fn is_over(record: &NamedRecord) -> bool {
+    match record.name.kind {
+        RecordKind::Full => Image::decode(&record.content).is_ok_and(|image| !image.is_live()),
+        RecordKind::Update => Update::decode(&record.content).is_ok_and(|update| update.is_last()),
+        RecordKind::Tip => false,
+    }
 }
 
 /// Every channel that the program keeps anything of, page by page, in the order of their names.

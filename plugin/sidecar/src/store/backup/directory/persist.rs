@@ -9,7 +9,7 @@ use outrigger_bolt::id::{ChannelId, NodeId};
 use super::{Directory, DirectoryFault, DirectorySource, Written};
 use crate::store::backup::sealed::Sealer;
 use crate::store::backup::source::{Source, SourceFault};
-use crate::store::backup::{Answer, Full, Holding, Persist, SinkEnds, SinkFault, TipRecord, Update};
+use crate::store::backup::{Answer, Full, Holding, Image, Persist, SinkEnds, SinkFault, TipRecord, Update};
 
 /// A [`Directory`] under the Persist contract. A disk that is away or full is waited for.
 pub struct DirectorySink {
@@ -126,11 +126,13 @@ impl Persist for DirectorySink {
         let mut source = DirectorySource::open(&self.path, (&self.owner.0, &self.owner.1), self.sealer.clone())?;
         let mut holdings = Vec::new();
         for channel in source.channels()? {
-            let stored = source.read(&channel)?;
+            let mut stored = source.read(&channel)?;
+            let image = stored.image();
             for fault in &stored.faults {
                 tracing::warn!(%channel, %fault, "a backup is damaged: it is written anew");
             }
-            holdings.extend(stored.reached().map(|id| Holding { channel, id }));
+            // One that is over is left out: the database may not know it any more.
+            holdings.extend(image.filter(Image::is_live).map(|image| Holding { channel, id: image.id }));
         }
         Ok(holdings)
     }

@@ -3,7 +3,7 @@
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 
 use super::*;
-use crate::store::backup::image::{RowChange, Update};
+use crate::store::backup::image::RowChange;
 
 const CHANNEL: ChannelId = ChannelId([7; 32]);
 
