@@ -4,6 +4,7 @@
 //! come from that row. A flag wins over the file, the file over the default.
 
 mod keys;
+mod task;
 mod values;
 
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ use outrigger_rpc_schema::rendezvous;
 use zeroize::Zeroizing;
 
 pub use keys::example_file;
+pub use task::{RestoreOrder, SinkCheckOrder, Task, place_text};
 use values::Values;
 
 /// Weight units in a virtual byte, in thousandths of a kiloweight.

@@ -6,6 +6,7 @@ mod chain_side;
 pub mod core;
 mod forwards;
 mod lock;
+pub mod restore;
 
 use std::fs::{self, File};
 use std::io;
