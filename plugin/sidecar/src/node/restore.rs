@@ -22,7 +22,7 @@ use crate::store::backup::sealed::Sealer;
 use crate::store::backup::source::{Source, SourceFault};
 use crate::store::backup::{Persist, SinkEnds, TipRecord};
 use crate::store::restore::{Fate, Found, Rebuilt, Restore, RestoreFault, check_vacant};
-use crate::wallet::{Wallet, WalletFault};
+use crate::wallet::Wallet;
 
 /// Addresses of each kind that a restored wallet looks for: its count is lost with the database.
 const ADDRESSES: u32 = 1000;
@@ -37,8 +37,6 @@ pub enum NotRestored {
     Start(#[from] StartFault),
     #[error("{0}")]
     Seed(#[from] SeedFault),
-    #[error("{0}")]
-    Wallet(#[from] WalletFault),
     #[error("{0}")]
     Restore(#[from] RestoreFault),
     #[error(
@@ -76,9 +74,10 @@ pub fn restore(config: &Config, order: &RestoreOrder) -> Result<Told, NotRestore
     let (network, node_id) = (network_name(config.network), keys.node_id());
     let mut source = source(&order.from, (network, &node_id), &keys)?;
     let proof = format!("it was restored from {}", place_text(&order.from));
-    // The row is made once before, so that a fault of the wallet is told before anything is written.
-    let resumed = |tip: &TipRecord| Wallet::resumed_at(&seed, config.network, (tip.height, tip.hash), ADDRESSES);
-    let wallet = |tip: &TipRecord| resumed(tip).unwrap_or_default();
+    let wallet = |tip: &TipRecord| {
+        let row = Wallet::resumed_at(&seed, config.network, (tip.height, tip.hash), ADDRESSES);
+        row.map_err(|fault| fault.to_string())
+    };
     let restore = Restore { network, node_id, proof: &proof, wallet: &wallet };
     let rebuilt = if order.dry_run {
         restore.in_memory(&mut *source)?.0

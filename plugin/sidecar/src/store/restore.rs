@@ -25,8 +25,10 @@ pub enum RestoreFault {
     Store(#[from] StoreError),
     #[error("{0} holds a database already: a backup is restored where there is none, so nothing was changed")]
     Occupied(String),
-    #[error("the backup has no channel that can be restored")]
-    Nothing,
+    #[error("the backup has no channel that can be restored{0}")]
+    Nothing(String),
+    #[error("the wallet cannot go on from the backup: {0}")]
+    Wallet(String),
 }
 
 /// What became of one channel of a backup.
@@ -104,10 +106,10 @@ pub fn check_vacant(dir: &Path) -> Result<(), RestoreFault> {
 pub struct Restore<'a> {
     pub network: &'a str,
     pub node_id: NodeId,
-    /// Why the database is known to be old.
+    /// Why the database counts as old.
     pub proof: &'a str,
     /// Makes the wallet's first row, from how far the chain was followed.
-    pub wallet: &'a dyn Fn(&TipRecord) -> Vec<u8>,
+    pub wallet: &'a dyn Fn(&TipRecord) -> Result<Vec<u8>, String>,
 }
 
 impl Restore<'_> {
@@ -115,8 +117,9 @@ impl Restore<'_> {
     pub fn into_directory(&self, source: &mut dyn Source, dir: &Path) -> Result<Rebuilt, RestoreFault> {
         check_vacant(dir)?;
         let (rebuilt, images) = self.gather(source)?;
+        let wallet = self.wallet_row(&rebuilt)?;
         create_with(dir, self.network, &self.node_id, |db| {
-            self.fill(db, &rebuilt, &images)?;
+            self.fill(db, &rebuilt, &images, wallet.as_deref())?;
             // What does not load is no database to start from.
             load::load(db).map(drop)
         })?;
@@ -126,10 +129,14 @@ impl Restore<'_> {
     /// Makes it in memory alone, to see what would come of it.
     pub fn in_memory(&self, source: &mut dyn Source) -> Result<(Rebuilt, Arc<Database>), RestoreFault> {
         let (rebuilt, images) = self.gather(source)?;
-        let db = self.scratch()?;
-        self.fill(&db, &rebuilt, &images)?;
+        let (db, wallet) = (self.scratch()?, self.wallet_row(&rebuilt)?);
+        self.fill(&db, &rebuilt, &images, wallet.as_deref())?;
         load::load(&db)?;
         Ok((rebuilt, Arc::new(db)))
+    }
+
+    fn wallet_row(&self, rebuilt: &Rebuilt) -> Result<Option<Vec<u8>>, RestoreFault> {
+        rebuilt.tip.as_ref().map(self.wallet).transpose().map_err(RestoreFault::Wallet)
     }
 
     fn scratch(&self) -> Result<Database, StoreError> {
@@ -155,7 +162,9 @@ impl Restore<'_> {
             images.extend(image);
         }
         if images.is_empty() {
-            return Err(RestoreFault::Nothing);
+            let faults: Vec<_> = channels.iter().flat_map(|found| found.faults.iter().cloned()).take(8).collect();
+            let faults = if faults.is_empty() { String::new() } else { format!(": {}", faults.join("; ")) };
+            return Err(RestoreFault::Nothing(faults));
         }
         Ok((Rebuilt { channels, tip }, images))
     }
@@ -221,7 +230,13 @@ impl Restore<'_> {
         }
     }
 
-    fn fill(&self, db: &Database, rebuilt: &Rebuilt, images: &[Image]) -> Result<(), StoreError> {
+    fn fill(
+        &self,
+        db: &Database,
+        rebuilt: &Rebuilt,
+        images: &[Image],
+        wallet: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
         let mut transaction = db.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_two_phase_commit(true);
@@ -230,7 +245,9 @@ impl Restore<'_> {
             for (peer, address) in &tip.peers {
                 put(&transaction, Table::PeerAddress, &peer.serialize(), address.as_bytes())?;
             }
-            put(&transaction, Table::Wallet, &0_u64.to_be_bytes(), &(self.wallet)(tip))?;
+        }
+        if let Some(row) = wallet {
+            put(&transaction, Table::Wallet, &0_u64.to_be_bytes(), row)?;
         }
         images.iter().try_for_each(|image| write_image(&transaction, image))?;
         transaction.commit()?;

@@ -56,7 +56,8 @@ fn in_directory(full_every: usize, spoil: Spoil) -> Vec<Outcome> {
 
 /// The checks that failed, and what they say.
 fn faults(outcomes: Vec<Outcome>) -> BTreeMap<&'static str, String> {
-    assert_eq!(outcomes.len(), checks::ALL.len());
+    let is_hopeless = outcomes.first().is_some_and(|outcome| outcome.fault.is_some());
+    assert_eq!(outcomes.len(), if is_hopeless { 1 } else { checks::ALL.len() });
     outcomes.into_iter().filter_map(|outcome| Some((outcome.name, outcome.fault?))).collect()
 }
 
@@ -142,8 +143,8 @@ fn per_2_a_program_may_complete_later_and_may_die_now_and_then() {
         field channel_id; name=$value; field update_id
         [[ -n $told ]] && printf '{"jsonrpc":"2.0","method":"channel_monitor_updated","params":{"channel_id":"%s","update_id":%s}}\n' "$name" "$value""#;
     assert_eq!(faults(run(&mut ByProgram::new(instead(ANSWERED, later)), &terms())), none());
-    // Before every seventh line that it reads is worked on, so some writes are given a second time.
-    let mortal = instead("    field method;", "    ((++lines % 7)) || exit 1; field method;");
+    // Before every seventh write is worked on, so some are given a second time.
+    let mortal = instead("    field method;", "    [[ $line != *persist* ]] || ((++writes % 7)) || exit 1; field method;");
     assert_eq!(faults(run(&mut ByProgram::new(mortal), &terms())), none());
 }
 
@@ -260,7 +261,6 @@ fn a_sink_that_gives_up_is_caught_with_its_words() {
     };
     let found = faults(in_directory(3, fails));
     assert!(found["new"].ends_with("for good: the line is cut"), "{found:?}");
-    assert_eq!(found.len(), checks::ALL.len() - 1, "only a record of the chain is kept: {found:?}");
 }
 
 #[test]
