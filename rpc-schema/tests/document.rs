@@ -51,7 +51,7 @@ fn methods_are_those_of_the_release_and_named_group_verb() {
     let release = "node.info node.status node.stop chain.status wallet.balance wallet.new_address peer.connect \
                    peer.list channel.open channel.list channel.get channel.close channel.force_close channel.set_policy \
                    invoice.create invoice.get payment.send payment.wait payment.get \
-                   payment.abandon forward.list forward.stats event.list";
+                   payment.abandon forward.list forward.stats backup.status event.list";
     assert_eq!(names.join(" "), release);
 }
 

@@ -190,7 +190,7 @@ async fn bak_1_a_node_restored_from_a_directory_starts_in_restored_mode_with_its
     let listed = client.call(ChannelList::default()).await.unwrap().items;
     assert_eq!(listed.len(), 3);
     // BAK-6: what would publish our commitment is refused.
-    let order = ChannelForceClose { channel_id: listed[0].channel_id.clone(), ..Default::default() };
+    let order = ChannelForceClose { channel_id: listed[0].channel_id.clone() };
     let refused = client.call(order).await.unwrap_err().to_string();
     assert!(refused.contains("restored mode"), "{refused}");
     node.stopper()();
@@ -202,7 +202,7 @@ fn a_node_comes_back_from_a_mirror_which_is_not_changed_by_a_byte() {
     let lost = Lost::sample();
     let path = lost.dir.path().join("mirror.redb");
     let place = MirrorPlace { path: path.clone(), network: "regtest".to_owned(), node_id: lost.node_id() };
-    lost.keep(|ends| Box::new(Mirror::new(place, ends).unwrap()));
+    lost.keep(|ends| Box::new(Mirror::new(place, ends)));
     let before = fs::read(&path).unwrap();
     let told = lost.restored(&format!("mirror:{}", path.display()), 0);
     assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
@@ -227,7 +227,7 @@ fn a_node_comes_back_from_a_program() {
         sealer: lost.sealer(),
         limit: ANSWER_LIMIT,
     };
-    lost.keep(|ends| Box::new(CommandSink::new(program, ends).unwrap()));
+    lost.keep(|ends| Box::new(CommandSink::new(program, ends)));
     let told = lost.restored(&format!("command:{}", command.join(" ")), 0);
     assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
     lost.assert_rows();

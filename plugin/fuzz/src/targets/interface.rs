@@ -127,6 +127,7 @@ const READERS: &[(&str, Reader)] = &[
     reader::<PaymentAbandon>(),
     reader::<ForwardList>(),
     reader::<ForwardStats>(),
+        reader::<BackupStatus>(),
     reader::<EventList>(),
 ];
 

@@ -23,6 +23,7 @@ pub mod pending;
 pub mod relay;
 mod restored;
 mod settlement;
+mod stalled;
 pub mod terms;
 
 use std::collections::{BTreeMap, HashMap};
@@ -95,6 +96,8 @@ pub struct ChannelView {
     pub closing_txid: Option<Txid>,
     /// Why a cooperative close that was begun has not come about, and what to do.
     pub obstacle: Option<String>,
+    /// Whether a required backup is so late with it that it takes no new HTLCs.
+    pub is_stalled: bool,
     /// What is asked for forwarding over it; none of a channel in history.
     pub forwarding: Option<ForwardingPolicy>,
 }
@@ -135,6 +138,7 @@ impl Manager {
                 replaced: None,
                 obstacle: None,
                 archived: None,
+                is_stalled: false,
                 ranked: None,
                 hinted: None,
             };
@@ -338,6 +342,7 @@ impl Manager {
             summary: channel.summary(self.env.chain.height()),
             closing_txid: closing_txid(channel.phase()),
             obstacle: None,
+            is_stalled: false,
             forwarding: None,
         }
     }
@@ -361,7 +366,8 @@ impl Manager {
         let view = self.view_of(&slot.channel);
         let closing_txid = view.closing_txid.or_else(|| published_txid(slot));
         let forwarding = Some(self.env.forwarding.under(&slot.terms));
-        ChannelView { closing_txid, obstacle: slot.obstacle.as_deref().map(obstacle::in_words), forwarding, ..view }
+        let obstacle = slot.obstacle.as_deref().map(obstacle::in_words);
+        ChannelView { closing_txid, obstacle, is_stalled: slot.is_stalled, forwarding, ..view }
     }
 
     /// What is being relayed now.

@@ -43,13 +43,14 @@ pub(super) fn opening_report(row: OperationRow) -> Answer<schema::ChannelOpened>
 }
 
 pub(super) fn channel_info(view: ChannelView) -> schema::ChannelInfo {
-    let ChannelView { channel_id, peer, summary, closing_txid, obstacle, forwarding } = view;
+    let ChannelView { channel_id, peer, summary, closing_txid, obstacle, is_stalled, forwarding } = view;
     schema::ChannelInfo {
         channel_id: channel_id.to_string(),
         node_id: peer.to_string(),
         state: channel_state(summary.state),
         frozen_reason: None,
         reason: summary.failure.or(obstacle),
+        stalled: is_stalled,
         connected: summary.connected,
         funding_outpoint: summary.funding.to_string(),
         short_channel_id: summary.short_channel_id.map(|scid| scid.to_string()),
@@ -90,6 +91,7 @@ pub(super) fn frozen_info(frozen: &FrozenChannel) -> schema::ChannelInfo {
         state: schema::ChannelState::Frozen,
         frozen_reason: Some(reason.clone()),
         reason: None,
+        stalled: false,
         connected: false,
         funding_outpoint: params.map(|params| params.funding.to_string()).unwrap_or_default(),
         short_channel_id: None,

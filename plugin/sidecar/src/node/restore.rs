@@ -222,7 +222,7 @@ struct Checked {
 
 impl Subject for Checked {
     fn sink(&mut self, ends: SinkEnds) -> Result<Box<dyn Persist>, String> {
-        let sink = CommandSink::new(self.program.clone(), ends).map_err(|fault| fault.to_string())?;
+        let sink = CommandSink::new(self.program.clone(), ends);
         self.killer = Some(Box::new(sink.killer()));
         Ok(Box::new(sink))
     }

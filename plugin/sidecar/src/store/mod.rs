@@ -256,6 +256,11 @@ fn check_identity(db: &impl ReadableDatabase, path: &Path, network: &str, node_i
     Ok(())
 }
 
+/// The number of the newest event in the file; 0 where there is none.
+pub fn last_event(db: &Arc<Database>) -> Result<u64, StoreError> {
+    Ok(writer::next_number(db, Table::Event)?.saturating_sub(1))
+}
+
 /// Makes a new file's name durable.
 fn sync_directory(dir: &Path) -> io::Result<()> {
     File::open(dir).and_then(|dir| dir.sync_all())

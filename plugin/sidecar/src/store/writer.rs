@@ -472,7 +472,7 @@ fn read_totals(key: &[u8], row: &[u8]) -> ForwardTotals {
 }
 
 /// One past the newest number on disk; the first is 1.
-fn next_number(db: &Database, table: Table) -> Result<u64, StoreError> {
+pub(super) fn next_number(db: &Database, table: Table) -> Result<u64, StoreError> {
     use redb::ReadableDatabase;
     let table = db.begin_read()?.open_table(table.definition())?;
     let last = table.last()?.and_then(|(key, _)| key.value().try_into().ok().map(u64::from_be_bytes));

@@ -42,8 +42,9 @@ pub struct Clocks {
 pub enum News {
     /// A sink holds what the database does not know: the database is an old copy. The text is the proof.
     Ahead { proof: String },
-    /// A required sink will never have this channel: it is to be failed, and nothing of it published.
-    Unstored { channel: ChannelId, reason: String },
+    /// A required sink will never have this channel: it is to be failed, and nothing of it published. Of one that `is_new` nothing has
+    /// left.
+    Unstored { channel: ChannelId, reason: String, is_new: bool },
     /// The same sink has failed for the second time: the node is to stop.
     Dead { reason: String },
     /// The database cannot be read: the node is to stop.
@@ -284,7 +285,7 @@ impl Hub {
                     Whole::New => sink.persist_new_channel(&channel, funding, &Full::new(&read), id),
                     Whole::Again => sink.update_persisted_channel(&channel, funding, None, &Full::new(&read), id),
                 };
-                self.answered(number, &channel, id, answer);
+                self.answered(number, (&channel, id), answer, whole == Whole::New);
             }
             Work::Update { funding, update } => {
                 let (channel, id) = (update.channel, update.id);
@@ -292,7 +293,7 @@ impl Hub {
                 let funding = known(funding, &read)?;
                 let update = self.keeping_what_is_owed(number, update);
                 let answer = sink.update_persisted_channel(&channel, funding, Some(&update), &Full::new(&read), id);
-                self.answered(number, &channel, id, answer);
+                self.answered(number, (&channel, id), answer, false);
             }
             Work::Tip(tip) => match sink.persist_tip(&tip) {
                 Answer::Completed | Answer::InProgress => {}
@@ -372,12 +373,12 @@ impl Hub {
     }
 
     /// What a sink said to a write.
-    fn answered(&self, number: usize, channel: &ChannelId, id: u64, answer: Answer) {
+    fn answered(&self, number: usize, (channel, id): (&ChannelId, u64), answer: Answer, is_new: bool) {
         let Some(desk) = self.desks.get(number) else { return };
         match answer {
             Answer::Completed => self.completed(number, channel, id),
             Answer::InProgress => {}
-            Answer::PermanentFailure(reason) => self.failed(desk, channel, &reason),
+            Answer::PermanentFailure(reason) => self.failed(desk, channel, &reason, is_new),
         }
         desk.with(|lanes| lanes.answered(channel));
     }
@@ -401,7 +402,7 @@ impl Hub {
 
     /// A sink will never have the channel. Only what is required costs it its life; a second time is the sink's fault and not the
     /// channel's.
-    fn failed(&self, desk: &Desk, channel: &ChannelId, reason: &str) {
+    fn failed(&self, desk: &Desk, channel: &ChannelId, reason: &str, is_new: bool) {
         let SinkTerms { name, is_required, .. } = &desk.terms;
         let times = desk.has_failed(reason);
         tracing::error!(sink = %name, %channel, %reason, "the sink will never have the channel");
@@ -420,7 +421,7 @@ impl Hub {
         self.tell(&gate, freed, newest);
         drop(gate);
         let reason = format!("the backup {name} will never have it: {reason}");
-        let _ = self.news.send(News::Unstored { channel: *channel, reason });
+        let _ = self.news.send(News::Unstored { channel: *channel, reason, is_new });
     }
 
     /// Lets go what every required sink has.

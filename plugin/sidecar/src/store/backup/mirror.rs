@@ -161,11 +161,11 @@ fn fault_of(fault: StoreError) -> SinkFault {
 
 impl Mirror {
     /// The mirror at this place, which was [checked](MirrorPlace::check).
-    pub fn new(place: MirrorPlace, ends: SinkEnds) -> io::Result<Self> {
+    pub fn new(place: MirrorPlace, ends: SinkEnds) -> Self {
         let (jobs, queue) = crossbeam_channel::bounded(GROUP_LIMIT);
         let scribe = Scribe { place: place.clone(), ends, db: None };
-        let thread = std::thread::Builder::new().name("mirror".into()).spawn(move || scribe.work(&queue))?;
-        Ok(Self { place, newest: HashMap::new(), jobs: Some(jobs), thread: Some(thread) })
+        let thread = std::thread::spawn(move || scribe.work(&queue));
+        Self { place, newest: HashMap::new(), jobs: Some(jobs), thread: Some(thread) }
     }
 
     fn hand_over(&mut self, job: Job) -> Answer {

@@ -58,6 +58,11 @@ impl StandIn {
         self.ends.channel_monitor_updated(&channel, id);
     }
 
+    /// The ends that it was given.
+    pub(super) fn ends_for_test(&self) -> &SinkEnds {
+        &self.ends
+    }
+
     fn answer(&mut self, channel: &ChannelId, id: u64) -> Answer {
         match self.manner {
             Manner::Sound => Answer::Completed,

@@ -36,17 +36,31 @@ impl Start {
     /// Reads the ids of the channels, and raises them where a sink is new: nothing that was ever completed anywhere has such a number.
     /// The file remembers which sinks there are. Where nothing has changed nothing is written.
     pub fn of(db: &Database, snapshot: &Snapshot, names: &[&str]) -> Result<Self, StoreError> {
+        let loaded = || snapshot.channels.iter().filter(|_| !names.is_empty());
+        let channels = loaded().map(|loaded| (loaded.channel.id(), loaded.channel.rows().params.funding));
+        let mut start = Self::over(db, channels, names)?;
+        for loaded in loaded() {
+            let settled =
+                loaded.settlements.iter().map(|(htlc_id, row)| ((loaded.channel.id(), *htlc_id), row.clone()));
+            start.owed.extend(settled);
+        }
+        Ok(start)
+    }
+
+    /// The same for channels and their funding outputs.
+    pub(super) fn over(
+        db: &Database,
+        channels: impl Iterator<Item = (ChannelId, OutPoint)>,
+        names: &[&str],
+    ) -> Result<Self, StoreError> {
         let transaction = db.begin_read()?;
         let known = known_names(&transaction)?;
         let is_new = names.iter().any(|name| !known.iter().any(|known| known == name));
         let mut start = Self::default();
-        for loaded in snapshot.channels.iter().filter(|_| !names.is_empty()) {
-            let (channel, funding) = (loaded.channel.id(), loaded.channel.rows().params.funding);
+        for (channel, funding) in channels {
             let found = id_in(&transaction, &channel)?;
             let id = if is_new || found == 0 { found.saturating_add(1) } else { found };
             start.channels.insert(channel, AtStart { funding, found, id });
-            let settled = loaded.settlements.iter().map(|(htlc_id, row)| ((channel, *htlc_id), row.clone()));
-            start.owed.extend(settled);
         }
         drop(transaction);
         start.write(db, names, &known)?;

@@ -162,7 +162,7 @@ fn give(child: &mut Child, request: &Request) -> Result<Verdict, ChildFault> {
 
 impl CommandSink {
     /// Starts nothing yet: the program is started with the first call.
-    pub fn new(program: Program, ends: SinkEnds) -> std::io::Result<Self> {
+    pub fn new(program: Program, ends: SinkEnds) -> Self {
         let ledger = Arc::new(Ledger::new(ends.clone()));
         let (deaths, died) = crossbeam_channel::bounded(1);
         let sealer = program.sealer.clone();
@@ -170,8 +170,10 @@ impl CommandSink {
         let machine = Arc::new(Mutex::new(machine));
         let (watched, watcher_ends) = (Arc::downgrade(&machine), ends.clone());
         let watch = move || watch(&watched, &died, &watcher_ends);
-        std::thread::Builder::new().name("sink-watch".to_owned()).spawn(watch)?;
-        Ok(Self { machine, ledger, sealer, ends })
+        if let Err(fault) = std::thread::Builder::new().name("sink-watch".to_owned()).spawn(watch) {
+            tracing::error!(%fault, "nobody watches a program that keeps backups: it is started again with the next write");
+        }
+        Self { machine, ledger, sealer, ends }
     }
 
     /// Gives a write to the program until it has an answer. `given` is the id that the node awaits, `name.id` the one at which the

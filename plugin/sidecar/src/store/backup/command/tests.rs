@@ -246,7 +246,7 @@ mod writes {
         };
         let (told, heard) = crossbeam_channel::unbounded();
         let ends = SinkEnds::new(move |_: &ChannelId, id| told.send(id).unwrap(), Instant::now);
-        let mut sink = CommandSink::new(program, ends).unwrap();
+        let mut sink = CommandSink::new(program, ends);
         let read = || Ok(super::super::super::Image::new("regtest", node_id, CHANNEL, 1));
         let funding = OutPoint { txid: bitcoin::Txid::from_byte_array([7; 32]), vout: 0 };
         assert_eq!(sink.persist_new_channel(&CHANNEL, funding, &Full::new(&read), 1), Answer::InProgress);

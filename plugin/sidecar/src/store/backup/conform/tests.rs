@@ -104,7 +104,7 @@ impl ByProgram {
 
 impl Subject for ByProgram {
     fn sink(&mut self, ends: SinkEnds) -> Result<Box<dyn Persist>, String> {
-        let sink = CommandSink::new(self.program(), ends).map_err(|fault| fault.to_string())?;
+        let sink = CommandSink::new(self.program(), ends);
         self.killer = Some(Box::new(sink.killer()));
         Ok(Box::new(sink))
     }
