@@ -240,7 +240,10 @@ fn a_dry_run_writes_nothing_and_says_what_would_be() {
     let output = lost.restore(&["--dry-run", "--from", &format!("directory:{}", backup.display())]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("(nothing was written)") && said.contains("ours 400000 sat, 1 HTLCs; write 5 of 5"), "{said}");
+    assert!(
+        said.contains("(nothing was written)") && said.contains("ours 400000 sat, 1 HTLCs; write 5 of 5"),
+        "{said}"
+    );
     assert!(said.contains("The chain is followed from block 144 on."), "{said}");
     let left: Vec<_> = fs::read_dir(lost.network_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["seed"]);
@@ -259,7 +262,8 @@ fn a_channel_that_is_damaged_is_left_out_and_told_and_the_others_come_back() {
     assert_eq!(outcomes(&told), ["history", "lost", "restored", "restored"]);
     assert_eq!(told["is_whole"], false);
     let name = channel.to_string();
-    let damaged = told["channels"].as_array().unwrap().iter().find(|found| found["channel_id"] == name.as_str()).unwrap();
+    let damaged =
+        told["channels"].as_array().unwrap().iter().find(|found| found["channel_id"] == name.as_str()).unwrap();
     assert!(damaged["faults"][0].as_str().unwrap().contains("it is damaged"), "{damaged}");
     assert_eq!((&damaged["newest"], &damaged["restored_to"]), (&5.into(), &Value::Null));
     let (_, file) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();
@@ -322,10 +326,14 @@ fn sink_check_says_of_each_statement_whether_a_program_keeps_it() {
     assert_eq!(code, Some(0), "{told}");
     assert_eq!((&told["keeps_the_contract"], &told["seed"]), (&true.into(), &7.into()));
     assert!(told["checks"].as_array().unwrap().len() > 10);
-    let (code, told) = check(&["bash", "-c", r#"read -r line; echo '{"jsonrpc":"2.0","id":1,"result":{"protocol":1}}'
+    let (code, told) = check(&[
+        "bash",
+        "-c",
+        r#"read -r line; echo '{"jsonrpc":"2.0","id":1,"result":{"protocol":1}}'
         while read -r line; do
             [[ $line =~ \"id\":([0-9]+) ]]; echo '{"jsonrpc":"2.0","id":'${BASH_REMATCH[1]}',"result":{"answer":"permanent_failure","reason":"full"}}'
-        done"#]);
+        done"#,
+    ]);
     assert_eq!((code, &told["keeps_the_contract"]), (Some(1), &false.into()));
     assert!(told["checks"][0]["fault"].as_str().unwrap().ends_with("for good: full"), "{told}");
 }

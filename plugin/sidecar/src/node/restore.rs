@@ -105,9 +105,7 @@ fn source(
             let place = MirrorPlace { path: path.clone(), network: network.to_owned(), node_id: *node_id };
             Ok(Box::new(MirrorSource::open(place)?))
         }
-        BackupKind::Directory { path, .. } => {
-            Ok(Box::new(DirectorySource::open(path, (network, node_id), sealer)?))
-        }
+        BackupKind::Directory { path, .. } => Ok(Box::new(DirectorySource::open(path, (network, node_id), sealer)?)),
         BackupKind::Command { command } => {
             let program = Program {
                 name: "restore".to_owned(),
@@ -133,12 +131,7 @@ fn prospect(found: &Found) -> &'static str {
     }
 }
 
-fn as_json(
-    rebuilt: &Rebuilt,
-    (network, node_id): (&str, &NodeId),
-    order: &RestoreOrder,
-    directory: &Path,
-) -> Value {
+fn as_json(rebuilt: &Rebuilt, (network, node_id): (&str, &NodeId), order: &RestoreOrder, directory: &Path) -> Value {
     let channels: Vec<_> = rebuilt.channels.iter().map(|found| {
         json!({
             "channel_id": found.channel.to_string(),
@@ -165,12 +158,7 @@ fn as_json(
     })
 }
 
-fn as_text(
-    rebuilt: &Rebuilt,
-    (network, node_id): (&str, &NodeId),
-    order: &RestoreOrder,
-    directory: &Path,
-) -> String {
+fn as_text(rebuilt: &Rebuilt, (network, node_id): (&str, &NodeId), order: &RestoreOrder, directory: &Path) -> String {
     let mut text = String::new();
     let from = place_text(&order.from);
     // A string takes whatever is written.
@@ -298,7 +286,9 @@ fn outcomes_as_text(outcomes: &[Outcome], seed: u64) -> String {
     let failed = outcomes.iter().filter(|outcome| outcome.fault.is_some()).count();
     let _ = match failed {
         0 => write!(text, "It keeps the contract: {} checks (seed {seed}).", outcomes.len()),
-        failed => write!(text, "It does not keep the contract: {failed} of {} checks failed (seed {seed}).", outcomes.len()),
+        failed => {
+            write!(text, "It does not keep the contract: {failed} of {} checks failed (seed {seed}).", outcomes.len())
+        }
     };
     text
 }

@@ -107,13 +107,14 @@ enum Write {
     New,
     Full,
     /// What changed since this id.
-    Update { after: u64 },
+    Update {
+        after: u64,
+    },
 }
 
 impl<'a> Bench<'a> {
     fn open(subject: &'a mut dyn Subject, terms: &'a Terms, first: u64) -> Result<Self, String> {
-        let mut bench =
-            Self { subject, terms, first, life: None, complete: BTreeMap::new(), given: BTreeMap::new() };
+        let mut bench = Self { subject, terms, first, life: None, complete: BTreeMap::new(), given: BTreeMap::new() };
         bench.start()?;
         Ok(bench)
     }
@@ -262,7 +263,11 @@ impl<'a> Bench<'a> {
         let Some(complete) = self.complete.get(&channel).copied() else { return Ok(()) };
         let found = self.read(&channel)?;
         if found.id < complete {
-            return Err(format!("channel {} is read back at id {}, and {complete} was completed", short(&channel), found.id));
+            return Err(format!(
+                "channel {} is read back at id {}, and {complete} was completed",
+                short(&channel),
+                found.id
+            ));
         }
         if self.given.get(&channel).is_none_or(|given| found.id > *given) {
             return Err(format!("channel {} is read back at id {}, which was never given", short(&channel), found.id));

@@ -213,7 +213,8 @@ impl Directory {
             let io_fault = |reason| DirectoryFault::Io { path: dir.clone(), reason };
             make_directory(&dir).map_err(io_fault)?;
             clean(&dir).map_err(io_fault)?;
-            let names = names_in(&dir, channel).map_err(io_fault)?.ok_or_else(|| DirectoryFault::TooMany(dir.clone()))?;
+            let names =
+                names_in(&dir, channel).map_err(io_fault)?.ok_or_else(|| DirectoryFault::TooMany(dir.clone()))?;
             self.known.insert(*channel, names);
         }
         Ok(self.known.entry(*channel).or_default())
@@ -281,11 +282,7 @@ pub struct DirectorySource {
 
 impl DirectorySource {
     /// The place of this node in a directory; refused where there is none, with the nodes that have one.
-    pub fn open(
-        dir: &Path,
-        (network, node_id): (&str, &NodeId),
-        sealer: Arc<Sealer>,
-    ) -> Result<Self, SourceFault> {
+    pub fn open(dir: &Path, (network, node_id): (&str, &NodeId), sealer: Arc<Sealer>) -> Result<Self, SourceFault> {
         let root = place_of(dir, network, node_id);
         if root.is_dir() {
             return Ok(Self { root, sealer });

@@ -17,19 +17,19 @@
 
 pub mod command;
 pub mod conform;
-pub mod directory;
 mod desk;
+pub mod directory;
 pub mod ends;
 pub(in crate::store) mod gate;
 pub mod hub;
 pub mod image;
 pub mod kept;
-pub mod sealed;
-pub mod source;
 mod lanes;
 pub mod mirror;
 mod numbering;
 mod owed;
+pub mod sealed;
+pub mod source;
 #[cfg(test)]
 mod stand_in;
 pub mod start;

@@ -31,7 +31,9 @@ pub struct StoredChannel {
 pub enum SourceFault {
     #[error("{place}: {reason}")]
     Unreadable { place: String, reason: String },
-    #[error("{place} has no backup of this node and network ({wanted}), but {found}: is it the right seed, and the right --network?")]
+    #[error(
+        "{place} has no backup of this node and network ({wanted}), but {found}: is it the right seed, and the right --network?"
+    )]
     NotOurs { place: String, wanted: String, found: String },
 }
 

@@ -151,11 +151,7 @@ fn names<A: Ask>(program: &mut A, channel: &ChannelId) -> Result<Names, A::Fault
 }
 
 /// A record, or what is wrong with it.
-fn record<A: Ask>(
-    program: &mut A,
-    sealer: &Sealer,
-    name: RecordName,
-) -> Result<Result<NamedRecord, String>, A::Fault> {
+fn record<A: Ask>(program: &mut A, sealer: &Sealer, name: RecordName) -> Result<Result<NamedRecord, String>, A::Fault> {
     let method = "fetch";
     let answer = program.ask(method, named(&name), RECORD_LINE)?;
     let fetched = Fetched::deserialize(&answer).map_err(|_| program.odd(odd_answer(method, &Value::Null)))?;
@@ -202,7 +198,8 @@ impl Source for CommandSource {
         let answer = self.ask(method, json!({}), LIST_LINE)?;
         let tip = Fetched::deserialize(&answer).map_err(|_| self.odd(odd_answer(method, &answer)))?;
         let (Some(record), Some(height)) = (tip.record, tip.height) else { return Ok(None) };
-        let opened = STANDARD.decode(record).ok().map(|bytes| self.program.sealer.open(&RecordName::tip(height), &bytes));
+        let opened =
+            STANDARD.decode(record).ok().map(|bytes| self.program.sealer.open(&RecordName::tip(height), &bytes));
         Ok(opened.and_then(Result::ok))
     }
 }

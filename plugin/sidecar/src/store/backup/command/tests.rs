@@ -32,7 +32,8 @@ fn an_answer_comes_back() {
 
 #[test]
 fn a_program_that_is_not_there_or_ends_is_told_as_such() {
-    let none = Child::start("test", &["/nowhere/sink".to_owned()], ANSWER_LIMIT, (Arc::new(|_, _| false), Arc::new(|| {})));
+    let none =
+        Child::start("test", &["/nowhere/sink".to_owned()], ANSWER_LIMIT, (Arc::new(|_, _| false), Arc::new(|| {})));
     assert!(none.map(drop).unwrap_err().to_string().starts_with("it cannot be started: /nowhere/sink: "));
     assert_eq!(fault("exit 3"), ChildFault::Ended);
     assert_eq!(fault("read -r line; exec >&-; cat"), ChildFault::Ended);
@@ -71,7 +72,10 @@ fn what_is_no_json_rpc_is_refused_with_what_it_was() {
         (r#"{"jsonrpc":"2.0","id":-1,"result":1}"#, "invalid value"),
         (r#"{"jsonrpc":"2.0","method":"stop","id":1}"#, "stop is not a call that it may make"),
         (r#"{"jsonrpc":"2.0","method":"channel_monitor_updated"}"#, "is not a call that it may make"),
-        (r#"{"jsonrpc":"2.0","method":"channel_monitor_updated","params":{"channel_id":"7","update_id":1}}"#, "its channel_id is none"),
+        (
+            r#"{"jsonrpc":"2.0","method":"channel_monitor_updated","params":{"channel_id":"7","update_id":1}}"#,
+            "its channel_id is none",
+        ),
         (r#"{"jsonrpc":"2.0"}"#, "neither an answer nor a completion"),
         (r#"{"jsonrpc":"2.0","id":1,"result":"\u0007"#, "EOF while parsing"),
     ] {

@@ -13,10 +13,8 @@ use crate::store::backup::sealed::Sealer;
 use crate::store::backup::{Holding, SinkFault};
 
 fn terms() -> Terms {
-    let node_id = NodeId::new(PublicKey::from_secret_key(
-        &Secp256k1::signing_only(),
-        &SecretKey::from_slice(&[1; 32]).unwrap(),
-    ));
+    let node_id =
+        NodeId::new(PublicKey::from_secret_key(&Secp256k1::signing_only(), &SecretKey::from_slice(&[1; 32]).unwrap()));
     let patience = Duration::from_secs(20);
     Terms { network: "regtest".to_owned(), node_id, patience, now: Instant::now, seed: 7 }
 }
@@ -144,7 +142,8 @@ fn per_2_a_program_may_complete_later_and_may_die_now_and_then() {
         [[ -n $told ]] && printf '{"jsonrpc":"2.0","method":"channel_monitor_updated","params":{"channel_id":"%s","update_id":%s}}\n' "$name" "$value""#;
     assert_eq!(faults(run(&mut ByProgram::new(instead(ANSWERED, later)), &terms())), none());
     // Before every seventh write is worked on, so some are given a second time.
-    let mortal = instead("    field method;", "    [[ $line != *persist* ]] || ((++writes % 7)) || exit 1; field method;");
+    let mortal =
+        instead("    field method;", "    [[ $line != *persist* ]] || ((++writes % 7)) || exit 1; field method;");
     assert_eq!(faults(run(&mut ByProgram::new(mortal), &terms())), none());
 }
 
@@ -158,7 +157,10 @@ fn a_program_that_forgets_is_caught() {
 
 #[test]
 fn a_program_that_swaps_what_it_gives_back_is_caught() {
-    let swaps = instead("fetch) field kind; file=$channel/$value.$(number follows).$id", "fetch) file=$(echo \"$channel\"/full.*)");
+    let swaps = instead(
+        "fetch) field kind; file=$channel/$value.$(number follows).$id",
+        "fetch) file=$(echo \"$channel\"/full.*)",
+    );
     let found = faults(run(&mut ByProgram::new(swaps), &terms()));
     assert!(found["updates"].contains("is read back at id 1, and 40 was completed"), "{found:?}");
     assert!(!found.contains_key("new"), "{found:?}");

@@ -44,13 +44,7 @@ impl From<SourceFault> for SinkFault {
 
 impl DirectorySink {
     /// Keeps the channels of the node and network `owner` under `path`, a full write after each `full_every` updates.
-    pub fn new(
-        path: PathBuf,
-        owner: (String, NodeId),
-        sealer: Arc<Sealer>,
-        full_every: usize,
-        ends: SinkEnds,
-    ) -> Self {
+    pub fn new(path: PathBuf, owner: (String, NodeId), sealer: Arc<Sealer>, full_every: usize, ends: SinkEnds) -> Self {
         Self { path, owner, sealer, full_every, ends, directory: None }
     }
 
@@ -63,7 +57,10 @@ impl DirectorySink {
     }
 
     /// Does the work until it is done, or a fault comes that lasts, or the process ends.
-    fn answer(&mut self, work: impl Fn(&mut Directory) -> Result<Written, DirectoryFault>) -> (Answer, Option<Written>) {
+    fn answer(
+        &mut self,
+        work: impl Fn(&mut Directory) -> Result<Written, DirectoryFault>,
+    ) -> (Answer, Option<Written>) {
         let ends = self.ends.clone();
         let done = ends.until_well(|| match self.directory().and_then(&work) {
             Ok(written) => Ok(written),
