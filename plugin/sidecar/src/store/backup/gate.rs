@@ -260,6 +260,3 @@ fn survives_failure(held: &Held) -> bool {
         | Effect::Note(_) => true,
     }
 }
-
-#[cfg(test)]
-mod tests;
