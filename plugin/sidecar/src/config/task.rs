@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::values::{self, Values, expand};
 use super::{BackupKind, Config, ConfigFault};
@@ -15,6 +15,8 @@ pub enum Task {
     Run(Box<Config>),
     /// `restore`: a data directory is made from a backup.
     Restore(Box<Config>, RestoreOrder),
+    /// `verify-backup`: what would be restored is held against the database.
+    VerifyBackup(Box<Config>, RestoreOrder),
     /// `sink-check`: a program is put through the Persist contract.
     SinkCheck(SinkCheckOrder),
 }
@@ -42,8 +44,8 @@ pub struct SinkCheckOrder {
 }
 
 /// What the words in front are, for the help of the program.
-pub(super) const OTHER_USES: &str = "Other uses:\n  outriggerd restore --from SINK      make a data directory from a \
-    backup\n  outriggerd sink-check -- COMMAND    check a program that is to keep backups\nEach has its own --help.";
+pub(super) const OTHER_USES: &str = "Other uses:\n  outriggerd restore --from SINK        make a data directory from a \
+    backup\n  outriggerd verify-backup --from SINK  hold a backup against the database\n  outriggerd sink-check -- COMMAND      check a program that is to keep backups\nEach has its own --help.";
 
 impl Task {
     /// Reads the command line, the first argument being the program, and the configuration file it names or finds.
@@ -52,12 +54,13 @@ impl Task {
         match arguments.get(1).and_then(|word| word.to_str()) {
             Some("restore") => {
                 arguments.remove(1);
-                let matches = restore_command().try_get_matches_from(arguments)?;
-                let config = Config::from_values(&Values::of(&matches, home)?, home)?;
-                let from = matches.get_one::<String>("from").map_or("", String::as_str);
-                let from = place(from, &config, home)?;
-                let order = RestoreOrder { from, dry_run: matches.get_flag("dry_run"), json: matches.get_flag("json") };
+                let (config, order) = restore_order(restore_command().try_get_matches_from(arguments)?, home)?;
                 Ok(Self::Restore(Box::new(config), order))
+            }
+            Some("verify-backup") => {
+                arguments.remove(1);
+                let (config, order) = restore_order(verify_command().try_get_matches_from(arguments)?, home)?;
+                Ok(Self::VerifyBackup(Box::new(config), order))
             }
             Some("sink-check") => {
                 arguments.remove(1);
@@ -69,6 +72,14 @@ impl Task {
             Some(_) | None => Config::read(arguments, home).map(|config| Self::Run(Box::new(config))),
         }
     }
+}
+
+fn restore_order(matches: ArgMatches, home: &Path) -> Result<(Config, RestoreOrder), ConfigFault> {
+    let config = Config::from_values(&Values::of(&matches, home)?, home)?;
+    let from = place(matches.get_one::<String>("from").map_or("", String::as_str), &config, home)?;
+    // To verify is to restore without writing.
+    let dry_run = !matches!(matches.try_get_one::<bool>("dry_run"), Ok(Some(false)));
+    Ok((config, RestoreOrder { from, dry_run, json: matches.get_flag("json") }))
 }
 
 /// `KIND:PLACE`, or the name of a `[[backup]]` of the configuration.
@@ -100,6 +111,26 @@ fn json_flag() -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print one JSON object")
 }
 
+fn from_flag() -> Arg {
+    Arg::new("from")
+        .long("from")
+        .value_name("SINK")
+        .required(true)
+        .help("mirror:FILE, directory:PATH, command:PROGRAM ARGUMENTS, or the name of a [[backup]]")
+}
+
+fn verify_command() -> Command {
+    values::command()
+        .bin_name("outriggerd verify-backup")
+        .about(
+            "Restores a backup in memory and holds every channel against the database. The node must be stopped, so that the \
+             database stands still",
+        )
+        .after_help("Exit code: 0 when all is the same, 2 when it is not, 1 when it could not be looked at.")
+        .arg(from_flag())
+        .arg(json_flag())
+}
+
 fn restore_command() -> Command {
     values::command()
         .bin_name("outriggerd restore")
@@ -109,13 +140,7 @@ fn restore_command() -> Command {
              database",
         )
         .after_help("Exit code: 0 when all was restored, 2 when a channel was not or is behind, 1 when nothing was done.")
-        .arg(
-            Arg::new("from")
-                .long("from")
-                .value_name("SINK")
-                .required(true)
-                .help("mirror:FILE, directory:PATH, command:PROGRAM ARGUMENTS, or the name of a [[backup]]"),
-        )
+        .arg(from_flag())
         .arg(Arg::new("dry_run").long("dry-run").action(ArgAction::SetTrue).help("Write nothing, tell what would be"))
         .arg(json_flag())
 }
@@ -183,6 +208,8 @@ mod tests {
         let order = restore("restore --from mirror:/mnt/m.redb");
         let from = BackupKind::Mirror { path: "/mnt/m.redb".into() };
         assert_eq!(order, RestoreOrder { from, dry_run: false, json: false });
+        let Ok(Task::VerifyBackup(_, order)) = task("verify-backup --from directory:/mnt/b") else { panic!() };
+        assert!(order.dry_run && !order.json);
         let Ok(Task::SinkCheck(order)) = task("sink-check --json --seed 7 -- ./keep --bucket mine") else { panic!() };
         assert_eq!(order.command, ["./keep", "--bucket", "mine"]);
         assert_eq!((order.json, order.seed), (true, Some(7)));

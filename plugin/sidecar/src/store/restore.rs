@@ -7,9 +7,10 @@ use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_channel::{Channel, Phase};
 use redb::backends::InMemoryBackend;
-use redb::{Database, Durability, WriteTransaction};
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::backup::image::{Image, TipRecord};
+use super::backup::kept::image_in;
 use super::backup::source::{Source, SourceFault, StoredChannel};
 use super::load::{self, FrozenChannel};
 use super::schema::{RESTORED_KEY, Table};
@@ -135,6 +136,28 @@ impl Restore<'_> {
         Ok((rebuilt, Arc::new(db)))
     }
 
+    /// Makes it in memory, and holds every channel against the database that lives. Nothing may change that meanwhile.
+    pub fn compared(&self, source: &mut dyn Source, live: &Database) -> Result<Rebuilt, RestoreFault> {
+        let (mut rebuilt, restored) = self.in_memory(source)?;
+        let (live, restored) =
+            (live.begin_read().map_err(StoreError::from)?, restored.begin_read().map_err(StoreError::from)?);
+        let owner = (self.network, &self.node_id);
+        for channel in living(&live)? {
+            let wanted = image_in(&live, owner, &channel)?;
+            let has = rebuilt.channels.iter().position(|found| found.channel == channel);
+            let Some(found) = has.and_then(|place| rebuilt.channels.get_mut(place)) else {
+                let mut missing = Found::lost(channel);
+                missing.faults.push("the backup does not have it".to_owned());
+                rebuilt.channels.push(missing);
+                continue;
+            };
+            if !matches!(found.fate, Fate::Lost) {
+                found.faults.extend(difference(&wanted, &image_in(&restored, owner, &channel)?));
+            }
+        }
+        Ok(rebuilt)
+    }
+
     fn wallet_row(&self, rebuilt: &Rebuilt) -> Result<Option<Vec<u8>>, RestoreFault> {
         rebuilt.tip.as_ref().map(self.wallet).transpose().map_err(RestoreFault::Wallet)
     }
@@ -176,15 +199,10 @@ impl Restore<'_> {
     /// What becomes of a channel; without its image it is left out.
     fn judge(&self, stored: StoredChannel, image: Option<Image>) -> (Found, Option<Image>) {
         let mut found = Found {
-            channel: stored.channel,
-            fate: Fate::Lost,
-            peer: None,
-            capacity: None,
-            balance: None,
-            htlcs: 0,
             reached: image.as_ref().map(|image| image.id),
             newest: stored.newest,
             faults: stored.faults,
+            ..Found::lost(stored.channel)
         };
         let Some(image) = image else { return (found, None) };
         if !self.is_ours(&image.network, &image.node_id) {
@@ -263,6 +281,21 @@ enum Tried {
 }
 
 impl Found {
+    /// A channel of which nothing is known.
+    fn lost(channel: ChannelId) -> Self {
+        Self {
+            channel,
+            fate: Fate::Lost,
+            peer: None,
+            capacity: None,
+            balance: None,
+            htlcs: 0,
+            reached: None,
+            newest: None,
+            faults: Vec::new(),
+        }
+    }
+
     fn tell(&mut self, channel: &Channel) {
         let rows = channel.rows();
         self.balance = Some(rows.head.local_commitment.to_local);
@@ -272,6 +305,29 @@ impl Found {
             Phase::Funding(_) | Phase::Normal | Phase::ShuttingDown { .. } | Phase::Closing { .. } => Fate::Restored,
         };
     }
+}
+
+/// The channels that live in this file.
+fn living(transaction: &ReadTransaction) -> Result<Vec<ChannelId>, StoreError> {
+    let params = transaction.open_table(Table::ChannelParams.definition())?;
+    let mut channels = Vec::new();
+    for entry in params.iter()? {
+        channels.extend(entry?.0.value().try_into().map(ChannelId));
+    }
+    Ok(channels)
+}
+
+/// How what came of a backup differs from the channel as it is. A backup may have more preimages, for other channels, and another
+/// address of the peer.
+fn difference(wanted: &Image, found: &Image) -> Option<String> {
+    if found.id != wanted.id {
+        return Some(format!("it is at write {} in the backup and at {} here", found.id, wanted.id));
+    }
+    let is_compared = |table: Table| !matches!(table, Table::PeerAddress | Table::Preimage);
+    let lacks = wanted.rows.iter().filter(|((table, _), _)| *table != Table::PeerAddress);
+    let lacks = lacks.filter(|(name, row)| found.rows.get(*name) != Some(*row)).count();
+    let extra = found.rows.keys().filter(|name| is_compared(name.0) && !wanted.rows.contains_key(*name)).count();
+    (lacks + extra > 0).then(|| format!("{lacks} of its rows are missing or other ones, and {extra} are too many"))
 }
 
 fn write_image(transaction: &WriteTransaction, image: &Image) -> Result<(), StoreError> {
