@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     let config = match Task::read(std::env::args_os(), &home) {
         Ok(Task::Run(config)) => config,
         Ok(Task::Restore(config, order)) => return told(restore::restore(&config, &order)),
+        Ok(Task::VerifyBackup(config, order)) => return told(restore::verify_backup(&config, &order)),
         Ok(Task::SinkCheck(order)) => return checked(restore::sink_check(&order)),
         Err(ConfigFault::Arguments(words)) => words.exit(),
         Err(fault) => return refuse(&fault),

@@ -25,6 +25,7 @@ use outrigger_sidecar::store::backup::mirror::{Mirror, MirrorPlace};
 use outrigger_sidecar::store::backup::sealed::Sealer;
 use outrigger_sidecar::store::backup::{Answer, Full, Persist, SinkEnds};
 use outrigger_sidecar::store::schema::Table;
+use outrigger_sidecar::store::seal::seal;
 use outrigger_sidecar::store::{self, FILE};
 use redb::{ReadableDatabase, ReadableTable};
 use serde_json::Value;
@@ -120,6 +121,17 @@ impl Lost {
             .env("HOME", self.dir.path())
             .output()
             .unwrap()
+    }
+
+    fn verify(&self, from: &str) -> (Option<i32>, Value) {
+        let output = Command::new(env!("CARGO_BIN_EXE_outriggerd"))
+            .args(["verify-backup", "--json", "--network", "regtest", "--from", from, "--data-dir"])
+            .arg(self.dir.path())
+            .env("HOME", self.dir.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_else(|fault| panic!("{fault}: {said}")))
     }
 
     /// Restores with `--json`, ending with this code.
@@ -241,7 +253,8 @@ fn a_dry_run_writes_nothing_and_says_what_would_be() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(
-        said.contains("(nothing was written)") && said.contains("ours 400000 sat, 1 HTLCs; write 5 of 5"),
+        said.starts_with("a dry run, which wrote nothing, of: node ")
+            && said.contains("ours 400000 sat, 1 HTLCs; write 5 of 5"),
         "{said}"
     );
     assert!(said.contains("The chain is followed from block 144 on."), "{said}");
@@ -307,6 +320,40 @@ fn bak_5_a_data_directory_that_has_a_database_or_had_one_is_not_touched() {
         assert!(words.contains("holds a database already") && words.contains("nothing was changed"), "{words}");
         assert_eq!(fs::read(lost.network_dir().join(name)).unwrap(), b"something");
     }
+}
+
+/// The database is what a restore from the same backup made: it differs in nothing.
+#[test]
+fn verify_backup_holds_what_would_be_restored_against_the_database_row_by_row() {
+    let lost = Lost::sample();
+    let from = format!("directory:{}", lost.keep_in_directory().display());
+    lost.restored(&from, 0);
+    let (code, told) = lost.verify(&from);
+    assert_eq!((code, &told["is_whole"]), (Some(0), &true.into()), "{told}");
+    // The database goes on: a row changes, and a channel comes that the backup does not have.
+    let change = |table: Table, key: &[u8], row: &[u8]| {
+        let (db, _) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();
+        let transaction = db.begin_write().unwrap();
+        transaction.open_table(table.definition()).unwrap().insert(key, seal(table, key, row).as_slice()).unwrap();
+        transaction.commit().unwrap();
+    };
+    let name = lost.images[0].channel.to_string();
+    let fault = |told: &Value| {
+        let found = told["channels"].as_array().unwrap().iter().find(|found| found["channel_id"] == name.as_str());
+        found.unwrap()["faults"][0].as_str().unwrap().to_owned()
+    };
+    change(Table::FundingSpend, &lost.images[0].channel.0, b"?");
+    let (code, told) = lost.verify(&from);
+    assert_eq!(code, Some(2));
+    assert_eq!(fault(&told), "1 of its rows are missing or other ones, and 0 are too many");
+    change(Table::Persist, &lost.images[0].channel.0, &6_u64.to_be_bytes());
+    let (code, told) = lost.verify(&from);
+    assert_eq!((code, fault(&told).as_str()), (Some(2), "it is at write 5 in the backup and at 6 here"));
+    change(Table::ChannelParams, &[0xab; 32], b"?");
+    let (code, told) = lost.verify(&from);
+    let found =
+        told["channels"].as_array().unwrap().iter().find(|found| found["channel_id"] == "ab".repeat(32)).unwrap();
+    assert_eq!((code, &found["faults"][0]), (Some(2), &"the backup does not have it".into()));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use super::lock::lock_directory;
 use crate::clock::Clock;
 use crate::config::{BackupKind, Config, RestoreOrder, SinkCheckOrder, network_name, place_text};
 use crate::key::{NodeKeys, Seed, SeedFault};
+use crate::store;
 use crate::store::backup::command::{self, CommandSink, CommandSource, Program};
 use crate::store::backup::conform::{self, Outcome, Subject, Terms};
 use crate::store::backup::directory::DirectorySource;
@@ -21,7 +22,7 @@ use crate::store::backup::mirror::{MirrorPlace, MirrorSource};
 use crate::store::backup::sealed::Sealer;
 use crate::store::backup::source::{Source, SourceFault};
 use crate::store::backup::{Persist, SinkEnds, TipRecord};
-use crate::store::restore::{Fate, Found, Rebuilt, Restore, RestoreFault, check_vacant};
+use crate::store::restore::{Fate, Found, Rebuilt, Restore, RestoreFault};
 use crate::wallet::Wallet;
 
 /// Addresses of each kind that a restored wallet looks for: its count is lost with the database.
@@ -66,29 +67,53 @@ pub fn restore(config: &Config, order: &RestoreOrder) -> Result<Told, NotRestore
     let directory = config.network_dir();
     // A dry run may stand beside a node that runs: it reads the seed and no more.
     let _lock = if order.dry_run { None } else { Some(lock_directory(&directory)?) };
+    let heading = if order.dry_run { "a dry run, which wrote nothing, of" } else { "restored" };
+    told(config, order, heading, |restore, source| match order.dry_run {
+        true => restore.in_memory(source).map(|(rebuilt, _)| rebuilt),
+        false => restore.into_directory(source, &directory),
+    })
+}
+
+/// Restores in memory and holds what comes of it against the database, while no node runs.
+pub fn verify_backup(config: &Config, order: &RestoreOrder) -> Result<Told, NotRestored> {
+    let directory = config.network_dir();
+    let _lock = lock_directory(&directory)?;
+    told(config, order, "compared with its database", |restore, source| {
+        // None is made where there is none.
+        if !directory.join(store::FILE).exists() {
+            let path = directory.join(store::FILE).display().to_string();
+            return Err(SourceFault::unreadable(path, "there is no database to compare with").into());
+        }
+        let (live, _) = store::open_and_load(&directory, restore.network, &restore.node_id)?;
+        restore.compared(source, &live)
+    })
+}
+
+fn told(
+    config: &Config,
+    order: &RestoreOrder,
+    heading: &str,
+    work: impl FnOnce(&Restore<'_>, &mut dyn Source) -> Result<Rebuilt, RestoreFault>,
+) -> Result<Told, NotRestored> {
+    let directory = config.network_dir();
     let seed = Seed::load(&directory)?.ok_or_else(|| NotRestored::NoSeed(directory.display().to_string()))?;
-    if !order.dry_run {
-        check_vacant(&directory)?;
-    }
     let keys = NodeKeys::derive(&seed, config.network);
     let (network, node_id) = (network_name(config.network), keys.node_id());
-    let mut source = source(&order.from, (network, &node_id), &keys)?;
     let proof = format!("it was restored from {}", place_text(&order.from));
     let wallet = |tip: &TipRecord| {
         let row = Wallet::resumed_at(&seed, config.network, (tip.height, tip.hash), ADDRESSES);
         row.map_err(|fault| fault.to_string())
     };
     let restore = Restore { network, node_id, proof: &proof, wallet: &wallet };
-    let rebuilt = if order.dry_run {
-        restore.in_memory(&mut *source)?.0
-    } else {
-        restore.into_directory(&mut *source, &directory)?
-    };
+    let mut source = source(&order.from, (network, &node_id), &keys)?;
+    let rebuilt = work(&restore, &mut *source)?;
     let is_whole = rebuilt.is_whole();
     let text = if order.json {
         as_json(&rebuilt, (network, &node_id), order, &directory).to_string()
     } else {
-        as_text(&rebuilt, (network, &node_id), order, &directory)
+        let mut text = format!("{heading}: node {node_id} on {network} from {}\n", place_text(&order.from));
+        as_text(&mut text, &rebuilt);
+        text
     };
     Ok(Told { text, is_whole })
 }
@@ -158,14 +183,7 @@ fn as_json(rebuilt: &Rebuilt, (network, node_id): (&str, &NodeId), order: &Resto
     })
 }
 
-fn as_text(rebuilt: &Rebuilt, (network, node_id): (&str, &NodeId), order: &RestoreOrder, directory: &Path) -> String {
-    let mut text = String::new();
-    let from = place_text(&order.from);
-    // A string takes whatever is written.
-    let _ = match order.dry_run {
-        true => writeln!(text, "{from} has of node {node_id} on {network} (nothing was written):"),
-        false => writeln!(text, "restored node {node_id} on {network} from {from} into {}:", directory.display()),
-    };
+fn as_text(text: &mut String, rebuilt: &Rebuilt) {
     for found in &rebuilt.channels {
         let shown = |value: Option<String>| value.unwrap_or_else(|| "?".to_owned());
         let _ = writeln!(
@@ -182,15 +200,15 @@ fn as_text(rebuilt: &Rebuilt, (network, node_id): (&str, &NodeId), order: &Resto
             prospect(found),
         );
         for fault in &found.faults {
-            let _ = writeln!(text, "  damaged: {fault}");
+            let _ = writeln!(text, "  wrong: {fault}");
         }
     }
     let chain = match &rebuilt.tip {
         Some(tip) => format!("The chain is followed from block {} on.", tip.height),
         None => "No record of the chain was found: a close that is in a block already will not be seen.".to_owned(),
     };
+    // A string takes whatever is written.
     let _ = write!(text, "\n{chain} {EXPECTATIONS}");
-    text
 }
 
 /// What happens next and what it costs.
