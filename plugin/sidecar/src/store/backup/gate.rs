@@ -135,11 +135,6 @@ impl Gate {
         Released::of(freed)
     }
 
-    /// Since when the oldest promise of the channel has waited.
-    pub(super) fn held_since(&self, channel: &ChannelId) -> Option<Instant> {
-        self.channels.get(channel)?.held.front().map(|kept| kept.since)
-    }
-
     /// The channels whose promises have waited too long.
     pub(super) fn stalled(&self, now: Instant) -> impl Iterator<Item = ChannelId> {
         let is_late = move |kept: &Kept| now.saturating_duration_since(kept.since) >= STALLED_AFTER;
@@ -203,7 +198,7 @@ impl Gate {
 
 /// Whether an effect binds us to what the rows of its commit say. An enforcement does not, nor does what stays within the node and
 /// takes nothing back: a preimage from downstream is told upstream at once, a failure waits for this channel's sinks too.
-pub(super) fn is_promise(effect: &Effect) -> bool {
+pub(in crate::store) fn is_promise(effect: &Effect) -> bool {
     match effect {
         Effect::Send(_)
         | Effect::Revoke { .. }

@@ -2,7 +2,7 @@
 
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_channel::{ChannelParams, Row};
-use redb::{ReadTransaction, ReadableTable};
+use redb::ReadTransaction;
 
 use super::image::Image;
 use crate::store::StoreError;

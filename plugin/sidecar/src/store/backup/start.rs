@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bitcoin::OutPoint;
 use outrigger_bolt::id::ChannelId;
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase};
 
 use super::Holding;
 use super::kept::id_in;

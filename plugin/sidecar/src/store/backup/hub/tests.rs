@@ -630,14 +630,14 @@ impl Schedule {
     }
 
     fn act(&mut self, bench: &mut Bench, channels: [ChannelId; 3]) {
-        let channel = channels[self.rng.gen_range(0..3)];
-        match self.rng.gen_range(0..10) {
+        let channel = channels[self.rng.random_range(0..3)];
+        match self.rng.random_range(0..10) {
             0..=3 => {
                 self.promises += 1;
                 let number = self.promises;
                 let mut batch = changed(channel, number, vec![promise(number)]);
-                let htlc = outrigger_channel::HtlcKey::received(self.rng.gen_range(0..4));
-                let value = self.rng.gen_bool(0.6).then(|| number.to_be_bytes().to_vec());
+                let htlc = outrigger_channel::HtlcKey::received(self.rng.random_range(0..4));
+                let value = self.rng.random_bool(0.6).then(|| number.to_be_bytes().to_vec());
                 batch.put(Table::Htlc, htlc_key(&channel, htlc), value);
                 self.stands_on.insert(number, (channel, bench.id(&channel) + 1));
                 bench.commit(batch);
@@ -650,11 +650,11 @@ impl Schedule {
                 bench.commit(batch);
             }
             5..=7 => {
-                let sink = self.rng.gen_range(0..2);
+                let sink = self.rng.random_range(0..2);
                 self.give(bench, sink);
             }
             _ => {
-                pass(Duration::from_millis(self.rng.gen_range(0..30_000)));
+                pass(Duration::from_millis(self.rng.random_range(0..30_000)));
                 self.complete(bench);
             }
         }
@@ -665,7 +665,7 @@ impl Schedule {
         let given = bench.give(sink);
         let open: Vec<_> = bench.sinks[sink].kept.lock().open.drain(..).collect();
         for write in open {
-            let due = now() + Duration::from_millis(self.rng.gen_range(0..60_000));
+            let due = now() + Duration::from_millis(self.rng.random_range(0..60_000));
             self.pending[sink].entry(due).or_default().push(write);
         }
         given
