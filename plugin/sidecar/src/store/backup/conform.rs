@@ -217,7 +217,7 @@ impl<'a> Bench<'a> {
     fn settle(&mut self) -> Result<(), String> {
         let Some(life) = &mut self.life else { return Ok(()) };
         let mut done = Vec::new();
-        while let Some(waits) = life.open.first() {
+        while let Some(waits) = life.open.first().copied() {
             // A sink that was stopped has had its time.
             let patience = if life.ends.is_stopping() { Duration::ZERO } else { self.terms.patience };
             match life.heard.recv_timeout(patience) {

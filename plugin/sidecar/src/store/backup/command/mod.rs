@@ -119,7 +119,7 @@ impl Machine {
 
     fn revived(&self) -> Result<Child, ChildFault> {
         let (ledger, deaths) = (self.ledger.clone(), self.deaths.clone());
-        let on_completed = Arc::new(move |channel, id| ledger.completed(&channel, id));
+        let on_completed = Arc::new(move |channel: ChannelId, id: u64| ledger.completed(&channel, id));
         // One word of an end that nobody has looked at yet is enough.
         let mut child = self.program.start(on_completed, Arc::new(move || drop(deaths.try_send(()))))?;
         for (channel, id, request) in self.ledger.to_give_again() {
@@ -182,7 +182,8 @@ impl CommandSink {
         let request = Arc::new(request);
         let done = self.ends.until_well(|| {
             let mut machine = self.machine.lock();
-            if let Err(fault) = machine.child() {
+            let started = machine.child().map(drop);
+            if let Err(fault) = started {
                 return Err(machine.ended(&fault));
             }
             match self.ledger.enter(name, given, &request) {

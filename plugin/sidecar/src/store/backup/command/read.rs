@@ -126,7 +126,8 @@ fn channels<A: Ask>(program: &mut A) -> Result<Vec<ChannelId>, A::Fault> {
             return Ok(found);
         }
         for name in &page.channel_ids {
-            let channel = name.parse().ok().filter(|channel| found.last().is_none_or(|last| channel > last));
+            let channel =
+                name.parse::<ChannelId>().ok().filter(|channel| found.last().is_none_or(|last| channel > last));
             // A list that does not rise might never end.
             let channel = channel.filter(|_| found.len() < MAX_CHANNELS);
             found.push(channel.ok_or_else(|| program.odd(odd_answer(method, &answer)))?);
