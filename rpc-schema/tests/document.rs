@@ -11,7 +11,9 @@ const UNITS: [&str; 10] =
     ["_msat", "_sat", "_sat_per_vb", "_at", "_height", "_blocks", "_secs", "_seq", "_bytes", "_micros"];
 
 /// Integers that count things or order them, and so have no unit.
-const COUNTS: [&str; 17] = [
+const COUNTS: [&str; 19] = [
+    "lag_updates",
+    "stalled_channels",
     "commits",
     "rows",
     "peers",

@@ -142,8 +142,25 @@ fn open_after<R>(
         }
         create(dir, network, node_id)?;
     }
-    let corrupt = |reason: String| StoreError::Corrupt { path: path.clone(), reason };
-    let file = File::options().read(true).write(true).open(&path).map_err(StoreError::io)?;
+    let (db, found) = open_sound(&path, |db| {
+        check_identity(db, &path, network, node_id)?;
+        if is_mirror(db)? {
+            let (found, wanted) =
+                ("a mirror".to_owned(), "a node's database: a node is restored from a mirror".to_owned());
+            return Err(StoreError::Foreign { path: path.clone(), found, wanted });
+        }
+        read(db)
+    })?;
+    Ok((Arc::new(db), found))
+}
+
+/// Opens a file that is there. One that `read` refuses stays as it was, by the byte.
+fn open_sound<R>(
+    path: &Path,
+    read: impl FnOnce(&Database) -> Result<R, StoreError>,
+) -> Result<(Database, R), StoreError> {
+    let corrupt = |reason: String| StoreError::Corrupt { path: path.to_owned(), reason };
+    let file = File::options().read(true).write(true).open(path).map_err(StoreError::io)?;
     // redb would turn an empty file into a new database: an existing one is only ever opened (bad input 91).
     if file.metadata().map_err(StoreError::io)?.len() == 0 {
         return Err(corrupt("it is empty".to_owned()));
@@ -154,14 +171,9 @@ fn open_after<R>(
         redb::DatabaseError::Storage(redb::StorageError::Io(fault)) if is_of_the_disk(&fault) => StoreError::io(fault),
         fault => corrupt(fault.to_string()),
     })?;
-    check_identity(&db, &path, network, node_id)?;
-    if is_mirror(&db)? {
-        let (found, wanted) = ("a mirror".to_owned(), "a node's database: a node is restored from a mirror".to_owned());
-        return Err(StoreError::Foreign { path: path.clone(), found, wanted });
-    }
     let found = read(&db)?;
     storage.release().map_err(StoreError::io)?;
-    Ok((Arc::new(db), found))
+    Ok((db, found))
 }
 
 /// Whether the disk did not read what is there; the others say that what is there is no database, or ends too early.

@@ -22,7 +22,7 @@ use super::kept::tables;
 use super::{Answer, Full, Holding, Persist};
 use crate::store::schema::{MIRROR_KEY, TIP_KEY, Table};
 use crate::store::seal::{seal, unseal};
-use crate::store::{StoreError, check_identity, initialise, sync_directory};
+use crate::store::{StoreError, check_identity, initialise, open_sound, sync_directory};
 
 mod read;
 
@@ -86,26 +86,14 @@ impl MirrorPlace {
         if !self.path.try_exists().map_err(StoreError::io)? {
             self.create()?;
         }
-        let corrupt = |reason: String| StoreError::Corrupt { path: self.path.clone(), reason };
-        // redb would turn an empty file into a new database.
-        if fs::metadata(&self.path).map_err(StoreError::io)?.len() == 0 {
-            return Err(corrupt("it is empty".to_owned()));
-        }
-        let db = Database::open(&self.path).map_err(|fault| match fault {
-            redb::DatabaseError::Storage(redb::StorageError::Io(fault))
-                if fault.kind() != io::ErrorKind::InvalidData && fault.kind() != io::ErrorKind::UnexpectedEof =>
-            {
-                StoreError::io(fault)
+        let check = |db: &Database| {
+            if !is_mirror(db)? {
+                let (found, wanted) = ("a node's database".to_owned(), "a mirror".to_owned());
+                return Err(StoreError::Foreign { path: self.path.clone(), found, wanted });
             }
-            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::io(fault),
-            fault => corrupt(fault.to_string()),
-        })?;
-        if !is_mirror(&db)? {
-            let (found, wanted) = ("a node's database".to_owned(), "a mirror".to_owned());
-            return Err(StoreError::Foreign { path: self.path.clone(), found, wanted });
-        }
-        check_identity(&db, &self.path, &self.network, &self.node_id)?;
-        Ok(db)
+            check_identity(db, &self.path, &self.network, &self.node_id)
+        };
+        open_sound(&self.path, check).map(|(db, ())| db)
     }
 
     /// Made under another name and renamed when it is whole, so that a crash leaves no half of one.
