@@ -29,6 +29,11 @@ pub trait Subject {
         drop(sink);
     }
 
+    /// Whether what is kept can be read while the sink lives; else its life ends for each look.
+    fn reads_beside(&self) -> bool {
+        true
+    }
+
     /// Reads what is kept.
     fn source(&mut self) -> Result<Box<dyn Source>, String>;
 }
@@ -97,6 +102,8 @@ struct Life {
     sink: Box<dyn Persist>,
     heard: Receiver<(ChannelId, u64)>,
     ends: SinkEnds,
+    /// What it said at its start that it holds.
+    held: BTreeMap<ChannelId, u64>,
     /// Writes that are to be completed by a call.
     open: BTreeSet<(ChannelId, u64)>,
 }
@@ -128,18 +135,28 @@ impl<'a> Bench<'a> {
             },
             self.terms.now,
         );
-        let sink = self.subject.sink(ends.clone())?;
-        self.life = Some(Life { sink, heard, ends, open: BTreeSet::new() });
+        let mut sink = self.subject.sink(ends.clone())?;
+        let asked = within(self.terms.patience, ends.clone(), || ends.until_well(|| sink.holdings()));
+        let held = match asked {
+            Some(Ok(holdings)) => holdings.into_iter().map(|holding| (holding.channel, holding.id)).collect(),
+            Some(Err(fault)) => return Err(format!("it does not say what it holds: {fault}")),
+            None => return Err(format!("it did not say what it holds in time{}", trouble(&ends))),
+        };
+        self.life = Some(Life { sink, heard, ends, held, open: BTreeSet::new() });
         Ok(())
     }
 
     /// The sink's process ends in order, and begins again.
     fn restart(&mut self) -> Result<(), String> {
+        self.end();
+        self.start()
+    }
+
+    fn end(&mut self) {
         if let Some(life) = self.life.take() {
             life.ends.stop();
             drop(life.sink);
         }
-        self.start()
     }
 
     /// The sink is killed, and begins again.
@@ -224,13 +241,12 @@ impl<'a> Bench<'a> {
                 Ok(told) if life.open.remove(&told) => done.push(told),
                 Ok((channel, id)) => return Err(stray(&channel, id)),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    let trouble = life.ends.trouble_now().map(|(words, _)| format!("; it says: {words}"));
                     return Err(format!(
                         "id {} of channel {} was not completed within {} s{}",
                         waits.1,
                         short(&waits.0),
                         self.terms.patience.as_secs(),
-                        trouble.unwrap_or_default()
+                        trouble(&life.ends)
                     ));
                 }
             }
@@ -276,6 +292,16 @@ impl<'a> Bench<'a> {
     }
 
     fn read(&mut self, channel: &ChannelId) -> Result<Image, String> {
+        if self.subject.reads_beside() {
+            return self.read_now(channel);
+        }
+        self.end();
+        let read = self.read_now(channel)?;
+        self.start()?;
+        Ok(read)
+    }
+
+    fn read_now(&mut self, channel: &ChannelId) -> Result<Image, String> {
         let mut source = self.subject.source()?;
         if !source.channels().map_err(|fault| fault.to_string())?.contains(channel) {
             return Err(format!("channel {} is not listed", short(channel)));
@@ -292,17 +318,10 @@ impl<'a> Bench<'a> {
         Err(format!("channel {} is read back with other rows than it had at id {}", short(&found.channel), found.id))
     }
 
-    /// The id up to which the sink says that it holds a channel.
-    fn held(&mut self, number: u64) -> Result<Option<u64>, String> {
-        let channel = self.channel(number);
-        let Some(life) = &mut self.life else { return Ok(None) };
-        let holdings = life.sink.holdings().map_err(|fault| fault.to_string())?;
-        Ok(holdings.into_iter().find(|holding| holding.channel == channel).map(|holding| holding.id))
-    }
-
     /// The sink says that it holds this much of a channel: neither less than it completed nor more than it can give back.
     fn holds(&mut self, number: u64, id: u64) -> Result<(), String> {
-        let (channel, held) = (self.channel(number), self.held(number)?);
+        let channel = self.channel(number);
+        let held = self.life.as_ref().and_then(|life| life.held.get(&channel).copied());
         if held == Some(id) {
             return Ok(());
         }
@@ -313,10 +332,13 @@ impl<'a> Bench<'a> {
 
 impl Drop for Bench<'_> {
     fn drop(&mut self) {
-        if let Some(life) = self.life.take() {
-            life.ends.stop();
-        }
+        self.end();
     }
+}
+
+/// What the sink says of itself.
+fn trouble(ends: &SinkEnds) -> String {
+    ends.trouble_now().map(|(words, _)| format!("; it says: {words}")).unwrap_or_default()
 }
 
 /// Does the work; a sink that tries for too long is told that the process ends.

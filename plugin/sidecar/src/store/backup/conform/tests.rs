@@ -9,6 +9,7 @@ use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use super::*;
 use crate::store::backup::command::{CommandSink, CommandSource, Program};
 use crate::store::backup::directory::{DirectorySink, DirectorySource};
+use crate::store::backup::mirror::{Mirror, MirrorPlace, MirrorSource};
 use crate::store::backup::sealed::Sealer;
 use crate::store::backup::{Holding, SinkFault};
 
@@ -68,6 +69,36 @@ fn per_2_a_directory_keeps_the_contract_however_often_it_consolidates() {
     for full_every in [0, 1, 3, 100] {
         assert_eq!(faults(in_directory(full_every, |sink, _| sink)), none(), "a full write every {full_every}");
     }
+}
+
+/// A mirror, which one program opens at a time.
+struct InMirror(tempfile::TempDir);
+
+impl InMirror {
+    fn place(&self) -> MirrorPlace {
+        let Terms { network, node_id, .. } = terms();
+        MirrorPlace { path: self.0.path().join("mirror.redb"), network, node_id }
+    }
+}
+
+impl Subject for InMirror {
+    fn sink(&mut self, ends: SinkEnds) -> Result<Box<dyn Persist>, String> {
+        Ok(Box::new(Mirror::new(self.place(), ends)))
+    }
+
+    fn reads_beside(&self) -> bool {
+        false
+    }
+
+    fn source(&mut self) -> Result<Box<dyn Source>, String> {
+        let opened = MirrorSource::open(self.place());
+        opened.map(|source| Box::new(source) as Box<dyn Source>).map_err(|fault| fault.to_string())
+    }
+}
+
+#[test]
+fn per_2_a_mirror_keeps_the_contract() {
+    assert_eq!(faults(run(&mut InMirror(tempfile::tempdir().unwrap()), &terms())), none());
 }
 
 /// The program of `contrib/examples`, its text spoilt or not.
