@@ -157,7 +157,7 @@ fn prospect(found: &Found) -> &'static str {
 }
 
 fn as_json(rebuilt: &Rebuilt, (network, node_id): (&str, &NodeId), order: &RestoreOrder, directory: &Path) -> Value {
-    let channels: Vec<_> = rebuilt.channels.iter().map(|found| {
+    let channels = rebuilt.channels.iter().map(|found| {
         json!({
             "channel_id": found.channel.to_string(),
             "outcome": found.fate.word(),

@@ -315,7 +315,7 @@ impl Source for DirectorySource {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.root).map_err(unreadable)? {
             let name = entry.map_err(unreadable)?.file_name();
-            found.extend(name.to_str().and_then(|name| name.parse().ok()));
+            found.extend(name.to_str().and_then(|name| name.parse::<ChannelId>().ok()));
         }
         found.sort_unstable();
         Ok(found)

@@ -120,8 +120,11 @@ impl Machine {
     fn revived(&self) -> Result<Child, ChildFault> {
         let (ledger, deaths) = (self.ledger.clone(), self.deaths.clone());
         let on_completed = Arc::new(move |channel: ChannelId, id: u64| ledger.completed(&channel, id));
-        // One word of an end that nobody has looked at yet is enough.
-        let mut child = self.program.start(on_completed, Arc::new(move || drop(deaths.try_send(()))))?;
+        let on_end = Arc::new(move || {
+            // One word of an end that nobody has looked at yet is enough.
+            let _ = deaths.try_send(());
+        });
+        let mut child = self.program.start(on_completed, on_end)?;
         for (channel, id, request) in self.ledger.to_give_again() {
             match give(&mut child, &request)? {
                 Verdict::Completed => drop(self.ledger.completed(&channel, id)),

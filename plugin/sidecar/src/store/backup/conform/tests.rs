@@ -174,7 +174,7 @@ fn per_2_a_program_may_complete_later_and_may_die_now_and_then() {
     assert_eq!(faults(run(&mut ByProgram::new(instead(ANSWERED, later)), &terms())), none());
     // Before every seventh write is worked on, so some are given a second time.
     let mortal =
-        instead("    field method;", "    [[ $line != *persist* ]] || ((++writes % 7)) || exit 1; field method;");
+        instead("    field method;", "    [[ $line != *persist* ]] || ((writes = ${writes:-0} + 1, writes % 7)) || exit 1; field method;");
     assert_eq!(faults(run(&mut ByProgram::new(mortal), &terms())), none());
 }
 
