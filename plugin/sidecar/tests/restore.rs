@@ -54,6 +54,12 @@ impl Lost {
         fs::create_dir(&died).unwrap();
         fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1.redb"), died.join(FILE)).unwrap();
         let (db, _) = store::open_and_load(&died, "regtest", &keys.node_id()).unwrap();
+        // The sample may be older than a table.
+        let transaction = db.begin_write().unwrap();
+        for table in Table::ALL {
+            transaction.open_table(table.definition()).unwrap();
+        }
+        transaction.commit().unwrap();
         let transaction = db.begin_read().unwrap();
         let mut images = Vec::new();
         for table in [Table::ChannelParams, Table::ClosedChannel] {
@@ -378,6 +384,7 @@ fn sink_check_says_of_each_statement_whether_a_program_keeps_it() {
         "-c",
         r#"read -r line; echo '{"jsonrpc":"2.0","id":1,"result":{"protocol":1}}'
         while read -r line; do
+            if [[ $line == *list_channels* ]]; then echo '{"jsonrpc":"2.0","id":2,"result":{"channel_ids":[]}}'; continue; fi
             [[ $line =~ \"id\":([0-9]+) ]]; echo '{"jsonrpc":"2.0","id":'${BASH_REMATCH[1]}',"result":{"answer":"permanent_failure","reason":"full"}}'
         done"#,
     ]);

@@ -173,8 +173,10 @@ fn per_2_a_program_may_complete_later_and_may_die_now_and_then() {
         [[ -n $told ]] && printf '{"jsonrpc":"2.0","method":"channel_monitor_updated","params":{"channel_id":"%s","update_id":%s}}\n' "$name" "$value""#;
     assert_eq!(faults(run(&mut ByProgram::new(instead(ANSWERED, later)), &terms())), none());
     // Before every seventh write is worked on, so some are given a second time.
-    let mortal =
-        instead("    field method;", "    [[ $line != *persist* ]] || ((writes = ${writes:-0} + 1, writes % 7)) || exit 1; field method;");
+    let mortal = instead(
+        "    field method;",
+        "    [[ $line != *persist* ]] || ((writes = ${writes:-0} + 1, writes % 7)) || exit 1; field method;",
+    );
     assert_eq!(faults(run(&mut ByProgram::new(mortal), &terms())), none());
 }
 
