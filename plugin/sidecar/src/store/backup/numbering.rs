@@ -12,6 +12,9 @@ use crate::store::StoreError;
 use crate::store::batch::Write;
 use crate::store::schema::{Table, channel_key};
 
+/// Rows that a commit writes, by table and key.
+type Rows<'a> = BTreeMap<(Table, &'a [u8]), &'a Option<Vec<u8>>>;
+
 /// Gives each channel's changes in a commit the next id of its sequence.
 #[derive(Debug)]
 pub(super) struct Numbering {
@@ -28,7 +31,7 @@ impl Numbering {
     /// What these writes are to sinks, an update for each channel that they concern. The ids that these take become rows of the same
     /// transaction. Of two writes of one row the later one stands.
     pub(super) fn number(&mut self, writes: &mut Vec<Write>) -> Result<Vec<Arc<Update>>, StoreError> {
-        let mut changed: BTreeMap<ChannelId, BTreeMap<(Table, &[u8]), &Option<Vec<u8>>>> = BTreeMap::new();
+        let mut changed: BTreeMap<ChannelId, Rows<'_>> = BTreeMap::new();
         for write in writes.iter() {
             if let Some(channel) = channel_of(write.table, &write.key) {
                 changed.entry(channel).or_default().insert((write.table, &write.key), &write.value);
