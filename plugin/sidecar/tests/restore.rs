@@ -202,8 +202,19 @@ async fn bak_1_a_node_restored_from_a_directory_starts_in_restored_mode_with_its
 
     let node = node(lost.dir.path()).await;
     let client = Client::in_directory(&lost.network_dir()).unwrap();
-    let status = client.call(NodeStatus {}).await.unwrap();
-    let reason = status.reason.unwrap();
+    let stop = node.stopper();
+    let running = tokio::spawn(node.run());
+    // bitcoind never answers: what it waits for and what it is are told together.
+    let told = async {
+        loop {
+            let reason = client.call(NodeStatus {}).await.unwrap().reason;
+            match reason.filter(|reason| reason.contains("restored")) {
+                Some(reason) => return reason,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let reason = tokio::time::timeout(LIMIT, told).await.unwrap();
     assert!(reason.contains("restored mode") && reason.contains("it was restored from directory:"), "{reason}");
     let listed = client.call(ChannelList::default()).await.unwrap().items;
     assert_eq!(listed.len(), 3);
@@ -211,8 +222,8 @@ async fn bak_1_a_node_restored_from_a_directory_starts_in_restored_mode_with_its
     let order = ChannelForceClose { channel_id: listed[0].channel_id.clone() };
     let refused = client.call(order).await.unwrap_err().to_string();
     assert!(refused.contains("restored mode"), "{refused}");
-    node.stopper()();
-    node.run().await.unwrap();
+    stop();
+    running.await.unwrap().unwrap();
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::store::backup::mirror::{MirrorPlace, MirrorSource};
 use crate::store::backup::sealed::Sealer;
 use crate::store::backup::source::{Source, SourceFault};
 use crate::store::backup::{Persist, SinkEnds, TipRecord};
-use crate::store::restore::{Fate, Found, Rebuilt, Restore, RestoreFault};
+use crate::store::restore::{Fate, Found, Rebuilt, Restore, RestoreFault, check_vacant};
 use crate::wallet::Wallet;
 
 /// Addresses of each kind that a restored wallet looks for: its count is lost with the database.
@@ -67,6 +67,9 @@ pub fn restore(config: &Config, order: &RestoreOrder) -> Result<Told, NotRestore
     let directory = config.network_dir();
     // A dry run may stand beside a node that runs: it reads the seed and no more.
     let _lock = if order.dry_run { None } else { Some(lock_directory(&directory)?) };
+    if !order.dry_run {
+        check_vacant(&directory)?;
+    }
     let heading = if order.dry_run { "a dry run, which wrote nothing, of" } else { "restored" };
     told(config, order, heading, |restore, source| match order.dry_run {
         true => restore.in_memory(source).map(|(rebuilt, _)| rebuilt),
