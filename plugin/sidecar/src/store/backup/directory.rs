@@ -33,6 +33,9 @@ const MAX_NAMES: usize = 1_000_000;
 /// What every record's name ends with.
 const SUFFIX: &str = ".sealed";
 
+/// Where channels that are over stand: no start reads them (law 6).
+const OVER: &str = "over";
+
 /// What is behind a name that is not written to its end.
 const UNFINISHED: &str = ".new";
 
@@ -207,6 +210,19 @@ impl Directory {
         Ok(written)
     }
 
+    /// The channel is over: what is kept of it moves aside. Where it cannot, it stays, and a start reads it in vain.
+    pub fn retire(&mut self, channel: &ChannelId) -> Result<(), DirectoryFault> {
+        let (from, over) = (self.root.join(channel.to_string()), self.root.join(OVER));
+        let io_fault = |reason| DirectoryFault::Io { path: over.clone(), reason };
+        self.known.remove(channel);
+        make_directory(&over).map_err(io_fault)?;
+        if over.join(channel.to_string()).exists() {
+            return Ok(());
+        }
+        fs::rename(&from, over.join(channel.to_string())).map_err(io_fault)?;
+        sync_directory(&over).and_then(|()| sync_directory(&self.root)).map_err(io_fault)
+    }
+
     fn names(&mut self, channel: &ChannelId) -> Result<&mut Names, DirectoryFault> {
         if !self.known.contains_key(channel) {
             let dir = self.root.join(channel.to_string());
@@ -297,8 +313,19 @@ impl DirectorySource {
         })
     }
 
-    fn read_record(&self, name: RecordName) -> Result<NamedRecord, String> {
-        let path = path_of(&self.root, &name);
+    /// Every channel that lives, by what was written last.
+    pub fn living(&self) -> Result<Vec<ChannelId>, SourceFault> {
+        channels_in(&self.root).map_err(|fault| SourceFault::unreadable(self.root.display(), fault))
+    }
+
+    /// Where the channel's directory stands.
+    fn above(&self, channel: &ChannelId) -> PathBuf {
+        let lives = self.root.join(channel.to_string()).is_dir();
+        if lives { self.root.clone() } else { self.root.join(OVER) }
+    }
+
+    fn read_record(&self, root: &Path, name: RecordName) -> Result<NamedRecord, String> {
+        let path = path_of(root, &name);
         let bytes = match read_bounded(&path) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Err(format!("{} has more than {MAX_RECORD_BYTES} bytes", path.display())),
@@ -311,27 +338,29 @@ impl DirectorySource {
 
 impl Source for DirectorySource {
     fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
-        let unreadable = |fault| SourceFault::unreadable(self.root.display(), fault);
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.root).map_err(unreadable)? {
-            let name = entry.map_err(unreadable)?.file_name();
-            found.extend(name.to_str().and_then(|name| name.parse::<ChannelId>().ok()));
+        let mut found = self.living()?;
+        match channels_in(&self.root.join(OVER)) {
+            Ok(over) => found.extend(over),
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
+            Err(fault) => return Err(SourceFault::unreadable(self.root.display(), fault)),
         }
         found.sort_unstable();
+        found.dedup();
         Ok(found)
     }
 
     fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
-        let dir = self.root.join(channel.to_string());
+        let root = self.above(channel);
+        let dir = root.join(channel.to_string());
         let names = names_in(&dir, channel)
             .map_err(|fault| SourceFault::unreadable(dir.display(), fault))?
             .ok_or_else(|| SourceFault::unreadable(dir.display(), "it holds too many records"))?;
-        Ok(StoredChannel::gather(*channel, &names, |name| self.read_record(name)))
+        Ok(StoredChannel::gather(*channel, &names, |name| self.read_record(&root, name)))
     }
 
     fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
         let heights = tips(&self.root).map_err(|fault| SourceFault::unreadable(self.root.display(), fault))?;
-        let newest = heights.iter().rev().map(|height| self.read_record(RecordName::tip(*height)));
+        let newest = heights.iter().rev().map(|height| self.read_record(&self.root, RecordName::tip(*height)));
         Ok(newest.filter_map(Result::ok).map(|record| record.content).next())
     }
 }
@@ -412,6 +441,16 @@ fn names_in(dir: &Path, channel: &ChannelId) -> io::Result<Option<Names>> {
         }
     }
     Ok(Some(names))
+}
+
+/// The channels that have a directory in this one.
+fn channels_in(dir: &Path) -> io::Result<Vec<ChannelId>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<ChannelId>().ok()));
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 fn tips(root: &Path) -> io::Result<BTreeSet<u32>> {

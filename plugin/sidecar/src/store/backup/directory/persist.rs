@@ -80,7 +80,17 @@ impl DirectorySink {
     fn write_full(&mut self, channel: &ChannelId, full: &Full<'_>) -> Answer {
         let Ok(image) = full.image() else { return Answer::InProgress };
         let content = image.encode();
-        self.answer(|directory| directory.write_full(channel, image.id, &content)).0
+        let answer = self.answer(|directory| directory.write_full(channel, image.id, &content)).0;
+        self.retire_if(!image.is_live(), channel);
+        answer
+    }
+
+    /// Nobody waits for it: a channel that stays where it is costs a start that looks at it.
+    fn retire_if(&mut self, is_over: bool, channel: &ChannelId) {
+        let retired = self.directory.as_mut().filter(|_| is_over).map(|directory| directory.retire(channel));
+        if let Some(Err(fault)) = retired {
+            tracing::warn!(%channel, %fault, "a channel that is over stays among those that live in a backup");
+        }
     }
 }
 
@@ -101,7 +111,10 @@ impl Persist for DirectorySink {
         let content = update.encode();
         match self.answer(|directory| directory.write_update(channel, (update.after, update.id), &content)) {
             (_, Some(Written::NeedsFull)) => self.write_full(channel, full),
-            (answer, _) => answer,
+            (answer, _) => {
+                self.retire_if(update.is_last() && answer == Answer::Completed, channel);
+                answer
+            }
         }
     }
 
@@ -122,7 +135,7 @@ impl Persist for DirectorySink {
         self.directory()?;
         let mut source = DirectorySource::open(&self.path, (&self.owner.0, &self.owner.1), self.sealer.clone())?;
         let mut holdings = Vec::new();
-        for channel in source.channels()? {
+        for channel in source.living()? {
             let mut stored = source.read(&channel)?;
             let image = stored.image();
             for fault in &stored.faults {

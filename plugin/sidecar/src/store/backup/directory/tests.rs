@@ -264,6 +264,20 @@ fn a_directory_that_is_missing_is_not_made_and_one_of_another_node_is_named() {
 }
 
 #[test]
+fn a_channel_that_is_over_is_kept_where_no_start_looks_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut directory = filled(dir.path());
+    directory.retire(&CHANNEL).unwrap();
+    assert_eq!(source(dir.path()).living().unwrap(), []);
+    assert_eq!(source(dir.path()).channels().unwrap(), [CHANNEL]);
+    assert_eq!(read_back(dir.path()), (Some(6), vec![]));
+    // It is not looked for where it was, and does not overwrite what stands there.
+    directory.write_full(&CHANNEL, 9, &image(9)).unwrap();
+    directory.retire(&CHANNEL).unwrap();
+    assert_eq!(read_back(dir.path()), (Some(9), vec![]));
+}
+
+#[test]
 fn the_newest_two_tips_are_kept_and_a_damaged_one_is_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let mut directory = open(dir.path());
