@@ -209,7 +209,8 @@ fn a_damaged_full_write_costs_what_changed_with_it_and_is_kept_aside() {
 
 #[test]
 fn bad_input_91_an_update_that_is_damaged_cut_swapped_or_gone_ends_what_is_read() {
-    let wound: [(&str, fn(&Path, &Path)); 4] = [
+    type Wound = fn(&Path, &Path);
+    let wounds: [(&str, Wound); 4] = [
         ("it is damaged", |third, _| {
             let mut bytes = fs::read(third).unwrap();
             *bytes.last_mut().unwrap() ^= 0x80;
@@ -219,7 +220,7 @@ fn bad_input_91_an_update_that_is_damaged_cut_swapped_or_gone_ends_what_is_read(
         ("it is damaged", |third, second| fs::write(third, fs::read(second).unwrap()).unwrap()),
         ("those after 2 cannot be used", |third, _| fs::remove_file(third).unwrap()),
     ];
-    for (words, wound) in wound {
+    for (words, wound) in wounds {
         let dir = tempfile::tempdir().unwrap();
         filled(dir.path());
         fs::remove_file(path(dir.path(), &RecordName::full(CHANNEL, 5))).unwrap();
