@@ -7,6 +7,7 @@ mod chain_side;
 pub mod core;
 mod forwards;
 mod lock;
+pub mod restore;
 mod settings;
 mod workers;
 
@@ -40,6 +41,7 @@ use crate::manager::env::{ChainView, soft_signers};
 use crate::manager::operations::Operations;
 use crate::net::{Dialer, Network};
 use crate::rpc::{self, Doors, Server, ServerFault};
+use crate::store::backup::sealed::Sealer;
 use crate::store::backup::{Hub, Open, SinkTerms, Start};
 use crate::store::row::BroadcastRow;
 use crate::store::{self, Generation, Snapshot, StoreError};
@@ -296,7 +298,8 @@ fn build(
     let keys = Arc::new(NodeKeys::derive(seed, config.network));
     // A file that is refused is closed in there too: redb may find damage only then.
     let (network_name, node_id) = (network_name(config.network), keys.node_id());
-    let openers = backups::openers(&config.backups, &Whose { directory, network: network_name, node_id })?;
+    let sealer = Arc::new(Sealer::new(keys.backup_secret(), network_name, &node_id));
+    let openers = backups::openers(&config.backups, &Whose { directory, network: network_name, node_id, sealer })?;
     let read = || store::open_and_load(directory, network_name, &node_id);
     let (db, mut file) = told_of_damage(directory, read)?;
     let age = Generation::at_start(directory, (network_name, &node_id), &db, file.restored.is_some())?;
