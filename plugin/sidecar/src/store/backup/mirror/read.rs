@@ -3,6 +3,7 @@
 use std::fs::File;
 
 use outrigger_bolt::id::ChannelId;
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::{MirrorPlace, is_mirror};
@@ -29,7 +30,7 @@ impl MirrorSource {
         if file.metadata().map_err(|fault| unreadable(&fault))?.len() == 0 {
             return Err(unreadable(&"it is empty"));
         }
-        let storage = Reserve::of(file).map_err(|fault| unreadable(&fault))?;
+        let storage = Reserve::of(Box::new(FileBackend::new(file).map_err(|fault| unreadable(&fault))?));
         let db = Database::builder().create_with_backend(storage).map_err(|fault| unreadable(&fault))?;
         let source = Self { place, db };
         source.check().map_err(|fault| source.unreadable(&fault))?;
