@@ -52,6 +52,7 @@ mod layered;
 mod models;
 mod openings;
 mod relay;
+mod stalled;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
