@@ -7,6 +7,7 @@ mod chain_side;
 pub mod core;
 mod forwards;
 mod lock;
+pub mod restore;
 
 use std::fs::{self, File};
 use std::io;
@@ -41,6 +42,7 @@ use crate::manager::relay::register::{Caps, Load};
 use crate::manager::terms::ForwardingPolicy;
 use crate::net::{Dialer, Network};
 use crate::rpc::{self, Doors, Server, ServerFault};
+use crate::store::backup::sealed::Sealer;
 use crate::store::backup::{Hub, Open, SinkTerms, Start};
 use crate::store::row::BroadcastRow;
 use crate::store::{self, Generation, Snapshot, StoreError};
@@ -301,7 +303,8 @@ fn build(
     let keys = Arc::new(NodeKeys::derive(seed, config.network));
     // A file that is refused is closed in there too: redb may find damage only then.
     let (network_name, node_id) = (network_name(config.network), keys.node_id());
-    let openers = backups::openers(&config.backups, &Whose { directory, network: network_name, node_id })?;
+    let sealer = Arc::new(Sealer::new(keys.backup_secret(), network_name, &node_id));
+    let openers = backups::openers(&config.backups, &Whose { directory, network: network_name, node_id, sealer })?;
     let read = || store::open_and_load(directory, network_name, &node_id);
     let (db, mut file) = told_of_damage(directory, read)?;
     let age = Generation::at_start(directory, (network_name, &node_id), &db, file.restored.is_some())?;
