@@ -54,6 +54,7 @@ mod layered;
 mod models;
 mod openings;
 mod relay;
+mod stalled;
 mod workers;
 
 const LIMIT: Duration = Duration::from_secs(30);
