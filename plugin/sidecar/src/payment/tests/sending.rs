@@ -96,6 +96,12 @@ impl Payer {
         rogue.until(channel, |channel, _| channel.summary(HEIGHT + 1).connected).await;
     }
 
+    /// What a start would find: the numbers of parts, and how many outcomes.
+    fn left(&self) -> (Vec<u16>, usize) {
+        let found = self.bench.load();
+        (found.parts.iter().map(|((_, part), _)| *part).collect(), found.outcomes.len())
+    }
+
     /// The rows of a payment of which the first peer's channel signed nothing.
     fn begun_and_not_signed(&self, id: [u8; 32], max_fee: u64, secs: u64) {
         let now = Clock::now_unix();
@@ -585,8 +591,7 @@ async fn pay_2_what_was_never_signed_is_tried_again_after_a_start_within_fee_and
         payer.restart().await;
         if secs > 0 && max_fee == u64::from(BASE) {
             let heard = payer.offered(0).await;
-            let parts: Vec<u16> = payer.bench.load().parts.iter().map(|((_, part), _)| *part).collect();
-            assert_eq!(parts, [1]);
+            assert_eq!(payer.left(), (vec![1], 0));
             payer.fulfil(&heard).await;
             assert!(matches!(payer.end(&id).await, PaymentState::Succeeded { .. }));
         } else {
@@ -617,14 +622,131 @@ async fn bak_1_no_new_attempt_is_made_after_a_start_before_the_peers_of_known_pa
         payer.payments.on_time();
         all_durable(&payer.bench).await;
         assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
-        assert!(payer.bench.load().parts.is_empty(), "a new attempt");
+        assert_eq!(payer.left(), (vec![0], 0), "a new attempt");
         clock.pass(Duration::from_secs(1));
     }
     payer.come_back(0).await;
     payer.payments.on_time();
     all_durable(&payer.bench).await;
-    let parts: Vec<u16> = payer.bench.load().parts.iter().map(|((_, part), _)| *part).collect();
-    assert_eq!(parts, [1]);
+    assert_eq!(payer.left(), (vec![1], 0));
+}
+
+/// The file may be an old copy, and a later one have signed for the part and paid. Who is told that nothing was paid pays again.
+#[tokio::test]
+async fn bak_1_pay_2_no_payment_is_said_to_be_unpaid_before_the_peers_of_its_parts_are_in_step() {
+    for is_abandoned in [false, true] {
+        let mut payer = Payer::new(2).await;
+        let id = [9; 32];
+        // Time is left only to the one that is abandoned.
+        payer.begun_and_not_signed(id, u64::from(BASE), if is_abandoned { 3600 } else { 0 });
+        let clock = std::rc::Rc::new(super::parts::Still::default());
+        let _stand_in = Clock::replace_on_this_thread(clock.clone());
+        // The second start asks as the first one did.
+        for start in 0..2 {
+            payer.start_again().await;
+            payer.come_back(1).await;
+            if is_abandoned {
+                assert!(payer.payments.abandon(&id).is_some());
+            }
+            for _ in 0..3 {
+                payer.payments.on_time();
+                all_durable(&payer.bench).await;
+                let row = payer.payments.get(&id).unwrap().unwrap();
+                assert!(row.is_pending(), "start {start}: {row:?}");
+                assert_eq!(payer.left(), (vec![0], 0), "start {start}");
+                clock.pass(Duration::from_secs(1));
+            }
+        }
+        payer.come_back(0).await;
+        payer.payments.on_time();
+        let PaymentState::Failed { kind, message, .. } = payer.end(&id).await else { panic!("it fails") };
+        assert!(kind == "interrupted" && message.contains("safe to pay again"), "{message}");
+        assert_eq!(message.contains("abandoned"), is_abandoned, "{message}");
+        payer.assert_done().await;
+    }
+}
+
+/// A channel that the operator closes while its peer is away proves nothing by that: the chain does.
+#[tokio::test]
+async fn bak_1_pay_2_a_channel_that_failed_proves_nothing_before_its_spend_is_seen() {
+    let mut payer = Payer::new(1).await;
+    let id = [9; 32];
+    payer.begun_and_not_signed(id, u64::from(BASE), 0);
+    let clock = std::rc::Rc::new(super::parts::Still::default());
+    let _stand_in = Clock::replace_on_this_thread(clock.clone());
+    payer.start_again().await;
+    let channel = payer.peers[0].1.id();
+    payer.bench.manager.command(channel, Command::Fail { reason: "the operator's".to_owned() }).await.unwrap();
+    payer.payments.on_time();
+    all_durable(&payer.bench).await;
+    assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
+    clock.pass(Duration::from_secs(1));
+    payer.bench.spend_with_newest_commitment(&channel);
+    payer.payments.on_time();
+    let PaymentState::Failed { kind, .. } = payer.end(&id).await else { panic!("it fails") };
+    assert_eq!(kind, "interrupted");
+}
+
+/// What one peer has answered while another is missed stays in the file as it is: the next start takes it in again.
+#[tokio::test]
+async fn bak_1_pay_2_what_ended_before_all_peers_are_in_step_is_found_again_by_the_next_start() {
+    let mut payer = Payer::new(2).await;
+    let id = payer.send(payer.order(TWO_CHANNELS, true)).await;
+    let parts = [payer.offered(0).await, payer.offered(1).await];
+    let clock = std::rc::Rc::new(super::parts::Still::default());
+    let _stand_in = Clock::replace_on_this_thread(clock.clone());
+    payer.start_again().await;
+    payer.come_back(1).await;
+    payer.fail(&parts[1], true, &Failure::MppTimeout).await;
+    for _ in 0..2 {
+        all_durable(&payer.bench).await;
+        // Told of once more, as a peer that comes back may.
+        payer.bench.notices.try_iter().for_each(|notice| payer.payments.take(notice));
+        let found = payer.bench.load();
+        for outcome in found.outcomes {
+            payer.payments.settled((id, outcome.row.part), (outcome.channel, outcome.htlc_id), &outcome.row.outcome());
+        }
+        payer.payments.on_time();
+        all_durable(&payer.bench).await;
+        assert_eq!(payer.left(), (vec![0, 1], 1), "nothing is taken in, and nothing begun");
+        payer.start_again().await;
+    }
+    payer.come_back(0).await;
+    payer.come_back(1).await;
+    clock.pass(Duration::from_secs(1));
+    payer.payments.on_time();
+    all_durable(&payer.bench).await;
+    assert_eq!(payer.left(), (vec![0, 2], 0), "the one that failed goes again");
+    assert_eq!(payer.offered(1).await.last.amt_to_forward, parts[1].last.amt_to_forward);
+}
+
+/// While nothing can be done for a payment, nothing is written for it.
+#[tokio::test]
+async fn a_payment_that_waits_for_its_peers_costs_no_batch_a_second() {
+    for comes_back in [false, true] {
+        let mut payer = Payer::new(2).await;
+        let id = [9; 32];
+        // In step, its channel cannot carry what the invoice asks for.
+        payer.begun_and_not_signed(id, 0, 3600);
+        let clock = std::rc::Rc::new(super::parts::Still::default());
+        let _stand_in = Clock::replace_on_this_thread(clock.clone());
+        payer.start_again().await;
+        if comes_back {
+            payer.come_back(0).await;
+            payer.payments.on_time();
+        }
+        all_durable(&payer.bench).await;
+        let batches = || payer.bench.manager.env().writer.stats().batches.load(std::sync::atomic::Ordering::Relaxed);
+        let before = batches();
+        for _ in 0..5 {
+            assert!(payer.payments.next_time().is_some(), "it is looked at again");
+            clock.pass(Duration::from_secs(1));
+            payer.payments.on_time();
+        }
+        all_durable(&payer.bench).await;
+        assert_eq!(batches() - before, 1, "the one that was waited for");
+        assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
+    }
 }
 
 /// Two parts of one number would have one session key. A row that does not say how many there were gets no more of them.
@@ -645,15 +767,16 @@ async fn pay_2_a_row_without_the_number_of_the_next_part_is_read_and_makes_no_ne
     let clock = std::rc::Rc::new(super::parts::Still::default());
     let _stand_in = Clock::replace_on_this_thread(clock.clone());
     payer.start_again().await;
+    payer.payments.on_time();
+    all_durable(&payer.bench).await;
+    assert!(payer.payments.get(&id).unwrap().unwrap().is_pending(), "before the peer is in step");
     payer.come_back(0).await;
-    for _ in 0..3 {
-        payer.payments.on_time();
-        all_durable(&payer.bench).await;
-        assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
-        assert!(payer.bench.load().parts.is_empty(), "a new attempt");
-        clock.pass(Duration::from_secs(1));
-    }
-    assert!(payer.payments.abandon(&id).is_some());
-    let PaymentState::Failed { kind, .. } = payer.end(&id).await else { panic!("it fails") };
-    assert_eq!(kind, "interrupted");
+    clock.pass(Duration::from_secs(1));
+    payer.payments.on_time();
+    let PaymentState::Failed { kind, message, .. } = payer.end(&id).await else { panic!("it fails") };
+    assert!(kind == "interrupted" && message.contains("nobody knows how many"), "{message}");
+    assert!(payer.payments.next_time().is_none(), "it is planned no more");
+    let heard = payer.peers[0].0.dealt_with().await;
+    assert!(!heard.iter().any(|message| matches!(message, Message::UpdateAddHtlc(_))), "{heard:?}");
+    payer.assert_done().await;
 }
