@@ -67,7 +67,7 @@ impl Pending {
     /// Whether what is to be done next must wait for peers to say that the file is the newest: another attempt, or the word
     /// that nothing was paid.
     pub(super) fn waits_for_proofs(&self) -> bool {
-        let is_next_unsafe = self.recipe.is_some() || self.flights.is_empty();
+        let is_next_unsafe = self.lacks_parts() || self.flights.is_empty();
         self.row.is_pending() && is_next_unsafe && !self.unproven.is_empty()
     }
 }

@@ -28,7 +28,7 @@ use crate::clock::{Clock, NoEntropy};
 use crate::lock::Mutex;
 use crate::manager::Manager;
 use crate::manager::deliver::PaymentNotice;
-use crate::store::row::{OperationRow, OperationState, PaymentRow, PaymentState};
+use crate::store::row::{OperationRow, OperationState, PaymentRow};
 use crate::store::schema::{Table, outcome_key};
 use crate::store::{Batch, Queued, Reader};
 use pending::Pending;

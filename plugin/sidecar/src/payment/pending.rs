@@ -175,6 +175,10 @@ impl Pending {
             };
         };
         let missing = recipe.amount.saturating_sub(self.in_flight(|row| row.amount));
+        if missing == Msat::ZERO {
+            self.recipe = Some(recipe);
+            return (Some(self), None);
+        }
         let max_fee = recipe.max_fee.saturating_sub(self.in_flight(PartRow::fee));
         let (in_flight, next_part) = (self.flights.len(), self.row.next_part);
         let again = Next::Again { recipe: Box::new(recipe), missing, max_fee, in_flight, next_part };

@@ -1,5 +1,6 @@
 //! Payments of the node to a payee that is reached over two peers, by the messages that those hear.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use bitcoin::secp256k1::{PublicKey, Secp256k1};
@@ -437,6 +438,39 @@ async fn a_route_that_the_caller_gives_is_taken_as_it_is_and_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_route_by_a_channel_that_cannot_send_is_refused_by_its_name_while_another_can() {
+    let mut payer = Payer::new(1).await;
+    let mut second = payer.peers[0].0.open_normal().await;
+    let peer = payer.peers[0].0.id();
+    // In these tests all funding transactions stand at one place, and the name is the last one's.
+    let name = payer.bench.manager.channel(&second.id()).unwrap().summary.short_channel_id.unwrap();
+    let first = GivenHop { node: peer, channel: Some(name), amount: Msat::new(ONE_CHANNEL + 1), blocks: 100 };
+    let last = GivenHop { node: payee_id(), channel: Some(ShortChannelId::from_u64(4711)), blocks: 50, ..first };
+    let last = GivenHop { amount: Msat::new(ONE_CHANNEL), ..last };
+    let order = |first| PayOrder { route: Some(vec![first, last]), ..payer.order(ONE_CHANNEL, true) };
+    let (named, unnamed) = (order(first), order(GivenHop { channel: None, ..first }));
+    let feerate = outrigger_bolt::amount::FeeratePerKw::new(1000);
+    let close = Command::Shutdown { script: close_script(), feerate };
+    payer.peers[0].0.step(&mut second, Input::Command(CommandId(1), close));
+    payer.peers[0].0.dealt_with().await;
+    let unfit = payer.bench.manager.channel(&second.id()).unwrap();
+    assert_eq!((unfit.summary.state, unfit.summary.short_channel_id), ("shutting_down", Some(name)));
+    assert_eq!(payer.bench.manager.channel_called(&peer, name), Some(second.id()));
+    let refused = payer.payments.send(named).await;
+    let Err(fault @ SendFault::Unusable(refused)) = refused else { panic!("{refused:?}") };
+    assert!(refused == name && fault.to_string().contains(&name.to_string()), "{fault}");
+    let id = payer.send(unnamed).await;
+    let heard = payer.offered(0).await;
+    payer.fulfil(&heard).await;
+    assert!(matches!(payer.end(&id).await, PaymentState::Succeeded { .. }));
+}
+
+/// Where peers of these tests have fixed that their part of a close goes.
+fn close_script() -> bitcoin::ScriptBuf {
+    bitcoin::ScriptBuf::from_bytes([[0x00, 0x14].as_slice(), &[3; 20]].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_gave_no_invoice_is_paid_with_a_preimage_of_ours() {
     let mut payer = Payer::new(1).await;
     let node_id = payer.peers[0].0.id();
@@ -606,6 +640,27 @@ async fn pay_2_what_was_never_signed_is_tried_again_after_a_start_within_fee_and
         }
         payer.assert_done().await;
     }
+}
+
+/// All of it is in flight: a start that finds it so makes no other attempt once the peers are in step, whoever looks.
+#[tokio::test]
+async fn pay_2_nothing_is_brought_twice_by_a_start_that_finds_all_of_it_in_flight() {
+    let mut payer = Payer::new(2).await;
+    let id = payer.send(payer.order(ONE_CHANNEL, false)).await;
+    payer.offered(0).await;
+    let clock = std::rc::Rc::new(super::parts::Still::default());
+    let _stand_in = Clock::replace_on_this_thread(clock.clone());
+    payer.start_again().await;
+    for peer in 0..2 {
+        payer.come_back(peer).await;
+        payer.payments.state.lock().wait(id, Some(Clock::monotonic()));
+        payer.payments.on_time();
+        clock.pass(Duration::from_secs(1));
+        all_durable(&payer.bench).await;
+        assert_eq!(payer.left(), (vec![0], 0));
+    }
+    let pending = payer.payments.state.lock().pending.get(&id).map(|pending| pending.recipe.is_some());
+    assert_eq!(pending, Some(true), "another attempt may be made once it fails");
 }
 
 /// The file may be an old copy, and a later one have paid over the other peer. The peer of the part that is known would say so.
@@ -779,4 +834,68 @@ async fn pay_2_a_row_without_the_number_of_the_next_part_is_read_and_makes_no_ne
     let heard = payer.peers[0].0.dealt_with().await;
     assert!(!heard.iter().any(|message| matches!(message, Message::UpdateAddHtlc(_))), "{heard:?}");
     payer.assert_done().await;
+}
+
+/// Polls a future so often, all that it waits for being durable in between, and drops it where it has not ended.
+async fn polled<F: Future>(bench: &Bench, future: F, times: usize) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..times {
+        let polled = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+        if let Poll::Ready(output) = polled {
+            return Some(output);
+        }
+        all_durable(bench).await;
+    }
+    None
+}
+
+/// Callers go away at each point at which they wait: nothing is done twice for it, and the next call goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn per_6_a_payment_whose_caller_goes_away_at_any_await_point_is_made_once() {
+    for times in 0.. {
+        let mut payer = Payer::new(1).await;
+        let order = payer.order(ONE_CHANNEL, false);
+        let sent = polled(&payer.bench, payer.payments.send(order.clone()), times).await;
+        let id = payer.send(order).await;
+        assert!(sent.as_ref().is_none_or(|sent| sent.as_ref().is_ok_and(|sent| sent.payment_id == id)), "{times}");
+        let heard = payer.offered(0).await;
+        for waits in 0..3 {
+            let ended = polled(&payer.bench, payer.payments.wait(&id), waits).await;
+            assert!(ended.is_none(), "the HTLC is in flight");
+        }
+        payer.fulfil(&heard).await;
+        assert!(matches!(payer.end(&id).await, PaymentState::Succeeded { .. }), "{times}");
+        let late = payer.peers[0].0.dealt_with().await;
+        assert!(!late.iter().any(|message| matches!(message, Message::UpdateAddHtlc(_))), "{times}: {late:?}");
+        payer.assert_done().await;
+        if sent.is_some() {
+            assert!(times > 1, "it waits for its row");
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn per_6_an_order_or_an_invoice_whose_caller_goes_away_at_any_await_point_holds_up_no_later_one() {
+    let payer = Payer::new(1).await;
+    let channel = payer.peers[0].1.id();
+    let manager = payer.bench.manager.clone();
+    for times in 0.. {
+        let answer = polled(&payer.bench, manager.command(channel, Command::Commit), times).await;
+        assert_eq!(manager.command(channel, Command::Commit).await, Ok(outrigger_channel::Reply::Done), "{times}");
+        if answer.is_some() {
+            break;
+        }
+    }
+    for times in 0.. {
+        let (description, label, idempotency) = ("oars".to_owned(), None, None);
+        let order = InvoiceOrder { amount: Some(AMOUNT), description, expiry_secs: 3600, label, idempotency };
+        let made = polled(&payer.bench, payer.payments.create_invoice(order.clone()), times).await;
+        let next = payer.payments.create_invoice(order).await.unwrap();
+        assert!(payer.payments.invoice(&next.payment_hash).unwrap().is_some(), "{times}");
+        if let Some(made) = made {
+            assert!(payer.payments.invoice(&made.unwrap().payment_hash).unwrap().is_some());
+            break;
+        }
+    }
 }
