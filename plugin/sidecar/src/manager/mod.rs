@@ -93,7 +93,7 @@ pub struct ChannelView {
     pub summary: Summary,
     /// The transaction that spends the funding output, or that we publish to spend it.
     pub closing_txid: Option<Txid>,
-    /// Why a cooperative close that was begun has not come about, and what to do.
+    /// Why a cooperative close that was begun has not come about, or a channel of a restored node has not ended, and what to do.
     pub obstacle: Option<String>,
     /// What is asked for forwarding over it; none of a channel in history.
     pub forwarding: Option<ForwardingPolicy>,
@@ -361,7 +361,9 @@ impl Manager {
         let view = self.view_of(&slot.channel);
         let closing_txid = view.closing_txid.or_else(|| published_txid(slot));
         let forwarding = Some(self.env.forwarding.under(&slot.terms));
-        ChannelView { closing_txid, obstacle: slot.obstacle.as_deref().map(obstacle::in_words), forwarding, ..view }
+        let waits = if self.env.is_restored() { restored::waits_for_peer(slot) } else { None };
+        let obstacle = waits.or_else(|| slot.obstacle.as_deref().map(obstacle::in_words));
+        ChannelView { closing_txid, obstacle, forwarding, ..view }
     }
 
     /// What is being relayed now.

@@ -52,6 +52,7 @@ mod layered;
 mod models;
 mod openings;
 mod relay;
+mod restored;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
