@@ -128,6 +128,9 @@ pub struct ChannelInfo {
     /// restored mode also what to do where the peer does not close. What the peer said is escaped and cut short.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether a required backup is so late with the channel that it takes no new HTLCs; `backup.status` says why.
+    #[serde(default)]
+    pub stalled: bool,
     /// Whether the peer is connected and the channel is agreed on since (BOLT 2, `channel_reestablish`).
     pub connected: bool,
     /// The funding output, as `txid:n`.

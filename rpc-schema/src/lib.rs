@@ -19,6 +19,7 @@
 //! absent, never null; hashes are lowercase hex in display order; short channel ids are written `BxTxO` and outpoints
 //! `txid:n`.
 
+mod backup;
 mod chain;
 mod channel;
 mod client;
@@ -36,6 +37,7 @@ pub mod rendezvous;
 mod spelling;
 mod wallet;
 
+pub use backup::{BackupInfo, BackupReport, BackupState, BackupStatus};
 pub use chain::{ChainState, ChainStatus, ChainStatusReport};
 pub use channel::{
     ChannelClose, ChannelClosing, ChannelForceClose, ChannelForceClosing, ChannelGet, ChannelInfo, ChannelList,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::parameter::{self, Parameter};
-use crate::{chain, channel, event, forward, invoice, node, payment, peer, wallet};
+use crate::{backup, chain, channel, event, forward, invoice, node, payment, peer, wallet};
 
 /// A method of the interface: the struct that implements it holds the parameters.
 pub trait Method: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
@@ -82,6 +82,7 @@ pub fn methods() -> &'static [MethodInfo] {
             MethodInfo::of::<payment::PaymentAbandon>(),
             MethodInfo::of::<forward::ForwardList>(),
             MethodInfo::of::<forward::ForwardStats>(),
+            MethodInfo::of::<backup::BackupStatus>(),
             MethodInfo::of::<event::EventList>(),
         ]
     });

@@ -81,6 +81,9 @@ pub struct NodeStatusReport {
     /// Height that bitcoind has reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_height: Option<u32>,
+    /// What is wrong with backups and what to do; absent where nothing is. `backup.status` tells more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups: Option<String>,
     /// The version of the daemon.
     pub version: String,
     /// The Bitcoin network: `regtest` or `signet`.

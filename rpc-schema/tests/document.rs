@@ -11,7 +11,9 @@ const UNITS: [&str; 10] =
     ["_msat", "_sat", "_sat_per_vb", "_at", "_height", "_blocks", "_secs", "_seq", "_bytes", "_micros"];
 
 /// Integers that count things or order them, and so have no unit.
-const COUNTS: [&str; 17] = [
+const COUNTS: [&str; 19] = [
+    "lag_updates",
+    "stalled_channels",
     "commits",
     "rows",
     "peers",
@@ -51,7 +53,7 @@ fn methods_are_those_of_the_release_and_named_group_verb() {
     let release = "node.info node.status node.stop chain.status wallet.balance wallet.new_address peer.connect \
                    peer.list channel.open channel.list channel.get channel.close channel.force_close channel.set_policy \
                    invoice.create invoice.get payment.send payment.wait payment.get \
-                   payment.abandon forward.list forward.stats event.list";
+                   payment.abandon forward.list forward.stats backup.status event.list";
     assert_eq!(names.join(" "), release);
 }
 

@@ -396,7 +396,15 @@ fn on_command(draft: &mut Draft<'_>, id: CommandId, command: Command, cx: &Conte
     let ended = cx.restored || matches!(draft.head().phase, Phase::Failed { .. } | Phase::Closed { .. });
     let (commit, failure) = match &command {
         Command::Commit => (!ended, None),
-        Command::Fail { reason } => (false, Some(reason.clone()).filter(|_| !ended)),
+        Command::Fail { reason } => (false, Some(Rule::Ordered(reason.clone())).filter(|_| !ended)),
+        Command::Withhold { reason, is_new } => {
+            let is_unfunded = *is_new && matches!(draft.head().phase, Phase::Funding(_));
+            if is_unfunded && !ended {
+                let height = draft.params().opened_height;
+                funding::forget(draft, height, reason, ChannelNote::NeverFunded);
+            }
+            (false, Some(Rule::Unstored(reason.clone())).filter(|_| !ended && !is_unfunded))
+        }
         Command::AddHtlc { .. }
         | Command::Fulfill { .. }
         | Command::FailHtlc { .. }
@@ -406,10 +414,10 @@ fn on_command(draft: &mut Draft<'_>, id: CommandId, command: Command, cx: &Conte
     if commit {
         normal::commit(draft, cx)?;
     }
-    if let Some(reason) = failure {
-        fail(draft, &Rule::Ordered(reason));
+    if let Some(rule) = failure {
+        fail(draft, &rule);
     }
-    let reply = if ended || matches!(command, Command::Fail { .. }) {
+    let reply = if ended || matches!(command, Command::Fail { .. } | Command::Withhold { .. }) {
         ended::on_command(draft, command)
     } else {
         normal::on_command(draft, command, cx)
@@ -506,7 +514,7 @@ fn fail(draft: &mut Draft<'_>, rule: &Rule) {
         }
         return link::on_disconnected(draft);
     }
-    let publish = !matches!(rule, Rule::FallenBehind);
+    let publish = !matches!(rule, Rule::FallenBehind | Rule::Unstored(_));
     // Old rows do not know what is at stake.
     if publish && funding::nothing_at_stake(draft.head(), draft.params()) {
         return funding::forget(draft, draft.params().opened_height, &rule.to_string(), ChannelNote::NeverFunded);

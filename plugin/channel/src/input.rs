@@ -48,6 +48,9 @@ pub enum Command {
     Shutdown { script: ScriptBuf, feerate: FeeratePerKw },
     /// End the channel unilaterally, for a reason shown to the peer.
     Fail { reason: String },
+    /// End the channel without publishing anything: a required backup will never have its newest state. Where `is_new`, nothing of
+    /// the channel has left this node since it was signed, so it never was.
+    Withhold { reason: String, is_new: bool },
 }
 
 /// How a received HTLC is failed.

@@ -192,6 +192,10 @@ pub enum Rule {
     PeerError(String),
     #[error("{0}")]
     Ordered(String),
+    /// Not the peer's doing: what is kept of the channel elsewhere will never be complete, so its newest state must not be relied
+    /// on, nor published.
+    #[error("{0}")]
+    Unstored(String),
 }
 
 /// What a peer says of its `error`. Its data may be empty (BOLT 1).
@@ -218,6 +222,10 @@ pub enum Refusal {
     Ended,
     #[error("the node met a fault of its own and stops; start it again and look into its log")]
     Stopping,
+    #[error(
+        "a required backup is late with this channel, which takes no new HTLCs before that has it; backup.status says why"
+    )]
+    Stalled,
     #[error("amount is zero or below the peer's htlc_minimum_msat of {0}")]
     AmountTooSmall(Msat),
     #[error("the peer accepts no more than {0} HTLCs at once")]
@@ -281,6 +289,7 @@ impl Refusal {
             | Self::PeerCannotAffordHtlc
             | Self::CommitmentTooCostly(_)
             | Self::Stopping
+            | Self::Stalled
             | Self::HtlcNotCommitted
             | Self::FailureProposed
             | Self::CannotAffordFee

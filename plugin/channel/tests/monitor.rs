@@ -143,14 +143,14 @@ fn cst_1_a_restored_store_signs_and_publishes_nothing() {
         let phase = pair.phase(Alice).clone();
         assert!(matches!(phase, Phase::Failed { publish: false, .. }), "{behind} behind: {phase:?}");
         let node = pair.node(Alice);
-        assert_eq!(node.monitor.local_commitment_tx(&node.signer), Err(CannotPublish::FallenBehind));
+        assert_eq!(node.monitor.local_commitment_tx(&node.signer), Err(CannotPublish::Withheld));
         let names: Vec<_> = node.sent[sent_before..].iter().map(outrigger_bolt::wire::Message::name).collect();
         assert_eq!(names, ["channel_reestablish", "error"], "nothing else leaves");
         assert!(pair.world.mempool.is_empty());
         // It stays so over a restart, whatever the peer says next.
         pair.crash(Alice);
         let node = pair.node(Alice);
-        assert_eq!(node.monitor.local_commitment_tx(&node.signer), Err(CannotPublish::FallenBehind));
+        assert_eq!(node.monitor.local_commitment_tx(&node.signer), Err(CannotPublish::Withheld));
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every key is a row of [`keys::KEYS`]: its flag, its place in the file, its default and its line in the example file
 //! come from that row. A flag wins over the file, the file over the default.
 
+mod backup;
 mod keys;
 mod values;
 
@@ -16,6 +17,7 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_rpc_schema::rendezvous;
 use zeroize::Zeroizing;
 
+pub use backup::{BackupConfig, BackupKind};
 pub use keys::example_file;
 use values::Values;
 
@@ -49,6 +51,8 @@ pub struct Config {
     pub final_cltv_blocks: u16,
     /// Whether payments are taken that nobody asked for.
     pub accept_keysend: bool,
+    /// Where the rows of channels are kept beyond the database.
+    pub backups: Vec<BackupConfig>,
 }
 
 /// How to reach bitcoind.
@@ -217,6 +221,7 @@ impl Config {
             max_feerate: feerate(values, "feerate.max_sat_per_vb"),
             final_cltv_blocks: values.number("invoice.final_cltv_blocks"),
             accept_keysend: values.flag("invoice.accept_keysend"),
+            backups: values.backups().to_vec(),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod backend;
+mod backups;
 mod chain_side;
 pub mod core;
 mod forwards;
@@ -16,8 +17,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bitcoin::constants::ChainHash;
-use outrigger_channel::Policy;
+use outrigger_bolt::id::NodeId;
+use outrigger_channel::{Policy, Publication};
 use outrigger_rpc_schema::{NodeStatusReport, Phase};
+use redb::Database;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -38,15 +41,24 @@ use crate::manager::relay::register::{Caps, Load};
 use crate::manager::terms::ForwardingPolicy;
 use crate::net::{Dialer, Network};
 use crate::rpc::{self, Doors, Server, ServerFault};
-use crate::store::{self, Generation, StoreError};
+use crate::store::backup::{Hub, Open, SinkTerms, Start};
+use crate::store::row::BroadcastRow;
+use crate::store::{self, Generation, Snapshot, StoreError};
 use crate::sweep::{Sweeper, Tools};
 use crate::wallet::{Wallet, WalletFault};
 use backend::{Doorkeeper, Identity};
+use backups::{Sinks, Whose};
 use chain_side::{Listener, StoredWallet, carry_out, feerates, follow_estimates};
 use lock::lock_directory;
 
 /// The exit code of a process whose disk refused a write (PER-5, DSK-1): a supervisor may restart it, an operator must look.
 pub const STORAGE_EXIT_CODE: u8 = 3;
+
+/// The exit code of a process of which a required backup refused two channels for good: it is to be replaced first.
+pub const BACKUP_EXIT_CODE: u8 = 5;
+
+/// The longest wait at the start for what the backups hold: a disk that is behind one of them is not met with peers before.
+const BACKUPS_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often what has its time is looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
@@ -73,6 +85,8 @@ pub enum StartFault {
     SeedMissing(PathBuf),
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error("the backup {name} cannot be used: {reason}; nothing was changed")]
+    Backup { name: String, reason: String },
     #[error("{0}")]
     Wallet(#[from] WalletFault),
     #[error("{0}")]
@@ -105,6 +119,7 @@ impl StartFault {
                 | StoreError::DeadLink(_),
             )
             | Self::Running { .. }
+            | Self::Backup { .. }
             | Self::Seed(_)
             | Self::SeedMissing(_)
             | Self::Wallet(_)
@@ -132,8 +147,9 @@ struct Parts {
     stop: StopFlag,
     chain: watch::Receiver<Option<ChainState>>,
     dialer: Dialer,
-    redial: Vec<(outrigger_bolt::id::NodeId, String)>,
+    redial: Vec<(NodeId, String)>,
     follower: JoinHandle<()>,
+    sinks: Option<Arc<Hub>>,
 }
 
 /// The longest wait for the last commit.
@@ -167,10 +183,14 @@ impl Node {
         tracing::info!("stopping");
         network.stop().await;
         parts.stop.raise();
+        let sinks = parts.sinks.take();
         // The follower is asked to stop and looks at the flag between two calls.
         let _ = tokio::task::spawn_blocking(move || parts.follower.join()).await;
         // What nobody waited for is written too. A writer that has stopped for a fault answers nobody.
         let _ = tokio::time::timeout(LAST_COMMIT, manager.env().writer.conclude()).await;
+        if let Some(sinks) = sinks {
+            sinks.stop();
+        }
         server.stop().await;
         outcome
     }
@@ -196,6 +216,7 @@ async fn live(
         let state = parts.chain.borrow_and_update().clone();
         let synced = matches!(state, Some(ChainState::Synced { .. }));
         if synced && !has_met_peers {
+            hear_backups(parts.sinks.as_deref()).await;
             // No peer is connected before the monitors have reached bitcoind's tip.
             parts.manager.resume();
             let address = network.listen(listen).await?;
@@ -206,6 +227,10 @@ async fn live(
             has_met_peers = true;
         }
         let proof = restored.borrow_and_update().clone();
+        if let (Some(sinks), Some(_)) = (&parts.sinks, &proof) {
+            // What is on disk is old: no backup is to be made of it.
+            tokio::task::block_in_place(|| sinks.give_up());
+        }
         doors.report(|status| report(status, state.as_ref(), proof.as_deref()));
         let changed = tokio::select! {
             changed = parts.chain.changed() => changed,
@@ -276,10 +301,13 @@ fn build(
     let keys = Arc::new(NodeKeys::derive(seed, config.network));
     // A file that is refused is closed in there too: redb may find damage only then.
     let (network_name, node_id) = (network_name(config.network), keys.node_id());
+    let openers = backups::openers(&config.backups, &Whose { directory, network: network_name, node_id })?;
     let read = || store::open_and_load(directory, network_name, &node_id);
     let (db, mut file) = told_of_damage(directory, read)?;
     let age = Generation::at_start(directory, (network_name, &node_id), &db, file.restored.is_some())?;
     let generation = file.aged(age);
+    let sinks = sinks(&db, &file, openers, (network_name, node_id))?;
+    let hub = sinks.as_ref().map(|sinks| sinks.hub.clone());
     let published = file.broadcasts.iter().map(|row| &row.tx).chain(file.sweeps.iter().map(|(_, _, row)| &row.tx));
     let (coins, next_wallet_row) = load_wallet(seed, config.network, &file.wallet, published)?;
     let height = coins.tip().map_or(0, |(height, _)| height);
@@ -302,14 +330,27 @@ fn build(
         },
         signers: soft_signers(keys.clone()),
         keys: keys.clone(),
+        sinks: hub.clone(),
     };
     let (Core { manager, payments, reader, events }, duties) = core::build(db, &mut file, ground)?;
     let Duties { commits, mailboxes, notices, orders } = duties;
     let (delivery, workers) = (manager.deliver().clone(), manager.deliver().clone());
     let commits = commits.asking(move || workers.is_busy(), || Some(Clock::monotonic())).raising(generation);
-    commits.on_a_thread(move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
+    match sinks {
+        Some(Sinks { hub, made, news }) => {
+            let _threads = hub.run(made, move |released, seq| delivery.deliver(released, seq))?;
+            let status = doors.clone();
+            let tell = move |words| status.report(|status| status.backups = words);
+            backups::watch(hub.clone(), news, manager.clone(), (stop.clone(), tell))?;
+            commits.on_a_thread(move |released, seq| hub.release(released, seq), stop_for_storage)?;
+        }
+        None => drop(commits.on_a_thread(move |released, seq| delivery.deliver(released, seq), stop_for_storage)?),
+    }
     let wallet = Arc::new(StoredWallet::new(coins, next_wallet_row, manager.clone()));
-    for row in file.broadcasts.into_iter().filter(|row| !manager.env().frozen.contains(&row.channel)) {
+    // A funding transaction goes out when the backups have its channel: `resume` orders it again.
+    let may_go = |row: &BroadcastRow| hub.is_none() || row.what != Publication::Funding;
+    let broadcasts = file.broadcasts.into_iter().filter(may_go);
+    for row in broadcasts.filter(|row| !manager.env().frozen.contains(&row.channel)) {
         broadcaster.publish(row.tx);
     }
     let tools =
@@ -329,6 +370,7 @@ fn build(
         keyed_calls: tokio::sync::Mutex::default(),
         chain: chain.clone(),
         events,
+        sinks: hub.clone(),
         identity: identity(config),
     }));
 
@@ -350,13 +392,49 @@ fn build(
         state,
         sweeper,
         reorganised: AtomicBool::new(false),
+        sinks: hub.clone(),
         accept_needs_reserve: config.channel.accept_needs_reserve,
     });
     let (follower_stop, followed) = (stop.clone(), config.network);
     let follower = spawn("chain", move || Follower::run(source, listener, followed, &follower_stop))?;
 
     let redial = file.peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
-    Ok((Parts { manager, stop, chain, dialer, redial, follower }, network))
+    Ok((Parts { manager, stop, chain, dialer, redial, follower, sinks: hub }, network))
+}
+
+/// The sinks over what the start found. A node in restored mode makes no backups: what it has is old.
+fn sinks(
+    db: &Arc<Database>,
+    file: &Snapshot,
+    openers: Vec<(SinkTerms, Open)>,
+    (network, node_id): (&str, NodeId),
+) -> Result<Option<Sinks>, StoreError> {
+    let names: Vec<_> = openers.iter().map(|(terms, _)| terms.name.as_str()).collect();
+    if file.restored.is_some() {
+        return Ok(None);
+    }
+    let start = Start::of(db, file, &names)?;
+    if openers.is_empty() {
+        return Ok(None);
+    }
+    let (told, news) = backups::news();
+    let last_event = store::last_event(db)?;
+    let (hub, made) = Hub::new((network, node_id), db.clone(), (start, last_event), backups::CLOCKS, openers, told);
+    Ok(Some(Sinks { hub, made, news }))
+}
+
+/// Waits until every backup has told what it holds, or patience ends: one may prove that the file is old, and then no commitment is
+/// published and no peer told anything. What a required one has not told yet is waited for in any case, channel by channel.
+async fn hear_backups(sinks: Option<&Hub>) {
+    let Some(sinks) = sinks else { return };
+    let heard = async {
+        while !sinks.has_heard_all() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(BACKUPS_PATIENCE, heard).await.is_err() {
+        tracing::warn!("a backup has not told what it holds; backup.status says which");
+    }
 }
 
 /// The wallet of these rows, which knows what was published, and the number of its next row.

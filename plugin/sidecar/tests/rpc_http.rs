@@ -127,6 +127,9 @@ impl Backend for Recorder {
         Ok(Vec::new())
     }
 
+    async fn backup_status(&self) -> Answer<schema::BackupReport> {
+        Ok(schema::BackupReport::default())
+    }
     async fn forward_stats(&self, query: StatsQuery) -> Answer<schema::ForwardReport> {
         self.note(query);
         Ok(schema::ForwardReport::default())
@@ -182,6 +185,7 @@ fn channel(channel_id: ChannelId) -> schema::ChannelInfo {
         state: schema::ChannelState::Normal,
         frozen_reason: None,
         reason: None,
+        stalled: false,
         connected: true,
         funding_outpoint: format!("{}:0", "00".repeat(32)),
         short_channel_id: None,

@@ -23,7 +23,7 @@ impl<'a> Run<'a> {
             [("native", SyncCost::Native), ("sync4ms", SyncCost::More(4000)), ("nosync", SyncCost::Nothing)]
         {
             let name = format!("relay_8_{label}");
-            let rounds = self.both(&name, self.relay_plan(8, cost, 3.5), &mut ours, &mut theirs).await?;
+            let rounds = self.both(&name, self.relay_plan(8, cost, 2.5), &mut ours, &mut theirs).await?;
             self.note(&name, PER_SECOND, true, &rounds, Round::per_second);
             self.note(&format!("relay_8_syncs_{label}"), HUB_SYNCS, false, &rounds, Round::hub_syncs_each);
             if cost == SyncCost::Native {
@@ -32,7 +32,7 @@ impl<'a> Run<'a> {
         }
         ours.set_amount(DUST_MSAT).await?;
         theirs.set_amount(DUST_MSAT).await?;
-        let plan = self.relay_plan(8, SyncCost::Native, 3.5);
+        let plan = self.relay_plan(8, SyncCost::Native, 2.5);
         let rounds = self.both("relay_8_dust", plan, &mut ours, &mut theirs).await?;
         self.note("relay_8_dust", PER_SECOND, true, &rounds, Round::per_second);
         self.note("relay_8_dust_cpu", HUB_MS, false, &rounds, Round::hub_ms);

@@ -254,7 +254,7 @@ impl Monitor {
     pub fn local_commitment_tx(&self, signer: &dyn Signer) -> Result<Transaction, CannotPublish> {
         let (head, params) = (&self.rows.head, &self.rows.params);
         if !head.may_publish {
-            return Err(CannotPublish::FallenBehind);
+            return Err(CannotPublish::Withheld);
         }
         let spec = self.local_spec(signer);
         let keys = spec.keys(params, signer).map_err(|_| NOT_A_COMMITMENT)?;
@@ -299,9 +299,10 @@ const NOT_A_COMMITMENT: CorruptRows = CorruptRows("a signed commitment cannot be
 /// Why our newest commitment is not at hand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotPublish {
-    /// The peer proved that it knows of a newer state: what we hold is revoked (CST-1).
-    #[error("our newest commitment is revoked: the peer proved a later state")]
-    FallenBehind,
+    /// It is not to be published, ever: the peer proved that it knows of a newer state, so that it is revoked (CST-1), or a backup
+    /// that must have it never will.
+    #[error("our newest commitment is withheld: it is revoked, or no backup has it")]
+    Withheld,
     #[error(transparent)]
     Refused(#[from] SigningRefused),
     #[error(transparent)]

@@ -115,7 +115,7 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command) -> Result<Repl
             draft.monitor(MonitorStep::Preimage(preimage));
             Ok(Reply::Done)
         }
-        Command::FailHtlc { .. } | Command::Commit | Command::Fail { .. } => Ok(Reply::Done),
+        Command::FailHtlc { .. } | Command::Commit | Command::Fail { .. } | Command::Withhold { .. } => Ok(Reply::Done),
         Command::AddHtlc { .. } | Command::UpdateFee(_) | Command::Shutdown { .. } => Err(Refusal::Ended),
     }
 }

@@ -121,7 +121,7 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command, cx: &Context<'
         Command::Shutdown { script, feerate } => {
             shutdown::command_shutdown(draft, &script, feerate, cx).map(|()| Reply::Done)
         }
-        Command::Commit | Command::Fail { .. } => Ok(Reply::Done),
+        Command::Commit | Command::Fail { .. } | Command::Withhold { .. } => Ok(Reply::Done),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Parameters of calls, as the schema checks and the types of `rpc-schema` read them.
 
 use outrigger_rpc_schema::{
-    ChainStatus, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, ChannelSetPolicy, EventList,
+    BackupStatus, ChainStatus, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, ChannelSetPolicy, EventList,
     ForwardList, ForwardStats, InvoiceCreate, InvoiceGet, Method, MethodInfo, NodeInfo, NodeStatus, NodeStop, Parameter, ParameterType, PaymentAbandon, PaymentGet, PaymentSend,
     PaymentWait, PeerConnect, PeerList, WalletBalance, WalletNewAddress, methods,
 };
@@ -127,6 +127,7 @@ const READERS: &[(&str, Reader)] = &[
     reader::<PaymentAbandon>(),
     reader::<ForwardList>(),
     reader::<ForwardStats>(),
+        reader::<BackupStatus>(),
     reader::<EventList>(),
 ];
 

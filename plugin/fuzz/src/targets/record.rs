@@ -8,6 +8,7 @@ use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret, ShortChannelId};
 use outrigger_bolt::wire::{ChannelUpdate, Decode};
 use outrigger_channel::{FailReason, Publication};
+use outrigger_sidecar::store::backup::{Image, RowChange, TipRecord, Update};
 use outrigger_sidecar::store::channel_update;
 use outrigger_sidecar::store::closed::ClosedRow;
 use outrigger_sidecar::store::forward::{ForwardRow, ForwardTotals, TotalsKey};
@@ -19,6 +20,7 @@ use outrigger_sidecar::store::row::{
     SettlementRow, SweepRow,
 };
 use outrigger_sidecar::store::schema::{
+    Table, channel_key,
     UnderWay, htlc_key, numbered_key, parse_htlc_key, parse_numbered_key, parse_replay_height_key, replay_height_key,
 };
 
@@ -40,6 +42,18 @@ pub(super) fn targets() -> Vec<Target> {
         of("record_operation", OperationRow::decode, OperationRow::encode, operations),
         of("record_event", EventRow::decode, EventRow::encode, || {
             vec![EventRow::new(7, "channel_failed", serde_json::json!({ "message": "why" }))]
+        }),
+        of("record_backup_image", Image::decode, Image::encode, || vec![image()]),
+        of("record_backup_update", Update::decode, Update::encode, || {
+            let key = channel_key(&ChannelId([1; 32]));
+            let change = |value| RowChange { table: Table::ChannelHead, key: key.clone(), value };
+            let changes = vec![change(Some(vec![7; 40])), change(None)];
+            vec![Update { channel: ChannelId([1; 32]), after: 4, id: 5, changes }]
+        }),
+        of("record_backup_tip", TipRecord::decode, TipRecord::encode, || {
+            let peers = vec![(node(2), "host:9735".to_owned())];
+            let hash = bitcoin::BlockHash::from_byte_array([5; 32]);
+            vec![TipRecord { network: "regtest".into(), node_id: node(1), height: 288, hash, at_unix: 7, peers }]
         }),
         of("record_replay", ReplayRow::decode, ReplayRow::encode, || {
             vec![ReplayRow { channel: ChannelId([1; 32]), htlc_id: 7, until: 800 }]
@@ -88,6 +102,14 @@ pub(super) fn targets() -> Vec<Target> {
         }),
         Target::new("record_keys", keys, || vec![vec![0; 41], vec![1; 36], vec![1, b'k']]),
     ]
+}
+
+fn image() -> Image {
+    let mut image = Image::new("regtest", node(1), ChannelId([1; 32]), 5);
+    for (table, value) in [(Table::ChannelHead, vec![1; 40]), (Table::MonitorHead, vec![2; 40])] {
+        image.rows.insert((table, channel_key(&image.channel)), value);
+    }
+    image
 }
 
 fn of<T: Debug + PartialEq + 'static, E: Display + 'static>(

@@ -278,5 +278,6 @@ pub fn example_file() -> String {
         let name = key.name.rsplit('.').next().unwrap_or(key.name);
         let _ = write!(text, "\n# {}\n#{name} = {}\n", key.meaning, key.default_in_toml());
     }
+    text.push_str(super::backup::EXAMPLE);
     text
 }

@@ -93,6 +93,57 @@ fn bad_input_88_faults_of_the_file_are_named() {
 }
 
 #[test]
+fn backups_stand_in_the_file() {
+    let file = "[[backup]]\nname = \"a\"\nkind = \"mirror\"\nrequirement = \"required\"\npath = \"~/m.redb\"\n\
+                [[backup]]\nname = \"b\"\nkind = \"directory\"\nrequirement = \"follow\"\npath = \"/mnt/b\"\n\
+                [[backup]]\nname = \"c\"\nkind = \"command\"\nrequirement = \"follow\"\ncommand = [\"keep\", \"-v\"]\n";
+    let bench = Bench::with_file(file);
+    let backups = bench.read(&[]).expect("fits").backups;
+    let is_required: Vec<_> = backups.iter().map(|backup| (backup.name.as_str(), backup.is_required)).collect();
+    assert_eq!(is_required, [("a", true), ("b", false), ("c", false)]);
+    let kinds: Vec<_> = backups.into_iter().map(|backup| backup.kind).collect();
+    let expected = [
+        BackupKind::Mirror { path: bench.home.path().join("m.redb") },
+        BackupKind::Directory { path: "/mnt/b".into(), consolidate_every: 100 },
+        BackupKind::Command { command: vec!["keep".into(), "-v".into()] },
+    ];
+    assert_eq!(kinds, expected);
+    assert!(Bench::new().read(&[]).expect("fits").backups.is_empty());
+}
+
+#[test]
+fn bad_input_88_faults_of_a_backup_are_named() {
+    let whole = "name = \"a\"\nkind = \"mirror\"\nrequirement = \"follow\"\npath = \"/m\"\n";
+    let one = |lines: &str| format!("[[backup]]\n{lines}");
+    for (file, expected) in [
+        ("backup = 5".to_owned(), "backup (from "),
+        ("[backup]\nname = \"a\"".to_owned(), "is written as [[backup]], once for each"),
+        (one(&whole.replace("name = \"a\"\n", "")), "backup.name (from "),
+        (one(&whole.replace("\"a\"", "\"A b\"")), "must have 1 to 32 letters from a to z, digits, - and _"),
+        (one(&whole.replace("\"a\"", "\"\"")), "must have 1 to 32 letters"),
+        (one(&whole.replace("\"a\"", "5")), "backup.name (from"),
+        (one(&whole.replace("mirror", "tape")), "must be mirror, directory or command"),
+        (one(&whole.replace("follow", "maybe")), "must be required or follow"),
+        (one(&whole.replace("requirement = \"follow\"\n", "")), "is missing"),
+        (one(&whole.replace("/m", "m")), "must begin with / or ~/"),
+        (one(&whole.replace("path", "paht")), "unknown key backup.paht; did you mean backup.path?"),
+        (one(&format!("{whole}consolidate_every = 5\n")), "has no meaning for a mirror"),
+        (one(&format!("{}consolidate_every = 0\n", whole.replace("mirror", "directory"))), "from 1 to 10000"),
+        (one(&whole.replace("mirror", "command")), "backup.command (from "),
+        (one(&whole.replace("mirror", "command").replace("path = \"/m\"", "command = []")), "must be a list of texts"),
+        (one(&whole.replace("mirror", "command").replace("path = \"/m\"", "command = [1]")), "must be a list of texts"),
+        (one(whole) + &one(whole), "two are called a"),
+        (one(whole) + &one(&whole.replace("\"a\"", "\"b\"")), "b is the same place as another"),
+    ] {
+        let message = Bench::with_file(&file).refused(&[]);
+        assert!(message.contains(expected), "{file}: {message}");
+    }
+    let many: String =
+        (0..9).map(|n| one(&whole.replace("\"a\"", &format!("\"a{n}\"")).replace("/m", &format!("/{n}")))).collect();
+    assert!(Bench::with_file(&many).refused(&[]).contains("a node has at most 8"));
+}
+
+#[test]
 fn bad_input_88_a_file_that_is_named_must_be_there() {
     assert!(Bench::new().refused(&["--config", "/nonexistent/x.toml"]).contains("/nonexistent/x.toml"));
 }

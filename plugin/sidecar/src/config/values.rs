@@ -12,6 +12,7 @@ use outrigger_rpc_schema::{nearest, rendezvous};
 use zeroize::Zeroizing;
 
 use super::ConfigFault;
+use super::backup::{self, BackupConfig};
 use super::keys::{KEYS, Key, Kind};
 
 /// The configuration file in the data directory, read where no other is named.
@@ -20,8 +21,8 @@ const FILE_NAME: &str = "outrigger.toml";
 /// The flag that names the configuration file.
 const CONFIG_FLAG: &str = "config";
 
-/// Values by key. A key that is not there has its default.
-pub(super) struct Values(BTreeMap<&'static str, Given>);
+/// Values by key, of which one that is not there has its default; and the sinks, which the file alone has.
+pub(super) struct Values(BTreeMap<&'static str, Given>, Vec<BackupConfig>);
 
 /// A value as text, and where it comes from.
 struct Given {
@@ -33,7 +34,7 @@ impl Values {
     /// Reads the command line and the file.
     pub(super) fn read(arguments: impl IntoIterator<Item = OsString>, home: &Path) -> Result<Self, ConfigFault> {
         let matches = command().try_get_matches_from(arguments)?;
-        let mut flags = Self(BTreeMap::new());
+        let mut flags = Self(BTreeMap::new(), Vec::new());
         for key in KEYS.iter().filter(|key| key.on_command_line) {
             if let Some(text) = matches.get_one::<String>(key.name) {
                 flags.give(key, text, format!("--{}", key.flag()))?;
@@ -42,10 +43,10 @@ impl Values {
         let named = matches.get_one::<String>(CONFIG_FLAG).map(|path| expand(path, home));
         let data_dir = flags.path("data_dir", home).unwrap_or_else(|| rendezvous::default_data_directory(home));
         let mut values = match named {
-            Some(path) => Self::from_file(&path)?,
+            Some(path) => Self::from_file(&path, home)?,
             None => match data_dir.join(FILE_NAME) {
-                path if path.exists() => Self::from_file(&path)?,
-                _ => Self(BTreeMap::new()),
+                path if path.exists() => Self::from_file(&path, home)?,
+                _ => Self(BTreeMap::new(), Vec::new()),
             },
         };
         values.0.append(&mut flags.0);
@@ -53,13 +54,14 @@ impl Values {
     }
 
     /// Reads a file.
-    fn from_file(path: &Path) -> Result<Self, ConfigFault> {
+    fn from_file(path: &Path, home: &Path) -> Result<Self, ConfigFault> {
         let unreadable = |reason: String| ConfigFault::Unreadable { path: path.to_owned(), reason };
         let text = Zeroizing::new(fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?);
         let table: toml::Table = text.parse().map_err(|error| unreadable(fault_without_source(&error, &text)))?;
-        let mut values = Self(BTreeMap::new());
+        let mut values = Self(BTreeMap::new(), Vec::new());
         for (name, value) in &table {
             match value {
+                value if name == "backup" => values.1 = backup::read(path, value, home)?,
                 toml::Value::Table(section) => {
                     for (inner, value) in section {
                         values.give_from_file(path, &format!("{name}.{inner}"), value)?;
@@ -103,6 +105,11 @@ impl Values {
         }
         self.0.insert(key.name, Given { text: Zeroizing::new(text.to_owned()), origin });
         Ok(())
+    }
+
+    /// The sinks.
+    pub(super) fn backups(&self) -> &[BackupConfig] {
+        &self.1
     }
 
     /// The value as text, the default where none was given.
@@ -165,7 +172,7 @@ fn fault_without_source(error: &toml::de::Error, text: &str) -> String {
     format!("line {}: {}", before.matches('\n').count().saturating_add(1), error.message())
 }
 
-fn expand(path: &str, home: &Path) -> PathBuf {
+pub(super) fn expand(path: &str, home: &Path) -> PathBuf {
     match path.strip_prefix("~/") {
         Some(below) => home.join(below),
         None => PathBuf::from(path),

@@ -247,6 +247,7 @@ impl Drive<'_> {
             replaced: None,
             obstacle: None,
             archived: None,
+            is_stalled: false,
             ranked: None,
             hinted: None,
         };

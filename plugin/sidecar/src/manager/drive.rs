@@ -57,6 +57,7 @@ impl<'a> Drive<'a> {
             Mail::FeerateMoved => self.touch_opened(peer),
             Mail::Archived { channel } => self.archived(peer, channel),
             Mail::Restored => self.restored(peer),
+            Mail::Stalled { channel, is_stalled } => self.stalled(peer, channel, is_stalled),
             Mail::Incoming(htlc) => self.incoming(peer, htlc, Telling::New),
             Mail::Offer(offer) => self.offer(peer, *offer),
             Mail::Again(htlc) => self.again(peer, htlc),
@@ -122,6 +123,9 @@ impl<'a> Drive<'a> {
             let ended = matches!(input, Input::Command(..)).then_some(Err(Refusal::Ended));
             self.answer_for(at, &slot.channel, &*slot.signer, input);
             return ended;
+        }
+        if slot.is_stalled && matches!(input, Input::Command(_, Command::AddHtlc { .. })) {
+            return self.refuse_command(at, &input, Refusal::Stalled);
         }
         let (was_connected, was_usable) = (is_in_step(slot), is_usable(&slot.channel));
         let is_commit = matches!(input, Input::Command(_, Command::Commit));

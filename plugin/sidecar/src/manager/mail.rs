@@ -34,6 +34,8 @@ pub enum Mail {
     Archived { channel: ChannelId },
     /// The node has gone into restored mode: every channel is to learn it.
     Restored,
+    /// The channel's promises have waited long for a backup, or do so no more.
+    Stalled { channel: ChannelId, is_stalled: bool },
     /// A received HTLC is irrevocably committed.
     Incoming(IncomingHtlc),
     /// Another peer's HTLC is to be offered to this one.
@@ -84,6 +86,7 @@ impl Mail {
             | Self::FeerateMoved
             | Self::Archived { .. }
             | Self::Restored
+            | Self::Stalled { .. }
             | Self::Incoming(_)
             | Self::Offer(_)
             | Self::Again(_)

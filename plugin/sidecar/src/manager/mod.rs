@@ -23,6 +23,7 @@ pub mod pending;
 pub mod relay;
 mod restored;
 mod settlement;
+mod stalled;
 pub mod terms;
 
 use std::collections::{BTreeMap, HashMap};
@@ -95,6 +96,8 @@ pub struct ChannelView {
     pub closing_txid: Option<Txid>,
     /// Why a cooperative close that was begun has not come about, or a channel of a restored node has not ended, and what to do.
     pub obstacle: Option<String>,
+    /// Whether a required backup is so late with it that it takes no new HTLCs.
+    pub is_stalled: bool,
     /// What is asked for forwarding over it; none of a channel in history.
     pub forwarding: Option<ForwardingPolicy>,
 }
@@ -135,6 +138,7 @@ impl Manager {
                 replaced: None,
                 obstacle: None,
                 archived: None,
+                is_stalled: false,
                 ranked: None,
                 hinted: None,
             };
@@ -338,6 +342,7 @@ impl Manager {
             summary: channel.summary(self.env.chain.height()),
             closing_txid: closing_txid(channel.phase()),
             obstacle: None,
+            is_stalled: false,
             forwarding: None,
         }
     }
@@ -363,7 +368,7 @@ impl Manager {
         let forwarding = Some(self.env.forwarding.under(&slot.terms));
         let waits = if self.env.is_restored() { restored::waits_for_peer(slot) } else { None };
         let obstacle = waits.or_else(|| slot.obstacle.as_deref().map(obstacle::in_words));
-        ChannelView { closing_txid, obstacle, forwarding, ..view }
+        ChannelView { closing_txid, obstacle, is_stalled: slot.is_stalled, forwarding, ..view }
     }
 
     /// What is being relayed now.

@@ -25,7 +25,7 @@ impl Peer {
     /// Puts the channel into its place in the order, after whatever it went through.
     pub(super) fn rank(&mut self, channel: &ChannelId) {
         let Some(slot) = self.slots.get_mut(channel) else { return };
-        let now = is_usable(&slot.channel).then(|| slot.channel.summary(0).spendable);
+        let now = (is_usable(&slot.channel) && !slot.is_stalled).then(|| slot.channel.summary(0).spendable);
         if slot.ranked == now {
             return;
         }

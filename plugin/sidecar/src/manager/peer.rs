@@ -31,6 +31,8 @@ pub(super) struct Slot {
     pub(super) obstacle: Option<String>,
     /// Its rows are on their way into history: it writes none any more. What it waits for still goes with it.
     pub(super) archived: Option<Vec<Watch>>,
+    /// Its promises have waited long for a backup: it takes no new HTLCs.
+    pub(super) is_stalled: bool,
     /// What it could send when it was last ranked; none where it was not usable.
     pub(super) ranked: Option<Msat>,
     /// Its place among the channels that invoices name.

@@ -25,6 +25,19 @@ pub(super) fn waits_for_peer(slot: &Slot) -> Option<String> {
 }
 
 impl Manager {
+    /// A backup has proved that the file is an old copy: restored mode holds from here on, and becomes a row and an event.
+    pub fn prove_old(&self, proof: &str) {
+        if self.env.is_restored() {
+            return;
+        }
+        self.env.enter_restored(proof);
+        self.tell_of_old_file();
+        for peer in self.directory.ids() {
+            // A peer that is forgotten meanwhile has no channel.
+            self.post(&peer, super::Mail::Restored);
+        }
+    }
+
     /// The proof that the start found becomes a row, for good, and an event. It holds from before that on.
     pub fn tell_of_old_file(&self) {
         let Some(proof) = self.env.restored().borrow().clone() else { return };

@@ -43,7 +43,7 @@ pub(super) fn opening_report(row: OperationRow) -> Answer<schema::ChannelOpened>
 }
 
 pub(super) fn channel_info(view: ChannelView) -> schema::ChannelInfo {
-    let ChannelView { channel_id, peer, summary, closing_txid, obstacle, forwarding } = view;
+    let ChannelView { channel_id, peer, summary, closing_txid, obstacle, is_stalled, forwarding } = view;
     schema::ChannelInfo {
         channel_id: channel_id.to_string(),
         node_id: peer.to_string(),
@@ -53,6 +53,7 @@ pub(super) fn channel_info(view: ChannelView) -> schema::ChannelInfo {
             (Some(failure), Some(obstacle)) => Some(format!("{failure}; {obstacle}")),
             (failure, obstacle) => failure.or(obstacle),
         },
+        stalled: is_stalled,
         connected: summary.connected,
         funding_outpoint: summary.funding.to_string(),
         short_channel_id: summary.short_channel_id.map(|scid| scid.to_string()),
@@ -93,6 +94,7 @@ pub(super) fn frozen_info(frozen: &FrozenChannel) -> schema::ChannelInfo {
         state: schema::ChannelState::Frozen,
         frozen_reason: Some(reason.clone()),
         reason: None,
+        stalled: false,
         connected: false,
         funding_outpoint: params.map(|params| params.funding.to_string()).unwrap_or_default(),
         short_channel_id: None,

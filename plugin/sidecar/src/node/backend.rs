@@ -17,6 +17,7 @@ use super::answers::{
     channel_info, count, dial_fault, digest, event, features, found, frozen_info, invoice_created, kind_text,
     opening_report, payment_id_of, payment_state, refused, storage, store, terms, tip, wallet_fault,
 };
+use super::backups;
 use super::chain_side::StoredWallet;
 use super::forwards;
 use crate::chain::follow::ChainState;
@@ -30,6 +31,7 @@ use crate::rpc::{
     self, Answer, Backend, ChannelQuery, EventQuery, Fault, ForwardQuery, PaymentTarget, PeerAddress, PeerQuery,
     StatsQuery,
 };
+use crate::store::backup::Hub;
 use crate::store::row::{InvoiceRow, OperationRow, OperationState};
 use crate::store::schema::Table;
 use crate::store::{Batch, Held, Reader};
@@ -50,6 +52,8 @@ pub(super) struct Doorkeeper {
     pub(super) keyed_calls: tokio::sync::Mutex<()>,
     pub(super) chain: watch::Receiver<Option<ChainState>>,
     pub(super) events: watch::Receiver<u64>,
+    /// Who keeps the rows of channels elsewhere too.
+    pub(super) sinks: Option<Arc<Hub>>,
     pub(super) identity: Identity,
 }
 
@@ -367,10 +371,20 @@ impl Backend for Doorkeeper {
         forwards::stats(&self.reader, query, self.manager.relaying())
     }
 
+    async fn backup_status(&self) -> Answer<schema::BackupReport> {
+        Ok(backups::report(self.sinks.as_deref(), self.manager.env().is_restored()))
+    }
+
     async fn event_list(&self, query: EventQuery) -> Answer<schema::EventPage> {
         let kinds: Vec<String> = query.kinds.iter().filter_map(kind_text).collect();
         let after = query.after_seq.unwrap_or(0);
-        let (rows, next_seq) = self.reader.events(after, &kinds, query.limit).map_err(storage)?;
+        let (mut rows, mut next_seq) = self.reader.events(after, &kinds, query.limit).map_err(storage)?;
+        if let Some(sinks) = &self.sinks {
+            // Law 1: what a required backup does not have yet is told to nobody.
+            let readable = *sinks.readable_events().borrow();
+            rows.retain(|(seq, _)| *seq <= readable);
+            next_seq = next_seq.min(readable.max(after));
+        }
         let items = rows.into_iter().map(|(seq, row)| event(seq, row)).collect::<Answer<_>>()?;
         Ok(schema::EventPage { items, next_seq })
     }

@@ -10,13 +10,15 @@ use outrigger_channel::Feerates;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
+use super::backups::is_tip_due;
 use crate::chain::broadcast::Broadcaster;
 use crate::chain::feerate::{Estimates, FeeEstimator};
 use crate::chain::follow::{BlockListener, ChainState};
 use crate::chain::stop::StopFlag;
 use crate::clock::Clock;
 use crate::lock::Mutex;
-use crate::manager::Manager;
+use crate::manager::{Manager, PeerView};
+use crate::store::backup::Hub;
 use crate::store::row::EventRow;
 use crate::store::schema::Table;
 use crate::store::{Batch, ChainOrder, FundingRequest, Held};
@@ -144,6 +146,8 @@ pub(super) struct Listener {
     pub(super) sweeper: Arc<Sweeper>,
     /// Whether a block was taken back since the last one came.
     pub(super) reorganised: AtomicBool,
+    /// Who keeps the rows of channels elsewhere too.
+    pub(super) sinks: Option<Arc<Hub>>,
     pub(super) accept_needs_reserve: bool,
 }
 
@@ -173,6 +177,9 @@ impl BlockListener for Listener {
         self.broadcaster.confirmed(block);
         self.broadcaster.new_block();
         self.wallet.look_at_reserve(self.accept_needs_reserve);
+        if let Some(sinks) = self.sinks.as_ref().filter(|_| is_tip_due(height)) {
+            self.tell_tip(sinks, height, block.block_hash());
+        }
         // Behind what the block made channels order.
         let mut batch = Batch::default();
         batch.hold(Held::Chain(ChainOrder::NewBlock));
@@ -207,6 +214,16 @@ impl BlockListener for Listener {
 }
 
 impl Listener {
+    /// Everything that came before the block was handed over before: a restore need not look further back.
+    fn tell_tip(&self, sinks: &Hub, height: u32, hash: BlockHash) {
+        let peers = self.manager.peers().into_iter().filter(|peer| peer.channels > 0);
+        let address = |peer: PeerView| {
+            let address = self.manager.env().reader.peer_address(&peer.node_id).ok().flatten()?;
+            Some((peer.node_id, address))
+        };
+        sinks.tip(height, hash, peers.filter_map(address).collect());
+    }
+
     /// An address to which channels are promised when they are opened, and cooperative closes that peers begin pay us: one
     /// per start, and another with the next block once a channel has it. Its row is queued before any message that names
     /// it.

@@ -20,6 +20,7 @@ use crate::manager::operations::fail_interrupted;
 use crate::manager::relay::register::Caps;
 use crate::manager::terms::ForwardingPolicy;
 use crate::payment::{Payments, Terms, Unfinished};
+use crate::store::backup::Hub;
 use crate::store::load::LoadedChannel;
 use crate::store::{ChainOrder, Commits, Reader, Snapshot, StoreError, Writer};
 
@@ -34,6 +35,8 @@ pub struct Ground {
     pub pending_per_peer: usize,
     pub forwarding: (ForwardingPolicy, Caps),
     pub payments: Terms,
+    /// Who keeps the rows of channels elsewhere too.
+    pub sinks: Option<Arc<Hub>>,
 }
 
 /// The parts.
@@ -59,7 +62,7 @@ pub struct Duties {
 
 /// Builds the parts over this file and what a start found in it, which is taken out of `file` as far as they need it.
 pub fn build(db: Arc<Database>, file: &mut Snapshot, ground: Ground) -> Result<(Core, Duties), StoreError> {
-    let Ground { keys, signers, view, policy, pending_per_peer, forwarding, payments } = ground;
+    let Ground { keys, signers, view, policy, pending_per_peer, forwarding, payments, sinks } = ground;
     let (work, mailboxes) = crossbeam_channel::unbounded();
     let (payments_end, notices) = crossbeam_channel::unbounded();
     let (chain_end, orders) = crossbeam_channel::unbounded();
@@ -68,6 +71,7 @@ pub fn build(db: Arc<Database>, file: &mut Snapshot, ground: Ground) -> Result<(
     let ends = Ends { payments: payments_end, chain: chain_end, events: events_end };
     let deliver = Arc::new(Deliver::new(directory.clone(), work, ends));
     let (writer, commits) = Writer::new(db.clone())?;
+    let commits = commits.keeping(sinks);
     let reader = Reader::new(db);
     let env = Env::new(view, policy, forwarding, keys, (writer, reader.clone()), file.restored.take())
         .signing_with(signers)

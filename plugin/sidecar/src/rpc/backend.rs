@@ -76,6 +76,8 @@ pub trait Backend: Send + Sync + 'static {
     fn forward_list(&self, query: ForwardQuery) -> impl Future<Output = Answer<Vec<schema::ForwardInfo>>> + Send;
     /// `forward.stats`.
     fn forward_stats(&self, query: StatsQuery) -> impl Future<Output = Answer<schema::ForwardReport>> + Send;
+    /// `backup.status`.
+    fn backup_status(&self) -> impl Future<Output = Answer<schema::BackupReport>> + Send;
     /// `event.list`.
     fn event_list(&self, query: EventQuery) -> impl Future<Output = Answer<schema::EventPage>> + Send;
 }

@@ -24,6 +24,7 @@ impl<B> Doors<B> {
             reason: None,
             block_height: None,
             target_height: None,
+            backups: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             network: network.to_owned(),
         };

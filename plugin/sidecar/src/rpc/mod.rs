@@ -6,6 +6,7 @@
 
 pub mod auth;
 mod backend;
+mod backup;
 mod calls;
 mod chain;
 mod channel;

@@ -138,6 +138,7 @@ fn methods<B: Backend>(doors: Arc<Doors<B>>) -> Result<RpcModule<Doors<B>>, Regi
     register::<B, schema::PaymentAbandon>(&mut module)?;
     register::<B, schema::ForwardList>(&mut module)?;
     register::<B, schema::ForwardStats>(&mut module)?;
+    register::<B, schema::BackupStatus>(&mut module)?;
     register::<B, schema::EventList>(&mut module)?;
     Ok(module)
 }

@@ -15,6 +15,7 @@ use outrigger_channel::{
 use tokio::sync::oneshot;
 
 use super::StoreError;
+use super::backup::gate;
 use super::channel_update::UpdateOf;
 use super::forward::{ForwardRow, ForwardTotals, TotalsKey, day_of};
 use super::row::{BroadcastRow, Downstream, EventRow, OutcomeRow, PUBLICATIONS, SettlementRow};
@@ -83,12 +84,13 @@ pub enum Held {
 }
 
 impl Held {
-    /// Whether it stays within the node: nothing of it is a promise to anybody.
-    fn is_order(&self) -> bool {
+    /// Whether it stays within the node: nothing of it is a promise to anybody. Where sinks are required, an HTLC is not handed
+    /// on, nor its failure told, before they have it.
+    fn is_order(&self, waits_for_sinks: bool) -> bool {
         match self {
             Self::Order { .. } | Self::Settled { .. } => true,
             Self::Channel { effect, .. } => match &**effect {
-                Effect::Incoming(_) | Effect::Settle { .. } => true,
+                Effect::Incoming(_) | Effect::Settle { .. } => !waits_for_sinks || !gate::is_promise(effect),
                 Effect::Send(_)
                 | Effect::Revoke { .. }
                 | Effect::Disconnect(_)
@@ -168,6 +170,11 @@ pub struct Released {
 }
 
 impl Released {
+    /// What is left of released effects once some of them have been kept back.
+    pub(super) fn of(held: Vec<Held>) -> Self {
+        Self { held }
+    }
+
     /// Whether there is nothing to deliver.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
@@ -289,8 +296,9 @@ impl Batch {
     /// Takes out what is for this node's own ears: orders to channels and news of HTLCs. They may be told as soon as this
     /// batch has its place in the queue: what comes of them is queued behind it, so it is never durable without these rows,
     /// and nothing of it leaves before both are.
-    pub(super) fn take_orders(&mut self) -> Released {
-        let (orders, held) = std::mem::take(&mut self.held).into_iter().partition(Held::is_order);
+    pub(super) fn take_orders(&mut self, waits_for_sinks: bool) -> Released {
+        let is_order = |held: &Held| held.is_order(waits_for_sinks);
+        let (orders, held) = std::mem::take(&mut self.held).into_iter().partition(is_order);
         self.held = held;
         Released { held: orders }
     }

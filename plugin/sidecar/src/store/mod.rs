@@ -1,5 +1,6 @@
 //! The store: one redb file, one writer, one transaction per group of steps. The format is told in `FORMAT.md`.
 
+pub mod backup;
 pub mod batch;
 pub mod channel_update;
 pub mod closed;
@@ -33,6 +34,7 @@ pub use queued::Queued;
 pub use read::Reader;
 pub use writer::{Commits, Gathered, Writer, WriterStats};
 
+use backup::mirror::is_mirror;
 use reserve::Reserve;
 use schema::{FORMAT_VERSION, Table};
 use seal::{seal, unseal};
@@ -42,7 +44,8 @@ use seal::{seal, unseal};
 pub enum StoreError {
     /// The file and what was met, where it is known which file.
     #[error(
-        "the disk or file refused: {0}. Look whether the disk is there, has room and may be written to, and what the system's log          says of it; nothing was sent, so restarting is safe once the disk is well"
+        "the disk or file refused: {0}. Look whether the disk is there, has room and may be written to, and what the \
+         system's log says of it; nothing was sent, so restarting is safe once the disk is well"
     )]
     Io(String),
     #[error(
@@ -179,8 +182,26 @@ fn open_file<R>(
         }
         create(dir, network, node_id)?;
     }
-    let corrupt = |reason: String| StoreError::Corrupt { path: path.clone(), reason };
-    let file = File::options().read(true).write(true).open(&path).map_err(refused)?;
+    let (db, found) = open_sound(&path, |db| {
+        check_identity(db, &path, network, node_id)?;
+        if is_mirror(db)? {
+            let (found, wanted) =
+                ("a mirror".to_owned(), "a node's database: a node is restored from a mirror".to_owned());
+            return Err(StoreError::Foreign { path: path.clone(), found, wanted });
+        }
+        read(db)
+    })?;
+    Ok((Arc::new(db), found))
+}
+
+/// Opens a file that is there. One that `read` refuses stays as it was, by the byte.
+fn open_sound<R>(
+    path: &Path,
+    read: impl FnOnce(&Database) -> Result<R, StoreError>,
+) -> Result<(Database, R), StoreError> {
+    let corrupt = |reason: String| StoreError::Corrupt { path: path.to_owned(), reason };
+    let refused = |fault: io::Error| StoreError::io_of(path, fault);
+    let file = File::options().read(true).write(true).open(path).map_err(refused)?;
     // redb would turn an empty file into a new database: an existing one is only ever opened (bad input 91).
     if file.metadata().map_err(refused)?.len() == 0 {
         return Err(corrupt("it is empty".to_owned()));
@@ -191,10 +212,9 @@ fn open_file<R>(
         redb::DatabaseError::Storage(redb::StorageError::Io(fault)) if is_of_the_disk(&fault) => refused(fault),
         fault => corrupt(fault.to_string()),
     })?;
-    check_identity(&db, &path, network, node_id)?;
     let found = read(&db)?;
     storage.release().map_err(refused)?;
-    Ok((Arc::new(db), found))
+    Ok((db, found))
 }
 
 /// Whether the disk did not read what is there; the others say that what is there is no database, or ends too early.
@@ -278,6 +298,11 @@ fn check_identity(db: &impl ReadableDatabase, path: &Path, network: &str, node_i
         return foreign(format!("node {found}"), format!("node {node_id}"));
     }
     Ok(())
+}
+
+/// The number of the newest event in the file; 0 where there is none.
+pub fn last_event(db: &Arc<Database>) -> Result<u64, StoreError> {
+    Ok(writer::next_number(db, Table::Event)?.saturating_sub(1))
 }
 
 /// Makes a new file's name durable.

@@ -16,6 +16,13 @@ pub const RESTORED_KEY: &[u8] = b"restored";
 /// The key in [`Table::Meta`] under which the file's generation stands, a u64 (see [`generation`](super::generation)).
 pub const GENERATION_KEY: &[u8] = b"generation";
 
+/// The key in [`Table::Meta`] under which the names of the sinks stand that the last start had, a line each.
+pub const SINKS_KEY: &[u8] = b"sinks";
+
+/// The key in [`Table::Meta`] of a mirror by which it is known as such, and the one under which its newest tip stands.
+pub const MIRROR_KEY: &[u8] = b"mirror";
+pub const TIP_KEY: &[u8] = b"tip";
+
 /// A table's definition: bytes to bytes, so that a batch is a plain list of writes.
 pub type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -107,6 +114,8 @@ tables! {
     ForwardingTerms = "forwarding_terms",
     /// Where peers with channels are reached.
     PeerAddress = "peer_address",
+    /// The id of a channel's rows in its persist sequence, a u64 (see [`backup`](super::backup)).
+    Persist = "persist",
 }
 
 /// The key of a row that a channel has once.

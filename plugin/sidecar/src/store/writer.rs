@@ -12,6 +12,7 @@ use redb::{Database, Durability, ReadableTable, WriteTransaction};
 use tokio::sync::{Notify, oneshot};
 
 use super::StoreError;
+use super::backup::Hub;
 use super::batch::{Batch, Held, Released, Write};
 use super::forward::{FORWARDS_KEPT, ForwardTotals};
 use super::generation::{self, Generation};
@@ -85,6 +86,7 @@ impl Writer {
             stats: writer.stats.clone(),
             rest: Rest { is_busy: Box::new(|| false), now: || None },
             generation: None,
+            sinks: None,
             took: Duration::ZERO,
         };
         Ok((writer, commits))
@@ -165,6 +167,8 @@ pub struct Commits {
     rest: Rest,
     /// None where it does not rise: the file is known to be old, or stands in no directory.
     generation: Option<Generation>,
+    /// Who keeps the rows of channels elsewhere too.
+    sinks: Option<Arc<Hub>>,
     /// How long the last commit took.
     took: Duration,
 }
@@ -245,6 +249,15 @@ impl Commits {
         Self { generation, ..self }
     }
 
+    /// The same commits, of which these sinks are told.
+    pub fn keeping(self, sinks: Option<Arc<Hub>>) -> Self {
+        Self { sinks, ..self }
+    }
+
+    fn waits_for_sinks(&self) -> bool {
+        self.sinks.as_ref().is_some_and(|sinks| sinks.has_required())
+    }
+
     /// Takes others into a commit that nobody waits for, until somebody does: a peer's revocation alone moves nothing that leaves,
     /// and is sent again where a crash took it. Says whether there were orders among them.
     fn linger(&self, gathered: &mut Gathered, deliver: &impl Fn(Released, u64)) -> bool {
@@ -284,7 +297,7 @@ impl Commits {
     /// Takes one batch in and tells its orders.
     fn join(&self, gathered: &mut Gathered, mut next: Batch, deliver: &impl Fn(Released, u64)) -> Joined {
         self.took_from_queue(1);
-        let had_orders = tell((next.take_orders(), self.last_seq()), deliver);
+        let had_orders = tell((next.take_orders(self.waits_for_sinks()), self.last_seq()), deliver);
         let is_awaited = next.is_awaited();
         gathered.batch.merge(next);
         gathered.count = gathered.count.saturating_add(1);
@@ -320,7 +333,7 @@ impl Commits {
 
     /// Takes out of a commit to come the orders that stay within the node; with them comes the newest event on disk.
     pub fn orders(&self, gathered: &mut Gathered) -> Committed {
-        (gathered.batch.take_orders(), self.last_seq())
+        (gathered.batch.take_orders(self.waits_for_sinks()), self.last_seq())
     }
 
     /// Makes the commit. What was gathered before it must have been committed.
@@ -355,7 +368,11 @@ impl Commits {
             return Ok(());
         }
         let begun = (self.rest.now)();
+        let updates = self.sinks.as_ref().map(|sinks| sinks.number(&mut batch.writes)).transpose()?;
         self.write(batch)?;
+        if let (Some(sinks), Some(updates)) = (&self.sinks, updates) {
+            sinks.committed(updates);
+        }
         self.took = self.rest.since(begun);
         self.stats.micros.fetch_add(u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         Ok(())
@@ -455,7 +472,7 @@ fn read_totals(key: &[u8], row: &[u8]) -> ForwardTotals {
 }
 
 /// One past the newest number on disk; the first is 1.
-fn next_number(db: &Database, table: Table) -> Result<u64, StoreError> {
+pub(super) fn next_number(db: &Database, table: Table) -> Result<u64, StoreError> {
     use redb::ReadableDatabase;
     let table = db.begin_read()?.open_table(table.definition())?;
     let last = table.last()?.and_then(|(key, _)| key.value().try_into().ok().map(u64::from_be_bytes));

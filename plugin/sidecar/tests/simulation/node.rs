@@ -119,6 +119,7 @@ impl Node {
         let (tip, forks) = place.map_or((chain::BEGIN, 0), |place| (place as u32, (place >> 32) as usize));
         let (signers, keys, number) = (self.signers.clone(), self.keys.clone(), self.number);
         let ground = Ground {
+            sinks: None,
             keys: self.keys.clone(),
             signers: Arc::new(move |keys_index| signers.signer(&keys, number, keys_index)),
             view: ChainView::new(tip, self.feerates),

@@ -361,6 +361,7 @@ fn carries(slot: &Slot, amount: Msat) -> bool {
     let (limits, HtlcTotals { count, value, .. }) = (&slot.channel.rows().params.remote, slot.channel.offered());
     let without_share = |limit: u64| limit.saturating_sub(limit.div_ceil(LOCAL_SHARE));
     is_usable(&slot.channel)
+        && !slot.is_stalled
         && u64::from(count) < without_share(u64::from(limits.max_accepted_htlcs))
         && value.saturating_add(amount).get() <= without_share(limits.max_htlc_value_in_flight.get())
         && slot.channel.summary(0).spendable >= amount

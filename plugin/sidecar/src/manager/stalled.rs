@@ -1,0 +1,47 @@
+//! Channels whose required backups are late, or will never have them.
+
+use outrigger_bolt::id::ChannelId;
+use outrigger_channel::{Command, Phase};
+
+use super::drive::{Drive, NOBODY};
+use super::peer::Peer;
+use super::{Mail, Manager};
+use crate::store::{Batch, ChainOrder, Held};
+
+impl Manager {
+    /// A channel's promises have waited long for a backup, or do so no more: it takes no new HTLCs meanwhile.
+    pub fn set_stalled(&self, channel: &ChannelId, is_stalled: bool) {
+        if let Some(registered) = self.deliver.registered(channel) {
+            self.post(&registered.peer, Mail::Stalled { channel: *channel, is_stalled });
+        }
+    }
+
+    /// A required backup will never have this channel: it is failed, and nothing of it published. One that is new was told to nobody,
+    /// and its coins are free again.
+    pub fn fail_unstored(&self, channel: &ChannelId, reason: String, is_new: bool) {
+        let Some(registered) = self.deliver.registered(channel) else { return };
+        let opened = |peer: &mut Peer| {
+            let slot = peer.slots.get(channel)?;
+            let params = &slot.channel.rows().params;
+            let is_ours = is_new && params.is_opener && matches!(slot.channel.phase(), Phase::Funding(_));
+            is_ours.then_some(params.funding.txid)
+        };
+        let opened = self.directory.with(&registered.peer, opened).flatten();
+        let command = Command::Withhold { reason, is_new };
+        self.post(&registered.peer, Mail::Order { channel: *channel, id: NOBODY, command });
+        if let Some(txid) = opened {
+            let mut batch = Batch::default();
+            batch.hold(Held::Chain(ChainOrder::Release(txid)));
+            self.env.writer.submit(batch);
+        }
+    }
+}
+
+impl Drive<'_> {
+    pub(super) fn stalled(&mut self, peer: &mut Peer, channel: ChannelId, is_stalled: bool) {
+        let Some(slot) = peer.slots.get_mut(&channel) else { return };
+        slot.is_stalled = is_stalled;
+        tracing::warn!(%channel, is_stalled, "whether a required backup is late with the channel");
+        self.rank(peer, &channel);
+    }
+}

@@ -1,0 +1,197 @@
+//! The sinks of the configuration: made at the start, watched while the node runs, shown to the operator.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use outrigger_bolt::id::NodeId;
+use outrigger_rpc_schema as schema;
+
+use super::answers::count;
+use super::{BACKUP_EXIT_CODE, StartFault, stop_for_storage};
+use crate::chain::stop::StopFlag;
+use crate::clock::Clock;
+use crate::config::{BackupConfig, BackupKind};
+use crate::manager::Manager;
+use crate::store::backup::mirror::{Mirror, MirrorPlace};
+use crate::store::backup::{Clocks, Hub, News, Open, Persist, SinkEnds, SinkTerms, SinkView, State};
+use crate::store::{self, StoreError};
+
+/// How often it is looked which channels wait too long for a sink.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Blocks between two records of the tip.
+const TIP_EVERY: u32 = 144;
+
+/// Clocks of the machine.
+pub(super) const CLOCKS: Clocks = Clocks { now: Clock::monotonic, unix: Clock::now_unix };
+
+/// What is to be done for the sinks.
+pub(super) struct Sinks {
+    pub(super) hub: Arc<Hub>,
+    pub(super) made: Vec<Box<dyn Persist>>,
+    pub(super) news: Receiver<News>,
+}
+
+/// Whose sinks they are.
+pub(super) struct Whose<'a> {
+    pub(super) directory: &'a Path,
+    pub(super) network: &'a str,
+    pub(super) node_id: NodeId,
+}
+
+/// How each sink is made, once it is certain that it is none of those that no waiting makes right.
+pub(super) fn openers(backups: &[BackupConfig], whose: &Whose<'_>) -> Result<Vec<(SinkTerms, Open)>, StartFault> {
+    backups.iter().map(|backup| opener(backup, whose)).collect()
+}
+
+fn opener(backup: &BackupConfig, whose: &Whose<'_>) -> Result<(SinkTerms, Open), StartFault> {
+    let BackupConfig { name, is_required, kind } = backup;
+    let terms = SinkTerms { name: name.clone(), kind: kind.name(), is_required: *is_required };
+    let refused = |reason: String| StartFault::Backup { name: name.clone(), reason };
+    match kind {
+        BackupKind::Mirror { path } => {
+            let (network, node_id) = (whose.network.to_owned(), whose.node_id);
+            let place = MirrorPlace { path: path.clone(), network, node_id };
+            place.check(&whose.directory.join(store::FILE)).map_err(|fault| refused(words_for_mirror(&fault)))?;
+            let open = |ends: SinkEnds| -> Box<dyn Persist> { Box::new(Mirror::new(place, ends)) };
+            Ok((terms, Box::new(open)))
+        }
+        BackupKind::Directory { .. } | BackupKind::Command { .. } => {
+            Err(refused(format!("backups of kind {} are not built yet", kind.name())))
+        }
+    }
+}
+
+/// What is said of a mirror that cannot be used. It is a copy: what is damaged may be moved away.
+fn words_for_mirror(fault: &StoreError) -> String {
+    match fault {
+        StoreError::Corrupt { path, reason } => {
+            format!("{}: {reason}; move it away, and the next start makes another", path.display())
+        }
+        StoreError::Io(_)
+        | StoreError::Newer { .. }
+        | StoreError::Companion { .. }
+        | StoreError::Missing { .. }
+        | StoreError::DeadLink(_)
+        | StoreError::Foreign { .. } => fault.to_string(),
+    }
+}
+
+/// Watches the sinks until the node stops: what they prove or refuse, and who waits for them too long.
+pub(super) fn watch(
+    hub: Arc<Hub>,
+    news: Receiver<News>,
+    manager: Arc<Manager>,
+    (stop, tell): (StopFlag, impl Fn(Option<String>) + Send + 'static),
+) -> std::io::Result<JoinHandle<()>> {
+    let run = move || {
+        while !stop.is_raised() {
+            match news.recv_timeout(LOOK_EVERY) {
+                Ok(news) => hear(&manager, news),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            for channel in hub.look_for_stalls() {
+                manager.set_stalled(&channel, hub.is_stalled(&channel));
+            }
+            tell(warning(&hub));
+        }
+    };
+    std::thread::Builder::new().name("backups".into()).spawn(run)
+}
+
+fn hear(manager: &Manager, news: News) {
+    match news {
+        News::Ahead { proof } => manager.prove_old(&proof),
+        News::Unstored { channel, reason, is_new } => manager.fail_unstored(&channel, reason, is_new),
+        News::Dead { reason } => {
+            tracing::error!(%reason, "a backup refused a second channel for good: the node stops before it loses more");
+            std::process::exit(BACKUP_EXIT_CODE.into());
+        }
+        News::Storage(fault) => stop_for_storage(fault),
+    }
+}
+
+/// A queue end for what the sinks have to tell.
+pub(super) fn news() -> (Sender<News>, Receiver<News>) {
+    crossbeam_channel::unbounded()
+}
+
+/// Whether sinks get a record of the tip at this height.
+pub(super) const fn is_tip_due(height: u32) -> bool {
+    height.is_multiple_of(TIP_EVERY)
+}
+
+/// The sinks as callers are shown them.
+pub(super) fn report(hub: Option<&Hub>, is_restored: bool) -> schema::BackupReport {
+    let Some(hub) = hub else { return schema::BackupReport::default() };
+    schema::BackupReport {
+        items: hub.views().into_iter().map(|view| info(view, is_restored)).collect(),
+        stalled_channels: count(hub.stalled_channels()),
+    }
+}
+
+fn info(view: SinkView, is_restored: bool) -> schema::BackupInfo {
+    let SinkView { terms, state, lag, completed_at_unix, verified_at_unix } = view;
+    let (state, reason, hint) = described(&terms, state, is_restored);
+    schema::BackupInfo {
+        name: terms.name,
+        kind: terms.kind.to_owned(),
+        required: terms.is_required,
+        state,
+        reason,
+        hint: hint.map(str::to_owned),
+        lag_updates: lag.updates,
+        lag_bytes: lag.bytes,
+        lag_secs: lag.waited.as_secs(),
+        completed_at: completed_at_unix,
+        verified_at: verified_at_unix,
+    }
+}
+
+fn described(
+    terms: &SinkTerms,
+    state: State,
+    is_restored: bool,
+) -> (schema::BackupState, Option<String>, Option<&'static str>) {
+    let waits = "Promises of the channels that it lacks wait for it. Mend it, or take it out of the configuration and start again.";
+    match state {
+        State::Ahead if is_restored => {
+            let hint = "The node is in restored mode and leaves its backups as they are. See node.status.";
+            (schema::BackupState::Off, None, Some(hint))
+        }
+        State::Ahead => (schema::BackupState::Ahead, None, Some("The database is an old copy. See node.status.")),
+        State::Starting => (schema::BackupState::Starting, None, None),
+        State::Complete => (schema::BackupState::Complete, None, None),
+        State::Behind => (schema::BackupState::Behind, None, None),
+        State::Troubled { reason, since } => {
+            let reason = format!("{reason} (for {} s)", since.as_secs());
+            let hint = if terms.is_required { waits } else { "Mend it: it is tried again until it works." };
+            (schema::BackupState::Troubled, Some(reason), Some(hint))
+        }
+        State::Failed { reason } if terms.is_required => {
+            let hint =
+                "It refused a channel for good, which was failed for it. A second refusal stops the node: replace it.";
+            (schema::BackupState::Failed, Some(reason), Some(hint))
+        }
+        State::Failed { reason } => {
+            (schema::BackupState::Failed, Some(reason), Some("It lacks a channel for good: replace it."))
+        }
+    }
+}
+
+/// What `node.status` says of sinks: those that are in trouble or dead, and channels that wait for any.
+fn warning(hub: &Hub) -> Option<String> {
+    let trouble = |view: SinkView| match view.state {
+        State::Troubled { reason, .. } | State::Failed { reason } => Some(format!("{}: {reason}", view.terms.name)),
+        State::Starting | State::Complete | State::Behind | State::Ahead => None,
+    };
+    let stalled = hub.stalled_channels();
+    let waits =
+        (stalled > 0).then(|| format!("{stalled} channels take no new HTLCs: a required backup is late with them"));
+    let words: Vec<_> = hub.views().into_iter().filter_map(trouble).chain(waits).collect();
+    (!words.is_empty()).then(|| format!("{}; see backup.status", words.join("; ")))
+}

@@ -1,0 +1,154 @@
+//! One sink from the outside: its name, what it is to be given, and what is known of it.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use outrigger_bolt::id::ChannelId;
+
+use super::ends::{Now, SinkEnds};
+use super::lanes::{Lag, Lanes, Work};
+use crate::lock::{Condvar, Mutex};
+
+/// What the operator said of a sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkTerms {
+    /// The name that the operator gave it, which is its identity from one start to the next.
+    pub name: String,
+    /// `mirror`, `directory` or `command`.
+    pub kind: &'static str,
+    /// Whether promises wait for it; else its lag is shown and no more.
+    pub is_required: bool,
+}
+
+/// How a sink stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has not told yet what it holds.
+    Starting,
+    /// It has everything.
+    Complete,
+    /// It is behind, and nothing is known to be wrong.
+    Behind,
+    /// Something is wrong that it tries to get over, for so long.
+    Troubled { reason: String, since: Duration },
+    /// It said once that it will never have a channel. The next such answer stops the node.
+    Failed { reason: String },
+    /// It holds more than the database: it is left as it is.
+    Ahead,
+}
+
+/// A sink as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkView {
+    pub terms: SinkTerms,
+    pub state: State,
+    pub lag: Lag,
+    /// When something was last completed there, in unix seconds.
+    pub completed_at_unix: Option<u64>,
+    /// When a restore from it was last tried and found right, in unix seconds.
+    pub verified_at_unix: Option<u64>,
+}
+
+/// One sink, shared by the writer, by its own thread and by those that complete.
+pub(super) struct Desk {
+    pub(super) terms: SinkTerms,
+    pub(super) ends: SinkEnds,
+    lanes: Mutex<Lanes>,
+    /// Rung when there may be work.
+    work: Condvar,
+    pub(super) has_told: AtomicBool,
+    failures: AtomicU32,
+    failure: Mutex<Option<String>>,
+    completed_at_unix: AtomicU64,
+    verified_at_unix: AtomicU64,
+}
+
+impl Desk {
+    pub(super) fn new(terms: SinkTerms, ends: SinkEnds, lanes: Lanes) -> Self {
+        Self {
+            terms,
+            ends,
+            lanes: Mutex::new(lanes),
+            work: Condvar::default(),
+            has_told: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            failure: Mutex::default(),
+            completed_at_unix: AtomicU64::new(0),
+            verified_at_unix: AtomicU64::new(0),
+        }
+    }
+
+    /// Works on the lanes, and wakes the sink's thread.
+    pub(super) fn with<R>(&self, work: impl FnOnce(&mut Lanes) -> R) -> R {
+        let done = work(&mut self.lanes.lock());
+        self.work.notify_all();
+        done
+    }
+
+    /// The next thing to give; waits for it. None once the process ends.
+    pub(super) fn next(&self) -> Option<Work> {
+        let mut lanes = self.lanes.lock();
+        loop {
+            if self.ends.is_stopping() {
+                return None;
+            }
+            if let Some(work) = lanes.next() {
+                return Some(work);
+            }
+            let mut has_waited = false;
+            self.work.wait_while(&mut lanes, |_| !std::mem::replace(&mut has_waited, true));
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.ends.stop();
+        self.with(|_| ());
+    }
+
+    /// Up to which id the channel is complete; nothing where nobody waits for this sink.
+    pub(super) fn complete(&self, channel: &ChannelId) -> Option<u64> {
+        self.lanes.lock().complete(channel)
+    }
+
+    pub(super) fn has_completed(&self, at_unix: u64) {
+        self.completed_at_unix.store(at_unix, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_verified(&self, at_unix: u64) {
+        self.verified_at_unix.store(at_unix, Ordering::Relaxed);
+    }
+
+    /// One more permanent failure; says how many there were.
+    pub(super) fn has_failed(&self, reason: &str) -> u32 {
+        *self.failure.lock() = Some(reason.to_owned());
+        self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    pub(super) fn view(&self, now: Now) -> SinkView {
+        let now = now();
+        let (lag, is_off) = {
+            let lanes = self.lanes.lock();
+            (lanes.lag(now), lanes.is_off())
+        };
+        let failure = self.failure.lock().clone();
+        let trouble = self.ends.trouble_now();
+        let state = match (is_off, failure, trouble) {
+            (true, _, _) => State::Ahead,
+            (false, Some(reason), _) => State::Failed { reason },
+            (false, None, Some((reason, since))) => {
+                State::Troubled { reason, since: now.saturating_duration_since(since) }
+            }
+            (false, None, None) if !self.has_told.load(Ordering::Relaxed) => State::Starting,
+            (false, None, None) if lag.updates == 0 => State::Complete,
+            (false, None, None) => State::Behind,
+        };
+        let at = |unix: &AtomicU64| Some(unix.load(Ordering::Relaxed)).filter(|unix| *unix > 0);
+        SinkView {
+            terms: self.terms.clone(),
+            state,
+            lag,
+            completed_at_unix: at(&self.completed_at_unix),
+            verified_at_unix: at(&self.verified_at_unix),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! What a commit released and a sink has yet to complete: promises wait here, each channel's in their order.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::wire::Message;
+use outrigger_channel::{Effect, HtlcOutcome, Publication};
+
+use crate::store::batch::{Held, Released};
+
+/// A channel whose promises are held for longer takes no new HTLCs and is shown as stalled.
+pub(super) const STALLED_AFTER: Duration = Duration::from_secs(20);
+
+/// What waits of one channel.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The newest id that a commit gave it.
+    id: u64,
+    /// Every required sink has everything up to this one.
+    cleared: u64,
+    held: VecDeque<Kept>,
+    /// A sink will never have it: it says no more than why it failed.
+    is_failed: bool,
+    /// Its rows are in history.
+    is_over: bool,
+}
+
+/// One promise that waits.
+#[derive(Debug)]
+struct Kept {
+    /// The id that it waits for.
+    need: u64,
+    since: Instant,
+    held: Held,
+}
+
+/// Promises that wait.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    channels: HashMap<ChannelId, Waiting>,
+    /// Events up to each number wait for these ids; the oldest first, since readers follow the numbers.
+    events: VecDeque<(u64, BTreeMap<ChannelId, u64>)>,
+    /// The newest event that may be read.
+    readable: u64,
+    /// The newest event on disk.
+    newest_event: u64,
+    /// What the last commit gave.
+    newest_ids: BTreeMap<ChannelId, u64>,
+    /// Nothing is held any more.
+    is_open: bool,
+}
+
+impl Gate {
+    /// Events up to this number were there at the start.
+    pub(super) fn starting_at(event: u64) -> Self {
+        Self { readable: event, newest_event: event, ..Self::default() }
+    }
+
+    /// A channel that the start found: nothing is promised for it before every required sink has it at this id.
+    pub(super) fn load(&mut self, channel: ChannelId, id: u64) {
+        self.channels.entry(channel).or_default().id = id;
+    }
+
+    /// A commit gave the channel this id; what it releases waits for that.
+    pub(super) fn committed(&mut self, ids: BTreeMap<ChannelId, u64>) {
+        if self.is_open {
+            return;
+        }
+        for (channel, id) in &ids {
+            self.channels.entry(*channel).or_default().id = *id;
+        }
+        self.newest_ids = ids;
+    }
+
+    /// Lets through what waits for nothing and keeps the rest.
+    pub(super) fn pass(&mut self, released: Released, now: Instant) -> Released {
+        if self.is_open {
+            return released;
+        }
+        Released::of(released.open().into_iter().filter_map(|held| self.keep(held, now)).collect())
+    }
+
+    /// Events up to this number are on disk, those that are new with the last commit: they wait for its ids.
+    pub(super) fn events(&mut self, last_seq: u64) {
+        if last_seq > self.newest_event {
+            self.newest_event = last_seq;
+            self.events.push_back((last_seq, std::mem::take(&mut self.newest_ids)));
+            self.let_events_through();
+        }
+    }
+
+    /// The newest event on disk.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest_event
+    }
+
+    /// The newest event that may be told.
+    pub(super) fn readable(&self) -> u64 {
+        self.readable
+    }
+
+    /// Every required sink has the channel up to this id: what waited for that goes on.
+    pub(super) fn cleared(&mut self, channel: &ChannelId, id: u64) -> Released {
+        if self.is_open {
+            return Released::of(Vec::new());
+        }
+        let waiting = self.channels.entry(*channel).or_default();
+        waiting.cleared = waiting.cleared.max(id);
+        let mut freed = Vec::new();
+        while waiting.held.front().is_some_and(|kept| kept.need <= waiting.cleared)
+            && let Some(kept) = waiting.held.pop_front()
+        {
+            freed.push(kept.held);
+        }
+        self.forget_if_over(channel);
+        self.let_events_through();
+        Released::of(freed)
+    }
+
+    /// The channel is failed for want of a sink: what it promised and has not left never does.
+    pub(super) fn fail(&mut self, channel: &ChannelId) -> Released {
+        let waiting = self.channels.entry(*channel).or_default();
+        waiting.is_failed = true;
+        let freed = waiting.held.drain(..).map(|kept| kept.held).filter(survives_failure).collect();
+        self.let_events_through();
+        Released::of(freed)
+    }
+
+    /// Nothing is held from here on: the node is in restored mode, which promises nothing.
+    pub(super) fn open(&mut self) -> Released {
+        self.is_open = true;
+        let freed = self.channels.drain().flat_map(|(_, waiting)| waiting.held).map(|kept| kept.held).collect();
+        self.let_events_through();
+        Released::of(freed)
+    }
+
+    /// The channels whose promises have waited too long.
+    pub(super) fn stalled(&self, now: Instant) -> impl Iterator<Item = ChannelId> {
+        let is_late = move |kept: &Kept| now.saturating_duration_since(kept.since) >= STALLED_AFTER;
+        let late = self.channels.iter().filter(move |(_, waiting)| waiting.held.front().is_some_and(is_late));
+        late.map(|(channel, _)| *channel)
+    }
+
+    fn keep(&mut self, held: Held, now: Instant) -> Option<Held> {
+        if let Held::Archived { channel, .. } = &held {
+            if let Some(waiting) = self.channels.get_mut(channel) {
+                waiting.is_over = true;
+            }
+            self.forget_if_over(&channel.clone());
+            return Some(held);
+        }
+        let Held::Channel { at, effect, .. } = &held else { return Some(held) };
+        let Some(waiting) = self.channels.get_mut(&at.channel) else { return Some(held) };
+        if waiting.is_failed {
+            return survives_failure(&held).then_some(held);
+        }
+        if !is_promise(effect) {
+            return Some(held);
+        }
+        if matches!(**effect, Effect::Send(Message::Error(_))) {
+            // The channel has failed: a commitment of ours may be published any moment, and nothing that was to follow it is said.
+            waiting.held.retain(|older| survives_failure(&older.held));
+        }
+        let connection = at.connection;
+        if is_word(effect) {
+            // `channel_reestablish` says what to send again on a new connection.
+            waiting.held.retain(|older| !is_word_before(&older.held, connection));
+        }
+        if waiting.held.is_empty() && waiting.cleared >= waiting.id {
+            return Some(held);
+        }
+        waiting.held.push_back(Kept { need: waiting.id, since: now, held });
+        None
+    }
+
+    fn forget_if_over(&mut self, channel: &ChannelId) {
+        let is_over = |waiting: &Waiting| waiting.is_over && waiting.held.is_empty();
+        if self.channels.get(channel).is_some_and(is_over) {
+            self.channels.remove(channel);
+        }
+    }
+
+    fn let_events_through(&mut self) {
+        while let Some((seq, waits)) = self.events.front_mut() {
+            waits.retain(|channel, id| {
+                let waiting = self.channels.get(channel);
+                waiting.is_some_and(|waiting| waiting.cleared < *id && !waiting.is_failed)
+            });
+            if !waits.is_empty() {
+                return;
+            }
+            self.readable = *seq;
+            self.events.pop_front();
+        }
+    }
+}
+
+/// Whether an effect binds us to what the rows of its commit say. An enforcement does not, nor does what stays within the node and
+/// takes nothing back: a preimage from downstream is told upstream at once, a failure waits for this channel's sinks too.
+pub(in crate::store) fn is_promise(effect: &Effect) -> bool {
+    match effect {
+        Effect::Send(_)
+        | Effect::Revoke { .. }
+        | Effect::Disconnect(_)
+        | Effect::Publish { what: Publication::Funding, .. }
+        | Effect::Incoming(_)
+        | Effect::Reply(..)
+        | Effect::Settle {
+            outcome: HtlcOutcome::Failed(_) | HtlcOutcome::NoOutput | HtlcOutcome::NeverCommitted,
+            ..
+        } => true,
+        Effect::Publish { what: Publication::MutualClose, .. }
+        | Effect::Settle { outcome: HtlcOutcome::Fulfilled(_), .. }
+        | Effect::Restored { .. }
+        | Effect::Watch(_)
+        | Effect::Removed { .. }
+        | Effect::Note(_) => false,
+    }
+}
+
+/// Whether it is for one connection alone.
+fn is_word(effect: &Effect) -> bool {
+    match effect {
+        Effect::Send(_) | Effect::Revoke { .. } | Effect::Disconnect(_) => true,
+        Effect::Publish { .. }
+        | Effect::Restored { .. }
+        | Effect::Watch(_)
+        | Effect::Incoming(_)
+        | Effect::Settle { .. }
+        | Effect::Removed { .. }
+        | Effect::Reply(..)
+        | Effect::Note(_) => false,
+    }
+}
+
+fn is_word_before(held: &Held, connection: u64) -> bool {
+    matches!(held, Held::Channel { at, effect, .. } if at.connection < connection && is_word(effect))
+}
+
+/// Whether it still happens once the channel has failed: words but the `error`, HTLCs that nobody was told of and the funding
+/// transaction do not.
+fn survives_failure(held: &Held) -> bool {
+    let Held::Channel { effect, .. } = held else { return true };
+    match &**effect {
+        Effect::Send(message) => matches!(message, Message::Error(_)),
+        Effect::Revoke { .. } | Effect::Incoming(_) | Effect::Publish { what: Publication::Funding, .. } => false,
+        Effect::Disconnect(_)
+        | Effect::Publish { what: Publication::MutualClose, .. }
+        | Effect::Restored { .. }
+        | Effect::Watch(_)
+        | Effect::Settle { .. }
+        | Effect::Removed { .. }
+        | Effect::Reply(..)
+        | Effect::Note(_) => true,
+    }
+}

@@ -1,0 +1,470 @@
+//! The hub: from the writer to every sink and back. It knows which sinks there are, gives each what commits changed, and lets
+//! promises go once the required ones have completed.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::JoinHandle;
+
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, OutPoint, Txid};
+use crossbeam_channel::Sender;
+use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_channel::{ChannelParams, Row};
+use redb::{Database, ReadableDatabase};
+use tokio::sync::watch;
+
+use super::desk::{Desk, SinkTerms, SinkView};
+use super::ends::{Now, SinkEnds};
+use super::gate::Gate;
+use super::image::{Image, RowChange, TipRecord, Update};
+use super::kept::{id_in, image_in};
+use super::lanes::{Completed, Lanes, Whole, Work};
+use super::numbering::Numbering;
+use super::owed::Owed;
+use super::start::Start;
+use super::{Answer, Full, Holding, Persist};
+use crate::lock::{Mutex, RwLock};
+use crate::store::StoreError;
+use crate::store::batch::{Released, Write};
+use crate::store::schema::Table;
+
+/// Time as the hub reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    pub now: Now,
+    /// Seconds since 1970.
+    pub unix: fn() -> u64,
+}
+
+/// What the rest of the node is to know.
+#[derive(Debug)]
+pub enum News {
+    /// A sink holds what the database does not know: the database is an old copy. The text is the proof.
+    Ahead { proof: String },
+    /// A required sink will never have this channel: it is to be failed, and nothing of it published. Of one that `is_new` nothing has
+    /// left.
+    Unstored { channel: ChannelId, reason: String, is_new: bool },
+    /// The same sink has failed for the second time: the node is to stop.
+    Dead { reason: String },
+    /// The database cannot be read: the node is to stop.
+    Storage(StoreError),
+}
+
+/// Makes a sink of the ends that it is given. What it refuses was refused before.
+pub type Open = Box<dyn FnOnce(SinkEnds) -> Box<dyn Persist>>;
+
+/// Delivers what may leave.
+type Deliver = dyn Fn(Released, u64) + Send + Sync;
+
+/// All sinks, and what waits for them.
+pub struct Hub {
+    network: String,
+    node_id: NodeId,
+    db: Arc<Database>,
+    clocks: Clocks,
+    has_required: bool,
+    desks: Vec<Desk>,
+    numbering: Mutex<Numbering>,
+    gate: Mutex<Gate>,
+    owed: Mutex<Owed>,
+    start: Start,
+    stalled: RwLock<HashSet<ChannelId>>,
+    /// The newest event that may be told.
+    readable: watch::Sender<u64>,
+    deliver: OnceLock<Box<Deliver>>,
+    news: Sender<News>,
+}
+
+impl Hub {
+    /// The hub over this file, with a sink for each of these terms, which `open` makes in their order. `start` says which channels
+    /// there are; `last_event` is the newest event in the file.
+    pub fn new(
+        (network, node_id): (&str, NodeId),
+        db: Arc<Database>,
+        (start, last_event): (Start, u64),
+        clocks: Clocks,
+        sinks: Vec<(SinkTerms, Open)>,
+        news: Sender<News>,
+    ) -> (Arc<Self>, Vec<Box<dyn Persist>>) {
+        let mut made = Vec::with_capacity(sinks.len());
+        let hub = Arc::new_cyclic(|hub: &Weak<Self>| {
+            let desks = sinks.into_iter().enumerate().map(|(number, (terms, open))| {
+                let told = hub.clone();
+                let complete = move |channel: &ChannelId, id: u64| {
+                    if let Some(hub) = told.upgrade() {
+                        hub.completed(number, channel, id);
+                    }
+                };
+                let ends = SinkEnds::new(complete, clocks.now);
+                made.push(open(ends.clone()));
+                let mut lanes = Lanes::default();
+                let now = (clocks.now)();
+                start.channels().for_each(|(channel, funding, id)| lanes.load(channel, funding, id, now));
+                Desk::new(terms, ends, lanes)
+            });
+            let desks: Vec<_> = desks.collect();
+            let has_required = desks.iter().any(|desk| desk.terms.is_required);
+            let mut gate = Gate::starting_at(last_event);
+            if has_required {
+                start.channels().for_each(|(channel, _, id)| gate.load(channel, id));
+            }
+            Self {
+                network: network.to_owned(),
+                node_id,
+                numbering: Mutex::new(Numbering::new(db.clone(), start.ids())),
+                db,
+                clocks,
+                has_required,
+                desks,
+                gate: Mutex::new(gate),
+                owed: Mutex::new(start.owed()),
+                start,
+                stalled: RwLock::default(),
+                readable: watch::Sender::new(last_event),
+                deliver: OnceLock::new(),
+                news,
+            }
+        });
+        (hub, made)
+    }
+
+    /// Starts the sinks, each on a thread of its own. What may leave goes to `deliver`, which only enqueues.
+    pub fn run(
+        self: &Arc<Self>,
+        sinks: Vec<Box<dyn Persist>>,
+        deliver: impl Fn(Released, u64) + Send + Sync + 'static,
+    ) -> std::io::Result<Vec<JoinHandle<()>>> {
+        self.deliver_to(deliver);
+        let serve = |(number, sink): (usize, Box<dyn Persist>)| {
+            let hub = self.clone();
+            std::thread::Builder::new().name(format!("sink-{number}")).spawn(move || hub.serve(number, sink))
+        };
+        sinks.into_iter().enumerate().map(serve).collect()
+    }
+
+    /// Where what may leave goes; the first word counts.
+    pub fn deliver_to(&self, deliver: impl Fn(Released, u64) + Send + Sync + 'static) {
+        let _is_first = self.deliver.set(Box::new(deliver));
+    }
+
+    /// Whether promises wait for any sink.
+    pub fn has_required(&self) -> bool {
+        self.has_required
+    }
+
+    /// Sinks are given nothing more, and their threads end.
+    pub fn stop(&self) {
+        self.desks.iter().for_each(Desk::stop);
+    }
+
+    /// Numbers the writes of a commit to come: what they are to sinks. The ids become writes of the same commit.
+    pub(in crate::store) fn number(&self, writes: &mut Vec<Write>) -> Result<Vec<Arc<Update>>, StoreError> {
+        self.numbering.lock().number(writes)
+    }
+
+    /// The commit of these updates is durable: sinks are given them. Called before what it released is.
+    pub(in crate::store) fn committed(&self, updates: Vec<Arc<Update>>) {
+        if updates.is_empty() {
+            return;
+        }
+        let now = (self.clocks.now)();
+        {
+            let mut owed = self.owed.lock();
+            updates.iter().for_each(|update| owed.take_in(update));
+        }
+        for desk in &self.desks {
+            desk.with(|lanes| updates.iter().for_each(|update| lanes.add(update, funding_in(update), now)));
+        }
+        if self.has_required {
+            self.gate.lock().committed(updates.iter().map(|update| (update.channel, update.id)).collect());
+        }
+        let over = updates.iter().filter(|update| update.is_last());
+        over.for_each(|update| self.numbering.lock().forget(&update.channel));
+    }
+
+    /// What the writer released. Promises stay until every required sink has what they stand on.
+    pub fn release(&self, released: Released, last_seq: u64) {
+        let mut gate = self.gate.lock();
+        gate.events(last_seq);
+        let passed = if self.has_required { gate.pass(released, (self.clocks.now)()) } else { released };
+        self.tell(&gate, passed, last_seq);
+    }
+
+    /// A block that sinks are to know of.
+    pub fn tip(&self, height: u32, hash: BlockHash, peers: Vec<(NodeId, String)>) {
+        let at_unix = (self.clocks.unix)();
+        let tip = TipRecord { network: self.network.clone(), node_id: self.node_id, height, hash, at_unix, peers };
+        for desk in &self.desks {
+            desk.with(|lanes| lanes.add_tip(tip.clone()));
+        }
+    }
+
+    /// The node is in restored mode: nothing is promised any more, and no sink is given what may be older than what it has.
+    /// Not to be called under a peer's lock.
+    pub fn give_up(&self) {
+        self.desks.iter().for_each(|desk| desk.with(Lanes::turn_off));
+        let mut gate = self.gate.lock();
+        let freed = gate.open();
+        let newest = gate.newest();
+        self.tell(&gate, freed, newest);
+    }
+
+    /// Whether every sink has told what it holds.
+    pub fn has_heard_all(&self) -> bool {
+        self.desks.iter().all(|desk| desk.has_told.load(Ordering::Acquire))
+    }
+
+    /// The newest event that may be told, and word of it.
+    pub fn readable_events(&self) -> watch::Receiver<u64> {
+        self.readable.subscribe()
+    }
+
+    /// The sinks as they are shown.
+    pub fn views(&self) -> Vec<SinkView> {
+        self.desks.iter().map(|desk| desk.view(self.clocks.now)).collect()
+    }
+
+    /// A restore from the sink of this name was tried and found right.
+    pub fn verified(&self, name: &str) {
+        let found = self.desks.iter().find(|desk| desk.terms.name == name);
+        found.into_iter().for_each(|desk| desk.is_verified((self.clocks.unix)()));
+    }
+
+    /// Whether the promises of a channel have waited so long that it takes no new HTLCs.
+    pub fn is_stalled(&self, channel: &ChannelId) -> bool {
+        self.has_required && self.stalled.read().contains(channel)
+    }
+
+    /// How many channels are stalled.
+    pub fn stalled_channels(&self) -> usize {
+        self.stalled.read().len()
+    }
+
+    /// Looks which channels are stalled now; gives those for which that has changed. To be called every second or so.
+    pub fn look_for_stalls(&self) -> Vec<ChannelId> {
+        let now: HashSet<_> = self.gate.lock().stalled((self.clocks.now)()).collect();
+        let mut stalled = self.stalled.write();
+        let changed = now.symmetric_difference(&stalled).copied().collect();
+        *stalled = now;
+        changed
+    }
+
+    /// What a sink's thread does: it hears what the sink holds, and then gives it one thing after the other.
+    fn serve(&self, number: usize, mut sink: Box<dyn Persist>) {
+        let Some(desk) = self.desks.get(number) else { return };
+        match desk.ends.until_well(|| sink.holdings()) {
+            Some(Ok(holdings)) => self.learn(number, &holdings),
+            // It is given everything in full, and says itself what is wrong.
+            Some(Err(_)) => self.learn(number, &[]),
+            None => return,
+        }
+        while let Some(work) = desk.next() {
+            self.give(number, &mut *sink, work);
+        }
+    }
+
+    /// Gives one thing to a sink and takes its answer.
+    pub(super) fn give(&self, number: usize, sink: &mut dyn Persist, work: Work) {
+        if let Err(fault) = self.try_to_give(number, sink, work) {
+            // Whoever hears it stops the node.
+            let _ = self.news.send(News::Storage(fault));
+        }
+    }
+
+    fn try_to_give(&self, number: usize, sink: &mut dyn Persist, work: Work) -> Result<(), StoreError> {
+        let Some(desk) = self.desks.get(number) else { return Ok(()) };
+        match work {
+            Work::Full { channel, funding, whole } => {
+                let transaction = self.db.begin_read()?;
+                let id = id_in(&transaction, &channel)?;
+                desk.with(|lanes| lanes.reads(&channel, id, (self.clocks.now)()));
+                let read = || self.image(&transaction, number, &channel);
+                let funding = known(funding, &read)?;
+                let answer = match whole {
+                    Whole::New => sink.persist_new_channel(&channel, funding, &Full::new(&read), id),
+                    Whole::Again => sink.update_persisted_channel(&channel, funding, None, &Full::new(&read), id),
+                };
+                self.answered(number, (&channel, id), answer, whole == Whole::New);
+            }
+            Work::Update { funding, update } => {
+                let (channel, id) = (update.channel, update.id);
+                let read = || self.image(&self.db.begin_read()?, number, &channel);
+                let funding = known(funding, &read)?;
+                let update = self.keeping_what_is_owed(number, update);
+                let answer = sink.update_persisted_channel(&channel, funding, Some(&update), &Full::new(&read), id);
+                self.answered(number, (&channel, id), answer, false);
+            }
+            Work::Tip(tip) => match sink.persist_tip(&tip) {
+                Answer::Completed | Answer::InProgress => {}
+                Answer::PermanentFailure(reason) => desk.ends.trouble(&reason),
+            },
+        }
+        Ok(())
+    }
+
+    /// The image, with the preimages that the sink must still have here.
+    fn image(
+        &self,
+        transaction: &redb::ReadTransaction,
+        number: usize,
+        channel: &ChannelId,
+    ) -> Result<Image, StoreError> {
+        let mut image = image_in(transaction, (&self.network, &self.node_id), channel)?;
+        for (key, preimage) in self.owed_by(number, channel) {
+            image.rows.entry((Table::Preimage, key)).or_insert_with(|| preimage.to_vec());
+        }
+        Ok(image)
+    }
+
+    /// The update without the end of a preimage that the upstream channel does not have yet in this sink. The next full write takes
+    /// that away.
+    fn keeping_what_is_owed(&self, number: usize, update: Arc<Update>) -> Arc<Update> {
+        let is_end = |change: &RowChange| change.table == Table::Preimage && change.value.is_none();
+        if !update.changes.iter().any(is_end) {
+            return update;
+        }
+        let owed: HashSet<_> = self.owed_by(number, &update.channel).into_iter().map(|(key, _)| key).collect();
+        if owed.is_empty() {
+            return update;
+        }
+        let mut kept = (*update).clone();
+        kept.changes.retain(|change| !is_end(change) || !owed.contains(&change.key));
+        Arc::new(kept)
+    }
+
+    /// Preimages of the channel whose upstream channel is not complete in the sink, by their keys.
+    fn owed_by(&self, number: usize, channel: &ChannelId) -> Vec<(Vec<u8>, [u8; 32])> {
+        let owed = self.owed.lock().of(channel);
+        let Some(desk) = self.desks.get(number) else { return Vec::new() };
+        let is_open = |upstream: &ChannelId, id: u64| desk.complete(upstream).is_some_and(|complete| complete < id);
+        let open = owed.into_iter().filter(|owed| is_open(&owed.upstream, owed.id));
+        open.map(|owed| (owed.key, owed.preimage)).collect()
+    }
+
+    /// What a sink holds is known: what is there needs no full write, and what is there and not here proves that this file is old.
+    pub(super) fn learn(&self, number: usize, holdings: &[Holding]) {
+        let Some(desk) = self.desks.get(number) else { return };
+        let judged = self
+            .db
+            .begin_read()
+            .map_err(StoreError::from)
+            .and_then(|transaction| self.start.judge(&transaction, &desk.terms.name, holdings));
+        let behind = match judged {
+            Ok(Ok(behind)) => behind,
+            Ok(Err(proof)) => {
+                desk.with(Lanes::turn_off);
+                desk.has_told.store(true, Ordering::Release);
+                let _ = self.news.send(News::Ahead { proof });
+                return self.clear_all();
+            }
+            Err(fault) => {
+                let _ = self.news.send(News::Storage(fault));
+                return;
+            }
+        };
+        let now = (self.clocks.now)();
+        desk.with(|lanes| {
+            behind.into_iter().for_each(|(channel, id)| lanes.load(channel, unknown_funding(), id, now));
+            lanes.told(holdings, &self.start.ids());
+        });
+        desk.has_told.store(true, Ordering::Release);
+        self.clear_all();
+    }
+
+    /// What a sink said to a write.
+    fn answered(&self, number: usize, (channel, id): (&ChannelId, u64), answer: Answer, is_new: bool) {
+        let Some(desk) = self.desks.get(number) else { return };
+        match answer {
+            Answer::Completed => self.completed(number, channel, id),
+            Answer::InProgress => {}
+            Answer::PermanentFailure(reason) => self.failed(desk, channel, &reason, is_new),
+        }
+        desk.with(|lanes| lanes.answered(channel));
+    }
+
+    /// Something is durable in a sink.
+    fn completed(&self, number: usize, channel: &ChannelId, id: u64) {
+        let Some(desk) = self.desks.get(number) else { return };
+        match desk.with(|lanes| lanes.completed(channel, id)) {
+            Completed::UpTo(_) => {
+                desk.has_completed((self.clocks.unix)());
+                if desk.terms.is_required {
+                    self.clear(channel);
+                }
+            }
+            Completed::Stray => {
+                let sink = &desk.terms.name;
+                tracing::warn!(%sink, %channel, id, "the sink completed what it was not given, or had completed before");
+            }
+        }
+    }
+
+    /// A sink will never have the channel. Only what is required costs it its life; a second time is the sink's fault and not the
+    /// channel's.
+    fn failed(&self, desk: &Desk, channel: &ChannelId, reason: &str, is_new: bool) {
+        let SinkTerms { name, is_required, .. } = &desk.terms;
+        let times = desk.has_failed(reason);
+        tracing::error!(sink = %name, %channel, %reason, "the sink will never have the channel");
+        desk.with(|lanes| lanes.give_up(channel));
+        if !is_required {
+            return;
+        }
+        if times > 1 {
+            let reason = format!("the backup {name} failed for good a second time: {reason}");
+            let _ = self.news.send(News::Dead { reason });
+            return;
+        }
+        let mut gate = self.gate.lock();
+        let freed = gate.fail(channel);
+        let newest = gate.newest();
+        self.tell(&gate, freed, newest);
+        drop(gate);
+        let reason = format!("the backup {name} will never have it: {reason}");
+        let _ = self.news.send(News::Unstored { channel: *channel, reason, is_new });
+    }
+
+    /// Lets go what every required sink has.
+    fn clear(&self, channel: &ChannelId) {
+        let required = self.desks.iter().filter(|desk| desk.terms.is_required);
+        let cleared = required.filter_map(|desk| desk.complete(channel)).min().unwrap_or(u64::MAX);
+        let mut gate = self.gate.lock();
+        let freed = gate.cleared(channel, cleared);
+        let newest = gate.newest();
+        self.tell(&gate, freed, newest);
+    }
+
+    fn clear_all(&self) {
+        if self.has_required {
+            self.start.channels().for_each(|(channel, _, _)| self.clear(&channel));
+        }
+    }
+
+    /// Under the gate's lock, so that what goes on keeps the order in which it was let go.
+    fn tell(&self, gate: &Gate, passed: Released, last_seq: u64) {
+        if let Some(deliver) = self.deliver.get() {
+            deliver(passed, last_seq);
+        }
+        let readable = gate.readable();
+        self.readable.send_if_modified(|newest| std::mem::replace(newest, readable) != readable);
+    }
+}
+
+/// What a channel that comes to life is filed by; of others it is known, or found in the image.
+fn funding_in(update: &Update) -> OutPoint {
+    let is_params = |change: &&RowChange| change.table == Table::ChannelParams;
+    let params = update.changes.iter().find(is_params).and_then(|change| change.value.as_deref());
+    params.and_then(|row| ChannelParams::decode(row).ok()).map_or_else(unknown_funding, |params| params.funding)
+}
+
+/// No output of a transaction.
+fn unknown_funding() -> OutPoint {
+    OutPoint { txid: Txid::all_zeros(), vout: u32::MAX }
+}
+
+fn known(funding: OutPoint, image: &dyn Fn() -> Result<Image, StoreError>) -> Result<OutPoint, StoreError> {
+    if funding == unknown_funding() { Ok(image()?.funding().unwrap_or(funding)) } else { Ok(funding) }
+}
+
+#[cfg(test)]
+mod tests;

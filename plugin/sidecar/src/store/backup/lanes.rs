@@ -1,0 +1,328 @@
+//! What one sink is still to be given, and how far it is, channel by channel; a state machine without threads or clock.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitcoin::OutPoint;
+use outrigger_bolt::id::ChannelId;
+
+use super::Holding;
+use super::image::{TipRecord, Update};
+
+/// Updates that wait for one sink, and what they take in memory: beyond it a channel's updates collapse into one full write.
+pub(super) const QUEUE_UPDATES: usize = 8192;
+pub(super) const QUEUE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Writes of one channel that a sink may have answered and not completed; it is given no more before it completes some.
+const OPEN_WRITES: usize = 256;
+
+/// Why a full write is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whole {
+    /// The channel has just come to life.
+    New,
+    /// It is not known that the sink is complete: a start, a gap, an overflow.
+    Again,
+}
+
+/// The next thing to give to a sink.
+#[derive(Clone, Debug)]
+pub(super) enum Work {
+    Full { channel: ChannelId, funding: OutPoint, whole: Whole },
+    Update { funding: OutPoint, update: Arc<Update> },
+    Tip(TipRecord),
+}
+
+/// What a sink did with a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Completed {
+    /// Everything of the channel up to this id is durable there.
+    UpTo(u64),
+    /// It was not asked for, or was completed before: it counts for nothing.
+    Stray,
+}
+
+/// How far a sink is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Ids that are not complete, over all channels.
+    pub updates: u64,
+    /// What waits to be given to it, in bytes. What a full write takes is not counted before it is made.
+    pub bytes: u64,
+    /// For how long the oldest of it waits.
+    pub waited: Duration,
+    /// Channels that have anything to wait for.
+    pub channels: usize,
+}
+
+#[derive(Debug)]
+struct Lane {
+    funding: OutPoint,
+    /// The newest id of the channel.
+    wanted: u64,
+    /// The newest id that the sink was given.
+    given: u64,
+    /// Everything up to this id is durable.
+    complete: u64,
+    queue: VecDeque<(Arc<Update>, Instant)>,
+    whole: Option<(Whole, Instant)>,
+    /// Given and not completed: whether it was a full write, and when it was given.
+    open: BTreeMap<u64, (bool, Instant)>,
+    /// Completed, while something before it is not.
+    done: BTreeSet<u64>,
+    /// Whether it stands among those that have work, or is being worked on.
+    is_ready: bool,
+    /// The sink said that it will never have this channel.
+    is_dead: bool,
+    /// The channel's life is over: once that is complete the lane goes.
+    is_over: bool,
+}
+
+impl Lane {
+    fn new(funding: OutPoint, wanted: u64, whole: Option<(Whole, Instant)>) -> Self {
+        let (queue, open, done) = (VecDeque::new(), BTreeMap::new(), BTreeSet::new());
+        let (given, complete, is_ready, is_dead, is_over) = (0, 0, false, false, false);
+        Self { funding, wanted, given, complete, queue, whole, open, done, is_ready, is_dead, is_over }
+    }
+
+    fn has_work(&self) -> bool {
+        !self.is_dead && self.open.len() < OPEN_WRITES && (self.whole.is_some() || !self.queue.is_empty())
+    }
+
+    /// The id that the next update of the queue must follow.
+    fn last(&self) -> u64 {
+        self.queue.back().map_or(self.given, |(update, _)| update.id)
+    }
+
+    /// Whether the queue leads from this id to the newest one.
+    fn is_followed(&self, id: u64) -> bool {
+        self.queue.front().map_or(self.wanted == id, |(update, _)| update.after == id)
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        let waits = self.queue.front().map(|(_, since)| *since).into_iter();
+        let open = self.open.range(self.complete.saturating_add(1)..).next().map(|(_, (_, since))| *since);
+        waits.chain(self.whole.map(|(_, since)| since)).chain(open).min()
+    }
+
+    /// Says whether there is news: the new end of what is complete without a gap.
+    fn complete(&mut self, id: u64) -> Completed {
+        let Some((is_full, _)) = self.open.remove(&id) else { return Completed::Stray };
+        if is_full {
+            self.complete = self.complete.max(id);
+        } else {
+            self.done.insert(id);
+        }
+        let complete = self.complete;
+        self.done.retain(|done| *done > complete);
+        while self.done.remove(&self.complete.saturating_add(1)) {
+            self.complete = self.complete.saturating_add(1);
+        }
+        Completed::UpTo(self.complete)
+    }
+}
+
+/// All channels of one sink.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    lanes: HashMap<ChannelId, Lane>,
+    /// Channels with work, in the order in which they get their turn.
+    ready: VecDeque<ChannelId>,
+    tip: Option<TipRecord>,
+    updates: usize,
+    bytes: usize,
+    /// Whether it is known what the sink holds: nothing is given to it before.
+    is_known: bool,
+    /// It gets nothing any more: it is ahead of the database, or the node runs on old rows.
+    is_off: bool,
+}
+
+impl Lanes {
+    /// A channel that a start found, at this id. A full write is due unless the sink turns out to hold that.
+    pub(super) fn load(&mut self, channel: ChannelId, funding: OutPoint, id: u64, now: Instant) {
+        self.lanes.insert(channel, Lane::new(funding, id, Some((Whole::Again, now))));
+        self.wake(channel);
+    }
+
+    /// What the sink holds is known now. A channel that it holds at the id of the start needs no full write.
+    pub(super) fn told(&mut self, holdings: &[Holding], at_start: &HashMap<ChannelId, u64>) {
+        for Holding { channel, id } in holdings {
+            if let Some(lane) = self.lanes.get_mut(channel)
+                && at_start.get(channel) == Some(id)
+                && lane.given == 0
+                && lane.is_followed(*id)
+            {
+                (lane.given, lane.complete, lane.whole) = (*id, *id, None);
+            }
+        }
+        self.is_known = true;
+    }
+
+    /// Gives nothing any more.
+    pub(super) fn turn_off(&mut self) {
+        self.is_off = true;
+        self.lanes.clear();
+        self.ready.clear();
+        (self.updates, self.bytes, self.tip) = (0, 0, None);
+    }
+
+    pub(super) fn is_off(&self) -> bool {
+        self.is_off
+    }
+
+    /// A commit changed the channel. `funding` is that of a channel that is not known yet.
+    pub(super) fn add(&mut self, update: &Arc<Update>, funding: OutPoint, now: Instant) {
+        if self.is_off {
+            return;
+        }
+        let (channel, is_first) = (update.channel, update.is_first());
+        let whole = if is_first { Whole::New } else { Whole::Again };
+        let lane = self.lanes.entry(channel).or_insert_with(|| Lane::new(funding, 0, Some((whole, now))));
+        lane.wanted = lane.wanted.max(update.id);
+        lane.is_over |= update.is_last();
+        // A full write that was read later than this commit has it already; one that comes first needs nothing of it.
+        if lane.is_dead || update.id <= lane.given || is_first {
+            return self.wake(channel);
+        }
+        if update.after != lane.last() && lane.whole.is_none() {
+            return self.collapse(channel, now);
+        }
+        lane.queue.push_back((update.clone(), now));
+        self.updates = self.updates.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(update.size());
+        if self.updates > QUEUE_UPDATES || self.bytes > QUEUE_BYTES {
+            self.collapse(channel, now);
+        } else {
+            self.wake(channel);
+        }
+    }
+
+    /// The newest tip; an older one that still waits is not worth giving.
+    pub(super) fn add_tip(&mut self, tip: TipRecord) {
+        self.tip = Some(tip).filter(|_| !self.is_off);
+    }
+
+    /// What is to be given next, and nothing else of that channel before [`answered`](Self::answered).
+    pub(super) fn next(&mut self) -> Option<Work> {
+        if !self.is_known || self.is_off {
+            return None;
+        }
+        while let Some(channel) = self.ready.pop_front() {
+            let Some(lane) = self.lanes.get_mut(&channel) else { continue };
+            if !lane.has_work() {
+                lane.is_ready = false;
+                continue;
+            }
+            if let Some((whole, _)) = lane.whole {
+                return Some(Work::Full { channel, funding: lane.funding, whole });
+            }
+            let Some((update, since)) = lane.queue.pop_front() else { continue };
+            self.updates = self.updates.saturating_sub(1);
+            self.bytes = self.bytes.saturating_sub(update.size());
+            lane.given = update.id;
+            lane.open.insert(update.id, (false, since));
+            return Some(Work::Update { funding: lane.funding, update });
+        }
+        self.tip.take().map(Work::Tip)
+    }
+
+    /// A full write was read at this id and is about to be given. What came up to it is in it.
+    pub(super) fn reads(&mut self, channel: &ChannelId, id: u64, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(channel) else { return };
+        let Some((_, since)) = lane.whole.take() else { return };
+        (lane.given, lane.wanted) = (id, lane.wanted.max(id));
+        lane.open.insert(id, (true, since));
+        while lane.queue.front().is_some_and(|(update, _)| update.id <= id)
+            && let Some((update, _)) = lane.queue.pop_front()
+        {
+            self.updates = self.updates.saturating_sub(1);
+            self.bytes = self.bytes.saturating_sub(update.size());
+        }
+        if !lane.is_followed(id) {
+            self.collapse(*channel, now);
+        }
+    }
+
+    /// The call has come back: the channel may have its next turn.
+    pub(super) fn answered(&mut self, channel: &ChannelId) {
+        if let Some(lane) = self.lanes.get_mut(channel) {
+            lane.is_ready = false;
+            self.wake(*channel);
+        }
+    }
+
+    /// The sink has made something durable.
+    pub(super) fn completed(&mut self, channel: &ChannelId, id: u64) -> Completed {
+        let Some(lane) = self.lanes.get_mut(channel) else { return Completed::Stray };
+        let completed = lane.complete(id);
+        if lane.is_over && lane.complete >= lane.wanted {
+            self.lanes.remove(channel);
+        } else {
+            self.wake(*channel);
+        }
+        completed
+    }
+
+    /// The sink will never have this channel: nobody waits for it any more.
+    pub(super) fn give_up(&mut self, channel: &ChannelId) {
+        let Some(lane) = self.lanes.get_mut(channel) else { return };
+        lane.is_dead = true;
+        lane.open.clear();
+        self.drop_queue(channel);
+    }
+
+    /// Up to which id of the channel everything is durable; nothing where nobody waits for that.
+    pub(super) fn complete(&self, channel: &ChannelId) -> Option<u64> {
+        if self.is_off {
+            return None;
+        }
+        self.lanes.get(channel).filter(|lane| !lane.is_dead).map(|lane| lane.complete)
+    }
+
+    /// Whether the sink is known to have everything of every channel.
+    pub(super) fn lag(&self, now: Instant) -> Lag {
+        let mut lag = Lag { bytes: self.bytes as u64, ..Lag::default() };
+        let mut oldest = None;
+        for lane in self.lanes.values().filter(|lane| !lane.is_dead) {
+            let behind = lane.wanted.saturating_sub(lane.complete);
+            if behind > 0 {
+                lag.updates = lag.updates.saturating_add(behind);
+                lag.channels = lag.channels.saturating_add(1);
+                oldest = oldest.into_iter().chain(lane.oldest()).min();
+            }
+        }
+        lag.waited = oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest));
+        lag
+    }
+
+    fn wake(&mut self, channel: ChannelId) {
+        let Some(lane) = self.lanes.get_mut(&channel) else { return };
+        if !lane.is_ready && lane.has_work() {
+            lane.is_ready = true;
+            self.ready.push_back(channel);
+        }
+    }
+
+    /// In place of its updates the channel gets one full write.
+    fn collapse(&mut self, channel: ChannelId, now: Instant) {
+        self.drop_queue(&channel);
+        if let Some(lane) = self.lanes.get_mut(&channel) {
+            let since = lane.whole.map_or(now, |(_, since)| since);
+            let whole = lane.whole.map_or(Whole::Again, |(whole, _)| whole);
+            lane.whole = Some((whole, since));
+        }
+        self.wake(channel);
+    }
+
+    fn drop_queue(&mut self, channel: &ChannelId) {
+        let Some(lane) = self.lanes.get_mut(channel) else { return };
+        for (update, _) in lane.queue.drain(..) {
+            self.updates = self.updates.saturating_sub(1);
+            self.bytes = self.bytes.saturating_sub(update.size());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

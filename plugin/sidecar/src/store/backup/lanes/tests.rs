@@ -1,0 +1,138 @@
+//! What a sink is given, and in what order.
+
+use super::*;
+use crate::store::backup::RowChange;
+use crate::store::schema::{Table, channel_key};
+use bitcoin::Txid;
+use bitcoin::hashes::Hash;
+
+const CHANNEL: ChannelId = ChannelId([1; 32]);
+const OTHER: ChannelId = ChannelId([2; 32]);
+
+fn funding() -> OutPoint {
+    OutPoint { txid: Txid::all_zeros(), vout: 0 }
+}
+
+fn update(channel: ChannelId, id: u64, bytes: usize) -> Arc<Update> {
+    let value = Some(vec![0; bytes]);
+    let table = if id == 1 { Table::ChannelParams } else { Table::ChannelHead };
+    let changes = vec![RowChange { table, key: channel_key(&channel), value }];
+    Arc::new(Update { channel, after: id - 1, id, changes })
+}
+
+/// Lanes of a sink that is known to hold the channel at this id.
+fn holding(id: u64) -> Lanes {
+    let mut lanes = Lanes::default();
+    lanes.load(CHANNEL, funding(), id, Instant::now());
+    lanes.told(&[Holding { channel: CHANNEL, id }], &HashMap::from([(CHANNEL, id)]));
+    lanes
+}
+
+/// What is given next: the channel's first byte, and the id of an update or 0 for a full write.
+fn next(lanes: &mut Lanes) -> Option<(u8, u64)> {
+    match lanes.next()? {
+        Work::Full { channel, .. } => Some((channel.0[0], 0)),
+        Work::Update { update, .. } => Some((update.channel.0[0], update.id)),
+        Work::Tip(_) => Some((0, 0)),
+    }
+}
+
+#[test]
+fn a_gap_and_an_overflow_collapse_into_one_full_write() {
+    let now = Instant::now();
+    let mut lanes = holding(4);
+    lanes.add(&update(CHANNEL, 6, 10), funding(), now);
+    assert_eq!(next(&mut lanes), Some((1, 0)), "update 5 never came");
+    lanes.reads(&CHANNEL, 6, now);
+    lanes.answered(&CHANNEL);
+    assert_eq!(lanes.completed(&CHANNEL, 6), Completed::UpTo(6));
+
+    let many = QUEUE_UPDATES as u64 + 1;
+    (7..7 + many).for_each(|id| lanes.add(&update(CHANNEL, id, 10), funding(), now));
+    assert_eq!((lanes.updates, lanes.bytes), (0, 0), "nothing waits in memory");
+    lanes.add(&update(OTHER, 1, 10), funding(), now);
+    assert_eq!(next(&mut lanes), Some((1, 0)));
+    assert_eq!(lanes.lag(now).updates, many + 1);
+
+    let mut lanes = holding(4);
+    lanes.add(&update(CHANNEL, 5, QUEUE_BYTES), funding(), now);
+    assert_eq!((next(&mut lanes), lanes.bytes), (Some((1, 0)), 0));
+}
+
+#[test]
+fn a_full_write_voids_what_came_before_it_and_what_follows_it_is_given_after_it() {
+    let now = Instant::now();
+    let mut lanes = Lanes::default();
+    lanes.load(CHANNEL, funding(), 3, now);
+    lanes.told(&[], &HashMap::new());
+    assert_eq!(next(&mut lanes), Some((1, 0)));
+    // Commits go on while the image is read, at 5.
+    (4..=7).for_each(|id| lanes.add(&update(CHANNEL, id, 10), funding(), now));
+    assert_eq!(next(&mut lanes), None, "one thing of a channel at a time");
+    lanes.reads(&CHANNEL, 5, now);
+    lanes.answered(&CHANNEL);
+    assert_eq!(next(&mut lanes), Some((1, 6)));
+    lanes.answered(&CHANNEL);
+    assert_eq!(next(&mut lanes), Some((1, 7)));
+    assert_eq!(lanes.completed(&CHANNEL, 7), Completed::UpTo(0), "the full write is still on its way");
+    assert_eq!(lanes.completed(&CHANNEL, 5), Completed::UpTo(5));
+    assert_eq!(lanes.completed(&CHANNEL, 6), Completed::UpTo(7));
+    assert_eq!(lanes.completed(&CHANNEL, 6), Completed::Stray);
+    assert_eq!(lanes.completed(&CHANNEL, 8), Completed::Stray);
+    assert_eq!(lanes.lag(now), Lag::default());
+}
+
+#[test]
+fn an_image_that_was_read_later_than_a_commit_has_it_already() {
+    let now = Instant::now();
+    let mut lanes = holding(4);
+    lanes.add(&update(CHANNEL, 6, 10), funding(), now);
+    assert_eq!(next(&mut lanes), Some((1, 0)));
+    // The writer has made commit 7 durable, and has not handed it over yet.
+    lanes.reads(&CHANNEL, 7, now);
+    lanes.answered(&CHANNEL);
+    lanes.add(&update(CHANNEL, 7, 10), funding(), now);
+    assert_eq!(next(&mut lanes), None);
+    assert_eq!(lanes.completed(&CHANNEL, 7), Completed::UpTo(7));
+}
+
+#[test]
+fn a_sink_that_completes_nothing_is_not_given_more_and_more() {
+    let now = Instant::now();
+    let mut lanes = holding(4);
+    let more = 2 * OPEN_WRITES as u64;
+    (5..5 + more).for_each(|id| lanes.add(&update(CHANNEL, id, 10), funding(), now));
+    let mut given = 0;
+    while next(&mut lanes).is_some() {
+        lanes.answered(&CHANNEL);
+        given += 1;
+    }
+    assert_eq!(given, OPEN_WRITES);
+    assert_eq!(lanes.completed(&CHANNEL, 5), Completed::UpTo(5));
+    assert_eq!(next(&mut lanes), Some((1, 5 + OPEN_WRITES as u64)));
+}
+
+#[test]
+fn channels_take_turns_and_the_newest_tip_comes_when_there_is_time() {
+    let now = Instant::now();
+    let mut lanes = holding(4);
+    lanes.add(&update(CHANNEL, 5, 10), funding(), now);
+    lanes.add(&update(CHANNEL, 6, 10), funding(), now);
+    lanes.add(&update(OTHER, 1, 10), funding(), now);
+    assert_eq!(next(&mut lanes), Some((1, 5)));
+    lanes.answered(&CHANNEL);
+    assert_eq!([next(&mut lanes), next(&mut lanes), next(&mut lanes)], [Some((2, 0)), Some((1, 6)), None]);
+}
+
+#[test]
+fn a_channel_whose_life_is_over_leaves_no_lane_behind() {
+    let now = Instant::now();
+    let mut lanes = holding(4);
+    let gone = RowChange { table: Table::ChannelParams, key: channel_key(&CHANNEL), value: None };
+    let last = Update { channel: CHANNEL, after: 4, id: 5, changes: vec![gone] };
+    lanes.add(&Arc::new(last), funding(), now);
+    assert_eq!(next(&mut lanes), Some((1, 5)));
+    lanes.answered(&CHANNEL);
+    assert_eq!(lanes.completed(&CHANNEL, 5), Completed::UpTo(5));
+    assert!(lanes.lanes.is_empty());
+}

@@ -1,0 +1,351 @@
+//! A mirror: a second redb file, best on another disk, with the same guarantees as the database: two-phase durable commits.
+//!
+//! It has the tables of the database, of which only those that sinks keep are filled, and a mark in `meta` by which neither is taken
+//! for the other. What waits becomes one commit, so it costs no more syncs than the database itself.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bitcoin::OutPoint;
+use crossbeam_channel::{Receiver, Sender};
+use outrigger_bolt::id::{ChannelId, NodeId};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
+
+use super::ends::{SinkEnds, SinkFault};
+use super::image::{Image, TipRecord, Update};
+use super::kept::tables;
+use super::{Answer, Full, Holding, Persist};
+use crate::store::schema::{MIRROR_KEY, TIP_KEY, Table};
+use crate::store::seal::{seal, unseal};
+use crate::store::{StoreError, check_identity, initialise, open_sound, sync_directory};
+
+/// The most that one commit of a mirror takes in.
+const GROUP_LIMIT: usize = 4096;
+
+/// Whose mirror it is, and where.
+#[derive(Clone, Debug)]
+pub struct MirrorPlace {
+    pub path: PathBuf,
+    pub network: String,
+    pub node_id: NodeId,
+}
+
+/// The sink. What it is given goes to a thread of its own, which commits what has gathered and completes all of it.
+pub struct Mirror {
+    place: MirrorPlace,
+    /// What was handed to the thread, by channel.
+    newest: HashMap<ChannelId, u64>,
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One thing to write.
+enum Job {
+    Full(Box<Image>, u64),
+    Update(Arc<Update>),
+    Tip(Box<TipRecord>),
+    /// It is there already: completed with what stands before it.
+    Known(ChannelId, u64),
+}
+
+impl MirrorPlace {
+    /// Refuses, before the node starts, a mirror that no waiting makes right: the database itself, a file that is no mirror, another
+    /// node's or network's, or one that a newer version wrote. A file that is not there, or cannot be read now, is none of these.
+    pub fn check(&self, database: &Path) -> Result<(), StoreError> {
+        let foreign = |found: &str| {
+            let (found, wanted) = (found.to_owned(), "the mirror of another file".to_owned());
+            Err(StoreError::Foreign { path: self.path.clone(), found, wanted })
+        };
+        if is_same_file(&self.path, database) {
+            return foreign("the node's own database");
+        }
+        let sidecars = [self.path.parent(), database.parent()].map(|dir| dir.and_then(|dir| dir.canonicalize().ok()));
+        if let [Some(here), Some(there)] = sidecars
+            && here == there
+            && self.path.file_name() == database.file_name()
+        {
+            return foreign("the node's own database");
+        }
+        match self.opened() {
+            Ok(_) | Err(StoreError::Io(_)) => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// The mirror's file, made where it is not there. Its directory must be there: it may be a disk that is away.
+    fn opened(&self) -> Result<Database, StoreError> {
+        if !self.path.try_exists().map_err(StoreError::io)? {
+            self.create()?;
+        }
+        let check = |db: &Database| {
+            if !is_mirror(db)? {
+                let (found, wanted) = ("a node's database".to_owned(), "a mirror".to_owned());
+                return Err(StoreError::Foreign { path: self.path.clone(), found, wanted });
+            }
+            check_identity(db, &self.path, &self.network, &self.node_id)
+        };
+        open_sound(&self.path, check).map(|(db, ())| db)
+    }
+
+    /// Made under another name and renamed when it is whole, so that a crash leaves no half of one.
+    fn create(&self) -> Result<(), StoreError> {
+        let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let unfinished = self.path.with_file_name(format!("{name}.new"));
+        match fs::remove_file(&unfinished) {
+            Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(fault)),
+            Ok(()) | Err(_) => {}
+        }
+        let db = Database::create(&unfinished).map_err(StoreError::from)?;
+        initialise(&db, &self.network, &self.node_id)?;
+        let transaction = db.begin_write()?;
+        transaction
+            .open_table(Table::Meta.definition())?
+            .insert(MIRROR_KEY, seal(Table::Meta, MIRROR_KEY, &[1]).as_slice())?;
+        transaction.commit()?;
+        drop(db);
+        fs::rename(&unfinished, &self.path).map_err(StoreError::io)?;
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        sync_directory(dir).map_err(StoreError::io)
+    }
+}
+
+/// Whether the file bears the mark of a mirror.
+pub(in crate::store) fn is_mirror(db: &impl ReadableDatabase) -> Result<bool, StoreError> {
+    let transaction = db.begin_read()?;
+    match transaction.open_table(Table::Meta.definition()) {
+        Ok(meta) => Ok(meta.get(MIRROR_KEY)?.is_some()),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+/// Whether two names lead to one file.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let name = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    name(one).is_some() && name(one) == name(other)
+}
+
+/// A fault of the file, as one of a sink: what is wrong with its contents stays wrong.
+fn fault_of(fault: StoreError) -> SinkFault {
+    match fault {
+        StoreError::Io(reason) => SinkFault::Passing(reason),
+        StoreError::Corrupt { .. }
+        | StoreError::Newer { .. }
+        | StoreError::Companion { .. }
+        | StoreError::Missing { .. }
+        | StoreError::DeadLink(_)
+        | StoreError::Foreign { .. } => SinkFault::Lasting(fault.to_string()),
+    }
+}
+
+impl Mirror {
+    /// The mirror at this place, which was [checked](MirrorPlace::check).
+    pub fn new(place: MirrorPlace, ends: SinkEnds) -> Self {
+        let (jobs, queue) = crossbeam_channel::bounded(GROUP_LIMIT);
+        let scribe = Scribe { place: place.clone(), ends, db: None };
+        let thread = std::thread::spawn(move || scribe.work(&queue));
+        Self { place, newest: HashMap::new(), jobs: Some(jobs), thread: Some(thread) }
+    }
+
+    fn hand_over(&mut self, job: Job) -> Answer {
+        // The thread ends only with the process: it completes what it takes.
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
+        Answer::InProgress
+    }
+
+    fn whole(&mut self, channel: &ChannelId, full: &Full<'_>, id: u64) -> Answer {
+        // The database failed, and the process ends for it.
+        let Ok(image) = full.image() else { return Answer::InProgress };
+        self.newest.insert(*channel, image.id);
+        self.hand_over(Job::Full(Box::new(image), id))
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Persist for Mirror {
+    fn persist_new_channel(&mut self, channel: &ChannelId, _funding: OutPoint, full: &Full<'_>, id: u64) -> Answer {
+        self.whole(channel, full, id)
+    }
+
+    fn update_persisted_channel(
+        &mut self,
+        channel: &ChannelId,
+        _funding: OutPoint,
+        update: Option<&Update>,
+        full: &Full<'_>,
+        id: u64,
+    ) -> Answer {
+        let newest = self.newest.get(channel).copied();
+        match update {
+            Some(update) if newest.is_some_and(|newest| update.id <= newest) => {
+                self.hand_over(Job::Known(*channel, id))
+            }
+            Some(update) if newest == Some(update.after) => {
+                self.newest.insert(*channel, update.id);
+                self.hand_over(Job::Update(Arc::new(update.clone())))
+            }
+            Some(_) | None => self.whole(channel, full, id),
+        }
+    }
+
+    fn persist_tip(&mut self, tip: &TipRecord) -> Answer {
+        self.hand_over(Job::Tip(Box::new(tip.clone())))
+    }
+
+    fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault> {
+        let holdings = self.place.opened().and_then(|db| holdings_in(&db)).map_err(fault_of)?;
+        self.newest = holdings.iter().map(|holding| (holding.channel, holding.id)).collect();
+        Ok(holdings)
+    }
+}
+
+/// What a mirror holds: the channels that live.
+fn holdings_in(db: &Database) -> Result<Vec<Holding>, StoreError> {
+    let corrupt = |reason: &str| StoreError::Corrupt { path: "a mirror".into(), reason: reason.to_owned() };
+    let table = db.begin_read()?.open_table(Table::Persist.definition())?;
+    let mut holdings = Vec::new();
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        let row = unseal(Table::Persist, key.value(), value.value()).map_err(|fault| corrupt(&fault.to_string()))?;
+        let channel = key.value().try_into().map(ChannelId).map_err(|_| corrupt("a key of the wrong length"))?;
+        let id = row.try_into().map(u64::from_be_bytes).map_err(|_| corrupt("an id that is no number"))?;
+        holdings.push(Holding { channel, id });
+    }
+    Ok(holdings)
+}
+
+/// The thread that writes.
+struct Scribe {
+    place: MirrorPlace,
+    ends: SinkEnds,
+    /// Closed after a fault: redb writes nothing more then before it is opened anew.
+    db: Option<Database>,
+}
+
+impl Scribe {
+    fn work(mut self, queue: &Receiver<Job>) {
+        while let Ok(first) = queue.recv() {
+            let mut jobs = vec![first];
+            while jobs.len() < GROUP_LIMIT
+                && let Ok(next) = queue.try_recv()
+            {
+                jobs.push(next);
+            }
+            let ends = self.ends.clone();
+            match ends.until_well(|| self.commit(&jobs).map_err(fault_of)) {
+                Some(Ok(())) => jobs.iter().for_each(|job| complete(&ends, job)),
+                // The operator is shown what is wrong, and what waits for it waits on: a file that is damaged or another's may be
+                // taken away, or the configuration changed, and no channel need die for it.
+                Some(Err(_)) | None => return,
+            }
+        }
+    }
+
+    fn commit(&mut self, jobs: &[Job]) -> Result<(), StoreError> {
+        let db = match self.db.take() {
+            Some(db) => db,
+            None => self.place.opened()?,
+        };
+        write(&db, jobs)?;
+        self.db = Some(db);
+        Ok(())
+    }
+}
+
+fn complete(ends: &SinkEnds, job: &Job) {
+    match job {
+        Job::Full(image, id) => ends.channel_monitor_updated(&image.channel, *id),
+        Job::Update(update) => ends.channel_monitor_updated(&update.channel, update.id),
+        Job::Known(channel, id) => ends.channel_monitor_updated(channel, *id),
+        Job::Tip(_) => {}
+    }
+}
+
+fn write(db: &Database, jobs: &[Job]) -> Result<(), StoreError> {
+    let mut transaction = db.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    // Peers choose some of our bytes: a one-phase commit could be steered into a checksum collision.
+    transaction.set_two_phase_commit(true);
+    for job in jobs {
+        match job {
+            Job::Full(image, _) => write_image(&transaction, image)?,
+            Job::Update(update) => write_update(&transaction, update)?,
+            Job::Tip(tip) => {
+                let row = seal(Table::Meta, TIP_KEY, &tip.encode());
+                transaction.open_table(Table::Meta.definition())?.insert(TIP_KEY, row.as_slice())?;
+            }
+            Job::Known(..) => {}
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// The rows of the image, and no other of the channel.
+fn write_image(transaction: &WriteTransaction, image: &Image) -> Result<(), StoreError> {
+    for table in tables() {
+        let mut open = transaction.open_table(table.definition())?;
+        let mut old = Vec::new();
+        for entry in open.range(image.channel.0.as_slice()..)? {
+            let key = entry?.0.value().to_vec();
+            if !key.starts_with(&image.channel.0) {
+                break;
+            }
+            old.push(key);
+        }
+        for key in old {
+            open.remove(key.as_slice())?;
+        }
+    }
+    // One that was never funded leaves nothing (FND-8).
+    let rows = image.rows.iter().filter(|_| !image.is_forgotten());
+    for ((table, key), value) in rows {
+        transaction.open_table(table.definition())?.insert(key.as_slice(), seal(*table, key, value).as_slice())?;
+    }
+    write_id(transaction, &image.channel, Some(image.id).filter(|_| image.is_live()))
+}
+
+fn write_update(transaction: &WriteTransaction, update: &Update) -> Result<(), StoreError> {
+    for change in &update.changes {
+        let mut open = transaction.open_table(change.table.definition())?;
+        match &change.value {
+            Some(value) => {
+                let row = seal(change.table, &change.key, value);
+                open.insert(change.key.as_slice(), row.as_slice())?;
+            }
+            None => drop(open.remove(change.key.as_slice())?),
+        }
+    }
+    write_id(transaction, &update.channel, Some(update.id).filter(|_| !update.is_last()))
+}
+
+/// The id of a channel that lives; one that is over is not held any more.
+fn write_id(transaction: &WriteTransaction, channel: &ChannelId, id: Option<u64>) -> Result<(), StoreError> {
+    let mut ids = transaction.open_table(Table::Persist.definition())?;
+    match id {
+        Some(id) => {
+            let row = seal(Table::Persist, &channel.0, &id.to_be_bytes());
+            ids.insert(channel.0.as_slice(), row.as_slice())?;
+        }
+        None => drop(ids.remove(channel.0.as_slice())?),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! The mirror on a disk: what it holds, what it refuses, and that a fault of its disk costs nothing.
+
+use std::sync::Mutex as StdMutex;
+use std::time::{Duration, Instant};
+
+use bitcoin::Txid;
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+
+use super::super::{RowChange, kept};
+use super::*;
+use crate::store::schema::{FORMAT_VERSION, channel_key, htlc_key};
+
+const CHANNEL: ChannelId = ChannelId([1; 32]);
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn node(byte: u8) -> NodeId {
+    let secret = SecretKey::from_slice(&[byte; 32]).unwrap();
+    NodeId::new(PublicKey::from_secret_key(&Secp256k1::signing_only(), &secret))
+}
+
+fn place(dir: &Path) -> MirrorPlace {
+    MirrorPlace { path: dir.join("mirror.redb"), network: "regtest".into(), node_id: node(1) }
+}
+
+fn funding() -> OutPoint {
+    OutPoint { txid: Txid::all_zeros(), vout: 0 }
+}
+
+fn image(id: u64) -> Image {
+    let mut image = Image::new("regtest", node(1), CHANNEL, id);
+    for (table, value) in
+        [(Table::ChannelParams, "params"), (Table::ChannelHead, "head"), (Table::MonitorHead, "monitor")]
+    {
+        image.rows.insert((table, channel_key(&CHANNEL)), value.as_bytes().to_vec());
+    }
+    image
+}
+
+fn update(id: u64, changes: Vec<RowChange>) -> Update {
+    Update { channel: CHANNEL, after: id - 1, id, changes }
+}
+
+fn change(table: Table, key: Vec<u8>, value: Option<&[u8]>) -> RowChange {
+    RowChange { table, key, value: value.map(<[u8]>::to_vec) }
+}
+
+/// A mirror, and what it has completed.
+struct Bench {
+    mirror: Mirror,
+    ends: SinkEnds,
+    completed: crossbeam_channel::Receiver<u64>,
+}
+
+impl Bench {
+    fn at(place: MirrorPlace) -> Self {
+        let (told, completed) = crossbeam_channel::unbounded();
+        let told = StdMutex::new(told);
+        let complete = move |_: &ChannelId, id| told.lock().unwrap().send(id).unwrap();
+        let ends = SinkEnds::new(complete, Instant::now);
+        let mut mirror = Mirror::new(place, ends.clone());
+        mirror.holdings().unwrap();
+        Self { mirror, ends, completed }
+    }
+
+    fn full(&mut self, image: &Image) {
+        let read = || Ok(image.clone());
+        let answer = self.mirror.persist_new_channel(&CHANNEL, funding(), &Full::new(&read), image.id);
+        assert_eq!(answer, Answer::InProgress);
+    }
+
+    fn update(&mut self, update: &Update, image: &Image) {
+        let read = || Ok(image.clone());
+        let full = Full::new(&read);
+        let answer = self.mirror.update_persisted_channel(&CHANNEL, funding(), Some(update), &full, update.id);
+        assert_eq!(answer, Answer::InProgress);
+    }
+
+    fn completed(&self) -> u64 {
+        self.completed.recv_timeout(LIMIT).unwrap()
+    }
+}
+
+/// What a restore would find.
+fn read_back(place: &MirrorPlace) -> Image {
+    let db = place.opened().unwrap();
+    let transaction = db.begin_read().unwrap();
+    kept::image_in(&transaction, ("regtest", &node(1)), &CHANNEL).unwrap()
+}
+
+#[test]
+fn what_a_mirror_completed_is_read_back_row_by_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::at(place(dir.path()));
+    let mut expected = image(4);
+    bench.full(&expected);
+    assert_eq!(bench.completed(), 4);
+    let key = htlc_key(&CHANNEL, outrigger_channel::HtlcKey::received(3));
+    let changes = [
+        update(
+            5,
+            vec![
+                change(Table::Htlc, key.clone(), Some(b"htlc")),
+                change(Table::ChannelHead, channel_key(&CHANNEL), Some(b"5")),
+            ],
+        ),
+        update(6, vec![change(Table::Htlc, key, None)]),
+    ];
+    for update in &changes {
+        expected.apply(update).unwrap();
+        bench.update(update, &expected);
+    }
+    // One that it has is ignored and completed; one that leaves a gap becomes a full write.
+    bench.update(&changes[0], &expected);
+    let mut later = image(9);
+    later.rows.remove(&(Table::MonitorHead, channel_key(&CHANNEL)));
+    bench.update(&update(9, Vec::new()), &later);
+    assert_eq!([(); 4].map(|()| bench.completed()), [5, 6, 5, 9]);
+    drop(bench);
+    let place = place(dir.path());
+    assert_eq!(read_back(&place), later);
+    let mut again = Bench::at(place.clone());
+    assert_eq!(again.mirror.holdings().unwrap(), [Holding { channel: CHANNEL, id: 9 }]);
+    // The channel ends: nothing of it is held any more.
+    let gone = [Table::ChannelParams, Table::ChannelHead].map(|table| change(table, channel_key(&CHANNEL), None));
+    again.update(&update(10, gone.to_vec()), &later);
+    assert_eq!(again.completed(), 10);
+    drop(again);
+    assert!(Bench::at(place).mirror.holdings().unwrap().is_empty());
+}
+
+#[test]
+fn a_mirror_on_a_disk_that_is_away_waits_for_it_and_completes_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = MirrorPlace { path: dir.path().join("disk/mirror.redb"), ..place(dir.path()) };
+    assert!(place.check(&dir.path().join("outrigger.redb")).is_ok(), "a disk that is away is no reason to refuse");
+    let (told, completed) = crossbeam_channel::unbounded();
+    let told = StdMutex::new(told);
+    let ends = SinkEnds::new(move |_, id| told.lock().unwrap().send(id).unwrap(), Instant::now);
+    let mut mirror = Mirror::new(place, ends.clone());
+    assert!(matches!(mirror.holdings(), Err(SinkFault::Passing(_))));
+    let mut bench = Bench { mirror, ends, completed };
+    bench.full(&image(1));
+    while bench.ends.trouble_now().is_none() {
+        std::thread::yield_now();
+    }
+    fs::create_dir(dir.path().join("disk")).unwrap();
+    assert_eq!(bench.completed(), 1);
+    assert!(bench.ends.trouble_now().is_none());
+}
+
+#[test]
+fn a_mirror_ends_with_its_process_though_its_disk_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let ends = SinkEnds::new(|_, _| (), Instant::now);
+    let away = MirrorPlace { path: dir.path().join("disk/mirror.redb"), ..place(dir.path()) };
+    let mut mirror = Mirror::new(away, ends.clone());
+    let read = || Ok(image(1));
+    assert_eq!(mirror.persist_new_channel(&CHANNEL, funding(), &Full::new(&read), 1), Answer::InProgress);
+    ends.stop();
+    drop(mirror);
+}
+
+#[test]
+fn bad_input_91_a_mirror_refuses_what_is_not_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = dir.path().join(crate::store::FILE);
+    drop(crate::store::open(dir.path(), "regtest", &node(1)).unwrap());
+    let refused = |place: MirrorPlace| place.check(&database).unwrap_err().to_string();
+    let on = |path: PathBuf| MirrorPlace { path, ..place(dir.path()) };
+    assert!(refused(on(database.clone())).contains("the node's own database"));
+    let link = dir.path().join("link.redb");
+    std::os::unix::fs::symlink(&database, &link).unwrap();
+    assert!(refused(on(link)).contains("the node's own database"));
+    let copy = dir.path().join("copy.redb");
+    fs::copy(&database, &copy).unwrap();
+    let words = refused(on(copy));
+    assert!(words.contains("a node's database") && words.contains("a mirror"), "{words}");
+
+    let place = place(dir.path());
+    place.check(&database).unwrap();
+    let before = fs::read(&place.path).unwrap();
+    assert!(refused(MirrorPlace { network: "signet".into(), ..place.clone() }).contains("network regtest"));
+    assert!(refused(MirrorPlace { node_id: node(2), ..place.clone() }).contains(&node(1).to_string()));
+    assert!(fs::read(&place.path).unwrap() == before, "refused, it is as it was");
+    {
+        let db = place.opened().unwrap();
+        let transaction = db.begin_write().unwrap();
+        let newer = seal(Table::Meta, b"format", &(FORMAT_VERSION + 1).to_be_bytes());
+        transaction.open_table(Table::Meta.definition()).unwrap().insert(&b"format"[..], newer.as_slice()).unwrap();
+        transaction.commit().unwrap();
+    }
+    assert!(refused(place.clone()).contains("a newer version"));
+    fs::write(&place.path, b"").unwrap();
+    assert!(refused(place.clone()).contains("it is empty"));
+    fs::write(&place.path, vec![7; 10_000]).unwrap();
+    assert!(!refused(place).is_empty());
+}
+
+#[test]
+fn bak_1_a_mirror_that_is_put_in_the_place_of_the_database_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = place(dir.path());
+    place.check(&dir.path().join("elsewhere.redb")).unwrap();
+    fs::rename(&place.path, dir.path().join(crate::store::FILE)).unwrap();
+    let fault = crate::store::open(dir.path(), "regtest", &node(1)).unwrap_err().to_string();
+    assert!(fault.contains("a mirror") && fault.contains("is restored from a mirror"), "{fault}");
+}

@@ -1,0 +1,113 @@
+//! Sinks: where the rows of channels are kept beyond the database, under the Persist contract.
+//!
+//! What one commit changes of one channel is an [`Update`]; all that is kept of a channel is an [`Image`]. One sequence of
+//! ids per channel runs over both: every commit that changes kept rows of a channel raises its id by one, and the row `persist` says
+//! in the same transaction at which id the rows stand. So an image that is read later says by itself how new it is.
+//!
+//! The local commit comes first. Then the hub hands what it changed to each sink's own thread, under no lock, and the gate
+//! holds the channel's promises until every *required* sink has completed that id. Enforcements and other channels go on.
+//!
+//! | answer of a sink | what it means |
+//! |---|---|
+//! | [`Answer::Completed`] | durable there now |
+//! | [`Answer::InProgress`] | the sink will call [`SinkEnds::channel_monitor_updated`] for this id, once; until then promises wait |
+//! | [`Answer::PermanentFailure`] | the channel fails, and nothing newer is published than what every required sink has |
+//!
+//! An I/O fault is none of these answers: a sink tries again, by [`SinkEnds::until_well`], for as long as it takes.
+
+mod desk;
+pub mod ends;
+pub(in crate::store) mod gate;
+pub mod hub;
+pub mod image;
+pub mod kept;
+mod lanes;
+pub mod mirror;
+mod numbering;
+mod owed;
+#[cfg(test)]
+mod stand_in;
+pub mod start;
+
+use bitcoin::OutPoint;
+use outrigger_bolt::id::ChannelId;
+
+use super::StoreError;
+pub use desk::{SinkTerms, SinkView, State};
+pub use ends::{SinkEnds, SinkFault};
+pub use hub::{Clocks, Hub, News, Open};
+pub use image::{Image, RowChange, TipRecord, Update};
+pub use lanes::Lag;
+pub use start::Start;
+
+/// What a sink says to a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is durable.
+    Completed,
+    /// It will be, and then the sink calls [`SinkEnds::channel_monitor_updated`] with the same channel and id, exactly once.
+    /// Completions may come in any order.
+    InProgress,
+    /// It never will be, in words for the operator. The channel is failed for it, and a second such answer of the same
+    /// sink stops the node: this is for what no waiting mends, never for a disk or a line that is away.
+    PermanentFailure(String),
+}
+
+/// A channel of which a sink holds all rows, up to an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    pub channel: ChannelId,
+    /// The newest id to which the rows there are complete: an image at `n`, and every update from `n + 1` to this one.
+    pub id: u64,
+}
+
+/// The immutable view of a channel that goes with a write. The rows are read when they are asked for, so the image may be newer
+/// than the write that it came with, never older: it is at its own [`Image::id`], which is what a sink that keeps it
+/// completes and remembers.
+pub struct Full<'a>(&'a dyn Fn() -> Result<Image, StoreError>);
+
+impl<'a> Full<'a> {
+    /// A view that is read by `image`.
+    pub fn new(image: &'a dyn Fn() -> Result<Image, StoreError>) -> Self {
+        Self(image)
+    }
+
+    /// All rows of the channel. A fault is the database's and not the sink's: it answers [`Answer::InProgress`] to it, and the
+    /// process is about to stop.
+    pub fn image(&self) -> Result<Image, StoreError> {
+        (self.0)()
+    }
+}
+
+/// Where rows of channels are kept. Each sink has a thread of its own, on which all of these are called, one after the other;
+/// they may take as long as they like. `channel` is the name of a channel; `funding` goes with it for those who file by it.
+///
+/// What an implementation may rely on: ids of one channel rise from call to call, and a call of an update at `id` comes after the
+/// sink was given every id before it, since its last full write. What it must do: complete each id it was given once (by its
+/// answer or by a call); not complete what is not durable; keep what it completed over a crash at any moment; take a full write at
+/// `n` for the end of everything before `n`; ignore, and complete, what comes at or below an id that it has.
+pub trait Persist: Send {
+    /// A channel comes to life: nothing of it was written before. Nothing of it has been broadcast either.
+    fn persist_new_channel(&mut self, channel: &ChannelId, funding: OutPoint, full: &Full<'_>, id: u64) -> Answer;
+
+    /// A channel has changed, and `full` has the change already. With an update, which follows id `id - 1`, the sink may keep that
+    /// or the whole; without one it keeps the whole: the start, a sink that was added, a gap or an overflow ask for that.
+    ///
+    /// A channel whose image has neither `channel_params` nor `closed_channel` was forgotten, and may be deleted.
+    fn update_persisted_channel(
+        &mut self,
+        channel: &ChannelId,
+        funding: OutPoint,
+        update: Option<&Update>,
+        full: &Full<'_>,
+        id: u64,
+    ) -> Answer;
+
+    /// The chain as it stood when everything before this call was committed: a restore needs no block further back. Comes at the
+    /// start and every 144 blocks. Nobody waits for it: a sink that cannot keep it now keeps the next one.
+    fn persist_tip(&mut self, tip: &TipRecord) -> Answer;
+
+    /// What is held and complete, asked once, at the start, before any write. Channels that are over may be left out.
+    /// A sink that cannot tell (a [`SinkFault::Passing`] one is asked again) is given everything in full.
+    fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault>;
+}

@@ -1,0 +1,84 @@
+//! Ids for what commits change: the writer alone knows what became one commit, so ids are given there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use outrigger_bolt::id::ChannelId;
+use redb::{Database, ReadableDatabase};
+
+use super::image::{RowChange, Update};
+use super::kept::{channel_of, id_in};
+use crate::store::StoreError;
+use crate::store::batch::Write;
+use crate::store::schema::{Table, channel_key};
+
+/// Rows that a commit writes, by table and key.
+type Rows<'a> = BTreeMap<(Table, &'a [u8]), &'a Option<Vec<u8>>>;
+
+/// Gives each channel's changes in a commit the next id of its sequence.
+#[derive(Debug)]
+pub(super) struct Numbering {
+    db: Arc<Database>,
+    /// The ids of the channels that were met; those of others stand in the file.
+    newest: HashMap<ChannelId, u64>,
+}
+
+impl Numbering {
+    pub(super) fn new(db: Arc<Database>, newest: HashMap<ChannelId, u64>) -> Self {
+        Self { db, newest }
+    }
+
+    /// What these writes are to sinks, an update for each channel that they concern. The ids that these take become rows of the same
+    /// transaction. Of two writes of one row the later one stands.
+    pub(super) fn number(&mut self, writes: &mut Vec<Write>) -> Result<Vec<Arc<Update>>, StoreError> {
+        let mut changed: BTreeMap<ChannelId, Rows<'_>> = BTreeMap::new();
+        for write in writes.iter() {
+            if let Some(channel) = channel_of(write.table, &write.key) {
+                changed.entry(channel).or_default().insert((write.table, &write.key), &write.value);
+            }
+        }
+        let mut updates = Vec::with_capacity(changed.len());
+        for (channel, rows) in changed {
+            let after = match self.newest.get(&channel) {
+                Some(newest) => *newest,
+                None => id_in(&self.db.begin_read()?, &channel)?,
+            };
+            let id = after.saturating_add(1);
+            self.newest.insert(channel, id);
+            let change = |((table, key), value): ((Table, &[u8]), &Option<Vec<u8>>)| RowChange {
+                table,
+                key: key.to_vec(),
+                value: value.clone(),
+            };
+            let changes = rows.into_iter().map(change).collect();
+            updates.push(Arc::new(Update { channel, after, id, changes }));
+        }
+        writes.extend(updates.iter().map(|update| Write {
+            table: Table::Persist,
+            key: channel_key(&update.channel),
+            value: Some(update.id.to_be_bytes().to_vec()),
+        }));
+        Ok(updates)
+    }
+
+    /// The channel is over: its id is found in the file, should anything still come.
+    pub(super) fn forget(&mut self, channel: &ChannelId) {
+        self.newest.remove(channel);
+    }
+}
+
+impl Update {
+    fn value(&self, table: Table) -> Option<&Option<Vec<u8>>> {
+        self.changes.iter().find(|change| change.table == table).map(|change| &change.value)
+    }
+
+    /// Whether the channel comes to life with it.
+    pub(super) fn is_first(&self) -> bool {
+        self.after == 0 && matches!(self.value(Table::ChannelParams), Some(Some(_)))
+    }
+
+    /// Whether the channel's life ends with it: its rows go into history, or nowhere.
+    pub(super) fn is_last(&self) -> bool {
+        matches!(self.value(Table::ChannelParams), Some(None))
+    }
+}

@@ -1,0 +1,158 @@
+//! What a start makes of its file for the sinks: the channels and their ids, and whether a sink knows more than the file.
+
+use std::collections::HashMap;
+
+use bitcoin::OutPoint;
+use outrigger_bolt::id::ChannelId;
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase};
+
+use super::Holding;
+use super::kept::id_in;
+use super::owed::Owed;
+use crate::store::StoreError;
+use crate::store::load::Snapshot;
+use crate::store::read::unreadable;
+use crate::store::schema::{SINKS_KEY, Table};
+use crate::store::seal::{seal, unseal};
+
+/// A channel at the start.
+#[derive(Clone, Copy, Debug)]
+struct AtStart {
+    funding: OutPoint,
+    /// The id that the file had, 0 where it had none.
+    found: u64,
+    /// The id that it has now.
+    id: u64,
+}
+
+/// The channels that live, frozen ones apart: nothing of those is written.
+#[derive(Debug, Default)]
+pub struct Start {
+    channels: HashMap<ChannelId, AtStart>,
+    owed: Vec<((ChannelId, u64), crate::store::row::SettlementRow)>,
+}
+
+impl Start {
+    /// Reads the ids of the channels, and raises them where a sink is new: nothing that was ever completed anywhere has such a number.
+    /// The file remembers which sinks there are. Where nothing has changed nothing is written.
+    pub fn of(db: &Database, snapshot: &Snapshot, names: &[&str]) -> Result<Self, StoreError> {
+        let loaded = || snapshot.channels.iter().filter(|_| !names.is_empty());
+        let channels = loaded().map(|loaded| (loaded.channel.id(), loaded.channel.rows().params.funding));
+        let mut start = Self::over(db, channels, names)?;
+        for loaded in loaded() {
+            let settled =
+                loaded.settlements.iter().map(|(htlc_id, row)| ((loaded.channel.id(), *htlc_id), row.clone()));
+            start.owed.extend(settled);
+        }
+        Ok(start)
+    }
+
+    /// The same for channels and their funding outputs.
+    pub(super) fn over(
+        db: &Database,
+        channels: impl Iterator<Item = (ChannelId, OutPoint)>,
+        names: &[&str],
+    ) -> Result<Self, StoreError> {
+        let transaction = db.begin_read()?;
+        let known = known_names(&transaction)?;
+        let is_new = names.iter().any(|name| !known.iter().any(|known| known == name));
+        let mut start = Self::default();
+        for (channel, funding) in channels {
+            let found = id_in(&transaction, &channel)?;
+            let id = if is_new || found == 0 { found.saturating_add(1) } else { found };
+            start.channels.insert(channel, AtStart { funding, found, id });
+        }
+        drop(transaction);
+        start.write(db, names, &known)?;
+        Ok(start)
+    }
+
+    /// Remembers names and ids that are new.
+    fn write(&self, db: &Database, names: &[&str], known: &[String]) -> Result<(), StoreError> {
+        let raised: Vec<_> = self.channels.iter().filter(|(_, channel)| channel.id != channel.found).collect();
+        if raised.is_empty() && known == names {
+            return Ok(());
+        }
+        let mut transaction = db.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_two_phase_commit(true);
+        {
+            let mut meta = transaction.open_table(Table::Meta.definition())?;
+            if names.is_empty() {
+                meta.remove(SINKS_KEY)?;
+            } else {
+                let row = seal(Table::Meta, SINKS_KEY, names.join("\n").as_bytes());
+                meta.insert(SINKS_KEY, row.as_slice())?;
+            }
+            let mut ids = transaction.open_table(Table::Persist.definition())?;
+            for (channel, at_start) in raised {
+                let row = seal(Table::Persist, &channel.0, &at_start.id.to_be_bytes());
+                ids.insert(channel.0.as_slice(), row.as_slice())?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Each channel, its funding output and its id.
+    pub(super) fn channels(&self) -> impl Iterator<Item = (ChannelId, OutPoint, u64)> {
+        self.channels.iter().map(|(channel, at_start)| (*channel, at_start.funding, at_start.id))
+    }
+
+    /// The ids.
+    pub(super) fn ids(&self) -> HashMap<ChannelId, u64> {
+        self.channels.iter().map(|(channel, at_start)| (*channel, at_start.id)).collect()
+    }
+
+    /// What downstream channels keep for upstream ones.
+    pub(super) fn owed(&self) -> Owed {
+        let mut owed = Owed::default();
+        for ((upstream, htlc_id), row) in &self.owed {
+            let id = self.channels.get(upstream).map_or(0, |channel| channel.id);
+            owed.settled((*upstream, *htlc_id), id, row);
+        }
+        owed
+    }
+
+    /// Compares what a sink holds with the file. Either the channels that are over here and not yet there, with their ids, or the
+    /// proof that the file is an old copy: ids only rise, and are durable here before a sink hears of them.
+    pub(super) fn judge(
+        &self,
+        transaction: &ReadTransaction,
+        sink: &str,
+        holdings: &[Holding],
+    ) -> Result<Result<Vec<(ChannelId, u64)>, String>, StoreError> {
+        let mut behind = Vec::new();
+        for Holding { channel, id } in holdings {
+            let (found, is_live) = match self.channels.get(channel) {
+                Some(at_start) => (at_start.found, true),
+                // It is frozen, in history or forgotten; or this file has never heard of it.
+                None => (id_in(transaction, channel)?, has_life(transaction, channel)?),
+            };
+            if *id > found {
+                let here = if found == 0 { "knows no such channel".to_owned() } else { format!("is at {found}") };
+                return Ok(Err(format!(
+                    "the backup {sink} holds channel {channel} at write {id} and {} {here}: an old copy was put back",
+                    crate::store::FILE
+                )));
+            }
+            if !is_live && *id < found {
+                behind.push((*channel, found));
+            }
+        }
+        Ok(Ok(behind))
+    }
+}
+
+fn has_life(transaction: &ReadTransaction, channel: &ChannelId) -> Result<bool, StoreError> {
+    let params = transaction.open_table(Table::ChannelParams.definition())?;
+    Ok(params.get(channel.0.as_slice())?.is_some())
+}
+
+/// The sinks that the last start had.
+fn known_names(transaction: &ReadTransaction) -> Result<Vec<String>, StoreError> {
+    let meta = transaction.open_table(Table::Meta.definition())?;
+    let Some(row) = meta.get(SINKS_KEY)? else { return Ok(Vec::new()) };
+    let names = unseal(Table::Meta, SINKS_KEY, row.value()).map_err(unreadable)?;
+    Ok(String::from_utf8_lossy(names).lines().map(str::to_owned).collect())
+}
