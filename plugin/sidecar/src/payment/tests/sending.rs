@@ -95,6 +95,14 @@ impl Payer {
         rogue.reconnect(self.bench.clone());
         rogue.step(channel, Input::Connected(&outrigger_bolt::features::Features::init()));
         rogue.until(channel, |channel, _| channel.summary(HEIGHT + 1).connected).await;
+        // The node may have yet to take in what the peer has said last.
+        let (manager, id) = (self.bench.manager.clone(), channel.id());
+        let in_step = async {
+            while !manager.channel(&id).is_some_and(|view| view.summary.connected) {
+                manager.env().writer.barrier().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, in_step).await.expect("the node is in step too");
     }
 
     /// What a start would find: the numbers of parts, and how many outcomes.
@@ -788,7 +796,6 @@ async fn a_payment_that_waits_for_its_peers_costs_no_batch_a_second() {
         payer.start_again().await;
         if comes_back {
             payer.come_back(0).await;
-            payer.peers[0].0.dealt_with().await;
             payer.payments.on_time();
         }
         all_durable(&payer.bench).await;
