@@ -5,6 +5,7 @@
 
 mod backup;
 mod keys;
+mod task;
 mod values;
 
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 
 pub use backup::{BackupConfig, BackupKind};
 pub use keys::example_file;
+pub use task::{RestoreOrder, SinkCheckOrder, Task, place_text};
 use values::Values;
 
 /// Weight units in a virtual byte, in thousandths of a kiloweight.

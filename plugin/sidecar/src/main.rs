@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use outrigger_sidecar::config::{Config, ConfigFault};
+use outrigger_sidecar::config::{Config, ConfigFault, Task};
 use outrigger_sidecar::fatal::panics_end_the_process;
+use outrigger_sidecar::node::restore::{self, NotRestored, Told};
 use outrigger_sidecar::node::{Node, StartFault};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -12,8 +13,11 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     panics_end_the_process();
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
-    let config = match Config::read(std::env::args_os(), &home) {
-        Ok(config) => config,
+    let config = match Task::read(std::env::args_os(), &home) {
+        Ok(Task::Run(config)) => config,
+        Ok(Task::Restore(config, order)) => return told(restore::restore(&config, &order)),
+        Ok(Task::VerifyBackup(config, order)) => return told(restore::verify_backup(&config, &order)),
+        Ok(Task::SinkCheck(order)) => return checked(restore::sink_check(&order)),
         Err(ConfigFault::Arguments(words)) => words.exit(),
         Err(fault) => return refuse(&fault),
     };
@@ -44,6 +48,29 @@ async fn run(config: &Config) -> Result<(), StartFault> {
         stop();
     });
     node.run().await
+}
+
+/// The exit code of a restore that left something out, or could not reach the newest that the backup tells of.
+const PARTLY: u8 = 2;
+
+fn told(restored: Result<Told, NotRestored>) -> ExitCode {
+    match restored {
+        Ok(told) => {
+            println!("{}", told.text);
+            if told.is_whole { ExitCode::SUCCESS } else { ExitCode::from(PARTLY) }
+        }
+        Err(fault) => refuse(&fault),
+    }
+}
+
+fn checked(outcome: Result<(String, bool), StartFault>) -> ExitCode {
+    match outcome {
+        Ok((text, is_sound)) => {
+            println!("{text}");
+            if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(fault) => refuse(&fault),
+    }
 }
 
 /// Says why there is no node. Nothing was started, or everything is stopped.

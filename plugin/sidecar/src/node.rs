@@ -7,6 +7,9 @@ mod chain_side;
 pub mod core;
 mod forwards;
 mod lock;
+pub mod restore;
+mod settings;
+mod workers;
 
 use std::fs::{self, File};
 use std::io;
@@ -16,9 +19,8 @@ use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bitcoin::constants::ChainHash;
 use outrigger_bolt::id::NodeId;
-use outrigger_channel::{Policy, Publication};
+use outrigger_channel::Publication;
 use outrigger_rpc_schema::{NodeStatusReport, Phase};
 use redb::Database;
 use tokio::sync::watch;
@@ -29,18 +31,17 @@ use crate::chain::ChainSource;
 use crate::chain::broadcast::Broadcaster;
 use crate::chain::feerate::FeeEstimator;
 use crate::chain::follow::{BlockListener, ChainState, Follower};
-use crate::chain::rpc::{Access, Auth, Bitcoind};
+use crate::chain::rpc::Bitcoind;
 use crate::chain::stop::StopFlag;
 use crate::clock::{Clock, NoEntropy};
-use crate::config::{BitcoindAuth, Config, network_name};
+use crate::config::{Config, network_name};
 use crate::key::{NodeKeys, Seed, SeedFault};
 use crate::manager::Manager;
 use crate::manager::env::{ChainView, soft_signers};
 use crate::manager::operations::Operations;
-use crate::manager::relay::register::{Caps, Load};
-use crate::manager::terms::ForwardingPolicy;
 use crate::net::{Dialer, Network};
 use crate::rpc::{self, Doors, Server, ServerFault};
+use crate::store::backup::sealed::Sealer;
 use crate::store::backup::{Hub, Open, SinkTerms, Start};
 use crate::store::row::BroadcastRow;
 use crate::store::{self, Generation, Snapshot, StoreError};
@@ -50,6 +51,7 @@ use backend::{Doorkeeper, Identity};
 use backups::{Sinks, Whose};
 use chain_side::{Listener, StoredWallet, carry_out, feerates, follow_estimates};
 use lock::lock_directory;
+use settings::{access, caps, forwarding_policy, policy};
 
 /// The exit code of a process whose disk refused a write (PER-5, DSK-1): a supervisor may restart it, an operator must look.
 pub const STORAGE_EXIT_CODE: u8 = 3;
@@ -62,11 +64,6 @@ const BACKUPS_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often what has its time is looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
-
-/// Threads that drain mailboxes.
-fn worker_count() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from)
-}
 
 /// What the process ends with after a fault of its own (CST-12): a supervisor that starts it again at once would fail one
 /// channel more each time.
@@ -301,7 +298,8 @@ fn build(
     let keys = Arc::new(NodeKeys::derive(seed, config.network));
     // A file that is refused is closed in there too: redb may find damage only then.
     let (network_name, node_id) = (network_name(config.network), keys.node_id());
-    let openers = backups::openers(&config.backups, &Whose { directory, network: network_name, node_id })?;
+    let sealer = Arc::new(Sealer::new(keys.backup_secret(), network_name, &node_id));
+    let openers = backups::openers(&config.backups, &Whose { directory, network: network_name, node_id, sealer })?;
     let read = || store::open_and_load(directory, network_name, &node_id);
     let (db, mut file) = told_of_damage(directory, read)?;
     let age = Generation::at_start(directory, (network_name, &node_id), &db, file.restored.is_some())?;
@@ -374,10 +372,7 @@ fn build(
         identity: identity(config),
     }));
 
-    for number in 0..worker_count() {
-        let (manager, mailboxes) = (manager.clone(), mailboxes.clone());
-        spawn(&format!("peers-{number}"), move || manager.work(&mailboxes))?;
-    }
+    workers::spawn_workers(&manager, &mailboxes)?;
     spawn("payments", move || payments.work(&notices))?;
     let (carrier, publisher, funder) = (manager.clone(), broadcaster.clone(), wallet.clone());
     let enforcer = sweeper.clone();
@@ -485,49 +480,4 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
 fn stop_for_storage(fault: StoreError) {
     tracing::error!(%fault, "the store failed: the node stops");
     std::process::exit(STORAGE_EXIT_CODE.into());
-}
-
-fn access(config: &Config) -> Access {
-    let auth = match &config.bitcoind.auth {
-        BitcoindAuth::Cookie(path) => Auth::Cookie(path.clone()),
-        BitcoindAuth::UserPass { user, password } => Auth::UserPass { user: user.clone(), password: password.clone() },
-    };
-    Access { address: config.bitcoind.address.clone(), auth, allow_remote: config.bitcoind.allow_remote }
-}
-
-fn forwarding_policy(config: &Config) -> ForwardingPolicy {
-    let terms = config.forwarding;
-    ForwardingPolicy {
-        cltv_expiry_delta: terms.cltv_expiry_delta,
-        fee_base_msat: terms.fee_base_msat,
-        fee_proportional_millionths: terms.fee_proportional_millionths,
-        htlc_minimum: terms.htlc_minimum,
-        htlc_maximum: terms.htlc_maximum,
-    }
-}
-
-fn caps(config: &Config) -> Caps {
-    let load = |(htlcs, value)| Load { htlcs, value };
-    Caps { node: load(config.forwarding.most), peer: load(config.forwarding.most_of_peer) }
-}
-
-fn policy(config: &Config) -> Policy {
-    let limits = config.channel;
-    Policy {
-        chain_hash: ChainHash::using_genesis_block_const(config.network),
-        min_funding: limits.min_funding,
-        max_funding: limits.max_funding,
-        dust_limit: limits.dust_limit,
-        reserve_ppm: limits.reserve_ppm,
-        to_self_delay: limits.to_self_delay,
-        max_to_self_delay: limits.max_to_self_delay,
-        max_accepted_htlcs: limits.max_accepted_htlcs,
-        max_in_flight_ppm: limits.max_in_flight_ppm,
-        htlc_minimum: limits.htlc_minimum,
-        minimum_depth: limits.minimum_depth,
-        max_minimum_depth: limits.max_minimum_depth,
-        max_commitment_feerate: limits.max_commitment_feerate,
-        close_depth: limits.close_depth,
-        max_dust_exposure: limits.max_dust_exposure,
-    }
 }

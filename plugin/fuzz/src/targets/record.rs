@@ -8,6 +8,9 @@ use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, PaymentSecret, ShortChannelId};
 use outrigger_bolt::wire::{ChannelUpdate, Decode};
 use outrigger_channel::{FailReason, Publication};
+use outrigger_sidecar::store::backup::command::line_of_a_program;
+use outrigger_sidecar::store::backup::directory::parse_name;
+use outrigger_sidecar::store::backup::sealed::{RecordKind, RecordName, Sealer};
 use outrigger_sidecar::store::backup::{Image, RowChange, TipRecord, Update};
 use outrigger_sidecar::store::channel_update;
 use outrigger_sidecar::store::closed::ClosedRow;
@@ -25,6 +28,7 @@ use outrigger_sidecar::store::schema::{
 };
 
 use outrigger_sidecar::store::terms::TermsRow;
+use serde_json::json;
 
 use super::Target;
 use crate::allocation::{FLOOR, TRANSACTION_FLOOR, bounded_by};
@@ -100,6 +104,23 @@ pub(super) fn targets() -> Vec<Target> {
             let rows = &super::row::past().1.channel;
             vec![ClosedRow { params: rows.params.clone(), head: rows.head.clone() }]
         }),
+        Target::new("backup_names", backup_names, || {
+            let names = ["full-00000000000000000001.sealed", "update-00000000000000000001-00000000000000000002.sealed"];
+            names.map(|name| name.as_bytes().to_vec()).to_vec()
+        }),
+        Target::new("backup_sealed", backup_sealed, || {
+            let seal = |content: &[u8]| sealer().seal(&RecordName::full(ChannelId([1; 32]), 7), content);
+            vec![seal(b""), seal(&[7; 600])]
+        }),
+        Target::new("backup_program", backup_program, || {
+            let completion = json!({ "channel_id": "07".repeat(32), "update_id": 7 });
+            let lines = [
+                json!({ "jsonrpc": "2.0", "id": 1, "result": { "answer": "completed" } }),
+                json!({ "jsonrpc": "2.0", "id": 1, "error": { "code": 7, "message": "away" } }),
+                json!({ "jsonrpc": "2.0", "method": "channel_monitor_updated", "params": completion }),
+            ];
+            lines.map(|line| line.to_string().into_bytes()).to_vec()
+        }),
         Target::new("record_keys", keys, || vec![vec![0; 41], vec![1; 36], vec![1, b'k']]),
     ]
 }
@@ -131,6 +152,38 @@ fn of<T: Debug + PartialEq + 'static, E: Display + 'static>(
         Err(fault) => assert!(!fault.to_string().is_empty()),
     };
     Target::new(name, body, move || samples().iter().map(encode).collect())
+}
+
+/// A file's name is that of one record, or of none.
+fn backup_names(data: &[u8]) {
+    let Ok(file) = std::str::from_utf8(data) else { return };
+    if let Some(name) = parse_name(&ChannelId([1; 32]), file) {
+        let again = match name.kind {
+            RecordKind::Update => format!("update-{:020}-{:020}.sealed", name.from, name.id),
+            RecordKind::Full | RecordKind::Tip => format!("{}-{:020}.sealed", name.kind.word(), name.id),
+        };
+        assert_eq!(again, file);
+    }
+}
+
+fn sealer() -> Sealer {
+    Sealer::new(&[1; 32], "regtest", &node(1))
+}
+
+/// Bytes that open are those that sealing what they hold gives.
+fn backup_sealed(data: &[u8]) {
+    let name = RecordName::full(ChannelId([1; 32]), 7);
+    match bounded_by(FLOOR, data.len(), || sealer().open(&name, data)) {
+        Ok(content) => assert_eq!(sealer().seal(&name, &content), data),
+        Err(fault) => assert!(!fault.to_string().is_empty()),
+    }
+}
+
+/// Any line of a program has an outcome, and words of bounded length where it is a fault.
+fn backup_program(data: &[u8]) {
+    if let Err(fault) = line_of_a_program(data) {
+        assert!((1..8192).contains(&fault.to_string().len()));
+    }
 }
 
 fn keys(data: &[u8]) {

@@ -7,13 +7,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use clap::{Arg, Command};
+use clap::{Arg, ArgMatches, Command};
 use outrigger_rpc_schema::{nearest, rendezvous};
 use zeroize::Zeroizing;
 
 use super::ConfigFault;
 use super::backup::{self, BackupConfig};
 use super::keys::{KEYS, Key, Kind};
+use super::task::OTHER_USES;
 
 /// The configuration file in the data directory, read where no other is named.
 const FILE_NAME: &str = "outrigger.toml";
@@ -33,7 +34,11 @@ struct Given {
 impl Values {
     /// Reads the command line and the file.
     pub(super) fn read(arguments: impl IntoIterator<Item = OsString>, home: &Path) -> Result<Self, ConfigFault> {
-        let matches = command().try_get_matches_from(arguments)?;
+        Self::of(&command().try_get_matches_from(arguments)?, home)
+    }
+
+    /// Reads the file that these flags name, or that is found, and lets them win.
+    pub(super) fn of(matches: &ArgMatches, home: &Path) -> Result<Self, ConfigFault> {
         let mut flags = Self(BTreeMap::new(), Vec::new());
         for key in KEYS.iter().filter(|key| key.on_command_line) {
             if let Some(text) = matches.get_one::<String>(key.name) {
@@ -197,6 +202,7 @@ pub(super) fn command() -> Command {
     Command::new("outriggerd")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A Lightning sidecar for the bitcoind you already run")
+        .after_help(OTHER_USES)
         .arg(config)
         .args(flags)
 }

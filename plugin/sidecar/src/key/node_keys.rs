@@ -21,9 +21,10 @@ enum Branch {
     Channels = 1,
     Invoices = 2,
     Onions = 3,
+    Backups = 4,
 }
 
-/// Node key, channel seeds, invoice secrets and onion session keys. Wiped when dropped.
+/// Node key, channel seeds, invoice secrets, onion session keys and what backups are sealed with. Wiped when dropped.
 pub struct NodeKeys {
     secp: Secp256k1<secp256k1::All>,
     node: SecretKey,
@@ -31,6 +32,7 @@ pub struct NodeKeys {
     channels: Zeroizing<[u8; 32]>,
     invoices: Zeroizing<[u8; 32]>,
     onions: Zeroizing<[u8; 32]>,
+    backups: Zeroizing<[u8; 32]>,
 }
 
 impl NodeKeys {
@@ -46,6 +48,7 @@ impl NodeKeys {
             channels: secret(Branch::Channels),
             invoices: secret(Branch::Invoices),
             onions: secret(Branch::Onions),
+            backups: secret(Branch::Backups),
             secp,
         }
     }
@@ -88,6 +91,11 @@ impl NodeKeys {
     /// The payment secret of the invoice with this random nonce.
     pub fn payment_secret(&self, nonce: &[u8; 32]) -> PaymentSecret {
         PaymentSecret(prf(&self.invoices, b"payment_secret", nonce))
+    }
+
+    /// What backups are sealed with.
+    pub fn backup_secret(&self) -> &[u8; 32] {
+        &self.backups
     }
 
     /// The session key of the onion of one part of a payment (BOLT 4). `payment_id` is fresh for each payment, and no part
@@ -152,6 +160,7 @@ mod tests {
                 keys.onion_session_key(&[0; 32], 0).secret_bytes(),
                 keys.onion_session_key(&[1; 32], 0).secret_bytes(),
                 keys.onion_session_key(&[1; 32], 1).secret_bytes(),
+                *keys.backup_secret(),
             ]
         };
         let first = all(&keys(1, Network::Regtest));
@@ -159,7 +168,7 @@ mod tests {
         let mut seen: HashSet<[u8; 32]> = first.into_iter().collect();
         seen.extend(all(&keys(2, Network::Regtest)));
         seen.extend(all(&keys(1, Network::Bitcoin)));
-        assert_eq!(seen.len(), 30);
+        assert_eq!(seen.len(), 33);
     }
 
     #[test]

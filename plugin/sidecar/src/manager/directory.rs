@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use outrigger_bolt::id::NodeId;
 
@@ -22,6 +23,14 @@ fn alone() -> Sole {
 struct Entry {
     mailbox: Mutex<Mailbox>,
     peer: Mutex<Peer>,
+    /// Whether visits take long.
+    is_heavy: AtomicBool,
+}
+
+impl Entry {
+    fn of(peer: NodeId) -> Self {
+        Self { mailbox: Mutex::default(), peer: Mutex::new(Peer::new(peer)), is_heavy: AtomicBool::new(false) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +75,17 @@ impl PeerDirectory {
         let entry = self.entry(peer)?;
         let _guard = alone();
         let mut peer = entry.peer.lock();
-        if peer.is_gone() { None } else { Some(f(&mut peer)) }
+        if peer.is_gone() {
+            return None;
+        }
+        let found = f(&mut peer);
+        entry.is_heavy.store(peer.is_heavy(), Ordering::Relaxed);
+        Some(found)
+    }
+
+    /// Whether visits to the peer take long.
+    pub fn is_heavy(&self, peer: &NodeId) -> bool {
+        self.entry(peer).is_some_and(|entry| entry.is_heavy.load(Ordering::Relaxed))
     }
 
     /// Every peer at this moment, in the order of their ids, for listings and what is rare.
@@ -80,10 +99,7 @@ impl PeerDirectory {
     /// Makes sure that the peer is there.
     pub fn ensure(&self, peer: NodeId) {
         let _guard = alone();
-        self.peers
-            .write()
-            .entry(peer)
-            .or_insert_with(|| Arc::new(Entry { mailbox: Mutex::default(), peer: Mutex::new(Peer::new(peer)) }));
+        self.peers.write().entry(peer).or_insert_with(|| Arc::new(Entry::of(peer)));
     }
 
     /// Forgets the peer if it is neither connected nor has a channel nor mail.

@@ -77,6 +77,7 @@ impl<'a> Drive<'a> {
             self.propose_feerate(peer, channel);
             self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
             self.rank(peer, &channel);
+            peer.weigh(&channel);
         }
         self.tally(peer);
         self.env.writer.submit(self.batch);

@@ -25,6 +25,7 @@ mod restored;
 mod settlement;
 mod stalled;
 pub mod terms;
+pub mod workers;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -32,7 +33,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bitcoin::Txid;
-use crossbeam_channel::Receiver;
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId};
@@ -222,27 +222,6 @@ impl Manager {
             if let Some((from, amount)) = received.get(&name) {
                 self.env.relay.load(name, *from, *amount);
             }
-        }
-    }
-
-    /// Drains mailboxes until every queue end is gone; one of a small pool of threads.
-    pub fn work(&self, queue: &Receiver<NodeId>) {
-        while let Ok(peer) = queue.recv() {
-            self.drain(&peer);
-        }
-    }
-
-    /// One visit to a peer that stood in the workers' queue. No two at a time for one peer: the queue has it once.
-    pub fn drain(&self, peer: &NodeId) {
-        let mail = self.directory.take_mail(peer, MAIL_PER_VISIT);
-        self.visit_with(peer, |drive, peer| mail.into_iter().for_each(|piece| drive.handle(peer, piece)));
-        self.visited.notify_waiters();
-        if self.directory.give_back(peer) {
-            self.deliver.rests();
-            self.directory.forget_idle(peer);
-        } else {
-            // Behind the others: a peer that never stops talking must not keep a worker to itself (DOS-11).
-            self.deliver.schedule(peer);
         }
     }
 

@@ -43,6 +43,7 @@ impl Peer {
         if let Some(ranked) = slot.ranked {
             self.by_spendable.remove(&(ranked, *channel));
         }
+        self.weigh(channel);
         Some(slot)
     }
 

@@ -10,6 +10,7 @@ use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::ChannelUpdate;
 use outrigger_channel::{Channel, Monitor, Opening, Phase, Signer, Watch};
 
+use super::workers::HEAVY_HTLCS;
 use crate::store::channel_update::ChannelUpdates;
 use crate::store::row::{OperationRow, SettlementRow};
 use crate::store::terms::TermsRow;
@@ -75,6 +76,8 @@ pub struct Peer {
     pub(super) by_spendable: BTreeSet<(Msat, ChannelId)>,
     /// Whether the register of channels in the making has to hear of this peer.
     pub(super) is_tallied: bool,
+    /// Channels with so many HTLCs that a visit takes long.
+    heavy: BTreeSet<ChannelId>,
     gone: bool,
 }
 
@@ -87,8 +90,24 @@ impl Peer {
             openings: BTreeMap::new(),
             by_spendable: BTreeSet::new(),
             is_tallied: false,
+            heavy: BTreeSet::new(),
             gone: false,
         }
+    }
+
+    /// Looks how many HTLCs a channel has after a step.
+    pub(super) fn weigh(&mut self, channel: &ChannelId) {
+        let is_heavy = |slot: &Slot| slot.channel.rows().htlcs.len() >= HEAVY_HTLCS;
+        if self.slots.get(channel).is_some_and(is_heavy) {
+            self.heavy.insert(*channel);
+        } else {
+            self.heavy.remove(channel);
+        }
+    }
+
+    /// Whether a visit takes long.
+    pub(super) fn is_heavy(&self) -> bool {
+        !self.heavy.is_empty()
     }
 
     pub(super) fn is_gone(&self) -> bool {

@@ -34,11 +34,13 @@ use super::env::ChainView;
 use super::outbox::{Heard, Next, Origin, OutboxReader, outbox};
 use super::relay::Telling;
 use super::relay::register::{Caps, Load};
+use super::workers::Heavy;
 use super::*;
 use crate::key::{NodeKeys, Seed};
 use crate::store::channel_update::ChannelUpdates;
 use crate::store::row::{OperationRow, OperationState};
 use crate::store::{self, Reader, Writer};
+use crossbeam_channel::Receiver;
 use layered::{Layer, Layered};
 
 mod close_stuck;
@@ -53,6 +55,7 @@ mod models;
 mod openings;
 mod relay;
 mod restored;
+mod workers;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -134,24 +137,33 @@ impl Bench {
 
     /// With channels that a start found.
     fn with(load: impl FnOnce(&NodeKeys) -> Vec<LoadedChannel>) -> Self {
+        Self::made(policy(), load)
+    }
+
+    /// One whose peers may offer so many HTLCs in each channel.
+    fn taking(max_accepted_htlcs: u16) -> Self {
+        Self::made(Policy { max_accepted_htlcs, ..policy() }, |_| Vec::new())
+    }
+
+    fn made(policy: Policy, load: impl FnOnce(&NodeKeys) -> Vec<LoadedChannel>) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let seed = Seed::create(dir.path(), || Ok([1; 32])).unwrap();
         let keys = Arc::new(NodeKeys::derive(&seed, Network::Regtest));
         let db = store::open(dir.path(), "regtest", &keys.node_id()).unwrap();
         let more = load(&keys);
-        Self::over((dir, db), keys, forwarding_policy(), more)
+        Self::over((dir, db), keys, (policy, forwarding_policy()), more)
     }
 
     /// Another start over the same file, as after a crash.
     pub(crate) fn restarted(&self) -> Self {
         let (parts, keys) = ((self.dir.clone(), self.db.clone()), self.manager.env().keys.clone());
-        Self::over(parts, keys, forwarding_policy(), Vec::new())
+        Self::over(parts, keys, (policy(), forwarding_policy()), Vec::new())
     }
 
     fn over(
         (dir, db): (Arc<tempfile::TempDir>, Arc<redb::Database>),
         keys: Arc<NodeKeys>,
-        terms: ForwardingPolicy,
+        (policy, terms): (Policy, ForwardingPolicy),
         more: Vec<LoadedChannel>,
     ) -> Self {
         let store::Snapshot { mut channels, frozen, restored, .. } = store::load::load(&*db).unwrap();
@@ -169,13 +181,15 @@ impl Bench {
         let reader = Reader::new(db.clone());
         let view = ChainView::new(HEIGHT, feerates());
         let terms = (terms, CAPS);
-        let env = Env::new(view, policy(), terms, keys, (writer, reader.clone()), restored).freezing(frozen);
+        let env = Env::new(view, policy, terms, keys, (writer, reader.clone()), restored).freezing(frozen);
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
         let manager = Arc::new(Manager::new(directory, deliver, env, channels));
         manager.tell_of_frozen();
-        let worker = manager.clone();
-        std::thread::spawn(move || worker.work(&mailboxes));
+        let (worker, heavy) = (manager.clone(), Heavy::default());
+        let (for_heavy, queued) = (manager.clone(), heavy.clone());
+        std::thread::spawn(move || worker.work(&mailboxes, &heavy));
+        std::thread::spawn(move || for_heavy.work_on_heavy(&queued));
         Self { manager, reader, db, notices, events, orders, dir }
     }
 }
@@ -192,7 +206,7 @@ impl Bench {
     async fn started_again(&self, terms: ForwardingPolicy) -> Arc<Self> {
         self.manager.env().writer.barrier().await;
         let (parts, keys) = ((self.dir.clone(), self.db.clone()), self.manager.env().keys.clone());
-        Arc::new(Self::over(parts, keys, terms, Vec::new()))
+        Arc::new(Self::over(parts, keys, (policy(), terms), Vec::new()))
     }
 
     /// The same, with the terms that it had.

@@ -15,7 +15,10 @@ use crate::chain::stop::StopFlag;
 use crate::clock::Clock;
 use crate::config::{BackupConfig, BackupKind};
 use crate::manager::Manager;
+use crate::store::backup::command::{ANSWER_LIMIT, CommandSink, Program};
+use crate::store::backup::directory::DirectorySink;
 use crate::store::backup::mirror::{Mirror, MirrorPlace};
+use crate::store::backup::sealed::Sealer;
 use crate::store::backup::{Clocks, Hub, News, Open, Persist, SinkEnds, SinkTerms, SinkView, State};
 use crate::store::{self, StoreError};
 
@@ -40,6 +43,8 @@ pub(super) struct Whose<'a> {
     pub(super) directory: &'a Path,
     pub(super) network: &'a str,
     pub(super) node_id: NodeId,
+    /// What leaves for a place that others may read is sealed with it.
+    pub(super) sealer: Arc<Sealer>,
 }
 
 /// How each sink is made, once it is certain that it is none of those that no waiting makes right.
@@ -59,8 +64,25 @@ fn opener(backup: &BackupConfig, whose: &Whose<'_>) -> Result<(SinkTerms, Open),
             let open = |ends: SinkEnds| -> Box<dyn Persist> { Box::new(Mirror::new(place, ends)) };
             Ok((terms, Box::new(open)))
         }
-        BackupKind::Directory { .. } | BackupKind::Command { .. } => {
-            Err(refused(format!("backups of kind {} are not built yet", kind.name())))
+        BackupKind::Directory { path, consolidate_every } => {
+            let owner = (whose.network.to_owned(), whose.node_id);
+            let (path, sealer) = (path.clone(), whose.sealer.clone());
+            let every = usize::try_from(*consolidate_every).unwrap_or(usize::MAX);
+            let open = move |ends: SinkEnds| -> Box<dyn Persist> {
+                Box::new(DirectorySink::new(path, owner, sealer, every, ends))
+            };
+            Ok((terms, Box::new(open)))
+        }
+        BackupKind::Command { command } => {
+            let program = Program {
+                name: name.clone(),
+                command: command.clone(),
+                network: whose.network.to_owned(),
+                node_id: whose.node_id,
+                sealer: whose.sealer.clone(),
+                limit: ANSWER_LIMIT,
+            };
+            Ok((terms, Box::new(|ends: SinkEnds| -> Box<dyn Persist> { Box::new(CommandSink::new(program, ends)) })))
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod read;
 mod record;
 pub mod replay;
 mod reserve;
+pub mod restore;
 pub mod row;
 pub mod schema;
 pub mod seal;
@@ -236,6 +237,16 @@ pub fn open_on(storage: impl StorageBackend, network: &str, node_id: &NodeId) ->
 /// Makes the file under another name and renames it when it is whole: a crash on the very first start leaves no file that
 /// the next one would refuse.
 fn create(dir: &Path, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
+    create_with(dir, network, node_id, |_| Ok(()))
+}
+
+/// The same, with what `fill` writes into it before it gets its name.
+fn create_with(
+    dir: &Path,
+    network: &str,
+    node_id: &NodeId,
+    fill: impl FnOnce(&Database) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let unfinished = dir.join(format!("{FILE}.new"));
     match std::fs::remove_file(&unfinished) {
         Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => {
@@ -245,6 +256,7 @@ fn create(dir: &Path, network: &str, node_id: &NodeId) -> Result<(), StoreError>
     }
     let db = Database::create(&unfinished)?;
     initialise(&db, network, node_id)?;
+    fill(&db)?;
     drop(db);
     std::fs::rename(&unfinished, dir.join(FILE)).map_err(|fault| StoreError::io_of(&unfinished, fault))?;
     sync_directory(dir).map_err(|fault| StoreError::io_of(dir, fault))

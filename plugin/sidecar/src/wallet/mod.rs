@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use bdk_wallet::chain::BlockId;
+use bdk_wallet::chain::{BlockId, CheckPoint};
 use bdk_wallet::template::Bip84Public;
-use bdk_wallet::{KeychainKind, LoadError};
+use bdk_wallet::{KeychainKind, LoadError, Update};
 use bitcoin::bip32::{ChildNumber, Xpriv, Xpub};
 use bitcoin::constants::genesis_block;
 use bitcoin::secp256k1::Secp256k1;
@@ -133,6 +133,27 @@ impl Wallet {
         let compacted = (change_sets.len() > 1).then(|| stored.encode());
         let highest = inner.latest_checkpoint().height();
         Ok(Self { master, inner, tip, start_staged: false, locked: BTreeMap::new(), compacted, view: None, highest })
+    }
+
+    /// The first row of a wallet whose rows were lost, and which goes on from a block that was connected once. It looks for what
+    /// pays any of its first `addresses` addresses from there on; what it had before is not found by it.
+    pub fn resumed_at(
+        seed: &Seed,
+        network: Network,
+        (height, hash): (u32, BlockHash),
+        addresses: u32,
+    ) -> Result<Vec<u8>, WalletFault> {
+        let mut wallet = Self::load(seed, network, &[])?;
+        let genesis = BlockId { height: 0, hash: genesis_block(network).block_hash() };
+        let blocks = [genesis, BlockId { height, hash }];
+        let chain = CheckPoint::from_block_ids(blocks.into_iter().take(if height == 0 { 1 } else { 2 }));
+        let chain = chain.map_err(|_| inconsistent("two blocks do not make a chain"))?;
+        let last_active_indices =
+            [KeychainKind::External, KeychainKind::Internal].map(|keychain| (keychain, addresses)).into();
+        let update = Update { last_active_indices, chain: Some(chain), ..Update::default() };
+        wallet.inner.apply_update(update).map_err(inconsistent)?;
+        wallet.start_staged = true;
+        Ok(wallet.take_staged().unwrap_or_default())
     }
 
     /// All that [`load`](Self::load) was given in one change set, to be stored in place of it. Once, where it was more than one.

@@ -716,3 +716,28 @@ fn change_that_would_be_dust_is_left_to_the_miners() {
     assert_eq!(tx.output.len(), 1);
     assert!(tx.output[0].value.to_sat() > without_change, "only the fee is missing");
 }
+
+#[test]
+fn a_wallet_whose_rows_were_lost_goes_on_from_a_block_and_finds_what_pays_its_first_addresses() {
+    let mut lost = Bench::new();
+    lost.mine(Vec::new());
+    // Addresses of which no row tells any more.
+    for _ in 0..300 {
+        lost.wallet.new_address().unwrap();
+    }
+    let payment = lost.payment(70_000);
+    let tip = lost.wallet.tip().unwrap();
+    let row = Wallet::resumed_at(&seed(1), Network::Regtest, tip, 1000).unwrap();
+    let mut wallet = Wallet::load(&seed(1), Network::Regtest, &[row]).unwrap();
+    assert_eq!(wallet.tip(), Some(tip));
+    assert_eq!(wallet.hash_at(tip.0), Some(tip.1));
+    wallet.connected(2, &lost.block(vec![payment])).unwrap();
+    assert_eq!(wallet.balance().confirmed.get(), 70_000);
+    // What is given out from now on is none of those that were.
+    let given = wallet.new_address().unwrap();
+    // 301 were given out before, and the thousand includes all of them.
+    assert!((301..1000).all(|_| lost.wallet.new_address().unwrap() != given));
+    let genesis = lost.blocks[0].block_hash();
+    let row = Wallet::resumed_at(&seed(1), Network::Regtest, (0, genesis), 1000).unwrap();
+    assert_eq!(Wallet::load(&seed(1), Network::Regtest, &[row]).unwrap().tip(), Some((0, genesis)));
+}

@@ -24,6 +24,10 @@ use crate::store::schema::{MIRROR_KEY, TIP_KEY, Table};
 use crate::store::seal::{seal, unseal};
 use crate::store::{StoreError, check_identity, initialise, open_sound, sync_directory};
 
+mod read;
+
+pub use read::MirrorSource;
+
 /// The most that one commit of a mirror takes in.
 const GROUP_LIMIT: usize = 4096;
 

@@ -15,7 +15,10 @@
 //!
 //! An I/O fault is none of these answers: a sink tries again, by [`SinkEnds::until_well`], for as long as it takes.
 
+pub mod command;
+pub mod conform;
 mod desk;
+pub mod directory;
 pub mod ends;
 pub(in crate::store) mod gate;
 pub mod hub;
@@ -25,6 +28,8 @@ mod lanes;
 pub mod mirror;
 mod numbering;
 mod owed;
+pub mod sealed;
+pub mod source;
 #[cfg(test)]
 mod stand_in;
 pub mod start;

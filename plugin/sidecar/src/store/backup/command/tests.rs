@@ -1,0 +1,265 @@
+//! A program that does what it should not: each fault has its words, none hangs, and memory is bounded.
+
+use std::time::Instant;
+
+use super::child::{Child, SHORT_LINE};
+use super::*;
+
+fn bash(script: &str) -> Vec<String> {
+    ["bash", "-c", script].map(str::to_owned).to_vec()
+}
+
+fn child(script: &str, limit: Duration) -> Child {
+    Child::start("test", &bash(script), limit, (Arc::new(|_, _| false), Arc::new(|| {}))).unwrap()
+}
+
+/// What comes of the first question.
+fn asked(script: &str) -> Result<Value, ChildFault> {
+    child(script, Duration::from_secs(20)).ask("hello", json!({}), SHORT_LINE)
+}
+
+fn fault(script: &str) -> ChildFault {
+    asked(script).unwrap_err()
+}
+
+const RIGHT: &str = r#"read -r line; echo '{"jsonrpc":"2.0","id":1,"result":{"protocol":1}}';"#;
+
+#[test]
+fn an_answer_comes_back() {
+    assert_eq!(asked(&format!("{RIGHT} cat")).unwrap(), json!({ "protocol": 1 }));
+    assert_eq!(asked(r#"read -r line; echo '{"jsonrpc":"2.0","id":1,"result":null}'; cat"#).unwrap(), Value::Null);
+}
+
+#[test]
+fn a_program_that_is_not_there_or_ends_is_told_as_such() {
+    let none =
+        Child::start("test", &["/nowhere/sink".to_owned()], ANSWER_LIMIT, (Arc::new(|_, _| false), Arc::new(|| {})));
+    assert!(none.map(drop).unwrap_err().to_string().starts_with("it cannot be started: /nowhere/sink: "));
+    assert_eq!(fault("exit 3"), ChildFault::Ended);
+    assert_eq!(fault("read -r line; exec >&-; cat"), ChildFault::Ended);
+}
+
+#[test]
+fn a_program_that_hangs_is_not_waited_for_without_end() {
+    let silent = ChildFault::Silent { method: "hello", seconds: 0 };
+    let limit = Duration::from_millis(200);
+    assert_eq!(child("cat >/dev/null", limit).ask("hello", json!({}), SHORT_LINE), Err(silent.clone()));
+    // It does not even read: more than a pipe holds waits to be written, and then another line.
+    let mut deaf = child("sleep 600", limit);
+    let large = json!("x".repeat(1_000_000));
+    assert_eq!(deaf.ask("hello", large.clone(), SHORT_LINE), Err(silent.clone()));
+    assert_eq!(deaf.ask("hello", large.clone(), SHORT_LINE), Err(silent.clone()));
+    assert_eq!(deaf.ask("hello", large, SHORT_LINE), Err(silent));
+}
+
+#[test]
+fn a_line_without_an_end_and_a_flood_take_no_memory() {
+    assert_eq!(fault("tr '\\0' a </dev/zero"), ChildFault::LongLine(SHORT_LINE));
+    assert!(matches!(fault("yes"), ChildFault::NotJson(words) if words.ends_with(": y")));
+    // Right answers to a question that was not asked.
+    let many = r#"yes '{"jsonrpc":"2.0","id":2,"result":1}'"#;
+    assert_eq!(fault(many), ChildFault::NotAsked(2));
+}
+
+#[test]
+fn what_is_no_json_rpc_is_refused_with_what_it_was() {
+    for (line, words) in [
+        ("what", "expected value at line 1 column 1: what"),
+        ("{}", "missing field `jsonrpc`"),
+        (r#"{"jsonrpc":"1.0","id":1,"result":1}"#, "its jsonrpc is not 2.0"),
+        (r#"{"jsonrpc":"2.0","id":1}"#, "neither a result nor an error, or both"),
+        (r#"{"jsonrpc":"2.0","id":1,"result":1,"error":{}}"#, "neither a result nor an error, or both"),
+        (r#"{"jsonrpc":"2.0","id":-1,"result":1}"#, "invalid value"),
+        (r#"{"jsonrpc":"2.0","method":"stop","id":1}"#, "stop is not a call that it may make"),
+        (r#"{"jsonrpc":"2.0","method":"channel_monitor_updated"}"#, "is not a call that it may make"),
+        (
+            r#"{"jsonrpc":"2.0","method":"channel_monitor_updated","params":{"channel_id":"7","update_id":1}}"#,
+            "its channel_id is none",
+        ),
+        (r#"{"jsonrpc":"2.0"}"#, "neither an answer nor a completion"),
+        (r#"{"jsonrpc":"2.0","id":1,"result":"\u0007"#, "EOF while parsing"),
+    ] {
+        let fault = fault(&format!("read -r first; printf '%s\\n' '{line}'; cat"));
+        assert!(matches!(&fault, ChildFault::NotJson(found) if found.contains(words)), "{line}: {fault}");
+    }
+    let fault = fault("printf '\\e[31mred\\n'; cat");
+    assert!(fault.to_string().contains("\\u{1b}[31mred"), "escaped: {fault}");
+}
+
+#[test]
+fn an_answer_that_comes_twice_or_for_another_question_ends_it() {
+    let mut twice = child(&format!("{RIGHT} {}", RIGHT.replacen("read -r line; ", "", 1)), Duration::from_secs(20));
+    twice.ask("hello", json!({}), SHORT_LINE).unwrap();
+    assert_eq!(twice.ask("next", json!({}), SHORT_LINE), Err(ChildFault::NotAsked(1)));
+    assert_eq!(fault(r#"echo '{"jsonrpc":"2.0","id":9,"result":1}'; cat"#), ChildFault::NotAsked(9));
+    assert_eq!(fault(r#"echo '{"jsonrpc":"2.0","id":0,"result":1}'; cat"#), ChildFault::NotAsked(0));
+}
+
+#[test]
+fn an_error_is_no_answer() {
+    let refused =
+        fault(r#"read -r line; echo '{"jsonrpc":"2.0","id":1,"error":{"code":7,"message":"the store is away"}}'; cat"#);
+    assert!(matches!(&refused, ChildFault::Refused { method: "hello", .. }), "{refused}");
+    assert!(refused.to_string().contains("the store is away"));
+}
+
+#[test]
+fn completions_that_nobody_awaits_count_for_nothing_and_too_many_end_it() {
+    let stray = format!(
+        r#"{{"jsonrpc":"2.0","method":"channel_monitor_updated","params":{{"channel_id":"{}","update_id":7}}}}"#,
+        "07".repeat(32)
+    );
+    let some = format!("for i in $(seq 100); do echo '{stray}'; done; {RIGHT} cat");
+    assert_eq!(asked(&some).unwrap(), json!({ "protocol": 1 }));
+    let many = fault(&format!("yes '{stray}'"));
+    assert_eq!(many, ChildFault::Strays(format!("7 of {}", "07".repeat(32))));
+}
+
+#[test]
+fn what_it_writes_to_its_standard_error_does_not_stop_it() {
+    assert!(asked(&format!("yes | head -c 3000000 >&2; {RIGHT} cat")).is_ok());
+    assert!(asked(&format!("head -c 3000000 /dev/zero >&2; {RIGHT} cat")).is_ok());
+}
+
+#[test]
+fn it_ends_with_its_sink_and_takes_along_what_it_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = dir.path().join("pid");
+    let script = format!("sleep 600 & echo $! >'{}'; {RIGHT} trap '' TERM; sleep 600", mark.display());
+    let mut stubborn = child(&script, Duration::from_secs(20));
+    stubborn.ask("hello", json!({}), SHORT_LINE).unwrap();
+    let started: u32 = std::fs::read_to_string(&mark).unwrap().trim().parse().unwrap();
+    drop(stubborn);
+    let state = || std::fs::read_to_string(format!("/proc/{started}/stat")).unwrap_or_default();
+    // Dead, and perhaps not buried yet.
+    while !state().is_empty() && !state().contains(") Z ") {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_shows_foreign_bytes_is_short_and_escaped() {
+    assert_eq!(shown(b"plain \n"), "plain");
+    assert_eq!(shown(b"\x1b[0m\xff"), "\\u{1b}[0m\u{fffd}");
+    assert!(shown(&[b'a'; 100_000]).len() < 600);
+}
+
+mod writes {
+    //! What the ledger makes of answers and completions.
+
+    use bitcoin::hashes::Hash;
+
+    use super::*;
+
+    fn ledger() -> (Ledger, Receiver<u64>) {
+        let (told, heard) = crossbeam_channel::unbounded();
+        let ends = SinkEnds::new(move |_: &ChannelId, id| told.send(id).unwrap(), Instant::now);
+        (Ledger::new(ends), heard)
+    }
+
+    const CHANNEL: ChannelId = ChannelId([7; 32]);
+
+    fn request() -> Arc<Request> {
+        Arc::new(Request { method: "test", params: Value::Null })
+    }
+
+    fn full(id: u64) -> RecordName {
+        RecordName::full(CHANNEL, id)
+    }
+
+    fn update(id: u64) -> RecordName {
+        RecordName::update(CHANNEL, id - 1, id)
+    }
+
+    #[test]
+    fn per_2_completions_in_any_order_are_told_once_each() {
+        let (ledger, heard) = ledger();
+        for id in 2..=4 {
+            assert_eq!(ledger.enter(&update(id), id, &request()), Place::New);
+        }
+        assert!(ledger.completed(&CHANNEL, 3) && ledger.completed(&CHANNEL, 2));
+        assert!(!ledger.completed(&CHANNEL, 3), "twice");
+        assert!(!ledger.completed(&CHANNEL, 9) && !ledger.completed(&ChannelId([8; 32]), 4), "never given");
+        assert_eq!(ledger.answered(&update(4), 4), Answer::Completed);
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [3, 2], "an answer is told by itself");
+    }
+
+    #[test]
+    fn per_2_a_full_write_completes_what_it_voids_and_what_came_with_it() {
+        let (ledger, heard) = ledger();
+        ledger.enter(&update(2), 2, &request());
+        // The view is at 5 when 3 is written.
+        assert_eq!(ledger.enter(&full(5), 3, &request()), Place::New);
+        ledger.accepted(&full(5));
+        assert_eq!(ledger.to_give_again().len(), 1, "the update need not be given again");
+        assert_eq!(ledger.enter(&update(4), 4, &request()), Place::Open);
+        assert_eq!(ledger.enter(&update(6), 6, &request()), Place::New);
+        assert!(ledger.completed(&CHANNEL, 5));
+        let mut told: Vec<_> = heard.try_iter().collect();
+        told.sort_unstable();
+        assert_eq!(told, [2, 3, 4]);
+        assert_eq!(ledger.enter(&update(5), 5, &request()), Place::Complete);
+        assert!(ledger.completed(&CHANNEL, 2), "late, and no stray");
+        assert_eq!(ledger.to_give_again().len(), 1);
+    }
+
+    #[test]
+    fn an_answer_that_a_completion_overtook_is_not_told_twice() {
+        let (ledger, heard) = ledger();
+        ledger.enter(&update(2), 2, &request());
+        assert!(ledger.completed(&CHANNEL, 2));
+        assert_eq!(ledger.answered(&update(2), 2), Answer::InProgress);
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [2]);
+        assert!(!ledger.withdraw(&update(2)), "and a fault does not give it again");
+    }
+
+    #[test]
+    fn updates_go_as_such_while_they_follow_and_are_few() {
+        let (ledger, _heard) = ledger();
+        let change = |after, id| Update { channel: CHANNEL, after, id, changes: Vec::new() };
+        assert!(!ledger.takes(&change(0, 1)), "nothing is there to follow");
+        ledger.holds(&Holding { channel: CHANNEL, id: 7 });
+        assert!(ledger.takes(&change(7, 8)) && !ledger.takes(&change(8, 9)), "a gap");
+        for id in 8..8 + 64 {
+            assert!(ledger.takes(&change(id - 1, id)));
+            ledger.enter(&update(id), id, &request());
+        }
+        assert!(!ledger.takes(&change(71, 72)), "a full write is due");
+    }
+
+    /// It dies with a write in its hands while nobody calls: it is started again and given the write again.
+    #[test]
+    fn per_5_what_was_open_when_it_died_is_given_again_and_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("second");
+        let script = format!(
+            r#"n=0; while read -r line; do n=$((n+1))
+            if ((n == 1)); then echo '{{"jsonrpc":"2.0","id":1,"result":{{"protocol":1}}}}'; continue; fi
+            echo '{{"jsonrpc":"2.0","id":2,"result":{{"answer":"in_progress"}}}}'
+            [[ -e '{0}' ]] || {{ touch '{0}'; exit 1; }}
+            echo '{{"jsonrpc":"2.0","method":"channel_monitor_updated","params":{{"channel_id":"{1}","update_id":1}}}}'
+            done"#,
+            mark.display(),
+            "07".repeat(32)
+        );
+        let secret = bitcoin::secp256k1::SecretKey::from_slice(&[1; 32]).unwrap();
+        let node_id = NodeId::new(secret.public_key(&bitcoin::secp256k1::Secp256k1::new()));
+        let program = Program {
+            name: "test".to_owned(),
+            command: bash(&script),
+            network: "regtest".to_owned(),
+            node_id,
+            sealer: Arc::new(Sealer::new(&[1; 32], "regtest", &node_id)),
+            limit: Duration::from_secs(20),
+        };
+        let (told, heard) = crossbeam_channel::unbounded();
+        let ends = SinkEnds::new(move |_: &ChannelId, id| told.send(id).unwrap(), Instant::now);
+        let mut sink = CommandSink::new(program, ends);
+        let read = || Ok(super::super::super::Image::new("regtest", node_id, CHANNEL, 1));
+        let funding = OutPoint { txid: bitcoin::Txid::from_byte_array([7; 32]), vout: 0 };
+        assert_eq!(sink.persist_new_channel(&CHANNEL, funding, &Full::new(&read), 1), Answer::InProgress);
+        assert_eq!(heard.recv_timeout(Duration::from_secs(20)), Ok(1));
+        assert!(sink.ledger.to_give_again().is_empty());
+        assert_eq!(heard.try_iter().count(), 0, "once");
+    }
+}

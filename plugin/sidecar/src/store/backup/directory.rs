@@ -1,0 +1,499 @@
+//! A backup in plain files: one for each full write and each update, under names that a person can read, for whatever copies
+//! files elsewhere. FORMAT.md tells the layout.
+//!
+//! A file is written under another name, synced, renamed, and its directory synced. None is overwritten: what stands under a
+//! name is the same, or damaged and set aside, or proof of another history. Of each channel two full writes are kept with
+//! all that followed them, so that damage of the newest costs one update and not the channel. What this node does not know of
+//! is never touched (BAK-5).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use outrigger_bolt::id::{ChannelId, NodeId};
+
+use super::image::{Image, Update};
+use super::sealed::{CannotOpen, MAX_RECORD_BYTES, RecordKind, RecordName, Sealer};
+use super::source::{NamedRecord, Source, SourceFault, StoredChannel};
+use crate::store::generation::make_directory;
+use crate::store::schema::Table;
+use crate::store::sync_directory;
+
+mod persist;
+#[cfg(test)]
+mod tests;
+
+pub use persist::DirectorySink;
+
+/// The most records of one channel: more than consolidation ever leaves.
+const MAX_NAMES: usize = 1_000_000;
+
+/// What every record's name ends with.
+const SUFFIX: &str = ".sealed";
+
+/// Where channels that are over stand: no start reads them (law 6).
+const OVER: &str = "over";
+
+/// What is behind a name that is not written to its end.
+const UNFINISHED: &str = ".new";
+
+/// What is behind a name whose content does not open.
+const DAMAGED: &str = ".damaged";
+
+/// The file that says to a person what stands beside it.
+const NOTE: &str = "README.txt";
+
+const NOTE_TEXT: &str = "A backup of an Outrigger node's channels, one directory a channel, encrypted with a key from its seed.\n\
+    full-N is everything at write N, update-M-N what changed from M to N. Copy all of it, change and delete nothing.\n\
+    To restore: outriggerd restore --from directory:PATH, where PATH holds the directory that this file is in.\n";
+
+/// Why a write did not happen. Nothing that was there is lost.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryFault {
+    /// The disk refused: it may do so for a while.
+    #[error("{}: {reason}", path.display())]
+    Io { path: PathBuf, reason: io::Error },
+    /// Another database of this node wrote there.
+    #[error("{} is there with another content: another copy of this node's database has written to this backup", .0.display())]
+    OtherHistory(PathBuf),
+    /// It can be opened by a newer version alone.
+    #[error("{} was written by a newer version (form {form}); nothing was changed", path.display())]
+    Newer { path: PathBuf, form: u8 },
+    #[error("{} holds more than {MAX_NAMES} records", .0.display())]
+    TooMany(PathBuf),
+}
+
+/// What a write did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is durable.
+    Now,
+    /// It was before, or a full write that came later holds it.
+    Before,
+    /// An update that does not follow what is there, or is one too many: a full write is to be made in its place.
+    NeedsFull,
+}
+
+/// The records of one channel by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    pub fulls: BTreeSet<u64>,
+    /// Where each update leads to, by what it follows.
+    pub updates: BTreeMap<u64, u64>,
+}
+
+impl Names {
+    /// The newest full write, and the id that gapless updates lead to from there.
+    pub fn reach(&self) -> Option<(u64, u64)> {
+        let full = *self.fulls.last()?;
+        Some((full, self.reach_from(full)))
+    }
+
+    /// The id that gapless updates lead to from this one.
+    fn reach_from(&self, full: u64) -> u64 {
+        let mut id = full;
+        while let Some(next) = self.updates.get(&id).filter(|next| **next > id) {
+            id = *next;
+        }
+        id
+    }
+
+    /// The newest id that any name tells of.
+    pub fn newest(&self) -> Option<u64> {
+        self.fulls.iter().chain(self.updates.values()).max().copied()
+    }
+
+    pub(super) fn insert(&mut self, name: &RecordName) {
+        match name.kind {
+            RecordKind::Full => drop(self.fulls.insert(name.id)),
+            RecordKind::Update => drop(self.updates.insert(name.from, name.id)),
+            RecordKind::Tip => {}
+        }
+    }
+
+    /// What nobody needs any more: all before the full write before the newest.
+    fn outdated(&self) -> (Vec<u64>, Vec<(u64, u64)>) {
+        let Some(kept) = self.fulls.iter().rev().nth(1) else { return Default::default() };
+        let fulls = self.fulls.range(..kept).copied().collect();
+        let updates = self.updates.iter().map(|(from, id)| (*from, *id)).filter(|(_, id)| id <= kept);
+        (fulls, updates.collect())
+    }
+}
+
+/// A directory that backups are written to.
+pub struct Directory {
+    /// `NETWORK-NODE` below what the operator named.
+    root: PathBuf,
+    sealer: Arc<Sealer>,
+    /// Updates after which a full write takes their place.
+    full_every: usize,
+    /// What is known to stand there, of channels that were written to since the start.
+    known: HashMap<ChannelId, Names>,
+}
+
+impl Directory {
+    /// Makes a place for this node in a directory that is there. One that is missing is not made: its disk may not be mounted.
+    pub fn open(
+        dir: &Path,
+        (network, node_id): (&str, &NodeId),
+        sealer: Arc<Sealer>,
+        full_every: usize,
+    ) -> Result<Self, DirectoryFault> {
+        let root = place_of(dir, network, node_id);
+        let io_fault = |reason| DirectoryFault::Io { path: root.clone(), reason };
+        if !dir.is_dir() {
+            let words = "there is no such directory: mount its disk, or make it";
+            return Err(io_fault(io::Error::new(io::ErrorKind::NotFound, words)));
+        }
+        make_directory(&root).map_err(io_fault)?;
+        let directory = Self { root: root.clone(), sealer, full_every, known: HashMap::new() };
+        clean(&root).map_err(io_fault)?;
+        if !root.join(NOTE).exists() {
+            directory.place(&root.join(NOTE), NOTE_TEXT.as_bytes())?;
+        }
+        Ok(directory)
+    }
+
+    /// Writes everything of a channel as it is at `id`. What it makes superfluous goes.
+    pub fn write_full(&mut self, channel: &ChannelId, id: u64, content: &[u8]) -> Result<Written, DirectoryFault> {
+        let names = self.names(channel)?;
+        if names.fulls.last().is_some_and(|full| *full > id) {
+            return Ok(Written::Before);
+        }
+        let name = RecordName::full(*channel, id);
+        let written = self.write(&name, content)?;
+        let names = self.names(channel)?;
+        names.insert(&name);
+        let (fulls, updates) = names.outdated();
+        for name in fulls.iter().map(|id| RecordName::full(*channel, *id)) {
+            self.forget(&name)?;
+        }
+        for name in updates.iter().map(|(from, id)| RecordName::update(*channel, *from, *id)) {
+            self.forget(&name)?;
+        }
+        Ok(written)
+    }
+
+    /// Writes what changed of a channel from one id to a later one.
+    pub fn write_update(
+        &mut self,
+        channel: &ChannelId,
+        (from, id): (u64, u64),
+        content: &[u8],
+    ) -> Result<Written, DirectoryFault> {
+        let full_every = self.full_every;
+        let names = self.names(channel)?;
+        let Some((full, reach)) = names.reach() else { return Ok(Written::NeedsFull) };
+        if id <= full {
+            return Ok(Written::Before);
+        }
+        let is_there = names.updates.get(&from) == Some(&id);
+        let follows = from == reach && names.updates.range(full..).count() < full_every;
+        if !is_there && !follows {
+            return Ok(if id <= reach { Written::Before } else { Written::NeedsFull });
+        }
+        let name = RecordName::update(*channel, from, id);
+        let written = self.write(&name, content)?;
+        self.names(channel)?.insert(&name);
+        Ok(written)
+    }
+
+    /// Writes how far the chain was followed; the newest two are kept.
+    pub fn write_tip(&mut self, height: u32, content: &[u8]) -> Result<Written, DirectoryFault> {
+        let written = self.write(&RecordName::tip(height), content)?;
+        let heights = tips(&self.root).map_err(|reason| DirectoryFault::Io { path: self.root.clone(), reason })?;
+        for old in heights.iter().rev().skip(2) {
+            self.forget(&RecordName::tip(*old))?;
+        }
+        Ok(written)
+    }
+
+    /// The channel is over: what is kept of it moves aside. Where it cannot, it stays, and a start reads it in vain.
+    pub fn retire(&mut self, channel: &ChannelId) -> Result<(), DirectoryFault> {
+        let (from, over) = (self.root.join(channel.to_string()), self.root.join(OVER));
+        let io_fault = |reason| DirectoryFault::Io { path: over.clone(), reason };
+        self.known.remove(channel);
+        make_directory(&over).map_err(io_fault)?;
+        if over.join(channel.to_string()).exists() {
+            return Ok(());
+        }
+        fs::rename(&from, over.join(channel.to_string())).map_err(io_fault)?;
+        sync_directory(&over).and_then(|()| sync_directory(&self.root)).map_err(io_fault)
+    }
+
+    fn names(&mut self, channel: &ChannelId) -> Result<&mut Names, DirectoryFault> {
+        if !self.known.contains_key(channel) {
+            let dir = self.root.join(channel.to_string());
+            let io_fault = |reason| DirectoryFault::Io { path: dir.clone(), reason };
+            make_directory(&dir).map_err(io_fault)?;
+            clean(&dir).map_err(io_fault)?;
+            let names =
+                names_in(&dir, channel).map_err(io_fault)?.ok_or_else(|| DirectoryFault::TooMany(dir.clone()))?;
+            self.known.insert(*channel, names);
+        }
+        Ok(self.known.entry(*channel).or_default())
+    }
+
+    fn write(&self, name: &RecordName, content: &[u8]) -> Result<Written, DirectoryFault> {
+        let path = path_of(&self.root, name);
+        let sealed = self.sealer.seal(name, content);
+        let io_fault = |reason| DirectoryFault::Io { path: path.clone(), reason };
+        match fs::metadata(&path) {
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
+            Err(fault) => return Err(io_fault(fault)),
+            Ok(_) => match read_bounded(&path).map_err(io_fault)? {
+                Some(there) if there == sealed => return Ok(Written::Before),
+                Some(there) => match self.sealer.open(name, &there) {
+                    Ok(there) if is_same(name, &there, content) => return Ok(Written::Before),
+                    Ok(_) => return Err(DirectoryFault::OtherHistory(path)),
+                    Err(CannotOpen::Newer(form)) => return Err(DirectoryFault::Newer { path, form }),
+                    Err(CannotOpen::Short | CannotOpen::NotAuthentic) => set_aside(&path).map_err(io_fault)?,
+                },
+                None => set_aside(&path).map_err(io_fault)?,
+            },
+        }
+        self.place(&path, &sealed)?;
+        Ok(Written::Now)
+    }
+
+    /// A file that is whole or not there. A failed sync is not tried again: the next try is another file.
+    fn place(&self, path: &Path, bytes: &[u8]) -> Result<(), DirectoryFault> {
+        let io_fault = |reason| DirectoryFault::Io { path: path.to_owned(), reason };
+        let unfinished = with_suffix(path, UNFINISHED);
+        let placed = File::create(&unfinished)
+            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&unfinished, path));
+        if let Err(fault) = placed {
+            // It is cleaned at the next start where it cannot be now.
+            let _ = fs::remove_file(&unfinished);
+            return Err(io_fault(fault));
+        }
+        sync_directory(path.parent().unwrap_or(&self.root)).map_err(io_fault)
+    }
+
+    fn forget(&mut self, name: &RecordName) -> Result<(), DirectoryFault> {
+        let path = path_of(&self.root, name);
+        match fs::remove_file(&path) {
+            Err(reason) if reason.kind() != io::ErrorKind::NotFound => return Err(DirectoryFault::Io { path, reason }),
+            Ok(()) | Err(_) => {}
+        }
+        if let Some(names) = self.known.get_mut(&name.channel) {
+            match name.kind {
+                RecordKind::Full => drop(names.fulls.remove(&name.id)),
+                RecordKind::Update => drop(names.updates.remove(&name.from)),
+                RecordKind::Tip => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads such a directory back, and changes nothing in it.
+pub struct DirectorySource {
+    root: PathBuf,
+    sealer: Arc<Sealer>,
+}
+
+impl DirectorySource {
+    /// The place of this node in a directory; refused where there is none, with the nodes that have one.
+    pub fn open(dir: &Path, (network, node_id): (&str, &NodeId), sealer: Arc<Sealer>) -> Result<Self, SourceFault> {
+        let root = place_of(dir, network, node_id);
+        if root.is_dir() {
+            return Ok(Self { root, sealer });
+        }
+        let entries = fs::read_dir(dir).map_err(|fault| SourceFault::unreadable(dir.display(), fault))?;
+        let others = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let others: Vec<_> = others.filter(|name| is_place(name)).take(8).collect();
+        Err(SourceFault::NotOurs {
+            place: dir.display().to_string(),
+            wanted: format!("{network}-{node_id}"),
+            found: if others.is_empty() { "no node's".to_owned() } else { others.join(", ") },
+        })
+    }
+
+    /// Every channel that lives, by what was written last.
+    pub fn living(&self) -> Result<Vec<ChannelId>, SourceFault> {
+        channels_in(&self.root).map_err(|fault| SourceFault::unreadable(self.root.display(), fault))
+    }
+
+    /// Where the channel's directory stands.
+    fn above(&self, channel: &ChannelId) -> PathBuf {
+        let lives = self.root.join(channel.to_string()).is_dir();
+        if lives { self.root.clone() } else { self.root.join(OVER) }
+    }
+
+    fn read_record(&self, root: &Path, name: RecordName) -> Result<NamedRecord, String> {
+        let path = path_of(root, &name);
+        let bytes = match read_bounded(&path) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Err(format!("{} has more than {MAX_RECORD_BYTES} bytes", path.display())),
+            Err(fault) => return Err(format!("{}: {fault}", path.display())),
+        };
+        let content = self.sealer.open(&name, &bytes).map_err(|fault| format!("{}: {fault}", path.display()))?;
+        Ok(NamedRecord { name, content })
+    }
+}
+
+impl Source for DirectorySource {
+    fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
+        let mut found = self.living()?;
+        match channels_in(&self.root.join(OVER)) {
+            Ok(over) => found.extend(over),
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
+            Err(fault) => return Err(SourceFault::unreadable(self.root.display(), fault)),
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
+        let root = self.above(channel);
+        let dir = root.join(channel.to_string());
+        let names = names_in(&dir, channel)
+            .map_err(|fault| SourceFault::unreadable(dir.display(), fault))?
+            .ok_or_else(|| SourceFault::unreadable(dir.display(), "it holds too many records"))?;
+        Ok(StoredChannel::gather(*channel, &names, |name| self.read_record(&root, name)))
+    }
+
+    fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
+        let heights = tips(&self.root).map_err(|fault| SourceFault::unreadable(self.root.display(), fault))?;
+        let newest = heights.iter().rev().map(|height| self.read_record(&self.root, RecordName::tip(*height)));
+        Ok(newest.filter_map(Result::ok).map(|record| record.content).next())
+    }
+}
+
+/// Whether two records of one name tell the same. The address of a peer changes without a new id, the preimages that a sink still
+/// must have for other channels depend on what these have there, and a tip has a time.
+fn is_same(name: &RecordName, one: &[u8], other: &[u8]) -> bool {
+    let is_history = |table: Table| !matches!(table, Table::PeerAddress | Table::Preimage);
+    match name.kind {
+        RecordKind::Full => {
+            let read = |bytes: &[u8]| {
+                let mut image = Image::decode(bytes).ok()?;
+                image.rows.retain(|(table, _), _| is_history(*table));
+                Some(image)
+            };
+            read(one).is_some_and(|one| Some(one) == read(other))
+        }
+        RecordKind::Update => {
+            let read = |bytes: &[u8]| {
+                let mut update = Update::decode(bytes).ok()?;
+                update.changes.retain(|change| is_history(change.table));
+                Some(update)
+            };
+            read(one).is_some_and(|one| Some(one) == read(other))
+        }
+        RecordKind::Tip => true,
+    }
+}
+
+fn place_of(dir: &Path, network: &str, node_id: &NodeId) -> PathBuf {
+    dir.join(format!("{network}-{node_id}"))
+}
+
+fn is_place(name: &str) -> bool {
+    name.rsplit_once('-').is_some_and(|(_, node)| node.parse::<NodeId>().is_ok())
+}
+
+fn path_of(root: &Path, name: &RecordName) -> PathBuf {
+    let word = name.kind.word();
+    match name.kind {
+        RecordKind::Full => root.join(name.channel.to_string()).join(format!("{word}-{:020}{SUFFIX}", name.id)),
+        RecordKind::Update => {
+            root.join(name.channel.to_string()).join(format!("{word}-{:020}-{:020}{SUFFIX}", name.from, name.id))
+        }
+        RecordKind::Tip => root.join(format!("{word}-{:020}{SUFFIX}", name.id)),
+    }
+}
+
+/// The record of a channel that a file's name names; nothing for any other file.
+pub fn parse_name(channel: &ChannelId, file: &str) -> Option<RecordName> {
+    let (word, numbers) = file.strip_suffix(SUFFIX)?.split_once('-')?;
+    let number = |text: &str| (text.len() == 20).then(|| text.parse::<u64>().ok())?.filter(|_| is_digits(text));
+    match RecordKind::of_word(word)? {
+        RecordKind::Full => Some(RecordName::full(*channel, number(numbers)?)),
+        RecordKind::Update => {
+            let (from, id) = numbers.split_once('-')?;
+            let (from, id) = (number(from)?, number(id)?);
+            (from < id).then_some(RecordName::update(*channel, from, id))
+        }
+        RecordKind::Tip => Some(RecordName::tip(u32::try_from(number(numbers)?).ok()?)),
+    }
+}
+
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The records in a channel's directory; nothing where there are too many to be ours.
+fn names_in(dir: &Path, channel: &ChannelId) -> io::Result<Option<Names>> {
+    let mut names = Names::default();
+    for entry in fs::read_dir(dir)? {
+        let file = entry?.file_name();
+        if let Some(name) = file.to_str().and_then(|file| parse_name(channel, file)) {
+            names.insert(&name);
+        }
+        if names.fulls.len().saturating_add(names.updates.len()) > MAX_NAMES {
+            return Ok(None);
+        }
+    }
+    Ok(Some(names))
+}
+
+/// The channels that have a directory in this one.
+fn channels_in(dir: &Path) -> io::Result<Vec<ChannelId>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<ChannelId>().ok()));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn tips(root: &Path) -> io::Result<BTreeSet<u32>> {
+    let mut heights = BTreeSet::new();
+    for entry in fs::read_dir(root)? {
+        let file = entry?.file_name();
+        let name = file.to_str().and_then(|file| parse_name(&ChannelId([0; 32]), file));
+        let height = name.filter(|name| name.kind == RecordKind::Tip).and_then(|name| u32::try_from(name.id).ok());
+        heights.extend(height);
+    }
+    Ok(heights)
+}
+
+/// Removes what a crash left of a write.
+fn clean(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let file = entry?.file_name();
+        let left = file.to_str().and_then(|file| file.strip_suffix(UNFINISHED));
+        if left.is_some_and(|left| left == NOTE || parse_name(&ChannelId([0; 32]), left).is_some()) {
+            fs::remove_file(dir.join(&file))?;
+        }
+    }
+    Ok(())
+}
+
+/// The file's bytes; nothing where there are too many.
+fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path)?.take(MAX_RECORD_BYTES.saturating_add(1)).read_to_end(&mut bytes)? as u64;
+    Ok((read <= MAX_RECORD_BYTES).then_some(bytes))
+}
+
+/// Keeps a file that does not open under another name: part of it may be of use yet.
+fn set_aside(path: &Path) -> io::Result<()> {
+    let mut aside = with_suffix(path, DAMAGED);
+    while aside.exists() {
+        aside = with_suffix(&aside, DAMAGED);
+    }
+    fs::rename(path, aside)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}

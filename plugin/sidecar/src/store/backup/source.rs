@@ -1,0 +1,128 @@
+//! Reading a backup: what every sink must be able to give back.
+
+use outrigger_bolt::id::ChannelId;
+
+use super::directory::Names;
+use super::image::{Image, Update};
+use super::sealed::RecordName;
+
+/// A record that was read and is what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedRecord {
+    pub name: RecordName,
+    pub content: Vec<u8>,
+}
+
+/// What a backup still has of a channel: a full write and the updates that follow it without a gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredChannel {
+    pub channel: ChannelId,
+    /// Nothing where no full write can be read.
+    pub full: Option<NamedRecord>,
+    pub updates: Vec<NamedRecord>,
+    /// The newest id that the backup tells of, whether or not it can be read.
+    pub newest: Option<u64>,
+    /// What is damaged or missing, in words.
+    pub faults: Vec<String>,
+}
+
+/// Why nothing can be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceFault {
+    #[error("{place}: {reason}")]
+    Unreadable { place: String, reason: String },
+    #[error(
+        "{place} has no backup of this node and network ({wanted}), but {found}: is it the right seed, and the right --network?"
+    )]
+    NotOurs { place: String, wanted: String, found: String },
+}
+
+impl SourceFault {
+    /// The place and what is wrong with it.
+    pub fn unreadable(place: impl std::fmt::Display, reason: impl std::fmt::Display) -> Self {
+        Self::Unreadable { place: place.to_string(), reason: reason.to_string() }
+    }
+}
+
+/// A backup that is read. Nothing in it is changed.
+pub trait Source {
+    /// Every channel that it has anything of.
+    fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault>;
+
+    /// What it has of one.
+    fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault>;
+
+    /// The newest record of how far the chain was followed.
+    fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault>;
+}
+
+impl StoredChannel {
+    /// The id that its records lead to.
+    pub fn reached(&self) -> Option<u64> {
+        let last = self.updates.last().or(self.full.as_ref())?;
+        Some(last.name.id)
+    }
+
+    /// The channel as the records leave it, as far as they can be read and fit together; what is wrong beyond goes into `faults`.
+    pub fn image(&mut self) -> Option<Image> {
+        let full = self.full.as_ref()?;
+        let mut image = match Image::decode(&full.content) {
+            Ok(image) if image.channel == self.channel && image.id == full.name.id => image,
+            Ok(_) => return self.unusable("the full write is of another channel or id"),
+            Err(fault) => return self.unusable(&format!("the full write cannot be read: {fault}")),
+        };
+        for record in &self.updates {
+            let applied = match Update::decode(&record.content) {
+                Ok(update) if update.id == record.name.id => image.apply(&update).map_err(|gap| gap.to_string()),
+                Ok(update) => Err(format!("update {} holds update {}", record.name.id, update.id)),
+                Err(fault) => Err(format!("update {} cannot be read: {fault}", record.name.id)),
+            };
+            if let Err(fault) = applied {
+                self.faults.push(fault);
+                break;
+            }
+        }
+        Some(image)
+    }
+
+    fn unusable(&mut self, fault: &str) -> Option<Image> {
+        self.faults.push(fault.to_owned());
+        None
+    }
+
+    /// Reads the newest full write that can be read and what follows it, until something is missing or damaged.
+    pub fn gather(
+        channel: ChannelId,
+        names: &Names,
+        mut read: impl FnMut(RecordName) -> Result<NamedRecord, String>,
+    ) -> Self {
+        let mut stored = Self { channel, full: None, updates: Vec::new(), newest: names.newest(), faults: Vec::new() };
+        for id in names.fulls.iter().rev() {
+            match read(RecordName::full(channel, *id)) {
+                Ok(full) => {
+                    stored.full = Some(full);
+                    break;
+                }
+                Err(fault) => stored.faults.push(fault),
+            }
+        }
+        let Some(mut id) = stored.reached() else {
+            stored.faults.push("no full write of it can be read".to_owned());
+            return stored;
+        };
+        while let Some(next) = names.updates.get(&id).filter(|next| **next > id) {
+            match read(RecordName::update(channel, id, *next)) {
+                Ok(update) => stored.updates.push(update),
+                Err(fault) => {
+                    stored.faults.push(fault);
+                    break;
+                }
+            }
+            id = *next;
+        }
+        if let Some(newest) = stored.newest.filter(|newest| *newest > id) {
+            stored.faults.push(format!("it has writes up to {newest}, and those after {id} cannot be used"));
+        }
+        stored
+    }
+}

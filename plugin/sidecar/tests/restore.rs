@@ -1,0 +1,404 @@
+//! A node comes back from each kind of backup, by the program's own door, and is in restored mode from its first start.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test may panic wherever it likes")]
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, OutPoint, Txid};
+use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_rpc_schema::rendezvous::network_directory;
+use outrigger_rpc_schema::{ChannelForceClose, ChannelList, Client, NodeStatus};
+use outrigger_sidecar::clock::Clock;
+use outrigger_sidecar::config::Config;
+use outrigger_sidecar::key::{NodeKeys, Seed};
+use outrigger_sidecar::node::Node;
+use outrigger_sidecar::store::backup::command::{ANSWER_LIMIT, CommandSink, Program};
+use outrigger_sidecar::store::backup::directory::DirectorySink;
+use outrigger_sidecar::store::backup::image::{Image, TipRecord};
+use outrigger_sidecar::store::backup::kept::image_in;
+use outrigger_sidecar::store::backup::mirror::{Mirror, MirrorPlace};
+use outrigger_sidecar::store::backup::sealed::Sealer;
+use outrigger_sidecar::store::backup::{Answer, Full, Persist, SinkEnds};
+use outrigger_sidecar::store::schema::Table;
+use outrigger_sidecar::store::seal::seal;
+use outrigger_sidecar::store::{self, FILE};
+use redb::{ReadableDatabase, ReadableTable};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The seed of the node whose database is kept as a sample.
+const SEED: u8 = 2;
+
+/// What a node that died had, and a place to restore it to.
+struct Lost {
+    dir: tempfile::TempDir,
+    keys: NodeKeys,
+    images: Vec<Image>,
+}
+
+impl Lost {
+    /// The sample: three channels with an HTLC each, and one in history.
+    fn sample() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let network = network_directory(dir.path(), "regtest");
+        fs::create_dir_all(&network).unwrap();
+        let seed = Seed::create(&network, || Ok([SEED; 32])).unwrap();
+        let keys = NodeKeys::derive(&seed, bitcoin::Network::Regtest);
+        let died = dir.path().join("died");
+        fs::create_dir(&died).unwrap();
+        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1.redb"), died.join(FILE)).unwrap();
+        let (db, _) = store::open_and_load(&died, "regtest", &keys.node_id()).unwrap();
+        // The sample may be older than a table.
+        let transaction = db.begin_write().unwrap();
+        for table in Table::ALL {
+            transaction.open_table(table.definition()).unwrap();
+        }
+        transaction.commit().unwrap();
+        let transaction = db.begin_read().unwrap();
+        let mut images = Vec::new();
+        for table in [Table::ChannelParams, Table::ClosedChannel] {
+            for entry in transaction.open_table(table.definition()).unwrap().iter().unwrap() {
+                let channel = ChannelId(entry.unwrap().0.value().try_into().unwrap());
+                let mut image = image_in(&transaction, ("regtest", &keys.node_id()), &channel).unwrap();
+                image.id = 5;
+                images.push(image);
+            }
+        }
+        assert_eq!(images.len(), 4);
+        Self { dir, keys, images }
+    }
+
+    fn node_id(&self) -> NodeId {
+        self.keys.node_id()
+    }
+
+    fn network_dir(&self) -> PathBuf {
+        network_directory(self.dir.path(), "regtest")
+    }
+
+    fn sealer(&self) -> Arc<Sealer> {
+        Arc::new(Sealer::new(self.keys.backup_secret(), "regtest", &self.node_id()))
+    }
+
+    /// Gives everything to a sink and waits until it is complete.
+    fn keep(&self, sink: impl FnOnce(SinkEnds) -> Box<dyn Persist>) {
+        let (told, heard) = crossbeam_channel::unbounded();
+        let ends = SinkEnds::new(move |channel: &ChannelId, id| told.send((*channel, id)).unwrap(), Clock::monotonic);
+        let mut sink = sink(ends);
+        let tip = TipRecord {
+            network: "regtest".to_owned(),
+            node_id: self.node_id(),
+            height: 144,
+            hash: BlockHash::from_byte_array([9; 32]),
+            at_unix: 1_800_000_000,
+            peers: vec![(self.images[0].params().unwrap().peer, "peer.example:9735".to_owned())],
+        };
+        assert!(!matches!(sink.persist_tip(&tip), Answer::PermanentFailure(_)));
+        for image in &self.images {
+            let read = || Ok(image.clone());
+            let funding = OutPoint { txid: Txid::from_byte_array([1; 32]), vout: 0 };
+            match sink.persist_new_channel(&image.channel, funding, &Full::new(&read), image.id) {
+                Answer::Completed => {}
+                Answer::InProgress => assert_eq!(heard.recv_timeout(LIMIT), Ok((image.channel, image.id))),
+                Answer::PermanentFailure(words) => panic!("{words}"),
+            }
+        }
+    }
+
+    fn keep_in_directory(&self) -> PathBuf {
+        let path = self.dir.path().join("backup");
+        fs::create_dir(&path).unwrap();
+        let owner = ("regtest".to_owned(), self.node_id());
+        self.keep(|ends| Box::new(DirectorySink::new(path.clone(), owner, self.sealer(), 100, ends)));
+        path
+    }
+
+    fn restore(&self, words: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_outriggerd"))
+            .args(["restore", "--network", "regtest", "--data-dir"])
+            .arg(self.dir.path())
+            .args(words)
+            .env("HOME", self.dir.path())
+            .output()
+            .unwrap()
+    }
+
+    fn verify(&self, from: &str) -> (Option<i32>, Value) {
+        let output = Command::new(env!("CARGO_BIN_EXE_outriggerd"))
+            .args(["verify-backup", "--json", "--network", "regtest", "--from", from, "--data-dir"])
+            .arg(self.dir.path())
+            .env("HOME", self.dir.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_else(|fault| panic!("{fault}: {said}")))
+    }
+
+    /// Restores with `--json`, ending with this code.
+    fn restored(&self, from: &str, code: i32) -> Value {
+        let output = self.restore(&["--json", "--from", from]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}{}", String::from_utf8_lossy(&output.stdout));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn refused(&self, words: &[&str]) -> String {
+        let output = self.restore(words);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(output.stdout.is_empty());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// The rows that were kept are there, and nothing else of any channel.
+    fn assert_rows(&self) {
+        let (db, file) = store::open_and_load(&self.network_dir(), "regtest", &self.node_id()).unwrap();
+        assert!(file.restored.unwrap().starts_with("it was restored from "));
+        assert_eq!((file.channels.len(), file.frozen.len()), (3, 0));
+        let transaction = db.begin_read().unwrap();
+        for image in &self.images {
+            let mut found = image_in(&transaction, ("regtest", &self.node_id()), &image.channel).unwrap();
+            // Where a peer is reached comes with the tip too.
+            found.rows.retain(|(table, _), _| *table != Table::PeerAddress);
+            assert_eq!(found, *image);
+        }
+        assert_eq!(file.peer_addresses.len(), 1);
+        assert_eq!(file.wallet.len(), 1);
+    }
+}
+
+fn outcomes(told: &Value) -> Vec<&str> {
+    let mut outcomes: Vec<_> =
+        told["channels"].as_array().unwrap().iter().map(|channel| channel["outcome"].as_str().unwrap()).collect();
+    outcomes.sort_unstable();
+    outcomes
+}
+
+/// A node without bitcoind: it waits for it, and its interface answers.
+async fn node(directory: &Path) -> Node {
+    let words = ["outriggerd", "--network", "regtest", "--bitcoind-url", "127.0.0.1:1", "--listen", "127.0.0.1:0"];
+    let more = ["--rpc-address", "127.0.0.1:0", "--data-dir", directory.to_str().unwrap()];
+    let arguments = words.into_iter().chain(more).map(OsString::from);
+    Node::start(&Config::read(arguments, directory).unwrap()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bak_1_a_node_restored_from_a_directory_starts_in_restored_mode_with_its_channels() {
+    let lost = Lost::sample();
+    let backup = lost.keep_in_directory();
+    let told = lost.restored(&format!("directory:{}", backup.display()), 0);
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
+    assert_eq!((&told["is_whole"], &told["block_height"]), (&Value::Bool(true), &Value::from(144)));
+    let first = told["channels"].as_array().unwrap().iter().find(|channel| channel["outcome"] == "restored").unwrap();
+    assert_eq!((&first["restored_to"], &first["newest"], &first["htlcs"]), (&5.into(), &5.into(), &1.into()));
+    assert_eq!(first["balance_msat"], 400_000_000);
+    assert!(first["expect"].as_str().unwrap().contains("asked to close"));
+    lost.assert_rows();
+
+    let node = node(lost.dir.path()).await;
+    let client = Client::in_directory(&lost.network_dir()).unwrap();
+    let stop = node.stopper();
+    let running = tokio::spawn(node.run());
+    // bitcoind never answers: what it waits for and what it is are told together.
+    let told = async {
+        loop {
+            let reason = client.call(NodeStatus {}).await.unwrap().reason;
+            match reason.filter(|reason| reason.contains("restored")) {
+                Some(reason) => return reason,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let reason = tokio::time::timeout(LIMIT, told).await.unwrap();
+    assert!(reason.contains("restored mode") && reason.contains("it was restored from directory:"), "{reason}");
+    let listed = client.call(ChannelList::default()).await.unwrap().items;
+    assert_eq!(listed.len(), 4, "history is listed too");
+    // BAK-6: what would publish our commitment is refused.
+    let order = ChannelForceClose { channel_id: lost.images[0].channel.to_string() };
+    let refused = client.call(order).await.unwrap_err().to_string();
+    assert!(refused.contains("restored mode"), "{refused}");
+    stop();
+    running.await.unwrap().unwrap();
+}
+
+#[test]
+fn a_node_comes_back_from_a_mirror_which_is_not_changed_by_a_byte() {
+    let lost = Lost::sample();
+    let path = lost.dir.path().join("mirror.redb");
+    let place = MirrorPlace { path: path.clone(), network: "regtest".to_owned(), node_id: lost.node_id() };
+    lost.keep(|ends| Box::new(Mirror::new(place, ends)));
+    let before = fs::read(&path).unwrap();
+    let told = lost.restored(&format!("mirror:{}", path.display()), 0);
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
+    assert!(fs::read(&path).unwrap() == before, "the mirror was changed");
+    let (_, file) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();
+    assert_eq!(file.channels.len(), 3);
+    let refused = lost.refused(&["--from", "mirror:/nowhere/mirror.redb"]);
+    assert!(refused.contains("holds a database already"), "{refused}");
+}
+
+#[test]
+fn a_node_comes_back_from_a_program() {
+    let lost = Lost::sample();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/examples/keep-in-directory");
+    let kept = lost.dir.path().join("kept");
+    let command = vec![example.display().to_string(), kept.display().to_string()];
+    let program = Program {
+        name: "test".to_owned(),
+        command: command.clone(),
+        network: "regtest".to_owned(),
+        node_id: lost.node_id(),
+        sealer: lost.sealer(),
+        limit: ANSWER_LIMIT,
+    };
+    lost.keep(|ends| Box::new(CommandSink::new(program, ends)));
+    let told = lost.restored(&format!("command:{}", command.join(" ")), 0);
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
+    lost.assert_rows();
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_says_what_would_be() {
+    let lost = Lost::sample();
+    let backup = lost.keep_in_directory();
+    let output = lost.restore(&["--dry-run", "--from", &format!("directory:{}", backup.display())]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.starts_with("a dry run, which wrote nothing, of: node ")
+            && said.contains("ours 400000 sat, 1 HTLCs; write 5 of 5"),
+        "{said}"
+    );
+    assert!(said.contains("The chain is followed from block 144 on."), "{said}");
+    let left: Vec<_> = fs::read_dir(lost.network_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["seed"]);
+}
+
+#[test]
+fn a_channel_that_is_damaged_is_left_out_and_told_and_the_others_come_back() {
+    let lost = Lost::sample();
+    let backup = lost.keep_in_directory();
+    let channel = lost.images[1].channel;
+    let place = backup.join(format!("regtest-{}", lost.node_id())).join(channel.to_string());
+    let file = place.join("full-00000000000000000005.sealed");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
+    let told = lost.restored(&format!("directory:{}", backup.display()), 2);
+    assert_eq!(outcomes(&told), ["history", "lost", "restored", "restored"]);
+    assert_eq!(told["is_whole"], false);
+    let name = channel.to_string();
+    let damaged =
+        told["channels"].as_array().unwrap().iter().find(|found| found["channel_id"] == name.as_str()).unwrap();
+    assert!(damaged["faults"][0].as_str().unwrap().contains("it is damaged"), "{damaged}");
+    assert_eq!((&damaged["newest"], &damaged["restored_to"]), (&5.into(), &Value::Null));
+    let (_, file) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();
+    assert_eq!(file.channels.len(), 2);
+}
+
+#[test]
+fn what_cannot_be_restored_is_refused_with_what_to_do_and_nothing_is_made() {
+    let lost = Lost::sample();
+    let backup = lost.keep_in_directory();
+    let from = format!("directory:{}", backup.display());
+    let words = lost.refused(&["--from", "directory:/nowhere"]);
+    assert!(words.contains("/nowhere: No such file or directory"), "{words}");
+    let words = lost.refused(&["--from", "mirror:/nowhere/m.redb"]);
+    assert!(words.contains("/nowhere/m.redb: No such file or directory"), "{words}");
+    let words = lost.refused(&["--from", "command:/nowhere/program"]);
+    assert!(words.contains("it cannot be started: /nowhere/program"), "{words}");
+    let words = lost.refused(&["--from", "nothing"]);
+    assert!(words.contains("must be mirror:FILE, directory:PATH"), "{words}");
+    // A database is no mirror: it may be an old copy.
+    let words = lost.refused(&["--from", &format!("mirror:{}", lost.dir.path().join("died").join(FILE).display())]);
+    assert!(words.contains("belongs to a node's database"), "{words}");
+    // Another node's seed.
+    fs::remove_file(lost.network_dir().join("seed")).unwrap();
+    let words = lost.refused(&["--from", &from]);
+    assert!(words.contains("put the file `seed` with the 24 words"), "{words}");
+    Seed::create(&lost.network_dir(), || Ok([SEED + 1; 32])).unwrap();
+    let words = lost.refused(&["--from", &from]);
+    assert!(words.contains("has no backup of this node and network"), "{words}");
+    assert!(words.contains(&format!("but regtest-{}", lost.node_id())), "{words}");
+    assert!(!lost.network_dir().join(FILE).exists());
+}
+
+#[test]
+fn bak_5_a_data_directory_that_has_a_database_or_had_one_is_not_touched() {
+    let lost = Lost::sample();
+    let from = format!("directory:{}", lost.keep_in_directory().display());
+    for name in ["generation", FILE] {
+        fs::write(lost.network_dir().join(name), b"something").unwrap();
+        let words = lost.refused(&["--from", &from]);
+        assert!(words.contains("holds a database already") && words.contains("nothing was changed"), "{words}");
+        assert_eq!(fs::read(lost.network_dir().join(name)).unwrap(), b"something");
+    }
+}
+
+/// The database is what a restore from the same backup made: it differs in nothing.
+#[test]
+fn verify_backup_holds_what_would_be_restored_against_the_database_row_by_row() {
+    let lost = Lost::sample();
+    let from = format!("directory:{}", lost.keep_in_directory().display());
+    lost.restored(&from, 0);
+    let (code, told) = lost.verify(&from);
+    assert_eq!((code, &told["is_whole"]), (Some(0), &true.into()), "{told}");
+    // The database goes on: a row changes, and a channel comes that the backup does not have.
+    let change = |table: Table, key: &[u8], row: &[u8]| {
+        let (db, _) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();
+        let transaction = db.begin_write().unwrap();
+        transaction.open_table(table.definition()).unwrap().insert(key, seal(table, key, row).as_slice()).unwrap();
+        transaction.commit().unwrap();
+    };
+    let name = lost.images[0].channel.to_string();
+    let fault = |told: &Value| {
+        let found = told["channels"].as_array().unwrap().iter().find(|found| found["channel_id"] == name.as_str());
+        found.unwrap()["faults"][0].as_str().unwrap().to_owned()
+    };
+    change(Table::FundingSpend, &lost.images[0].channel.0, b"?");
+    let (code, told) = lost.verify(&from);
+    assert_eq!(code, Some(2));
+    assert_eq!(fault(&told), "1 of its rows are missing or other ones, and 0 are too many");
+    change(Table::Persist, &lost.images[0].channel.0, &6_u64.to_be_bytes());
+    let (code, told) = lost.verify(&from);
+    assert_eq!((code, fault(&told).as_str()), (Some(2), "it is at write 5 in the backup and at 6 here"));
+    change(Table::ChannelParams, &[0xab; 32], b"?");
+    let (code, told) = lost.verify(&from);
+    let found =
+        told["channels"].as_array().unwrap().iter().find(|found| found["channel_id"] == "ab".repeat(32)).unwrap();
+    assert_eq!((code, &found["faults"][0]), (Some(2), &"the backup does not have it".into()));
+}
+
+#[test]
+fn sink_check_says_of_each_statement_whether_a_program_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/examples/keep-in-directory");
+    let check = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_outriggerd"))
+            .args(["sink-check", "--json", "--seed", "7", "--"])
+            .args(words)
+            .output()
+            .unwrap();
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), told)
+    };
+    let (code, told) = check(&[example.to_str().unwrap(), dir.path().to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{told}");
+    assert_eq!((&told["keeps_the_contract"], &told["seed"]), (&true.into(), &7.into()));
+    assert!(told["checks"].as_array().unwrap().len() > 10);
+    let (code, told) = check(&[
+        "bash",
+        "-c",
+        r#"read -r line; echo '{"jsonrpc":"2.0","id":1,"result":{"protocol":1}}'
+        while read -r line; do
+            if [[ $line == *list_channels* ]]; then echo '{"jsonrpc":"2.0","id":2,"result":{"channel_ids":[]}}'; continue; fi
+            [[ $line =~ \"id\":([0-9]+) ]]; echo '{"jsonrpc":"2.0","id":'${BASH_REMATCH[1]}',"result":{"answer":"permanent_failure","reason":"full"}}'
+        done"#,
+    ]);
+    assert_eq!((code, &told["keeps_the_contract"]), (Some(1), &false.into()));
+    assert!(told["checks"][0]["fault"].as_str().unwrap().ends_with("for good: full"), "{told}");
+}
