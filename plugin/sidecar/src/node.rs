@@ -59,9 +59,6 @@ pub const STORAGE_EXIT_CODE: u8 = 3;
 /// The exit code of a process of which a required backup refused two channels for good: it is to be replaced first.
 pub const BACKUP_EXIT_CODE: u8 = 5;
 
-/// The longest wait at the start for what the backups hold: a disk that is behind one of them is not met with peers before.
-const BACKUPS_PATIENCE: Duration = Duration::from_secs(20);
-
 /// How often what has its time is looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
 
@@ -82,7 +79,7 @@ pub enum StartFault {
     SeedMissing(PathBuf),
     #[error("{0}")]
     Store(#[from] StoreError),
-    #[error("the backup {name} cannot be used: {reason}; nothing was changed")]
+    #[error("the backup {name} cannot be used: {reason}")]
     Backup { name: String, reason: String },
     #[error("{0}")]
     Wallet(#[from] WalletFault),
@@ -147,6 +144,7 @@ struct Parts {
     redial: Vec<(NodeId, String)>,
     follower: JoinHandle<()>,
     sinks: Option<Arc<Hub>>,
+    wallet: Arc<StoredWallet>,
 }
 
 /// The longest wait for the last commit.
@@ -186,7 +184,7 @@ impl Node {
         // What nobody waited for is written too. A writer that has stopped for a fault answers nobody.
         let _ = tokio::time::timeout(LAST_COMMIT, manager.env().writer.conclude()).await;
         if let Some(sinks) = sinks {
-            sinks.stop();
+            backups::drain(&sinks).await;
         }
         server.stop().await;
         outcome
@@ -213,7 +211,12 @@ async fn live(
         let state = parts.chain.borrow_and_update().clone();
         let synced = matches!(state, Some(ChainState::Synced { .. }));
         if synced && !has_met_peers {
-            hear_backups(parts.sinks.as_deref()).await;
+            if let (Some(sinks), Some(ChainState::Synced { height, hash })) = (&parts.sinks, &state) {
+                backups::hear(&parts.manager, sinks).await;
+                tokio::task::block_in_place(|| {
+                    backups::tell_tip(&parts.manager, sinks, parts.wallet.recorded((*height, *hash)));
+                });
+            }
             // No peer is connected before the monitors have reached bitcoind's tip.
             parts.manager.resume();
             let address = network.listen(listen).await?;
@@ -381,7 +384,7 @@ fn build(
     spawn("feerates", move || follow_estimates(&estimates, &told, &estimates_stop))?;
     let listener: Arc<dyn BlockListener> = Arc::new(Listener {
         manager: manager.clone(),
-        wallet,
+        wallet: wallet.clone(),
         broadcaster,
         estimator,
         state,
@@ -394,7 +397,7 @@ fn build(
     let follower = spawn("chain", move || Follower::run(source, listener, followed, &follower_stop))?;
 
     let redial = file.peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
-    Ok((Parts { manager, stop, chain, dialer, redial, follower, sinks: hub }, network))
+    Ok((Parts { manager, stop, chain, dialer, redial, follower, sinks: hub, wallet }, network))
 }
 
 /// The sinks over what the start found. A node in restored mode makes no backups: what it has is old.
@@ -416,20 +419,6 @@ fn sinks(
     let last_event = store::last_event(db)?;
     let (hub, made) = Hub::new((network, node_id), db.clone(), (start, last_event), backups::CLOCKS, openers, told);
     Ok(Some(Sinks { hub, made, news }))
-}
-
-/// Waits until every backup has told what it holds, or patience ends: one may prove that the file is old, and then no commitment is
-/// published and no peer told anything. What a required one has not told yet is waited for in any case, channel by channel.
-async fn hear_backups(sinks: Option<&Hub>) {
-    let Some(sinks) = sinks else { return };
-    let heard = async {
-        while !sinks.has_heard_all() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    if tokio::time::timeout(BACKUPS_PATIENCE, heard).await.is_err() {
-        tracing::warn!("a backup has not told what it holds; backup.status says which");
-    }
 }
 
 /// The wallet of these rows, which knows what was published, and the number of its next row.

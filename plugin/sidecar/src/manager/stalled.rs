@@ -41,7 +41,11 @@ impl Drive<'_> {
     pub(super) fn stalled(&mut self, peer: &mut Peer, channel: ChannelId, is_stalled: bool) {
         let Some(slot) = peer.slots.get_mut(&channel) else { return };
         slot.is_stalled = is_stalled;
-        tracing::warn!(%channel, is_stalled, "whether a required backup is late with the channel");
+        if is_stalled {
+            tracing::warn!(%channel, "a required backup is late with the channel: it takes no new HTLCs");
+        } else {
+            tracing::info!(%channel, "the backups have the channel: it goes on");
+        }
         self.rank(peer, &channel);
     }
 }

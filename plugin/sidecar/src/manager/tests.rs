@@ -55,6 +55,7 @@ mod models;
 mod openings;
 mod relay;
 mod restored;
+mod stalled;
 mod workers;
 
 const LIMIT: Duration = Duration::from_secs(30);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bitcoin::BlockHash;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use outrigger_bolt::id::NodeId;
 use outrigger_rpc_schema as schema;
@@ -14,16 +15,25 @@ use super::{BACKUP_EXIT_CODE, StartFault, stop_for_storage};
 use crate::chain::stop::StopFlag;
 use crate::clock::Clock;
 use crate::config::{BackupConfig, BackupKind};
-use crate::manager::Manager;
+use crate::manager::{Manager, PeerView};
+use crate::store;
 use crate::store::backup::command::{ANSWER_LIMIT, CommandSink, Program};
 use crate::store::backup::directory::DirectorySink;
 use crate::store::backup::mirror::{Mirror, MirrorPlace};
 use crate::store::backup::sealed::Sealer;
 use crate::store::backup::{Clocks, Hub, News, Open, Persist, SinkEnds, SinkTerms, SinkView, State};
-use crate::store::{self, StoreError};
 
 /// How often it is looked which channels wait too long for a sink.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The longest wait at the start for what the backups hold: a database that is behind one of them is not met with peers before.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The longest wait at the end for what they lack.
+const LAST_WRITES: Duration = Duration::from_secs(3);
+
+/// How often it is looked during either.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Blocks between two records of the tip.
 const TIP_EVERY: u32 = 144;
@@ -60,7 +70,7 @@ fn opener(backup: &BackupConfig, whose: &Whose<'_>) -> Result<(SinkTerms, Open),
         BackupKind::Mirror { path } => {
             let (network, node_id) = (whose.network.to_owned(), whose.node_id);
             let place = MirrorPlace { path: path.clone(), network, node_id };
-            place.check(&whose.directory.join(store::FILE)).map_err(|fault| refused(words_for_mirror(&fault)))?;
+            place.check(&whose.directory.join(store::FILE)).map_err(refused)?;
             let open = |ends: SinkEnds| -> Box<dyn Persist> { Box::new(Mirror::new(place, ends)) };
             Ok((terms, Box::new(open)))
         }
@@ -87,21 +97,6 @@ fn opener(backup: &BackupConfig, whose: &Whose<'_>) -> Result<(SinkTerms, Open),
     }
 }
 
-/// What is said of a mirror that cannot be used. It is a copy: what is damaged may be moved away.
-fn words_for_mirror(fault: &StoreError) -> String {
-    match fault {
-        StoreError::Corrupt { path, reason } => {
-            format!("{}: {reason}; move it away, and the next start makes another", path.display())
-        }
-        StoreError::Io(_)
-        | StoreError::Newer { .. }
-        | StoreError::Companion { .. }
-        | StoreError::Missing { .. }
-        | StoreError::DeadLink(_)
-        | StoreError::Foreign { .. } => fault.to_string(),
-    }
-}
-
 /// Watches the sinks until the node stops: what they prove or refuse, and who waits for them too long.
 pub(super) fn watch(
     hub: Arc<Hub>,
@@ -112,7 +107,7 @@ pub(super) fn watch(
     let run = move || {
         while !stop.is_raised() {
             match news.recv_timeout(LOOK_EVERY) {
-                Ok(news) => hear(&manager, news),
+                Ok(news) => take(&manager, news),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -125,7 +120,7 @@ pub(super) fn watch(
     std::thread::Builder::new().name("backups".into()).spawn(run)
 }
 
-fn hear(manager: &Manager, news: News) {
+fn take(manager: &Manager, news: News) {
     match news {
         News::Ahead { proof } => manager.prove_old(&proof),
         News::Unstored { channel, reason, is_new } => manager.fail_unstored(&channel, reason, is_new),
@@ -145,6 +140,43 @@ pub(super) fn news() -> (Sender<News>, Receiver<News>) {
 /// Whether sinks get a record of the tip at this height.
 pub(super) const fn is_tip_due(height: u32) -> bool {
     height.is_multiple_of(TIP_EVERY)
+}
+
+/// Tells the sinks of a block: everything that came before it was handed over before, so a restore need not look further back.
+pub(super) fn tell_tip(manager: &Manager, sinks: &Hub, (height, hash): (u32, BlockHash)) {
+    let peers = manager.peers().into_iter().filter(|peer| peer.channels > 0);
+    let address = |peer: PeerView| {
+        let address = manager.env().reader.peer_address(&peer.node_id).ok().flatten()?;
+        Some((peer.node_id, address))
+    };
+    sinks.tip(height, hash, peers.filter_map(address).collect());
+}
+
+/// Waits until every backup has told what it holds, or patience ends: one may prove that the file is old, and then no commitment is
+/// published and no peer told anything. What a required one has not told yet is waited for in any case, channel by channel.
+pub(super) async fn hear(manager: &Manager, sinks: &Hub) {
+    let heard = async {
+        while !sinks.has_heard_all() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, heard).await.is_err() {
+        tracing::warn!("a backup has not told what it holds; backup.status says which");
+    }
+    if let Some(proof) = sinks.proof() {
+        tokio::task::block_in_place(|| manager.prove_old(proof));
+    }
+}
+
+/// Waits until every backup has what there is, or patience ends: what they lack then they get in full at the next start.
+pub(super) async fn drain(sinks: &Hub) {
+    let drained = async {
+        while !sinks.is_drained() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let _ = tokio::time::timeout(LAST_WRITES, drained).await;
+    sinks.stop();
 }
 
 /// The sinks as callers are shown them.

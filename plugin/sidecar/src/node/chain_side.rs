@@ -10,14 +10,14 @@ use outrigger_channel::Feerates;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
-use super::backups::is_tip_due;
+use super::backups::{is_tip_due, tell_tip};
 use crate::chain::broadcast::Broadcaster;
 use crate::chain::feerate::{Estimates, FeeEstimator};
 use crate::chain::follow::{BlockListener, ChainState};
 use crate::chain::stop::StopFlag;
 use crate::clock::Clock;
 use crate::lock::Mutex;
-use crate::manager::{Manager, PeerView};
+use crate::manager::Manager;
 use crate::store::backup::Hub;
 use crate::store::row::EventRow;
 use crate::store::schema::Table;
@@ -56,7 +56,16 @@ fn reserve(channels: usize) -> Sat {
     Sat::new(RESERVE_PER_CHANNEL.get().saturating_mul(channels)).min(RESERVE_MOST)
 }
 
+/// Blocks below the tip that a record for backups tells of: a bitcoind that a restored node finds need not know a block that was
+/// replaced since.
+const RECORD_DEPTH: u32 = 6;
+
 impl StoredWallet {
+    /// The block that sinks are told of when this one is the tip.
+    pub(super) fn recorded(&self, tip: (u32, BlockHash)) -> (u32, BlockHash) {
+        self.wallet.lock().below_tip(RECORD_DEPTH).unwrap_or(tip)
+    }
+
     /// `rows` change sets were loaded; they are replaced by one.
     pub(super) fn new(mut wallet: Wallet, rows: u64, manager: Arc<Manager>) -> Self {
         let compacted = wallet.take_compacted();
@@ -178,7 +187,7 @@ impl BlockListener for Listener {
         self.broadcaster.new_block();
         self.wallet.look_at_reserve(self.accept_needs_reserve);
         if let Some(sinks) = self.sinks.as_ref().filter(|_| is_tip_due(height)) {
-            self.tell_tip(sinks, height, block.block_hash());
+            tell_tip(&self.manager, sinks, self.wallet.recorded((height, block.block_hash())));
         }
         // Behind what the block made channels order.
         let mut batch = Batch::default();
@@ -214,16 +223,6 @@ impl BlockListener for Listener {
 }
 
 impl Listener {
-    /// Everything that came before the block was handed over before: a restore need not look further back.
-    fn tell_tip(&self, sinks: &Hub, height: u32, hash: BlockHash) {
-        let peers = self.manager.peers().into_iter().filter(|peer| peer.channels > 0);
-        let address = |peer: PeerView| {
-            let address = self.manager.env().reader.peer_address(&peer.node_id).ok().flatten()?;
-            Some((peer.node_id, address))
-        };
-        sinks.tip(height, hash, peers.filter_map(address).collect());
-    }
-
     /// An address to which channels are promised when they are opened, and cooperative closes that peers begin pay us: one
     /// per start, and another with the next block once a channel has it. Its row is queued before any message that names
     /// it.

@@ -741,3 +741,17 @@ fn a_wallet_whose_rows_were_lost_goes_on_from_a_block_and_finds_what_pays_its_fi
     let row = Wallet::resumed_at(&seed(1), Network::Regtest, (0, genesis), 1000).unwrap();
     assert_eq!(Wallet::load(&seed(1), Network::Regtest, &[row]).unwrap().tip(), Some((0, genesis)));
 }
+
+#[test]
+fn a_block_below_the_tip_is_told_where_it_is_remembered() {
+    let mut bench = Bench::new();
+    for _ in 0..10 {
+        bench.mine(Vec::new());
+    }
+    assert_eq!(bench.wallet.below_tip(6), Some((4, bench.blocks[4].block_hash())));
+    assert_eq!(bench.wallet.below_tip(11), bench.wallet.tip(), "there is none");
+    let row = Wallet::resumed_at(&seed(1), Network::Regtest, bench.wallet.tip().unwrap(), 10).unwrap();
+    let resumed = Wallet::load(&seed(1), Network::Regtest, &[row]).unwrap();
+    assert_eq!(resumed.below_tip(6), bench.wallet.tip(), "it knows no other");
+    assert_eq!(Wallet::load(&seed(1), Network::Regtest, &[]).unwrap().below_tip(6), None);
+}

@@ -160,7 +160,7 @@ impl Gate {
         }
         if matches!(**effect, Effect::Send(Message::Error(_))) {
             // The channel has failed: a commitment of ours may be published any moment, and nothing that was to follow it is said.
-            waiting.held.retain(|older| survives_failure(&older.held));
+            waiting.held.retain(|older| survives_error(&older.held));
         }
         let connection = at.connection;
         if is_word(effect) {
@@ -238,7 +238,14 @@ fn is_word_before(held: &Held, connection: u64) -> bool {
     matches!(held, Held::Channel { at, effect, .. } if at.connection < connection && is_word(effect))
 }
 
-/// Whether it still happens once the channel has failed: words but the `error`, HTLCs that nobody was told of and the funding
+/// Whether it still happens once the peer is to be told of an `error`: no other word does, nor does the chain's answer to a received
+/// HTLC come from anywhere but the chain.
+fn survives_error(held: &Held) -> bool {
+    let is_funding = |effect: &Effect| matches!(effect, Effect::Publish { what: Publication::Funding, .. });
+    survives_failure(held) || matches!(held, Held::Channel { effect, .. } if is_funding(effect))
+}
+
+/// Whether it still happens once the channel has failed for want of a sink: words but the `error`, HTLCs that nobody was told of and the funding
 /// transaction do not.
 fn survives_failure(held: &Held) -> bool {
     let Held::Channel { effect, .. } = held else { return true };

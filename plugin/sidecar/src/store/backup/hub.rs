@@ -74,6 +74,8 @@ pub struct Hub {
     readable: watch::Sender<u64>,
     deliver: OnceLock<Box<Deliver>>,
     news: Sender<News>,
+    /// The first proof that the file is old.
+    proof: OnceLock<String>,
 }
 
 impl Hub {
@@ -124,6 +126,7 @@ impl Hub {
                 readable: watch::Sender::new(last_event),
                 deliver: OnceLock::new(),
                 news,
+                proof: OnceLock::new(),
             }
         });
         (hub, made)
@@ -213,6 +216,17 @@ impl Hub {
     /// Whether every sink has told what it holds.
     pub fn has_heard_all(&self) -> bool {
         self.desks.iter().all(|desk| desk.has_told.load(Ordering::Acquire))
+    }
+
+    /// Whether every sink has everything that it is to have.
+    pub fn is_drained(&self) -> bool {
+        let now = (self.clocks.now)();
+        self.desks.iter().all(|desk| desk.with(|lanes| lanes.lag(now).updates == 0))
+    }
+
+    /// The proof that the file is an old copy, where a sink has told of one: known before that sink counts as heard.
+    pub fn proof(&self) -> Option<&str> {
+        self.proof.get().map(String::as_str)
     }
 
     /// The newest event that may be told, and word of it.
@@ -354,6 +368,7 @@ impl Hub {
             Ok(Ok(behind)) => behind,
             Ok(Err(proof)) => {
                 desk.with(Lanes::turn_off);
+                let _is_first = self.proof.set(proof.clone());
                 desk.has_told.store(true, Ordering::Release);
                 let _ = self.news.send(News::Ahead { proof });
                 return self.clear_all();

@@ -60,24 +60,33 @@ enum Job {
 impl MirrorPlace {
     /// Refuses, before the node starts, a mirror that no waiting makes right: the database itself, a file that is no mirror, another
     /// node's or network's, or one that a newer version wrote. A file that is not there, or cannot be read now, is none of these.
-    pub fn check(&self, database: &Path) -> Result<(), StoreError> {
-        let foreign = |found: &str| {
-            let (found, wanted) = (found.to_owned(), "the mirror of another file".to_owned());
-            Err(StoreError::Foreign { path: self.path.clone(), found, wanted })
-        };
+    /// The text says what is wrong and what to do.
+    pub fn check(&self, database: &Path) -> Result<(), String> {
+        let path = self.path.display();
+        let is_database = || Err(format!("{path} is the node's own database; name a file on another disk"));
         if is_same_file(&self.path, database) {
-            return foreign("the node's own database");
+            return is_database();
         }
         let sidecars = [self.path.parent(), database.parent()].map(|dir| dir.and_then(|dir| dir.canonicalize().ok()));
         if let [Some(here), Some(there)] = sidecars
             && here == there
             && self.path.file_name() == database.file_name()
         {
-            return foreign("the node's own database");
+            return is_database();
         }
         match self.opened() {
             Ok(_) | Err(StoreError::Io(_)) => Ok(()),
-            Err(fault) => Err(fault),
+            // It is a copy: what is damaged may be moved away.
+            Err(StoreError::Corrupt { path, reason }) => {
+                Err(format!("{}: {reason}; move it away, and the next start makes another", path.display()))
+            }
+            Err(
+                fault @ (StoreError::Newer { .. }
+                | StoreError::Companion { .. }
+                | StoreError::Missing { .. }
+                | StoreError::DeadLink(_)
+                | StoreError::Foreign { .. }),
+            ) => Err(fault.to_string()),
         }
     }
 
