@@ -144,6 +144,7 @@ struct Parts {
     redial: Vec<(NodeId, String)>,
     follower: JoinHandle<()>,
     sinks: Option<Arc<Hub>>,
+    wallet: Arc<StoredWallet>,
 }
 
 /// The longest wait for the last commit.
@@ -212,7 +213,9 @@ async fn live(
         if synced && !has_met_peers {
             if let (Some(sinks), Some(ChainState::Synced { height, hash })) = (&parts.sinks, &state) {
                 backups::hear(&parts.manager, sinks).await;
-                tokio::task::block_in_place(|| backups::tell_tip(&parts.manager, sinks, *height, *hash));
+                tokio::task::block_in_place(|| {
+                    backups::tell_tip(&parts.manager, sinks, parts.wallet.recorded((*height, *hash)));
+                });
             }
             // No peer is connected before the monitors have reached bitcoind's tip.
             parts.manager.resume();
@@ -381,7 +384,7 @@ fn build(
     spawn("feerates", move || follow_estimates(&estimates, &told, &estimates_stop))?;
     let listener: Arc<dyn BlockListener> = Arc::new(Listener {
         manager: manager.clone(),
-        wallet,
+        wallet: wallet.clone(),
         broadcaster,
         estimator,
         state,
@@ -394,7 +397,7 @@ fn build(
     let follower = spawn("chain", move || Follower::run(source, listener, followed, &follower_stop))?;
 
     let redial = file.peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
-    Ok((Parts { manager, stop, chain, dialer, redial, follower, sinks: hub }, network))
+    Ok((Parts { manager, stop, chain, dialer, redial, follower, sinks: hub, wallet }, network))
 }
 
 /// The sinks over what the start found. A node in restored mode makes no backups: what it has is old.

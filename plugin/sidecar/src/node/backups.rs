@@ -143,7 +143,7 @@ pub(super) const fn is_tip_due(height: u32) -> bool {
 }
 
 /// Tells the sinks of a block: everything that came before it was handed over before, so a restore need not look further back.
-pub(super) fn tell_tip(manager: &Manager, sinks: &Hub, height: u32, hash: BlockHash) {
+pub(super) fn tell_tip(manager: &Manager, sinks: &Hub, (height, hash): (u32, BlockHash)) {
     let peers = manager.peers().into_iter().filter(|peer| peer.channels > 0);
     let address = |peer: PeerView| {
         let address = manager.env().reader.peer_address(&peer.node_id).ok().flatten()?;

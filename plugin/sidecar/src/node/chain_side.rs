@@ -56,7 +56,16 @@ fn reserve(channels: usize) -> Sat {
     Sat::new(RESERVE_PER_CHANNEL.get().saturating_mul(channels)).min(RESERVE_MOST)
 }
 
+/// Blocks below the tip that a record for backups tells of: a bitcoind that a restored node finds need not know a block that was
+/// replaced since.
+const RECORD_DEPTH: u32 = 6;
+
 impl StoredWallet {
+    /// The block that sinks are told of when this one is the tip.
+    pub(super) fn recorded(&self, tip: (u32, BlockHash)) -> (u32, BlockHash) {
+        self.wallet.lock().below_tip(RECORD_DEPTH).unwrap_or(tip)
+    }
+
     /// `rows` change sets were loaded; they are replaced by one.
     pub(super) fn new(mut wallet: Wallet, rows: u64, manager: Arc<Manager>) -> Self {
         let compacted = wallet.take_compacted();
@@ -178,7 +187,7 @@ impl BlockListener for Listener {
         self.broadcaster.new_block();
         self.wallet.look_at_reserve(self.accept_needs_reserve);
         if let Some(sinks) = self.sinks.as_ref().filter(|_| is_tip_due(height)) {
-            tell_tip(&self.manager, sinks, height, block.block_hash());
+            tell_tip(&self.manager, sinks, self.wallet.recorded((height, block.block_hash())));
         }
         // Behind what the block made channels order.
         let mut batch = Batch::default();
@@ -187,6 +196,10 @@ impl BlockListener for Listener {
     }
 
     fn disconnected(&self, height: u32, hash: BlockHash, previous: BlockHash) {
+        // Before what channels order because of it.
+        let mut batch = Batch::default();
+        batch.hold(Held::Chain(ChainOrder::BlockLeft));
+        self.manager.env().writer.submit(batch);
         self.manager.block_disconnected(height);
         let taken = self.wallet.change(|wallet, _| wallet.disconnected(height, hash, previous));
         if let Err(fault) = taken {
@@ -259,6 +272,7 @@ pub(super) fn carry_out(
                 manager.funded(&request.peer, request.channel, funding);
             }
             ChainOrder::NewBlock => sweeper.new_block(),
+            ChainOrder::BlockLeft => sweeper.block_left(),
             ChainOrder::Enforce { channel, params, enforcement } => {
                 sweeper.enforce(channel, params, enforcement.map(|enforcement| *enforcement));
             }

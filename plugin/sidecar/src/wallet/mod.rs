@@ -183,6 +183,12 @@ impl Wallet {
         known.filter(|_| height < tip_height)
     }
 
+    /// The block so many below the tip; the tip where that one is not remembered.
+    pub fn below_tip(&self, depth: u32) -> Option<(u32, BlockHash)> {
+        let below = self.tip?.0.checked_sub(depth);
+        below.and_then(|below| Some((below, self.hash_at(below)?))).or(self.tip)
+    }
+
     /// A block on top of the tip, or the first one, at any height.
     pub fn connected(&mut self, height: u32, block: &Block) -> Result<(), WalletFault> {
         let hash = block.block_hash();

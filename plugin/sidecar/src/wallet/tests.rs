@@ -226,6 +226,46 @@ fn fnd_11_a_strangers_unconfirmed_coin_funds_nothing() {
     bench.fund(20_000).unwrap();
 }
 
+/// A reorganisation takes back a stranger's payment, with two transactions of ours that stand on it one behind the other.
+#[test]
+fn fnd_11_the_change_of_change_of_a_coin_that_may_be_taken_back_funds_nothing() {
+    let mut bench = Bench::new();
+    bench.receive(90_000);
+    for sat in [20_000, 10_000] {
+        let (tx, _) = bench.fund(sat).unwrap();
+        bench.wallet.saw_unconfirmed(&tx);
+        bench.mine(vec![tx]);
+    }
+    bench.undo();
+    bench.undo();
+    // The payment stands, so nobody but us can undo what was made of it.
+    let (tx, _) = bench.fund(5_000).unwrap();
+    bench.wallet.release(tx.compute_txid());
+    bench.undo();
+    let fault = bench.fund(5_000).unwrap_err();
+    assert!(matches!(fault, WalletFault::InsufficientFunds { available, .. } if available == Sat::ZERO), "{fault}");
+}
+
+/// Own change in a chain that no mempool takes one more of funds nothing either.
+#[test]
+fn fnd_11_change_at_the_end_of_a_long_chain_funds_nothing_before_a_block_holds_some_of_it() {
+    let mut bench = Bench::new();
+    bench.receive(900_000);
+    let mut made = Vec::new();
+    let fault = loop {
+        match bench.fund(20_000) {
+            Ok((tx, _)) => {
+                bench.wallet.saw_unconfirmed(&tx);
+                made.push(tx);
+            }
+            Err(fault) => break fault,
+        }
+    };
+    assert_eq!(made.len(), 25, "{fault}");
+    bench.mine(made.drain(..1).collect());
+    bench.fund(20_000).unwrap();
+}
+
 #[test]
 fn reo_5_a_reorg_takes_coins_away_and_brings_them_back() {
     let mut bench = Bench::new();
@@ -700,4 +740,18 @@ fn a_wallet_whose_rows_were_lost_goes_on_from_a_block_and_finds_what_pays_its_fi
     let genesis = lost.blocks[0].block_hash();
     let row = Wallet::resumed_at(&seed(1), Network::Regtest, (0, genesis), 1000).unwrap();
     assert_eq!(Wallet::load(&seed(1), Network::Regtest, &[row]).unwrap().tip(), Some((0, genesis)));
+}
+
+#[test]
+fn a_block_below_the_tip_is_told_where_it_is_remembered() {
+    let mut bench = Bench::new();
+    for _ in 0..10 {
+        bench.mine(Vec::new());
+    }
+    assert_eq!(bench.wallet.below_tip(6), Some((4, bench.blocks[4].block_hash())));
+    assert_eq!(bench.wallet.below_tip(11), bench.wallet.tip(), "there is none");
+    let row = Wallet::resumed_at(&seed(1), Network::Regtest, bench.wallet.tip().unwrap(), 10).unwrap();
+    let resumed = Wallet::load(&seed(1), Network::Regtest, &[row]).unwrap();
+    assert_eq!(resumed.below_tip(6), bench.wallet.tip(), "it knows no other");
+    assert_eq!(Wallet::load(&seed(1), Network::Regtest, &[]).unwrap().below_tip(6), None);
 }

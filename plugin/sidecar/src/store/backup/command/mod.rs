@@ -227,7 +227,8 @@ impl CommandSink {
     ) -> Answer {
         let Ok(image) = full.image() else { return Answer::InProgress };
         let name = RecordName::full(*channel, image.id);
-        let params = self.params(&name, ("monitor", &image.encode()), funding);
+        let mut params = self.params(&name, ("monitor", &image.encode()), funding);
+        params["over"] = (!image.is_live()).into();
         self.write(&name, id, Request { method, params })
     }
 
@@ -272,6 +273,7 @@ impl Persist for CommandSink {
         let name = RecordName::update(*channel, update.after, update.id);
         let mut params = self.params(&name, ("update", &update.encode()), funding);
         params["follows"] = update.after.into();
+        params["over"] = update.is_last().into();
         self.write(&name, id, Request { method, params })
     }
 

@@ -89,7 +89,7 @@ pub(super) fn holdings(
 ) -> Result<Vec<Holding>, SinkFault> {
     let mut program = By(ask);
     let mut holdings = Vec::new();
-    for channel in channels(&mut program)? {
+    for channel in channels(&mut program, false)? {
         let names = names(&mut program, &channel)?;
         let Some((full, id)) = names.reach() else { continue };
         let newest = match names.updates.iter().find(|(_, to)| **to == id && id > full) {
@@ -114,13 +114,14 @@ fn is_over(record: &NamedRecord) -> bool {
     }
 }
 
-/// Every channel that the program keeps anything of, page by page, in the order of their names.
-fn channels<A: Ask>(program: &mut A) -> Result<Vec<ChannelId>, A::Fault> {
+/// Every channel that the program keeps anything of, page by page, in the order of their names; those that are over may be left
+/// out where `over` does not ask for them.
+fn channels<A: Ask>(program: &mut A, over: bool) -> Result<Vec<ChannelId>, A::Fault> {
     let method = "list_channels";
     let mut found: Vec<ChannelId> = Vec::new();
     loop {
         let after = found.last().map(ToString::to_string);
-        let answer = program.ask(method, json!({ "after": after }), LIST_LINE)?;
+        let answer = program.ask(method, json!({ "after": after, "over": over }), LIST_LINE)?;
         let page = Channels::deserialize(&answer).map_err(|_| program.odd(odd_answer(method, &answer)))?;
         if page.channel_ids.is_empty() {
             return Ok(found);
@@ -176,7 +177,7 @@ impl CommandSource {
 
 impl Source for CommandSource {
     fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
-        channels(self)
+        channels(self, true)
     }
 
     fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
