@@ -47,7 +47,11 @@ use seal::{seal, unseal};
 /// What is wrong with the store. The process stops on any of these; nothing has left that was not durable.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the disk or file refused: {0}; nothing was sent, so restarting is safe once the disk is well")]
+    /// The file and what was met, where it is known which file.
+    #[error(
+        "the disk or file refused: {0}. Look whether the disk is there, has room and may be written to, and what the \
+         system's log says of it; nothing was sent, so restarting is safe once the disk is well"
+    )]
     Io(String),
     #[error(
         "{path}: {reason}; do not delete it, it holds your channels, and start from no older copy, which would lose them: ask \
@@ -93,6 +97,28 @@ impl StoreError {
         Self::Io(fault.to_string())
     }
 
+    /// The same of this file.
+    fn io_of(path: &Path, fault: impl std::fmt::Display) -> Self {
+        Self::io(format_args!("{}: {fault}", path.display()))
+    }
+
+    /// Names the directory of a file of which only the name is told.
+    fn within(self, dir: &Path) -> Self {
+        match self {
+            Self::Io(told) if told.starts_with(FILE) => Self::Io(dir.join(told).display().to_string()),
+            Self::Corrupt { path, reason } => Self::Corrupt { path: dir.join(path), reason },
+            other @ (Self::Io(_)
+            | Self::Newer { .. }
+            | Self::Companion { .. }
+            | Self::Missing { .. }
+            | Self::OnlyJournal { .. }
+            | Self::NoJournal { .. }
+            | Self::Apart { .. }
+            | Self::DeadLink(_)
+            | Self::Foreign { .. }) => other,
+        }
+    }
+
     /// What redb met: pages that lead past the end of the file, or name no table of ours, are damage. To start again would
     /// not help.
     fn of(fault: &redb::Error) -> Self {
@@ -106,7 +132,11 @@ impl StoreError {
             // redb may know more kinds one day; none of the others is about what stands in the file.
             _ => false,
         };
-        if is_damage { Self::Corrupt { path: FILE.into(), reason: fault.to_string() } } else { Self::io(fault) }
+        if is_damage {
+            Self::Corrupt { path: FILE.into(), reason: fault.to_string() }
+        } else {
+            Self::io_of(Path::new(FILE), fault)
+        }
     }
 }
 
@@ -137,16 +167,16 @@ const CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// goes into it; none is made, and commits are the file's own.
 pub fn open(dir: &Path, network: &str, node_id: &NodeId) -> Result<Arc<Database>, StoreError> {
     let file = database(dir, network, node_id)?;
-    let opened = open_after(file, (&dir.join(FILE), network, node_id), (&Beside(dir), false), |_| Ok(()))?;
-    Ok(opened.db)
+    let opened = open_after(file, (&dir.join(FILE), network, node_id), (&Beside(dir), false), |_| Ok(()));
+    Ok(opened.map_err(|fault| fault.within(dir))?.db)
 }
 
 /// The same, with all that a start reads, and with a journal for the writer. A file that is refused, whatever the reason, is
 /// as it was: what redb writes as it opens it reaches the file only after everything was read.
 pub fn open_and_load(dir: &Path, network: &str, node_id: &NodeId) -> Result<(Arc<Database>, Snapshot), StoreError> {
     let file = database(dir, network, node_id)?;
-    let opened = open_after(file, (&dir.join(FILE), network, node_id), (&Beside(dir), true), load::load)?;
-    let Opened { db, read: mut found, journal, old } = opened;
+    let opened = open_after(file, (&dir.join(FILE), network, node_id), (&Beside(dir), true), load::load);
+    let Opened { db, read: mut found, journal, old } = opened.map_err(|fault| fault.within(dir))?;
     found.journal = journal;
     found.aged(old.map(Age::Old));
     Ok((db, found))
@@ -157,9 +187,18 @@ type Found = (Box<dyn StorageBackend>, u64);
 
 /// The file of the database in a directory, which is made on the first start.
 fn database(dir: &Path, network: &str, node_id: &NodeId) -> Result<Found, StoreError> {
+    let seen = generation::check(dir, network, node_id).map_err(|fault| match fault {
+        StoreError::Io(fault) => StoreError::io_of(&dir.join(generation::FILE), fault),
+        fault => fault,
+    })?;
+    database_seen(dir, (network, node_id), seen).map_err(|fault| fault.within(dir))
+}
+
+/// `seen` is the newest generation of the file, where one was seen.
+fn database_seen(dir: &Path, (network, node_id): (&str, &NodeId), seen: Option<u64>) -> Result<Found, StoreError> {
     let path = dir.join(FILE);
-    let seen = generation::check(dir, network, node_id)?;
-    if !path.try_exists().map_err(StoreError::io)? {
+    let refused = |fault: io::Error| StoreError::io_of(&path, fault);
+    if !path.try_exists().map_err(refused)? {
         // Nor is one made in the place of one that another disk holds.
         if path.is_symlink() {
             return Err(StoreError::DeadLink(path));
@@ -179,8 +218,9 @@ fn database(dir: &Path, network: &str, node_id: &NodeId) -> Result<Found, StoreE
 
 /// A file that is there. redb would turn an empty one into a new database: an existing one is only ever opened (bad input 91).
 fn stored(path: &Path) -> Result<Box<dyn StorageBackend>, StoreError> {
-    let file = File::options().read(true).write(true).open(path).map_err(StoreError::io)?;
-    if file.metadata().map_err(StoreError::io)?.len() == 0 {
+    let refused = |fault: io::Error| StoreError::io_of(path, fault);
+    let file = File::options().read(true).write(true).open(path).map_err(refused)?;
+    if file.metadata().map_err(refused)?.len() == 0 {
         return Err(StoreError::Corrupt { path: path.to_owned(), reason: "it is empty".to_owned() });
     }
     Ok(Box::new(FileBackend::new(file)?))
@@ -200,14 +240,15 @@ fn open_reserved<R>(
     path: &Path,
     read: impl FnOnce(&Database) -> Result<R, StoreError>,
 ) -> Result<(Database, R), StoreError> {
+    let refused = |fault: io::Error| StoreError::io_of(path, fault);
     let storage = Reserve::of(file);
     let opened = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(storage.clone());
     let db = opened.map_err(|fault| match fault {
-        redb::DatabaseError::Storage(redb::StorageError::Io(fault)) if is_of_the_disk(&fault) => StoreError::io(fault),
+        redb::DatabaseError::Storage(redb::StorageError::Io(fault)) if is_of_the_disk(&fault) => refused(fault),
         fault => StoreError::Corrupt { path: path.to_owned(), reason: fault.to_string() },
     })?;
     let found = read(&db)?;
-    storage.release().map_err(StoreError::io)?;
+    storage.release().map_err(refused)?;
     Ok((db, found))
 }
 
@@ -285,15 +326,17 @@ fn create_with(
 ) -> Result<(), StoreError> {
     let unfinished = dir.join(format!("{FILE}.new"));
     match std::fs::remove_file(&unfinished) {
-        Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::io(fault)),
+        Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => {
+            return Err(StoreError::io_of(&unfinished, fault));
+        }
         Ok(()) | Err(_) => {}
     }
     let db = Database::create(&unfinished)?;
     initialise(&db, network, node_id)?;
     fill(&db)?;
     drop(db);
-    std::fs::rename(&unfinished, dir.join(FILE)).map_err(StoreError::io)?;
-    sync_directory(dir).map_err(StoreError::io)
+    std::fs::rename(&unfinished, dir.join(FILE)).map_err(|fault| StoreError::io_of(&unfinished, fault))?;
+    sync_directory(dir).map_err(|fault| StoreError::io_of(dir, fault))
 }
 
 fn initialise(db: &Database, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
