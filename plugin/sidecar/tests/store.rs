@@ -472,7 +472,7 @@ fn per_9_the_version_is_always_there_and_a_file_without_it_is_refused_untouched(
     for operations in 0.. {
         let disk = Disk::default();
         disk.fail_after(operations, Failing::Power);
-        let made = store::open_on(disk.clone(), "regtest", &node(1)).map(drop);
+        let made = on(&disk).map(drop);
         if !disk.has_failed() {
             made.unwrap();
             break;
@@ -480,13 +480,13 @@ fn per_9_the_version_is_always_there_and_a_file_without_it_is_refused_untouched(
         for damage in Damage::ALL {
             let disk = Disk::default();
             disk.fail_after(operations, Failing::Power);
-            drop(store::open_on(disk.clone(), "regtest", &node(1)));
+            drop(on(&disk));
             let left = disk.crash(damage, &mut rng);
             if left.bytes().is_empty() {
                 continue;
             }
             // It may be one that redb itself cannot read yet.
-            match std::panic::catch_unwind(AssertUnwindSafe(|| store::open_on(left.clone(), "regtest", &node(1)))) {
+            match std::panic::catch_unwind(AssertUnwindSafe(|| on(&left))) {
                 Ok(Ok(db)) => {
                     let meta = db.begin_read().unwrap().open_table(Table::Meta.definition()).unwrap();
                     assert!(meta.get(b"format".as_slice()).unwrap().is_some(), "{operations} {damage:?}");
@@ -514,20 +514,20 @@ fn dsk_3_a_commit_after_a_repair_is_there_after_the_next_crash() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     for damage in Damage::ALL {
         let mut disk = Disk::default();
-        populate(store::open_on(disk.clone(), "regtest", &node(1)).unwrap());
+        populate(on(&disk).unwrap());
         for round in 0..8 {
             // The process is gone in the midst of a commit, and the next one while it repairs, at any operation.
-            let db = store::open_on(disk.clone(), "regtest", &node(1)).unwrap();
+            let db = on(&disk).unwrap();
             disk.fail_after(round, Failing::Power);
             let (writer, mut commits) = Writer::new(db).unwrap();
             writer.submit(staged(&payment(0, PaymentState::Pending)));
             drop(commits.next(1));
             disk = disk.crash(damage, &mut rng);
             disk.fail_after(round, Failing::Power);
-            drop(store::open_on(disk.clone(), "regtest", &node(1)));
+            drop(on(&disk));
             disk = disk.crash(damage, &mut rng);
             // Repaired, written to, and gone without a word.
-            let db = store::open_on(disk.clone(), "regtest", &node(1)).unwrap();
+            let db = on(&disk).unwrap();
             let (writer, mut commits) = Writer::new(db).unwrap();
             let key = [round.to_be_bytes().as_slice(), &[7; 24]].concat();
             let mut batch = Batch::default();
@@ -535,7 +535,7 @@ fn dsk_3_a_commit_after_a_repair_is_there_after_the_next_crash() {
             writer.submit(batch);
             drop(commits.next(1).unwrap().unwrap());
             disk = disk.crash(damage, &mut rng);
-            let db = store::open_on(disk.clone(), "regtest", &node(1)).unwrap();
+            let db = on(&disk).unwrap();
             let replay = db.begin_read().unwrap().open_table(Table::Replay.definition()).unwrap();
             assert!(replay.get(key.as_slice()).unwrap().is_some(), "{damage:?} {round}");
             drop(replay);
@@ -543,6 +543,11 @@ fn dsk_3_a_commit_after_a_repair_is_there_after_the_next_crash() {
             read_rows(db, snapshot).unwrap();
         }
     }
+}
+
+/// The database on a disk, opened as a start does.
+fn on(disk: &Disk) -> Result<Arc<Database>, StoreError> {
+    store::open_on(disk.database(), disk, "regtest", &node(1)).map(|(db, _)| db)
 }
 
 /// A disk of which one read fails, or all from that one on.
@@ -556,25 +561,25 @@ struct Unread {
 
 impl StorageBackend for Unread {
     fn len(&self) -> io::Result<u64> {
-        self.disk.len()
+        self.disk.database().len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let number = self.reads.fetch_add(1, Ordering::Relaxed);
         let is_refused = if self.for_ever { number >= self.fails_at } else { number == self.fails_at };
-        if is_refused { Err(io::Error::from_raw_os_error(5)) } else { self.disk.read(offset, out) }
+        if is_refused { Err(io::Error::from_raw_os_error(5)) } else { self.disk.database().read(offset, out) }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk.set_len(len)
+        self.disk.database().set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.disk.sync_data()
+        self.disk.database().sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.disk.write(offset, data)
+        self.disk.database().write(offset, data)
     }
 }
 
@@ -585,7 +590,8 @@ fn dsk_5_a_read_that_fails_is_told_and_hides_no_row() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = populated(dir.path());
     let read = |disk: Unread| {
-        let db = store::open_on(disk, "regtest", &node(1))?;
+        let shelf = disk.disk.clone();
+        let (db, _) = store::open_on(Box::new(disk), &shelf, "regtest", &node(1))?;
         let snapshot = store::load::load(&*db)?;
         read_rows(db, snapshot)
     };
