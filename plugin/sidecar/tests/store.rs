@@ -588,7 +588,8 @@ impl StorageBackend for Unread {
 #[test]
 fn dsk_5_a_read_that_fails_is_told_and_hides_no_row() {
     let dir = tempfile::tempdir().unwrap();
-    let bytes = populated(dir.path());
+    populate(fresh(dir.path()));
+    let bytes = fs::read(file(dir.path())).unwrap();
     let read = |disk: Unread| {
         let shelf = disk.disk.clone();
         let (db, _) = store::open_on(Box::new(disk), &shelf, "regtest", &node(1))?;
