@@ -124,8 +124,8 @@ pub struct ChannelInfo {
     /// Why the channel is frozen, and absent otherwise. What cannot be read of it is empty or 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen_reason: Option<String>,
-    /// Why the channel failed, or why its cooperative close has not come about and what to do; absent otherwise. What the
-    /// peer said is escaped and cut short.
+    /// Why the channel failed, or why its cooperative close has not come about and what to do; absent otherwise. Under
+    /// restored mode also what to do where the peer does not close. What the peer said is escaped and cut short.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Whether a required backup is so late with the channel that it takes no new HTLCs; `backup.status` says why.

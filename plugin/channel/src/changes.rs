@@ -102,6 +102,18 @@ pub struct ChannelHead {
     pub remote_shutdown: Option<ScriptBuf>,
     /// Id of the newest update that the monitor was given; ids are gapless from 1.
     pub monitor_update_id: u64,
+    /// Until our `channel_ready`: what was told of the funding transaction. A start sees the newest block again, and a
+    /// reorganisation others, and neither is news.
+    pub told: FundingTold,
+}
+
+/// What the operator was told of a funding transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FundingTold {
+    /// That the peer's is in a block.
+    pub pending: bool,
+    /// That ours is in none.
+    pub stuck: bool,
 }
 
 impl ChannelHead {
@@ -371,6 +383,9 @@ pub struct MonitorHead {
     /// Whether our newest commitment may be published: for ever not, once the peer proved that we have fallen behind.
     pub may_publish: bool,
     pub closed: bool,
+    /// The newest spend of the funding output that the operator was told of, and the height of its block: seen there again
+    /// after a crash or a reorganisation, it is no news.
+    pub told_spend: Option<(Txid, u32)>,
 }
 
 /// What the scripts of one HTLC need, for ever: written once when it is first signed into any commitment.

@@ -20,8 +20,8 @@ use outrigger_bolt::wire::{
 };
 
 use crate::changes::{
-    ChannelChanges, ChannelHead, ChannelParams, ChannelRows, FeeState, FundingPhase, LastSent, MonitorStep,
-    MonitorUpdate, Phase, RemoteCommitment, SideParams, SignedCommitment, Totals,
+    ChannelChanges, ChannelHead, ChannelParams, ChannelRows, FeeState, FundingPhase, FundingTold, LastSent,
+    MonitorStep, MonitorUpdate, Phase, RemoteCommitment, SideParams, SignedCommitment, Totals,
 };
 use crate::channel::Channel;
 use crate::commitments::htlc::Side;
@@ -470,6 +470,7 @@ impl Opening {
             local_shutdown: None,
             remote_shutdown: None,
             monitor_update_id: 1,
+            told: FundingTold::default(),
         }
     }
 }

@@ -14,8 +14,8 @@ use outrigger_bolt::features::{Feature, Features};
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{AcceptChannel, ChannelReady, FundingCreated, Message, OpenChannel};
 use outrigger_channel::{
-    ChainEvent, ChannelNote, Command, Effect, Input, Opening, OpeningInput, OpeningStep, Phase, Publication, Refusal,
-    Rule, Signer, Violation, Watch,
+    ChainEvent, ChannelNote, Command, Effect, FundingTold, Input, Opening, OpeningInput, OpeningStep, Phase,
+    Publication, Refusal, Rule, Signer, Violation, Watch,
 };
 
 fn open_message(terms: &Terms) -> (Opening, OpenChannel) {
@@ -512,6 +512,25 @@ fn bad_input_59_cst_20_a_closed_channel_still_answers() {
     assert!(matches!(answer.as_slice(), [Message::ChannelReestablish(_), Message::Error(_)]), "{answer:?}");
 }
 
+/// A block that is seen again, after a crash or a reorganisation, is no news.
+#[test]
+fn per_4_an_operator_hears_once_that_the_peers_funding_transaction_is_in_a_block() {
+    let mut duo = Duo::born(&Terms::default());
+    let tx = duo.tx.clone();
+    let mut told = 0;
+    duo.height = 501;
+    for _ in 0..3 {
+        duo.input(Bob, Input::Chain(ChainEvent::FundingConfirmed { height: 501, tx_index: 4, tx: &tx }));
+        let is_pending = |effect: &&Effect| matches!(effect, Effect::Note(ChannelNote::Pending { .. }));
+        told += duo.take_effects(Bob).iter().filter(is_pending).count();
+        duo.input(Bob, Input::Chain(ChainEvent::FundingUnconfirmed));
+    }
+    assert_eq!(told, 1);
+    duo.confirm();
+    let head = &duo.bob.channel.rows().head;
+    assert!(head.channel_ready_sent && head.told == FundingTold::default(), "{head:?}");
+}
+
 #[test]
 fn an_operator_hears_once_of_an_own_funding_transaction_that_never_confirms() {
     let mut duo = Duo::born(&Terms::default());
@@ -519,7 +538,7 @@ fn an_operator_hears_once_of_an_own_funding_transaction_that_never_confirms() {
     assert!(duo.alice.channel.watches().contains(&Watch::Height(644)));
     assert!(!duo.bob.channel.watches().contains(&Watch::Height(644)));
     let mut told = Vec::new();
-    for height in [643, 644, 645, 2516, 9999] {
+    for height in [643, 644, 644, 645, 2516, 9999] {
         duo.height = height;
         duo.input(Alice, Input::Chain(ChainEvent::Height(height)));
         let stuck = |effect: &Effect| matches!(effect, Effect::Note(ChannelNote::FundingStuck { txid, blocks: 144 }) if *txid == funding.txid);

@@ -365,6 +365,8 @@ fn reo_5_what_is_ours_follows_from_the_chain_as_it_stands_now() {
     }
     pair.input(Alice, Input::Chain(ChainEvent::FundingSpendUnconfirmed));
     let mut after = pair.node(Alice).monitor.rows().clone();
+    // Nobody takes back what was told.
+    assert_eq!(after.head.told_spend.take(), Some((ours.compute_txid(), 700)));
     after.head.update_id = fresh.head.update_id;
     assert_eq!(after, fresh, "disconnected and connected again is as if never");
 }
@@ -386,6 +388,37 @@ fn occ_14_events_that_are_told_again_change_nothing() {
     }
     assert_eq!(*pair.node(Alice).monitor.rows(), rows);
     assert_eq!(pair.node(Alice).notes.len(), notes);
+}
+
+/// A crash may come after the rows of a spend and before those of its block: the start takes the spend back, and sees it again.
+#[test]
+fn per_4_occ_14_a_spend_that_is_seen_in_its_block_again_is_told_once() {
+    for revoked in [false, true] {
+        let mut pair = with_balances();
+        let old = commitment(&pair, Bob);
+        pair.pay(Bob, Msat::new(5_000_000), Fate::Fulfilled);
+        pair.heal();
+        let newest = commitment(&pair, Bob);
+        let tx = if revoked { old } else { newest };
+        let told = |pair: &Pair| {
+            let is_spend = |note: &&ChannelNote| matches!(note, ChannelNote::Spent { .. });
+            pair.node(Alice).notes.iter().filter(is_spend).count()
+        };
+        spent(&mut pair, Alice, 700, &tx);
+        assert_eq!(told(&pair), 1);
+        for crashes in [true, false, true] {
+            if crashes {
+                pair.crash(Alice);
+            }
+            pair.input(Alice, Input::Chain(ChainEvent::FundingSpendUnconfirmed));
+            spent(&mut pair, Alice, 700, &tx);
+            assert_eq!(told(&pair), 1);
+        }
+        // In another block it is news: what is ours is free later.
+        pair.input(Alice, Input::Chain(ChainEvent::FundingSpendUnconfirmed));
+        spent(&mut pair, Alice, 702, &tx);
+        assert_eq!(told(&pair), 2);
+    }
 }
 
 #[test]

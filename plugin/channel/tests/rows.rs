@@ -16,8 +16,8 @@ use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, ShortC
 use outrigger_bolt::keys::Basepoints;
 use outrigger_channel::{
     ChannelHead, ChannelParams, ClaimKind, CorruptRow, Evidence, FailReason, Fault, FeeState, FundingPhase,
-    FundingSpend, HtlcKey, HtlcRow, HtlcSource, HtlcState, HtlcTotals, LastSent, MonitorHead, Offerer, Phase,
-    RemoteCommitment, Removal, Row, SideParams, SignedCommitment, Stage, Taken, Totals,
+    FundingSpend, FundingTold, HtlcKey, HtlcRow, HtlcSource, HtlcState, HtlcTotals, LastSent, MonitorHead, Offerer,
+    Phase, RemoteCommitment, Removal, Row, SideParams, SignedCommitment, Stage, Taken, Totals,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -189,7 +189,7 @@ fn head() -> impl Strategy<Value = ChannelHead> {
     });
     let last_sent = prop_oneof![Just(LastSent::Nothing), Just(LastSent::Commitment), Just(LastSent::Revocation)];
     let chain = (option::of(any::<u32>()), option::of(any::<u64>()), option::of(any::<u64>()));
-    let shutdown = (any::<[bool; 2]>(), option::of(script()), option::of(script()));
+    let shutdown = (any::<[bool; 4]>(), option::of(script()), option::of(script()));
     ((phase(), last_sent), numbers, points, fee, (totals(), totals()), chain, shutdown).prop_map(
         |(
             (phase, last_sent),
@@ -198,7 +198,7 @@ fn head() -> impl Strategy<Value = ChannelHead> {
             fee,
             (local_commitment, remote_commitment),
             (funding_height, scid, alias),
-            ([channel_ready_sent, channel_ready_received], local_shutdown, remote_shutdown),
+            ([channel_ready_sent, channel_ready_received, pending, stuck], local_shutdown, remote_shutdown),
         )| ChannelHead {
             phase,
             local_number,
@@ -221,6 +221,7 @@ fn head() -> impl Strategy<Value = ChannelHead> {
             local_shutdown,
             remote_shutdown,
             monitor_update_id,
+            told: FundingTold { pending, stuck },
         },
     )
 }
@@ -268,16 +269,21 @@ fn monitor_head() -> impl Strategy<Value = MonitorHead> {
             htlc_signatures: Vec::new(),
         },
     );
-    (any::<[u64; 2]>(), local, remote_commitment(), option::of(remote_commitment()), any::<[bool; 3]>()).prop_map(
-        |([update_id, next_secret_number], local, remote, remote_next, [failed, may_publish, closed])| MonitorHead {
-            update_id,
-            local,
-            remote,
-            remote_next,
-            next_secret_number,
-            failed,
-            may_publish,
-            closed,
+    let remotes = (remote_commitment(), option::of(remote_commitment()));
+    let told = option::of((txid(), any::<u32>()));
+    (any::<[u64; 2]>(), local, remotes, any::<[bool; 3]>(), told).prop_map(
+        |([update_id, next_secret_number], local, (remote, remote_next), [failed, may_publish, closed], told_spend)| {
+            MonitorHead {
+                update_id,
+                local,
+                remote,
+                remote_next,
+                next_secret_number,
+                failed,
+                may_publish,
+                closed,
+                told_spend,
+            }
         },
     )
 }

@@ -13,8 +13,8 @@ use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, PaymentHash};
 use outrigger_rpc_schema::rendezvous::network_directory;
 use outrigger_rpc_schema::{
-    self as schema, ChannelClose, ChannelGet, ChannelList, ChannelState, Client, EventKind, EventList, NodeInfo,
-    PaymentGet,
+    self as schema, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelState, Client, EventKind,
+    EventList, NodeInfo, PaymentGet,
 };
 use outrigger_sidecar::config::Config;
 use outrigger_sidecar::key::{NodeKeys, Seed};
@@ -23,7 +23,7 @@ use outrigger_sidecar::store::part::{PartHop, PartRow};
 use outrigger_sidecar::store::row::{PaymentRow, PaymentState};
 use outrigger_sidecar::store::schema::{Table, UnderWay};
 use outrigger_sidecar::store::seal::seal;
-use outrigger_sidecar::store::{self, Batch, Held, StoreError, Writer};
+use outrigger_sidecar::store::{self, Age, Batch, Generation, Held, StoreError, Writer, generation};
 use redb::backends::InMemoryBackend;
 use redb::{Database, StorageBackend};
 use tokio::sync::oneshot;
@@ -57,7 +57,7 @@ async fn stopped(node: Node) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_input_95_a_frozen_channel_is_shown_with_its_reason_and_refuses_orders() {
+async fn bad_input_95_bak_6_a_frozen_channel_is_shown_with_its_reason_and_refuses_orders() {
     let dir = tempfile::tempdir().unwrap();
     let network = network_directory(dir.path(), "regtest");
     std::fs::create_dir_all(&network).unwrap();
@@ -111,6 +111,8 @@ async fn bad_input_95_a_frozen_channel_is_shown_with_its_reason_and_refuses_orde
     let close = ChannelClose { channel_id: channel_id.clone(), ..Default::default() };
     let refused = client.call(close).await.unwrap_err().to_string();
     assert!(refused.contains("the channel is frozen") && refused.contains("channel.get says why"), "{refused}");
+    let force = ChannelForceClose { channel_id: channel_id.clone() };
+    assert_eq!(client.call(force).await.unwrap_err().to_string(), refused);
     let kinds = Some(vec![EventKind::ChannelFrozen]);
     let events = client.call(EventList { kinds, ..Default::default() }).await.unwrap().items;
     let [event] = events.as_slice() else { panic!("{events:?}") };
@@ -125,6 +127,59 @@ async fn bad_input_95_a_frozen_channel_is_shown_with_its_reason_and_refuses_orde
     // The node itself is there.
     client.call(NodeInfo {}).await.unwrap();
     stopped(node).await;
+}
+
+/// A daemon that is stopped well tells what it leaves from every copy that was made while it ran.
+#[tokio::test(flavor = "multi_thread")]
+async fn bak_1_bak_7_a_copy_from_before_the_last_commit_of_a_clean_stop_is_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = network_directory(dir.path(), "regtest");
+    let running = node(dir.path()).await;
+    let companion = network.join(generation::FILE);
+    let number = || {
+        let text = std::fs::read_to_string(&companion).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("generation ")).unwrap().parse::<u64>().unwrap()
+    };
+    let (copy, before) = (std::fs::read(network.join(store::FILE)).unwrap(), number());
+    stopped(running).await;
+    assert_eq!(number(), before + 1);
+    let seed = Seed::load(&network).unwrap().unwrap();
+    let node_id = NodeKeys::derive(&seed, bitcoin::Network::Regtest).node_id();
+    let newest = std::fs::read(network.join(store::FILE)).unwrap();
+    // Beside the file as the stop left it, in a directory that nobody has open.
+    let age = |database: &[u8]| {
+        let beside = tempfile::tempdir().unwrap();
+        std::fs::copy(&companion, beside.path().join(generation::FILE)).unwrap();
+        std::fs::write(beside.path().join(store::FILE), database).unwrap();
+        let (db, file) = store::open_and_load(beside.path(), "regtest", &node_id).unwrap();
+        Generation::at_start(beside.path(), ("regtest", &node_id), &db, file.restored.is_some()).unwrap()
+    };
+    assert!(matches!(age(&copy), Some(Age::Old(_))), "a copy of the running database");
+    assert!(matches!(age(&newest), Some(Age::Newest(_))), "what the stop left");
+}
+
+/// The words name the file, wherever in the start it is met.
+#[test]
+fn bad_input_96_a_file_that_the_disk_refuses_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let seed = Seed::create(dir.path(), || Ok([7; 32])).unwrap();
+    let node_id = NodeKeys::derive(&seed, bitcoin::Network::Regtest).node_id();
+    let refused = |path: &Path| {
+        let fault = store::open(dir.path(), "regtest", &node_id).unwrap_err();
+        assert!(matches!(fault, StoreError::Io(_)), "{fault}");
+        let words = fault.to_string();
+        let is_told = words.contains(&path.display().to_string()) && words.contains("Look whether the disk is there");
+        assert!(is_told, "{words}");
+    };
+    // A directory where a file should be is what any user can bring about.
+    let (database, companion) = (dir.path().join(store::FILE), dir.path().join(generation::FILE));
+    let unfinished = dir.path().join(format!("{}.new", store::FILE));
+    for path in [&database, &unfinished, &companion] {
+        std::fs::create_dir(path).unwrap();
+        refused(path);
+        std::fs::remove_dir(path).unwrap();
+    }
+    drop(store::open(dir.path(), "regtest", &node_id).unwrap());
 }
 
 /// A disk in memory whose syncs fail from a moment on.
@@ -189,7 +244,7 @@ fn bad_input_96_per_5_dsk_1_a_failed_sync_releases_nothing_and_is_not_tried_agai
     fails.store(true, Ordering::SeqCst);
     let mut never = submit();
     let fault = faults.recv_timeout(LIMIT).unwrap();
-    assert!(matches!(&fault, StoreError::Io(_)), "{fault}");
+    assert!(matches!(&fault, StoreError::Io(told) if told.contains(store::FILE)), "{fault}");
     assert!(fault.to_string().contains("nothing was sent, so restarting is safe"), "{fault}");
     thread.join().unwrap();
     // Who waits for the row is not even told that nobody will answer: the process ends before anybody could go on.

@@ -1,7 +1,13 @@
 //! The store through its own doors: what a commit releases, what a start refuses, and that refusing changes nothing.
 #![expect(clippy::unwrap_used, reason = "a test says by panicking what is wrong")]
 
+#[expect(dead_code, unreachable_pub, reason = "the simulation uses all of it")]
+#[path = "simulation/disk.rs"]
+mod disk;
+
 use std::fs;
+use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +15,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+use disk::{Damage, Disk, Failing};
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{NodeId, PaymentHash, PaymentPreimage};
 use outrigger_sidecar::clock::Clock;
@@ -18,7 +25,7 @@ use outrigger_sidecar::store::seal::seal;
 use outrigger_sidecar::store::{self, Batch, Held, Reader, StoreError, Writer, writer};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadableDatabase, StorageBackend};
 use tokio::sync::oneshot;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -287,7 +294,7 @@ fn bad_input_92_a_newer_file_is_refused() {
 
 /// There is no older one yet that could be migrated: it stays untouched.
 #[test]
-fn bad_input_92_an_older_file_is_refused_untouched() {
+fn bad_input_92_per_9_an_older_file_is_refused_untouched() {
     let dir = tempfile::tempdir().unwrap();
     let db = fresh(dir.path());
     let transaction = db.begin_write().unwrap();
@@ -312,8 +319,12 @@ fn bad_input_93_another_networks_or_another_nodes_file_is_refused() {
 
 /// A file of many pages, closed well.
 fn populated(dir: &Path) -> Vec<u8> {
-    let db = fresh(dir);
-    let (writer, mut commits) = Writer::new(db.clone()).unwrap();
+    populate(fresh(dir));
+    fs::read(file(dir)).unwrap()
+}
+
+fn populate(db: Arc<Database>) {
+    let (writer, mut commits) = Writer::new(db).unwrap();
     for number in 0..=255 {
         let mut batch = staged(&payment(number, PaymentState::Pending));
         batch.put(Table::Wallet, u64::from(number).to_be_bytes().to_vec(), Some(vec![number; 700]));
@@ -324,14 +335,15 @@ fn populated(dir: &Path) -> Vec<u8> {
     while commits.waiting() > 0 {
         drop(commits.next(16).unwrap().unwrap());
     }
-    drop(commits);
-    drop(db);
-    fs::read(file(dir)).unwrap()
 }
 
 /// What is read at a start and afterwards; an error is what the operator is told.
 fn read_all(dir: &Path) -> Result<(), StoreError> {
     let (db, snapshot) = store::open_and_load(dir, "regtest", &node(1))?;
+    read_rows(db, snapshot)
+}
+
+fn read_rows(db: Arc<Database>, snapshot: store::Snapshot) -> Result<(), StoreError> {
     let wallet: Vec<_> = snapshot.wallet.into_iter().map(|(_, bytes)| bytes).collect();
     assert_eq!(wallet, (0..=255).map(|number| vec![number; 700]).collect::<Vec<_>>());
     let reader = Reader::new(db);
@@ -444,4 +456,148 @@ fn bad_input_91_dsk_9_ten_pages_flipped_at_random_are_told_and_nothing_is_overwr
     println!("{refused} were refused, {stopped} stopped redb, {read} had nothing that a start reads");
     assert!(changed.is_empty(), "files that were refused were changed: {changed:?}");
     assert!(chosen.is_some() || refused + stopped > 20, "{refused} {stopped} {read}");
+}
+
+/// The version of the layout stands in the file from its first commit on, and a file without it is refused: no start could know
+/// what to migrate. A first start that is killed anywhere leaves a whole database or none (it is made under another name).
+#[test]
+fn per_9_the_version_is_always_there_and_a_file_without_it_is_refused_untouched() {
+    let (mut rng, mut whole, mut refused) = (ChaCha8Rng::seed_from_u64(9), 0, 0);
+    for operations in 0.. {
+        let disk = Disk::default();
+        disk.fail_after(operations, Failing::Power);
+        let made = store::open_on(disk.clone(), "regtest", &node(1)).map(drop);
+        if !disk.has_failed() {
+            made.unwrap();
+            break;
+        }
+        for damage in Damage::ALL {
+            let disk = Disk::default();
+            disk.fail_after(operations, Failing::Power);
+            drop(store::open_on(disk.clone(), "regtest", &node(1)));
+            let left = disk.crash(damage, &mut rng);
+            if left.bytes().is_empty() {
+                continue;
+            }
+            // It may be one that redb itself cannot read yet.
+            match std::panic::catch_unwind(AssertUnwindSafe(|| store::open_on(left.clone(), "regtest", &node(1)))) {
+                Ok(Ok(db)) => {
+                    let meta = db.begin_read().unwrap().open_table(Table::Meta.definition()).unwrap();
+                    assert!(meta.get(b"format".as_slice()).unwrap().is_some(), "{operations} {damage:?}");
+                    whole += 1;
+                }
+                Ok(Err(_)) | Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(whole > 0 && refused > 0, "{whole} {refused}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let db = fresh(dir.path());
+    let transaction = db.begin_write().unwrap();
+    transaction.open_table(Table::Meta.definition()).unwrap().remove(b"format".as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(db);
+    assert_corrupt(&refusal(dir.path(), "regtest", &node(1)));
+}
+
+/// What a start repairs is opened anew before anything is written: a commit after a repair is there after the next crash, and
+/// after one in the midst of the repair.
+#[test]
+fn dsk_3_a_commit_after_a_repair_is_there_after_the_next_crash() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    for damage in Damage::ALL {
+        let mut disk = Disk::default();
+        populate(store::open_on(disk.clone(), "regtest", &node(1)).unwrap());
+        for round in 0..8 {
+            // The process is gone in the midst of a commit, and the next one while it repairs, at any operation.
+            let db = store::open_on(disk.clone(), "regtest", &node(1)).unwrap();
+            disk.fail_after(round, Failing::Power);
+            let (writer, mut commits) = Writer::new(db).unwrap();
+            writer.submit(staged(&payment(0, PaymentState::Pending)));
+            drop(commits.next(1));
+            disk = disk.crash(damage, &mut rng);
+            disk.fail_after(round, Failing::Power);
+            drop(store::open_on(disk.clone(), "regtest", &node(1)));
+            disk = disk.crash(damage, &mut rng);
+            // Repaired, written to, and gone without a word.
+            let db = store::open_on(disk.clone(), "regtest", &node(1)).unwrap();
+            let (writer, mut commits) = Writer::new(db).unwrap();
+            let key = [round.to_be_bytes().as_slice(), &[7; 24]].concat();
+            let mut batch = Batch::default();
+            batch.put(Table::Replay, key.clone(), Some(vec![9]));
+            writer.submit(batch);
+            drop(commits.next(1).unwrap().unwrap());
+            disk = disk.crash(damage, &mut rng);
+            let db = store::open_on(disk.clone(), "regtest", &node(1)).unwrap();
+            let replay = db.begin_read().unwrap().open_table(Table::Replay.definition()).unwrap();
+            assert!(replay.get(key.as_slice()).unwrap().is_some(), "{damage:?} {round}");
+            drop(replay);
+            let snapshot = store::load::load(&*db).unwrap();
+            read_rows(db, snapshot).unwrap();
+        }
+    }
+}
+
+/// A disk of which one read fails, or all from that one on.
+#[derive(Clone, Debug)]
+struct Unread {
+    disk: Disk,
+    reads: Arc<AtomicU64>,
+    fails_at: u64,
+    for_ever: bool,
+}
+
+impl StorageBackend for Unread {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let number = self.reads.fetch_add(1, Ordering::Relaxed);
+        let is_refused = if self.for_ever { number >= self.fails_at } else { number == self.fails_at };
+        if is_refused { Err(io::Error::from_raw_os_error(5)) } else { self.disk.read(offset, out) }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.disk.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.disk.write(offset, data)
+    }
+}
+
+/// An iterator of redb that met an error may show fewer rows after it. Whichever read fails, a start and whoever reads later get
+/// all rows or an error; `clippy.toml` keeps the calls away whose guards lose writes.
+#[test]
+fn dsk_5_a_read_that_fails_is_told_and_hides_no_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = populated(dir.path());
+    let read = |disk: Unread| {
+        let db = store::open_on(disk, "regtest", &node(1))?;
+        let snapshot = store::load::load(&*db)?;
+        read_rows(db, snapshot)
+    };
+    let mut told = 0;
+    for for_ever in [false, true] {
+        for fails_at in 0.. {
+            let disk = Unread { disk: Disk::of(bytes.clone()), reads: Arc::default(), fails_at, for_ever };
+            let reads = disk.reads.clone();
+            let outcome = read(disk);
+            if reads.load(Ordering::Relaxed) <= fails_at {
+                outcome.unwrap();
+                break;
+            }
+            if let Err(fault) = outcome {
+                assert!(matches!(&fault, StoreError::Io(words) if words.contains(store::FILE)), "{fails_at}: {fault}");
+                told += 1;
+            }
+        }
+    }
+    assert!(told > 20, "{told}");
 }

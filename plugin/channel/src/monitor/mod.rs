@@ -84,6 +84,7 @@ impl Monitor {
             failed: false,
             may_publish: true,
             closed: false,
+            told_spend: None,
         };
         let changes =
             MonitorChanges { params: Some(Arc::clone(params)), head: Some(head.clone()), ..MonitorChanges::default() };
@@ -161,6 +162,7 @@ impl Monitor {
         let (mut notes, mut lost) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
+                MonitorStep::FundingSpent(spend) if self.rows.head.told_spend == Some(spend.place()) => {}
                 MonitorStep::FundingSpent(spend) => notes.push(self.spend_note(spend, proves, cx.signer)),
                 MonitorStep::TakenBuried { height } => notes.extend(self.swept_notes(*height)),
                 MonitorStep::Closed => {
@@ -330,7 +332,10 @@ impl Lesson<'_> {
                 self.head.failed = true;
                 self.head.may_publish &= publish;
             }
-            MonitorStep::FundingSpent(spend) => self.put_spend(Some(spend.clone())),
+            MonitorStep::FundingSpent(spend) => {
+                self.head.told_spend = Some(spend.place());
+                self.put_spend(Some(spend.clone()));
+            }
             MonitorStep::FundingUnspent => self.put_spend(None),
             MonitorStep::OutputTaken(outpoint, taken) => {
                 self.changes.taken.insert(*outpoint, Some(*taken));
@@ -436,6 +441,13 @@ impl Lesson<'_> {
         for hash in removed.difference(&needed) {
             self.changes.preimages.insert(*hash, None);
         }
+    }
+}
+
+impl FundingSpend {
+    /// What spends, and the height of its block.
+    fn place(&self) -> (Txid, u32) {
+        (self.tx.compute_txid(), self.height)
     }
 }
 

@@ -6,7 +6,7 @@ use outrigger_bolt::features::Feature;
 use outrigger_bolt::id::ShortChannelId;
 use outrigger_bolt::wire::{ChannelReady, Message};
 
-use crate::changes::{ChannelHead, ChannelParams, Phase};
+use crate::changes::{ChannelHead, ChannelParams, FundingTold, Phase};
 use crate::draft::Draft;
 use crate::input::Context;
 use crate::link::Link;
@@ -51,7 +51,8 @@ pub(crate) fn forgotten_height(head: &ChannelHead, params: &ChannelParams) -> Op
 /// for it. The channel is kept: what we published binds us.
 pub(crate) fn stuck_height(head: &ChannelHead, params: &ChannelParams) -> Option<u32> {
     let waiting = params.is_opener && head.funding_height.is_none() && matches!(head.phase, Phase::Funding(_));
-    waiting.then(|| params.opened_height.saturating_add(FUNDING_STUCK))
+    let is_news = !head.channel_ready_sent && !head.told.stuck;
+    (waiting && is_news).then(|| params.opened_height.saturating_add(FUNDING_STUCK))
 }
 
 /// Whether the channel is only a promise of the peer's: not in a block, and with nothing for us in it.
@@ -79,7 +80,8 @@ pub(crate) fn on_confirmed(
     if !found(draft, (height, tx_index), tx) {
         return Ok(());
     }
-    if !params.is_opener && !was_sent {
+    if !params.is_opener && !was_sent && !draft.head().told.pending {
+        draft.head_mut().told.pending = true;
         draft.effect(Effect::Note(ChannelNote::pending(params)));
     }
     if let Some(ready) = ready_height(draft.head(), params).filter(|ready| *ready > cx.height) {
@@ -165,8 +167,9 @@ pub(crate) fn on_height(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), V
         return Ok(());
     }
     let head = draft.head();
-    if stuck_height(head, draft.params()) == Some(cx.height) {
+    if stuck_height(head, draft.params()).is_some_and(|stuck| cx.height >= stuck) {
         let note = ChannelNote::FundingStuck { txid: draft.params().funding.txid, blocks: FUNDING_STUCK };
+        draft.head_mut().told.stuck = true;
         draft.effect(Effect::Note(note));
         return Ok(());
     }
@@ -174,7 +177,8 @@ pub(crate) fn on_height(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), V
     if !deep || head.channel_ready_sent {
         return Ok(());
     }
-    draft.head_mut().channel_ready_sent = true;
+    let head = draft.head_mut();
+    (head.channel_ready_sent, head.told) = (true, FundingTold::default());
     if matches!(draft.link(), Link::Connected(_)) {
         send_channel_ready(draft, cx);
     }

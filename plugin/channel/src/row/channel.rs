@@ -9,8 +9,8 @@ use outrigger_bolt::wire::tlv::{TlvStream, TlvWriter};
 
 use super::{CorruptRow, Fault, Fields, Nested, Record, Row, decode_row, encode_row};
 use crate::changes::{
-    ChannelHead, ChannelParams, FeeState, FundingPhase, HtlcRow, HtlcTotals, LastSent, Phase, Removal, SideParams,
-    Totals,
+    ChannelHead, ChannelParams, FeeState, FundingPhase, FundingTold, HtlcRow, HtlcTotals, LastSent, Phase, Removal,
+    SideParams, Totals,
 };
 use crate::commitments::htlc::{HtlcState, Stage};
 use crate::input::FailReason;
@@ -188,6 +188,7 @@ impl Record for ChannelHead {
         fields.optional(36, self.local_shutdown.as_ref());
         fields.optional(38, self.remote_shutdown.as_ref());
         fields.record(40, &self.monitor_update_id);
+        fields.optional(41, told_number(self.told).as_ref());
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
@@ -213,8 +214,20 @@ impl Record for ChannelHead {
             local_shutdown: fields.optional(36)?,
             remote_shutdown: fields.optional(38)?,
             monitor_update_id: fields.value(40)?,
+            told: told(fields.optional(41)?).ok_or(Fault::Field(41))?,
         })
     }
+}
+
+/// A bit for each; nothing where nothing was told.
+fn told_number(told: FundingTold) -> Option<u8> {
+    let FundingTold { pending, stuck } = told;
+    (pending || stuck).then(|| u8::from(pending) | (u8::from(stuck) << 1))
+}
+
+fn told(number: Option<u8>) -> Option<FundingTold> {
+    let number = number.unwrap_or(0);
+    (number < 4).then_some(FundingTold { pending: number & 1 != 0, stuck: number & 2 != 0 })
 }
 
 impl Record for Totals {

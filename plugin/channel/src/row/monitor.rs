@@ -108,6 +108,8 @@ impl Record for MonitorHead {
         fields.record(10, &u8::from(self.failed));
         fields.record(12, &u8::from(self.may_publish));
         fields.record(14, &u8::from(self.closed));
+        fields.optional(15, self.told_spend.as_ref().map(|(txid, _)| txid));
+        fields.optional(17, self.told_spend.as_ref().map(|(_, height)| height));
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
@@ -120,6 +122,12 @@ impl Record for MonitorHead {
             failed: fields.flag(10)?,
             may_publish: fields.flag(12)?,
             closed: fields.flag(14)?,
+            told_spend: match (fields.optional(15)?, fields.optional(17)?) {
+                (Some(txid), Some(height)) => Some((txid, height)),
+                (None, None) => None,
+                (Some(_), None) => return Err(Fault::Missing(17)),
+                (None, Some(_)) => return Err(Fault::Missing(15)),
+            },
         })
     }
 }

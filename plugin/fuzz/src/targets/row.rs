@@ -26,7 +26,11 @@ pub(super) fn targets() -> Vec<Target> {
         of::<ChannelHead>("row_channel_head", move || vec![past().channel.head.encode()]),
         of::<HtlcRow>("row_htlc", move || past().channel.htlcs.values().map(Row::encode).collect()),
         of::<[u8; 1366]>("row_onion", || vec![[1; 1366].encode()]),
-        of::<MonitorHead>("row_monitor_head", move || vec![past().monitor.head.encode()]),
+        of::<MonitorHead>("row_monitor_head", move || {
+            let told_spend = Some((spend().compute_txid(), 600));
+            let told = MonitorHead { told_spend, ..past().monitor.head.clone() };
+            vec![past().monitor.head.encode(), told.encode()]
+        }),
         of::<FundingSpend>("row_funding_spend", || vec![FundingSpend { tx: spend().into(), height: 600 }.encode()]),
         of::<Taken>("row_taken", || {
             let taken = |kind, fee| Taken {

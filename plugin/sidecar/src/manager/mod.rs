@@ -94,7 +94,7 @@ pub struct ChannelView {
     pub summary: Summary,
     /// The transaction that spends the funding output, or that we publish to spend it.
     pub closing_txid: Option<Txid>,
-    /// Why a cooperative close that was begun has not come about, and what to do.
+    /// Why a cooperative close that was begun has not come about, or a channel of a restored node has not ended, and what to do.
     pub obstacle: Option<String>,
     /// Whether a required backup is so late with it that it takes no new HTLCs.
     pub is_stalled: bool,
@@ -345,7 +345,8 @@ impl Manager {
         let view = self.view_of(&slot.channel);
         let closing_txid = view.closing_txid.or_else(|| published_txid(slot));
         let forwarding = Some(self.env.forwarding.under(&slot.terms));
-        let obstacle = slot.obstacle.as_deref().map(obstacle::in_words);
+        let waits = if self.env.is_restored() { restored::waits_for_peer(slot) } else { None };
+        let obstacle = waits.or_else(|| slot.obstacle.as_deref().map(obstacle::in_words));
         ChannelView { closing_txid, obstacle, is_stalled: slot.is_stalled, forwarding, ..view }
     }
 

@@ -81,7 +81,8 @@ impl Manager {
     }
 
     /// Whether the rows of a channel are known to be the newest: since the start its peer was in step with them and is so
-    /// still, or the channel has ended. Those of a frozen one never are.
+    /// still, or the channel has ended; one that failed, once the chain shows by what it ended. Those of a frozen one never
+    /// are.
     pub fn is_proven(&self, channel: &ChannelId) -> bool {
         let Some(Registered { peer, .. }) = self.deliver.registered(channel) else {
             return !self.env.frozen.contains(channel);
@@ -90,7 +91,8 @@ impl Manager {
             Phase::Funding(_) | Phase::Normal | Phase::ShuttingDown { .. } => {
                 matches!(slot.channel.link(), Link::Connected(_))
             }
-            Phase::Closing { .. } | Phase::Closed { .. } | Phase::Failed { .. } => true,
+            Phase::Failed { spend, .. } => spend.is_some(),
+            Phase::Closing { .. } | Phase::Closed { .. } => true,
         };
         self.directory.with(&peer, |peer| peer.slots.get(channel).is_none_or(proves)).unwrap_or(true)
     }

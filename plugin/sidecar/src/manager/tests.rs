@@ -54,6 +54,7 @@ mod layered;
 mod models;
 mod openings;
 mod relay;
+mod restored;
 mod stalled;
 mod workers;
 
@@ -229,6 +230,14 @@ impl Bench {
             }
         };
         self.manager.tell_others(letters);
+    }
+
+    /// A block comes that holds our newest commitment of this channel, which has failed.
+    pub(crate) fn spend_with_newest_commitment(&self, channel: &ChannelId) {
+        let Registered { peer, .. } = self.manager.deliver().registered(channel).unwrap();
+        let newest = |peer: &mut Peer| peer.slots[channel].monitor.local_commitment_tx(&*peer.slots[channel].signer);
+        let tx = self.manager.directory.with(&peer, newest).unwrap().unwrap();
+        self.manager.block_connected(self.manager.env().chain.height() + 1, &block_of(vec![tx]));
     }
 
     /// The count of channels that may have to be closed alone is what asking all of them gives.

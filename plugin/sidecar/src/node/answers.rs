@@ -49,7 +49,10 @@ pub(super) fn channel_info(view: ChannelView) -> schema::ChannelInfo {
         node_id: peer.to_string(),
         state: channel_state(summary.state),
         frozen_reason: None,
-        reason: summary.failure.or(obstacle),
+        reason: match (summary.failure, obstacle) {
+            (Some(failure), Some(obstacle)) => Some(format!("{failure}; {obstacle}")),
+            (failure, obstacle) => failure.or(obstacle),
+        },
         stalled: is_stalled,
         connected: summary.connected,
         funding_outpoint: summary.funding.to_string(),

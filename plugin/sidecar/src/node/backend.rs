@@ -438,6 +438,7 @@ impl Doorkeeper {
             SendFault::HeldTooLong { .. } => Fault::invoice_invalid(fault),
             SendFault::FeeTooHigh { fee, most } => Fault::fee_too_high(fee, most),
             SendFault::Route(problem) => Fault::invalid_parameter("route", problem),
+            SendFault::Unusable(_) => Fault::channel_state_unfit(fault),
             SendFault::NotConnected(node) if self.manager.is_connected(&node) => Fault::channels_not_agreed(&node),
             SendFault::NotConnected(node) => Fault::peer_not_connected(&node),
             SendFault::TooLarge { spendable, asked } => Fault::insufficient_capacity(asked, spendable),

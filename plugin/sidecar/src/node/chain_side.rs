@@ -196,6 +196,10 @@ impl BlockListener for Listener {
     }
 
     fn disconnected(&self, height: u32, hash: BlockHash, previous: BlockHash) {
+        // Before what channels order because of it.
+        let mut batch = Batch::default();
+        batch.hold(Held::Chain(ChainOrder::BlockLeft));
+        self.manager.env().writer.submit(batch);
         self.manager.block_disconnected(height);
         let taken = self.wallet.change(|wallet, _| wallet.disconnected(height, hash, previous));
         if let Err(fault) = taken {
@@ -268,6 +272,7 @@ pub(super) fn carry_out(
                 manager.funded(&request.peer, request.channel, funding);
             }
             ChainOrder::NewBlock => sweeper.new_block(),
+            ChainOrder::BlockLeft => sweeper.block_left(),
             ChainOrder::Enforce { channel, params, enforcement } => {
                 sweeper.enforce(channel, params, enforcement.map(|enforcement| *enforcement));
             }

@@ -1,5 +1,6 @@
 //! Payments and invoices: one owner, its own thread, never entered under a peer lock nor holding one into it.
 
+mod found;
 mod order;
 mod pending;
 mod plan;
@@ -9,16 +10,16 @@ mod send;
 mod sets;
 mod words;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bitcoin::Network;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, PaymentHash};
 use tokio::sync::watch;
 
+pub use found::Unfinished;
 pub use order::{PayOrder, SendFault, Whom};
 pub use receive::{InvoiceFault, InvoiceOrder};
 pub use route::{BadRoute, GivenHop};
@@ -27,9 +28,7 @@ use crate::clock::{Clock, NoEntropy};
 use crate::lock::Mutex;
 use crate::manager::Manager;
 use crate::manager::deliver::PaymentNotice;
-use crate::store::load::LoadedOutcome;
-use crate::store::part::PartRow;
-use crate::store::row::{OperationRow, OperationState, PaymentRow, PaymentState};
+use crate::store::row::{OperationRow, OperationState, PaymentRow};
 use crate::store::schema::{Table, outcome_key};
 use crate::store::{Batch, Queued, Reader};
 use pending::Pending;
@@ -81,23 +80,6 @@ struct State {
     next_look: Option<Instant>,
 }
 
-/// What a start found of payments that have not ended.
-#[derive(Debug, Default)]
-pub struct Unfinished {
-    pub pending: Vec<PaymentRow>,
-    pub parts: Vec<(([u8; 32], u16), PartRow)>,
-    /// Outcomes that were learned but not taken in.
-    pub outcomes: Vec<LoadedOutcome>,
-}
-
-/// Parts of a payment that a start forgets, since nothing was signed for them.
-#[derive(Default)]
-struct Unsigned {
-    batch: Batch,
-    fees: Msat,
-    channels: BTreeSet<ChannelId>,
-}
-
 impl Payments {
     /// Takes in what a start found. `carried` says whether the HTLC of a part may stand in some channel.
     pub fn new(
@@ -108,57 +90,9 @@ impl Payments {
         unfinished: Unfinished,
         carried: impl Fn(&[u8; 32], u16) -> bool,
     ) -> Self {
-        let Unfinished { pending, parts, outcomes } = unfinished;
         let payments = Self { manager, reader, terms, events, state: Mutex::default() };
-        let decided: HashSet<_> = outcomes.iter().map(|outcome| (outcome.payment_id, outcome.row.part)).collect();
-        let mut flights: HashMap<[u8; 32], BTreeMap<u16, PartRow>> = HashMap::new();
-        let mut unsigned: HashMap<[u8; 32], Unsigned> = HashMap::new();
-        // Of a file that is old, nothing says what became of a part since.
-        let is_old = payments.manager.env().is_restored();
-        for ((payment_id, part), row) in parts {
-            if is_old || decided.contains(&(payment_id, part)) || carried(&payment_id, part) {
-                flights.entry(payment_id).or_default().insert(part, row);
-            } else {
-                // Nothing was signed for it: its HTLC would have a row, or its outcome.
-                let Unsigned { batch, fees, channels } = unsigned.entry(payment_id).or_default();
-                batch.put(Table::Part, PartRow::key(&payment_id, part), None);
-                *fees = fees.saturating_add(row.fee());
-                channels.insert(row.channel);
-            }
-        }
-        for row in pending {
-            let of_payment = flights.remove(&row.payment_id).unwrap_or_default();
-            let forgotten = unsigned.remove(&row.payment_id).unwrap_or_default();
-            payments.found(row, of_payment, forgotten, is_old);
-        }
-        for Unsigned { batch, .. } in unsigned.into_values() {
-            payments.manager.env().writer.submit(batch);
-        }
-        for LoadedOutcome { payment_id, channel, htlc_id, row } in outcomes {
-            payments.settled((payment_id, row.part), (channel, htlc_id), &row.outcome());
-        }
+        payments.take_in(unfinished, carried);
         payments
-    }
-
-    /// Goes on with a payment that a start found. What it forgets of it and what that changes is one transaction.
-    fn found(&self, mut row: PaymentRow, flights: BTreeMap<u16, PartRow>, unsigned: Unsigned, is_old: bool) {
-        let Unsigned { mut batch, fees, channels } = unsigned;
-        if let PaymentState::Succeeded { fee, .. } = &mut row.state {
-            *fee = fee.saturating_sub(fees);
-        }
-        let recipe = self.recipe_again(&row).filter(|_| row.is_pending() && !is_old);
-        let pending = Pending::found(row, flights, channels, recipe);
-        if pending.flights.is_empty() && pending.recipe.is_none() && !is_old {
-            return self.over(pending, batch);
-        }
-        let (payment_id, lacks_parts) = (pending.row.payment_id, pending.lacks_parts());
-        batch.put(Table::Payment, payment_id.to_vec(), Some(pending.row.encode()));
-        self.manager.env().writer.submit(batch);
-        let mut state = self.state.lock();
-        state.remember(pending);
-        if lacks_parts {
-            state.wait(payment_id, Some(Clock::monotonic()));
-        }
     }
 
     /// Handles notices, and what has its time, until every queue end is gone.

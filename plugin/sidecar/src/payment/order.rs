@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use outrigger_bolt::amount::Msat;
-use outrigger_bolt::id::{NodeId, PaymentHash, PaymentPreimage, PaymentSecret};
+use outrigger_bolt::id::{NodeId, PaymentHash, PaymentPreimage, PaymentSecret, ShortChannelId};
 use outrigger_bolt::invoice::{InvalidInvoice, Invoice};
 
 use super::plan::{MAX_HELD_BLOCKS, Trust, Way};
@@ -71,6 +71,10 @@ pub enum SendFault {
     NoRoute(NodeId),
     #[error("{0} is not connected, and the channels with it wait for it")]
     NotConnected(NodeId),
+    #[error(
+        "channel {0}, by which the route begins, cannot send now; leave its name out, or name another with that peer"
+    )]
+    Unusable(ShortChannelId),
     #[error("{asked} are to be sent, and no more than {spendable} can be now")]
     TooLarge { spendable: Msat, asked: Msat },
     #[error(
@@ -95,7 +99,7 @@ impl SendFault {
         match self {
             Self::FeeTooHigh { .. } | Self::HeldTooLong { .. } => 3,
             Self::TooLarge { .. } => 2,
-            Self::NotConnected(_) => 1,
+            Self::NotConnected(_) | Self::Unusable(_) => 1,
             Self::NoRoute(_)
             | Self::NotSynced
             | Self::Invoice(_)

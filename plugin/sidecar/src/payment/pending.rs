@@ -30,10 +30,13 @@ pub(super) struct Pending {
     /// What another attempt is made by; none once none is to be made.
     pub(super) recipe: Option<Recipe>,
     /// Since a start no attempt was made: peers may have yet to come.
-    is_patient: bool,
+    pub(super) is_patient: bool,
     /// Channels of parts that a start found, whose peers have not said since that the rows are the newest. A later file may
-    /// know of other parts, that have paid: no new attempt is made before (BAK-1).
-    unproven: BTreeSet<ChannelId>,
+    /// know that those have paid, or others: before, no new attempt is made and nothing is said to be unpaid (BAK-1).
+    pub(super) unproven: BTreeSet<ChannelId>,
+    /// What the file is told of parts that have ended once the payment goes on: until then a start finds them again, and asks
+    /// their channels.
+    pub(super) deferred: Batch,
     /// The most telling failure of a part.
     why: Option<Explained>,
     /// Why no new attempt is made, beside that.
@@ -51,10 +54,10 @@ pub(super) struct Flight {
 }
 
 /// What is to be done after an HTLC has failed.
-enum Next {
+pub(super) enum Next {
     /// What it was to bring goes another way, by this recipe.
     Again { recipe: Box<Recipe>, missing: Msat, max_fee: Msat, in_flight: usize, next_part: u16 },
-    /// A new attempt waits for peers. The row stays as it is.
+    /// A new attempt, or the word that nothing was paid, waits for peers. All rows stay as they are.
     Hold,
     /// What is left in flight is waited for. The row says what the payment costs now, or that no new attempt is made.
     Wait,
@@ -64,30 +67,22 @@ enum Next {
 
 impl Pending {
     pub(super) fn of(row: PaymentRow, flights: BTreeMap<u16, Flight>) -> Self {
-        let (unproven, why, gave_up) = (BTreeSet::new(), None, None);
-        Self { row, flights, recipe: None, is_patient: false, unproven, why, gave_up, is_abandoned: false }
-    }
-
-    /// One that a start found, which goes on by this recipe. `unsigned` are the channels of parts that it forgets.
-    pub(super) fn found(
-        row: PaymentRow,
-        flights: BTreeMap<u16, PartRow>,
-        unsigned: BTreeSet<ChannelId>,
-        recipe: Option<Recipe>,
-    ) -> Self {
-        let mut found = Self { is_patient: recipe.is_some(), recipe, ..Self::of(row, BTreeMap::new()) };
-        found.unproven = flights.values().map(|row| row.channel).chain(unsigned).collect();
-        for (part, row) in flights {
-            let ways = found.recipe.as_ref().map_or(&[][..], |recipe| &recipe.ways);
-            let way = ways.iter().position(|way| way.is_of(&row.route));
-            found.takes_off(part, Flight { row, way });
+        Self {
+            row,
+            flights,
+            recipe: None,
+            is_patient: false,
+            unproven: BTreeSet::new(),
+            deferred: Batch::default(),
+            why: None,
+            gave_up: None,
+            is_abandoned: false,
         }
-        found
     }
 
-    /// Whether something is to be brought that is not in flight.
-    pub(super) fn lacks_parts(&self) -> bool {
-        self.recipe.as_ref().is_some_and(|recipe| self.in_flight(|row| row.amount) < recipe.amount)
+    /// Rows of parts that have ended go with what the payment does next.
+    pub(super) fn take_deferred(&mut self) -> Batch {
+        std::mem::take(&mut self.deferred)
     }
 
     /// An HTLC is ordered.
@@ -111,7 +106,7 @@ impl Pending {
         }
     }
 
-    fn in_flight(&self, of: impl Fn(&PartRow) -> Msat) -> Msat {
+    pub(super) fn in_flight(&self, of: impl Fn(&PartRow) -> Msat) -> Msat {
         self.flights.values().fold(Msat::ZERO, |sum, flight| sum.saturating_add(of(&flight.row)))
     }
 
@@ -165,9 +160,12 @@ impl Pending {
     }
 
     /// What is to be done next, of a payment that has not ended.
-    fn goes_on(mut self, now: Instant) -> (Option<Self>, Option<Next>) {
+    pub(super) fn goes_on(mut self, now: Instant) -> (Option<Self>, Option<Next>) {
         if self.recipe.as_ref().is_some_and(|recipe| now >= recipe.deadline) {
             self.give_up("no other way was tried: timeout_secs had passed, or the invoice had expired");
+        }
+        if self.waits_for_proofs() {
+            return (Some(self), Some(Next::Hold));
         }
         let Some(recipe) = self.recipe.take() else {
             return if self.flights.is_empty() {
@@ -176,18 +174,18 @@ impl Pending {
                 (Some(self), Some(Next::Wait))
             };
         };
-        if !self.unproven.is_empty() {
-            self.recipe = Some(recipe);
-            return (Some(self), Some(Next::Hold));
-        }
         let missing = recipe.amount.saturating_sub(self.in_flight(|row| row.amount));
+        if missing == Msat::ZERO {
+            self.recipe = Some(recipe);
+            return (Some(self), None);
+        }
         let max_fee = recipe.max_fee.saturating_sub(self.in_flight(PartRow::fee));
         let (in_flight, next_part) = (self.flights.len(), self.row.next_part);
         let again = Next::Again { recipe: Box::new(recipe), missing, max_fee, in_flight, next_part };
         (Some(self), Some(again))
     }
 
-    fn give_up(&mut self, why: &str) {
+    pub(super) fn give_up(&mut self, why: &str) {
         self.make_no_more();
         self.gave_up.get_or_insert_with(|| why.to_owned());
     }
@@ -252,6 +250,7 @@ impl Payments {
             && let Some(flight) = pending.lands(part)
         {
             pending.make_no_more();
+            batch.merge(pending.take_deferred());
             if pending.row.is_pending() {
                 let fee = flight.row.fee().saturating_add(pending.in_flight(PartRow::fee));
                 pending.row.state = PaymentState::Succeeded { preimage, fee, at: Clock::now_unix() };
@@ -281,13 +280,20 @@ impl Payments {
             tracing::info!(payment = %super::hex(&payment_id), part, reason = explained.message, "a part of a payment failed");
             self.state.lock().fails((payment_id, part), explained)
         });
-        match next {
-            None => self.manager.env().writer.submit(batch),
-            Some(next) => self.do_next(payment_id, next, batch),
+        let left = match next {
+            // Told again: it must not take away what is kept for the next start.
+            None => self.state.lock().defer(&payment_id, batch, |kept| !kept.is_rowless()),
+            Some(next) => {
+                self.do_next(payment_id, next, batch);
+                None
+            }
+        };
+        if let Some(batch) = left {
+            self.manager.env().writer.submit(batch);
         }
     }
 
-    fn do_next(&self, payment_id: [u8; 32], next: Next, mut batch: Batch) {
+    pub(super) fn do_next(&self, payment_id: [u8; 32], next: Next, mut batch: Batch) {
         match next {
             Next::Wait => {
                 // Under the owner's lock: a caller that abandons the payment writes its row too.
@@ -298,8 +304,11 @@ impl Payments {
                 self.manager.env().writer.submit(batch);
             }
             Next::Hold => {
-                self.manager.env().writer.submit(batch);
-                self.state.lock().wait(payment_id, Clock::monotonic().checked_add(LOOK_AGAIN));
+                let mut state = self.state.lock();
+                state.wait(payment_id, Clock::monotonic().checked_add(LOOK_AGAIN));
+                if let Some(batch) = state.defer(&payment_id, batch, |_| true) {
+                    self.manager.env().writer.submit(batch);
+                }
             }
             Next::Over(pending) => self.over(*pending, batch),
             Next::Again { recipe, missing, max_fee, in_flight, next_part } => {
@@ -310,37 +319,6 @@ impl Payments {
         }
     }
 
-    /// Payments that a start found, and that could not go on so far, are looked at again.
-    pub fn look_again(&self) {
-        let now = Clock::monotonic();
-        let waiting = {
-            let mut state = self.state.lock();
-            if state.next_look.is_none_or(|next| now < next) {
-                return;
-            }
-            state.next_look = None;
-            std::mem::take(&mut state.waiting)
-        };
-        for payment_id in waiting {
-            self.look_for_proofs(&payment_id);
-            let next = self.state.lock().with(&payment_id, |pending| pending.goes_on(now));
-            if let Some(next) = next {
-                self.do_next(payment_id, next, Batch::default());
-            }
-        }
-    }
-
-    /// Which peers have said since the start that the rows are the newest. They are looked at under the locks of peers, never
-    /// under the owner's (law 3).
-    fn look_for_proofs(&self, payment_id: &[u8; 32]) {
-        let of = |state: &super::State| state.pending.get(payment_id).map(|pending| pending.unproven.clone());
-        let Some(mut unproven) = of(&self.state.lock()).filter(|unproven| !unproven.is_empty()) else { return };
-        unproven.retain(|channel| !self.manager.is_proven(channel));
-        if let Some(pending) = self.state.lock().pending.get_mut(payment_id) {
-            pending.unproven = unproven;
-        }
-    }
-
     /// Orders the new attempts, unless nobody wants them any more.
     fn go_on(&self, payment_id: [u8; 32], recipe: Recipe, attempts: Result<Vec<Attempt>, String>, mut batch: Batch) {
         let mut state = self.state.lock();
@@ -348,18 +326,23 @@ impl Payments {
         match attempts {
             Ok(attempts) if !pending.is_abandoned => {
                 (pending.recipe, pending.is_patient) = (Some(recipe), false);
+                batch.merge(pending.take_deferred());
                 self.stage(&mut batch, pending, attempts);
                 return self.manager.env().writer.submit(batch);
             }
             Err(_) if pending.is_patient && !pending.is_abandoned => {
                 pending.recipe = Some(recipe);
                 state.wait(payment_id, Clock::monotonic().checked_add(LOOK_AGAIN));
-                return self.manager.env().writer.submit(batch);
+                if !batch.is_rowless() {
+                    self.manager.env().writer.submit(batch);
+                }
+                return;
             }
             Ok(_) => pending.give_up(ABANDONED),
             Err(fault) => pending.give_up(&format!("nothing else was left to try: {fault}")),
         }
         if !pending.flights.is_empty() {
+            batch.merge(pending.take_deferred());
             batch.put(Table::Payment, payment_id.to_vec(), Some(pending.row.encode()));
             return self.manager.env().writer.submit(batch);
         }
@@ -371,7 +354,7 @@ impl Payments {
     }
 
     /// A payment of which nothing is in flight has its last row in the same transaction as `batch`, and its one event.
-    pub(super) fn over(&self, pending: Pending, mut batch: Batch) {
+    pub(super) fn over(&self, mut pending: Pending, mut batch: Batch) {
         let had_ended = !pending.row.is_pending();
         if !had_ended && self.manager.env().is_restored() {
             // BAK-1: of a file that is old, nothing says that nothing was paid.
@@ -379,6 +362,7 @@ impl Payments {
             self.manager.env().writer.submit(batch);
             return self.state.lock().remember(pending);
         }
+        batch.merge(pending.take_deferred());
         let row = pending.failed_row();
         if had_ended {
             batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
@@ -401,9 +385,8 @@ impl Payments {
         let mut batch = Batch::default();
         batch.hold(Held::Durable(waiter));
         batch.put(Table::Payment, payment_id.to_vec(), Some(pending.row.encode()));
-        if state.waiting.contains(payment_id)
-            && state.pending.get(payment_id).is_some_and(|pending| pending.flights.is_empty())
-        {
+        let is_over = |found: &Pending| found.flights.is_empty() && !found.waits_for_proofs();
+        if state.waiting.contains(payment_id) && state.pending.get(payment_id).is_some_and(is_over) {
             let pending = state.forget(payment_id);
             drop(state);
             match pending {
@@ -419,7 +402,7 @@ impl Payments {
 }
 
 /// How long a payment that a start found waits until it is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 const ABANDONED: &str = "no other way was tried: the payment was abandoned";
 
@@ -429,7 +412,7 @@ impl super::State {
         self.with(&payment_id, |pending| pending.fails(part, explained, Clock::monotonic()))
     }
 
-    fn with(
+    pub(super) fn with(
         &mut self,
         payment_id: &[u8; 32],
         change: impl FnOnce(Pending) -> (Option<Pending>, Option<Next>),
@@ -439,6 +422,17 @@ impl super::State {
             self.remember(pending);
         }
         next
+    }
+
+    /// Keeps what is to be written of the payment until it goes on, and returns it where that is not so.
+    fn defer(&mut self, payment_id: &[u8; 32], batch: Batch, which: impl Fn(&Batch) -> bool) -> Option<Batch> {
+        match self.pending.get_mut(payment_id).filter(|pending| which(&pending.deferred)) {
+            Some(pending) => {
+                pending.deferred.merge(batch);
+                None
+            }
+            None => Some(batch),
+        }
     }
 
     /// The payment is looked at again at that time, or with those that are looked at sooner.

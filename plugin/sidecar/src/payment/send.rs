@@ -149,7 +149,9 @@ impl Payments {
         let channel = match hops.first().and_then(|hop| hop.channel) {
             Some(name) => {
                 let channel = self.manager.channel_called(&peer, name).ok_or(BadRoute::NotOurs(name))?;
-                let spendable = self.manager.outlet(&peer, &channel).ok_or(SendFault::NotConnected(peer))?;
+                let others_can = !outlets.largest.is_empty();
+                let unusable = || if others_can { SendFault::Unusable(name) } else { SendFault::NotConnected(peer) };
+                let spendable = self.manager.outlet(&peer, &channel).ok_or_else(unusable)?;
                 if spendable < route.sends {
                     return Err(too_large(spendable));
                 }

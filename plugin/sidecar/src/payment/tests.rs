@@ -1,4 +1,7 @@
+use std::collections::BTreeMap;
+
 use bitcoin::secp256k1::SecretKey;
+use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::onion::{self, Built, FinalPayload, Hop, Payload, PaymentData};
 use outrigger_channel::{Effect, HtlcOutcome, HtlcSource, IncomingHtlc};
@@ -6,8 +9,8 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::manager::tests::Bench;
-use crate::store::part::PartHop;
-use crate::store::row::{InvoiceRow, SettlementRow};
+use crate::store::part::{PartHop, PartRow};
+use crate::store::row::{InvoiceRow, PaymentState, SettlementRow};
 use crate::store::schema::UnderWay;
 use crate::store::{Address, Held};
 

@@ -209,7 +209,7 @@ impl Fault {
     pub fn channels_not_agreed(peer: &NodeId) -> Self {
         Self::passing(
             ErrorKind::ChannelStateUnfit,
-            format!("peer {peer} is connected, and no channel with it, or not the one that is named, can pay yet"),
+            format!("peer {peer} is connected, and no channel with it can pay yet"),
             "Nothing was sent. Call again in a moment; channel.list shows the state of each channel, and whether it is `connected`.",
         )
     }

@@ -49,8 +49,10 @@ pub struct FundingRequest {
 pub enum ChainOrder {
     Publish(Transaction),
     Forget(Txid),
-    /// A block came or went and everything before this was ordered: what is published is looked at again.
+    /// A block came and everything before this was ordered: what is published is looked at again.
     NewBlock,
+    /// A block is about to be taken back. The next one may hold the same transactions.
+    BlockLeft,
     Fund(FundingRequest),
     /// An opening ended before its funding transaction was published: its inputs are free again.
     Release(Txid),

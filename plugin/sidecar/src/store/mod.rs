@@ -43,7 +43,11 @@ use seal::{seal, unseal};
 /// What is wrong with the store. The process stops on any of these; nothing has left that was not durable.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the disk or file refused: {0}; nothing was sent, so restarting is safe once the disk is well")]
+    /// The file and what was met, where it is known which file.
+    #[error(
+        "the disk or file refused: {0}. Look whether the disk is there, has room and may be written to, and what the \
+         system's log says of it; nothing was sent, so restarting is safe once the disk is well"
+    )]
     Io(String),
     #[error(
         "{path}: {reason}; do not delete it, it holds your channels, and start from no older copy, which would lose them: ask \
@@ -73,6 +77,25 @@ impl StoreError {
         Self::Io(fault.to_string())
     }
 
+    /// The same of this file.
+    fn io_of(path: &Path, fault: impl std::fmt::Display) -> Self {
+        Self::io(format_args!("{}: {fault}", path.display()))
+    }
+
+    /// Names the directory of a file of which only the name is told.
+    fn within(self, dir: &Path) -> Self {
+        match self {
+            Self::Io(told) if told.starts_with(FILE) => Self::Io(dir.join(told).display().to_string()),
+            Self::Corrupt { path, reason } => Self::Corrupt { path: dir.join(path), reason },
+            other @ (Self::Io(_)
+            | Self::Newer { .. }
+            | Self::Companion { .. }
+            | Self::Missing { .. }
+            | Self::DeadLink(_)
+            | Self::Foreign { .. }) => other,
+        }
+    }
+
     /// What redb met: pages that lead past the end of the file, or name no table of ours, are damage. To start again would
     /// not help.
     fn of(fault: &redb::Error) -> Self {
@@ -86,7 +109,11 @@ impl StoreError {
             // redb may know more kinds one day; none of the others is about what stands in the file.
             _ => false,
         };
-        if is_damage { Self::Corrupt { path: FILE.into(), reason: fault.to_string() } } else { Self::io(fault) }
+        if is_damage {
+            Self::Corrupt { path: FILE.into(), reason: fault.to_string() }
+        } else {
+            Self::io_of(Path::new(FILE), fault)
+        }
     }
 }
 
@@ -130,9 +157,23 @@ fn open_after<R>(
     node_id: &NodeId,
     read: impl FnOnce(&Database) -> Result<R, StoreError>,
 ) -> Result<(Arc<Database>, R), StoreError> {
+    let seen = generation::check(dir, network, node_id).map_err(|fault| match fault {
+        StoreError::Io(fault) => StoreError::io_of(&dir.join(generation::FILE), fault),
+        fault => fault,
+    })?;
+    open_file(dir, (network, node_id), seen, read).map_err(|fault| fault.within(dir))
+}
+
+/// `seen` is the newest generation of the file, where one was seen.
+fn open_file<R>(
+    dir: &Path,
+    (network, node_id): (&str, &NodeId),
+    seen: Option<u64>,
+    read: impl FnOnce(&Database) -> Result<R, StoreError>,
+) -> Result<(Arc<Database>, R), StoreError> {
     let path = dir.join(FILE);
-    let seen = generation::check(dir, network, node_id)?;
-    if !path.try_exists().map_err(StoreError::io)? {
+    let refused = |fault: io::Error| StoreError::io_of(&path, fault);
+    if !path.try_exists().map_err(refused)? {
         // Nor is one made in the place of one that another disk holds.
         if path.is_symlink() {
             return Err(StoreError::DeadLink(path));
@@ -160,19 +201,20 @@ fn open_sound<R>(
     read: impl FnOnce(&Database) -> Result<R, StoreError>,
 ) -> Result<(Database, R), StoreError> {
     let corrupt = |reason: String| StoreError::Corrupt { path: path.to_owned(), reason };
-    let file = File::options().read(true).write(true).open(path).map_err(StoreError::io)?;
+    let refused = |fault: io::Error| StoreError::io_of(path, fault);
+    let file = File::options().read(true).write(true).open(path).map_err(refused)?;
     // redb would turn an empty file into a new database: an existing one is only ever opened (bad input 91).
-    if file.metadata().map_err(StoreError::io)?.len() == 0 {
+    if file.metadata().map_err(refused)?.len() == 0 {
         return Err(corrupt("it is empty".to_owned()));
     }
     let storage = Reserve::of(file)?;
     let opened = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(storage.clone());
     let db = opened.map_err(|fault| match fault {
-        redb::DatabaseError::Storage(redb::StorageError::Io(fault)) if is_of_the_disk(&fault) => StoreError::io(fault),
+        redb::DatabaseError::Storage(redb::StorageError::Io(fault)) if is_of_the_disk(&fault) => refused(fault),
         fault => corrupt(fault.to_string()),
     })?;
     let found = read(&db)?;
-    storage.release().map_err(StoreError::io)?;
+    storage.release().map_err(refused)?;
     Ok((db, found))
 }
 
@@ -207,15 +249,17 @@ fn create_with(
 ) -> Result<(), StoreError> {
     let unfinished = dir.join(format!("{FILE}.new"));
     match std::fs::remove_file(&unfinished) {
-        Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::io(fault)),
+        Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => {
+            return Err(StoreError::io_of(&unfinished, fault));
+        }
         Ok(()) | Err(_) => {}
     }
     let db = Database::create(&unfinished)?;
     initialise(&db, network, node_id)?;
     fill(&db)?;
     drop(db);
-    std::fs::rename(&unfinished, dir.join(FILE)).map_err(StoreError::io)?;
-    sync_directory(dir).map_err(StoreError::io)
+    std::fs::rename(&unfinished, dir.join(FILE)).map_err(|fault| StoreError::io_of(&unfinished, fault))?;
+    sync_directory(dir).map_err(|fault| StoreError::io_of(dir, fault))
 }
 
 fn initialise(db: &Database, network: &str, node_id: &NodeId) -> Result<(), StoreError> {

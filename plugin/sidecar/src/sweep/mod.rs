@@ -64,8 +64,41 @@ struct State {
     works: BTreeMap<ChannelId, Work>,
     /// The newest transaction for each output, as on disk.
     rows: BTreeMap<(ChannelId, OutPoint), SweepRow>,
-    due: bool,
+    turn: Turn,
     stopped: bool,
+}
+
+/// Whether everything is to be planned anew.
+#[derive(Debug, Default)]
+struct Turn {
+    due: bool,
+    /// A block has left and none has come since: until the next one, coins and parents of what was published may be nowhere,
+    /// and a transaction made anew would only compete with the one that comes back.
+    between_blocks: bool,
+}
+
+impl Turn {
+    /// Something is to be done.
+    fn ask(&mut self) {
+        self.due = true;
+    }
+
+    fn block_left(&mut self) {
+        self.between_blocks = true;
+    }
+
+    fn block_came(&mut self) {
+        *self = Self { due: true, between_blocks: false };
+    }
+
+    fn has_come(&self) -> bool {
+        self.due && !self.between_blocks
+    }
+
+    /// It is taken: where it had not come, because nothing was heard of a block for long.
+    fn take(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// What is to be done for one channel; nothing once it is over.
@@ -101,14 +134,19 @@ impl Sweeper {
             None => Arc::new(SoftSigner::new(self.keys.channel_seed(params.keys_index))),
         };
         state.works.insert(channel, Work { params, signer, enforcement: enforcement.map(Arc::new) });
-        state.due = true;
+        state.turn.ask();
         self.shared.wake.notify_all();
     }
 
-    /// A block came or went, and the wallet has taken it in: everything is planned again.
+    /// A block came, and the wallet has taken it in: everything is planned again.
     pub fn new_block(&self) {
-        self.shared.state.lock().due = true;
+        self.shared.state.lock().turn.block_came();
         self.shared.wake.notify_all();
+    }
+
+    /// A block left: nothing is planned before the next one, or for a minute where none comes.
+    pub fn block_left(&self) {
+        self.shared.state.lock().turn.block_left();
     }
 
     /// Whether the transaction is one that is published from here.
@@ -132,13 +170,13 @@ impl Shared {
     fn await_due(&self) -> Option<Vec<(ChannelId, Work)>> {
         let mut state = self.state.lock();
         loop {
-            let idle = |state: &mut State| !state.stopped && (!state.due || state.works.is_empty());
+            let idle = |state: &mut State| !state.stopped && (!state.turn.has_come() || state.works.is_empty());
             let timed_out = self.wake.wait_while_for(&mut state, idle, AGAIN_AFTER);
             if state.stopped {
                 return None;
             }
-            if !state.works.is_empty() && (state.due || timed_out) {
-                state.due = false;
+            if !state.works.is_empty() && (state.turn.has_come() || timed_out) {
+                state.turn.take();
                 return Some(state.works.iter().map(|(channel, work)| (*channel, work.clone())).collect());
             }
         }

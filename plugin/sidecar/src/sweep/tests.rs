@@ -7,6 +7,7 @@ use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, T
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_channel::{Claim, ClaimKind, Publish, SWEEP_DUST};
 
+use super::Turn;
 use super::plan::{Draft, Lack, Market, Plan, Prior, budget, plan_child, plan_sweep};
 use crate::wallet::Coin;
 
@@ -240,4 +241,28 @@ fn plans_of_arbitrary_amounts_never_panic() {
             }
         }
     }
+}
+
+/// Between a block that left and the next one, which may hold the same transactions, none is made anew.
+#[test]
+fn reo_1_occ_8_nothing_is_planned_between_a_block_that_left_and_the_next_one() {
+    let mut turn = Turn::default();
+    turn.ask();
+    assert!(turn.has_come());
+    for _ in 0..2 {
+        turn.block_left();
+        assert!(!turn.has_come());
+        // What the disconnected block makes channels order.
+        turn.ask();
+        assert!(!turn.has_come());
+    }
+    turn.block_came();
+    assert!(turn.has_come());
+    turn.take();
+    assert!(!turn.has_come());
+    // Where no block comes for long, it is taken all the same: a deadline may be near.
+    turn.block_left();
+    turn.take();
+    turn.ask();
+    assert!(turn.has_come());
 }

@@ -1,7 +1,9 @@
 //! Transactions that fund channels.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
+use bdk_wallet::chain::BlockId;
 use bdk_wallet::{KeychainKind, LocalOutput};
 use bitcoin::absolute::LockTime;
 use bitcoin::transaction::Version;
@@ -22,6 +24,10 @@ const LONG_COUNT: usize = 253;
 const MAX_STANDARD_WEIGHT: u64 = 400_000 - CHANGE_WEIGHT;
 /// Weight units of a P2WPKH input: outpoint, empty script, sequence, witness.
 const INPUT_WEIGHT: u64 = 4 * (36 + 1 + 4) + Coin::WITNESS_WEIGHT;
+
+/// So many transactions in no block stand one on another at most: no mempool takes a longer chain (Bitcoin Core,
+/// `DEFAULT_ANCESTOR_LIMIT`).
+const MOST_ANCESTORS: usize = 25;
 
 /// What a transaction spends, and what comes back.
 struct Choice {
@@ -99,10 +105,33 @@ impl Wallet {
         coins.cloned().collect()
     }
 
+    /// Whether the transaction, which is in no block, spends coins of ours alone that are in one, or change of transactions
+    /// that do so too, and so on down: a reorganisation may have taken a stranger's coin back with all that was made of it.
     fn spends_ours_alone(&self, txid: Txid) -> bool {
         let (index, graph) = (self.inner.spk_index(), self.inner.tx_graph());
-        let is_ours = |input: &TxIn| index.txout(input.previous_output).is_some();
-        graph.get_tx(txid).is_some_and(|tx| tx.input.iter().all(is_ours))
+        let (mut open, mut known) = (vec![txid], BTreeSet::from([txid]));
+        while let Some(tx) = open.pop().map(|txid| graph.get_tx(txid)) {
+            let Some(tx) = tx.filter(|_| known.len() < MOST_ANCESTORS) else { return false };
+            for coin in tx.input.iter().map(|input| input.previous_output) {
+                match index.txout(coin) {
+                    Some(_) if self.stands_in_block(coin.txid) => {}
+                    Some(((KeychainKind::Internal, _), _)) => open.extend(known.insert(coin.txid).then_some(coin.txid)),
+                    Some(((KeychainKind::External, _), _)) | None => return false,
+                }
+            }
+        }
+        true
+    }
+
+    /// Whether a block up to the tip holds the transaction, by its anchors alone: asked for each input of a transaction.
+    fn stands_in_block(&self, txid: Txid) -> bool {
+        let tip = self.tip.map_or(0, |(height, _)| height);
+        let chain = self.inner.local_chain();
+        let stands = |block: &BlockId| {
+            block.height <= tip && chain.get(block.height).is_some_and(|known| known.hash() == block.hash)
+        };
+        let node = self.inner.tx_graph().get_tx_node(txid);
+        node.is_some_and(|node| node.anchors.iter().any(|anchor| stands(&anchor.block_id)))
     }
 }
 

@@ -226,6 +226,46 @@ fn fnd_11_a_strangers_unconfirmed_coin_funds_nothing() {
     bench.fund(20_000).unwrap();
 }
 
+/// A reorganisation takes back a stranger's payment, with two transactions of ours that stand on it one behind the other.
+#[test]
+fn fnd_11_the_change_of_change_of_a_coin_that_may_be_taken_back_funds_nothing() {
+    let mut bench = Bench::new();
+    bench.receive(90_000);
+    for sat in [20_000, 10_000] {
+        let (tx, _) = bench.fund(sat).unwrap();
+        bench.wallet.saw_unconfirmed(&tx);
+        bench.mine(vec![tx]);
+    }
+    bench.undo();
+    bench.undo();
+    // The payment stands, so nobody but us can undo what was made of it.
+    let (tx, _) = bench.fund(5_000).unwrap();
+    bench.wallet.release(tx.compute_txid());
+    bench.undo();
+    let fault = bench.fund(5_000).unwrap_err();
+    assert!(matches!(fault, WalletFault::InsufficientFunds { available, .. } if available == Sat::ZERO), "{fault}");
+}
+
+/// Own change in a chain that no mempool takes one more of funds nothing either.
+#[test]
+fn fnd_11_change_at_the_end_of_a_long_chain_funds_nothing_before_a_block_holds_some_of_it() {
+    let mut bench = Bench::new();
+    bench.receive(900_000);
+    let mut made = Vec::new();
+    let fault = loop {
+        match bench.fund(20_000) {
+            Ok((tx, _)) => {
+                bench.wallet.saw_unconfirmed(&tx);
+                made.push(tx);
+            }
+            Err(fault) => break fault,
+        }
+    };
+    assert_eq!(made.len(), 25, "{fault}");
+    bench.mine(made.drain(..1).collect());
+    bench.fund(20_000).unwrap();
+}
+
 #[test]
 fn reo_5_a_reorg_takes_coins_away_and_brings_them_back() {
     let mut bench = Bench::new();

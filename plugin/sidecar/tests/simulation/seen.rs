@@ -95,12 +95,6 @@ impl Seen {
         let mut known: BTreeMap<String, u64> = BTreeMap::new();
         for (seq, event) in &events {
             let words = format!("{} {}", event.kind, event.fields);
-            // OPEN: a crash may come between the batch of the spend and the wallet's row of the tip. The start then takes the spend
-            // back (`Manager::new`), the block is seen again, and what is in it is told again (point alone/1/110/twice of
-            // seed 0). No row remembers that it was told; once one does, this exception is to go.
-            if ["channel_closing", "channel_alarm"].contains(&event.kind.as_str()) && words.contains("in block") {
-                continue;
-            }
             let before = known.insert(words.clone(), *seq);
             assert_eq!(before, None, "node {} tells twice: {words}", node.number);
         }

@@ -331,6 +331,7 @@ impl World {
             ChainOrder::Enforce { enforcement: None, .. }
             | ChainOrder::Forget(_)
             | ChainOrder::NewBlock
+            | ChainOrder::BlockLeft
             | ChainOrder::Release(_) => {}
         }
     }

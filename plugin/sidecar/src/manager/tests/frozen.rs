@@ -9,12 +9,12 @@ use crate::store::schema::{Table, channel_key};
 use crate::store::seal::{seal, unseal};
 
 /// Field 100 of one byte, behind the last field of any row.
-const UNKNOWN_EVEN: [u8; 3] = [100, 1, 0];
+pub(super) const UNKNOWN_EVEN: [u8; 3] = [100, 1, 0];
 /// Field 101, which might be skipped if its length were not 2^63.
 const ENDLESS: [u8; 10] = [101, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0];
 
 /// Changes one row of a channel in the file.
-fn change(bench: &Bench, table: Table, channel: &ChannelId, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+pub(super) fn change(bench: &Bench, table: Table, channel: &ChannelId, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
     let transaction = bench.db.begin_write().unwrap();
     {
         let mut open = transaction.open_table(table.definition()).unwrap();
@@ -25,7 +25,7 @@ fn change(bench: &Bench, table: Table, channel: &ChannelId, change: impl FnOnce(
     transaction.commit().unwrap();
 }
 
-fn followed_by(tail: &[u8]) -> impl FnOnce(Vec<u8>) -> Vec<u8> {
+pub(super) fn followed_by(tail: &[u8]) -> impl FnOnce(Vec<u8>) -> Vec<u8> {
     move |row| [&row, tail].concat()
 }
 

@@ -17,7 +17,7 @@ fn census(bench: &Bench) -> BTreeMap<Table, u64> {
 }
 
 /// An empty block of this height.
-fn mine(bench: &Bench, height: u32) {
+pub(super) fn mine(bench: &Bench, height: u32) {
     bench.manager.block_connected(height, &block_of(vec![coinbase()]));
 }
 
@@ -39,7 +39,7 @@ async fn forgotten(bench: &Bench, channel: &ChannelId) {
 
 impl Rogue {
     /// Closes the channel together with the node, and gives the transaction.
-    async fn close(&mut self, channel: &mut Channel) -> Transaction {
+    pub(super) async fn close(&mut self, channel: &mut Channel) -> Transaction {
         while channel.summary(HEIGHT + 1).state != "normal" {
             let message = self.hear().await;
             self.step(channel, Input::Message(&message));
@@ -54,7 +54,7 @@ impl Rogue {
     }
 
     /// Opens a channel, closes it, and buries the close under a hundred blocks.
-    async fn open_close_and_bury(&mut self) -> (Channel, u32) {
+    pub(super) async fn open_close_and_bury(&mut self) -> (Channel, u32) {
         let mut channel = self.open().await;
         let close = self.close(&mut channel).await;
         let height = HEIGHT + 2;
@@ -72,7 +72,7 @@ impl Rogue {
         (channel, height + 99)
     }
 
-    fn reestablish(&self, channel: &Channel) -> Message {
+    pub(super) fn reestablish(&self, channel: &Channel) -> Message {
         let head = &channel.rows().head;
         Message::ChannelReestablish(ChannelReestablish {
             channel_id: channel.id(),

@@ -43,7 +43,11 @@ async fn a_channel_that_a_required_backup_refuses_fails_with_an_error_and_is_not
             enforcement.as_ref().is_some_and(|enforced| enforced.publish.is_some())
         }
         ChainOrder::Publish(_) => true,
-        ChainOrder::Forget(_) | ChainOrder::NewBlock | ChainOrder::Fund(_) | ChainOrder::Release(_) => false,
+        ChainOrder::Forget(_)
+        | ChainOrder::NewBlock
+        | ChainOrder::BlockLeft
+        | ChainOrder::Fund(_)
+        | ChainOrder::Release(_) => false,
     };
     assert!(!enforced.iter().any(publishes), "{enforced:?}");
 }

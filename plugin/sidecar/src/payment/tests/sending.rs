@@ -1,5 +1,6 @@
 //! Payments of the node to a payee that is reached over two peers, by the messages that those hear.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use bitcoin::secp256k1::{PublicKey, Secp256k1};
@@ -94,6 +95,20 @@ impl Payer {
         rogue.reconnect(self.bench.clone());
         rogue.step(channel, Input::Connected(&outrigger_bolt::features::Features::init()));
         rogue.until(channel, |channel, _| channel.summary(HEIGHT + 1).connected).await;
+        // The node may have yet to take in what the peer has said last.
+        let (manager, id) = (self.bench.manager.clone(), channel.id());
+        let in_step = async {
+            while !manager.channel(&id).is_some_and(|view| view.summary.connected) {
+                manager.env().writer.barrier().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, in_step).await.expect("the node is in step too");
+    }
+
+    /// What a start would find: the numbers of parts, and how many outcomes.
+    fn left(&self) -> (Vec<u16>, usize) {
+        let found = self.bench.load();
+        (found.parts.iter().map(|((_, part), _)| *part).collect(), found.outcomes.len())
     }
 
     /// The rows of a payment of which the first peer's channel signed nothing.
@@ -431,6 +446,39 @@ async fn a_route_that_the_caller_gives_is_taken_as_it_is_and_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_route_by_a_channel_that_cannot_send_is_refused_by_its_name_while_another_can() {
+    let mut payer = Payer::new(1).await;
+    let mut second = payer.peers[0].0.open_normal().await;
+    let peer = payer.peers[0].0.id();
+    // In these tests all funding transactions stand at one place, and the name is the last one's.
+    let name = payer.bench.manager.channel(&second.id()).unwrap().summary.short_channel_id.unwrap();
+    let first = GivenHop { node: peer, channel: Some(name), amount: Msat::new(ONE_CHANNEL + 1), blocks: 100 };
+    let last = GivenHop { node: payee_id(), channel: Some(ShortChannelId::from_u64(4711)), blocks: 50, ..first };
+    let last = GivenHop { amount: Msat::new(ONE_CHANNEL), ..last };
+    let order = |first| PayOrder { route: Some(vec![first, last]), ..payer.order(ONE_CHANNEL, true) };
+    let (named, unnamed) = (order(first), order(GivenHop { channel: None, ..first }));
+    let feerate = outrigger_bolt::amount::FeeratePerKw::new(1000);
+    let close = Command::Shutdown { script: close_script(), feerate };
+    payer.peers[0].0.step(&mut second, Input::Command(CommandId(1), close));
+    payer.peers[0].0.dealt_with().await;
+    let unfit = payer.bench.manager.channel(&second.id()).unwrap();
+    assert_eq!((unfit.summary.state, unfit.summary.short_channel_id), ("shutting_down", Some(name)));
+    assert_eq!(payer.bench.manager.channel_called(&peer, name), Some(second.id()));
+    let refused = payer.payments.send(named).await;
+    let Err(fault @ SendFault::Unusable(refused)) = refused else { panic!("{refused:?}") };
+    assert!(refused == name && fault.to_string().contains(&name.to_string()), "{fault}");
+    let id = payer.send(unnamed).await;
+    let heard = payer.offered(0).await;
+    payer.fulfil(&heard).await;
+    assert!(matches!(payer.end(&id).await, PaymentState::Succeeded { .. }));
+}
+
+/// Where peers of these tests have fixed that their part of a close goes.
+fn close_script() -> bitcoin::ScriptBuf {
+    bitcoin::ScriptBuf::from_bytes([[0x00, 0x14].as_slice(), &[3; 20]].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_gave_no_invoice_is_paid_with_a_preimage_of_ours() {
     let mut payer = Payer::new(1).await;
     let node_id = payer.peers[0].0.id();
@@ -585,8 +633,7 @@ async fn pay_2_what_was_never_signed_is_tried_again_after_a_start_within_fee_and
         payer.restart().await;
         if secs > 0 && max_fee == u64::from(BASE) {
             let heard = payer.offered(0).await;
-            let parts: Vec<u16> = payer.bench.load().parts.iter().map(|((_, part), _)| *part).collect();
-            assert_eq!(parts, [1]);
+            assert_eq!(payer.left(), (vec![1], 0));
             payer.fulfil(&heard).await;
             assert!(matches!(payer.end(&id).await, PaymentState::Succeeded { .. }));
         } else {
@@ -603,6 +650,27 @@ async fn pay_2_what_was_never_signed_is_tried_again_after_a_start_within_fee_and
     }
 }
 
+/// All of it is in flight: a start that finds it so makes no other attempt once the peers are in step, whoever looks.
+#[tokio::test]
+async fn pay_2_nothing_is_brought_twice_by_a_start_that_finds_all_of_it_in_flight() {
+    let mut payer = Payer::new(2).await;
+    let id = payer.send(payer.order(ONE_CHANNEL, false)).await;
+    payer.offered(0).await;
+    let clock = std::rc::Rc::new(super::parts::Still::default());
+    let _stand_in = Clock::replace_on_this_thread(clock.clone());
+    payer.start_again().await;
+    for peer in 0..2 {
+        payer.come_back(peer).await;
+        payer.payments.state.lock().wait(id, Some(Clock::monotonic()));
+        payer.payments.on_time();
+        clock.pass(Duration::from_secs(1));
+        all_durable(&payer.bench).await;
+        assert_eq!(payer.left(), (vec![0], 0));
+    }
+    let pending = payer.payments.state.lock().pending.get(&id).map(|pending| pending.recipe.is_some());
+    assert_eq!(pending, Some(true), "another attempt may be made once it fails");
+}
+
 /// The file may be an old copy, and a later one have paid over the other peer. The peer of the part that is known would say so.
 #[tokio::test]
 async fn bak_1_no_new_attempt_is_made_after_a_start_before_the_peers_of_known_parts_are_in_step() {
@@ -617,14 +685,132 @@ async fn bak_1_no_new_attempt_is_made_after_a_start_before_the_peers_of_known_pa
         payer.payments.on_time();
         all_durable(&payer.bench).await;
         assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
-        assert!(payer.bench.load().parts.is_empty(), "a new attempt");
+        assert_eq!(payer.left(), (vec![0], 0), "a new attempt");
         clock.pass(Duration::from_secs(1));
     }
     payer.come_back(0).await;
     payer.payments.on_time();
     all_durable(&payer.bench).await;
-    let parts: Vec<u16> = payer.bench.load().parts.iter().map(|((_, part), _)| *part).collect();
-    assert_eq!(parts, [1]);
+    assert_eq!(payer.left(), (vec![1], 0));
+}
+
+/// The file may be an old copy, and a later one have signed for the part and paid. Who is told that nothing was paid pays again.
+#[tokio::test]
+async fn bak_1_pay_2_no_payment_is_said_to_be_unpaid_before_the_peers_of_its_parts_are_in_step() {
+    for is_abandoned in [false, true] {
+        let mut payer = Payer::new(2).await;
+        let id = [9; 32];
+        // Time is left only to the one that is abandoned.
+        payer.begun_and_not_signed(id, u64::from(BASE), if is_abandoned { 3600 } else { 0 });
+        let clock = std::rc::Rc::new(super::parts::Still::default());
+        let _stand_in = Clock::replace_on_this_thread(clock.clone());
+        // The second start asks as the first one did.
+        for start in 0..2 {
+            payer.start_again().await;
+            payer.come_back(1).await;
+            if is_abandoned {
+                assert!(payer.payments.abandon(&id).is_some());
+            }
+            for _ in 0..3 {
+                payer.payments.on_time();
+                all_durable(&payer.bench).await;
+                let row = payer.payments.get(&id).unwrap().unwrap();
+                assert!(row.is_pending(), "start {start}: {row:?}");
+                assert_eq!(payer.left(), (vec![0], 0), "start {start}");
+                clock.pass(Duration::from_secs(1));
+            }
+        }
+        payer.come_back(0).await;
+        payer.payments.on_time();
+        let PaymentState::Failed { kind, message, .. } = payer.end(&id).await else { panic!("it fails") };
+        assert!(kind == "interrupted" && message.contains("safe to pay again"), "{message}");
+        assert_eq!(message.contains("abandoned"), is_abandoned, "{message}");
+        payer.assert_done().await;
+    }
+}
+
+/// A channel that the operator closes while its peer is away proves nothing by that: the chain does.
+#[tokio::test]
+async fn bak_1_pay_2_a_channel_that_failed_proves_nothing_before_its_spend_is_seen() {
+    let mut payer = Payer::new(1).await;
+    let id = [9; 32];
+    payer.begun_and_not_signed(id, u64::from(BASE), 0);
+    let clock = std::rc::Rc::new(super::parts::Still::default());
+    let _stand_in = Clock::replace_on_this_thread(clock.clone());
+    payer.start_again().await;
+    let channel = payer.peers[0].1.id();
+    payer.bench.manager.command(channel, Command::Fail { reason: "the operator's".to_owned() }).await.unwrap();
+    payer.payments.on_time();
+    all_durable(&payer.bench).await;
+    assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
+    clock.pass(Duration::from_secs(1));
+    payer.bench.spend_with_newest_commitment(&channel);
+    payer.payments.on_time();
+    let PaymentState::Failed { kind, .. } = payer.end(&id).await else { panic!("it fails") };
+    assert_eq!(kind, "interrupted");
+}
+
+/// What one peer has answered while another is missed stays in the file as it is: the next start takes it in again.
+#[tokio::test]
+async fn bak_1_pay_2_what_ended_before_all_peers_are_in_step_is_found_again_by_the_next_start() {
+    let mut payer = Payer::new(2).await;
+    let id = payer.send(payer.order(TWO_CHANNELS, true)).await;
+    let parts = [payer.offered(0).await, payer.offered(1).await];
+    let clock = std::rc::Rc::new(super::parts::Still::default());
+    let _stand_in = Clock::replace_on_this_thread(clock.clone());
+    payer.start_again().await;
+    payer.come_back(1).await;
+    payer.fail(&parts[1], true, &Failure::MppTimeout).await;
+    for _ in 0..2 {
+        all_durable(&payer.bench).await;
+        // Told of once more, as a peer that comes back may.
+        payer.bench.notices.try_iter().for_each(|notice| payer.payments.take(notice));
+        let found = payer.bench.load();
+        for outcome in found.outcomes {
+            payer.payments.settled((id, outcome.row.part), (outcome.channel, outcome.htlc_id), &outcome.row.outcome());
+        }
+        payer.payments.on_time();
+        all_durable(&payer.bench).await;
+        assert_eq!(payer.left(), (vec![0, 1], 1), "nothing is taken in, and nothing begun");
+        payer.start_again().await;
+    }
+    payer.come_back(0).await;
+    payer.come_back(1).await;
+    clock.pass(Duration::from_secs(1));
+    payer.payments.on_time();
+    all_durable(&payer.bench).await;
+    assert_eq!(payer.left(), (vec![0, 2], 0), "the one that failed goes again");
+    assert_eq!(payer.offered(1).await.last.amt_to_forward, parts[1].last.amt_to_forward);
+}
+
+/// While nothing can be done for a payment, nothing is written for it.
+#[tokio::test]
+async fn a_payment_that_waits_for_its_peers_costs_no_batch_a_second() {
+    for comes_back in [false, true] {
+        let mut payer = Payer::new(2).await;
+        let id = [9; 32];
+        // In step, its channel cannot carry what the invoice asks for.
+        payer.begun_and_not_signed(id, 0, 3600);
+        let clock = std::rc::Rc::new(super::parts::Still::default());
+        let _stand_in = Clock::replace_on_this_thread(clock.clone());
+        payer.start_again().await;
+        if comes_back {
+            payer.come_back(0).await;
+            payer.payments.on_time();
+        }
+        all_durable(&payer.bench).await;
+        let batches = || payer.bench.manager.env().writer.stats().batches.load(std::sync::atomic::Ordering::Relaxed);
+        let before = batches();
+        for _ in 0..20 {
+            assert!(payer.payments.next_time().is_some(), "it is looked at again");
+            clock.pass(Duration::from_secs(1));
+            payer.payments.on_time();
+        }
+        all_durable(&payer.bench).await;
+        let count = batches() - before;
+        assert!(count < 10, "{count}: one that was waited for, and what peers may have left");
+        assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
+    }
 }
 
 /// Two parts of one number would have one session key. A row that does not say how many there were gets no more of them.
@@ -645,15 +831,80 @@ async fn pay_2_a_row_without_the_number_of_the_next_part_is_read_and_makes_no_ne
     let clock = std::rc::Rc::new(super::parts::Still::default());
     let _stand_in = Clock::replace_on_this_thread(clock.clone());
     payer.start_again().await;
+    payer.payments.on_time();
+    all_durable(&payer.bench).await;
+    assert!(payer.payments.get(&id).unwrap().unwrap().is_pending(), "before the peer is in step");
     payer.come_back(0).await;
-    for _ in 0..3 {
-        payer.payments.on_time();
-        all_durable(&payer.bench).await;
-        assert!(payer.payments.get(&id).unwrap().unwrap().is_pending());
-        assert!(payer.bench.load().parts.is_empty(), "a new attempt");
-        clock.pass(Duration::from_secs(1));
+    clock.pass(Duration::from_secs(1));
+    payer.payments.on_time();
+    let PaymentState::Failed { kind, message, .. } = payer.end(&id).await else { panic!("it fails") };
+    assert!(kind == "interrupted" && message.contains("nobody knows how many"), "{message}");
+    assert!(payer.payments.next_time().is_none(), "it is planned no more");
+    let heard = payer.peers[0].0.dealt_with().await;
+    assert!(!heard.iter().any(|message| matches!(message, Message::UpdateAddHtlc(_))), "{heard:?}");
+    payer.assert_done().await;
+}
+
+/// Polls a future so often, all that it waits for being durable in between, and drops it where it has not ended.
+async fn polled<F: Future>(bench: &Bench, future: F, times: usize) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..times {
+        let polled = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+        if let Poll::Ready(output) = polled {
+            return Some(output);
+        }
+        all_durable(bench).await;
     }
-    assert!(payer.payments.abandon(&id).is_some());
-    let PaymentState::Failed { kind, .. } = payer.end(&id).await else { panic!("it fails") };
-    assert_eq!(kind, "interrupted");
+    None
+}
+
+/// Callers go away at each point at which they wait: nothing is done twice for it, and the next call goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn per_6_a_payment_whose_caller_goes_away_at_any_await_point_is_made_once() {
+    for times in 0.. {
+        let mut payer = Payer::new(1).await;
+        let order = payer.order(ONE_CHANNEL, false);
+        let sent = polled(&payer.bench, payer.payments.send(order.clone()), times).await;
+        let id = payer.send(order).await;
+        assert!(sent.as_ref().is_none_or(|sent| sent.as_ref().is_ok_and(|sent| sent.payment_id == id)), "{times}");
+        let heard = payer.offered(0).await;
+        for waits in 0..3 {
+            let ended = polled(&payer.bench, payer.payments.wait(&id), waits).await;
+            assert!(ended.is_none(), "the HTLC is in flight");
+        }
+        payer.fulfil(&heard).await;
+        assert!(matches!(payer.end(&id).await, PaymentState::Succeeded { .. }), "{times}");
+        let late = payer.peers[0].0.dealt_with().await;
+        assert!(!late.iter().any(|message| matches!(message, Message::UpdateAddHtlc(_))), "{times}: {late:?}");
+        payer.assert_done().await;
+        if sent.is_some() {
+            assert!(times > 1, "it waits for its row");
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn per_6_an_order_or_an_invoice_whose_caller_goes_away_at_any_await_point_holds_up_no_later_one() {
+    let payer = Payer::new(1).await;
+    let channel = payer.peers[0].1.id();
+    let manager = payer.bench.manager.clone();
+    for times in 0.. {
+        let answer = polled(&payer.bench, manager.command(channel, Command::Commit), times).await;
+        assert_eq!(manager.command(channel, Command::Commit).await, Ok(outrigger_channel::Reply::Done), "{times}");
+        if answer.is_some() {
+            break;
+        }
+    }
+    for times in 0.. {
+        let (description, label, idempotency) = ("oars".to_owned(), None, None);
+        let order = InvoiceOrder { amount: Some(AMOUNT), description, expiry_secs: 3600, label, idempotency };
+        let made = polled(&payer.bench, payer.payments.create_invoice(order.clone()), times).await;
+        let next = payer.payments.create_invoice(order).await.unwrap();
+        assert!(payer.payments.invoice(&next.payment_hash).unwrap().is_some(), "{times}");
+        if let Some(made) = made {
+            assert!(payer.payments.invoice(&made.unwrap().payment_hash).unwrap().is_some());
+            break;
+        }
+    }
 }

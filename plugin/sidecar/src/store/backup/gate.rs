@@ -90,6 +90,12 @@ impl Gate {
         }
     }
 
+    /// How many channels it knows.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> usize {
+        self.channels.len()
+    }
+
     /// The newest event on disk.
     pub(super) fn newest(&self) -> u64 {
         self.newest_event
@@ -102,10 +108,8 @@ impl Gate {
 
     /// Every required sink has the channel up to this id: what waited for that goes on.
     pub(super) fn cleared(&mut self, channel: &ChannelId, id: u64) -> Released {
-        if self.is_open {
-            return Released::of(Vec::new());
-        }
-        let waiting = self.channels.entry(*channel).or_default();
+        // One that is over is not known any more.
+        let Some(waiting) = self.channels.get_mut(channel) else { return Released::of(Vec::new()) };
         waiting.cleared = waiting.cleared.max(id);
         let mut freed = Vec::new();
         while waiting.held.front().is_some_and(|kept| kept.need <= waiting.cleared)

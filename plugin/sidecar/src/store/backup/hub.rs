@@ -176,11 +176,12 @@ impl Hub {
             let mut owed = self.owed.lock();
             updates.iter().for_each(|update| owed.take_in(update));
         }
-        for desk in &self.desks {
-            desk.with(|lanes| updates.iter().for_each(|update| lanes.add(update, funding_in(update), now)));
-        }
+        // First of all, so that no completion comes before the gate knows what it is of.
         if self.has_required {
             self.gate.lock().committed(updates.iter().map(|update| (update.channel, update.id)).collect());
+        }
+        for desk in &self.desks {
+            desk.with(|lanes| updates.iter().for_each(|update| lanes.add(update, funding_in(update), now)));
         }
         let over = updates.iter().filter(|update| update.is_last());
         over.for_each(|update| self.numbering.lock().forget(&update.channel));

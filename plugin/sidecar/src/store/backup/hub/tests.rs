@@ -722,3 +722,22 @@ fn ids_are_rows_of_the_transaction_that_they_number() {
     let row = seal(Table::Persist, &FIRST.0, &3_u64.to_be_bytes());
     assert_eq!(table.get(FIRST.0.as_slice()).unwrap().unwrap().value(), row);
 }
+
+/// Law 6: what is over takes no room, whatever the sinks say of it later.
+#[test]
+fn a_channel_that_is_over_is_forgotten_by_gate_and_lanes() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![promise(1)]);
+    let mut last = changed(FIRST, 1, vec![promise(2)]);
+    last.put(Table::ChannelParams, channel_key(&FIRST), None);
+    last.hold(store::Held::Archived { peer: node(9), channel: FIRST });
+    bench.commit(last);
+    bench.give_all();
+    while !bench.sinks[0].kept.lock().open.is_empty() {
+        bench.sinks[0].complete(0);
+    }
+    assert_eq!(bench.taken(), ["promise 1", "promise 2"]);
+    assert_eq!(bench.hub.gate.lock().known(), 0);
+    assert_eq!(bench.hub.desks[0].complete(&FIRST), None);
+}
