@@ -12,7 +12,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint, Txid};
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_rpc_schema::rendezvous::network_directory;
-use outrigger_rpc_schema::{ChannelForceClose, ChannelList, Client, NodeStatus};
+use outrigger_rpc_schema::{BackupInfo, BackupState, BackupStatus, ChannelForceClose, ChannelList, Client, NodeStatus};
 use outrigger_sidecar::clock::Clock;
 use outrigger_sidecar::config::Config;
 use outrigger_sidecar::key::{NodeKeys, Seed};
@@ -179,6 +179,28 @@ fn outcomes(told: &Value) -> Vec<&str> {
     outcomes
 }
 
+/// The program itself, killed when it is dropped.
+struct Daemon(std::process::Child);
+
+impl Daemon {
+    fn start(directory: &Path) -> Self {
+        let daemon = Command::new(env!("CARGO_BIN_EXE_outriggerd"))
+            .args(["--network", "regtest", "--bitcoind-url", "127.0.0.1:1", "--listen", "127.0.0.1:0"])
+            .args(["--rpc-address", "127.0.0.1:0", "--log-level", "error", "--data-dir"])
+            .arg(directory)
+            .env("HOME", directory)
+            .spawn();
+        Self(daemon.unwrap())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 /// A node without bitcoind: it waits for it, and its interface answers.
 async fn node(directory: &Path) -> Node {
     let words = ["outriggerd", "--network", "regtest", "--bitcoind-url", "127.0.0.1:1", "--listen", "127.0.0.1:0"];
@@ -224,6 +246,67 @@ async fn bak_1_a_node_restored_from_a_directory_starts_in_restored_mode_with_its
     assert!(refused.contains("restored mode"), "{refused}");
     stop();
     running.await.unwrap().unwrap();
+}
+
+/// A node keeps its channels in a backup of each kind, and each gives them back, row by row.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_keeps_its_channels_in_each_kind_of_backup_and_comes_back_from_any() {
+    let lost = Lost::sample();
+    fs::copy(lost.dir.path().join("died").join(FILE), lost.network_dir().join(FILE)).unwrap();
+    // The sample comes from a world that has no wallet.
+    let db = redb::Database::open(lost.network_dir().join(FILE)).unwrap();
+    let transaction = db.begin_write().unwrap();
+    while transaction.open_table(Table::Wallet.definition()).unwrap().pop_first().unwrap().is_some() {}
+    transaction.commit().unwrap();
+    drop(db);
+    let place = |name: &str| lost.dir.path().join(name).display().to_string();
+    fs::create_dir(lost.dir.path().join("files")).unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/examples/keep-in-directory");
+    let backup = |name: &str, kind: &str, place: String| {
+        format!("[[backup]]\nname = \"{name}\"\nkind = \"{kind}\"\nrequirement = \"required\"\n{place}\n")
+    };
+    let config = [
+        backup("second", "mirror", format!("path = \"{}\"", place("mirror.redb"))),
+        backup("files", "directory", format!("path = \"{}\"", place("files"))),
+        backup("program", "command", format!("command = [\"{}\", \"{}\"]", example.display(), place("kept"))),
+    ];
+    fs::write(lost.dir.path().join("outrigger.toml"), config.concat()).unwrap();
+
+    let daemon = Daemon::start(lost.dir.path());
+    let all_complete = async {
+        loop {
+            tokio::task::yield_now().await;
+            let Ok(client) = Client::in_directory(&lost.network_dir()) else { continue };
+            let Ok(told) = client.call(BackupStatus {}).await else { continue };
+            assert!(told.items.len() == 3 || told.items.is_empty());
+            let is_complete = |backup: &BackupInfo| backup.state == BackupState::Complete && backup.lag_updates == 0;
+            if told.items.len() == 3 && told.items.iter().all(is_complete) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, all_complete).await.unwrap();
+    drop(daemon);
+
+    for name in ["second", "files", "program"] {
+        let (code, told) = lost.verify(name);
+        assert_eq!((code, &told["is_whole"]), (Some(0), &true.into()), "{name}: {told}");
+        assert_eq!(outcomes(&told), ["restored", "restored", "restored"], "{name}");
+    }
+    // The disk dies.
+    fs::rename(lost.network_dir().join(FILE), lost.dir.path().join("old")).unwrap();
+    fs::remove_file(lost.network_dir().join("generation")).unwrap();
+    for name in ["second", "files", "program"] {
+        let told = lost.restored(name, 0);
+        assert_eq!(outcomes(&told), ["restored", "restored", "restored"], "{name}");
+        let (_, file) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();
+        let mut restored: Vec<_> = file.channels.iter().map(|loaded| loaded.channel.rows().head.clone()).collect();
+        restored.sort_by_key(|head| head.local_commitment.to_local);
+        assert_eq!(restored.len(), 3);
+        let balances: Vec<_> = restored.iter().map(|head| head.local_commitment.to_local.get()).collect();
+        assert_eq!(balances, [400_000_000, 562_000_000, 595_090_000], "{name}");
+        fs::remove_file(lost.network_dir().join(FILE)).unwrap();
+    }
 }
 
 #[test]
