@@ -26,7 +26,7 @@ use outrigger_sidecar::store::backup::sealed::Sealer;
 use outrigger_sidecar::store::backup::{Answer, Full, Persist, SinkEnds};
 use outrigger_sidecar::store::schema::Table;
 use outrigger_sidecar::store::seal::seal;
-use outrigger_sidecar::store::{self, FILE};
+use outrigger_sidecar::store::{self, FILE, journal};
 use redb::{ReadableDatabase, ReadableTable};
 use serde_json::Value;
 
@@ -252,7 +252,9 @@ async fn bak_1_a_node_restored_from_a_directory_starts_in_restored_mode_with_its
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_keeps_its_channels_in_each_kind_of_backup_and_comes_back_from_any() {
     let lost = Lost::sample();
-    fs::copy(lost.dir.path().join("died").join(FILE), lost.network_dir().join(FILE)).unwrap();
+    for file in [FILE, journal::FILE] {
+        fs::copy(lost.dir.path().join("died").join(file), lost.network_dir().join(file)).unwrap();
+    }
     // The sample comes from a world that has no wallet.
     let db = redb::Database::open(lost.network_dir().join(FILE)).unwrap();
     let transaction = db.begin_write().unwrap();
@@ -296,6 +298,7 @@ async fn a_node_keeps_its_channels_in_each_kind_of_backup_and_comes_back_from_an
     // The disk dies.
     fs::rename(lost.network_dir().join(FILE), lost.dir.path().join("old")).unwrap();
     fs::remove_file(lost.network_dir().join("generation")).unwrap();
+    fs::remove_file(lost.network_dir().join(journal::FILE)).unwrap();
     for name in ["second", "files", "program"] {
         let told = lost.restored(name, 0);
         assert_eq!(outcomes(&told), ["restored", "restored", "restored"], "{name}");
@@ -305,6 +308,7 @@ async fn a_node_keeps_its_channels_in_each_kind_of_backup_and_comes_back_from_an
         assert_eq!(restored.len(), 3);
         let balances: Vec<_> = restored.iter().map(|head| head.local_commitment.to_local.get()).collect();
         assert_eq!(balances, [400_000_000, 562_000_000, 595_090_000], "{name}");
+        // In restored mode it has no journal.
         fs::remove_file(lost.network_dir().join(FILE)).unwrap();
     }
 }

@@ -24,12 +24,12 @@ enum Plan {
     /// A journal is made, with the epoch of this row, which the database has.
     Make(JournalRow),
     /// It goes on with the epoch of the row, which the database has.
-    Go(Journal, JournalRow),
+    Go(Box<Journal>, JournalRow),
 }
 
 /// What stands on the shelf, for the database with a row.
 enum Found {
-    Kept(Journal, Vec<SealedRow>),
+    Kept(Box<Journal>, Vec<SealedRow>),
     Missing,
     /// The proof.
     Ahead(String),
@@ -106,7 +106,7 @@ impl Attached {
             Plan::Go(mut journal, row) => {
                 journal.begin_as(&row).map_err(StoreError::io)?;
                 journal.turn(row);
-                Ok(Some(journal))
+                Ok(Some(*journal))
             }
         }
     }
@@ -125,7 +125,7 @@ fn found(shelf: &dyn Shelf, row: &JournalRow) -> Result<Found, StoreError> {
         }
     };
     Ok(match image.judge(row) {
-        Verdict::Kept(rows) => Found::Kept(Journal::over(file, image.half_len, row.clone()), rows),
+        Verdict::Kept(rows) => Found::Kept(Box::new(Journal::over(file, image.half_len, row.clone())), rows),
         Verdict::Ahead => Found::Ahead(format!(
             "{DATABASE} is at epoch {} and {} holds later commits: an old copy was put back",
             row.epoch.number,
