@@ -1,9 +1,10 @@
 //! Parameters of calls, as the schema checks and the types of `rpc-schema` read them.
 
 use outrigger_rpc_schema::{
-    BackupStatus, ChainStatus, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, ChannelSetPolicy, EventList,
-    ForwardList, ForwardStats, InvoiceCreate, InvoiceGet, Method, MethodInfo, NodeInfo, NodeStatus, NodeStop, Parameter, ParameterType, PaymentAbandon, PaymentGet, PaymentSend,
-    PaymentWait, PeerConnect, PeerList, WalletBalance, WalletNewAddress, methods,
+    BackupStatus, ChainStatus, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, ChannelSetPolicy,
+    EventList, ForwardList, ForwardStats, InvoiceCreate, InvoiceGet, Method, MethodInfo, NodeInfo, NodeStatus,
+    NodeStop, Parameter, ParameterType, PaymentAbandon, PaymentGet, PaymentSend, PaymentWait, PeerConnect, PeerList,
+    WalletBalance, WalletNewAddress, methods,
 };
 use serde_json::{Map, Value, json};
 
@@ -127,7 +128,7 @@ const READERS: &[(&str, Reader)] = &[
     reader::<PaymentAbandon>(),
     reader::<ForwardList>(),
     reader::<ForwardStats>(),
-        reader::<BackupStatus>(),
+    reader::<BackupStatus>(),
     reader::<EventList>(),
 ];
 

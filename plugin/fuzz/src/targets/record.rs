@@ -15,18 +15,17 @@ use outrigger_sidecar::store::backup::{Image, RowChange, TipRecord, Update};
 use outrigger_sidecar::store::channel_update;
 use outrigger_sidecar::store::closed::ClosedRow;
 use outrigger_sidecar::store::forward::{ForwardRow, ForwardTotals, TotalsKey};
-use outrigger_sidecar::store::journal::image::{Image, fresh};
+use outrigger_sidecar::store::journal::image::{self, fresh};
 use outrigger_sidecar::store::journal::{Epoch, JournalRow, rows};
 use outrigger_sidecar::store::part::{PartHop, PartRow};
 use outrigger_sidecar::store::replay::ReplayRow;
 use outrigger_sidecar::store::row::{
     AgainRow, BroadcastRow, Downstream, EventRow, InvoiceRow, OperationRow, OperationState, OutcomeRow, Paid, PaidFor,
-    PaymentRow, PaymentState,
-    SettlementRow, SweepRow,
+    PaymentRow, PaymentState, SettlementRow, SweepRow,
 };
 use outrigger_sidecar::store::schema::{
-    Table, channel_key,
-    UnderWay, htlc_key, numbered_key, parse_htlc_key, parse_numbered_key, parse_replay_height_key, replay_height_key,
+    Table, UnderWay, channel_key, htlc_key, numbered_key, parse_htlc_key, parse_numbered_key, parse_replay_height_key,
+    replay_height_key,
 };
 
 use outrigger_sidecar::store::terms::TermsRow;
@@ -95,7 +94,8 @@ pub(super) fn targets() -> Vec<Target> {
             || {
                 let (cltv_expiry_delta, fee_base_msat, fee_proportional_millionths) = (Some(40), Some(7), Some(9));
                 let (htlc_minimum, htlc_maximum) = (Some(Msat::new(1)), Some(Msat::ZERO));
-                let fees = TermsRow { cltv_expiry_delta, fee_base_msat, fee_proportional_millionths, ..Default::default() };
+                let fees =
+                    TermsRow { cltv_expiry_delta, fee_base_msat, fee_proportional_millionths, ..Default::default() };
                 vec![TermsRow { htlc_minimum, htlc_maximum, ..fees }, TermsRow::default()]
             },
         ),
@@ -107,10 +107,15 @@ pub(super) fn targets() -> Vec<Target> {
             vec![ClosedRow { params: rows.params.clone(), head: rows.head.clone() }]
         }),
         of("record_journal", JournalRow::decode, JournalRow::encode, || vec![journal_row()]),
-        of("journal_rows", rows::decode, |found| rows::encode(found), || {
-            let row = |value| rows::SealedRow { table: Table::Htlc, key: vec![1; 41], value };
-            vec![vec![row(Some(vec![2; 60])), row(None)]]
-        }),
+        of(
+            "journal_rows",
+            rows::decode,
+            |found| rows::encode(found),
+            || {
+                let row = |value| rows::SealedRow { table: Table::Htlc, key: vec![1; 41], value };
+                vec![vec![row(Some(vec![2; 60])), row(None)]]
+            },
+        ),
         Target::new("journal", journal, || vec![fresh(&journal_row(), JOURNAL_HALF)]),
         Target::new("backup_names", backup_names, || {
             let names = ["full-00000000000000000001.sealed", "update-00000000000000000001-00000000000000000002.sealed"];
@@ -170,7 +175,7 @@ fn journal_row() -> JournalRow {
 }
 
 fn journal(data: &[u8]) {
-    if let Ok(image) = bounded_by(FLOOR, data.len(), || Image::of(data.to_vec())) {
+    if let Ok(image) = bounded_by(FLOOR, data.len(), || image::Image::of(data.to_vec())) {
         drop(bounded_by(FLOOR, data.len(), || image.judge(&journal_row())));
     }
 }
