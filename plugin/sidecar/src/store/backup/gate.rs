@@ -3,18 +3,29 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::Message;
 use outrigger_channel::{Effect, HtlcOutcome, Publication};
 
+use crate::store::Address;
 use crate::store::batch::{Held, Released};
 
 /// A channel whose promises are held for longer takes no new HTLCs and is shown as stalled.
 pub(super) const STALLED_AFTER: Duration = Duration::from_secs(20);
 
+/// Words for the peer that wait of one channel, at most: more than 483 HTLCs each way take (BOLT 2, `max_accepted_htlcs`). Beyond it
+/// the connection ends in their place, and `channel_reestablish` says what to say again.
+pub(super) const MOST_WORDS: usize = 1024;
+
+/// Why such a connection ends.
+const TOO_MANY_WORDS: &str = "too much of one channel waits for a backup";
+
 /// What waits of one channel.
 #[derive(Debug, Default)]
 struct Waiting {
+    /// Whose it is: what anybody else is to be told under its name is none of its own. A channel without `channel_params` has none, and
+    /// then nobody is anybody else.
+    peer: Option<NodeId>,
     /// The newest id that a commit gave it.
     id: u64,
     /// Every required sink has everything up to this one.
@@ -33,6 +44,26 @@ struct Kept {
     need: u64,
     since: Instant,
     held: Held,
+}
+
+impl Waiting {
+    fn is_of(&self, peer: &NodeId) -> bool {
+        self.peer.is_none_or(|own| own == *peer)
+    }
+
+    /// Keeps one more word for the peer. Behind the end of its connection there is nothing to say.
+    fn say(&mut self, at: Address, word: Held, now: Instant) {
+        if self.held.iter().any(|kept| is_end(&kept.held)) {
+            return;
+        }
+        let (need, since) = (self.id, now);
+        if self.held.iter().filter(|kept| is_word_held(&kept.held)).count() < MOST_WORDS {
+            return self.held.push_back(Kept { need, since, held: word });
+        }
+        self.held.retain(|kept| !is_word_held(&kept.held));
+        let effect = Box::new(Effect::Disconnect(TOO_MANY_WORDS.to_owned()));
+        self.held.push_back(Kept { need, since, held: Held::Channel { at, effect, guard: None } });
+    }
 }
 
 /// Promises that wait.
@@ -58,18 +89,24 @@ impl Gate {
     }
 
     /// A channel that the start found: nothing is promised for it before every required sink has it at this id.
-    pub(super) fn load(&mut self, channel: ChannelId, id: u64) {
-        self.channels.entry(channel).or_default().id = id;
+    pub(super) fn load(&mut self, channel: ChannelId, peer: NodeId, id: u64) {
+        self.channels.insert(channel, Waiting { peer: Some(peer), id, ..Waiting::default() });
     }
 
-    /// A commit gave the channel this id; what it releases waits for that.
-    pub(super) fn committed(&mut self, ids: BTreeMap<ChannelId, u64>) {
+    /// A commit gave the channels these ids; what it releases of them waits for that. `born` are those that came to life with it, and
+    /// whose they are.
+    pub(super) fn committed(
+        &mut self,
+        ids: BTreeMap<ChannelId, u64>,
+        born: impl Iterator<Item = (ChannelId, NodeId)>,
+    ) {
         if self.is_open {
             return;
         }
         for (channel, id) in &ids {
             self.channels.entry(*channel).or_default().id = *id;
         }
+        born.for_each(|(channel, peer)| self.channels.entry(channel).or_default().peer = Some(peer));
         self.newest_ids = ids;
     }
 
@@ -88,6 +125,12 @@ impl Gate {
             self.events.push_back((last_seq, std::mem::take(&mut self.newest_ids)));
             self.let_events_through();
         }
+    }
+
+    /// How much waits of a channel.
+    #[cfg(test)]
+    pub(super) fn held(&self, channel: &ChannelId) -> usize {
+        self.channels.get(channel).map_or(0, |waiting| waiting.held.len())
     }
 
     /// How many channels it knows.
@@ -155,7 +198,9 @@ impl Gate {
             return Some(held);
         }
         let Held::Channel { at, effect, .. } = &held else { return Some(held) };
-        let Some(waiting) = self.channels.get_mut(&at.channel) else { return Some(held) };
+        let at = *at;
+        let waiting = self.channels.get_mut(&at.channel).filter(|waiting| waiting.is_of(&at.peer));
+        let Some(waiting) = waiting else { return Some(held) };
         if waiting.is_failed {
             return survives_failure(&held).then_some(held);
         }
@@ -166,15 +211,19 @@ impl Gate {
             // The channel has failed: a commitment of ours may be published any moment, and nothing that was to follow it is said.
             waiting.held.retain(|older| survives_error(&older.held));
         }
-        let connection = at.connection;
-        if is_word(effect) {
+        let is_word = is_word(effect);
+        if is_word {
             // `channel_reestablish` says what to send again on a new connection.
-            waiting.held.retain(|older| !is_word_before(&older.held, connection));
+            waiting.held.retain(|older| !is_word_before(&older.held, at.connection));
         }
         if waiting.held.is_empty() && waiting.cleared >= waiting.id {
             return Some(held);
         }
-        waiting.held.push_back(Kept { need: waiting.id, since: now, held });
+        if is_word {
+            waiting.say(at, held, now);
+        } else {
+            waiting.held.push_back(Kept { need: waiting.id, since: now, held });
+        }
         None
     }
 
@@ -238,8 +287,17 @@ fn is_word(effect: &Effect) -> bool {
     }
 }
 
+fn is_word_held(held: &Held) -> bool {
+    matches!(held, Held::Channel { effect, .. } if is_word(effect))
+}
+
 fn is_word_before(held: &Held, connection: u64) -> bool {
     matches!(held, Held::Channel { at, effect, .. } if at.connection < connection && is_word(effect))
+}
+
+/// Whether a connection ends with it.
+fn is_end(held: &Held) -> bool {
+    matches!(held, Held::Channel { effect, .. } if matches!(**effect, Effect::Disconnect(_)))
 }
 
 /// Whether it still happens once the peer is to be told of an `error`: no other word does, nor does the chain's answer to a received

@@ -10,7 +10,6 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint, Txid};
 use crossbeam_channel::Sender;
 use outrigger_bolt::id::{ChannelId, NodeId};
-use outrigger_channel::{ChannelParams, Row};
 use redb::{Database, ReadableDatabase};
 use tokio::sync::watch;
 
@@ -102,14 +101,14 @@ impl Hub {
                 made.push(open(ends.clone()));
                 let mut lanes = Lanes::default();
                 let now = (clocks.now)();
-                start.channels().for_each(|(channel, funding, id)| lanes.load(channel, funding, id, now));
+                start.channels().for_each(|(channel, at)| lanes.load(*channel, at.funding, at.id, now));
                 Desk::new(terms, ends, lanes)
             });
             let desks: Vec<_> = desks.collect();
             let has_required = desks.iter().any(|desk| desk.terms.is_required);
             let mut gate = Gate::starting_at(last_event);
             if has_required {
-                start.channels().for_each(|(channel, _, id)| gate.load(channel, id));
+                start.channels().for_each(|(channel, at)| gate.load(*channel, at.peer, at.id));
             }
             Self {
                 network: network.to_owned(),
@@ -176,13 +175,18 @@ impl Hub {
             let mut owed = self.owed.lock();
             updates.iter().for_each(|update| owed.take_in(update));
         }
+        let params: Vec<_> = updates.iter().map(|update| update.params()).collect();
         // First of all, so that no completion comes before the gate knows what it is of.
         if self.has_required {
-            self.gate.lock().committed(updates.iter().map(|update| (update.channel, update.id)).collect());
+            let born = params.iter().flatten().map(|born| (born.channel_id, born.peer));
+            self.gate.lock().committed(updates.iter().map(|update| (update.channel, update.id)).collect(), born);
         }
-        for desk in &self.desks {
-            desk.with(|lanes| updates.iter().for_each(|update| lanes.add(update, funding_in(update), now)));
-        }
+        let fundings: Vec<_> =
+            params.iter().map(|born| born.as_ref().map_or_else(unknown_funding, |born| born.funding)).collect();
+        let add = |lanes: &mut Lanes| {
+            updates.iter().zip(&fundings).for_each(|(update, funding)| lanes.add(update, *funding, now));
+        };
+        self.desks.iter().for_each(|desk| desk.with(add));
         let over = updates.iter().filter(|update| update.is_last());
         over.for_each(|update| self.numbering.lock().forget(&update.channel));
     }
@@ -452,7 +456,7 @@ impl Hub {
 
     fn clear_all(&self) {
         if self.has_required {
-            self.start.channels().for_each(|(channel, _, _)| self.clear(&channel));
+            self.start.channels().for_each(|(channel, _)| self.clear(channel));
         }
     }
 
@@ -464,13 +468,6 @@ impl Hub {
         let readable = gate.readable();
         self.readable.send_if_modified(|newest| std::mem::replace(newest, readable) != readable);
     }
-}
-
-/// What a channel that comes to life is filed by; of others it is known, or found in the image.
-fn funding_in(update: &Update) -> OutPoint {
-    let is_params = |change: &&RowChange| change.table == Table::ChannelParams;
-    let params = update.changes.iter().find(is_params).and_then(|change| change.value.as_deref());
-    params.and_then(|row| ChannelParams::decode(row).ok()).map_or_else(unknown_funding, |params| params.funding)
 }
 
 /// No output of a transaction.

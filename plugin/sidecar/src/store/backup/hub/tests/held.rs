@@ -1,0 +1,64 @@
+//! What waits at the gate, and what nobody makes it let go or forget.
+
+use super::super::super::gate::MOST_WORDS;
+use super::*;
+
+/// Effects that no row stands behind, for a peer on a connection.
+fn rowless(at: Address, effects: Vec<Effect>) -> Batch {
+    let mut batch = Batch::default();
+    effects.into_iter().for_each(|effect| batch.hold_effect(at, effect));
+    batch
+}
+
+/// Any peer may name any channel: an `open_channel` under its id, or a message for it, is answered with an `error`.
+#[test]
+fn dos_a_stranger_who_names_somebody_elses_channel_wipes_nothing_that_waits_for_it() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    let promised = || vec![say(FIRST, "ours"), Effect::Revoke { number: 0 }, incoming(FIRST)];
+    let stranger = Address { peer: node(8), connection: 7, channel: FIRST };
+    bench.open(FIRST, promised());
+    bench.commit(rowless(stranger, vec![error(FIRST)]));
+    assert_eq!(bench.taken(), ["error on 7"], "it waits for nobody's channel");
+    bench.give_all();
+    bench.sinks[0].complete(0);
+    assert_eq!(bench.taken(), ["warning on 1", "Revoke { number: 0 }", "incoming"]);
+    // Whose it is stands in the file too.
+    let mut bench = bench.restarted(&[FIRST]);
+    bench.commit(rowless(at(FIRST, 1), promised()));
+    bench.commit(rowless(stranger, vec![say(FIRST, "theirs"), error(FIRST)]));
+    assert_eq!(bench.taken(), ["warning on 7", "error on 7"]);
+    bench.hear();
+    assert_eq!(bench.taken(), ["warning on 1", "Revoke { number: 0 }", "incoming"]);
+}
+
+/// A peer may draw answers from us for as long as a backup is away.
+#[test]
+fn dos_words_that_wait_are_bounded_and_more_of_them_end_the_connection_instead() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![incoming(FIRST)]);
+    bench.commit(rowless(at(FIRST, 1), vec![say(FIRST, "?"); MOST_WORDS]));
+    assert_eq!(bench.hub.gate.lock().held(&FIRST), MOST_WORDS + 1);
+    bench.commit(rowless(at(FIRST, 1), vec![say(FIRST, "one too many"), say(FIRST, "and another")]));
+    assert_eq!(bench.hub.gate.lock().held(&FIRST), 2);
+    bench.commit(rowless(at(FIRST, 1), vec![promise(1)]));
+    bench.give_all();
+    bench.sinks[0].complete(0);
+    let taken = bench.taken();
+    assert_eq!(taken.len(), 3, "{taken:?}");
+    assert_eq!((&*taken[0], &*taken[2]), ("incoming", "promise 1"));
+    assert!(taken[1].starts_with("Disconnect("), "{taken:?}");
+}
+
+/// The next connection is told everything anew.
+#[test]
+fn the_end_of_a_connection_that_waits_says_nothing_on_the_next_one() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![Effect::Disconnect("enough".into()), say(FIRST, "unheard")]);
+    bench.commit(rowless(at(FIRST, 2), vec![say(FIRST, "anew"), say(FIRST, "and more")]));
+    bench.give_all();
+    bench.sinks[0].complete(0);
+    assert_eq!(bench.taken(), ["warning on 2", "warning on 2"]);
+}
