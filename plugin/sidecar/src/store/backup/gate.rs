@@ -78,6 +78,8 @@ pub(super) struct Gate {
     newest_event: u64,
     /// What the last commit gave.
     newest_ids: BTreeMap<ChannelId, u64>,
+    /// Nothing that waits is let go, whatever a sink completes.
+    is_sealed: bool,
     /// Nothing is held any more.
     is_open: bool,
 }
@@ -152,7 +154,9 @@ impl Gate {
     /// Every required sink has the channel up to this id: what waited for that goes on.
     pub(super) fn cleared(&mut self, channel: &ChannelId, id: u64) -> Released {
         // One that is over is not known any more.
-        let Some(waiting) = self.channels.get_mut(channel) else { return Released::of(Vec::new()) };
+        let Some(waiting) = self.channels.get_mut(channel).filter(|_| !self.is_sealed) else {
+            return Released::of(Vec::new());
+        };
         waiting.cleared = waiting.cleared.max(id);
         let mut freed = Vec::new();
         while waiting.held.front().is_some_and(|kept| kept.need <= waiting.cleared)
@@ -169,15 +173,26 @@ impl Gate {
     pub(super) fn fail(&mut self, channel: &ChannelId) -> Released {
         let waiting = self.channels.entry(*channel).or_default();
         waiting.is_failed = true;
-        let freed = waiting.held.drain(..).map(|kept| kept.held).filter(survives_failure).collect();
+        waiting.held.retain(|kept| survives_failure(&kept.held));
+        if self.is_sealed {
+            return Released::of(Vec::new());
+        }
+        let freed = waiting.held.drain(..).map(|kept| kept.held).collect();
         self.let_events_through();
         Released::of(freed)
     }
 
-    /// Nothing is held from here on: the node is in restored mode, which promises nothing.
+    /// The rows that promises stand on are old, or the process is about to stop: nothing is let go any more.
+    pub(super) fn seal(&mut self) {
+        self.is_sealed = !self.is_open;
+    }
+
+    /// Nothing is held from here on: the node is in restored mode, which promises nothing. What was promised before never leaves, as
+    /// with a channel that is failed.
     pub(super) fn open(&mut self) -> Released {
-        self.is_open = true;
-        let freed = self.channels.drain().flat_map(|(_, waiting)| waiting.held).map(|kept| kept.held).collect();
+        (self.is_open, self.is_sealed) = (true, false);
+        let held = self.channels.drain().flat_map(|(_, waiting)| waiting.held).map(|kept| kept.held);
+        let freed = held.filter(survives_failure).collect();
         self.let_events_through();
         Released::of(freed)
     }
@@ -201,8 +216,8 @@ impl Gate {
         let at = *at;
         let waiting = self.channels.get_mut(&at.channel).filter(|waiting| waiting.is_of(&at.peer));
         let Some(waiting) = waiting else { return Some(held) };
-        if waiting.is_failed {
-            return survives_failure(&held).then_some(held);
+        if waiting.is_failed && !survives_failure(&held) {
+            return None;
         }
         if !is_promise(effect) {
             return Some(held);
@@ -216,7 +231,8 @@ impl Gate {
             // `channel_reestablish` says what to send again on a new connection.
             waiting.held.retain(|older| !is_word_before(&older.held, at.connection));
         }
-        if waiting.held.is_empty() && waiting.cleared >= waiting.id {
+        let waits_for_nothing = waiting.is_failed || (waiting.held.is_empty() && waiting.cleared >= waiting.id);
+        if waits_for_nothing && !self.is_sealed {
             return Some(held);
         }
         if is_word {
@@ -235,6 +251,9 @@ impl Gate {
     }
 
     fn let_events_through(&mut self) {
+        if self.is_sealed {
+            return;
+        }
         while let Some((seq, waits)) = self.events.front_mut() {
             waits.retain(|channel, id| {
                 let waiting = self.channels.get(channel);

@@ -115,6 +115,21 @@ fn incoming(channel: ChannelId) -> Effect {
     })
 }
 
+/// A failure that is to be told upstream.
+fn failed() -> Effect {
+    Effect::Settle {
+        htlc_id: 0,
+        source: HtlcSource::Payment { payment_id: [1; 32], part: 0 },
+        amount: Msat::new(1),
+        payment_hash: PaymentHash([3; 32]),
+        outcome: HtlcOutcome::NoOutput,
+    }
+}
+
+fn publish_funding() -> Effect {
+    Effect::Publish { what: Publication::Funding, tx: funding_tx() }
+}
+
 /// A promise with a number.
 fn promise(number: u64) -> Effect {
     Effect::Reply(CommandId(number), Ok(Reply::Done))
@@ -453,8 +468,9 @@ fn bak_1_a_sink_ahead_of_the_file_proves_that_this_is_an_old_copy_and_is_left_as
     );
     assert_eq!(bench.hub.views()[0].state, super::super::State::Ahead);
     bench.calls(0);
-    bench.step(FIRST, 1, vec![promise(1)]);
+    bench.step(FIRST, 1, vec![promise(1), enforcement(1)]);
     bench.give_all();
+    assert_eq!(bench.taken(), ["enforcement 1"]);
     assert!(bench.calls(0).is_empty());
     assert_eq!(kept.lock().images[&FIRST].id, 5);
 }
@@ -512,15 +528,7 @@ fn a_completion_that_nobody_asked_for_or_that_comes_twice_counts_for_nothing() {
 fn permanent_failure_drops_words_and_htlcs_nobody_was_told_of_and_the_second_one_stops_the_node() {
     let mut bench = Bench::new(&[(Manner::Failing, true)]);
     bench.hear();
-    let failed = Effect::Settle {
-        htlc_id: 0,
-        source: HtlcSource::Payment { payment_id: [1; 32], part: 0 },
-        amount: Msat::new(1),
-        payment_hash: PaymentHash([3; 32]),
-        outcome: HtlcOutcome::NoOutput,
-    };
-    let publish = Effect::Publish { what: Publication::Funding, tx: funding_tx() };
-    bench.open(FIRST, vec![say(FIRST, "?"), Effect::Revoke { number: 0 }, publish, failed, promise(1)]);
+    bench.open(FIRST, vec![say(FIRST, "?"), Effect::Revoke { number: 0 }, publish_funding(), failed(), promise(1)]);
     bench.give_all();
     assert_eq!(bench.taken(), ["failed", "promise 1"]);
     let News::Unstored { channel: FIRST, reason, is_new: true } = bench.news.try_recv().unwrap() else {
@@ -557,7 +565,7 @@ fn per_5_no_funding_transaction_leaves_before_the_first_write_is_durable() {
     {
         let mut bench = Bench::new(&[(manner, true)]);
         bench.hear();
-        bench.open(FIRST, vec![Effect::Publish { what: Publication::Funding, tx: funding_tx() }]);
+        bench.open(FIRST, vec![publish_funding()]);
         assert!(bench.taken().is_empty(), "{manner:?}");
         bench.give_all();
         let expected: &[&str] = if manner == Manner::Sound { &["publish Funding"] } else { &[] };

@@ -62,3 +62,55 @@ fn the_end_of_a_connection_that_waits_says_nothing_on_the_next_one() {
     bench.sinks[0].complete(0);
     assert_eq!(bench.taken(), ["warning on 2", "warning on 2"]);
 }
+
+/// The proof may come from a sink that is waited for or from one that follows; others complete what they are given meanwhile.
+#[test]
+fn bak_1_once_the_file_is_proved_old_nothing_leaves_that_waited_and_most_of_it_never_does() {
+    for is_required in [true, false] {
+        let mut bench = Bench::new(&[(Manner::Sound, is_required), (Manner::Sound, true)]);
+        bench.hear();
+        bench.open(FIRST, Vec::new());
+        bench.open(SECOND, Vec::new());
+        bench.give_all();
+        bench.sinks[0].kept.lock().images.get_mut(&FIRST).unwrap().id = 5;
+        let mut bench = bench.restarted(&[FIRST, SECOND]);
+        let readable = bench.hub.readable_events();
+        let promised = vec![say(FIRST, "?"), Effect::Revoke { number: 0 }, incoming(FIRST), publish_funding(), failed()];
+        bench.commit(rowless(at(FIRST, 1), promised));
+        bench.hear();
+        assert!(bench.taken().is_empty());
+        assert!(matches!(bench.news.try_recv(), Ok(News::Ahead { .. })));
+        let mut batch = changed(SECOND, 1, vec![say(SECOND, "?"), promise(1), enforcement(2)]);
+        batch.event(EventRow::new(7, "payment_failed", serde_json::json!({})));
+        bench.commit(batch);
+        bench.step(FIRST, 1, vec![Effect::Revoke { number: 1 }]);
+        bench.give_all();
+        assert_eq!((bench.calls(1).len(), bench.taken()), (4, vec!["enforcement 2".to_owned()]));
+        assert_eq!(*readable.borrow(), 0);
+        bench.hub.give_up();
+        let mut left = bench.taken();
+        left.sort();
+        assert_eq!(left, ["failed", "promise 1"], "neither a peer nor the chain hears of it");
+        assert_eq!(*readable.borrow(), 1);
+        // In restored mode a peer is told why its channel fails.
+        bench.step(FIRST, 2, vec![error(FIRST)]);
+        assert_eq!(bench.taken(), ["error on 1"]);
+    }
+}
+
+/// The process is about to end with code 5, and other threads go on until it has.
+#[test]
+fn a_second_refusal_lets_nothing_go_that_other_sinks_complete() {
+    let mut bench = Bench::new(&[(Manner::Failing, true), (Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![say(FIRST, "?")]);
+    bench.give_all();
+    bench.open(SECOND, vec![say(SECOND, "?"), promise(1)]);
+    bench.give_all();
+    assert!(matches!(bench.news.try_recv(), Ok(News::Unstored { channel: FIRST, .. })));
+    assert!(matches!(bench.news.try_recv(), Ok(News::Dead { .. })));
+    while !bench.sinks[1].kept.lock().open.is_empty() {
+        bench.sinks[1].complete(0);
+    }
+    assert!(bench.taken().is_empty());
+}
