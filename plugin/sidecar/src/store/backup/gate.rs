@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::Message;
-use outrigger_channel::{Effect, HtlcOutcome, Publication};
+use outrigger_channel::{Effect, HtlcOutcome, Publication, Reply};
 
 use crate::store::Address;
 use crate::store::batch::{Held, Released};
@@ -269,7 +269,9 @@ impl Gate {
 }
 
 /// Whether an effect binds us to what the rows of its commit say. An enforcement does not, nor does what stays within the node and
-/// takes nothing back: a preimage from downstream is told upstream at once, a failure waits for this channel's sinks too.
+/// takes nothing back: a preimage from downstream is told upstream at once, a failure waits for this channel's sinks too. Nor do answers to
+/// callers, except that an HTLC was offered: a refusal has no rows, and an order that was taken, such as a close, is safe to lose and
+/// to give again.
 pub(in crate::store) fn is_promise(effect: &Effect) -> bool {
     match effect {
         Effect::Send(_)
@@ -277,13 +279,14 @@ pub(in crate::store) fn is_promise(effect: &Effect) -> bool {
         | Effect::Disconnect(_)
         | Effect::Publish { what: Publication::Funding, .. }
         | Effect::Incoming(_)
-        | Effect::Reply(..)
+        | Effect::Reply(_, Ok(Reply::Added { .. }))
         | Effect::Settle {
             outcome: HtlcOutcome::Failed(_) | HtlcOutcome::NoOutput | HtlcOutcome::NeverCommitted,
             ..
         } => true,
         Effect::Publish { what: Publication::MutualClose, .. }
         | Effect::Settle { outcome: HtlcOutcome::Fulfilled(_), .. }
+        | Effect::Reply(_, Ok(Reply::Done) | Err(_))
         | Effect::Restored { .. }
         | Effect::Watch(_)
         | Effect::Removed { .. }

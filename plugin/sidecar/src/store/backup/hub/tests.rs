@@ -132,7 +132,7 @@ fn publish_funding() -> Effect {
 
 /// A promise with a number.
 fn promise(number: u64) -> Effect {
-    Effect::Reply(CommandId(number), Ok(Reply::Done))
+    Effect::Reply(CommandId(number), Ok(Reply::Added { htlc_id: number }))
 }
 
 /// An enforcement with a number.
@@ -153,7 +153,7 @@ fn funding_tx() -> Transaction {
 fn word(held: &store::Held) -> Option<(ChannelId, String)> {
     let store::Held::Channel { at, effect, .. } = held else { return None };
     let text = match &**effect {
-        Effect::Reply(id, _) => format!("promise {}", id.0),
+        Effect::Reply(id, Ok(Reply::Added { .. })) => format!("promise {}", id.0),
         Effect::Watch(Watch::Height(height)) => format!("enforcement {height}"),
         Effect::Send(message) => format!("{} on {}", message.name(), at.connection),
         Effect::Incoming(_) => "incoming".to_owned(),

@@ -2,6 +2,7 @@
 
 use super::super::super::gate::MOST_WORDS;
 use super::*;
+use outrigger_channel::Refusal;
 
 /// Effects that no row stands behind, for a peer on a connection.
 fn rowless(at: Address, effects: Vec<Effect>) -> Batch {
@@ -113,4 +114,24 @@ fn a_second_refusal_lets_nothing_go_that_other_sinks_complete() {
         bench.sinks[1].complete(0);
     }
     assert!(bench.taken().is_empty());
+}
+
+/// An operator who asks a channel that stands still is answered: why it takes no HTLC, and that it will be closed.
+#[test]
+fn refusals_and_orders_that_were_taken_are_answered_while_a_required_sink_is_late() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![promise(1)]);
+    bench.give_all();
+    pass(Duration::from_secs(20));
+    assert_eq!(bench.hub.look_for_stalls(), [FIRST]);
+    let refused = Effect::Reply(CommandId(2), Err(Refusal::Stalled));
+    bench.commit(rowless(at(FIRST, 1), vec![refused, promise(3)]));
+    let done = Effect::Reply(CommandId(4), Ok(Reply::Done));
+    bench.step(FIRST, 1, vec![error(FIRST), done]);
+    assert_eq!(bench.taken(), ["Reply(CommandId(2), Err(Stalled))", "Reply(CommandId(4), Ok(Done))"]);
+    bench.give_all();
+    bench.sinks[0].complete(0);
+    bench.sinks[0].complete(0);
+    assert_eq!(bench.taken(), ["promise 1", "promise 3", "error on 1"]);
 }
