@@ -31,6 +31,9 @@ struct Waiting {
     /// Every required sink has everything up to this one.
     cleared: u64,
     held: VecDeque<Kept>,
+    /// The oldest id that a promise waits for, or waited for until a new connection dropped it, and since when. It ends once that id is
+    /// cleared, and no sooner.
+    oldest: Option<(u64, Instant)>,
     /// A sink will never have it: it says no more than why it failed.
     is_failed: bool,
     /// Its rows are in history.
@@ -56,13 +59,34 @@ impl Waiting {
         if self.held.iter().any(|kept| is_end(&kept.held)) {
             return;
         }
-        let (need, since) = (self.id, now);
         if self.held.iter().filter(|kept| is_word_held(&kept.held)).count() < MOST_WORDS {
-            return self.held.push_back(Kept { need, since, held: word });
+            return self.hold(word, now);
         }
         self.held.retain(|kept| !is_word_held(&kept.held));
         let effect = Box::new(Effect::Disconnect(TOO_MANY_WORDS.to_owned()));
-        self.held.push_back(Kept { need, since, held: Held::Channel { at, effect, guard: None } });
+        self.hold(Held::Channel { at, effect, guard: None }, now);
+    }
+
+    fn hold(&mut self, held: Held, now: Instant) {
+        if self.cleared < self.id {
+            self.oldest.get_or_insert((self.id, now));
+        }
+        self.held.push_back(Kept { need: self.id, since: now, held });
+    }
+
+    /// Every required sink has everything up to this id: what waited for that.
+    fn clear(&mut self, id: u64) -> Vec<Held> {
+        self.cleared = self.cleared.max(id);
+        let mut freed = Vec::new();
+        while self.held.front().is_some_and(|kept| kept.need <= self.cleared)
+            && let Some(kept) = self.held.pop_front()
+        {
+            freed.push(kept.held);
+        }
+        if self.oldest.is_some_and(|(need, _)| need <= self.cleared) {
+            self.oldest = self.held.front().map(|kept| (kept.need, kept.since));
+        }
+        freed
     }
 }
 
@@ -157,13 +181,7 @@ impl Gate {
         let Some(waiting) = self.channels.get_mut(channel).filter(|_| !self.is_sealed) else {
             return Released::of(Vec::new());
         };
-        waiting.cleared = waiting.cleared.max(id);
-        let mut freed = Vec::new();
-        while waiting.held.front().is_some_and(|kept| kept.need <= waiting.cleared)
-            && let Some(kept) = waiting.held.pop_front()
-        {
-            freed.push(kept.held);
-        }
+        let freed = waiting.clear(id);
         self.forget_if_over(channel);
         self.let_events_through();
         Released::of(freed)
@@ -172,7 +190,7 @@ impl Gate {
     /// The channel is failed for want of a sink: what it promised and has not left never does.
     pub(super) fn fail(&mut self, channel: &ChannelId) -> Released {
         let waiting = self.channels.entry(*channel).or_default();
-        waiting.is_failed = true;
+        (waiting.is_failed, waiting.oldest) = (true, None);
         waiting.held.retain(|kept| survives_failure(&kept.held));
         if self.is_sealed {
             return Released::of(Vec::new());
@@ -199,8 +217,8 @@ impl Gate {
 
     /// The channels whose promises have waited too long.
     pub(super) fn stalled(&self, now: Instant) -> impl Iterator<Item = ChannelId> {
-        let is_late = move |kept: &Kept| now.saturating_duration_since(kept.since) >= STALLED_AFTER;
-        let late = self.channels.iter().filter(move |(_, waiting)| waiting.held.front().is_some_and(is_late));
+        let is_late = move |(_, since)| now.saturating_duration_since(since) >= STALLED_AFTER;
+        let late = self.channels.iter().filter(move |(_, waiting)| waiting.oldest.is_some_and(is_late));
         late.map(|(channel, _)| *channel)
     }
 
@@ -238,7 +256,7 @@ impl Gate {
         if is_word {
             waiting.say(at, held, now);
         } else {
-            waiting.held.push_back(Kept { need: waiting.id, since: now, held });
+            waiting.hold(held, now);
         }
         None
     }

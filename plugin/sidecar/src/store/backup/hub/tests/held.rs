@@ -135,3 +135,41 @@ fn refusals_and_orders_that_were_taken_are_answered_while_a_required_sink_is_lat
     bench.sinks[0].complete(0);
     assert_eq!(bench.taken(), ["promise 1", "promise 3", "error on 1"]);
 }
+
+/// Each `channel_reestablish` takes the place of what was to be said before it, and the sink is as late as it was.
+#[test]
+fn a_peer_that_comes_back_again_and_again_does_not_hide_that_a_sink_is_late() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![say(FIRST, "first")]);
+    bench.give_all();
+    for connection in 2..6 {
+        pass(Duration::from_secs(5));
+        assert_eq!(bench.hub.look_for_stalls().len(), usize::from(connection == 5), "connection {connection}");
+        bench.commit(rowless(at(FIRST, connection), vec![say(FIRST, "again")]));
+    }
+    assert!(bench.hub.is_stalled(&FIRST));
+    bench.sinks[0].complete(0);
+    assert_eq!(bench.taken(), ["warning on 5"]);
+    assert_eq!(bench.hub.look_for_stalls(), [FIRST], "it goes on");
+    bench.step(FIRST, 1, vec![promise(1)]);
+    pass(Duration::from_secs(19));
+    assert!(bench.hub.look_for_stalls().is_empty(), "what waits now has waited for less");
+}
+
+/// A channel that is never without anything that waits, since its sink is one write late all the time, stands still at no time.
+#[test]
+fn a_sink_that_keeps_up_a_little_late_stalls_no_channel() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![promise(0)]);
+    bench.give_all();
+    for number in 1..20 {
+        pass(Duration::from_secs(5));
+        bench.step(FIRST, number, vec![promise(number)]);
+        bench.give_all();
+        bench.sinks[0].complete(0);
+        assert_eq!(bench.taken(), [format!("promise {}", number - 1)]);
+        assert!(bench.hub.look_for_stalls().is_empty(), "after {number} steps");
+    }
+}
