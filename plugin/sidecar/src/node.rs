@@ -20,7 +20,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use outrigger_bolt::id::NodeId;
-use outrigger_channel::Publication;
 use outrigger_rpc_schema::{NodeStatusReport, Phase};
 use redb::Database;
 use tokio::sync::watch;
@@ -43,7 +42,6 @@ use crate::net::{Dialer, Network};
 use crate::rpc::{self, Doors, Server, ServerFault};
 use crate::store::backup::sealed::Sealer;
 use crate::store::backup::{Hub, Open, SinkTerms, Start};
-use crate::store::row::BroadcastRow;
 use crate::store::{self, Generation, Snapshot, StoreError};
 use crate::sweep::{Sweeper, Tools};
 use crate::wallet::{Wallet, WalletFault};
@@ -352,10 +350,7 @@ fn build(
         None => drop(commits.on_a_thread(move |released, seq| delivery.deliver(released, seq), stop_for_storage)?),
     }
     let wallet = Arc::new(StoredWallet::new(coins, next_wallet_row, manager.clone()));
-    // A funding transaction goes out when the backups have its channel: `resume` orders it again.
-    let may_go = |row: &BroadcastRow| hub.is_none() || row.what != Publication::Funding;
-    let broadcasts = file.broadcasts.into_iter().filter(may_go);
-    for row in broadcasts.filter(|row| !manager.env().frozen.contains(&row.channel)) {
+    for row in file.broadcasts.into_iter().filter(|row| manager.publishes_at_start(row, hub.is_some())) {
         broadcaster.publish(row.tx);
     }
     let tools =
