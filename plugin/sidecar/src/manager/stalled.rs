@@ -38,10 +38,11 @@ impl Manager {
     }
 }
 
-/// Funding transactions that are in the file and may not have left: they have waited for a backup, or the file may be old.
+/// Funding transactions that are in the file and may not have left: they have waited for a backup, or the file may be
+/// old.
 impl Manager {
-    /// Whether the start publishes at once what this row says. Where there are backups a funding transaction waits until they have its
-    /// channel: [`resume`](Self::resume) orders it again.
+    /// Whether the start publishes at once what this row says. Where there are backups a funding transaction waits
+    /// until they have its channel: [`resume`](Self::resume) orders it again.
     pub fn publishes_at_start(&self, row: &BroadcastRow, has_backups: bool) -> bool {
         let is_frozen = self.env.frozen.contains(&row.channel);
         match row.what {
@@ -50,8 +51,8 @@ impl Manager {
         }
     }
 
-    /// Whether nobody but its channel may have this transaction published, also where a reorganisation has taken others from the chain:
-    /// while the channel waits for it, it is out if it may be.
+    /// Whether nobody but its channel may have this transaction published, also where a reorganisation has taken others
+    /// from the chain: while the channel waits for it, it is out if it may be.
     pub fn keeps_to_itself(&self, row: &BroadcastRow) -> bool {
         let is_awaited = || matches!(self.phase(&row.channel), Some(Phase::Funding(_)));
         match row.what {

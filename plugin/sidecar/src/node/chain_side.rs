@@ -221,8 +221,8 @@ impl BlockListener for Listener {
 }
 
 impl Listener {
-    /// Publishes what a reorganisation took from the chain, but for what sweeps and channels in the making publish themselves, if they
-    /// may. Should the file not be readable, nothing: the node is about to stop.
+    /// Publishes what a reorganisation took from the chain, but for what sweeps and channels in the making publish
+    /// themselves, if they may. Should the file not be readable, nothing: the node is about to stop.
     fn publish_what_was_left(&self) {
         let rows = match self.manager.env().reader.broadcasts() {
             Ok(rows) => rows,

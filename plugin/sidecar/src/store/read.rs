@@ -66,7 +66,8 @@ impl Reader {
         Ok(found)
     }
 
-    /// What is published until its channel needs it no longer. A row that cannot be read is left out: the start froze its channel.
+    /// What is published until its channel needs it no longer. A row that cannot be read is left out: the start froze
+    /// its channel.
     pub fn broadcasts(&self) -> Result<Vec<BroadcastRow>, StoreError> {
         let mut found = Vec::new();
         for entry in self.table(Table::Broadcast)?.iter()? {

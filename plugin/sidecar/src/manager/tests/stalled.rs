@@ -74,8 +74,8 @@ async fn a_channel_that_is_refused_before_anything_of_it_left_is_forgotten_and_i
     assert!(found.channels.is_empty() && found.broadcasts.is_empty());
 }
 
-/// What the start and a reorganisation do with a channel's funding transaction: published at the start without backups and with
-/// them, and kept from whoever publishes what a reorganisation left.
+/// What the start and a reorganisation do with a channel's funding transaction: published at the start without backups
+/// and with them, and kept from whoever publishes what a reorganisation left.
 fn fate(manager: &Manager, row: &BroadcastRow) -> (bool, bool, bool) {
     let at_start = |has_backups| manager.publishes_at_start(row, has_backups);
     (at_start(false), at_start(true), manager.keeps_to_itself(row))

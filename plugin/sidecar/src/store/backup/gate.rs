@@ -13,8 +13,9 @@ use crate::store::batch::{Held, Released};
 /// A channel whose promises are held for longer takes no new HTLCs and is shown as stalled.
 pub(super) const STALLED_AFTER: Duration = Duration::from_secs(20);
 
-/// Words for the peer that wait of one channel, at most: more than 483 HTLCs each way take (BOLT 2, `max_accepted_htlcs`). Beyond it
-/// the connection ends in their place, and `channel_reestablish` says what to say again.
+/// Words for the peer that wait of one channel, at most: more than 483 HTLCs each way take (BOLT 2,
+/// `max_accepted_htlcs`). Beyond it the connection ends in their place, and `channel_reestablish` says what to say
+/// again.
 pub(super) const MOST_WORDS: usize = 1024;
 
 /// Why such a connection ends.
@@ -23,16 +24,16 @@ const TOO_MANY_WORDS: &str = "too much of one channel waits for a backup";
 /// What waits of one channel.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Whose it is: what anybody else is to be told under its name is none of its own. A channel without `channel_params` has none, and
-    /// then nobody is anybody else.
+    /// Whose it is: what anybody else is to be told under its name is none of its own. A channel without
+    /// `channel_params` has none, and then nobody is anybody else.
     peer: Option<NodeId>,
     /// The newest id that a commit gave it.
     id: u64,
     /// Every required sink has everything up to this one.
     cleared: u64,
     held: VecDeque<Kept>,
-    /// The oldest id that a promise waits for, or waited for until a new connection dropped it, and since when. It ends once that id is
-    /// cleared, and no sooner.
+    /// The oldest id that a promise waits for, or waited for until a new connection dropped it, and since when. It ends
+    /// once that id is cleared, and no sooner.
     oldest: Option<(u64, Instant)>,
     /// A sink will never have it: it says no more than why it failed.
     is_failed: bool,
@@ -119,8 +120,8 @@ impl Gate {
         self.channels.insert(channel, Waiting { peer: Some(peer), id, ..Waiting::default() });
     }
 
-    /// A commit gave the channels these ids; what it releases of them waits for that. `born` are those that came to life with it, and
-    /// whose they are.
+    /// A commit gave the channels these ids; what it releases of them waits for that. `born` are those that came to
+    /// life with it, and whose they are.
     pub(super) fn committed(
         &mut self,
         ids: BTreeMap<ChannelId, u64>,
@@ -205,8 +206,8 @@ impl Gate {
         self.is_sealed = !self.is_open;
     }
 
-    /// Nothing is held from here on: the node is in restored mode, which promises nothing. What was promised before never leaves, as
-    /// with a channel that is failed.
+    /// Nothing is held from here on: the node is in restored mode, which promises nothing. What was promised before
+    /// never leaves, as with a channel that is failed.
     pub(super) fn open(&mut self) -> Released {
         (self.is_open, self.is_sealed) = (true, false);
         let held = self.channels.drain().flat_map(|(_, waiting)| waiting.held).map(|kept| kept.held);
@@ -286,10 +287,10 @@ impl Gate {
     }
 }
 
-/// Whether an effect binds us to what the rows of its commit say. An enforcement does not, nor does what stays within the node and
-/// takes nothing back: a preimage from downstream is told upstream at once, a failure waits for this channel's sinks too. Nor do answers to
-/// callers, except that an HTLC was offered: a refusal has no rows, and an order that was taken, such as a close, is safe to lose and
-/// to give again.
+/// Whether an effect binds us to what the rows of its commit say. An enforcement does not, nor does what stays within
+/// the node and takes nothing back: a preimage from downstream is told upstream at once, a failure waits for this
+/// channel's sinks too. Nor do answers to callers, except that an HTLC was offered: a refusal has no rows, and an order
+/// that was taken, such as a close, is safe to lose and to give again.
 pub(in crate::store) fn is_promise(effect: &Effect) -> bool {
     match effect {
         Effect::Send(_)

@@ -176,8 +176,8 @@ impl Hub {
             updates.iter().for_each(|update| owed.take_in(update));
         }
         let params: Vec<_> = updates.iter().map(|update| update.params()).collect();
-        // Under the gate's lock, as all that asks how far sinks are: no completion is looked at before the gate knows the id, and every
-        // sink has it to do.
+        // Under the gate's lock, as all that asks how far sinks are: no completion is looked at before the gate knows
+        // the id, and every sink has it to do.
         let mut gate = self.gate.lock();
         if self.has_required {
             let born = params.iter().flatten().map(|born| (born.channel_id, born.peer));
@@ -452,8 +452,8 @@ impl Hub {
         let _ = self.news.send(News::Unstored { channel: *channel, reason, is_new });
     }
 
-    /// Lets go what every required sink has. Under the gate's lock no sink is without a channel that another has to do: one that has
-    /// none of it has completed its end, or will never have it, and then the gate knows.
+    /// Lets go what every required sink has. Under the gate's lock no sink is without a channel that another has to do:
+    /// one that has none of it has completed its end, or will never have it, and then the gate knows.
     fn clear(&self, channel: &ChannelId) {
         let mut gate = self.gate.lock();
         let required = self.desks.iter().filter(|desk| desk.terms.is_required);

@@ -64,7 +64,8 @@ fn the_end_of_a_connection_that_waits_says_nothing_on_the_next_one() {
     assert_eq!(bench.taken(), ["warning on 2", "warning on 2"]);
 }
 
-/// The proof may come from a sink that is waited for or from one that follows; others complete what they are given meanwhile.
+/// The proof may come from a sink that is waited for or from one that follows; others complete what they are given
+/// meanwhile.
 #[test]
 fn bak_1_once_the_file_is_proved_old_nothing_leaves_that_waited_and_most_of_it_never_does() {
     for is_required in [true, false] {
@@ -76,8 +77,9 @@ fn bak_1_once_the_file_is_proved_old_nothing_leaves_that_waited_and_most_of_it_n
         bench.sinks[0].kept.lock().images.get_mut(&FIRST).unwrap().id = 5;
         let mut bench = bench.restarted(&[FIRST, SECOND]);
         let readable = bench.hub.readable_events();
-        let promised = vec![say(FIRST, "?"), Effect::Revoke { number: 0 }, incoming(FIRST), publish_funding(), failed()];
-        bench.commit(rowless(at(FIRST, 1), promised));
+        let never = vec![say(FIRST, "?"), Effect::Revoke { number: 0 }, incoming(FIRST), publish_funding()];
+        bench.commit(rowless(at(FIRST, 1), never));
+        bench.commit(rowless(at(FIRST, 1), vec![failed()]));
         bench.hear();
         assert!(bench.taken().is_empty());
         assert!(matches!(bench.news.try_recv(), Ok(News::Ahead { .. })));
@@ -157,7 +159,8 @@ fn a_peer_that_comes_back_again_and_again_does_not_hide_that_a_sink_is_late() {
     assert!(bench.hub.look_for_stalls().is_empty(), "what waits now has waited for less");
 }
 
-/// A channel that is never without anything that waits, since its sink is one write late all the time, stands still at no time.
+/// A channel that is never without anything that waits, since its sink is one write late all the time, stands still at
+/// no time.
 #[test]
 fn a_sink_that_keeps_up_a_little_late_stalls_no_channel() {
     let mut bench = Bench::new(&[(Manner::Slow, true)]);
