@@ -122,11 +122,7 @@ impl Gate {
 
     /// A commit gave the channels these ids; what it releases of them waits for that. `born` are those that came to
     /// life with it, and whose they are.
-    pub(super) fn committed(
-        &mut self,
-        ids: BTreeMap<ChannelId, u64>,
-        born: impl Iterator<Item = (ChannelId, NodeId)>,
-    ) {
+    pub(super) fn committed(&mut self, ids: BTreeMap<ChannelId, u64>, born: impl Iterator<Item = (ChannelId, NodeId)>) {
         if self.is_open {
             return;
         }
