@@ -437,15 +437,19 @@ fn load_wallet<'a>(
     Ok((wallet, next_row))
 }
 
-/// redb takes some pages at their word and panics where they are damaged: the operator is told then what is told of any
-/// damage (bad input 91).
+/// redb takes some pages at their word and panics where they are damaged or missing: the operator is told then what is told of
+/// any damage (bad input 91), and the start is refused in the same way. Nothing of it has reached the file.
 fn told_of_damage<R>(directory: &Path, read: impl FnOnce() -> R) -> R {
     let usual = Arc::new(std::panic::take_hook());
     let (path, inner) = (directory.join(store::FILE), usual.clone());
     std::panic::set_hook(Box::new(move |panic| {
-        let reason = "it is corrupt".to_owned();
-        eprintln!("outriggerd: {}", StoreError::Corrupt { path: path.clone(), reason });
-        inner(panic);
+        let place = panic.location().map(std::panic::Location::file).unwrap_or_default();
+        if !place.contains("redb-") {
+            return inner(panic);
+        }
+        let refused = StartFault::from(StoreError::Corrupt { path: path.clone(), reason: "it is corrupt".to_owned() });
+        eprintln!("outriggerd: {refused}");
+        std::process::exit(refused.exit_code().into());
     }));
     let read = read();
     std::panic::set_hook(Box::new(move |panic| usual(panic)));

@@ -78,6 +78,7 @@ impl Start {
         let mut transaction = db.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_two_phase_commit(true);
+        transaction.set_quick_repair(true);
         {
             let mut meta = transaction.open_table(Table::Meta.definition())?;
             if names.is_empty() {
