@@ -318,6 +318,7 @@ fn a_node_comes_back_from_a_mirror_which_is_not_changed_by_a_byte() {
     let lost = Lost::sample();
     let path = lost.dir.path().join("mirror.redb");
     let place = MirrorPlace { path: path.clone(), network: "regtest".to_owned(), node_id: lost.node_id() };
+    place.make().unwrap();
     lost.keep(|ends| Box::new(Mirror::new(place, ends)));
     let before = fs::read(&path).unwrap();
     let told = lost.restored(&format!("mirror:{}", path.display()), 0);
@@ -327,6 +328,30 @@ fn a_node_comes_back_from_a_mirror_which_is_not_changed_by_a_byte() {
     assert_eq!(file.channels.len(), 3);
     let refused = lost.refused(&["--from", "mirror:/nowhere/mirror.redb"]);
     assert!(refused.contains("holds a database already"), "{refused}");
+}
+
+#[test]
+fn bak_5_a_channel_whose_parameters_are_gone_is_told_as_lost_and_not_passed_over() {
+    let lost = Lost::sample();
+    let path = lost.dir.path().join("mirror.redb");
+    let place = MirrorPlace { path: path.clone(), network: "regtest".to_owned(), node_id: lost.node_id() };
+    place.make().unwrap();
+    lost.keep(|ends| Box::new(Mirror::new(place, ends)));
+    let channel = lost.images[1].channel;
+    let db = redb::Database::open(&path).unwrap();
+    let transaction = db.begin_write().unwrap();
+    transaction.open_table(Table::ChannelParams.definition()).unwrap().remove(channel.0.as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(db);
+    let told = lost.restored(&format!("mirror:{}", path.display()), 2);
+    assert_eq!(outcomes(&told), ["history", "lost", "restored", "restored"]);
+    let name = channel.to_string();
+    let damaged =
+        told["channels"].as_array().unwrap().iter().find(|found| found["channel_id"] == name.as_str()).unwrap();
+    assert_eq!(
+        damaged["faults"],
+        serde_json::json!(["what both sides agreed is missing: the rest of its rows cannot be used"])
+    );
 }
 
 #[test]

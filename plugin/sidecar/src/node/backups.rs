@@ -71,6 +71,9 @@ fn opener(backup: &BackupConfig, whose: &Whose<'_>) -> Result<(SinkTerms, Open),
             let (network, node_id) = (whose.network.to_owned(), whose.node_id);
             let place = MirrorPlace { path: path.clone(), network, node_id };
             place.check(&whose.directory.join(store::FILE)).map_err(refused)?;
+            if let Err(fault) = place.make() {
+                tracing::warn!(backup = %name, %fault, "the mirror cannot be made");
+            }
             let open = |ends: SinkEnds| -> Box<dyn Persist> { Box::new(Mirror::new(place, ends)) };
             Ok((terms, Box::new(open)))
         }

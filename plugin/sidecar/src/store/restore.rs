@@ -213,6 +213,10 @@ impl Restore<'_> {
         if let Some(params) = image.params() {
             (found.peer, found.capacity) = (Some(params.peer), Some(params.capacity));
         }
+        if !image.is_live() && !image.is_closed() {
+            found.faults.push("what both sides agreed is missing: the rest of its rows cannot be used".to_owned());
+            return (found, None);
+        }
         match self.tried(&image) {
             Ok(Tried::Live(channel)) => {
                 found.tell(&channel);

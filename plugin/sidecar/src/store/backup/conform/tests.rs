@@ -83,6 +83,7 @@ impl InMirror {
 
 impl Subject for InMirror {
     fn sink(&mut self, ends: SinkEnds) -> Result<Box<dyn Persist>, String> {
+        self.place().make().map_err(|fault| fault.to_string())?;
         Ok(Box::new(Mirror::new(self.place(), ends)))
     }
 
