@@ -16,16 +16,18 @@ use outrigger_bolt::id::{ChannelId, NodeId};
 
 use super::image::{Image, Update};
 use super::sealed::{CannotOpen, MAX_RECORD_BYTES, RecordKind, RecordName, Sealer};
-use super::source::{NamedRecord, Source, SourceFault, StoredChannel};
+use super::source::NamedRecord;
 use crate::store::generation::make_directory;
 use crate::store::schema::Table;
 use crate::store::sync_directory;
 
 mod persist;
+mod read;
 #[cfg(test)]
 mod tests;
 
 pub use persist::DirectorySink;
+pub use read::DirectorySource;
 
 /// The most records of one channel: more than consolidation ever leaves.
 const MAX_NAMES: usize = 1_000_000;
@@ -290,81 +292,6 @@ impl Directory {
     }
 }
 
-/// Reads such a directory back, and changes nothing in it.
-pub struct DirectorySource {
-    root: PathBuf,
-    sealer: Arc<Sealer>,
-}
-
-impl DirectorySource {
-    /// The place of this node in a directory; refused where there is none, with the nodes that have one.
-    pub fn open(dir: &Path, (network, node_id): (&str, &NodeId), sealer: Arc<Sealer>) -> Result<Self, SourceFault> {
-        let root = place_of(dir, network, node_id);
-        if root.is_dir() {
-            return Ok(Self { root, sealer });
-        }
-        let entries = fs::read_dir(dir).map_err(|fault| SourceFault::unreadable(dir.display(), fault))?;
-        let others = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let others: Vec<_> = others.filter(|name| is_place(name)).take(8).collect();
-        Err(SourceFault::NotOurs {
-            place: dir.display().to_string(),
-            wanted: format!("{network}-{node_id}"),
-            found: if others.is_empty() { "no node's".to_owned() } else { others.join(", ") },
-        })
-    }
-
-    /// Every channel that lives, by what was written last.
-    pub fn living(&self) -> Result<Vec<ChannelId>, SourceFault> {
-        channels_in(&self.root).map_err(|fault| SourceFault::unreadable(self.root.display(), fault))
-    }
-
-    /// Where the channel's directory stands.
-    fn above(&self, channel: &ChannelId) -> PathBuf {
-        let lives = self.root.join(channel.to_string()).is_dir();
-        if lives { self.root.clone() } else { self.root.join(OVER) }
-    }
-
-    fn read_record(&self, root: &Path, name: RecordName) -> Result<NamedRecord, String> {
-        let path = path_of(root, &name);
-        let bytes = match read_bounded(&path) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Err(format!("{} has more than {MAX_RECORD_BYTES} bytes", path.display())),
-            Err(fault) => return Err(format!("{}: {fault}", path.display())),
-        };
-        let content = self.sealer.open(&name, &bytes).map_err(|fault| format!("{}: {fault}", path.display()))?;
-        Ok(NamedRecord { name, content })
-    }
-}
-
-impl Source for DirectorySource {
-    fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
-        let mut found = self.living()?;
-        match channels_in(&self.root.join(OVER)) {
-            Ok(over) => found.extend(over),
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
-            Err(fault) => return Err(SourceFault::unreadable(self.root.display(), fault)),
-        }
-        found.sort_unstable();
-        found.dedup();
-        Ok(found)
-    }
-
-    fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
-        let root = self.above(channel);
-        let dir = root.join(channel.to_string());
-        let names = names_in(&dir, channel)
-            .map_err(|fault| SourceFault::unreadable(dir.display(), fault))?
-            .ok_or_else(|| SourceFault::unreadable(dir.display(), "it holds too many records"))?;
-        Ok(StoredChannel::gather(*channel, &names, |name| self.read_record(&root, name)))
-    }
-
-    fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
-        let heights = tips(&self.root).map_err(|fault| SourceFault::unreadable(self.root.display(), fault))?;
-        let newest = heights.iter().rev().map(|height| self.read_record(&self.root, RecordName::tip(*height)));
-        Ok(newest.filter_map(Result::ok).map(|record| record.content).next())
-    }
-}
-
 /// Whether two records of one name tell the same. The address of a peer changes without a new id, the preimages that a sink still
 /// must have for other channels depend on what these have there, and a tip has a time.
 fn is_same(name: &RecordName, one: &[u8], other: &[u8]) -> bool {
@@ -474,6 +401,18 @@ fn clean(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The record that stands under this name, or what is wrong with it.
+fn read_record(sealer: &Sealer, root: &Path, name: RecordName) -> Result<NamedRecord, String> {
+    let path = path_of(root, &name);
+    let bytes = match read_bounded(&path) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err(format!("{} has more than {MAX_RECORD_BYTES} bytes", path.display())),
+        Err(fault) => return Err(format!("{}: {fault}", path.display())),
+    };
+    let content = sealer.open(&name, &bytes).map_err(|fault| format!("{}: {fault}", path.display()))?;
+    Ok(NamedRecord { name, content })
 }
 
 /// The file's bytes; nothing where there are too many.

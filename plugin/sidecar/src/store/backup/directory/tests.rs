@@ -4,6 +4,7 @@ use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 
 use super::*;
 use crate::store::backup::image::RowChange;
+use crate::store::backup::source::Source;
 
 const CHANNEL: ChannelId = ChannelId([7; 32]);
 
