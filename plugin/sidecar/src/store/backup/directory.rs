@@ -2,9 +2,9 @@
 //! files elsewhere. FORMAT.md tells the layout.
 //!
 //! A file is written under another name, synced, renamed, and its directory synced. None is overwritten: what stands under a
-//! name is the same, or damaged and set aside, or proof of another history. Of each channel two full writes are kept with
-//! all that followed them, so that damage of the newest costs one update and not the channel. What this node does not know of
-//! is never touched (BAK-5).
+//! name is the same, or damaged and set aside, or proof of another history. Of each channel two full writes that open are kept
+//! with all that followed them, so that damage of the newest costs one update and not the channel. What this node does not know
+//! of is never touched (BAK-5).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -60,10 +60,14 @@ pub enum DirectoryFault {
     /// Another database of this node wrote there.
     #[error("{} is there with another content: another copy of this node's database has written to this backup", .0.display())]
     OtherHistory(PathBuf),
-    /// It can be opened by a newer version alone.
-    #[error("{} was written by a newer version (form {form}); nothing was changed", path.display())]
+    /// It can be opened by a newer version alone, where it is not damaged.
+    #[error(
+        "{} was written by a newer version (form {form}), or is damaged; nothing was changed. Start the newer version, or, where \
+         there never was one, move the file away",
+        path.display()
+    )]
     Newer { path: PathBuf, form: u8 },
-    #[error("{} holds more than {MAX_NAMES} records", .0.display())]
+    #[error("{} holds more than {MAX_NAMES} records: move away what this node did not write", .0.display())]
     TooMany(PathBuf),
 }
 
@@ -115,9 +119,9 @@ impl Names {
         }
     }
 
-    /// What nobody needs any more: all before the full write before the newest.
-    fn outdated(&self) -> (Vec<u64>, Vec<(u64, u64)>) {
-        let Some(kept) = self.fulls.iter().rev().nth(1) else { return Default::default() };
+    /// What nobody needs any more once the newest full write was made: all before the newest one of the others that opens.
+    fn outdated(&self, opens: impl Fn(u64) -> bool) -> (Vec<u64>, Vec<(u64, u64)>) {
+        let Some(kept) = self.fulls.iter().rev().skip(1).find(|id| opens(**id)) else { return Default::default() };
         let fulls = self.fulls.range(..kept).copied().collect();
         let updates = self.updates.iter().map(|(from, id)| (*from, *id)).filter(|(_, id)| id <= kept);
         (fulls, updates.collect())
@@ -166,9 +170,11 @@ impl Directory {
         }
         let name = RecordName::full(*channel, id);
         let written = self.write(&name, content)?;
+        let (root, sealer) = (self.root.clone(), self.sealer.clone());
         let names = self.names(channel)?;
         names.insert(&name);
-        let (fulls, updates) = names.outdated();
+        let opens = |id| read_record(&sealer, &root, RecordName::full(*channel, id)).is_ok();
+        let (fulls, updates) = names.outdated(opens);
         for name in fulls.iter().map(|id| RecordName::full(*channel, *id)) {
             self.forget(&name)?;
         }

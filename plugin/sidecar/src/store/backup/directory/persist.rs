@@ -25,10 +25,11 @@ pub struct DirectorySink {
 impl From<DirectoryFault> for SinkFault {
     fn from(fault: DirectoryFault) -> Self {
         match fault {
-            DirectoryFault::Io { .. } => Self::Passing(fault.to_string()),
-            DirectoryFault::OtherHistory(_) | DirectoryFault::Newer { .. } | DirectoryFault::TooMany(_) => {
-                Self::Lasting(fault.to_string())
+            // A form and a number of files prove nothing: an operator can mend both, and no channel is to be lost for them.
+            DirectoryFault::Io { .. } | DirectoryFault::Newer { .. } | DirectoryFault::TooMany(_) => {
+                Self::Passing(fault.to_string())
             }
+            DirectoryFault::OtherHistory(_) => Self::Lasting(fault.to_string()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 
 use super::*;
+use crate::store::backup::SinkFault;
 use crate::store::backup::image::RowChange;
 use crate::store::backup::source::Source;
 
@@ -206,6 +207,56 @@ fn a_damaged_full_write_costs_what_changed_with_it_and_is_kept_aside() {
     assert_eq!(open(dir.path()).write_full(&CHANNEL, 5, &image(5)).unwrap(), Written::Now);
     assert_eq!(fs::read(with_suffix(&damaged, DAMAGED)).unwrap(), bytes);
     assert_eq!(read_back(dir.path()), (Some(6), vec![]));
+}
+
+#[test]
+fn bad_input_91_a_record_whose_first_byte_is_damaged_is_moved_aside_and_a_newer_one_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let last = path(dir.path(), &RecordName::update(CHANNEL, 5, 6));
+    let mut bytes = fs::read(&last).unwrap();
+    bytes[0] ^= 0x40;
+    fs::write(&last, &bytes).unwrap();
+    let (id, faults) = read_back(dir.path());
+    assert_eq!(id, Some(5));
+    assert!(faults[0].contains("it is damaged"), "{faults:?}");
+    assert_eq!(open(dir.path()).write_update(&CHANNEL, (5, 6), &update(6)).unwrap(), Written::Now);
+    assert_eq!(fs::read(with_suffix(&last, DAMAGED)).unwrap(), bytes);
+    assert_eq!(read_back(dir.path()), (Some(6), vec![]));
+
+    // What a newer version would have written: it may be the only copy, so it stays.
+    let mut newer = fs::read(&last).unwrap();
+    (newer[0], newer[1]) = (2, !newer[1]);
+    fs::write(&last, &newer).unwrap();
+    let fault = open(dir.path()).write_update(&CHANNEL, (5, 6), &update(6)).unwrap_err();
+    assert!(matches!(fault, DirectoryFault::Newer { form: 2, .. }), "{fault}");
+    assert_eq!(fs::read(&last).unwrap(), newer);
+    let words = fault.to_string();
+    assert!(matches!(SinkFault::from(fault), SinkFault::Passing(_)) && words.contains("move the file away"), "{words}");
+    assert!(matches!(SinkFault::from(DirectoryFault::TooMany(last.clone())), SinkFault::Passing(_)));
+    assert!(matches!(SinkFault::from(DirectoryFault::OtherHistory(last)), SinkFault::Lasting(_)));
+}
+
+#[test]
+fn a_full_write_that_does_not_open_is_none_of_the_two_that_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut directory = filled(dir.path());
+    let damaged = path(dir.path(), &RecordName::full(CHANNEL, 5));
+    let mut bytes = fs::read(&damaged).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&damaged, &bytes).unwrap();
+    directory.write_full(&CHANNEL, 7, &image(7)).unwrap();
+    let left = |id| names_in(path(dir.path(), &RecordName::full(CHANNEL, id)).parent().unwrap(), &CHANNEL);
+    let left = |id| left(id).unwrap().unwrap();
+    assert_eq!(left(7).fulls, BTreeSet::from([1, 5, 7]));
+    assert_eq!(left(7).updates, BTreeMap::from([(1, 2), (2, 3), (3, 4), (5, 6)]));
+    // The newest is damaged too: the channel comes back as it was before the first of the two.
+    fs::write(path(dir.path(), &RecordName::full(CHANNEL, 7)), b"?").unwrap();
+    assert_eq!(read_back(dir.path()).0, Some(4));
+    // Once two that open follow each other, what is older goes.
+    directory.write_full(&CHANNEL, 8, &image(8)).unwrap();
+    directory.write_full(&CHANNEL, 9, &image(9)).unwrap();
+    assert_eq!((left(9).fulls, left(9).updates), (BTreeSet::from([8, 9]), BTreeMap::new()));
 }
 
 #[test]
