@@ -135,8 +135,10 @@ pub struct Directory {
     sealer: Arc<Sealer>,
     /// Updates after which a full write takes their place.
     full_every: usize,
-    /// What is known to stand there, of channels that were written to since the start.
+    /// What is known to stand there, of channels that were written to since the start or the last fault: each name is durable.
     known: HashMap<ChannelId, Names>,
+    /// Makes the names in a directory durable.
+    sync: fn(&Path) -> io::Result<()>,
 }
 
 impl Directory {
@@ -154,8 +156,10 @@ impl Directory {
             return Err(io_fault(io::Error::new(io::ErrorKind::NotFound, words)));
         }
         make_directory(&root).map_err(io_fault)?;
-        let directory = Self { root: root.clone(), sealer, full_every, known: HashMap::new() };
+        let directory = Self { root: root.clone(), sealer, full_every, known: HashMap::new(), sync: sync_directory };
         clean(&root).map_err(io_fault)?;
+        // Names may stand there whose sync failed.
+        (directory.sync)(dir).and_then(|()| (directory.sync)(&root)).map_err(io_fault)?;
         if !root.join(NOTE).exists() {
             directory.place(&root.join(NOTE), NOTE_TEXT.as_bytes())?;
         }
@@ -228,7 +232,13 @@ impl Directory {
             return Ok(());
         }
         fs::rename(&from, over.join(channel.to_string())).map_err(io_fault)?;
-        sync_directory(&over).and_then(|()| sync_directory(&self.root)).map_err(io_fault)
+        (self.sync)(&over).and_then(|()| (self.sync)(&self.root)).map_err(io_fault)
+    }
+
+    /// Makes the names of a channel's records durable: a sync of one may have failed, and it stands there all the same.
+    fn settle(&self, channel: &ChannelId) -> Result<(), DirectoryFault> {
+        let dir = self.root.join(channel.to_string());
+        (self.sync)(&dir).map_err(|reason| DirectoryFault::Io { path: dir, reason })
     }
 
     fn names(&mut self, channel: &ChannelId) -> Result<&mut Names, DirectoryFault> {
@@ -237,6 +247,7 @@ impl Directory {
             let io_fault = |reason| DirectoryFault::Io { path: dir.clone(), reason };
             make_directory(&dir).map_err(io_fault)?;
             clean(&dir).map_err(io_fault)?;
+            self.settle(channel)?;
             let names =
                 names_in(&dir, channel).map_err(io_fault)?.ok_or_else(|| DirectoryFault::TooMany(dir.clone()))?;
             self.known.insert(*channel, names);
@@ -252,9 +263,9 @@ impl Directory {
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
             Err(fault) => return Err(io_fault(fault)),
             Ok(_) => match read_bounded(&path).map_err(io_fault)? {
-                Some(there) if there == sealed => return Ok(Written::Before),
+                Some(there) if there == sealed => return self.before(&path),
                 Some(there) => match self.sealer.open(name, &there) {
-                    Ok(there) if is_same(name, &there, content) => return Ok(Written::Before),
+                    Ok(there) if is_same(name, &there, content) => return self.before(&path),
                     Ok(_) => return Err(DirectoryFault::OtherHistory(path)),
                     Err(CannotOpen::Newer(form)) => return Err(DirectoryFault::Newer { path, form }),
                     Err(CannotOpen::Short | CannotOpen::NotAuthentic) => set_aside(&path).map_err(io_fault)?,
@@ -266,7 +277,17 @@ impl Directory {
         Ok(Written::Now)
     }
 
-    /// A file that is whole or not there. A failed sync is not tried again: the next try is another file.
+    /// It is there already. Whether it is durable is not known: the sync of its name may have failed.
+    fn before(&self, path: &Path) -> Result<Written, DirectoryFault> {
+        let synced = File::open(path).and_then(|file| file.sync_all()).and_then(|()| self.sync_above(path));
+        synced.map(|()| Written::Before).map_err(|reason| DirectoryFault::Io { path: path.to_owned(), reason })
+    }
+
+    fn sync_above(&self, path: &Path) -> io::Result<()> {
+        (self.sync)(path.parent().unwrap_or(&self.root))
+    }
+
+    /// A file that is whole or not there. A failed sync of it is not tried again: the next try is another file.
     fn place(&self, path: &Path, bytes: &[u8]) -> Result<(), DirectoryFault> {
         let io_fault = |reason| DirectoryFault::Io { path: path.to_owned(), reason };
         let unfinished = with_suffix(path, UNFINISHED);
@@ -278,7 +299,7 @@ impl Directory {
             let _ = fs::remove_file(&unfinished);
             return Err(io_fault(fault));
         }
-        sync_directory(path.parent().unwrap_or(&self.root)).map_err(io_fault)
+        self.sync_above(path).map_err(io_fault)
     }
 
     fn forget(&mut self, name: &RecordName) -> Result<(), DirectoryFault> {

@@ -137,6 +137,8 @@ impl Persist for DirectorySink {
         let mut source = DirectorySource::open(&self.path, (&self.owner.0, &self.owner.1), self.sealer.clone())?;
         let mut holdings = Vec::new();
         for channel in source.living()? {
+            // What is held counts as complete.
+            self.directory()?.settle(&channel)?;
             let mut stored = source.read(&channel)?;
             let image = stored.image();
             for fault in &stored.faults {

@@ -1,5 +1,7 @@
 //! A directory: names, generations, damage, and that nothing that may be the only copy is ever overwritten.
 
+use std::cell::Cell;
+
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 
 use super::*;
@@ -176,6 +178,55 @@ fn bak_5_another_history_under_the_same_name_is_told_and_not_written() {
     image.rows.insert(head(), 5_u64.to_be_bytes().to_vec());
     image.rows.insert((Table::PeerAddress, node(2).serialize().to_vec()), b"host:9735".to_vec());
     assert_eq!(directory.write_full(&CHANNEL, 5, &image.encode()).unwrap(), Written::Before);
+}
+
+thread_local! {
+    /// Syncs of names that are still to fail.
+    static FAILURES: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A disk that refuses to make names durable for a while.
+fn failing_sync(dir: &Path) -> io::Result<()> {
+    match FAILURES.get().checked_sub(1) {
+        Some(left) => {
+            FAILURES.set(left);
+            Err(io::Error::from_raw_os_error(5))
+        }
+        None => sync_directory(dir),
+    }
+}
+
+#[test]
+fn per_2_what_is_there_counts_only_once_its_name_is_durable() {
+    type Try = fn(&mut Directory) -> Result<Written, DirectoryFault>;
+    let writes: [(RecordName, Try); 3] = [
+        (RecordName::full(CHANNEL, 7), |directory| directory.write_full(&CHANNEL, 7, &image(7))),
+        (RecordName::update(CHANNEL, 6, 7), |directory| directory.write_update(&CHANNEL, (6, 7), &update(7))),
+        (RecordName::tip(144), |directory| directory.write_tip(144, b"tip")),
+    ];
+    for (name, write) in writes {
+        let dir = tempfile::tempdir().unwrap();
+        let mut directory = filled(dir.path());
+        directory.sync = failing_sync;
+        FAILURES.set(2);
+        for _ in 0..2 {
+            assert!(matches!(write(&mut directory), Err(DirectoryFault::Io { .. })), "{name:?}");
+            assert!(path(dir.path(), &name).exists(), "{name:?}");
+        }
+        assert_eq!((write(&mut directory).unwrap(), FAILURES.get()), (Written::Before, 0), "{name:?}");
+        // As the sink does after a fault: what stands there is read anew, and nothing of it counts before.
+        let mut again = open(dir.path());
+        again.sync = failing_sync;
+        FAILURES.set(1);
+        assert!(matches!(write(&mut again), Err(DirectoryFault::Io { .. })), "{name:?}");
+        assert_eq!(write(&mut again).unwrap(), Written::Before, "{name:?}");
+    }
+    // A start believes no name before either.
+    let dir = tempfile::tempdir().unwrap();
+    let mut directory = filled(dir.path());
+    directory.sync = failing_sync;
+    FAILURES.set(1);
+    assert!(directory.settle(&CHANNEL).is_err() && directory.settle(&CHANNEL).is_ok());
 }
 
 #[test]
