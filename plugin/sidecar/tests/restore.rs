@@ -71,6 +71,9 @@ impl Lost {
             }
         }
         assert_eq!(images.len(), 4);
+        // An address that the peer had once; the newer one comes with the tip.
+        let peer = images[0].params().unwrap().peer.serialize().to_vec();
+        images[0].rows.insert((Table::PeerAddress, peer), b"old.example:9735".to_vec());
         Self { dir, keys, images }
     }
 
@@ -119,6 +122,22 @@ impl Lost {
         path
     }
 
+    /// The program, and where it keeps.
+    fn keep_by_program(&self) -> (PathBuf, PathBuf) {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/examples/keep-in-directory");
+        let kept = self.dir.path().join("kept");
+        let program = Program {
+            name: "test".to_owned(),
+            command: vec![example.display().to_string(), kept.display().to_string()],
+            network: "regtest".to_owned(),
+            node_id: self.node_id(),
+            sealer: self.sealer(),
+            limit: ANSWER_LIMIT,
+        };
+        self.keep(|ends| Box::new(CommandSink::new(program, ends)));
+        (example, kept)
+    }
+
     fn restore(&self, words: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_outriggerd"))
             .args(["restore", "--network", "regtest", "--data-dir"])
@@ -163,11 +182,14 @@ impl Lost {
         let transaction = db.begin_read().unwrap();
         for image in &self.images {
             let mut found = image_in(&transaction, ("regtest", &self.node_id()), &image.channel).unwrap();
-            // Where a peer is reached comes with the tip too.
-            found.rows.retain(|(table, _), _| *table != Table::PeerAddress);
-            assert_eq!(found, *image);
+            let mut expected = image.clone();
+            for image in [&mut found, &mut expected] {
+                image.rows.retain(|(table, _), _| *table != Table::PeerAddress);
+            }
+            assert_eq!(found, expected);
         }
-        assert_eq!(file.peer_addresses.len(), 1);
+        let peer = self.images[0].params().unwrap().peer;
+        assert_eq!(file.peer_addresses, [(peer, "peer.example:9735".to_owned())], "the newest");
         assert_eq!(file.wallet.len(), 1);
     }
 }
@@ -357,19 +379,8 @@ fn bak_5_a_channel_whose_parameters_are_gone_is_told_as_lost_and_not_passed_over
 #[test]
 fn a_node_comes_back_from_a_program() {
     let lost = Lost::sample();
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/examples/keep-in-directory");
-    let kept = lost.dir.path().join("kept");
-    let command = vec![example.display().to_string(), kept.display().to_string()];
-    let program = Program {
-        name: "test".to_owned(),
-        command: command.clone(),
-        network: "regtest".to_owned(),
-        node_id: lost.node_id(),
-        sealer: lost.sealer(),
-        limit: ANSWER_LIMIT,
-    };
-    lost.keep(|ends| Box::new(CommandSink::new(program, ends)));
-    let told = lost.restored(&format!("command:{}", command.join(" ")), 0);
+    let (example, kept) = lost.keep_by_program();
+    let told = lost.restored(&format!("command:{} {}", example.display(), kept.display()), 0);
     assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
     lost.assert_rows();
 }
@@ -410,6 +421,31 @@ fn a_channel_that_is_damaged_is_left_out_and_told_and_the_others_come_back() {
     assert_eq!((&damaged["newest"], &damaged["restored_to"]), (&5.into(), &Value::Null));
     let (_, file) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();
     assert_eq!(file.channels.len(), 2);
+}
+
+/// The program answers wrongly for one channel; or it ends in the midst of it all, and then there is no telling what it has.
+#[test]
+fn a_channel_that_a_program_cannot_give_back_is_lost_alone_and_a_program_that_ends_ends_the_restore() {
+    let lost = Lost::sample();
+    let (example, kept) = lost.keep_by_program();
+    let spoilt = |words: &str| {
+        let program = lost.dir.path().join("spoilt");
+        let text = fs::read_to_string(&example).unwrap();
+        let part = "    field method;";
+        assert!(text.contains(part));
+        let condition = format!("[[ $line == *list_records* && $line == *{}* ]]", lost.images[1].channel);
+        fs::write(&program, text.replace(part, &format!("    if {condition}; then {words}; fi; field method;")))
+            .unwrap();
+        format!("command:bash {} {}", program.display(), kept.display())
+    };
+    let ended = lost.refused(&["--from", &spoilt("exit 1")]);
+    assert!(ended.contains("it ended or closed its output"), "{ended}");
+    assert!(!lost.network_dir().join(FILE).exists());
+    let wrong = spoilt("field id; echo '{\"jsonrpc\":\"2.0\",\"id\":'$value',\"result\":{}}'; continue");
+    let told = lost.restored(&wrong, 2);
+    assert_eq!(outcomes(&told), ["history", "lost", "restored", "restored"]);
+    let found = told["channels"].as_array().unwrap().iter().find(|found| found["outcome"] == "lost").unwrap();
+    assert!(found["faults"][0].as_str().unwrap().contains("list_records"), "{found}");
 }
 
 #[test]

@@ -174,7 +174,15 @@ impl Restore<'_> {
         let tip = tip.filter(|tip| self.is_ours(&tip.network, &tip.node_id));
         let (mut channels, mut images) = (Vec::new(), Vec::new());
         for channel in source.channels()? {
-            let mut stored = source.read(&channel)?;
+            let mut stored = match source.read(&channel) {
+                Ok(stored) => stored,
+                // One that cannot be read costs no other its restore, while the backup still answers.
+                Err(fault) if source.tip().is_ok() => {
+                    channels.push(Found { faults: vec![fault.to_string()], ..Found::lost(channel) });
+                    continue;
+                }
+                Err(fault) => return Err(fault.into()),
+            };
             let image = stored.image();
             // One that was never funded was nothing.
             if image.as_ref().is_some_and(Image::is_forgotten) {
@@ -263,15 +271,14 @@ impl Restore<'_> {
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_two_phase_commit(true);
         put(&transaction, Table::Meta, RESTORED_KEY, self.proof.as_bytes())?;
-        if let Some(tip) = &rebuilt.tip {
-            for (peer, address) in &tip.peers {
-                put(&transaction, Table::PeerAddress, &peer.serialize(), address.as_bytes())?;
-            }
-        }
         if let Some(row) = wallet {
             put(&transaction, Table::Wallet, &0_u64.to_be_bytes(), row)?;
         }
         images.iter().try_for_each(|image| write_image(&transaction, image))?;
+        // Behind what the images have: a full write may be as old as its channel.
+        for (peer, address) in rebuilt.tip.iter().flat_map(|tip| &tip.peers) {
+            put(&transaction, Table::PeerAddress, &peer.serialize(), address.as_bytes())?;
+        }
         transaction.commit()?;
         Ok(())
     }

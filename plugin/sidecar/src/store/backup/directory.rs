@@ -401,7 +401,9 @@ fn names_in(dir: &Path, channel: &ChannelId) -> io::Result<Option<Names>> {
 fn channels_in(dir: &Path) -> io::Result<Vec<ChannelId>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
-        found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<ChannelId>().ok()));
+        let entry = entry?;
+        let channel = entry.file_name().to_str().and_then(|name| name.parse::<ChannelId>().ok());
+        found.extend(channel.filter(|_| entry.path().is_dir()));
     }
     found.sort_unstable();
     Ok(found)

@@ -382,6 +382,15 @@ fn a_channel_that_is_over_is_kept_where_no_start_looks_for_it() {
 }
 
 #[test]
+fn a_file_with_the_name_of_a_channel_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = filled(dir.path()).root;
+    fs::write(root.join("08".repeat(32)), b"a person's").unwrap();
+    assert_eq!(source(dir.path()).living().unwrap(), [CHANNEL]);
+    assert_eq!(source(dir.path()).channels().unwrap(), [CHANNEL]);
+}
+
+#[test]
 fn the_newest_two_tips_are_kept_and_a_damaged_one_is_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let mut directory = open(dir.path());
