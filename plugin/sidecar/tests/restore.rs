@@ -11,6 +11,7 @@ use std::time::Duration;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint, Txid};
 use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_channel::{ChannelHead, MonitorHead, Phase, Row};
 use outrigger_rpc_schema::rendezvous::network_directory;
 use outrigger_rpc_schema::{BackupInfo, BackupState, BackupStatus, ChannelForceClose, ChannelList, Client, NodeStatus};
 use outrigger_sidecar::clock::Clock;
@@ -446,6 +447,26 @@ fn a_channel_that_a_program_cannot_give_back_is_lost_alone_and_a_program_that_en
     assert_eq!(outcomes(&told), ["history", "lost", "restored", "restored"]);
     let found = told["channels"].as_array().unwrap().iter().find(|found| found["outcome"] == "lost").unwrap();
     assert!(found["faults"][0].as_str().unwrap().contains("list_records"), "{found}");
+}
+
+/// A failed channel of which no block has a commitment: nothing of it is published any more.
+#[test]
+fn bak_4_a_channel_that_had_failed_waits_for_its_peer_and_says_so() {
+    let mut lost = Lost::sample();
+    let image = &mut lost.images[0];
+    let key = |table| (table, image.channel.0.to_vec());
+    let (head, monitor_head) = (key(Table::ChannelHead), key(Table::MonitorHead));
+    let mut row = ChannelHead::decode(&image.rows[&head]).unwrap();
+    row.phase = Phase::Failed { reason: "the test failed it".to_owned(), publish: true, spend: None };
+    image.rows.insert(head, row.encode());
+    let mut row = MonitorHead::decode(&image.rows[&monitor_head]).unwrap();
+    row.failed = true;
+    image.rows.insert(monitor_head, row.encode());
+    let told = lost.restored(&format!("directory:{}", lost.keep_in_directory().display()), 0);
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "waiting"]);
+    let found = told["channels"].as_array().unwrap().iter().find(|found| found["outcome"] == "waiting").unwrap();
+    let expected = found["expect"].as_str().unwrap();
+    assert!(expected.contains("publishes none any more, so it waits for the peer, which is asked"), "{expected}");
 }
 
 #[test]

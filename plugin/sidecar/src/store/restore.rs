@@ -39,6 +39,8 @@ pub enum Fate {
     Restored,
     /// It had closed for good, and is shown in history.
     History,
+    /// It had failed, and no block had a commitment of it: its peer alone may publish one now.
+    Waiting,
     /// It had begun to close on the chain: what is not home yet is brought home.
     Closing,
     /// Its rows do not fit together: they are kept, and nothing is done with them.
@@ -53,6 +55,7 @@ impl Fate {
         match self {
             Self::Restored => "restored",
             Self::History => "history",
+            Self::Waiting => "waiting",
             Self::Closing => "closing",
             Self::Frozen => "frozen",
             Self::Lost => "lost",
@@ -312,7 +315,8 @@ impl Found {
         self.balance = Some(rows.head.local_commitment.to_local);
         self.htlcs = rows.htlcs.len();
         self.fate = match channel.phase() {
-            Phase::Failed { .. } | Phase::Closed { .. } => Fate::Closing,
+            Phase::Failed { spend: None, .. } => Fate::Waiting,
+            Phase::Failed { spend: Some(_), .. } | Phase::Closed { .. } => Fate::Closing,
             Phase::Funding(_) | Phase::Normal | Phase::ShuttingDown { .. } | Phase::Closing { .. } => Fate::Restored,
         };
     }

@@ -122,7 +122,10 @@ impl Persist for DirectorySink {
     fn persist_tip(&mut self, tip: &TipRecord) -> Answer {
         let content = tip.encode();
         match self.directory().and_then(|directory| directory.write_tip(tip.height, &content)) {
-            Ok(_) => Answer::Completed,
+            Ok(_) => {
+                self.ends.well();
+                Answer::Completed
+            }
             // Nobody waits for it: the next one is tried.
             Err(fault) => {
                 self.ends.trouble(&fault.to_string());

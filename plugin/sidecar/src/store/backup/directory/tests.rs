@@ -2,12 +2,13 @@
 
 use std::cell::Cell;
 
+use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 
 use super::*;
-use crate::store::backup::SinkFault;
 use crate::store::backup::image::RowChange;
 use crate::store::backup::source::Source;
+use crate::store::backup::{Answer, Persist, SinkEnds, SinkFault, TipRecord};
 
 const CHANNEL: ChannelId = ChannelId([7; 32]);
 
@@ -388,6 +389,23 @@ fn a_file_with_the_name_of_a_channel_is_none() {
     fs::write(root.join("08".repeat(32)), b"a person's").unwrap();
     assert_eq!(source(dir.path()).living().unwrap(), [CHANNEL]);
     assert_eq!(source(dir.path()).channels().unwrap(), [CHANNEL]);
+}
+
+#[test]
+fn a_record_of_the_chain_that_was_kept_ends_the_trouble_with_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    let ends = SinkEnds::new(|_, _| (), std::time::Instant::now);
+    let owner = ("regtest".to_owned(), node(1));
+    let mut sink = DirectorySink::new(disk.clone(), owner, sealer(), 3, ends.clone());
+    let hash = bitcoin::BlockHash::from_byte_array([7; 32]);
+    let (network, peers) = ("regtest".to_owned(), Vec::new());
+    let tip = TipRecord { network, node_id: node(1), height: 144, hash, at_unix: 1_800_000_000, peers };
+    assert_eq!(sink.persist_tip(&tip), Answer::InProgress);
+    assert!(ends.trouble_now().unwrap().0.contains("mount its disk"));
+    fs::create_dir(&disk).unwrap();
+    assert_eq!(sink.persist_tip(&tip), Answer::Completed);
+    assert!(ends.trouble_now().is_none());
 }
 
 #[test]
