@@ -314,8 +314,11 @@ async fn a_node_keeps_its_channels_in_each_kind_of_backup_and_comes_back_from_an
     drop(daemon);
 
     for name in ["second", "files", "program"] {
+        // The node has never seen a chain, so no backup tells of one. Nothing else is amiss.
         let (code, told) = lost.verify(name);
-        assert_eq!((code, &told["is_whole"]), (Some(0), &true.into()), "{name}: {told}");
+        assert_eq!((code, &told["is_whole"]), (Some(2), &false.into()), "{name}: {told}");
+        assert_eq!(told["block_height"], Value::Null, "{name}");
+        assert!(told["channels"].as_array().unwrap().iter().all(|found| found["faults"] == serde_json::json!([])));
         assert_eq!(outcomes(&told), ["restored", "restored", "restored"], "{name}");
     }
     // The disk dies.
@@ -323,7 +326,7 @@ async fn a_node_keeps_its_channels_in_each_kind_of_backup_and_comes_back_from_an
     fs::remove_file(lost.network_dir().join("generation")).unwrap();
     fs::remove_file(lost.network_dir().join(journal::FILE)).unwrap();
     for name in ["second", "files", "program"] {
-        let told = lost.restored(name, 0);
+        let told = lost.restored(name, 2);
         assert_eq!(outcomes(&told), ["restored", "restored", "restored"], "{name}");
         let (_, file) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();
         let mut restored: Vec<_> = file.channels.iter().map(|loaded| loaded.channel.rows().head.clone()).collect();
@@ -447,6 +450,24 @@ fn a_channel_that_a_program_cannot_give_back_is_lost_alone_and_a_program_that_en
     assert_eq!(outcomes(&told), ["history", "lost", "restored", "restored"]);
     let found = told["channels"].as_array().unwrap().iter().find(|found| found["outcome"] == "lost").unwrap();
     assert!(found["faults"][0].as_str().unwrap().contains("list_records"), "{found}");
+}
+
+#[test]
+fn a_restore_without_a_record_of_the_chain_is_not_whole_and_says_so() {
+    let lost = Lost::sample();
+    let backup = lost.keep_in_directory();
+    fs::remove_file(backup.join(format!("regtest-{}/tip-{:020}.sealed", lost.node_id(), 144))).unwrap();
+    let from = format!("directory:{}", backup.display());
+    let output = lost.restore(&["--dry-run", "--from", &from]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("No record of the chain was found: a close that is in a block already will not be seen."),
+        "{said}"
+    );
+    let told = lost.restored(&from, 2);
+    assert_eq!((&told["is_whole"], &told["block_height"]), (&Value::Bool(false), &Value::Null));
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
 }
 
 /// A failed channel of which no block has a commitment: nothing of it is published any more.

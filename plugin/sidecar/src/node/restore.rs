@@ -58,7 +58,7 @@ impl From<SourceFault> for NotRestored {
 pub struct Told {
     /// For the operator, or one JSON object.
     pub text: String,
-    /// Whether nothing is missing of what the backup tells of.
+    /// Whether nothing is missing of what the backup tells of, nor how far the chain was followed.
     pub is_whole: bool,
 }
 

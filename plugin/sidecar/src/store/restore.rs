@@ -91,9 +91,11 @@ pub struct Rebuilt {
 }
 
 impl Rebuilt {
-    /// Whether nothing is missing of what the backup tells of.
+    /// Whether nothing is missing of what the backup tells of, nor the record of the chain: without that a close which is in a block
+    /// already is never seen.
     pub fn is_whole(&self) -> bool {
-        self.channels.iter().all(|found| found.faults.is_empty() && !matches!(found.fate, Fate::Frozen | Fate::Lost))
+        let is_sound = |found: &Found| found.faults.is_empty() && !matches!(found.fate, Fate::Frozen | Fate::Lost);
+        self.tip.is_some() && self.channels.iter().all(is_sound)
     }
 }
 
