@@ -19,7 +19,7 @@ use outrigger_sidecar::config::Config;
 use outrigger_sidecar::key::{NodeKeys, Seed};
 use outrigger_sidecar::node::Node;
 use outrigger_sidecar::store::backup::command::{ANSWER_LIMIT, CommandSink, Program};
-use outrigger_sidecar::store::backup::directory::DirectorySink;
+use outrigger_sidecar::store::backup::directory::{DirectorySink, make_place};
 use outrigger_sidecar::store::backup::image::{Image, TipRecord};
 use outrigger_sidecar::store::backup::kept::image_in;
 use outrigger_sidecar::store::backup::mirror::{Mirror, MirrorPlace};
@@ -119,8 +119,36 @@ impl Lost {
         let path = self.dir.path().join("backup");
         fs::create_dir(&path).unwrap();
         let owner = ("regtest".to_owned(), self.node_id());
+        make_place(&path, (&owner.0, &owner.1)).unwrap();
         self.keep(|ends| Box::new(DirectorySink::new(path.clone(), owner, self.sealer(), 100, ends)));
         path
+    }
+
+    /// The node's database as it was before it died, with its journal.
+    fn lives(&self) {
+        for file in [FILE, journal::FILE] {
+            fs::copy(self.dir.path().join("died").join(file), self.network_dir().join(file)).unwrap();
+        }
+        // The sample comes from a world that has no wallet.
+        let db = redb::Database::open(self.network_dir().join(FILE)).unwrap();
+        let transaction = db.begin_write().unwrap();
+        while transaction.open_table(Table::Wallet.definition()).unwrap().pop_first().unwrap().is_some() {}
+        transaction.commit().unwrap();
+    }
+
+    /// What the daemon says of its backups, once it has so many and all are so.
+    async fn backups_once(&self, number: usize, are_so: fn(&BackupInfo) -> bool) -> Vec<BackupInfo> {
+        let told = async {
+            loop {
+                tokio::task::yield_now().await;
+                let Ok(client) = Client::in_directory(&self.network_dir()) else { continue };
+                let Ok(told) = client.call(BackupStatus {}).await else { continue };
+                if told.items.len() == number && told.items.iter().all(are_so) {
+                    return told.items;
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, told).await.unwrap()
     }
 
     /// The program, and where it keeps.
@@ -271,25 +299,75 @@ async fn bak_1_a_node_restored_from_a_directory_starts_in_restored_mode_with_its
     running.await.unwrap().unwrap();
 }
 
+fn backup(name: &str, kind: &str, place: String) -> String {
+    format!("[[backup]]\nname = \"{name}\"\nkind = \"{kind}\"\nrequirement = \"required\"\n{place}\n")
+}
+
+fn is_complete(backup: &BackupInfo) -> bool {
+    backup.state == BackupState::Complete && backup.lag_updates == 0
+}
+
+fn is_troubled(backup: &BackupInfo) -> bool {
+    backup.state == BackupState::Troubled
+}
+
+/// What is made on a mount point counts as complete, and is not there once the disk is.
+#[tokio::test(flavor = "multi_thread")]
+async fn per_2_a_backup_whose_disk_is_not_mounted_is_waited_for_and_never_made_anew() {
+    let lost = Lost::sample();
+    lost.lives();
+    let [disk, away] = ["disk", "away"].map(|name| lost.dir.path().join(name));
+    let config = [
+        backup("second", "mirror", format!("path = \"{}\"", disk.join("mirror.redb").display())),
+        backup("files", "directory", format!("path = \"{}\"", disk.display())),
+    ]
+    .concat();
+    let file = lost.dir.path().join("outrigger.toml");
+    fs::write(&file, &config).unwrap();
+
+    // It is not there yet when they are new: the next start makes them.
+    let daemon = Daemon::start(lost.dir.path());
+    lost.backups_once(2, is_troubled).await;
+    drop(daemon);
+    fs::create_dir(&disk).unwrap();
+    let daemon = Daemon::start(lost.dir.path());
+    lost.backups_once(2, is_complete).await;
+    drop(daemon);
+
+    fs::rename(&disk, &away).unwrap();
+    fs::create_dir(&disk).unwrap();
+    let daemon = Daemon::start(lost.dir.path());
+    for troubled in lost.backups_once(2, is_troubled).await {
+        let reason = troubled.reason.unwrap();
+        assert!(reason.contains("Its disk may not be mounted: mount it."), "{reason}");
+    }
+    assert!(fs::read_dir(&disk).unwrap().next().is_none(), "nothing is made on the mount point");
+    fs::remove_dir(&disk).unwrap();
+    fs::rename(&away, &disk).unwrap();
+    lost.backups_once(2, is_complete).await;
+    drop(daemon);
+
+    // To begin them anew they are taken out of the configuration for one start.
+    fs::remove_dir_all(&disk).unwrap();
+    fs::create_dir(&disk).unwrap();
+    fs::write(&file, "").unwrap();
+    let daemon = Daemon::start(lost.dir.path());
+    lost.backups_once(0, is_complete).await;
+    drop(daemon);
+    fs::write(&file, &config).unwrap();
+    let daemon = Daemon::start(lost.dir.path());
+    lost.backups_once(2, is_complete).await;
+    drop(daemon);
+}
+
 /// A node keeps its channels in a backup of each kind, and each gives them back, row by row.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_keeps_its_channels_in_each_kind_of_backup_and_comes_back_from_any() {
     let lost = Lost::sample();
-    for file in [FILE, journal::FILE] {
-        fs::copy(lost.dir.path().join("died").join(file), lost.network_dir().join(file)).unwrap();
-    }
-    // The sample comes from a world that has no wallet.
-    let db = redb::Database::open(lost.network_dir().join(FILE)).unwrap();
-    let transaction = db.begin_write().unwrap();
-    while transaction.open_table(Table::Wallet.definition()).unwrap().pop_first().unwrap().is_some() {}
-    transaction.commit().unwrap();
-    drop(db);
+    lost.lives();
     let place = |name: &str| lost.dir.path().join(name).display().to_string();
     fs::create_dir(lost.dir.path().join("files")).unwrap();
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/examples/keep-in-directory");
-    let backup = |name: &str, kind: &str, place: String| {
-        format!("[[backup]]\nname = \"{name}\"\nkind = \"{kind}\"\nrequirement = \"required\"\n{place}\n")
-    };
     let config = [
         backup("second", "mirror", format!("path = \"{}\"", place("mirror.redb"))),
         backup("files", "directory", format!("path = \"{}\"", place("files"))),
@@ -298,19 +376,7 @@ async fn a_node_keeps_its_channels_in_each_kind_of_backup_and_comes_back_from_an
     fs::write(lost.dir.path().join("outrigger.toml"), config.concat()).unwrap();
 
     let daemon = Daemon::start(lost.dir.path());
-    let all_complete = async {
-        loop {
-            tokio::task::yield_now().await;
-            let Ok(client) = Client::in_directory(&lost.network_dir()) else { continue };
-            let Ok(told) = client.call(BackupStatus {}).await else { continue };
-            assert!(told.items.len() == 3 || told.items.is_empty());
-            let is_complete = |backup: &BackupInfo| backup.state == BackupState::Complete && backup.lag_updates == 0;
-            if told.items.len() == 3 && told.items.iter().all(is_complete) {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(LIMIT, all_complete).await.unwrap();
+    lost.backups_once(3, is_complete).await;
     drop(daemon);
 
     for name in ["second", "files", "program"] {

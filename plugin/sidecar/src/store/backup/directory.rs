@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use outrigger_bolt::id::{ChannelId, NodeId};
 
+use super::MISSING;
 use super::image::{Image, Update};
 use super::sealed::{CannotOpen, MAX_RECORD_BYTES, RecordKind, RecordName, Sealer};
 use super::source::NamedRecord;
@@ -43,6 +44,9 @@ const UNFINISHED: &str = ".new";
 
 /// What is behind a name whose content does not open.
 const DAMAGED: &str = ".damaged";
+
+/// What an operator does where not even the directory is there.
+const UNMOUNTED: &str = "there is no such directory: mount its disk, or make it";
 
 /// The file that says to a person what stands beside it.
 const NOTE: &str = "README.txt";
@@ -128,6 +132,17 @@ impl Names {
     }
 }
 
+/// Makes a place for this node in a directory that is there, and is for the first start that backs up into it.
+pub fn make_place(dir: &Path, (network, node_id): (&str, &NodeId)) -> Result<(), DirectoryFault> {
+    let root = place_of(dir, network, node_id);
+    let made = check_there(dir, UNMOUNTED).and_then(|()| make_directory(&root));
+    made.map_err(|reason| DirectoryFault::Io { path: root, reason })
+}
+
+fn check_there(dir: &Path, words: &str) -> io::Result<()> {
+    if dir.is_dir() { Ok(()) } else { Err(io::Error::new(io::ErrorKind::NotFound, words)) }
+}
+
 /// A directory that backups are written to.
 pub struct Directory {
     /// `NETWORK-NODE` below what the operator named.
@@ -142,7 +157,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Makes a place for this node in a directory that is there. One that is missing is not made: its disk may not be mounted.
+    /// The place of this node in a directory, both of which must be there: an empty directory may be where a disk is to be mounted.
     pub fn open(
         dir: &Path,
         (network, node_id): (&str, &NodeId),
@@ -151,11 +166,7 @@ impl Directory {
     ) -> Result<Self, DirectoryFault> {
         let root = place_of(dir, network, node_id);
         let io_fault = |reason| DirectoryFault::Io { path: root.clone(), reason };
-        if !dir.is_dir() {
-            let words = "there is no such directory: mount its disk, or make it";
-            return Err(io_fault(io::Error::new(io::ErrorKind::NotFound, words)));
-        }
-        make_directory(&root).map_err(io_fault)?;
+        check_there(dir, UNMOUNTED).and_then(|()| check_there(&root, MISSING)).map_err(io_fault)?;
         let directory = Self { root: root.clone(), sealer, full_every, known: HashMap::new(), sync: sync_directory };
         clean(&root).map_err(io_fault)?;
         // Names may stand there whose sync failed.
@@ -227,12 +238,18 @@ impl Directory {
         let (from, over) = (self.root.join(channel.to_string()), self.root.join(OVER));
         let io_fault = |reason| DirectoryFault::Io { path: over.clone(), reason };
         self.known.remove(channel);
-        make_directory(&over).map_err(io_fault)?;
+        self.make(&over).map_err(io_fault)?;
         if over.join(channel.to_string()).exists() {
             return Ok(());
         }
         fs::rename(&from, over.join(channel.to_string())).map_err(io_fault)?;
         (self.sync)(&over).and_then(|()| (self.sync)(&self.root)).map_err(io_fault)
+    }
+
+    /// Makes a directory in the place of this node, and never that place itself.
+    fn make(&self, dir: &Path) -> io::Result<()> {
+        check_there(&self.root, MISSING)?;
+        make_directory(dir)
     }
 
     /// Makes the names of a channel's records durable: a sync of one may have failed, and it stands there all the same.
@@ -245,7 +262,7 @@ impl Directory {
         if !self.known.contains_key(channel) {
             let dir = self.root.join(channel.to_string());
             let io_fault = |reason| DirectoryFault::Io { path: dir.clone(), reason };
-            make_directory(&dir).map_err(io_fault)?;
+            self.make(&dir).map_err(io_fault)?;
             clean(&dir).map_err(io_fault)?;
             self.settle(channel)?;
             let names =

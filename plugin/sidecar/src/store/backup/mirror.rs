@@ -19,7 +19,7 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransacti
 use super::ends::{SinkEnds, SinkFault};
 use super::image::{Image, TipRecord, Update};
 use super::kept::tables;
-use super::{Answer, Full, Holding, Persist};
+use super::{Answer, Full, Holding, MISSING, Persist};
 use crate::store::schema::{MIRROR_KEY, TIP_KEY, Table};
 use crate::store::seal::{seal, unseal};
 use crate::store::{StoreError, check_identity, initialise, open_sound, sync_directory};
@@ -30,9 +30,6 @@ pub use read::MirrorSource;
 
 /// The most that one commit of a mirror takes in.
 const GROUP_LIMIT: usize = 4096;
-
-/// What an operator does where the file is not there.
-const GONE: &str = "the mirror is gone: put it back; the next start makes another";
 
 /// What an operator does where another file is in its place.
 const ANOTHER: &str = "it is not the mirror as it was written, but an older copy or an empty one: put the right one back, or \
@@ -84,9 +81,11 @@ impl MirrorPlace {
         match self.opened() {
             Ok(_) | Err(StoreError::Io(_)) => Ok(()),
             // It is a copy: what is damaged may be moved away.
-            Err(StoreError::Corrupt { path, reason }) => {
-                Err(format!("{}: {reason}; move it away, and the next start makes another", path.display()))
-            }
+            Err(StoreError::Corrupt { path, reason }) => Err(format!(
+                "{}: {reason}; move it away, and take this backup out of the configuration for one start: the next one makes \
+                     another",
+                path.display()
+            )),
             Err(
                 fault @ (StoreError::Newer { .. }
                 | StoreError::Companion { .. }
@@ -100,8 +99,8 @@ impl MirrorPlace {
         }
     }
 
-    /// Makes the mirror where there is none, and is for a start alone: one that goes away while the node runs has what was
-    /// completed, and an empty one in its place has not. Its directory must be there: it may be a disk that is away.
+    /// Makes the mirror where there is none, and is for the first start with it: one that goes away later has what was completed,
+    /// and an empty one in its place has not. Its directory must be there: it may be a disk that is away.
     pub fn make(&self) -> Result<(), StoreError> {
         if self.is_there()? { Ok(()) } else { self.create() }
     }
@@ -113,7 +112,7 @@ impl MirrorPlace {
     /// The mirror's file, which must be there.
     fn opened(&self) -> Result<Database, StoreError> {
         if !self.is_there()? {
-            return Err(StoreError::io_of(&self.path, GONE));
+            return Err(StoreError::io_of(&self.path, MISSING));
         }
         let check = |db: &Database| {
             if !is_mirror(db)? {

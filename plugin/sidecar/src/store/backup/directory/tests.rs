@@ -22,6 +22,7 @@ fn sealer() -> Arc<Sealer> {
 }
 
 fn open(dir: &Path) -> Directory {
+    make_place(dir, ("regtest", &node(1))).unwrap();
     Directory::open(dir, ("regtest", &node(1)), sealer(), 3).unwrap()
 }
 
@@ -354,7 +355,14 @@ fn a_directory_that_is_missing_is_not_made_and_one_of_another_node_is_named() {
     let missing = dir.path().join("disk");
     let fault = Directory::open(&missing, ("regtest", &node(1)), sealer(), 3).map(drop).unwrap_err();
     assert!(fault.to_string().contains("mount its disk, or make it"), "{fault}");
+    let fault = make_place(&missing, ("regtest", &node(1))).unwrap_err();
+    assert!(fault.to_string().contains("mount its disk, or make it"), "{fault}");
     assert!(!missing.exists());
+    // Where its disk is to be mounted there is a directory, and nothing in it.
+    fs::create_dir(&missing).unwrap();
+    let fault = Directory::open(&missing, ("regtest", &node(1)), sealer(), 3).map(drop).unwrap_err();
+    assert!(fault.to_string().contains("Its disk may not be mounted: mount it."), "{fault}");
+    assert!(files(&missing).is_empty() && fs::read_dir(&missing).unwrap().next().is_none());
     filled(dir.path());
     let other = |network: &str, node_id| {
         DirectorySource::open(dir.path(), (network, &node_id), sealer()).map(drop).unwrap_err().to_string()
@@ -366,6 +374,26 @@ fn a_directory_that_is_missing_is_not_made_and_one_of_another_node_is_named() {
     let empty = tempfile::tempdir().unwrap();
     let fault = DirectorySource::open(empty.path(), ("regtest", &node(1)), sealer()).map(drop).unwrap_err();
     assert!(fault.to_string().contains("but no node's"), "{fault}");
+}
+
+#[test]
+fn per_2_a_disk_that_goes_away_while_the_node_runs_leaves_nothing_on_its_mount_point() {
+    let dir = tempfile::tempdir().unwrap();
+    let [disk, away] = ["disk", "away"].map(|name| dir.path().join(name));
+    fs::create_dir(&disk).unwrap();
+    let mut directory = filled(&disk);
+    fs::rename(&disk, &away).unwrap();
+    fs::create_dir(&disk).unwrap();
+    let other = ChannelId([8; 32]);
+    let fulls = [directory.write_full(&other, 1, &image(1)), directory.write_full(&CHANNEL, 7, &image(7))];
+    let others = [directory.write_update(&CHANNEL, (6, 7), &update(7)), directory.write_tip(144, b"tip")];
+    for fault in
+        fulls.into_iter().chain(others).map(Result::unwrap_err).chain([directory.retire(&CHANNEL).unwrap_err()])
+    {
+        assert!(matches!(fault, DirectoryFault::Io { .. }), "{fault}");
+    }
+    assert!(fs::read_dir(&disk).unwrap().next().is_none());
+    assert_eq!(read_back(&away), (Some(6), vec![]));
 }
 
 #[test]
@@ -404,6 +432,7 @@ fn a_record_of_the_chain_that_was_kept_ends_the_trouble_with_the_one_before() {
     assert_eq!(sink.persist_tip(&tip), Answer::InProgress);
     assert!(ends.trouble_now().unwrap().0.contains("mount its disk"));
     fs::create_dir(&disk).unwrap();
+    make_place(&disk, ("regtest", &node(1))).unwrap();
     assert_eq!(sink.persist_tip(&tip), Answer::Completed);
     assert!(ends.trouble_now().is_none());
 }
