@@ -20,7 +20,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use outrigger_bolt::id::NodeId;
-use outrigger_channel::Publication;
 use outrigger_rpc_schema::{NodeStatusReport, Phase};
 use redb::Database;
 use tokio::sync::watch;
@@ -44,7 +43,6 @@ use crate::rpc::{self, Doors, Server, ServerFault};
 use crate::store::backup::sealed::Sealer;
 use crate::store::backup::start::known_sinks;
 use crate::store::backup::{Hub, Start};
-use crate::store::row::BroadcastRow;
 use crate::store::{self, Generation, Snapshot, StoreError};
 use crate::sweep::{Sweeper, Tools};
 use crate::wallet::{Wallet, WalletFault};
@@ -354,10 +352,7 @@ fn build(
         None => drop(commits.on_a_thread(move |released, seq| delivery.deliver(released, seq), stop_for_storage)?),
     }
     let wallet = Arc::new(StoredWallet::new(coins, next_wallet_row, manager.clone()));
-    // A funding transaction goes out when the backups have its channel: `resume` orders it again.
-    let may_go = |row: &BroadcastRow| hub.is_none() || row.what != Publication::Funding;
-    let broadcasts = file.broadcasts.into_iter().filter(may_go);
-    for row in broadcasts.filter(|row| !manager.env().frozen.contains(&row.channel)) {
+    for row in file.broadcasts.into_iter().filter(|row| manager.publishes_at_start(row, hub.is_some())) {
         broadcaster.publish(row.tx);
     }
     let tools =
@@ -446,15 +441,19 @@ fn load_wallet<'a>(
     Ok((wallet, next_row))
 }
 
-/// redb takes some pages at their word and panics where they are damaged: the operator is told then what is told of any
-/// damage (bad input 91).
+/// redb takes some pages at their word and panics where they are damaged or missing: the operator is told then what is told of
+/// any damage (bad input 91), and the start is refused in the same way. Nothing of it has reached the file.
 fn told_of_damage<R>(directory: &Path, read: impl FnOnce() -> R) -> R {
     let usual = Arc::new(std::panic::take_hook());
     let (path, inner) = (directory.join(store::FILE), usual.clone());
     std::panic::set_hook(Box::new(move |panic| {
-        let reason = "it is corrupt".to_owned();
-        eprintln!("outriggerd: {}", StoreError::Corrupt { path: path.clone(), reason });
-        inner(panic);
+        let place = panic.location().map(std::panic::Location::file).unwrap_or_default();
+        if !place.contains("redb-") {
+            return inner(panic);
+        }
+        let refused = StartFault::from(StoreError::Corrupt { path: path.clone(), reason: "it is corrupt".to_owned() });
+        eprintln!("outriggerd: {refused}");
+        std::process::exit(refused.exit_code().into());
     }));
     let read = read();
     std::panic::set_hook(Box::new(move |panic| usual(panic)));

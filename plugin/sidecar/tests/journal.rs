@@ -349,15 +349,57 @@ fn dsk_11_a_journal_that_is_missing_is_asked_for_unless_the_process_had_ended_we
             known.put(Table::Meta, b"restored".to_vec(), again.snapshot.restored.clone().map(String::into_bytes));
             again.commit(known);
         }
+        again.put(9);
     }
+    // It is found after all: what has been written since does not go back.
+    copy(dir.path(), left.path(), JOURNAL);
+    assert_eq!(started(left.path()).found().0, [9]);
 
     running.stop();
+    // To look at it changes nothing.
+    drop(started(dir.path()));
     let left = killed(dir.path());
     fs::remove_file(left.path().join(JOURNAL)).unwrap();
     let mut again = started(left.path());
     assert_eq!((again.snapshot.restored.clone(), again.found()), (None, (vec![1], 1)));
     again.put(2);
     assert_eq!(started(killed(left.path()).path()).found(), (vec![1, 2], 2));
+}
+
+/// A database that is proved to be old while it runs: the journal stays as it is, for the newest.
+#[test]
+fn bak_1_from_the_proof_on_the_journal_of_an_old_database_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = started(dir.path());
+    running.put(1);
+    let before = fs::read(dir.path().join(JOURNAL)).unwrap();
+    let mut known = Batch::default();
+    known.put(Table::Meta, b"restored".to_vec(), Some(b"a peer is ahead".to_vec()));
+    running.commit(known);
+    running.put(2);
+    assert!(!running.commits.is_ahead());
+    running.commits.checkpoint().unwrap();
+    let left = killed(dir.path());
+    for number in 3..5 {
+        let mut again = started(left.path());
+        assert_eq!(again.snapshot.restored.as_deref(), Some("a peer is ahead"));
+        again.put(number);
+    }
+    assert_eq!(started(left.path()).found().0, [1, 2, 3, 4]);
+    assert!(fs::read(left.path().join(JOURNAL)).unwrap() == before, "the journal was written");
+}
+
+#[test]
+fn bad_input_91_a_journal_that_is_a_dead_link_is_not_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = started(dir.path());
+    running.put(1);
+    running.stop();
+    fs::remove_file(dir.path().join(JOURNAL)).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("elsewhere"), dir.path().join(JOURNAL)).unwrap();
+    let Err(fault) = start(dir.path()) else { panic!("it started") };
+    assert!(fault.to_string().contains("a link to a file that is missing"), "{fault}");
+    assert!(!dir.path().join("elsewhere").exists());
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Channels whose required backups are late, or will never have them.
 
 use outrigger_bolt::id::ChannelId;
-use outrigger_channel::{Command, Phase};
+use outrigger_channel::{Command, Phase, Publication};
 
 use super::drive::{Drive, NOBODY};
 use super::peer::Peer;
 use super::{Mail, Manager};
+use crate::store::row::BroadcastRow;
 use crate::store::{Batch, ChainOrder, Held};
 
 impl Manager {
@@ -34,6 +35,43 @@ impl Manager {
             batch.hold(Held::Chain(ChainOrder::Release(txid)));
             self.env.writer.submit(batch);
         }
+    }
+}
+
+/// Funding transactions that are in the file and may not have left: they have waited for a backup, or the file may be
+/// old.
+impl Manager {
+    /// Whether the start publishes at once what this row says. Where there are backups a funding transaction waits
+    /// until they have its channel: [`resume`](Self::resume) orders it again.
+    pub fn publishes_at_start(&self, row: &BroadcastRow, has_backups: bool) -> bool {
+        let is_frozen = self.env.frozen.contains(&row.channel);
+        match row.what {
+            Publication::MutualClose => !is_frozen,
+            Publication::Funding => !is_frozen && !has_backups && !self.is_withheld(&row.channel),
+        }
+    }
+
+    /// Whether nobody but its channel may have this transaction published, also where a reorganisation has taken others
+    /// from the chain: while the channel waits for it, it is out if it may be.
+    pub fn keeps_to_itself(&self, row: &BroadcastRow) -> bool {
+        let is_awaited = || matches!(self.phase(&row.channel), Some(Phase::Funding(_)));
+        match row.what {
+            Publication::MutualClose => false,
+            Publication::Funding => {
+                self.env.frozen.contains(&row.channel) || self.is_withheld(&row.channel) || is_awaited()
+            }
+        }
+    }
+
+    /// Whether nothing is published for the channel any more: its rows are old, or a backup will never have the newest.
+    fn is_withheld(&self, channel: &ChannelId) -> bool {
+        self.env.is_restored() || matches!(self.phase(channel), Some(Phase::Failed { publish: false, .. }))
+    }
+
+    fn phase(&self, channel: &ChannelId) -> Option<Phase> {
+        let registered = self.deliver.registered(channel)?;
+        let phase = |peer: &mut Peer| peer.slots.get(channel).map(|slot| slot.channel.phase().clone());
+        self.directory.with(&registered.peer, phase)?
     }
 }
 

@@ -1,5 +1,6 @@
 //! The chain's side of the node: blocks to channels and wallet, funding and publishing for channels.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -178,10 +179,7 @@ impl BlockListener for Listener {
         if self.reorganised.swap(false, Ordering::Relaxed) {
             // A funding transaction that was forgotten once its channel was ready may be in no block now, and in no
             // mempool. The wallet knows since the first block of the new branch.
-            let unconfirmed = self.wallet.wallet.lock().unconfirmed();
-            for tx in unconfirmed.into_iter().filter(|tx| !self.sweeper.publishes(tx.compute_txid())) {
-                self.broadcaster.publish_until_confirmed(tx);
-            }
+            self.publish_what_was_left();
         }
         self.broadcaster.confirmed(block);
         self.broadcaster.new_block();
@@ -223,6 +221,24 @@ impl BlockListener for Listener {
 }
 
 impl Listener {
+    /// Publishes what a reorganisation took from the chain, but for what sweeps and channels in the making publish
+    /// themselves, if they may. Should the file not be readable, nothing: the node is about to stop.
+    fn publish_what_was_left(&self) {
+        let rows = match self.manager.env().reader.broadcasts() {
+            Ok(rows) => rows,
+            Err(fault) => return tracing::error!(%fault, "what channels publish cannot be read"),
+        };
+        let kept = rows.iter().filter(|row| self.manager.keeps_to_itself(row));
+        let kept: HashSet<_> = kept.map(|row| row.tx.compute_txid()).collect();
+        let unconfirmed = self.wallet.wallet.lock().unconfirmed();
+        for tx in unconfirmed {
+            let txid = tx.compute_txid();
+            if !kept.contains(&txid) && !self.sweeper.publishes(txid) {
+                self.broadcaster.publish_until_confirmed(tx);
+            }
+        }
+    }
+
     /// An address to which channels are promised when they are opened, and cooperative closes that peers begin pay us: one
     /// per start, and another with the next block once a channel has it. Its row is queued before any message that names
     /// it.

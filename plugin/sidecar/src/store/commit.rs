@@ -1,6 +1,7 @@
 //! What makes a commit durable: a record of the journal, or, where there is none or it is turned over, a transaction of the
 //! database that is synced twice. Numbers and sums that are only known within a commit are given here.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -11,8 +12,8 @@ use super::StoreError;
 use super::batch::{Batch, Write};
 use super::forward::{FORWARDS_KEPT, ForwardTotals};
 use super::generation::{self, Generation};
-use super::journal::Journal;
 use super::journal::rows::{self, SealedRow};
+use super::journal::{self, Journal};
 use super::read::unreadable;
 use super::schema::{GENERATION_KEY, JOURNAL_KEY, RESTORED_KEY, Table};
 use super::seal::{seal, unseal};
@@ -55,13 +56,17 @@ impl Keeper {
     /// Makes the rows of a batch durable, and seen by every reader. After a fault there must be no other.
     pub(super) fn commit(&mut self, batch: &mut Batch, now: Option<Instant>) -> Result<(), StoreError> {
         self.stats.commits.fetch_add(1, Ordering::Relaxed);
-        if batch.writes.iter().any(is_restored) {
-            self.generation = None;
+        let is_proven_old = batch.writes.iter().any(is_restored);
+        if is_proven_old {
+            (self.generation, self.journal) = (None, None);
         }
         if let Some(age) = &mut self.generation {
             age.committed(now);
         }
-        let rows = self.rows_of(batch)?;
+        let mut rows = self.rows_of(batch)?;
+        if is_proven_old {
+            rows.push(SealedRow { table: Table::Meta, key: JOURNAL_KEY.to_vec(), value: None });
+        }
         let body = if self.journal.is_some() { rows::encode(&rows) } else { Vec::new() };
         if batch.is_last || !self.journal.as_ref().is_some_and(|journal| journal.fits(body.len())) {
             return self.through(&rows, batch.is_last, now);
@@ -71,14 +76,15 @@ impl Keeper {
             self.checkpoint(now)?;
         }
         if let Some(journal) = &mut self.journal {
-            journal.append(&body).map_err(StoreError::io)?;
+            journal.append(&body).map_err(|fault| StoreError::io_of(Path::new(journal::FILE), fault))?;
         }
         apply(&self.db, &rows, Durability::None, false)
     }
 
-    /// Whether a checkpoint is due however busy the node is.
-    pub(super) fn is_filling(&self) -> bool {
-        self.journal.as_ref().is_some_and(Journal::is_filling)
+    /// Whether a checkpoint is due however busy the node is: the journal fills up, or it is time for another generation.
+    pub(super) fn is_checkpoint_due(&self, now: Option<Instant>) -> bool {
+        let is_time = || self.generation.as_ref().is_some_and(|age| age.due(now, false).is_some());
+        self.journal.as_ref().is_some_and(|journal| journal.is_filling() || (journal.has_records() && is_time()))
     }
 
     /// Whether the journal has what the database may lack.
@@ -194,7 +200,8 @@ pub(super) fn apply<'a>(
     Ok(())
 }
 
-/// From a proof that the file is old its generation rises no more: a newer file may still be put back.
+/// From a proof that the file is old neither its generation nor the journal's epoch rises any more: a newer file may still be put
+/// back, and is to find both as they were. The old one goes on without a journal, and never takes in again what one has.
 fn is_restored(write: &Write) -> bool {
     write.table == Table::Meta && write.key == RESTORED_KEY
 }

@@ -82,8 +82,9 @@ pub enum StoreError {
     )]
     NoJournal { path: PathBuf },
     #[error(
-        "{path} is not the one that was written with outrigger.redb beside it: one of the two is a copy of another time. Put back \
-         the two that were there together; nothing was changed"
+        "{path} does not begin where outrigger.redb beside it says: one of the two is a copy of another time, or {path} is damaged. Put \
+         back the two that were there together last, and never older ones: what peers were told since would cost money. Nothing was \
+         changed"
     )]
     Apart { path: PathBuf },
     #[error("{0} is a link to a file that is missing: put that back, or its disk. Nothing was changed")]
@@ -241,6 +242,9 @@ fn open_reserved<R>(
     read: impl FnOnce(&Database) -> Result<R, StoreError>,
 ) -> Result<(Database, R), StoreError> {
     let refused = |fault: io::Error| StoreError::io_of(path, fault);
+    // What is decided by this file, about others too, is not to be taken back by a crash of the machine: a process that died
+    // may have left in the system's cache what is on no disk yet.
+    file.sync_data().map_err(refused)?;
     let storage = Reserve::of(file);
     let opened = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(storage.clone());
     let db = opened.map_err(|fault| match fault {

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
-use redb::{Database, ReadOnlyTable, ReadableDatabase};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
 use super::replay::ReplayRow;
-use super::row::{EventRow, InvoiceRow, OperationRow, PaymentRow, SettlementRow};
+use super::row::{BroadcastRow, EventRow, InvoiceRow, OperationRow, PaymentRow, SettlementRow};
 use super::schema::{Table, numbered_key, parse_replay_height_key};
 use super::seal::unseal;
 
@@ -62,6 +62,18 @@ impl Reader {
         let mut found = Vec::new();
         for entry in table.range(..below.to_be_bytes().as_slice())?.take(limit) {
             found.push(parse_replay_height_key(entry?.0.value()).ok_or_else(|| unreadable("a key"))?);
+        }
+        Ok(found)
+    }
+
+    /// What is published until its channel needs it no longer. A row that cannot be read is left out: the start froze
+    /// its channel.
+    pub fn broadcasts(&self) -> Result<Vec<BroadcastRow>, StoreError> {
+        let mut found = Vec::new();
+        for entry in self.table(Table::Broadcast)?.iter()? {
+            let (key, value) = entry?;
+            let row = unseal(Table::Broadcast, key.value(), value.value()).ok();
+            found.extend(row.and_then(|row| BroadcastRow::decode(row).ok()));
         }
         Ok(found)
     }

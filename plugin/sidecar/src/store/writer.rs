@@ -246,9 +246,9 @@ impl Commits {
         next.ready_timeout(REST).is_err()
     }
 
-    /// Whether the journal fills up, so that a checkpoint should come before the next commit.
+    /// Whether a checkpoint should come before the next commit.
     pub fn is_checkpoint_due(&self) -> bool {
-        self.keeper.is_filling()
+        self.keeper.is_checkpoint_due((self.rest.now)())
     }
 
     /// Whether the journal has what the database may lack.

@@ -1,8 +1,10 @@
 //! Channels that wait for a backup, and channels that a backup will never have.
 
 use outrigger_bolt::wire::Error;
+use outrigger_channel::Publication;
 
 use super::*;
+use crate::store::row::BroadcastRow;
 
 async fn until(rogue: &Rogue, id: &ChannelId, is_stalled: bool) {
     rogue.bench.manager.set_stalled(id, is_stalled);
@@ -70,4 +72,51 @@ async fn a_channel_that_is_refused_before_anything_of_it_left_is_forgotten_and_i
     }
     let found = rogue.bench.load();
     assert!(found.channels.is_empty() && found.broadcasts.is_empty());
+}
+
+/// What the start and a reorganisation do with a channel's funding transaction: published at the start without backups
+/// and with them, and kept from whoever publishes what a reorganisation left.
+fn fate(manager: &Manager, row: &BroadcastRow) -> (bool, bool, bool) {
+    let at_start = |has_backups| manager.publishes_at_start(row, has_backups);
+    (at_start(false), at_start(true), manager.keeps_to_itself(row))
+}
+
+/// It may have waited for the backup that refused the channel, and then nobody else has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn per_5_the_funding_transaction_of_a_channel_that_a_backup_refused_leaves_by_no_other_door() {
+    let mut rogue = Rogue::connect();
+    let (channel, _) = rogue.is_funded(Msat::ZERO).await;
+    let manager = rogue.bench.manager.clone();
+    let rows = rogue.bench.load().broadcasts;
+    assert_eq!(manager.env().reader.broadcasts().unwrap(), rows);
+    let [row]: [_; 1] = rows.try_into().unwrap();
+    assert_eq!(row.what, Publication::Funding);
+    assert_eq!(fate(&manager, &row), (true, false, true));
+    manager.fail_unstored(&channel.id(), "the backup second will never have it".into(), false);
+    rogue.hear_type(Error::TYPE).await;
+    assert_eq!(fate(&manager, &row), (false, false, true));
+    assert_eq!(rogue.bench.load().broadcasts, [row]);
+}
+
+/// It was published: with its commitment it brings the money back.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_funding_transaction_of_a_channel_that_failed_by_itself_is_published_again() {
+    let mut rogue = Rogue::connect();
+    let (channel, _) = rogue.is_funded(Msat::ZERO).await;
+    let manager = rogue.bench.manager.clone();
+    let [row]: [_; 1] = rogue.bench.load().broadcasts.try_into().unwrap();
+    assert_eq!(manager.command(channel.id(), Command::Fail { reason: "by hand".into() }).await, Ok(Reply::Done));
+    assert_eq!(fate(&manager, &row), (true, false, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bak_1_no_funding_transaction_leaves_a_node_whose_file_is_old_and_closes_still_do() {
+    let mut rogue = Rogue::connect();
+    rogue.is_funded(Msat::ZERO).await;
+    let manager = rogue.bench.manager.clone();
+    let [funding]: [_; 1] = rogue.bench.load().broadcasts.try_into().unwrap();
+    let close = BroadcastRow { what: Publication::MutualClose, ..funding.clone() };
+    manager.prove_old("a backup holds more");
+    assert_eq!(fate(&manager, &funding), (false, false, true));
+    assert_eq!(fate(&manager, &close), (true, true, false));
 }

@@ -3,23 +3,38 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::Message;
-use outrigger_channel::{Effect, HtlcOutcome, Publication};
+use outrigger_channel::{Effect, HtlcOutcome, Publication, Reply};
 
+use crate::store::Address;
 use crate::store::batch::{Held, Released};
 
 /// A channel whose promises are held for longer takes no new HTLCs and is shown as stalled.
 pub(super) const STALLED_AFTER: Duration = Duration::from_secs(20);
 
+/// Words for the peer that wait of one channel, at most: more than 483 HTLCs each way take (BOLT 2,
+/// `max_accepted_htlcs`). Beyond it the connection ends in their place, and `channel_reestablish` says what to say
+/// again.
+pub(super) const MOST_WORDS: usize = 1024;
+
+/// Why such a connection ends.
+const TOO_MANY_WORDS: &str = "too much of one channel waits for a backup";
+
 /// What waits of one channel.
 #[derive(Debug, Default)]
 struct Waiting {
+    /// Whose it is: what anybody else is to be told under its name is none of its own. A channel without
+    /// `channel_params` has none, and then nobody is anybody else.
+    peer: Option<NodeId>,
     /// The newest id that a commit gave it.
     id: u64,
     /// Every required sink has everything up to this one.
     cleared: u64,
     held: VecDeque<Kept>,
+    /// The oldest id that a promise waits for, or waited for until a new connection dropped it, and since when. It ends
+    /// once that id is cleared, and no sooner.
+    oldest: Option<(u64, Instant)>,
     /// A sink will never have it: it says no more than why it failed.
     is_failed: bool,
     /// Its rows are in history.
@@ -35,6 +50,47 @@ struct Kept {
     held: Held,
 }
 
+impl Waiting {
+    fn is_of(&self, peer: &NodeId) -> bool {
+        self.peer.is_none_or(|own| own == *peer)
+    }
+
+    /// Keeps one more word for the peer. Behind the end of its connection there is nothing to say.
+    fn say(&mut self, at: Address, word: Held, now: Instant) {
+        if self.held.iter().any(|kept| is_end(&kept.held)) {
+            return;
+        }
+        if self.held.iter().filter(|kept| is_word_held(&kept.held)).count() < MOST_WORDS {
+            return self.hold(word, now);
+        }
+        self.held.retain(|kept| !is_word_held(&kept.held));
+        let effect = Box::new(Effect::Disconnect(TOO_MANY_WORDS.to_owned()));
+        self.hold(Held::Channel { at, effect, guard: None }, now);
+    }
+
+    fn hold(&mut self, held: Held, now: Instant) {
+        if self.cleared < self.id {
+            self.oldest.get_or_insert((self.id, now));
+        }
+        self.held.push_back(Kept { need: self.id, since: now, held });
+    }
+
+    /// Every required sink has everything up to this id: what waited for that.
+    fn clear(&mut self, id: u64) -> Vec<Held> {
+        self.cleared = self.cleared.max(id);
+        let mut freed = Vec::new();
+        while self.held.front().is_some_and(|kept| kept.need <= self.cleared)
+            && let Some(kept) = self.held.pop_front()
+        {
+            freed.push(kept.held);
+        }
+        if self.oldest.is_some_and(|(need, _)| need <= self.cleared) {
+            self.oldest = self.held.front().map(|kept| (kept.need, kept.since));
+        }
+        freed
+    }
+}
+
 /// Promises that wait.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
@@ -47,6 +103,8 @@ pub(super) struct Gate {
     newest_event: u64,
     /// What the last commit gave.
     newest_ids: BTreeMap<ChannelId, u64>,
+    /// Nothing that waits is let go, whatever a sink completes.
+    is_sealed: bool,
     /// Nothing is held any more.
     is_open: bool,
 }
@@ -58,18 +116,20 @@ impl Gate {
     }
 
     /// A channel that the start found: nothing is promised for it before every required sink has it at this id.
-    pub(super) fn load(&mut self, channel: ChannelId, id: u64) {
-        self.channels.entry(channel).or_default().id = id;
+    pub(super) fn load(&mut self, channel: ChannelId, peer: NodeId, id: u64) {
+        self.channels.insert(channel, Waiting { peer: Some(peer), id, ..Waiting::default() });
     }
 
-    /// A commit gave the channel this id; what it releases waits for that.
-    pub(super) fn committed(&mut self, ids: BTreeMap<ChannelId, u64>) {
+    /// A commit gave the channels these ids; what it releases of them waits for that. `born` are those that came to
+    /// life with it, and whose they are.
+    pub(super) fn committed(&mut self, ids: BTreeMap<ChannelId, u64>, born: impl Iterator<Item = (ChannelId, NodeId)>) {
         if self.is_open {
             return;
         }
         for (channel, id) in &ids {
             self.channels.entry(*channel).or_default().id = *id;
         }
+        born.for_each(|(channel, peer)| self.channels.entry(channel).or_default().peer = Some(peer));
         self.newest_ids = ids;
     }
 
@@ -88,6 +148,12 @@ impl Gate {
             self.events.push_back((last_seq, std::mem::take(&mut self.newest_ids)));
             self.let_events_through();
         }
+    }
+
+    /// How much waits of a channel.
+    #[cfg(test)]
+    pub(super) fn held(&self, channel: &ChannelId) -> usize {
+        self.channels.get(channel).map_or(0, |waiting| waiting.held.len())
     }
 
     /// How many channels it knows.
@@ -109,14 +175,10 @@ impl Gate {
     /// Every required sink has the channel up to this id: what waited for that goes on.
     pub(super) fn cleared(&mut self, channel: &ChannelId, id: u64) -> Released {
         // One that is over is not known any more.
-        let Some(waiting) = self.channels.get_mut(channel) else { return Released::of(Vec::new()) };
-        waiting.cleared = waiting.cleared.max(id);
-        let mut freed = Vec::new();
-        while waiting.held.front().is_some_and(|kept| kept.need <= waiting.cleared)
-            && let Some(kept) = waiting.held.pop_front()
-        {
-            freed.push(kept.held);
-        }
+        let Some(waiting) = self.channels.get_mut(channel).filter(|_| !self.is_sealed) else {
+            return Released::of(Vec::new());
+        };
+        let freed = waiting.clear(id);
         self.forget_if_over(channel);
         self.let_events_through();
         Released::of(freed)
@@ -125,24 +187,35 @@ impl Gate {
     /// The channel is failed for want of a sink: what it promised and has not left never does.
     pub(super) fn fail(&mut self, channel: &ChannelId) -> Released {
         let waiting = self.channels.entry(*channel).or_default();
-        waiting.is_failed = true;
-        let freed = waiting.held.drain(..).map(|kept| kept.held).filter(survives_failure).collect();
+        (waiting.is_failed, waiting.oldest) = (true, None);
+        waiting.held.retain(|kept| survives_failure(&kept.held));
+        if self.is_sealed {
+            return Released::of(Vec::new());
+        }
+        let freed = waiting.held.drain(..).map(|kept| kept.held).collect();
         self.let_events_through();
         Released::of(freed)
     }
 
-    /// Nothing is held from here on: the node is in restored mode, which promises nothing.
+    /// The rows that promises stand on are old, or the process is about to stop: nothing is let go any more.
+    pub(super) fn seal(&mut self) {
+        self.is_sealed = !self.is_open;
+    }
+
+    /// Nothing is held from here on: the node is in restored mode, which promises nothing. What was promised before
+    /// never leaves, as with a channel that is failed.
     pub(super) fn open(&mut self) -> Released {
-        self.is_open = true;
-        let freed = self.channels.drain().flat_map(|(_, waiting)| waiting.held).map(|kept| kept.held).collect();
+        (self.is_open, self.is_sealed) = (true, false);
+        let held = self.channels.drain().flat_map(|(_, waiting)| waiting.held).map(|kept| kept.held);
+        let freed = held.filter(survives_failure).collect();
         self.let_events_through();
         Released::of(freed)
     }
 
     /// The channels whose promises have waited too long.
     pub(super) fn stalled(&self, now: Instant) -> impl Iterator<Item = ChannelId> {
-        let is_late = move |kept: &Kept| now.saturating_duration_since(kept.since) >= STALLED_AFTER;
-        let late = self.channels.iter().filter(move |(_, waiting)| waiting.held.front().is_some_and(is_late));
+        let is_late = move |(_, since)| now.saturating_duration_since(since) >= STALLED_AFTER;
+        let late = self.channels.iter().filter(move |(_, waiting)| waiting.oldest.is_some_and(is_late));
         late.map(|(channel, _)| *channel)
     }
 
@@ -155,9 +228,11 @@ impl Gate {
             return Some(held);
         }
         let Held::Channel { at, effect, .. } = &held else { return Some(held) };
-        let Some(waiting) = self.channels.get_mut(&at.channel) else { return Some(held) };
-        if waiting.is_failed {
-            return survives_failure(&held).then_some(held);
+        let at = *at;
+        let waiting = self.channels.get_mut(&at.channel).filter(|waiting| waiting.is_of(&at.peer));
+        let Some(waiting) = waiting else { return Some(held) };
+        if waiting.is_failed && !survives_failure(&held) {
+            return None;
         }
         if !is_promise(effect) {
             return Some(held);
@@ -166,15 +241,20 @@ impl Gate {
             // The channel has failed: a commitment of ours may be published any moment, and nothing that was to follow it is said.
             waiting.held.retain(|older| survives_error(&older.held));
         }
-        let connection = at.connection;
-        if is_word(effect) {
+        let is_word = is_word(effect);
+        if is_word {
             // `channel_reestablish` says what to send again on a new connection.
-            waiting.held.retain(|older| !is_word_before(&older.held, connection));
+            waiting.held.retain(|older| !is_word_before(&older.held, at.connection));
         }
-        if waiting.held.is_empty() && waiting.cleared >= waiting.id {
+        let waits_for_nothing = waiting.is_failed || (waiting.held.is_empty() && waiting.cleared >= waiting.id);
+        if waits_for_nothing && !self.is_sealed {
             return Some(held);
         }
-        waiting.held.push_back(Kept { need: waiting.id, since: now, held });
+        if is_word {
+            waiting.say(at, held, now);
+        } else {
+            waiting.hold(held, now);
+        }
         None
     }
 
@@ -186,6 +266,9 @@ impl Gate {
     }
 
     fn let_events_through(&mut self) {
+        if self.is_sealed {
+            return;
+        }
         while let Some((seq, waits)) = self.events.front_mut() {
             waits.retain(|channel, id| {
                 let waiting = self.channels.get(channel);
@@ -200,8 +283,10 @@ impl Gate {
     }
 }
 
-/// Whether an effect binds us to what the rows of its commit say. An enforcement does not, nor does what stays within the node and
-/// takes nothing back: a preimage from downstream is told upstream at once, a failure waits for this channel's sinks too.
+/// Whether an effect binds us to what the rows of its commit say. An enforcement does not, nor does what stays within
+/// the node and takes nothing back: a preimage from downstream is told upstream at once, a failure waits for this
+/// channel's sinks too. Nor do answers to callers, except that an HTLC was offered: a refusal has no rows, and an order
+/// that was taken, such as a close, is safe to lose and to give again.
 pub(in crate::store) fn is_promise(effect: &Effect) -> bool {
     match effect {
         Effect::Send(_)
@@ -209,13 +294,14 @@ pub(in crate::store) fn is_promise(effect: &Effect) -> bool {
         | Effect::Disconnect(_)
         | Effect::Publish { what: Publication::Funding, .. }
         | Effect::Incoming(_)
-        | Effect::Reply(..)
+        | Effect::Reply(_, Ok(Reply::Added { .. }))
         | Effect::Settle {
             outcome: HtlcOutcome::Failed(_) | HtlcOutcome::NoOutput | HtlcOutcome::NeverCommitted,
             ..
         } => true,
         Effect::Publish { what: Publication::MutualClose, .. }
         | Effect::Settle { outcome: HtlcOutcome::Fulfilled(_), .. }
+        | Effect::Reply(_, Ok(Reply::Done) | Err(_))
         | Effect::Restored { .. }
         | Effect::Watch(_)
         | Effect::Removed { .. }
@@ -238,8 +324,17 @@ fn is_word(effect: &Effect) -> bool {
     }
 }
 
+fn is_word_held(held: &Held) -> bool {
+    matches!(held, Held::Channel { effect, .. } if is_word(effect))
+}
+
 fn is_word_before(held: &Held, connection: u64) -> bool {
     matches!(held, Held::Channel { at, effect, .. } if at.connection < connection && is_word(effect))
+}
+
+/// Whether a connection ends with it.
+fn is_end(held: &Held) -> bool {
+    matches!(held, Held::Channel { effect, .. } if matches!(**effect, Effect::Disconnect(_)))
 }
 
 /// Whether it still happens once the peer is to be told of an `error`: no other word does, nor does the chain's answer to a received

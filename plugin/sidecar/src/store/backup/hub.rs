@@ -10,7 +10,6 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint, Txid};
 use crossbeam_channel::Sender;
 use outrigger_bolt::id::{ChannelId, NodeId};
-use outrigger_channel::{ChannelParams, Row};
 use redb::{Database, ReadableDatabase};
 use tokio::sync::watch;
 
@@ -102,14 +101,14 @@ impl Hub {
                 made.push(open(ends.clone()));
                 let mut lanes = Lanes::default();
                 let now = (clocks.now)();
-                start.channels().for_each(|(channel, funding, id)| lanes.load(channel, funding, id, now));
+                start.channels().for_each(|(channel, at)| lanes.load(*channel, at.funding, at.id, now));
                 Desk::new(terms, ends, lanes)
             });
             let desks: Vec<_> = desks.collect();
             let has_required = desks.iter().any(|desk| desk.terms.is_required);
             let mut gate = Gate::starting_at(last_event);
             if has_required {
-                start.channels().for_each(|(channel, _, id)| gate.load(channel, id));
+                start.channels().for_each(|(channel, at)| gate.load(*channel, at.peer, at.id));
             }
             Self {
                 network: network.to_owned(),
@@ -176,13 +175,21 @@ impl Hub {
             let mut owed = self.owed.lock();
             updates.iter().for_each(|update| owed.take_in(update));
         }
-        // First of all, so that no completion comes before the gate knows what it is of.
+        let params: Vec<_> = updates.iter().map(|update| update.params()).collect();
+        // Under the gate's lock, as all that asks how far sinks are: no completion is looked at before the gate knows
+        // the id, and every sink has it to do.
+        let mut gate = self.gate.lock();
         if self.has_required {
-            self.gate.lock().committed(updates.iter().map(|update| (update.channel, update.id)).collect());
+            let born = params.iter().flatten().map(|born| (born.channel_id, born.peer));
+            gate.committed(updates.iter().map(|update| (update.channel, update.id)).collect(), born);
         }
-        for desk in &self.desks {
-            desk.with(|lanes| updates.iter().for_each(|update| lanes.add(update, funding_in(update), now)));
-        }
+        let fundings: Vec<_> =
+            params.iter().map(|born| born.as_ref().map_or_else(unknown_funding, |born| born.funding)).collect();
+        let add = |lanes: &mut Lanes| {
+            updates.iter().zip(&fundings).for_each(|(update, funding)| lanes.add(update, *funding, now));
+        };
+        self.desks.iter().for_each(|desk| desk.with(add));
+        drop(gate);
         let over = updates.iter().filter(|update| update.is_last());
         over.for_each(|update| self.numbering.lock().forget(&update.channel));
     }
@@ -207,8 +214,8 @@ impl Hub {
     /// The node is in restored mode: nothing is promised any more, and no sink is given what may be older than what it has.
     /// Not to be called under a peer's lock.
     pub fn give_up(&self) {
-        self.desks.iter().for_each(|desk| desk.with(Lanes::turn_off));
         let mut gate = self.gate.lock();
+        self.desks.iter().for_each(|desk| desk.with(Lanes::turn_off));
         let freed = gate.open();
         let newest = gate.newest();
         self.tell(&gate, freed, newest);
@@ -368,11 +375,14 @@ impl Hub {
         let behind = match judged {
             Ok(Ok(behind)) => behind,
             Ok(Err(proof)) => {
+                let mut gate = self.gate.lock();
+                gate.seal();
                 desk.with(Lanes::turn_off);
+                drop(gate);
                 let _is_first = self.proof.set(proof.clone());
                 desk.has_told.store(true, Ordering::Release);
                 let _ = self.news.send(News::Ahead { proof });
-                return self.clear_all();
+                return;
             }
             Err(fault) => {
                 let _ = self.news.send(News::Storage(fault));
@@ -422,16 +432,18 @@ impl Hub {
         let SinkTerms { name, is_required, .. } = &desk.terms;
         let times = desk.has_failed(reason);
         tracing::error!(sink = %name, %channel, %reason, "the sink will never have the channel");
+        // Others may complete the channel meanwhile: that it is dead in this sink lets nothing go.
+        let mut gate = self.gate.lock();
         desk.with(|lanes| lanes.give_up(channel));
         if !is_required {
             return;
         }
         if times > 1 {
+            gate.seal();
             let reason = format!("the backup {name} failed for good a second time: {reason}");
             let _ = self.news.send(News::Dead { reason });
             return;
         }
-        let mut gate = self.gate.lock();
         let freed = gate.fail(channel);
         let newest = gate.newest();
         self.tell(&gate, freed, newest);
@@ -440,11 +452,12 @@ impl Hub {
         let _ = self.news.send(News::Unstored { channel: *channel, reason, is_new });
     }
 
-    /// Lets go what every required sink has.
+    /// Lets go what every required sink has. Under the gate's lock no sink is without a channel that another has to do:
+    /// one that has none of it has completed its end, or will never have it, and then the gate knows.
     fn clear(&self, channel: &ChannelId) {
+        let mut gate = self.gate.lock();
         let required = self.desks.iter().filter(|desk| desk.terms.is_required);
         let cleared = required.filter_map(|desk| desk.complete(channel)).min().unwrap_or(u64::MAX);
-        let mut gate = self.gate.lock();
         let freed = gate.cleared(channel, cleared);
         let newest = gate.newest();
         self.tell(&gate, freed, newest);
@@ -452,7 +465,7 @@ impl Hub {
 
     fn clear_all(&self) {
         if self.has_required {
-            self.start.channels().for_each(|(channel, _, _)| self.clear(&channel));
+            self.start.channels().for_each(|(channel, _)| self.clear(channel));
         }
     }
 
@@ -464,13 +477,6 @@ impl Hub {
         let readable = gate.readable();
         self.readable.send_if_modified(|newest| std::mem::replace(newest, readable) != readable);
     }
-}
-
-/// What a channel that comes to life is filed by; of others it is known, or found in the image.
-fn funding_in(update: &Update) -> OutPoint {
-    let is_params = |change: &&RowChange| change.table == Table::ChannelParams;
-    let params = update.changes.iter().find(is_params).and_then(|change| change.value.as_deref());
-    params.and_then(|row| ChannelParams::decode(row).ok()).map_or_else(unknown_funding, |params| params.funding)
 }
 
 /// No output of a transaction.

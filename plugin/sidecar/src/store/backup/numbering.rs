@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use outrigger_bolt::id::ChannelId;
+use outrigger_channel::{ChannelParams, Row};
 use redb::{Database, ReadableDatabase};
 
 use super::image::{RowChange, Update};
@@ -70,6 +71,12 @@ impl Numbering {
 impl Update {
     fn value(&self, table: Table) -> Option<&Option<Vec<u8>>> {
         self.changes.iter().find(|change| change.table == table).map(|change| &change.value)
+    }
+
+    /// Whose a channel is that comes to life, and what it is filed by; of others that is known, or found in the image.
+    pub(super) fn params(&self) -> Option<ChannelParams> {
+        let row = self.value(Table::ChannelParams)?.as_deref()?;
+        ChannelParams::decode(row).ok()
     }
 
     /// Whether the channel comes to life with it.

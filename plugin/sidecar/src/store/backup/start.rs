@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bitcoin::OutPoint;
-use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::id::{ChannelId, NodeId};
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase};
 
 use super::Holding;
@@ -17,12 +17,13 @@ use crate::store::seal::{seal, unseal};
 
 /// A channel at the start.
 #[derive(Clone, Copy, Debug)]
-struct AtStart {
-    funding: OutPoint,
+pub(super) struct AtStart {
+    pub(super) peer: NodeId,
+    pub(super) funding: OutPoint,
     /// The id that the file had, 0 where it had none.
     found: u64,
     /// The id that it has now.
-    id: u64,
+    pub(super) id: u64,
 }
 
 /// The channels that live, frozen ones apart: nothing of those is written.
@@ -38,7 +39,8 @@ impl Start {
     /// changed nothing is written.
     pub fn of(db: &Database, snapshot: &Snapshot, names: &[&str], standing: &[&str]) -> Result<Self, StoreError> {
         let loaded = || snapshot.channels.iter().filter(|_| !names.is_empty());
-        let channels = loaded().map(|loaded| (loaded.channel.id(), loaded.channel.rows().params.funding));
+        let params = loaded().map(|loaded| &loaded.channel.rows().params);
+        let channels = params.map(|params| (params.channel_id, params.peer, params.funding));
         let mut start = Self::over(db, channels, (names, standing))?;
         for loaded in loaded() {
             let settled =
@@ -48,20 +50,20 @@ impl Start {
         Ok(start)
     }
 
-    /// The same for channels and their funding outputs.
+    /// The same for channels, their peers and their funding outputs.
     pub(super) fn over(
         db: &Database,
-        channels: impl Iterator<Item = (ChannelId, OutPoint)>,
+        channels: impl Iterator<Item = (ChannelId, NodeId, OutPoint)>,
         (names, standing): (&[&str], &[&str]),
     ) -> Result<Self, StoreError> {
         let transaction = db.begin_read()?;
         let known = known_names(&transaction)?;
         let is_new = names.iter().any(|name| !known.iter().any(|known| known == name));
         let mut start = Self::default();
-        for (channel, funding) in channels {
+        for (channel, peer, funding) in channels {
             let found = id_in(&transaction, &channel)?;
             let id = if is_new || found == 0 { found.saturating_add(1) } else { found };
-            start.channels.insert(channel, AtStart { funding, found, id });
+            start.channels.insert(channel, AtStart { peer, funding, found, id });
         }
         drop(transaction);
         start.write(db, standing, &known)?;
@@ -77,6 +79,7 @@ impl Start {
         let mut transaction = db.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_two_phase_commit(true);
+        transaction.set_quick_repair(true);
         {
             let mut meta = transaction.open_table(Table::Meta.definition())?;
             if standing.is_empty() {
@@ -95,9 +98,9 @@ impl Start {
         Ok(())
     }
 
-    /// Each channel, its funding output and its id.
-    pub(super) fn channels(&self) -> impl Iterator<Item = (ChannelId, OutPoint, u64)> {
-        self.channels.iter().map(|(channel, at_start)| (*channel, at_start.funding, at_start.id))
+    /// Each channel as the start found it.
+    pub(super) fn channels(&self) -> impl Iterator<Item = (&ChannelId, &AtStart)> {
+        self.channels.iter()
     }
 
     /// The ids.

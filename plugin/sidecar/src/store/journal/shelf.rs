@@ -43,6 +43,10 @@ impl Shelf for Beside<'_> {
     fn open(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
         match File::options().read(true).write(true).open(self.path()) {
             Ok(file) => Ok(Some(backend(file)?)),
+            // Nor is one made in the place of one that another disk holds.
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound && self.path().is_symlink() => {
+                Err(io::Error::other("a link to a file that is missing: put that back, or its disk"))
+            }
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(fault) => Err(fault),
         }

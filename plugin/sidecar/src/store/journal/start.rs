@@ -23,6 +23,8 @@ enum Plan {
     Without,
     /// A journal is made, with the epoch of this row, which the database has.
     Make(JournalRow),
+    /// It goes on as it is: it has no rows, and the first commit begins the next epoch.
+    Stay(Box<Journal>),
     /// It goes on with the epoch of the row, which the database has.
     Go(Box<Journal>, JournalRow),
 }
@@ -63,20 +65,27 @@ pub(crate) fn attach(db: &Database, shelf: &dyn Shelf, is_old: bool, may_make: b
         return attached(Plan::Without);
     }
     match found(shelf, &row)? {
+        Found::Kept(_, mut rows) if is_restored => {
+            rows.push(meta(None));
+            durably(db, &rows)?;
+            attached(Plan::Without)
+        }
+        // A start that only looks leaves what a clean stop left.
+        Found::Kept(journal, rows) if rows.is_empty() && row.is_closed => attached(Plan::Stay(journal)),
         Found::Kept(journal, mut rows) => {
             let next = row.next(false)?;
             rows.push(meta(Some(&next)));
             durably(db, &rows)?;
             attached(Plan::Go(journal, next))
         }
+        Found::Missing | Found::Ahead(_) if is_restored => {
+            durably(db, &[meta(None)])?;
+            attached(Plan::Without)
+        }
         Found::Missing if row.is_closed => {
             let next = row.next(false)?;
             durably(db, &[meta(Some(&next))])?;
             attached(Plan::Make(next))
-        }
-        Found::Missing | Found::Ahead(_) if is_restored => {
-            durably(db, &[meta(None)])?;
-            attached(Plan::Without)
         }
         Found::Ahead(proof) => Ok(Attached { plan: Plan::Without, old: Some(proof) }),
         Found::Missing if shelf.is_given_up() => {
@@ -93,6 +102,7 @@ impl Attached {
     pub(crate) fn settle(self, shelf: &dyn Shelf) -> Result<Option<Journal>, StoreError> {
         match self.plan {
             Plan::Without => Ok(None),
+            Plan::Stay(journal) => Ok(Some(*journal)),
             Plan::Make(row) => {
                 let lay = |file: &dyn StorageBackend, half_len| {
                     let bytes = fresh(&row, half_len);
@@ -113,7 +123,8 @@ impl Attached {
 }
 
 fn found(shelf: &dyn Shelf, row: &JournalRow) -> Result<Found, StoreError> {
-    let Some(file) = shelf.open().map_err(StoreError::io)? else { return Ok(Found::Missing) };
+    let opened = shelf.open().map_err(|fault| StoreError::io_of(&shelf.path(), fault));
+    let Some(file) = opened? else { return Ok(Found::Missing) };
     let path = shelf.path();
     let image = match Image::read(&*file).map_err(StoreError::io)? {
         Ok(image) => image,
@@ -143,7 +154,8 @@ fn found(shelf: &dyn Shelf, row: &JournalRow) -> Result<Found, StoreError> {
 /// No journal is made in the place of one that was used: the database has lost the row that names it. What a crash on the very
 /// first start leaves has no record yet.
 fn refuse_orphan(shelf: &dyn Shelf) -> Result<(), StoreError> {
-    let Some(file) = shelf.open().map_err(StoreError::io)? else { return Ok(()) };
+    let opened = shelf.open().map_err(|fault| StoreError::io_of(&shelf.path(), fault));
+    let Some(file) = opened? else { return Ok(()) };
     let is_new = Image::read(&*file).map_err(StoreError::io)?.is_ok_and(|image| !image.was_used());
     let reason = || format!("it does not name {}, which stands beside it", shelf.path().display());
     if is_new { Ok(()) } else { Err(StoreError::Corrupt { path: DATABASE.into(), reason: reason() }) }

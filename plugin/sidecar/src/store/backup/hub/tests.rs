@@ -8,10 +8,15 @@ use std::time::{Duration, Instant};
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use bitcoin::{Transaction, absolute, transaction};
 use crossbeam_channel::Receiver;
-use outrigger_bolt::amount::Msat;
-use outrigger_bolt::id::{PaymentHash, PaymentPreimage};
+use outrigger_bolt::amount::{Msat, Sat};
+use outrigger_bolt::features::Features;
+use outrigger_bolt::id::{PaymentHash, PaymentPreimage, ShortChannelId};
+use outrigger_bolt::keys::Basepoints;
 use outrigger_bolt::wire::{Message, Warning};
-use outrigger_channel::{CommandId, Effect, FailReason, HtlcOutcome, HtlcSource, Publication, Reply, Watch};
+use outrigger_channel::{
+    ChannelParams, CommandId, Effect, FailReason, HtlcOutcome, HtlcSource, IncomingHtlc, Publication, Reply, Row,
+    SideParams, Watch,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -22,6 +27,8 @@ use crate::store::row::{Downstream, EventRow, SettlementRow};
 use crate::store::schema::{channel_key, htlc_key, numbered_key, preimage_key};
 use crate::store::seal::seal;
 use crate::store::{self, Address, Batch, Commits, Writer};
+
+mod held;
 
 thread_local! {
     static BEGUN: Instant = Instant::now();
@@ -49,9 +56,84 @@ fn at(channel: ChannelId, connection: u64) -> Address {
     Address { peer: node(9), connection, channel }
 }
 
+/// The row of a channel with node 9.
+fn params_of(channel: ChannelId) -> Vec<u8> {
+    let point = PublicKey::from_secret_key(&Secp256k1::signing_only(), &SecretKey::from_slice(&[7; 32]).unwrap());
+    let side = SideParams {
+        basepoints: Basepoints {
+            funding_pubkey: point,
+            revocation: point,
+            payment: point,
+            delayed_payment: point,
+            htlc: point,
+        },
+        dust_limit: Sat::new(354),
+        channel_reserve: Sat::new(1000),
+        to_self_delay: 144,
+        max_htlc_value_in_flight: Msat::new(1_000_000),
+        max_accepted_htlcs: 30,
+        htlc_minimum: Msat::new(1),
+        upfront_shutdown_script: None,
+    };
+    let params = ChannelParams {
+        channel_id: channel,
+        peer: node(9),
+        keys_index: 1,
+        is_opener: true,
+        announce: false,
+        channel_type: Features::channel_type_anchors(),
+        funding: OutPoint { txid: Txid::from_byte_array(channel.0), vout: 0 },
+        capacity: Sat::new(100_000),
+        push: Msat::ZERO,
+        minimum_depth: 3,
+        opened_height: 500,
+        scid_alias: ShortChannelId::alias(1),
+        local: side.clone(),
+        remote: side,
+    };
+    params.encode()
+}
+
+/// A word for the peer of a channel.
+fn say(channel: ChannelId, text: &str) -> Effect {
+    Effect::Send(Message::Warning(Warning { channel_id: channel, data: text.into() }))
+}
+
+fn error(channel: ChannelId) -> Effect {
+    Effect::Send(Message::Error(outrigger_bolt::wire::Error { channel_id: channel, data: "why".into() }))
+}
+
+/// A received HTLC that is to be handed on.
+fn incoming(channel: ChannelId) -> Effect {
+    Effect::Incoming(IncomingHtlc {
+        channel,
+        htlc_id: 1,
+        amount: Msat::new(1000),
+        payment_hash: PaymentHash([4; 32]),
+        cltv_expiry: 500,
+        onion: Box::new([0; 1366]),
+        over_exposed: false,
+    })
+}
+
+/// A failure that is to be told upstream.
+fn failed() -> Effect {
+    Effect::Settle {
+        htlc_id: 0,
+        source: HtlcSource::Payment { payment_id: [1; 32], part: 0 },
+        amount: Msat::new(1),
+        payment_hash: PaymentHash([3; 32]),
+        outcome: HtlcOutcome::NoOutput,
+    }
+}
+
+fn publish_funding() -> Effect {
+    Effect::Publish { what: Publication::Funding, tx: funding_tx() }
+}
+
 /// A promise with a number.
 fn promise(number: u64) -> Effect {
-    Effect::Reply(CommandId(number), Ok(Reply::Done))
+    Effect::Reply(CommandId(number), Ok(Reply::Added { htlc_id: number }))
 }
 
 /// An enforcement with a number.
@@ -72,7 +154,7 @@ fn funding_tx() -> Transaction {
 fn word(held: &store::Held) -> Option<(ChannelId, String)> {
     let store::Held::Channel { at, effect, .. } = held else { return None };
     let text = match &**effect {
-        Effect::Reply(id, _) => format!("promise {}", id.0),
+        Effect::Reply(id, Ok(Reply::Added { .. })) => format!("promise {}", id.0),
         Effect::Watch(Watch::Height(height)) => format!("enforcement {height}"),
         Effect::Send(message) => format!("{} on {}", message.name(), at.connection),
         Effect::Incoming(_) => "incoming".to_owned(),
@@ -128,8 +210,8 @@ impl Bench {
             terms.push((SinkTerms { name, kind: "mirror", is_required: *is_required }, Box::new(open)));
         }
         let names: Vec<_> = terms.iter().map(|(terms, _)| terms.name.as_str()).collect();
-        let start =
-            Start::over(&db, live.iter().map(|channel| (*channel, unknown_funding())), (&names, &names)).unwrap();
+        let found = live.iter().map(|channel| (*channel, node(9), unknown_funding()));
+        let start = Start::over(&db, found, (&names, &names)).unwrap();
         let last_event = store::last_event(&db).unwrap();
         let (hub, _) = Hub::new(("regtest", node(1)), db.clone(), (start, last_event), CLOCKS, terms, told);
         let left = Arc::new(StdMutex::new(Vec::new()));
@@ -176,7 +258,7 @@ impl Bench {
 
     fn open(&mut self, channel: ChannelId, effects: Vec<Effect>) {
         let mut batch = changed(channel, 0, effects);
-        batch.put(Table::ChannelParams, channel_key(&channel), Some(b"params".to_vec()));
+        batch.put(Table::ChannelParams, channel_key(&channel), Some(params_of(channel)));
         self.commit(batch);
     }
 
@@ -289,18 +371,9 @@ fn a_preimage_goes_upstream_at_once_and_a_failure_or_a_new_htlc_waits_for_the_si
         payment_hash: PaymentHash([3; 32]),
         outcome,
     };
-    let incoming = Effect::Incoming(outrigger_channel::IncomingHtlc {
-        channel: FIRST,
-        htlc_id: 1,
-        amount: Msat::new(1000),
-        payment_hash: PaymentHash([4; 32]),
-        cltv_expiry: 500,
-        onion: Box::new([0; 1366]),
-        over_exposed: false,
-    });
     let failed = settle(HtlcOutcome::Failed(FailReason::Encrypted(vec![1])));
     let fulfilled = settle(HtlcOutcome::Fulfilled(PaymentPreimage([5; 32])));
-    bench.step(FIRST, 1, vec![incoming, failed, fulfilled]);
+    bench.step(FIRST, 1, vec![incoming(FIRST), failed, fulfilled]);
     assert_eq!(bench.taken(), ["fulfilled"]);
     bench.give_all();
     bench.sinks[0].complete(0);
@@ -312,14 +385,10 @@ fn a_new_connection_drops_what_was_to_be_said_on_older_ones_and_nothing_else() {
     let mut bench = Bench::new(&[(Manner::Slow, true)]);
     bench.hear();
     bench.open(FIRST, Vec::new());
-    let say = |text: &str| {
-        let data = text.into();
-        Effect::Send(Message::Warning(Warning { channel_id: FIRST, data }))
-    };
     let mut batch = Batch::default();
-    batch.hold_effect(at(FIRST, 1), say("old"));
+    batch.hold_effect(at(FIRST, 1), say(FIRST, "old"));
     batch.hold_effect(at(FIRST, 1), promise(1));
-    batch.hold_effect(at(FIRST, 2), say("new"));
+    batch.hold_effect(at(FIRST, 2), say(FIRST, "new"));
     bench.commit(batch);
     bench.give_all();
     bench.sinks[0].complete(0);
@@ -400,8 +469,9 @@ fn bak_1_a_sink_ahead_of_the_file_proves_that_this_is_an_old_copy_and_is_left_as
     );
     assert_eq!(bench.hub.views()[0].state, super::super::State::Ahead);
     bench.calls(0);
-    bench.step(FIRST, 1, vec![promise(1)]);
+    bench.step(FIRST, 1, vec![promise(1), enforcement(1)]);
     bench.give_all();
+    assert_eq!(bench.taken(), ["enforcement 1"]);
     assert!(bench.calls(0).is_empty());
     assert_eq!(kept.lock().images[&FIRST].id, 5);
 }
@@ -459,16 +529,7 @@ fn a_completion_that_nobody_asked_for_or_that_comes_twice_counts_for_nothing() {
 fn permanent_failure_drops_words_and_htlcs_nobody_was_told_of_and_the_second_one_stops_the_node() {
     let mut bench = Bench::new(&[(Manner::Failing, true)]);
     bench.hear();
-    let failed = Effect::Settle {
-        htlc_id: 0,
-        source: HtlcSource::Payment { payment_id: [1; 32], part: 0 },
-        amount: Msat::new(1),
-        payment_hash: PaymentHash([3; 32]),
-        outcome: HtlcOutcome::NoOutput,
-    };
-    let say = Effect::Send(Message::Warning(Warning { channel_id: FIRST, data: "?".into() }));
-    let publish = Effect::Publish { what: Publication::Funding, tx: funding_tx() };
-    bench.open(FIRST, vec![say.clone(), Effect::Revoke { number: 0 }, publish, failed, promise(1)]);
+    bench.open(FIRST, vec![say(FIRST, "?"), Effect::Revoke { number: 0 }, publish_funding(), failed(), promise(1)]);
     bench.give_all();
     assert_eq!(bench.taken(), ["failed", "promise 1"]);
     let News::Unstored { channel: FIRST, reason, is_new: true } = bench.news.try_recv().unwrap() else {
@@ -476,8 +537,7 @@ fn permanent_failure_drops_words_and_htlcs_nobody_was_told_of_and_the_second_one
     };
     assert!(reason.contains("sink-0 will never have it: no room, ever"), "{reason}");
     // Its error goes out, and nothing else that is for the peer.
-    let error = Effect::Send(Message::Error(outrigger_bolt::wire::Error { channel_id: FIRST, data: "why".into() }));
-    bench.step(FIRST, 1, vec![say, error]);
+    bench.step(FIRST, 1, vec![say(FIRST, "?"), error(FIRST)]);
     assert_eq!(bench.taken(), ["error on 1"]);
     bench.open(SECOND, vec![promise(2)]);
     bench.give_all();
@@ -506,7 +566,7 @@ fn per_5_no_funding_transaction_leaves_before_the_first_write_is_durable() {
     {
         let mut bench = Bench::new(&[(manner, true)]);
         bench.hear();
-        bench.open(FIRST, vec![Effect::Publish { what: Publication::Funding, tx: funding_tx() }]);
+        bench.open(FIRST, vec![publish_funding()]);
         assert!(bench.taken().is_empty(), "{manner:?}");
         bench.give_all();
         let expected: &[&str] = if manner == Manner::Sound { &["publish Funding"] } else { &[] };
@@ -730,7 +790,7 @@ fn ids_are_rows_of_the_transaction_that_they_number() {
 fn a_sink_without_its_place_is_new_to_the_next_start_too() {
     let bench = Bench::new(&[]);
     let start = |standing: &[&str]| {
-        let live = [(FIRST, unknown_funding())].into_iter();
+        let live = [(FIRST, node(9), unknown_funding())].into_iter();
         let start = Start::over(&bench.db, live, (&["first", "second"], standing)).unwrap();
         (start.ids()[&FIRST], known_sinks(&bench.db).unwrap())
     };

@@ -1,0 +1,178 @@
+//! What waits at the gate, and what nobody makes it let go or forget.
+
+use super::super::super::gate::MOST_WORDS;
+use super::*;
+use outrigger_channel::Refusal;
+
+/// Effects that no row stands behind, for a peer on a connection.
+fn rowless(at: Address, effects: Vec<Effect>) -> Batch {
+    let mut batch = Batch::default();
+    effects.into_iter().for_each(|effect| batch.hold_effect(at, effect));
+    batch
+}
+
+/// Any peer may name any channel: an `open_channel` under its id, or a message for it, is answered with an `error`.
+#[test]
+fn dos_a_stranger_who_names_somebody_elses_channel_wipes_nothing_that_waits_for_it() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    let promised = || vec![say(FIRST, "ours"), Effect::Revoke { number: 0 }, incoming(FIRST)];
+    let stranger = Address { peer: node(8), connection: 7, channel: FIRST };
+    bench.open(FIRST, promised());
+    bench.commit(rowless(stranger, vec![error(FIRST)]));
+    assert_eq!(bench.taken(), ["error on 7"], "it waits for nobody's channel");
+    bench.give_all();
+    bench.sinks[0].complete(0);
+    assert_eq!(bench.taken(), ["warning on 1", "Revoke { number: 0 }", "incoming"]);
+    // Whose it is stands in the file too.
+    let mut bench = bench.restarted(&[FIRST]);
+    bench.commit(rowless(at(FIRST, 1), promised()));
+    bench.commit(rowless(stranger, vec![say(FIRST, "theirs"), error(FIRST)]));
+    assert_eq!(bench.taken(), ["warning on 7", "error on 7"]);
+    bench.hear();
+    assert_eq!(bench.taken(), ["warning on 1", "Revoke { number: 0 }", "incoming"]);
+}
+
+/// A peer may draw answers from us for as long as a backup is away.
+#[test]
+fn dos_words_that_wait_are_bounded_and_more_of_them_end_the_connection_instead() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![incoming(FIRST)]);
+    bench.commit(rowless(at(FIRST, 1), vec![say(FIRST, "?"); MOST_WORDS]));
+    assert_eq!(bench.hub.gate.lock().held(&FIRST), MOST_WORDS + 1);
+    bench.commit(rowless(at(FIRST, 1), vec![say(FIRST, "one too many"), say(FIRST, "and another")]));
+    assert_eq!(bench.hub.gate.lock().held(&FIRST), 2);
+    bench.commit(rowless(at(FIRST, 1), vec![promise(1)]));
+    bench.give_all();
+    bench.sinks[0].complete(0);
+    let taken = bench.taken();
+    assert_eq!(taken.len(), 3, "{taken:?}");
+    assert_eq!((&*taken[0], &*taken[2]), ("incoming", "promise 1"));
+    assert!(taken[1].starts_with("Disconnect("), "{taken:?}");
+}
+
+/// The next connection is told everything anew.
+#[test]
+fn the_end_of_a_connection_that_waits_says_nothing_on_the_next_one() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![Effect::Disconnect("enough".into()), say(FIRST, "unheard")]);
+    bench.commit(rowless(at(FIRST, 2), vec![say(FIRST, "anew"), say(FIRST, "and more")]));
+    bench.give_all();
+    bench.sinks[0].complete(0);
+    assert_eq!(bench.taken(), ["warning on 2", "warning on 2"]);
+}
+
+/// The proof may come from a sink that is waited for or from one that follows; others complete what they are given
+/// meanwhile.
+#[test]
+fn bak_1_once_the_file_is_proved_old_nothing_leaves_that_waited_and_most_of_it_never_does() {
+    for is_required in [true, false] {
+        let mut bench = Bench::new(&[(Manner::Sound, is_required), (Manner::Sound, true)]);
+        bench.hear();
+        bench.open(FIRST, Vec::new());
+        bench.open(SECOND, Vec::new());
+        bench.give_all();
+        bench.sinks[0].kept.lock().images.get_mut(&FIRST).unwrap().id = 5;
+        let mut bench = bench.restarted(&[FIRST, SECOND]);
+        let readable = bench.hub.readable_events();
+        let never = vec![say(FIRST, "?"), Effect::Revoke { number: 0 }, incoming(FIRST), publish_funding()];
+        bench.commit(rowless(at(FIRST, 1), never));
+        bench.commit(rowless(at(FIRST, 1), vec![failed()]));
+        bench.hear();
+        assert!(bench.taken().is_empty());
+        assert!(matches!(bench.news.try_recv(), Ok(News::Ahead { .. })));
+        let mut batch = changed(SECOND, 1, vec![say(SECOND, "?"), promise(1), enforcement(2)]);
+        batch.event(EventRow::new(7, "payment_failed", serde_json::json!({})));
+        bench.commit(batch);
+        bench.step(FIRST, 1, vec![Effect::Revoke { number: 1 }]);
+        bench.give_all();
+        assert_eq!((bench.calls(1).len(), bench.taken()), (4, vec!["enforcement 2".to_owned()]));
+        assert_eq!(*readable.borrow(), 0);
+        bench.hub.give_up();
+        let mut left = bench.taken();
+        left.sort();
+        assert_eq!(left, ["failed", "promise 1"], "neither a peer nor the chain hears of it");
+        assert_eq!(*readable.borrow(), 1);
+        // In restored mode a peer is told why its channel fails.
+        bench.step(FIRST, 2, vec![error(FIRST)]);
+        assert_eq!(bench.taken(), ["error on 1"]);
+    }
+}
+
+/// The process is about to end with code 5, and other threads go on until it has.
+#[test]
+fn a_second_refusal_lets_nothing_go_that_other_sinks_complete() {
+    let mut bench = Bench::new(&[(Manner::Failing, true), (Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![say(FIRST, "?")]);
+    bench.give_all();
+    bench.open(SECOND, vec![say(SECOND, "?"), promise(1)]);
+    bench.give_all();
+    assert!(matches!(bench.news.try_recv(), Ok(News::Unstored { channel: FIRST, .. })));
+    assert!(matches!(bench.news.try_recv(), Ok(News::Dead { .. })));
+    while !bench.sinks[1].kept.lock().open.is_empty() {
+        bench.sinks[1].complete(0);
+    }
+    assert!(bench.taken().is_empty());
+}
+
+/// An operator who asks a channel that stands still is answered: why it takes no HTLC, and that it will be closed.
+#[test]
+fn refusals_and_orders_that_were_taken_are_answered_while_a_required_sink_is_late() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![promise(1)]);
+    bench.give_all();
+    pass(Duration::from_secs(20));
+    assert_eq!(bench.hub.look_for_stalls(), [FIRST]);
+    let refused = Effect::Reply(CommandId(2), Err(Refusal::Stalled));
+    bench.commit(rowless(at(FIRST, 1), vec![refused, promise(3)]));
+    let done = Effect::Reply(CommandId(4), Ok(Reply::Done));
+    bench.step(FIRST, 1, vec![error(FIRST), done]);
+    assert_eq!(bench.taken(), ["Reply(CommandId(2), Err(Stalled))", "Reply(CommandId(4), Ok(Done))"]);
+    bench.give_all();
+    bench.sinks[0].complete(0);
+    bench.sinks[0].complete(0);
+    assert_eq!(bench.taken(), ["promise 1", "promise 3", "error on 1"]);
+}
+
+/// Each `channel_reestablish` takes the place of what was to be said before it, and the sink is as late as it was.
+#[test]
+fn a_peer_that_comes_back_again_and_again_does_not_hide_that_a_sink_is_late() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![say(FIRST, "first")]);
+    bench.give_all();
+    for connection in 2..6 {
+        pass(Duration::from_secs(5));
+        assert_eq!(bench.hub.look_for_stalls().len(), usize::from(connection == 5), "connection {connection}");
+        bench.commit(rowless(at(FIRST, connection), vec![say(FIRST, "again")]));
+    }
+    assert!(bench.hub.is_stalled(&FIRST));
+    bench.sinks[0].complete(0);
+    assert_eq!(bench.taken(), ["warning on 5"]);
+    assert_eq!(bench.hub.look_for_stalls(), [FIRST], "it goes on");
+    bench.step(FIRST, 1, vec![promise(1)]);
+    pass(Duration::from_secs(19));
+    assert!(bench.hub.look_for_stalls().is_empty(), "what waits now has waited for less");
+}
+
+/// A channel that is never without anything that waits, since its sink is one write late all the time, stands still at
+/// no time.
+#[test]
+fn a_sink_that_keeps_up_a_little_late_stalls_no_channel() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![promise(0)]);
+    bench.give_all();
+    for number in 1..20 {
+        pass(Duration::from_secs(5));
+        bench.step(FIRST, number, vec![promise(number)]);
+        bench.give_all();
+        bench.sinks[0].complete(0);
+        assert_eq!(bench.taken(), [format!("promise {}", number - 1)]);
+        assert!(bench.hub.look_for_stalls().is_empty(), "after {number} steps");
+    }
+}
