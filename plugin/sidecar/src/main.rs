@@ -50,7 +50,8 @@ async fn run(config: &Config) -> Result<(), StartFault> {
     node.run().await
 }
 
-/// The exit code of a restore that left something out, or could not reach the newest that the backup tells of.
+/// The exit code of a restore that left something out, could not reach the newest that the backup tells of, or found no record of
+/// the chain.
 const PARTLY: u8 = 2;
 
 fn told(restored: Result<Told, NotRestored>) -> ExitCode {

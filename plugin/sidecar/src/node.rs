@@ -33,7 +33,7 @@ use crate::chain::follow::{BlockListener, ChainState, Follower};
 use crate::chain::rpc::Bitcoind;
 use crate::chain::stop::StopFlag;
 use crate::clock::{Clock, NoEntropy};
-use crate::config::{Config, network_name};
+use crate::config::{BackupConfig, Config, network_name};
 use crate::key::{NodeKeys, Seed, SeedFault};
 use crate::manager::Manager;
 use crate::manager::env::{ChainView, soft_signers};
@@ -41,7 +41,8 @@ use crate::manager::operations::Operations;
 use crate::net::{Dialer, Network};
 use crate::rpc::{self, Doors, Server, ServerFault};
 use crate::store::backup::sealed::Sealer;
-use crate::store::backup::{Hub, Open, SinkTerms, Start};
+use crate::store::backup::start::known_sinks;
+use crate::store::backup::{Hub, Start};
 use crate::store::{self, Generation, Snapshot, StoreError};
 use crate::sweep::{Sweeper, Tools};
 use crate::wallet::{Wallet, WalletFault};
@@ -303,12 +304,13 @@ fn build(
     // A file that is refused is closed in there too: redb may find damage only then.
     let (network_name, node_id) = (network_name(config.network), keys.node_id());
     let sealer = Arc::new(Sealer::new(keys.backup_secret(), network_name, &node_id));
-    let openers = backups::openers(&config.backups, &Whose { directory, network: network_name, node_id, sealer })?;
+    let whose = Whose { directory, network: network_name, node_id, sealer };
+    backups::check(&config.backups, &whose)?;
     let read = || store::open_and_load(directory, network_name, &node_id);
     let (db, mut file) = told_of_damage(directory, read)?;
     let age = Generation::at_start(directory, (network_name, &node_id), &db, file.restored.is_some())?;
     let generation = file.aged(age);
-    let sinks = sinks(&db, &file, openers, (network_name, node_id))?;
+    let sinks = sinks(&db, &file, &config.backups, &whose)?;
     let hub = sinks.as_ref().map(|sinks| sinks.hub.clone());
     let published = file.broadcasts.iter().map(|row| &row.tx).chain(file.sweeps.iter().map(|(_, _, row)| &row.tx));
     let (coins, next_wallet_row) = load_wallet(seed, config.network, &file.wallet, published)?;
@@ -403,20 +405,22 @@ fn build(
 fn sinks(
     db: &Arc<Database>,
     file: &Snapshot,
-    openers: Vec<(SinkTerms, Open)>,
-    (network, node_id): (&str, NodeId),
+    backups: &[BackupConfig],
+    whose: &Whose<'_>,
 ) -> Result<Option<Sinks>, StoreError> {
-    let names: Vec<_> = openers.iter().map(|(terms, _)| terms.name.as_str()).collect();
     if file.restored.is_some() {
         return Ok(None);
     }
-    let start = Start::of(db, file, &names)?;
-    if openers.is_empty() {
+    let names: Vec<_> = backups.iter().map(|backup| backup.name.as_str()).collect();
+    let standing = backups::standing(backups, whose, &known_sinks(db)?);
+    let start = Start::of(db, file, &names, &standing)?;
+    if backups.is_empty() {
         return Ok(None);
     }
     let (told, news) = backups::news();
-    let last_event = store::last_event(db)?;
-    let (hub, made) = Hub::new((network, node_id), db.clone(), (start, last_event), backups::CLOCKS, openers, told);
+    let (last_event, whom) = (store::last_event(db)?, (whose.network, whose.node_id));
+    let openers = backups::openers(backups, whose);
+    let (hub, made) = Hub::new(whom, db.clone(), (start, last_event), backups::CLOCKS, openers, told);
     Ok(Some(Sinks { hub, made, news }))
 }
 

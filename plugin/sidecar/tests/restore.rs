@@ -11,6 +11,7 @@ use std::time::Duration;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint, Txid};
 use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_channel::{ChannelHead, MonitorHead, Phase, Row};
 use outrigger_rpc_schema::rendezvous::network_directory;
 use outrigger_rpc_schema::{BackupInfo, BackupState, BackupStatus, ChannelForceClose, ChannelList, Client, NodeStatus};
 use outrigger_sidecar::clock::Clock;
@@ -18,7 +19,7 @@ use outrigger_sidecar::config::Config;
 use outrigger_sidecar::key::{NodeKeys, Seed};
 use outrigger_sidecar::node::Node;
 use outrigger_sidecar::store::backup::command::{ANSWER_LIMIT, CommandSink, Program};
-use outrigger_sidecar::store::backup::directory::DirectorySink;
+use outrigger_sidecar::store::backup::directory::{DirectorySink, make_place};
 use outrigger_sidecar::store::backup::image::{Image, TipRecord};
 use outrigger_sidecar::store::backup::kept::image_in;
 use outrigger_sidecar::store::backup::mirror::{Mirror, MirrorPlace};
@@ -71,6 +72,9 @@ impl Lost {
             }
         }
         assert_eq!(images.len(), 4);
+        // An address that the peer had once; the newer one comes with the tip.
+        let peer = images[0].params().unwrap().peer.serialize().to_vec();
+        images[0].rows.insert((Table::PeerAddress, peer), b"old.example:9735".to_vec());
         Self { dir, keys, images }
     }
 
@@ -115,8 +119,52 @@ impl Lost {
         let path = self.dir.path().join("backup");
         fs::create_dir(&path).unwrap();
         let owner = ("regtest".to_owned(), self.node_id());
+        make_place(&path, (&owner.0, &owner.1)).unwrap();
         self.keep(|ends| Box::new(DirectorySink::new(path.clone(), owner, self.sealer(), 100, ends)));
         path
+    }
+
+    /// The node's database as it was before it died, with its journal.
+    fn lives(&self) {
+        for file in [FILE, journal::FILE] {
+            fs::copy(self.dir.path().join("died").join(file), self.network_dir().join(file)).unwrap();
+        }
+        // The sample comes from a world that has no wallet.
+        let db = redb::Database::open(self.network_dir().join(FILE)).unwrap();
+        let transaction = db.begin_write().unwrap();
+        while transaction.open_table(Table::Wallet.definition()).unwrap().pop_first().unwrap().is_some() {}
+        transaction.commit().unwrap();
+    }
+
+    /// What the daemon says of its backups, once it has so many and all are so.
+    async fn backups_once(&self, number: usize, are_so: fn(&BackupInfo) -> bool) -> Vec<BackupInfo> {
+        let told = async {
+            loop {
+                tokio::task::yield_now().await;
+                let Ok(client) = Client::in_directory(&self.network_dir()) else { continue };
+                let Ok(told) = client.call(BackupStatus {}).await else { continue };
+                if told.items.len() == number && told.items.iter().all(are_so) {
+                    return told.items;
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, told).await.unwrap()
+    }
+
+    /// The program, and where it keeps.
+    fn keep_by_program(&self) -> (PathBuf, PathBuf) {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/examples/keep-in-directory");
+        let kept = self.dir.path().join("kept");
+        let program = Program {
+            name: "test".to_owned(),
+            command: vec![example.display().to_string(), kept.display().to_string()],
+            network: "regtest".to_owned(),
+            node_id: self.node_id(),
+            sealer: self.sealer(),
+            limit: ANSWER_LIMIT,
+        };
+        self.keep(|ends| Box::new(CommandSink::new(program, ends)));
+        (example, kept)
     }
 
     fn restore(&self, words: &[&str]) -> Output {
@@ -163,11 +211,14 @@ impl Lost {
         let transaction = db.begin_read().unwrap();
         for image in &self.images {
             let mut found = image_in(&transaction, ("regtest", &self.node_id()), &image.channel).unwrap();
-            // Where a peer is reached comes with the tip too.
-            found.rows.retain(|(table, _), _| *table != Table::PeerAddress);
-            assert_eq!(found, *image);
+            let mut expected = image.clone();
+            for image in [&mut found, &mut expected] {
+                image.rows.retain(|(table, _), _| *table != Table::PeerAddress);
+            }
+            assert_eq!(found, expected);
         }
-        assert_eq!(file.peer_addresses.len(), 1);
+        let peer = self.images[0].params().unwrap().peer;
+        assert_eq!(file.peer_addresses, [(peer, "peer.example:9735".to_owned())], "the newest");
         assert_eq!(file.wallet.len(), 1);
     }
 }
@@ -248,25 +299,75 @@ async fn bak_1_a_node_restored_from_a_directory_starts_in_restored_mode_with_its
     running.await.unwrap().unwrap();
 }
 
+fn backup(name: &str, kind: &str, place: String) -> String {
+    format!("[[backup]]\nname = \"{name}\"\nkind = \"{kind}\"\nrequirement = \"required\"\n{place}\n")
+}
+
+fn is_complete(backup: &BackupInfo) -> bool {
+    backup.state == BackupState::Complete && backup.lag_updates == 0
+}
+
+fn is_troubled(backup: &BackupInfo) -> bool {
+    backup.state == BackupState::Troubled
+}
+
+/// What is made on a mount point counts as complete, and is not there once the disk is.
+#[tokio::test(flavor = "multi_thread")]
+async fn per_2_a_backup_whose_disk_is_not_mounted_is_waited_for_and_never_made_anew() {
+    let lost = Lost::sample();
+    lost.lives();
+    let [disk, away] = ["disk", "away"].map(|name| lost.dir.path().join(name));
+    let config = [
+        backup("second", "mirror", format!("path = \"{}\"", disk.join("mirror.redb").display())),
+        backup("files", "directory", format!("path = \"{}\"", disk.display())),
+    ]
+    .concat();
+    let file = lost.dir.path().join("outrigger.toml");
+    fs::write(&file, &config).unwrap();
+
+    // It is not there yet when they are new: the next start makes them.
+    let daemon = Daemon::start(lost.dir.path());
+    lost.backups_once(2, is_troubled).await;
+    drop(daemon);
+    fs::create_dir(&disk).unwrap();
+    let daemon = Daemon::start(lost.dir.path());
+    lost.backups_once(2, is_complete).await;
+    drop(daemon);
+
+    fs::rename(&disk, &away).unwrap();
+    fs::create_dir(&disk).unwrap();
+    let daemon = Daemon::start(lost.dir.path());
+    for troubled in lost.backups_once(2, is_troubled).await {
+        let reason = troubled.reason.unwrap();
+        assert!(reason.contains("Its disk may not be mounted: mount it."), "{reason}");
+    }
+    assert!(fs::read_dir(&disk).unwrap().next().is_none(), "nothing is made on the mount point");
+    fs::remove_dir(&disk).unwrap();
+    fs::rename(&away, &disk).unwrap();
+    lost.backups_once(2, is_complete).await;
+    drop(daemon);
+
+    // To begin them anew they are taken out of the configuration for one start.
+    fs::remove_dir_all(&disk).unwrap();
+    fs::create_dir(&disk).unwrap();
+    fs::write(&file, "").unwrap();
+    let daemon = Daemon::start(lost.dir.path());
+    lost.backups_once(0, is_complete).await;
+    drop(daemon);
+    fs::write(&file, &config).unwrap();
+    let daemon = Daemon::start(lost.dir.path());
+    lost.backups_once(2, is_complete).await;
+    drop(daemon);
+}
+
 /// A node keeps its channels in a backup of each kind, and each gives them back, row by row.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_keeps_its_channels_in_each_kind_of_backup_and_comes_back_from_any() {
     let lost = Lost::sample();
-    for file in [FILE, journal::FILE] {
-        fs::copy(lost.dir.path().join("died").join(file), lost.network_dir().join(file)).unwrap();
-    }
-    // The sample comes from a world that has no wallet.
-    let db = redb::Database::open(lost.network_dir().join(FILE)).unwrap();
-    let transaction = db.begin_write().unwrap();
-    while transaction.open_table(Table::Wallet.definition()).unwrap().pop_first().unwrap().is_some() {}
-    transaction.commit().unwrap();
-    drop(db);
+    lost.lives();
     let place = |name: &str| lost.dir.path().join(name).display().to_string();
     fs::create_dir(lost.dir.path().join("files")).unwrap();
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/examples/keep-in-directory");
-    let backup = |name: &str, kind: &str, place: String| {
-        format!("[[backup]]\nname = \"{name}\"\nkind = \"{kind}\"\nrequirement = \"required\"\n{place}\n")
-    };
     let config = [
         backup("second", "mirror", format!("path = \"{}\"", place("mirror.redb"))),
         backup("files", "directory", format!("path = \"{}\"", place("files"))),
@@ -275,24 +376,15 @@ async fn a_node_keeps_its_channels_in_each_kind_of_backup_and_comes_back_from_an
     fs::write(lost.dir.path().join("outrigger.toml"), config.concat()).unwrap();
 
     let daemon = Daemon::start(lost.dir.path());
-    let all_complete = async {
-        loop {
-            tokio::task::yield_now().await;
-            let Ok(client) = Client::in_directory(&lost.network_dir()) else { continue };
-            let Ok(told) = client.call(BackupStatus {}).await else { continue };
-            assert!(told.items.len() == 3 || told.items.is_empty());
-            let is_complete = |backup: &BackupInfo| backup.state == BackupState::Complete && backup.lag_updates == 0;
-            if told.items.len() == 3 && told.items.iter().all(is_complete) {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(LIMIT, all_complete).await.unwrap();
+    lost.backups_once(3, is_complete).await;
     drop(daemon);
 
     for name in ["second", "files", "program"] {
+        // The node has never seen a chain, so no backup tells of one. Nothing else is amiss.
         let (code, told) = lost.verify(name);
-        assert_eq!((code, &told["is_whole"]), (Some(0), &true.into()), "{name}: {told}");
+        assert_eq!((code, &told["is_whole"]), (Some(2), &false.into()), "{name}: {told}");
+        assert_eq!(told["block_height"], Value::Null, "{name}");
+        assert!(told["channels"].as_array().unwrap().iter().all(|found| found["faults"] == serde_json::json!([])));
         assert_eq!(outcomes(&told), ["restored", "restored", "restored"], "{name}");
     }
     // The disk dies.
@@ -300,7 +392,7 @@ async fn a_node_keeps_its_channels_in_each_kind_of_backup_and_comes_back_from_an
     fs::remove_file(lost.network_dir().join("generation")).unwrap();
     fs::remove_file(lost.network_dir().join(journal::FILE)).unwrap();
     for name in ["second", "files", "program"] {
-        let told = lost.restored(name, 0);
+        let told = lost.restored(name, 2);
         assert_eq!(outcomes(&told), ["restored", "restored", "restored"], "{name}");
         let (_, file) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();
         let mut restored: Vec<_> = file.channels.iter().map(|loaded| loaded.channel.rows().head.clone()).collect();
@@ -318,6 +410,7 @@ fn a_node_comes_back_from_a_mirror_which_is_not_changed_by_a_byte() {
     let lost = Lost::sample();
     let path = lost.dir.path().join("mirror.redb");
     let place = MirrorPlace { path: path.clone(), network: "regtest".to_owned(), node_id: lost.node_id() };
+    place.make().unwrap();
     lost.keep(|ends| Box::new(Mirror::new(place, ends)));
     let before = fs::read(&path).unwrap();
     let told = lost.restored(&format!("mirror:{}", path.display()), 0);
@@ -330,21 +423,34 @@ fn a_node_comes_back_from_a_mirror_which_is_not_changed_by_a_byte() {
 }
 
 #[test]
+fn bak_5_a_channel_whose_parameters_are_gone_is_told_as_lost_and_not_passed_over() {
+    let lost = Lost::sample();
+    let path = lost.dir.path().join("mirror.redb");
+    let place = MirrorPlace { path: path.clone(), network: "regtest".to_owned(), node_id: lost.node_id() };
+    place.make().unwrap();
+    lost.keep(|ends| Box::new(Mirror::new(place, ends)));
+    let channel = lost.images[1].channel;
+    let db = redb::Database::open(&path).unwrap();
+    let transaction = db.begin_write().unwrap();
+    transaction.open_table(Table::ChannelParams.definition()).unwrap().remove(channel.0.as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(db);
+    let told = lost.restored(&format!("mirror:{}", path.display()), 2);
+    assert_eq!(outcomes(&told), ["history", "lost", "restored", "restored"]);
+    let name = channel.to_string();
+    let damaged =
+        told["channels"].as_array().unwrap().iter().find(|found| found["channel_id"] == name.as_str()).unwrap();
+    assert_eq!(
+        damaged["faults"],
+        serde_json::json!(["what both sides agreed is missing: the rest of its rows cannot be used"])
+    );
+}
+
+#[test]
 fn a_node_comes_back_from_a_program() {
     let lost = Lost::sample();
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/examples/keep-in-directory");
-    let kept = lost.dir.path().join("kept");
-    let command = vec![example.display().to_string(), kept.display().to_string()];
-    let program = Program {
-        name: "test".to_owned(),
-        command: command.clone(),
-        network: "regtest".to_owned(),
-        node_id: lost.node_id(),
-        sealer: lost.sealer(),
-        limit: ANSWER_LIMIT,
-    };
-    lost.keep(|ends| Box::new(CommandSink::new(program, ends)));
-    let told = lost.restored(&format!("command:{}", command.join(" ")), 0);
+    let (example, kept) = lost.keep_by_program();
+    let told = lost.restored(&format!("command:{} {}", example.display(), kept.display()), 0);
     assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
     lost.assert_rows();
 }
@@ -385,6 +491,69 @@ fn a_channel_that_is_damaged_is_left_out_and_told_and_the_others_come_back() {
     assert_eq!((&damaged["newest"], &damaged["restored_to"]), (&5.into(), &Value::Null));
     let (_, file) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();
     assert_eq!(file.channels.len(), 2);
+}
+
+/// The program answers wrongly for one channel; or it ends in the midst of it all, and then there is no telling what it has.
+#[test]
+fn a_channel_that_a_program_cannot_give_back_is_lost_alone_and_a_program_that_ends_ends_the_restore() {
+    let lost = Lost::sample();
+    let (example, kept) = lost.keep_by_program();
+    let spoilt = |words: &str| {
+        let program = lost.dir.path().join("spoilt");
+        let text = fs::read_to_string(&example).unwrap();
+        let part = "    field method;";
+        assert!(text.contains(part));
+        let condition = format!("[[ $line == *list_records* && $line == *{}* ]]", lost.images[1].channel);
+        fs::write(&program, text.replace(part, &format!("    if {condition}; then {words}; fi; field method;")))
+            .unwrap();
+        format!("command:bash {} {}", program.display(), kept.display())
+    };
+    let ended = lost.refused(&["--from", &spoilt("exit 1")]);
+    assert!(ended.contains("it ended or closed its output"), "{ended}");
+    assert!(!lost.network_dir().join(FILE).exists());
+    let wrong = spoilt("field id; echo '{\"jsonrpc\":\"2.0\",\"id\":'$value',\"result\":{}}'; continue");
+    let told = lost.restored(&wrong, 2);
+    assert_eq!(outcomes(&told), ["history", "lost", "restored", "restored"]);
+    let found = told["channels"].as_array().unwrap().iter().find(|found| found["outcome"] == "lost").unwrap();
+    assert!(found["faults"][0].as_str().unwrap().contains("list_records"), "{found}");
+}
+
+#[test]
+fn a_restore_without_a_record_of_the_chain_is_not_whole_and_says_so() {
+    let lost = Lost::sample();
+    let backup = lost.keep_in_directory();
+    fs::remove_file(backup.join(format!("regtest-{}/tip-{:020}.sealed", lost.node_id(), 144))).unwrap();
+    let from = format!("directory:{}", backup.display());
+    let output = lost.restore(&["--dry-run", "--from", &from]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("No record of the chain was found: a close that is in a block already will not be seen."),
+        "{said}"
+    );
+    let told = lost.restored(&from, 2);
+    assert_eq!((&told["is_whole"], &told["block_height"]), (&Value::Bool(false), &Value::Null));
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
+}
+
+/// A failed channel of which no block has a commitment: nothing of it is published any more.
+#[test]
+fn bak_4_a_channel_that_had_failed_waits_for_its_peer_and_says_so() {
+    let mut lost = Lost::sample();
+    let image = &mut lost.images[0];
+    let key = |table| (table, image.channel.0.to_vec());
+    let (head, monitor_head) = (key(Table::ChannelHead), key(Table::MonitorHead));
+    let mut row = ChannelHead::decode(&image.rows[&head]).unwrap();
+    row.phase = Phase::Failed { reason: "the test failed it".to_owned(), publish: true, spend: None };
+    image.rows.insert(head, row.encode());
+    let mut row = MonitorHead::decode(&image.rows[&monitor_head]).unwrap();
+    row.failed = true;
+    image.rows.insert(monitor_head, row.encode());
+    let told = lost.restored(&format!("directory:{}", lost.keep_in_directory().display()), 0);
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "waiting"]);
+    let found = told["channels"].as_array().unwrap().iter().find(|found| found["outcome"] == "waiting").unwrap();
+    let expected = found["expect"].as_str().unwrap();
+    assert!(expected.contains("publishes none any more, so it waits for the peer, which is asked"), "{expected}");
 }
 
 #[test]

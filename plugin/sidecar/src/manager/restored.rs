@@ -19,7 +19,8 @@ pub(super) fn waits_for_peer(slot: &Slot) -> Option<String> {
     let Phase::Failed { spend: None, .. } = slot.channel.phase() else { return None };
     let params = &slot.channel.rows().params;
     Some(format!(
-        "the peer alone can close the channel now, and is asked to on each connection. If it never does, ask whoever runs {} to          force-close the channel with funding output {}; peer.connect with its address asks it again at once",
+        "the peer alone can close the channel now, and is asked to on each connection. If it never does, ask whoever runs {} to \
+         force-close the channel with funding output {}; peer.connect with its address asks it again at once",
         params.peer, params.funding
     ))
 }

@@ -18,7 +18,7 @@ use crate::config::{BackupConfig, BackupKind};
 use crate::manager::{Manager, PeerView};
 use crate::store;
 use crate::store::backup::command::{ANSWER_LIMIT, CommandSink, Program};
-use crate::store::backup::directory::DirectorySink;
+use crate::store::backup::directory::{DirectorySink, make_place};
 use crate::store::backup::mirror::{Mirror, MirrorPlace};
 use crate::store::backup::sealed::Sealer;
 use crate::store::backup::{Clocks, Hub, News, Open, Persist, SinkEnds, SinkTerms, SinkView, State};
@@ -57,22 +57,58 @@ pub(super) struct Whose<'a> {
     pub(super) sealer: Arc<Sealer>,
 }
 
-/// How each sink is made, once it is certain that it is none of those that no waiting makes right.
-pub(super) fn openers(backups: &[BackupConfig], whose: &Whose<'_>) -> Result<Vec<(SinkTerms, Open)>, StartFault> {
+impl Whose<'_> {
+    fn mirror_at(&self, path: &Path) -> MirrorPlace {
+        MirrorPlace { path: path.to_owned(), network: self.network.to_owned(), node_id: self.node_id }
+    }
+}
+
+/// Refuses a sink that no waiting makes right.
+pub(super) fn check(backups: &[BackupConfig], whose: &Whose<'_>) -> Result<(), StartFault> {
+    for BackupConfig { name, kind, .. } in backups {
+        if let BackupKind::Mirror { path } = kind {
+            let checked = whose.mirror_at(path).check(&whose.directory.join(store::FILE));
+            checked.map_err(|reason| StartFault::Backup { name: name.clone(), reason })?;
+        }
+    }
+    Ok(())
+}
+
+/// The names of the sinks that have their places. That of one which the start before did not know is made here. One that was known
+/// had its place: where that is missing now its disk may be away, and what would be made anew in its stead would count as complete.
+pub(super) fn standing<'a>(backups: &'a [BackupConfig], whose: &Whose<'_>, known: &[String]) -> Vec<&'a str> {
+    let stands = |backup: &&BackupConfig| {
+        if known.contains(&backup.name) {
+            return true;
+        }
+        let made = match &backup.kind {
+            BackupKind::Mirror { path } => whose.mirror_at(path).make().map_err(|fault| fault.to_string()),
+            BackupKind::Directory { path, .. } => {
+                make_place(path, (whose.network, &whose.node_id)).map_err(|fault| fault.to_string())
+            }
+            BackupKind::Command { .. } => Ok(()),
+        };
+        if let Err(fault) = &made {
+            tracing::warn!(backup = %backup.name, %fault, "the place of a new backup cannot be made: the next start tries again");
+        }
+        made.is_ok()
+    };
+    backups.iter().filter(stands).map(|backup| backup.name.as_str()).collect()
+}
+
+/// How each sink is made.
+pub(super) fn openers(backups: &[BackupConfig], whose: &Whose<'_>) -> Vec<(SinkTerms, Open)> {
     backups.iter().map(|backup| opener(backup, whose)).collect()
 }
 
-fn opener(backup: &BackupConfig, whose: &Whose<'_>) -> Result<(SinkTerms, Open), StartFault> {
+fn opener(backup: &BackupConfig, whose: &Whose<'_>) -> (SinkTerms, Open) {
     let BackupConfig { name, is_required, kind } = backup;
     let terms = SinkTerms { name: name.clone(), kind: kind.name(), is_required: *is_required };
-    let refused = |reason: String| StartFault::Backup { name: name.clone(), reason };
     match kind {
         BackupKind::Mirror { path } => {
-            let (network, node_id) = (whose.network.to_owned(), whose.node_id);
-            let place = MirrorPlace { path: path.clone(), network, node_id };
-            place.check(&whose.directory.join(store::FILE)).map_err(refused)?;
+            let place = whose.mirror_at(path);
             let open = |ends: SinkEnds| -> Box<dyn Persist> { Box::new(Mirror::new(place, ends)) };
-            Ok((terms, Box::new(open)))
+            (terms, Box::new(open))
         }
         BackupKind::Directory { path, consolidate_every } => {
             let owner = (whose.network.to_owned(), whose.node_id);
@@ -81,7 +117,7 @@ fn opener(backup: &BackupConfig, whose: &Whose<'_>) -> Result<(SinkTerms, Open),
             let open = move |ends: SinkEnds| -> Box<dyn Persist> {
                 Box::new(DirectorySink::new(path, owner, sealer, every, ends))
             };
-            Ok((terms, Box::new(open)))
+            (terms, Box::new(open))
         }
         BackupKind::Command { command } => {
             let program = Program {
@@ -92,7 +128,7 @@ fn opener(backup: &BackupConfig, whose: &Whose<'_>) -> Result<(SinkTerms, Open),
                 sealer: whose.sealer.clone(),
                 limit: ANSWER_LIMIT,
             };
-            Ok((terms, Box::new(|ends: SinkEnds| -> Box<dyn Persist> { Box::new(CommandSink::new(program, ends)) })))
+            (terms, Box::new(|ends: SinkEnds| -> Box<dyn Persist> { Box::new(CommandSink::new(program, ends)) }))
         }
     }
 }

@@ -58,7 +58,7 @@ impl From<SourceFault> for NotRestored {
 pub struct Told {
     /// For the operator, or one JSON object.
     pub text: String,
-    /// Whether nothing is missing of what the backup tells of.
+    /// Whether nothing is missing of what the backup tells of, nor how far the chain was followed.
     pub is_whole: bool,
 }
 
@@ -152,6 +152,10 @@ fn source(
 fn prospect(found: &Found) -> &'static str {
     match found.fate {
         Fate::Restored => "the peer is asked to close; ours comes to the wallet once its close is confirmed",
+        Fate::Waiting => {
+            "it had failed, and no commitment of it was in a block; this node publishes none any more, so it waits for the peer, which \
+             is asked to publish its own: ours comes to the wallet once that is confirmed"
+        }
         Fate::Closing => "it had begun to close; what is not home yet comes to the wallet as its delays pass",
         Fate::History => "it had closed, and everything of it is home",
         Fate::Frozen => "its rows do not fit together: it is kept as it is and nothing is done with it; ask for help",

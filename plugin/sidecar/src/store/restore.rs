@@ -39,6 +39,8 @@ pub enum Fate {
     Restored,
     /// It had closed for good, and is shown in history.
     History,
+    /// It had failed, and no block had a commitment of it: its peer alone may publish one now.
+    Waiting,
     /// It had begun to close on the chain: what is not home yet is brought home.
     Closing,
     /// Its rows do not fit together: they are kept, and nothing is done with them.
@@ -53,6 +55,7 @@ impl Fate {
         match self {
             Self::Restored => "restored",
             Self::History => "history",
+            Self::Waiting => "waiting",
             Self::Closing => "closing",
             Self::Frozen => "frozen",
             Self::Lost => "lost",
@@ -88,9 +91,11 @@ pub struct Rebuilt {
 }
 
 impl Rebuilt {
-    /// Whether nothing is missing of what the backup tells of.
+    /// Whether nothing is missing of what the backup tells of, nor the record of the chain: without that a close which is in a block
+    /// already is never seen.
     pub fn is_whole(&self) -> bool {
-        self.channels.iter().all(|found| found.faults.is_empty() && !matches!(found.fate, Fate::Frozen | Fate::Lost))
+        let is_sound = |found: &Found| found.faults.is_empty() && !matches!(found.fate, Fate::Frozen | Fate::Lost);
+        self.tip.is_some() && self.channels.iter().all(is_sound)
     }
 }
 
@@ -174,7 +179,15 @@ impl Restore<'_> {
         let tip = tip.filter(|tip| self.is_ours(&tip.network, &tip.node_id));
         let (mut channels, mut images) = (Vec::new(), Vec::new());
         for channel in source.channels()? {
-            let mut stored = source.read(&channel)?;
+            let mut stored = match source.read(&channel) {
+                Ok(stored) => stored,
+                // One that cannot be read costs no other its restore, while the backup still answers.
+                Err(fault) if source.tip().is_ok() => {
+                    channels.push(Found { faults: vec![fault.to_string()], ..Found::lost(channel) });
+                    continue;
+                }
+                Err(fault) => return Err(fault.into()),
+            };
             let image = stored.image();
             // One that was never funded was nothing.
             if image.as_ref().is_some_and(Image::is_forgotten) {
@@ -212,6 +225,10 @@ impl Restore<'_> {
         }
         if let Some(params) = image.params() {
             (found.peer, found.capacity) = (Some(params.peer), Some(params.capacity));
+        }
+        if !image.is_live() && !image.is_closed() {
+            found.faults.push("what both sides agreed is missing: the rest of its rows cannot be used".to_owned());
+            return (found, None);
         }
         match self.tried(&image) {
             Ok(Tried::Live(channel)) => {
@@ -259,15 +276,14 @@ impl Restore<'_> {
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_two_phase_commit(true);
         put(&transaction, Table::Meta, RESTORED_KEY, self.proof.as_bytes())?;
-        if let Some(tip) = &rebuilt.tip {
-            for (peer, address) in &tip.peers {
-                put(&transaction, Table::PeerAddress, &peer.serialize(), address.as_bytes())?;
-            }
-        }
         if let Some(row) = wallet {
             put(&transaction, Table::Wallet, &0_u64.to_be_bytes(), row)?;
         }
         images.iter().try_for_each(|image| write_image(&transaction, image))?;
+        // Behind what the images have: a full write may be as old as its channel.
+        for (peer, address) in rebuilt.tip.iter().flat_map(|tip| &tip.peers) {
+            put(&transaction, Table::PeerAddress, &peer.serialize(), address.as_bytes())?;
+        }
         transaction.commit()?;
         Ok(())
     }
@@ -301,7 +317,8 @@ impl Found {
         self.balance = Some(rows.head.local_commitment.to_local);
         self.htlcs = rows.htlcs.len();
         self.fate = match channel.phase() {
-            Phase::Failed { .. } | Phase::Closed { .. } => Fate::Closing,
+            Phase::Failed { spend: None, .. } => Fate::Waiting,
+            Phase::Failed { spend: Some(_), .. } | Phase::Closed { .. } => Fate::Closing,
             Phase::Funding(_) | Phase::Normal | Phase::ShuttingDown { .. } | Phase::Closing { .. } => Fate::Restored,
         };
     }

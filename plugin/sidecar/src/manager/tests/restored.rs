@@ -63,6 +63,7 @@ async fn bak_4_a_peer_that_never_closes_is_asked_on_each_connection_for_a_thousa
         let view = bench.manager.channel(&id).unwrap();
         assert_eq!((view.summary.state, view.closing_txid, view.peer), ("failed", None, rogue.id()));
         let by_hand = view.obstacle.unwrap();
+        assert!(!by_hand.contains("  "), "{by_hand}");
         for words in [&rogue.id().to_string(), &channel.rows().params.funding.to_string(), "peer.connect"] {
             assert!(by_hand.contains(words), "{by_hand}");
         }

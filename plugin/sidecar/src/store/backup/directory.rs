@@ -2,9 +2,9 @@
 //! files elsewhere. FORMAT.md tells the layout.
 //!
 //! A file is written under another name, synced, renamed, and its directory synced. None is overwritten: what stands under a
-//! name is the same, or damaged and set aside, or proof of another history. Of each channel two full writes are kept with
-//! all that followed them, so that damage of the newest costs one update and not the channel. What this node does not know of
-//! is never touched (BAK-5).
+//! name is the same, or damaged and set aside, or proof of another history. Of each channel two full writes that open are kept
+//! with all that followed them, so that damage of the newest costs one update and not the channel. What this node does not know
+//! of is never touched (BAK-5).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -14,18 +14,21 @@ use std::sync::Arc;
 
 use outrigger_bolt::id::{ChannelId, NodeId};
 
+use super::MISSING;
 use super::image::{Image, Update};
 use super::sealed::{CannotOpen, MAX_RECORD_BYTES, RecordKind, RecordName, Sealer};
-use super::source::{NamedRecord, Source, SourceFault, StoredChannel};
+use super::source::NamedRecord;
 use crate::store::generation::make_directory;
 use crate::store::schema::Table;
 use crate::store::sync_directory;
 
 mod persist;
+mod read;
 #[cfg(test)]
 mod tests;
 
 pub use persist::DirectorySink;
+pub use read::DirectorySource;
 
 /// The most records of one channel: more than consolidation ever leaves.
 const MAX_NAMES: usize = 1_000_000;
@@ -41,6 +44,9 @@ const UNFINISHED: &str = ".new";
 
 /// What is behind a name whose content does not open.
 const DAMAGED: &str = ".damaged";
+
+/// What an operator does where not even the directory is there.
+const UNMOUNTED: &str = "there is no such directory: mount its disk, or make it";
 
 /// The file that says to a person what stands beside it.
 const NOTE: &str = "README.txt";
@@ -58,10 +64,14 @@ pub enum DirectoryFault {
     /// Another database of this node wrote there.
     #[error("{} is there with another content: another copy of this node's database has written to this backup", .0.display())]
     OtherHistory(PathBuf),
-    /// It can be opened by a newer version alone.
-    #[error("{} was written by a newer version (form {form}); nothing was changed", path.display())]
+    /// It can be opened by a newer version alone, where it is not damaged.
+    #[error(
+        "{} was written by a newer version (form {form}), or is damaged; nothing was changed. Start the newer version, or, where \
+         there never was one, move the file away",
+        path.display()
+    )]
     Newer { path: PathBuf, form: u8 },
-    #[error("{} holds more than {MAX_NAMES} records", .0.display())]
+    #[error("{} holds more than {MAX_NAMES} records: move away what this node did not write", .0.display())]
     TooMany(PathBuf),
 }
 
@@ -113,13 +123,24 @@ impl Names {
         }
     }
 
-    /// What nobody needs any more: all before the full write before the newest.
-    fn outdated(&self) -> (Vec<u64>, Vec<(u64, u64)>) {
-        let Some(kept) = self.fulls.iter().rev().nth(1) else { return Default::default() };
+    /// What nobody needs any more once the newest full write was made: all before the newest one of the others that opens.
+    fn outdated(&self, opens: impl Fn(u64) -> bool) -> (Vec<u64>, Vec<(u64, u64)>) {
+        let Some(kept) = self.fulls.iter().rev().skip(1).find(|id| opens(**id)) else { return Default::default() };
         let fulls = self.fulls.range(..kept).copied().collect();
         let updates = self.updates.iter().map(|(from, id)| (*from, *id)).filter(|(_, id)| id <= kept);
         (fulls, updates.collect())
     }
+}
+
+/// Makes a place for this node in a directory that is there, and is for the first start that backs up into it.
+pub fn make_place(dir: &Path, (network, node_id): (&str, &NodeId)) -> Result<(), DirectoryFault> {
+    let root = place_of(dir, network, node_id);
+    let made = check_there(dir, UNMOUNTED).and_then(|()| make_directory(&root));
+    made.map_err(|reason| DirectoryFault::Io { path: root, reason })
+}
+
+fn check_there(dir: &Path, words: &str) -> io::Result<()> {
+    if dir.is_dir() { Ok(()) } else { Err(io::Error::new(io::ErrorKind::NotFound, words)) }
 }
 
 /// A directory that backups are written to.
@@ -129,12 +150,14 @@ pub struct Directory {
     sealer: Arc<Sealer>,
     /// Updates after which a full write takes their place.
     full_every: usize,
-    /// What is known to stand there, of channels that were written to since the start.
+    /// What is known to stand there, of channels that were written to since the start or the last fault: each name is durable.
     known: HashMap<ChannelId, Names>,
+    /// Makes the names in a directory durable.
+    sync: fn(&Path) -> io::Result<()>,
 }
 
 impl Directory {
-    /// Makes a place for this node in a directory that is there. One that is missing is not made: its disk may not be mounted.
+    /// The place of this node in a directory, both of which must be there: an empty directory may be where a disk is to be mounted.
     pub fn open(
         dir: &Path,
         (network, node_id): (&str, &NodeId),
@@ -143,13 +166,11 @@ impl Directory {
     ) -> Result<Self, DirectoryFault> {
         let root = place_of(dir, network, node_id);
         let io_fault = |reason| DirectoryFault::Io { path: root.clone(), reason };
-        if !dir.is_dir() {
-            let words = "there is no such directory: mount its disk, or make it";
-            return Err(io_fault(io::Error::new(io::ErrorKind::NotFound, words)));
-        }
-        make_directory(&root).map_err(io_fault)?;
-        let directory = Self { root: root.clone(), sealer, full_every, known: HashMap::new() };
+        check_there(dir, UNMOUNTED).and_then(|()| check_there(&root, MISSING)).map_err(io_fault)?;
+        let directory = Self { root: root.clone(), sealer, full_every, known: HashMap::new(), sync: sync_directory };
         clean(&root).map_err(io_fault)?;
+        // Names may stand there whose sync failed.
+        (directory.sync)(dir).and_then(|()| (directory.sync)(&root)).map_err(io_fault)?;
         if !root.join(NOTE).exists() {
             directory.place(&root.join(NOTE), NOTE_TEXT.as_bytes())?;
         }
@@ -164,9 +185,11 @@ impl Directory {
         }
         let name = RecordName::full(*channel, id);
         let written = self.write(&name, content)?;
+        let (root, sealer) = (self.root.clone(), self.sealer.clone());
         let names = self.names(channel)?;
         names.insert(&name);
-        let (fulls, updates) = names.outdated();
+        let opens = |id| read_record(&sealer, &root, RecordName::full(*channel, id)).is_ok();
+        let (fulls, updates) = names.outdated(opens);
         for name in fulls.iter().map(|id| RecordName::full(*channel, *id)) {
             self.forget(&name)?;
         }
@@ -215,20 +238,33 @@ impl Directory {
         let (from, over) = (self.root.join(channel.to_string()), self.root.join(OVER));
         let io_fault = |reason| DirectoryFault::Io { path: over.clone(), reason };
         self.known.remove(channel);
-        make_directory(&over).map_err(io_fault)?;
+        self.make(&over).map_err(io_fault)?;
         if over.join(channel.to_string()).exists() {
             return Ok(());
         }
         fs::rename(&from, over.join(channel.to_string())).map_err(io_fault)?;
-        sync_directory(&over).and_then(|()| sync_directory(&self.root)).map_err(io_fault)
+        (self.sync)(&over).and_then(|()| (self.sync)(&self.root)).map_err(io_fault)
+    }
+
+    /// Makes a directory in the place of this node, and never that place itself.
+    fn make(&self, dir: &Path) -> io::Result<()> {
+        check_there(&self.root, MISSING)?;
+        make_directory(dir)
+    }
+
+    /// Makes the names of a channel's records durable: a sync of one may have failed, and it stands there all the same.
+    fn settle(&self, channel: &ChannelId) -> Result<(), DirectoryFault> {
+        let dir = self.root.join(channel.to_string());
+        (self.sync)(&dir).map_err(|reason| DirectoryFault::Io { path: dir, reason })
     }
 
     fn names(&mut self, channel: &ChannelId) -> Result<&mut Names, DirectoryFault> {
         if !self.known.contains_key(channel) {
             let dir = self.root.join(channel.to_string());
             let io_fault = |reason| DirectoryFault::Io { path: dir.clone(), reason };
-            make_directory(&dir).map_err(io_fault)?;
+            self.make(&dir).map_err(io_fault)?;
             clean(&dir).map_err(io_fault)?;
+            self.settle(channel)?;
             let names =
                 names_in(&dir, channel).map_err(io_fault)?.ok_or_else(|| DirectoryFault::TooMany(dir.clone()))?;
             self.known.insert(*channel, names);
@@ -244,9 +280,9 @@ impl Directory {
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
             Err(fault) => return Err(io_fault(fault)),
             Ok(_) => match read_bounded(&path).map_err(io_fault)? {
-                Some(there) if there == sealed => return Ok(Written::Before),
+                Some(there) if there == sealed => return self.before(&path),
                 Some(there) => match self.sealer.open(name, &there) {
-                    Ok(there) if is_same(name, &there, content) => return Ok(Written::Before),
+                    Ok(there) if is_same(name, &there, content) => return self.before(&path),
                     Ok(_) => return Err(DirectoryFault::OtherHistory(path)),
                     Err(CannotOpen::Newer(form)) => return Err(DirectoryFault::Newer { path, form }),
                     Err(CannotOpen::Short | CannotOpen::NotAuthentic) => set_aside(&path).map_err(io_fault)?,
@@ -258,7 +294,17 @@ impl Directory {
         Ok(Written::Now)
     }
 
-    /// A file that is whole or not there. A failed sync is not tried again: the next try is another file.
+    /// It is there already. Whether it is durable is not known: the sync of its name may have failed.
+    fn before(&self, path: &Path) -> Result<Written, DirectoryFault> {
+        let synced = File::open(path).and_then(|file| file.sync_all()).and_then(|()| self.sync_above(path));
+        synced.map(|()| Written::Before).map_err(|reason| DirectoryFault::Io { path: path.to_owned(), reason })
+    }
+
+    fn sync_above(&self, path: &Path) -> io::Result<()> {
+        (self.sync)(path.parent().unwrap_or(&self.root))
+    }
+
+    /// A file that is whole or not there. A failed sync of it is not tried again: the next try is another file.
     fn place(&self, path: &Path, bytes: &[u8]) -> Result<(), DirectoryFault> {
         let io_fault = |reason| DirectoryFault::Io { path: path.to_owned(), reason };
         let unfinished = with_suffix(path, UNFINISHED);
@@ -270,7 +316,7 @@ impl Directory {
             let _ = fs::remove_file(&unfinished);
             return Err(io_fault(fault));
         }
-        sync_directory(path.parent().unwrap_or(&self.root)).map_err(io_fault)
+        self.sync_above(path).map_err(io_fault)
     }
 
     fn forget(&mut self, name: &RecordName) -> Result<(), DirectoryFault> {
@@ -287,81 +333,6 @@ impl Directory {
             }
         }
         Ok(())
-    }
-}
-
-/// Reads such a directory back, and changes nothing in it.
-pub struct DirectorySource {
-    root: PathBuf,
-    sealer: Arc<Sealer>,
-}
-
-impl DirectorySource {
-    /// The place of this node in a directory; refused where there is none, with the nodes that have one.
-    pub fn open(dir: &Path, (network, node_id): (&str, &NodeId), sealer: Arc<Sealer>) -> Result<Self, SourceFault> {
-        let root = place_of(dir, network, node_id);
-        if root.is_dir() {
-            return Ok(Self { root, sealer });
-        }
-        let entries = fs::read_dir(dir).map_err(|fault| SourceFault::unreadable(dir.display(), fault))?;
-        let others = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let others: Vec<_> = others.filter(|name| is_place(name)).take(8).collect();
-        Err(SourceFault::NotOurs {
-            place: dir.display().to_string(),
-            wanted: format!("{network}-{node_id}"),
-            found: if others.is_empty() { "no node's".to_owned() } else { others.join(", ") },
-        })
-    }
-
-    /// Every channel that lives, by what was written last.
-    pub fn living(&self) -> Result<Vec<ChannelId>, SourceFault> {
-        channels_in(&self.root).map_err(|fault| SourceFault::unreadable(self.root.display(), fault))
-    }
-
-    /// Where the channel's directory stands.
-    fn above(&self, channel: &ChannelId) -> PathBuf {
-        let lives = self.root.join(channel.to_string()).is_dir();
-        if lives { self.root.clone() } else { self.root.join(OVER) }
-    }
-
-    fn read_record(&self, root: &Path, name: RecordName) -> Result<NamedRecord, String> {
-        let path = path_of(root, &name);
-        let bytes = match read_bounded(&path) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Err(format!("{} has more than {MAX_RECORD_BYTES} bytes", path.display())),
-            Err(fault) => return Err(format!("{}: {fault}", path.display())),
-        };
-        let content = self.sealer.open(&name, &bytes).map_err(|fault| format!("{}: {fault}", path.display()))?;
-        Ok(NamedRecord { name, content })
-    }
-}
-
-impl Source for DirectorySource {
-    fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
-        let mut found = self.living()?;
-        match channels_in(&self.root.join(OVER)) {
-            Ok(over) => found.extend(over),
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
-            Err(fault) => return Err(SourceFault::unreadable(self.root.display(), fault)),
-        }
-        found.sort_unstable();
-        found.dedup();
-        Ok(found)
-    }
-
-    fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
-        let root = self.above(channel);
-        let dir = root.join(channel.to_string());
-        let names = names_in(&dir, channel)
-            .map_err(|fault| SourceFault::unreadable(dir.display(), fault))?
-            .ok_or_else(|| SourceFault::unreadable(dir.display(), "it holds too many records"))?;
-        Ok(StoredChannel::gather(*channel, &names, |name| self.read_record(&root, name)))
-    }
-
-    fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
-        let heights = tips(&self.root).map_err(|fault| SourceFault::unreadable(self.root.display(), fault))?;
-        let newest = heights.iter().rev().map(|height| self.read_record(&self.root, RecordName::tip(*height)));
-        Ok(newest.filter_map(Result::ok).map(|record| record.content).next())
     }
 }
 
@@ -447,7 +418,9 @@ fn names_in(dir: &Path, channel: &ChannelId) -> io::Result<Option<Names>> {
 fn channels_in(dir: &Path) -> io::Result<Vec<ChannelId>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
-        found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<ChannelId>().ok()));
+        let entry = entry?;
+        let channel = entry.file_name().to_str().and_then(|name| name.parse::<ChannelId>().ok());
+        found.extend(channel.filter(|_| entry.path().is_dir()));
     }
     found.sort_unstable();
     Ok(found)
@@ -474,6 +447,18 @@ fn clean(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The record that stands under this name, or what is wrong with it.
+fn read_record(sealer: &Sealer, root: &Path, name: RecordName) -> Result<NamedRecord, String> {
+    let path = path_of(root, &name);
+    let bytes = match read_bounded(&path) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err(format!("{} has more than {MAX_RECORD_BYTES} bytes", path.display())),
+        Err(fault) => return Err(format!("{}: {fault}", path.display())),
+    };
+    let content = sealer.open(&name, &bytes).map_err(|fault| format!("{}: {fault}", path.display()))?;
+    Ok(NamedRecord { name, content })
 }
 
 /// The file's bytes; nothing where there are too many.

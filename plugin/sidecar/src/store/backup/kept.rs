@@ -120,15 +120,38 @@ impl Image {
         self.rows.contains_key(&(Table::ChannelParams, self.channel.0.to_vec()))
     }
 
-    /// Whether nothing but evidence is left of it: it was never funded, and may be deleted.
+    /// Whether it is in history.
+    pub fn is_closed(&self) -> bool {
+        self.rows.contains_key(&(Table::ClosedChannel, self.channel.0.to_vec()))
+    }
+
+    /// Whether nothing but evidence, and preimages for other channels, is left of it: it was never funded, and may be deleted. What
+    /// has any other row and neither a life nor an end is a channel that was damaged.
     pub fn is_forgotten(&self) -> bool {
-        !self.is_live() && !self.rows.contains_key(&(Table::ClosedChannel, self.channel.0.to_vec()))
+        let mut left = self.rows.keys();
+        !self.is_live()
+            && !self.is_closed()
+            && left.all(|(table, _)| matches!(table, Table::Evidence | Table::Preimage))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bak_5_only_evidence_and_preimages_may_be_left_of_a_channel_that_was_never_funded() {
+        let node = NodeId::new(bitcoin::secp256k1::PublicKey::from_secret_key(
+            &bitcoin::secp256k1::Secp256k1::signing_only(),
+            &bitcoin::secp256k1::SecretKey::from_slice(&[1; 32]).unwrap(),
+        ));
+        let mut image = Image::new("regtest", node, ChannelId([7; 32]), 1);
+        assert!(image.is_forgotten());
+        for (_, table) in KEPT {
+            image.rows = [((*table, image.channel.0.to_vec()), b"row".to_vec())].into();
+            assert_eq!(image.is_forgotten(), matches!(table, Table::Evidence | Table::Preimage), "{table:?}");
+        }
+    }
 
     #[test]
     fn a_table_is_named_by_one_number_and_a_row_belongs_to_one_channel() {

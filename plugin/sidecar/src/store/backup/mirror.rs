@@ -19,7 +19,7 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransacti
 use super::ends::{SinkEnds, SinkFault};
 use super::image::{Image, TipRecord, Update};
 use super::kept::tables;
-use super::{Answer, Full, Holding, Persist};
+use super::{Answer, Full, Holding, MISSING, Persist};
 use crate::store::schema::{MIRROR_KEY, TIP_KEY, Table};
 use crate::store::seal::{seal, unseal};
 use crate::store::{StoreError, check_identity, initialise, open_sound, sync_directory};
@@ -30,6 +30,10 @@ pub use read::MirrorSource;
 
 /// The most that one commit of a mirror takes in.
 const GROUP_LIMIT: usize = 4096;
+
+/// What an operator does where another file is in its place.
+const ANOTHER: &str = "it is not the mirror as it was written, but an older copy or an empty one: put the right one back, or \
+    start again, and this one is filled";
 
 /// Whose mirror it is, and where.
 #[derive(Clone, Debug)]
@@ -42,7 +46,7 @@ pub struct MirrorPlace {
 /// The sink. What it is given goes to a thread of its own, which commits what has gathered and completes all of it.
 pub struct Mirror {
     place: MirrorPlace,
-    /// What was handed to the thread, by channel.
+    /// What was handed to the thread, by channel that lives: one that is over has no id there that an update could follow.
     newest: HashMap<ChannelId, u64>,
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
@@ -77,9 +81,11 @@ impl MirrorPlace {
         match self.opened() {
             Ok(_) | Err(StoreError::Io(_)) => Ok(()),
             // It is a copy: what is damaged may be moved away.
-            Err(StoreError::Corrupt { path, reason }) => {
-                Err(format!("{}: {reason}; move it away, and the next start makes another", path.display()))
-            }
+            Err(StoreError::Corrupt { path, reason }) => Err(format!(
+                "{}: {reason}; move it away, and take this backup out of the configuration for one start: the next one makes \
+                     another",
+                path.display()
+            )),
             Err(
                 fault @ (StoreError::Newer { .. }
                 | StoreError::Companion { .. }
@@ -93,10 +99,20 @@ impl MirrorPlace {
         }
     }
 
-    /// The mirror's file, made where it is not there. Its directory must be there: it may be a disk that is away.
+    /// Makes the mirror where there is none, and is for the first start with it: one that goes away later has what was completed,
+    /// and an empty one in its place has not. Its directory must be there: it may be a disk that is away.
+    pub fn make(&self) -> Result<(), StoreError> {
+        if self.is_there()? { Ok(()) } else { self.create() }
+    }
+
+    fn is_there(&self) -> Result<bool, StoreError> {
+        self.path.try_exists().map_err(|fault| StoreError::io_of(&self.path, fault))
+    }
+
+    /// The mirror's file, which must be there.
     fn opened(&self) -> Result<Database, StoreError> {
-        if !self.path.try_exists().map_err(StoreError::io)? {
-            self.create()?;
+        if !self.is_there()? {
+            return Err(StoreError::io_of(&self.path, MISSING));
         }
         let check = |db: &Database| {
             if !is_mirror(db)? {
@@ -182,7 +198,11 @@ impl Mirror {
     fn whole(&mut self, channel: &ChannelId, full: &Full<'_>, id: u64) -> Answer {
         // The database failed, and the process ends for it.
         let Ok(image) = full.image() else { return Answer::InProgress };
-        self.newest.insert(*channel, image.id);
+        if image.is_live() {
+            self.newest.insert(*channel, image.id);
+        } else {
+            self.newest.remove(channel);
+        }
         self.hand_over(Job::Full(Box::new(image), id))
     }
 }
@@ -215,7 +235,11 @@ impl Persist for Mirror {
                 self.hand_over(Job::Known(*channel, id))
             }
             Some(update) if newest == Some(update.after) => {
-                self.newest.insert(*channel, update.id);
+                if update.is_last() {
+                    self.newest.remove(channel);
+                } else {
+                    self.newest.insert(*channel, update.id);
+                }
                 self.hand_over(Job::Update(Arc::new(update.clone())))
             }
             Some(_) | None => self.whole(channel, full, id),
@@ -235,17 +259,24 @@ impl Persist for Mirror {
 
 /// What a mirror holds: the channels that live.
 fn holdings_in(db: &Database) -> Result<Vec<Holding>, StoreError> {
-    let corrupt = |reason: &str| StoreError::Corrupt { path: "a mirror".into(), reason: reason.to_owned() };
     let table = db.begin_read()?.open_table(Table::Persist.definition())?;
     let mut holdings = Vec::new();
     for entry in table.iter()? {
         let (key, value) = entry?;
-        let row = unseal(Table::Persist, key.value(), value.value()).map_err(|fault| corrupt(&fault.to_string()))?;
         let channel = key.value().try_into().map(ChannelId).map_err(|_| corrupt("a key of the wrong length"))?;
-        let id = row.try_into().map(u64::from_be_bytes).map_err(|_| corrupt("an id that is no number"))?;
-        holdings.push(Holding { channel, id });
+        holdings.push(Holding { channel, id: id_in(key.value(), value.value())? });
     }
     Ok(holdings)
+}
+
+/// The id in a row of `persist`.
+fn id_in(key: &[u8], value: &[u8]) -> Result<u64, StoreError> {
+    let row = unseal(Table::Persist, key, value).map_err(|fault| corrupt(&fault.to_string()))?;
+    row.try_into().map(u64::from_be_bytes).map_err(|_| corrupt("an id that is no number"))
+}
+
+fn corrupt(reason: &str) -> StoreError {
+    StoreError::Corrupt { path: "a mirror".into(), reason: reason.to_owned() }
 }
 
 /// The thread that writes.
@@ -266,7 +297,7 @@ impl Scribe {
                 jobs.push(next);
             }
             let ends = self.ends.clone();
-            match ends.until_well(|| self.commit(&jobs).map_err(fault_of)) {
+            match ends.until_well(|| self.commit(&jobs)) {
                 Some(Ok(())) => jobs.iter().for_each(|job| complete(&ends, job)),
                 // The operator is shown what is wrong, and what waits for it waits on: a file that is damaged or another's may be
                 // taken away, or the configuration changed, and no channel need die for it.
@@ -275,12 +306,14 @@ impl Scribe {
         }
     }
 
-    fn commit(&mut self, jobs: &[Job]) -> Result<(), StoreError> {
+    fn commit(&mut self, jobs: &[Job]) -> Result<(), SinkFault> {
         let db = match self.db.take() {
             Some(db) => db,
-            None => self.place.opened()?,
+            None => self.place.opened().map_err(fault_of)?,
         };
-        write(&db, jobs)?;
+        if !write(&db, jobs).map_err(fault_of)? {
+            return Err(SinkFault::Passing(format!("{}: {ANOTHER}", self.place.path.display())));
+        }
         self.db = Some(db);
         Ok(())
     }
@@ -295,24 +328,47 @@ fn complete(ends: &SinkEnds, job: &Job) {
     }
 }
 
-fn write(db: &Database, jobs: &[Job]) -> Result<(), StoreError> {
+/// Says whether the file is the one that was written before; one that is not is left as it is.
+fn write(db: &Database, jobs: &[Job]) -> Result<bool, StoreError> {
     let mut transaction = db.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     // Peers choose some of our bytes: a one-phase commit could be steered into a checksum collision.
     transaction.set_two_phase_commit(true);
     for job in jobs {
-        match job {
-            Job::Full(image, _) => write_image(&transaction, image)?,
+        let follows = match job {
+            Job::Full(image, _) => {
+                write_image(&transaction, image)?;
+                true
+            }
             Job::Update(update) => write_update(&transaction, update)?,
             Job::Tip(tip) => {
                 let row = seal(Table::Meta, TIP_KEY, &tip.encode());
                 transaction.open_table(Table::Meta.definition())?.insert(TIP_KEY, row.as_slice())?;
+                true
             }
-            Job::Known(..) => {}
+            Job::Known(channel, id) => match stands_at(&transaction, channel)? {
+                Some(at) => at >= *id,
+                None => is_over(&transaction, channel)?,
+            },
+        };
+        if !follows {
+            return Ok(false);
         }
     }
     transaction.commit()?;
-    Ok(())
+    Ok(true)
+}
+
+/// The id at which the rows of a channel that lives stand.
+fn stands_at(transaction: &WriteTransaction, channel: &ChannelId) -> Result<Option<u64>, StoreError> {
+    let ids = transaction.open_table(Table::Persist.definition())?;
+    let row = ids.get(channel.0.as_slice())?;
+    row.map(|row| id_in(&channel.0, row.value())).transpose()
+}
+
+fn is_over(transaction: &WriteTransaction, channel: &ChannelId) -> Result<bool, StoreError> {
+    let closed = transaction.open_table(Table::ClosedChannel.definition())?;
+    Ok(closed.get(channel.0.as_slice())?.is_some())
 }
 
 /// The rows of the image, and no other of the channel.
@@ -339,7 +395,15 @@ fn write_image(transaction: &WriteTransaction, image: &Image) -> Result<(), Stor
     write_id(transaction, &image.channel, Some(image.id).filter(|_| image.is_live()))
 }
 
-fn write_update(transaction: &WriteTransaction, update: &Update) -> Result<(), StoreError> {
+/// Says whether the update follows what stands there; else nothing of it is written. A commit that failed may have come to the
+/// disk, and is made again: then all of it is there already, or the channel is over.
+fn write_update(transaction: &WriteTransaction, update: &Update) -> Result<bool, StoreError> {
+    match stands_at(transaction, &update.channel)? {
+        Some(at) if at >= update.id => return Ok(true),
+        Some(at) if at == update.after => {}
+        None if update.is_last() || is_over(transaction, &update.channel)? => {}
+        Some(_) | None => return Ok(false),
+    }
     for change in &update.changes {
         let mut open = transaction.open_table(change.table.definition())?;
         match &change.value {
@@ -350,7 +414,8 @@ fn write_update(transaction: &WriteTransaction, update: &Update) -> Result<(), S
             None => drop(open.remove(change.key.as_slice())?),
         }
     }
-    write_id(transaction, &update.channel, Some(update.id).filter(|_| !update.is_last()))
+    write_id(transaction, &update.channel, Some(update.id).filter(|_| !update.is_last()))?;
+    Ok(true)
 }
 
 /// The id of a channel that lives; one that is over is not held any more.

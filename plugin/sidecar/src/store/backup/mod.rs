@@ -45,6 +45,11 @@ pub use image::{Image, RowChange, TipRecord, Update};
 pub use lanes::Lag;
 pub use start::Start;
 
+/// What an operator does about a backup whose place is missing. An empty directory may be where its disk is to be mounted, so none
+/// is made there but at the first start that has the backup's name.
+const MISSING: &str = "there is no backup in this place. Its disk may not be mounted: mount it. A new backup is made at the next \
+    start; to begin one anew that was there before, take it out of the configuration for one start, or give it another name";
+
 /// What a sink says to a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {

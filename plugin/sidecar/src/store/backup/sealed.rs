@@ -83,7 +83,7 @@ impl RecordName {
 /// Bytes that cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotOpen {
-    #[error("it was written by a newer version (form {0})")]
+    #[error("it was written by a newer version (form {0}), or is damaged")]
     Newer(u8),
     #[error("it ends too early")]
     Short,
@@ -134,10 +134,16 @@ impl Sealer {
     pub fn open(&self, name: &RecordName, bytes: &[u8]) -> Result<Vec<u8>, CannotOpen> {
         let (version, rest) = bytes.split_first().ok_or(CannotOpen::Short)?;
         match version.cmp(&VERSION) {
-            Ordering::Greater => return Err(CannotOpen::Newer(*version)),
-            Ordering::Less => return Err(CannotOpen::NotAuthentic),
-            Ordering::Equal => {}
+            // The form is authenticated: what opens as one of ours is no newer one, and its first byte is damaged.
+            Ordering::Greater if self.opened(name, rest).is_ok() => Err(CannotOpen::NotAuthentic),
+            Ordering::Greater => Err(CannotOpen::Newer(*version)),
+            Ordering::Less => Err(CannotOpen::NotAuthentic),
+            Ordering::Equal => self.opened(name, rest),
         }
+    }
+
+    /// What stands behind the form in a record of this one.
+    fn opened(&self, name: &RecordName, rest: &[u8]) -> Result<Vec<u8>, CannotOpen> {
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>().ok_or(CannotOpen::Short)?;
         if sealed.len() < TAG_LEN {
             return Err(CannotOpen::Short);
@@ -215,9 +221,11 @@ mod tests {
         for bit in 0..sealed.len() * 8 {
             let mut bent = sealed.clone();
             bent[bit / 8] ^= 1 << (bit % 8);
-            let expected = if bent[0] > VERSION { CannotOpen::Newer(bent[0]) } else { CannotOpen::NotAuthentic };
-            assert_eq!(sealer.open(&name(), &bent), Err(expected), "bit {bit}");
+            assert_eq!(sealer.open(&name(), &bent), Err(CannotOpen::NotAuthentic), "bit {bit}");
         }
+        let mut newer = sealed.clone();
+        (newer[0], newer[1]) = (VERSION + 1, !newer[1]);
+        assert_eq!(sealer.open(&name(), &newer), Err(CannotOpen::Newer(VERSION + 1)), "no record of this form");
         for length in 0..sealed.len() {
             assert!(sealer.open(&name(), &sealed[..length]).is_err(), "{length} bytes");
         }

@@ -35,12 +35,13 @@ pub struct Start {
 
 impl Start {
     /// Reads the ids of the channels, and raises them where a sink is new: nothing that was ever completed anywhere has such a number.
-    /// The file remembers which sinks there are. Where nothing has changed nothing is written.
-    pub fn of(db: &Database, snapshot: &Snapshot, names: &[&str]) -> Result<Self, StoreError> {
+    /// The file remembers the `standing` ones, which have their places: any other is new at the next start too. Where nothing has
+    /// changed nothing is written.
+    pub fn of(db: &Database, snapshot: &Snapshot, names: &[&str], standing: &[&str]) -> Result<Self, StoreError> {
         let loaded = || snapshot.channels.iter().filter(|_| !names.is_empty());
         let params = loaded().map(|loaded| &loaded.channel.rows().params);
         let channels = params.map(|params| (params.channel_id, params.peer, params.funding));
-        let mut start = Self::over(db, channels, names)?;
+        let mut start = Self::over(db, channels, (names, standing))?;
         for loaded in loaded() {
             let settled =
                 loaded.settlements.iter().map(|(htlc_id, row)| ((loaded.channel.id(), *htlc_id), row.clone()));
@@ -53,7 +54,7 @@ impl Start {
     pub(super) fn over(
         db: &Database,
         channels: impl Iterator<Item = (ChannelId, NodeId, OutPoint)>,
-        names: &[&str],
+        (names, standing): (&[&str], &[&str]),
     ) -> Result<Self, StoreError> {
         let transaction = db.begin_read()?;
         let known = known_names(&transaction)?;
@@ -65,14 +66,14 @@ impl Start {
             start.channels.insert(channel, AtStart { peer, funding, found, id });
         }
         drop(transaction);
-        start.write(db, names, &known)?;
+        start.write(db, standing, &known)?;
         Ok(start)
     }
 
     /// Remembers names and ids that are new.
-    fn write(&self, db: &Database, names: &[&str], known: &[String]) -> Result<(), StoreError> {
+    fn write(&self, db: &Database, standing: &[&str], known: &[String]) -> Result<(), StoreError> {
         let raised: Vec<_> = self.channels.iter().filter(|(_, channel)| channel.id != channel.found).collect();
-        if raised.is_empty() && known == names {
+        if raised.is_empty() && known == standing {
             return Ok(());
         }
         let mut transaction = db.begin_write()?;
@@ -81,10 +82,10 @@ impl Start {
         transaction.set_quick_repair(true);
         {
             let mut meta = transaction.open_table(Table::Meta.definition())?;
-            if names.is_empty() {
+            if standing.is_empty() {
                 meta.remove(SINKS_KEY)?;
             } else {
-                let row = seal(Table::Meta, SINKS_KEY, names.join("\n").as_bytes());
+                let row = seal(Table::Meta, SINKS_KEY, standing.join("\n").as_bytes());
                 meta.insert(SINKS_KEY, row.as_slice())?;
             }
             let mut ids = transaction.open_table(Table::Persist.definition())?;
@@ -152,7 +153,11 @@ fn has_life(transaction: &ReadTransaction, channel: &ChannelId) -> Result<bool, 
     Ok(params.get(channel.0.as_slice())?.is_some())
 }
 
-/// The sinks that the last start had.
+/// The sinks that the last start had in their places.
+pub fn known_sinks(db: &Database) -> Result<Vec<String>, StoreError> {
+    known_names(&db.begin_read()?)
+}
+
 fn known_names(transaction: &ReadTransaction) -> Result<Vec<String>, StoreError> {
     let meta = transaction.open_table(Table::Meta.definition())?;
     let Some(row) = meta.get(SINKS_KEY)? else { return Ok(Vec::new()) };

@@ -282,7 +282,10 @@ impl Persist for CommandSink {
         let record = STANDARD.encode(self.sealer.seal(&name, &tip.encode()));
         let kept = self.machine.lock().ask("persist_tip", json!({ "height": tip.height, "tip": record }), SHORT_LINE);
         match kept {
-            Ok(_) => Answer::Completed,
+            Ok(_) => {
+                self.ends.well();
+                Answer::Completed
+            }
             // Nobody waits for it: the next one is tried.
             Err(fault) => {
                 self.ends.trouble(&fault.to_string());

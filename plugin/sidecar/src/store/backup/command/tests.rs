@@ -1,6 +1,11 @@
 //! A program that does what it should not: each fault has its words, none hangs, and memory is bounded.
 
+use std::path::Path;
 use std::time::Instant;
+
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 
 use super::child::{Child, SHORT_LINE};
 use super::*;
@@ -119,6 +124,30 @@ fn completions_that_nobody_awaits_count_for_nothing_and_too_many_end_it() {
 fn what_it_writes_to_its_standard_error_does_not_stop_it() {
     assert!(asked(&format!("yes | head -c 3000000 >&2; {RIGHT} cat")).is_ok());
     assert!(asked(&format!("head -c 3000000 /dev/zero >&2; {RIGHT} cat")).is_ok());
+}
+
+#[test]
+fn a_record_of_the_chain_that_was_kept_ends_the_trouble_with_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/examples/keep-in-directory");
+    let secret = SecretKey::from_slice(&[1; 32]).unwrap();
+    let node_id = NodeId::new(PublicKey::from_secret_key(&Secp256k1::signing_only(), &secret));
+    let program = Program {
+        name: "test".to_owned(),
+        command: [example.as_path(), dir.path()].map(|word| word.display().to_string()).to_vec(),
+        network: "regtest".to_owned(),
+        node_id,
+        sealer: Arc::new(Sealer::new(&[1; 32], "regtest", &node_id)),
+        limit: ANSWER_LIMIT,
+    };
+    let ends = SinkEnds::new(|_, _| (), Instant::now);
+    let mut sink = CommandSink::new(program, ends.clone());
+    ends.trouble("the line is cut");
+    let (network, hash, peers) = ("regtest".to_owned(), BlockHash::from_byte_array([7; 32]), Vec::new());
+    let tip = TipRecord { network, node_id, height: 144, hash, at_unix: 1_800_000_000, peers };
+    assert_eq!(sink.persist_tip(&tip), Answer::Completed);
+    assert!(ends.trouble_now().is_none());
+    ends.stop();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 
 use super::*;
 use crate::store::backup::command::{CommandSink, CommandSource, Program};
-use crate::store::backup::directory::{DirectorySink, DirectorySource};
+use crate::store::backup::directory::{DirectorySink, DirectorySource, make_place};
 use crate::store::backup::mirror::{Mirror, MirrorPlace, MirrorSource};
 use crate::store::backup::sealed::Sealer;
 use crate::store::backup::{Holding, SinkFault};
@@ -37,6 +37,7 @@ struct InDirectory {
 impl Subject for InDirectory {
     fn sink(&mut self, ends: SinkEnds) -> Result<Box<dyn Persist>, String> {
         let (path, terms) = (self.dir.path().to_owned(), terms());
+        make_place(&path, (&terms.network, &terms.node_id)).map_err(|fault| fault.to_string())?;
         let owner = (terms.network.clone(), terms.node_id);
         let good = DirectorySink::new(path, owner, sealer(&terms), self.full_every, ends.clone());
         Ok((self.spoil)(Box::new(good), ends))
@@ -83,6 +84,7 @@ impl InMirror {
 
 impl Subject for InMirror {
     fn sink(&mut self, ends: SinkEnds) -> Result<Box<dyn Persist>, String> {
+        self.place().make().map_err(|fault| fault.to_string())?;
         Ok(Box::new(Mirror::new(self.place(), ends)))
     }
 

@@ -25,10 +25,11 @@ pub struct DirectorySink {
 impl From<DirectoryFault> for SinkFault {
     fn from(fault: DirectoryFault) -> Self {
         match fault {
-            DirectoryFault::Io { .. } => Self::Passing(fault.to_string()),
-            DirectoryFault::OtherHistory(_) | DirectoryFault::Newer { .. } | DirectoryFault::TooMany(_) => {
-                Self::Lasting(fault.to_string())
+            // A form and a number of files prove nothing: an operator can mend both, and no channel is to be lost for them.
+            DirectoryFault::Io { .. } | DirectoryFault::Newer { .. } | DirectoryFault::TooMany(_) => {
+                Self::Passing(fault.to_string())
             }
+            DirectoryFault::OtherHistory(_) => Self::Lasting(fault.to_string()),
         }
     }
 }
@@ -121,7 +122,10 @@ impl Persist for DirectorySink {
     fn persist_tip(&mut self, tip: &TipRecord) -> Answer {
         let content = tip.encode();
         match self.directory().and_then(|directory| directory.write_tip(tip.height, &content)) {
-            Ok(_) => Answer::Completed,
+            Ok(_) => {
+                self.ends.well();
+                Answer::Completed
+            }
             // Nobody waits for it: the next one is tried.
             Err(fault) => {
                 self.ends.trouble(&fault.to_string());
@@ -136,6 +140,8 @@ impl Persist for DirectorySink {
         let mut source = DirectorySource::open(&self.path, (&self.owner.0, &self.owner.1), self.sealer.clone())?;
         let mut holdings = Vec::new();
         for channel in source.living()? {
+            // What is held counts as complete.
+            self.directory()?.settle(&channel)?;
             let mut stored = source.read(&channel)?;
             let image = stored.image();
             for fault in &stored.faults {

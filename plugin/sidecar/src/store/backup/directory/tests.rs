@@ -1,9 +1,14 @@
 //! A directory: names, generations, damage, and that nothing that may be the only copy is ever overwritten.
 
+use std::cell::Cell;
+
+use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 
 use super::*;
 use crate::store::backup::image::RowChange;
+use crate::store::backup::source::Source;
+use crate::store::backup::{Answer, Persist, SinkEnds, SinkFault, TipRecord};
 
 const CHANNEL: ChannelId = ChannelId([7; 32]);
 
@@ -17,6 +22,7 @@ fn sealer() -> Arc<Sealer> {
 }
 
 fn open(dir: &Path) -> Directory {
+    make_place(dir, ("regtest", &node(1))).unwrap();
     Directory::open(dir, ("regtest", &node(1)), sealer(), 3).unwrap()
 }
 
@@ -176,6 +182,55 @@ fn bak_5_another_history_under_the_same_name_is_told_and_not_written() {
     assert_eq!(directory.write_full(&CHANNEL, 5, &image.encode()).unwrap(), Written::Before);
 }
 
+thread_local! {
+    /// Syncs of names that are still to fail.
+    static FAILURES: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A disk that refuses to make names durable for a while.
+fn failing_sync(dir: &Path) -> io::Result<()> {
+    match FAILURES.get().checked_sub(1) {
+        Some(left) => {
+            FAILURES.set(left);
+            Err(io::Error::from_raw_os_error(5))
+        }
+        None => sync_directory(dir),
+    }
+}
+
+#[test]
+fn per_2_what_is_there_counts_only_once_its_name_is_durable() {
+    type Try = fn(&mut Directory) -> Result<Written, DirectoryFault>;
+    let writes: [(RecordName, Try); 3] = [
+        (RecordName::full(CHANNEL, 7), |directory| directory.write_full(&CHANNEL, 7, &image(7))),
+        (RecordName::update(CHANNEL, 6, 7), |directory| directory.write_update(&CHANNEL, (6, 7), &update(7))),
+        (RecordName::tip(144), |directory| directory.write_tip(144, b"tip")),
+    ];
+    for (name, write) in writes {
+        let dir = tempfile::tempdir().unwrap();
+        let mut directory = filled(dir.path());
+        directory.sync = failing_sync;
+        FAILURES.set(2);
+        for _ in 0..2 {
+            assert!(matches!(write(&mut directory), Err(DirectoryFault::Io { .. })), "{name:?}");
+            assert!(path(dir.path(), &name).exists(), "{name:?}");
+        }
+        assert_eq!((write(&mut directory).unwrap(), FAILURES.get()), (Written::Before, 0), "{name:?}");
+        // As the sink does after a fault: what stands there is read anew, and nothing of it counts before.
+        let mut again = open(dir.path());
+        again.sync = failing_sync;
+        FAILURES.set(1);
+        assert!(matches!(write(&mut again), Err(DirectoryFault::Io { .. })), "{name:?}");
+        assert_eq!(write(&mut again).unwrap(), Written::Before, "{name:?}");
+    }
+    // A start believes no name before either.
+    let dir = tempfile::tempdir().unwrap();
+    let mut directory = filled(dir.path());
+    directory.sync = failing_sync;
+    FAILURES.set(1);
+    assert!(directory.settle(&CHANNEL).is_err() && directory.settle(&CHANNEL).is_ok());
+}
+
 #[test]
 fn what_a_crash_left_is_cleaned_and_what_is_not_ours_stays() {
     let dir = tempfile::tempdir().unwrap();
@@ -205,6 +260,56 @@ fn a_damaged_full_write_costs_what_changed_with_it_and_is_kept_aside() {
     assert_eq!(open(dir.path()).write_full(&CHANNEL, 5, &image(5)).unwrap(), Written::Now);
     assert_eq!(fs::read(with_suffix(&damaged, DAMAGED)).unwrap(), bytes);
     assert_eq!(read_back(dir.path()), (Some(6), vec![]));
+}
+
+#[test]
+fn bad_input_91_a_record_whose_first_byte_is_damaged_is_moved_aside_and_a_newer_one_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let last = path(dir.path(), &RecordName::update(CHANNEL, 5, 6));
+    let mut bytes = fs::read(&last).unwrap();
+    bytes[0] ^= 0x40;
+    fs::write(&last, &bytes).unwrap();
+    let (id, faults) = read_back(dir.path());
+    assert_eq!(id, Some(5));
+    assert!(faults[0].contains("it is damaged"), "{faults:?}");
+    assert_eq!(open(dir.path()).write_update(&CHANNEL, (5, 6), &update(6)).unwrap(), Written::Now);
+    assert_eq!(fs::read(with_suffix(&last, DAMAGED)).unwrap(), bytes);
+    assert_eq!(read_back(dir.path()), (Some(6), vec![]));
+
+    // What a newer version would have written: it may be the only copy, so it stays.
+    let mut newer = fs::read(&last).unwrap();
+    (newer[0], newer[1]) = (2, !newer[1]);
+    fs::write(&last, &newer).unwrap();
+    let fault = open(dir.path()).write_update(&CHANNEL, (5, 6), &update(6)).unwrap_err();
+    assert!(matches!(fault, DirectoryFault::Newer { form: 2, .. }), "{fault}");
+    assert_eq!(fs::read(&last).unwrap(), newer);
+    let words = fault.to_string();
+    assert!(matches!(SinkFault::from(fault), SinkFault::Passing(_)) && words.contains("move the file away"), "{words}");
+    assert!(matches!(SinkFault::from(DirectoryFault::TooMany(last.clone())), SinkFault::Passing(_)));
+    assert!(matches!(SinkFault::from(DirectoryFault::OtherHistory(last)), SinkFault::Lasting(_)));
+}
+
+#[test]
+fn a_full_write_that_does_not_open_is_none_of_the_two_that_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut directory = filled(dir.path());
+    let damaged = path(dir.path(), &RecordName::full(CHANNEL, 5));
+    let mut bytes = fs::read(&damaged).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&damaged, &bytes).unwrap();
+    directory.write_full(&CHANNEL, 7, &image(7)).unwrap();
+    let left = |id| names_in(path(dir.path(), &RecordName::full(CHANNEL, id)).parent().unwrap(), &CHANNEL);
+    let left = |id| left(id).unwrap().unwrap();
+    assert_eq!(left(7).fulls, BTreeSet::from([1, 5, 7]));
+    assert_eq!(left(7).updates, BTreeMap::from([(1, 2), (2, 3), (3, 4), (5, 6)]));
+    // The newest is damaged too: the channel comes back as it was before the first of the two.
+    fs::write(path(dir.path(), &RecordName::full(CHANNEL, 7)), b"?").unwrap();
+    assert_eq!(read_back(dir.path()).0, Some(4));
+    // Once two that open follow each other, what is older goes.
+    directory.write_full(&CHANNEL, 8, &image(8)).unwrap();
+    directory.write_full(&CHANNEL, 9, &image(9)).unwrap();
+    assert_eq!((left(9).fulls, left(9).updates), (BTreeSet::from([8, 9]), BTreeMap::new()));
 }
 
 #[test]
@@ -250,7 +355,14 @@ fn a_directory_that_is_missing_is_not_made_and_one_of_another_node_is_named() {
     let missing = dir.path().join("disk");
     let fault = Directory::open(&missing, ("regtest", &node(1)), sealer(), 3).map(drop).unwrap_err();
     assert!(fault.to_string().contains("mount its disk, or make it"), "{fault}");
+    let fault = make_place(&missing, ("regtest", &node(1))).unwrap_err();
+    assert!(fault.to_string().contains("mount its disk, or make it"), "{fault}");
     assert!(!missing.exists());
+    // Where its disk is to be mounted there is a directory, and nothing in it.
+    fs::create_dir(&missing).unwrap();
+    let fault = Directory::open(&missing, ("regtest", &node(1)), sealer(), 3).map(drop).unwrap_err();
+    assert!(fault.to_string().contains("Its disk may not be mounted: mount it."), "{fault}");
+    assert!(files(&missing).is_empty() && fs::read_dir(&missing).unwrap().next().is_none());
     filled(dir.path());
     let other = |network: &str, node_id| {
         DirectorySource::open(dir.path(), (network, &node_id), sealer()).map(drop).unwrap_err().to_string()
@@ -265,6 +377,26 @@ fn a_directory_that_is_missing_is_not_made_and_one_of_another_node_is_named() {
 }
 
 #[test]
+fn per_2_a_disk_that_goes_away_while_the_node_runs_leaves_nothing_on_its_mount_point() {
+    let dir = tempfile::tempdir().unwrap();
+    let [disk, away] = ["disk", "away"].map(|name| dir.path().join(name));
+    fs::create_dir(&disk).unwrap();
+    let mut directory = filled(&disk);
+    fs::rename(&disk, &away).unwrap();
+    fs::create_dir(&disk).unwrap();
+    let other = ChannelId([8; 32]);
+    let fulls = [directory.write_full(&other, 1, &image(1)), directory.write_full(&CHANNEL, 7, &image(7))];
+    let others = [directory.write_update(&CHANNEL, (6, 7), &update(7)), directory.write_tip(144, b"tip")];
+    for fault in
+        fulls.into_iter().chain(others).map(Result::unwrap_err).chain([directory.retire(&CHANNEL).unwrap_err()])
+    {
+        assert!(matches!(fault, DirectoryFault::Io { .. }), "{fault}");
+    }
+    assert!(fs::read_dir(&disk).unwrap().next().is_none());
+    assert_eq!(read_back(&away), (Some(6), vec![]));
+}
+
+#[test]
 fn a_channel_that_is_over_is_kept_where_no_start_looks_for_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut directory = filled(dir.path());
@@ -276,6 +408,33 @@ fn a_channel_that_is_over_is_kept_where_no_start_looks_for_it() {
     directory.write_full(&CHANNEL, 9, &image(9)).unwrap();
     directory.retire(&CHANNEL).unwrap();
     assert_eq!(read_back(dir.path()), (Some(9), vec![]));
+}
+
+#[test]
+fn a_file_with_the_name_of_a_channel_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = filled(dir.path()).root;
+    fs::write(root.join("08".repeat(32)), b"a person's").unwrap();
+    assert_eq!(source(dir.path()).living().unwrap(), [CHANNEL]);
+    assert_eq!(source(dir.path()).channels().unwrap(), [CHANNEL]);
+}
+
+#[test]
+fn a_record_of_the_chain_that_was_kept_ends_the_trouble_with_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    let ends = SinkEnds::new(|_, _| (), std::time::Instant::now);
+    let owner = ("regtest".to_owned(), node(1));
+    let mut sink = DirectorySink::new(disk.clone(), owner, sealer(), 3, ends.clone());
+    let hash = bitcoin::BlockHash::from_byte_array([7; 32]);
+    let (network, peers) = ("regtest".to_owned(), Vec::new());
+    let tip = TipRecord { network, node_id: node(1), height: 144, hash, at_unix: 1_800_000_000, peers };
+    assert_eq!(sink.persist_tip(&tip), Answer::InProgress);
+    assert!(ends.trouble_now().unwrap().0.contains("mount its disk"));
+    fs::create_dir(&disk).unwrap();
+    make_place(&disk, ("regtest", &node(1))).unwrap();
+    assert_eq!(sink.persist_tip(&tip), Answer::Completed);
+    assert!(ends.trouble_now().is_none());
 }
 
 #[test]

@@ -21,6 +21,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::super::stand_in::{Kept, Manner, StandIn};
+use super::super::start::known_sinks;
 use super::*;
 use crate::store::row::{Downstream, EventRow, SettlementRow};
 use crate::store::schema::{channel_key, htlc_key, numbered_key, preimage_key};
@@ -210,7 +211,7 @@ impl Bench {
         }
         let names: Vec<_> = terms.iter().map(|(terms, _)| terms.name.as_str()).collect();
         let found = live.iter().map(|channel| (*channel, node(9), unknown_funding()));
-        let start = Start::over(&db, found, &names).unwrap();
+        let start = Start::over(&db, found, (&names, &names)).unwrap();
         let last_event = store::last_event(&db).unwrap();
         let (hub, _) = Hub::new(("regtest", node(1)), db.clone(), (start, last_event), CLOCKS, terms, told);
         let left = Arc::new(StdMutex::new(Vec::new()));
@@ -782,6 +783,23 @@ fn ids_are_rows_of_the_transaction_that_they_number() {
     let table = bench.db.begin_read().unwrap().open_table(Table::Persist.definition()).unwrap();
     let row = seal(Table::Persist, &FIRST.0, &3_u64.to_be_bytes());
     assert_eq!(table.get(FIRST.0.as_slice()).unwrap().unwrap().value(), row);
+}
+
+/// A disk that was not there when its backup was new: the next start makes the place.
+#[test]
+fn a_sink_without_its_place_is_new_to_the_next_start_too() {
+    let bench = Bench::new(&[]);
+    let start = |standing: &[&str]| {
+        let live = [(FIRST, node(9), unknown_funding())].into_iter();
+        let start = Start::over(&bench.db, live, (&["first", "second"], standing)).unwrap();
+        (start.ids()[&FIRST], known_sinks(&bench.db).unwrap())
+    };
+    assert_eq!(start(&["first"]), (1, vec!["first".to_owned()]));
+    assert_eq!(start(&["first"]), (2, vec!["first".to_owned()]));
+    let both = vec!["first".to_owned(), "second".to_owned()];
+    assert_eq!(start(&["first", "second"]), (3, both.clone()));
+    assert_eq!(start(&["first", "second"]), (3, both));
+    assert_eq!(start(&[]), (3, Vec::new()));
 }
 
 /// Law 6: what is over takes no room, whatever the sinks say of it later.

@@ -54,6 +54,7 @@ struct Bench {
 
 impl Bench {
     fn at(place: MirrorPlace) -> Self {
+        place.make().unwrap();
         let (told, completed) = crossbeam_channel::unbounded();
         let told = StdMutex::new(told);
         let complete = move |_: &ChannelId, id| told.lock().unwrap().send(id).unwrap();
@@ -78,6 +79,16 @@ impl Bench {
 
     fn completed(&self) -> u64 {
         self.completed.recv_timeout(LIMIT).unwrap()
+    }
+
+    /// Waits until it has trouble, and gives the words for it.
+    fn trouble(&self) -> String {
+        loop {
+            if let Some((words, _)) = self.ends.trouble_now() {
+                return words;
+            }
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -132,8 +143,13 @@ fn what_a_mirror_completed_is_read_back_row_by_row() {
 #[test]
 fn a_mirror_on_a_disk_that_is_away_waits_for_it_and_completes_then() {
     let dir = tempfile::tempdir().unwrap();
-    let place = MirrorPlace { path: dir.path().join("disk/mirror.redb"), ..place(dir.path()) };
+    let [disk, away] = ["disk", "away"].map(|name| dir.path().join(name));
+    let place = MirrorPlace { path: disk.join("mirror.redb"), ..place(dir.path()) };
+    fs::create_dir(&disk).unwrap();
+    place.make().unwrap();
+    fs::rename(&disk, &away).unwrap();
     assert!(place.check(&dir.path().join("outrigger.redb")).is_ok(), "a disk that is away is no reason to refuse");
+    assert!(place.make().is_err() && !disk.exists());
     let (told, completed) = crossbeam_channel::unbounded();
     let told = StdMutex::new(told);
     let ends = SinkEnds::new(move |_, id| told.lock().unwrap().send(id).unwrap(), Instant::now);
@@ -141,12 +157,114 @@ fn a_mirror_on_a_disk_that_is_away_waits_for_it_and_completes_then() {
     assert!(matches!(mirror.holdings(), Err(SinkFault::Passing(_))));
     let mut bench = Bench { mirror, ends, completed };
     bench.full(&image(1));
-    while bench.ends.trouble_now().is_none() {
-        std::thread::yield_now();
-    }
-    fs::create_dir(dir.path().join("disk")).unwrap();
+    bench.trouble();
+    fs::rename(&away, &disk).unwrap();
     assert_eq!(bench.completed(), 1);
     assert!(bench.ends.trouble_now().is_none());
+}
+
+#[test]
+fn per_2_a_mirror_that_goes_away_is_not_made_anew_while_the_node_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = place(dir.path());
+    let mut bench = Bench::at(place.clone());
+    bench.full(&image(4));
+    assert_eq!(bench.completed(), 4);
+    drop(bench);
+    let mut bench = Bench::at(place.clone());
+    let away = dir.path().join("away.redb");
+    fs::rename(&place.path, &away).unwrap();
+    let five = update(5, vec![change(Table::ChannelHead, channel_key(&CHANNEL), Some(b"5"))]);
+    bench.update(&five, &image(5));
+    let words = bench.trouble();
+    assert!(words.contains("mirror.redb: there is no backup in this place. Its disk may not be mounted"), "{words}");
+    assert!(matches!(bench.mirror.holdings(), Err(SinkFault::Passing(_))));
+    assert!(!place.path.exists() && bench.completed.is_empty());
+    fs::rename(&away, &place.path).unwrap();
+    assert_eq!(bench.completed(), 5);
+    drop(bench);
+    assert_eq!(read_back(&place).rows[&(Table::ChannelHead, channel_key(&CHANNEL))], b"5");
+}
+
+#[test]
+fn per_2_an_update_does_not_go_into_another_copy_of_the_mirror() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = place(dir.path());
+    let [old, new] = ["old.redb", "new.redb"].map(|name| dir.path().join(name));
+    let mut bench = Bench::at(place.clone());
+    bench.full(&image(4));
+    assert_eq!(bench.completed(), 4);
+    drop(bench);
+    fs::copy(&place.path, &old).unwrap();
+    let mut bench = Bench::at(place.clone());
+    bench.update(&update(5, Vec::new()), &image(5));
+    assert_eq!(bench.completed(), 5);
+    drop(bench);
+    let mut bench = Bench::at(place.clone());
+    fs::rename(&place.path, &new).unwrap();
+    fs::rename(&old, &place.path).unwrap();
+    bench.update(&update(6, Vec::new()), &image(6));
+    // One that was complete before is not in the old copy either.
+    bench.update(&update(5, Vec::new()), &image(6));
+    let words = bench.trouble();
+    assert!(words.contains("an older copy or an empty one") && bench.completed.is_empty(), "{words}");
+    fs::rename(&place.path, &old).unwrap();
+    fs::rename(&new, &place.path).unwrap();
+    assert_eq!([bench.completed(), bench.completed()], [6, 5]);
+    drop(bench);
+    assert_eq!(read_back(&place).id, 6);
+    assert_eq!(read_back(&MirrorPlace { path: old, ..place }).id, 4, "nothing was written into it");
+}
+
+/// A commit may come to the disk although it failed: it is made again then.
+#[test]
+fn per_2_a_commit_that_came_to_the_disk_can_be_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = place(dir.path());
+    place.make().unwrap();
+    let db = place.opened().unwrap();
+    let job = |update: Update| Job::Update(Arc::new(update));
+    let row = |table, value: Option<&[u8]>| change(table, channel_key(&CHANNEL), value);
+    let twice = |jobs: &[Job]| [(); 2].map(|()| write(&db, jobs).unwrap());
+    assert!(!write(&db, &[job(update(5, Vec::new()))]).unwrap(), "nothing is there that it follows");
+    assert!(!write(&db, &[Job::Known(CHANNEL, 1)]).unwrap());
+    assert!(holdings_in(&db).unwrap().is_empty());
+    let begun = [Job::Full(Box::new(image(4)), 4), job(update(5, Vec::new())), Job::Known(CHANNEL, 5)];
+    assert_eq!(twice(&begun), [true; 2]);
+    assert_eq!(twice(&[job(update(6, vec![row(Table::ChannelHead, Some(b"6"))])), Job::Known(CHANNEL, 4)]), [true; 2]);
+    assert!(!write(&db, &[job(update(8, Vec::new()))]).unwrap(), "a gap");
+    assert_eq!(holdings_in(&db).unwrap(), [Holding { channel: CHANNEL, id: 6 }]);
+    let mut ends =
+        [Table::ChannelParams, Table::ChannelHead, Table::MonitorHead].map(|table| row(table, None)).to_vec();
+    ends.push(row(Table::ClosedChannel, Some(b"over")));
+    let over =
+        [job(update(7, vec![row(Table::ChannelHead, Some(b"7"))])), job(update(8, ends)), Job::Known(CHANNEL, 7)];
+    assert_eq!(twice(&over), [true; 2]);
+    assert!(holdings_in(&db).unwrap().is_empty());
+    drop(db);
+    let left = read_back(&place).rows;
+    assert_eq!(left.into_keys().collect::<Vec<_>>(), [(Table::ClosedChannel, channel_key(&CHANNEL))]);
+}
+
+/// What still comes after a channel's end is a full write: no update has an id to follow there.
+#[test]
+fn what_comes_after_the_end_of_a_channel_is_kept_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::at(place(dir.path()));
+    bench.full(&image(4));
+    let mut over = image(6);
+    over.rows.clear();
+    over.rows.insert((Table::ClosedChannel, channel_key(&CHANNEL)), b"over".to_vec());
+    let ends = [Table::ChannelParams, Table::ChannelHead, Table::MonitorHead];
+    let mut ends = ends.map(|table| change(table, channel_key(&CHANNEL), None)).to_vec();
+    ends.push(change(Table::ClosedChannel, channel_key(&CHANNEL), Some(b"over")));
+    bench.update(&update(5, ends), &over);
+    bench.update(&update(6, Vec::new()), &over);
+    bench.update(&update(7, Vec::new()), &Image { id: 7, ..over.clone() });
+    assert_eq!([(); 4].map(|()| bench.completed()), [4, 5, 6, 7]);
+    drop(bench);
+    assert_eq!(read_back(&place(dir.path())).rows, over.rows);
+    assert!(Bench::at(place(dir.path())).mirror.holdings().unwrap().is_empty());
 }
 
 #[test]
@@ -179,6 +297,9 @@ fn bad_input_91_a_mirror_refuses_what_is_not_its_own() {
 
     let place = place(dir.path());
     place.check(&database).unwrap();
+    assert!(!place.path.exists(), "looking makes nothing");
+    place.make().unwrap();
+    place.check(&database).unwrap();
     let before = fs::read(&place.path).unwrap();
     assert!(refused(MirrorPlace { network: "signet".into(), ..place.clone() }).contains("network regtest"));
     assert!(refused(MirrorPlace { node_id: node(2), ..place.clone() }).contains(&node(1).to_string()));
@@ -201,7 +322,7 @@ fn bad_input_91_a_mirror_refuses_what_is_not_its_own() {
 fn bak_1_a_mirror_that_is_put_in_the_place_of_the_database_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let place = place(dir.path());
-    place.check(&dir.path().join("elsewhere.redb")).unwrap();
+    place.make().unwrap();
     fs::rename(&place.path, dir.path().join(crate::store::FILE)).unwrap();
     let fault = crate::store::open(dir.path(), "regtest", &node(1)).unwrap_err().to_string();
     assert!(fault.contains("a mirror") && fault.contains("is restored from a mirror"), "{fault}");

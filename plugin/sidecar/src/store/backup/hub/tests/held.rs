@@ -58,6 +58,7 @@ fn the_end_of_a_connection_that_waits_says_nothing_on_the_next_one() {
     let mut bench = Bench::new(&[(Manner::Slow, true)]);
     bench.hear();
     bench.open(FIRST, vec![Effect::Disconnect("enough".into()), say(FIRST, "unheard")]);
+    assert_eq!(bench.hub.gate.lock().held(&FIRST), 1);
     bench.commit(rowless(at(FIRST, 2), vec![say(FIRST, "anew"), say(FIRST, "and more")]));
     bench.give_all();
     bench.sinks[0].complete(0);
