@@ -18,7 +18,7 @@ const MAGIC: &[u8; 8] = b"outrjrnl";
 const HEAD_LEN: usize = 8 + 2 + 16 + 8 + 8;
 
 /// Bytes of a half that a start reads at the most: a file says how long it is.
-const LONGEST_HALF: u64 = 1 << 30;
+const LONGEST_HALF: u64 = 1 << 26;
 
 /// Where the records of an epoch begin.
 pub(super) fn start_of(epoch: u64, half_len: usize) -> usize {
