@@ -1,7 +1,7 @@
 //! A number that rises, in the database and in a small file beside it. A database that is behind its file is an old copy
 //! that was put back (BAK-1, BAK-7). `FORMAT.md` and ADR 12 tell why a crash is never taken for one.
 
-use std::fmt::Write as _;
+use std::fmt::{Debug, Write as _};
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -39,10 +39,67 @@ struct Companion {
     generation: u64,
 }
 
+/// Where the file stands: a directory, or what a test has in its place.
+pub trait Place: Debug + Send {
+    /// The first `limit` bytes of the file; none where there is no file.
+    fn read(&self, limit: u64) -> io::Result<Option<Vec<u8>>>;
+
+    /// Writes a file under another name, and makes what stands in it durable.
+    fn write_beside(&self, text: &[u8]) -> io::Result<()>;
+
+    /// Gives that file its name, in the place of the one that has it.
+    fn rename(&self) -> io::Result<()>;
+
+    /// Makes the name durable.
+    fn sync_name(&self) -> io::Result<()>;
+
+    /// The directory in words to an operator.
+    fn path(&self) -> PathBuf;
+}
+
+/// The directory of the database.
+#[derive(Debug)]
+struct Directory(PathBuf);
+
+impl Directory {
+    fn unfinished(&self) -> PathBuf {
+        self.0.join(format!("{FILE}.new"))
+    }
+}
+
+impl Place for Directory {
+    fn read(&self, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        let mut text = Vec::new();
+        match File::open(self.0.join(FILE)).and_then(|file| file.take(limit).read_to_end(&mut text)) {
+            Ok(_) => Ok(Some(text)),
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn write_beside(&self, text: &[u8]) -> io::Result<()> {
+        let mut file = File::create(self.unfinished())?;
+        file.write_all(text)?;
+        file.sync_all()
+    }
+
+    fn rename(&self) -> io::Result<()> {
+        fs::rename(self.unfinished(), self.0.join(FILE))
+    }
+
+    fn sync_name(&self) -> io::Result<()> {
+        sync_directory(&self.0)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.clone()
+    }
+}
+
 /// The number of a database that is not old, and when it rises next.
 #[derive(Debug)]
 pub struct Generation {
-    directory: PathBuf,
+    place: Box<dyn Place>,
     companion: Companion,
     /// Commits since it rose.
     commits: u64,
@@ -60,8 +117,13 @@ pub enum Age {
 /// Refuses what the file beside the database says is newer than this program, or another's, before the database itself is
 /// opened: one that a crash left changes when it is opened. Gives the number that it has seen, where there is one.
 pub(super) fn check(dir: &Path, network: &str, node_id: &NodeId) -> Result<Option<u64>, StoreError> {
-    let Some(companion) = Companion::read(dir)? else { return Ok(None) };
-    let path = dir.join(FILE);
+    check_in(&Directory(dir.to_owned()), network, node_id)
+}
+
+/// The same of a file that stands elsewhere than in a directory.
+pub(super) fn check_in(place: &dyn Place, network: &str, node_id: &NodeId) -> Result<Option<u64>, StoreError> {
+    let Some(companion) = Companion::read(place)? else { return Ok(None) };
+    let path = place.path().join(FILE);
     let foreign = |found: String, wanted: String| StoreError::Foreign { path: path.clone(), found, wanted };
     if companion.network != network {
         return Err(foreign(format!("network {}", companion.network), format!("network {network}")));
@@ -77,11 +139,21 @@ impl Generation {
     /// (`is_restored`), changes neither: who has the newer database can still put it back.
     pub fn at_start(
         dir: &Path,
+        owner: (&str, &NodeId),
+        db: &Database,
+        is_restored: bool,
+    ) -> Result<Option<Age>, StoreError> {
+        Self::at_start_in(Box::new(Directory(dir.to_owned())), owner, db, is_restored)
+    }
+
+    /// The same where the file stands elsewhere than in a directory.
+    pub fn at_start_in(
+        place: Box<dyn Place>,
         (network, node_id): (&str, &NodeId),
         db: &Database,
         is_restored: bool,
     ) -> Result<Option<Age>, StoreError> {
-        let seen = Companion::read(dir)?.map_or(0, |companion| companion.generation);
+        let seen = Companion::read(&*place)?.map_or(0, |companion| companion.generation);
         let kept = in_database(db)?;
         if kept < seen {
             return Ok(Some(Age::Old(format!(
@@ -98,7 +170,7 @@ impl Generation {
             node_id: node_id.to_string(),
             generation: kept,
         };
-        let mut generation = Self { directory: dir.to_owned(), companion, commits: 0, raised_at: None };
+        let mut generation = Self { place, companion, commits: 0, raised_at: None };
         generation.raise(db)?;
         Ok(Some(Age::Newest(generation)))
     }
@@ -121,7 +193,7 @@ impl Generation {
     pub(super) fn is_durable(&mut self, number: u64, now: Option<Instant>) -> Result<(), StoreError> {
         self.companion.generation = number;
         (self.commits, self.raised_at) = (0, now);
-        match self.companion.write(&self.directory) {
+        match self.companion.write(&*self.place) {
             // The file stays behind the database, as a crash may leave it, until there is room for its next number (DSK-8).
             Err(fault) if is_full(&fault) => {
                 tracing::warn!(%fault, file = FILE, "no room for the number of the database's generation; it is written later");
@@ -169,31 +241,27 @@ impl Companion {
     }
 
     /// Replaces the file: there is never one that is not whole.
-    fn write(&self, dir: &Path) -> io::Result<()> {
-        let unfinished = dir.join(format!("{FILE}.new"));
-        let mut file = File::create(&unfinished)?;
-        file.write_all(self.text().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&unfinished, dir.join(FILE))?;
-        sync_directory(dir)
+    fn write(&self, place: &dyn Place) -> io::Result<()> {
+        place.write_beside(self.text().as_bytes())?;
+        place.rename()?;
+        place.sync_name()
     }
 
     /// The file, or nothing where there is none. A newer format is refused whatever else it says.
-    fn read(dir: &Path) -> Result<Option<Self>, StoreError> {
-        let path = dir.join(FILE);
-        let mut text = String::new();
-        match File::open(&path).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text)) {
-            Ok(_) => {}
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(fault) if fault.kind() == io::ErrorKind::InvalidData => text.clear(),
-            Err(fault) => return Err(StoreError::io(fault)),
-        }
+    fn read(place: &dyn Place) -> Result<Option<Self>, StoreError> {
+        let Some(bytes) = place.read(MAX_BYTES).map_err(StoreError::io)? else { return Ok(None) };
+        let text = String::from_utf8(bytes).unwrap_or_default();
         match Self::parse(&text).filter(|found| found.format > FORMAT_VERSION || found.text() == text) {
-            Some(found) if found.format > FORMAT_VERSION => {
-                Err(StoreError::Newer { path, found: found.format, known: FORMAT_VERSION })
-            }
+            Some(found) if found.format > FORMAT_VERSION => Err(StoreError::Newer {
+                path: place.path().join(FILE),
+                found: found.format,
+                known: FORMAT_VERSION,
+            }),
             Some(found) => Ok(Some(found)),
-            None => Err(StoreError::Companion { path, database: dir.join(super::FILE) }),
+            None => Err(StoreError::Companion {
+                path: place.path().join(FILE),
+                database: place.path().join(super::FILE),
+            }),
         }
     }
 
@@ -264,7 +332,7 @@ mod tests {
     #[test]
     fn bak_1_the_generation_rises_ten_minutes_after_it_last_did_however_few_commits_there_were() {
         let companion = Companion { format: 1, network: "regtest".into(), node_id: "02".into(), generation: 7 };
-        let mut generation = Generation { directory: "/".into(), companion, commits: 0, raised_at: None };
+        let mut generation = Generation { place: Box::new(Directory("/".into())), companion, commits: 0, raised_at: None };
         let begun = Instant::now();
         let after = |seconds| Some(begun + Duration::from_secs(seconds));
         generation.committed(after(0));

@@ -177,10 +177,17 @@ pub fn open(dir: &Path, network: &str, node_id: &NodeId) -> Result<Arc<Database>
 pub fn open_and_load(dir: &Path, network: &str, node_id: &NodeId) -> Result<(Arc<Database>, Snapshot), StoreError> {
     let file = database(dir, network, node_id)?;
     let opened = open_after(file, (&dir.join(FILE), network, node_id), (&Beside(dir), true), load::load);
-    let Opened { db, read: mut found, journal, old } = opened.map_err(|fault| fault.within(dir))?;
-    found.journal = journal;
-    found.aged(old.map(Age::Old));
-    Ok((db, found))
+    Ok(opened.map_err(|fault| fault.within(dir))?.loaded())
+}
+
+/// The same on storage other than a directory: what is empty becomes a new database.
+pub fn open_and_load_on(
+    storage: Box<dyn StorageBackend>,
+    (shelf, place): (&dyn Shelf, &dyn generation::Place),
+    (network, node_id): (&str, &NodeId),
+) -> Result<(Arc<Database>, Snapshot), StoreError> {
+    let seen = generation::check_in(place, network, node_id)?.unwrap_or_default();
+    Ok(open_after((storage, seen), (Path::new(FILE), network, node_id), (shelf, true), load::load)?.loaded())
 }
 
 /// The file of a database, and the generation that was seen beside it.
@@ -263,6 +270,16 @@ struct Opened<R> {
     journal: Option<Journal>,
     /// The proof that the database is an old copy.
     old: Option<String>,
+}
+
+impl Opened<Snapshot> {
+    /// All that a start needs, the journal and the proof with it.
+    fn loaded(self) -> (Arc<Database>, Snapshot) {
+        let Self { db, read: mut found, journal, old } = self;
+        found.journal = journal;
+        found.aged(old.map(Age::Old));
+        (db, found)
+    }
 }
 
 fn open_after<R>(

@@ -7,12 +7,13 @@ use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_channel::{Channel, Phase};
 use redb::backends::InMemoryBackend;
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, WriteTransaction};
 
 use super::backup::image::{Image, TipRecord};
 use super::backup::kept::image_in;
 use super::backup::source::{Source, SourceFault, StoredChannel};
 use super::load::{self, FrozenChannel};
+use super::reserve::Reserve;
 use super::schema::{RESTORED_KEY, Table};
 use super::seal::seal;
 use super::{FILE, StoreError, create_with, generation, initialise, journal};
@@ -129,6 +130,19 @@ impl Restore<'_> {
             // What does not load is no database to start from.
             load::load(db).map(drop)
         })?;
+        Ok(rebuilt)
+    }
+
+    /// Makes it on other storage than a directory, which has nothing yet.
+    pub fn onto(&self, source: &mut dyn Source, storage: Box<dyn StorageBackend>) -> Result<Rebuilt, RestoreFault> {
+        let (rebuilt, images) = self.gather(source)?;
+        let (wallet, storage) = (self.wallet_row(&rebuilt)?, Reserve::of(storage));
+        let db = Database::builder().create_with_backend(storage.clone()).map_err(StoreError::from)?;
+        initialise(&db, self.network, &self.node_id)?;
+        self.fill(&db, &rebuilt, &images, wallet.as_deref())?;
+        load::load(&db)?;
+        drop(db);
+        storage.release().map_err(StoreError::io)?;
         Ok(rebuilt)
     }
 

@@ -15,7 +15,7 @@ use outrigger_sidecar::store::FundingRequest;
 /// The height at which every simulation begins.
 pub const BEGIN: u32 = 500;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Chain {
     blocks: Vec<Block>,
     mempool: BTreeMap<Txid, Transaction>,

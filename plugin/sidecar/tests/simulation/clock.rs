@@ -7,6 +7,7 @@ use outrigger_sidecar::clock::Source;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+#[derive(Clone)]
 pub struct VirtualClock {
     elapsed: Cell<Duration>,
     rng: RefCell<ChaCha8Rng>,

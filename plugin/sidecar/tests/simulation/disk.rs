@@ -1,10 +1,11 @@
-//! A disk with two files, database and journal, that keeps what was synced. A crash leaves that, and of what was written since,
-//! any part (both must do with it). It can be told to fail at one operation on either, or from there on.
+//! A disk with three files, database, journal and generation, that keeps what was synced. A crash leaves that, and of what was
+//! written since, any part (all must do with it). It can be told to fail at one operation on any, or from there on.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use outrigger_sidecar::store::generation::Place;
 use outrigger_sidecar::store::{Shelf, journal};
 use parking_lot::Mutex;
 use rand::Rng;
@@ -14,9 +15,19 @@ use redb::StorageBackend;
 /// Bytes of each half of a journal: few, so that epochs change often.
 const HALF_LEN: usize = 128 * 1024;
 
-/// The files by number.
-const DATABASE: usize = 0;
-const JOURNAL: usize = 1;
+/// Its files. One without bytes is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum File {
+    Database,
+    Journal,
+    Generation,
+    /// The next generation, before it has its name.
+    Unfinished,
+    /// The names of the others.
+    Directory,
+}
+
+const FILES: [File; 5] = [File::Database, File::Journal, File::Generation, File::Unfinished, File::Directory];
 
 /// What is asked of the disk that may change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +37,7 @@ pub enum Operation {
     /// A new length, greater than the one before.
     Grow,
     Shrink,
+    Rename,
 }
 
 /// How the disk fails from an operation on.
@@ -37,11 +49,11 @@ pub enum Failing {
     Once,
     /// It is refused, and every later one.
     ForEver,
-    /// The file grows no more.
+    /// There is no room: nothing is written, and no file grows.
     Full,
 }
 
-/// What a crash leaves of that which was not synced.
+/// What is left of that which was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Damage {
     Kept,
@@ -50,33 +62,36 @@ pub enum Damage {
     Torn(usize),
     /// Each write as a whole, or not.
     Reordered,
+    /// The process alone is gone. The machine still has all of it in its memory, and on no disk.
+    Cached,
 }
 
 impl Damage {
+    /// Of a machine that stops.
     pub const ALL: [Self; 5] = [Self::Kept, Self::Dropped, Self::Torn(512), Self::Torn(4096), Self::Reordered];
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Change {
     Write(usize, Vec<u8>),
     Length(usize),
+    /// The file that was written beside takes the name of the generation.
+    Rename,
 }
 
-#[derive(Debug, Default)]
-struct Content {
-    /// What reads see.
-    seen: Vec<u8>,
-    /// What a crash leaves for certain.
-    durable: Vec<u8>,
-}
+/// Bytes by file.
+type Files = [Vec<u8>; FILES.len()];
 
 #[derive(Debug, Default)]
 struct Platter {
-    files: [Content; 2],
+    /// What reads see.
+    seen: Files,
+    /// What a crash leaves for certain.
+    durable: Files,
     /// What has happened to which file since it was synced.
-    since: Vec<(usize, Change)>,
+    since: Vec<(File, Change)>,
     /// All that was asked for.
-    asked: Vec<Operation>,
+    asked: Vec<(File, Operation)>,
     /// From which operation on it fails.
     fails: Option<(u64, Failing)>,
     has_failed: bool,
@@ -84,56 +99,82 @@ struct Platter {
     dead: bool,
 }
 
+/// What stands on a disk.
+#[derive(Clone, Debug, Default)]
+pub struct Content(Files);
+
 /// One node's disk; clones are the same disk.
 #[derive(Clone, Debug, Default)]
 pub struct Disk(Arc<Mutex<Platter>>);
 
 /// One of its files.
 #[derive(Clone, Debug)]
-struct OnDisk(Disk, usize);
+struct OnDisk(Disk, File);
 
 impl Disk {
-    /// A disk that has this database and no journal.
+    /// A disk that has this database and nothing else.
     pub fn of(database: Vec<u8>) -> Self {
-        Self::with([database, Vec::new()])
+        let mut files = Files::default();
+        files[File::Database as usize] = database;
+        Self::with(Content(files))
     }
 
-    fn with(files: [Vec<u8>; 2]) -> Self {
-        let files = files.map(|bytes| Content { seen: bytes.clone(), durable: bytes });
-        Self(Arc::new(Mutex::new(Platter { files, ..Platter::default() })))
+    /// A disk that has this, all of it durable.
+    pub fn with(Content(files): Content) -> Self {
+        Self(Arc::new(Mutex::new(Platter { seen: files.clone(), durable: files, ..Platter::default() })))
     }
 
     /// The database as reads see it.
     pub fn bytes(&self) -> Vec<u8> {
-        self.0.lock().files[DATABASE].seen.clone()
+        self.0.lock().seen[File::Database as usize].clone()
+    }
+
+    /// All that reads see.
+    pub fn content(&self) -> Content {
+        Content(self.0.lock().seen.clone())
+    }
+
+    /// Puts this in the place of what stands there, of a file or of all; it is durable. Nothing may be open.
+    pub fn put_back(&self, content: &Content, file: Option<File>) {
+        let mut platter = self.0.lock();
+        for number in FILES.into_iter().filter(|number| file.is_none_or(|file| file == *number)) {
+            let bytes = &content.0[number as usize];
+            platter.seen[number as usize].clone_from(bytes);
+            platter.durable[number as usize].clone_from(bytes);
+        }
+        platter.since.retain(|(of, _)| file.is_some_and(|file| file != *of));
     }
 
     /// The file of the database.
     pub fn database(&self) -> Box<dyn StorageBackend> {
-        Box::new(OnDisk(self.clone(), DATABASE))
+        Box::new(OnDisk(self.clone(), File::Database))
     }
 
     /// The disk as the next start finds it. What is still open over the old one writes into nothing from here on.
     pub fn crash(&self, damage: Damage, rng: &mut ChaCha8Rng) -> Self {
         let mut platter = self.0.lock();
         platter.dead = true;
-        let mut left = [DATABASE, JOURNAL].map(|file| std::mem::take(&mut platter.files[file].durable));
-        for (file, change) in std::mem::take(&mut platter.since) {
-            let left = &mut left[file];
+        let (mut left, since) = (std::mem::take(&mut platter.durable), std::mem::take(&mut platter.since));
+        if damage == Damage::Cached {
+            let durable = left.clone();
+            since.iter().for_each(|(file, change)| apply(&mut left, *file, change));
+            return Self(Arc::new(Mutex::new(Platter { seen: left, durable, since, ..Platter::default() })));
+        }
+        for (file, change) in since {
             match damage {
                 Damage::Dropped => {}
-                Damage::Kept => apply(left, &change),
+                Damage::Kept | Damage::Cached => apply(&mut left, file, &change),
                 Damage::Reordered => {
                     if rng.random_bool(0.5) {
-                        apply(left, &change);
+                        apply(&mut left, file, &change);
                     }
                 }
                 Damage::Torn(piece) => change.pieces(piece).iter().filter(|_| rng.random_bool(0.5)).for_each(|piece| {
-                    apply(left, piece);
+                    apply(&mut left, file, piece);
                 }),
             }
         }
-        Self::with(left)
+        Self::with(Content(left))
     }
 
     /// It fails so from the operation on that comes after so many.
@@ -143,27 +184,34 @@ impl Disk {
         platter.fails = Some((number, failing));
     }
 
+    /// Nothing fails any more that has not yet: there is room, and power.
+    pub fn mend(&self) {
+        self.0.lock().fails = None;
+    }
+
     /// Whether it has failed as it was told to.
     pub fn has_failed(&self) -> bool {
         self.0.lock().has_failed
     }
 
     /// What was asked of it since it was put in.
-    pub fn asked(&self) -> Vec<Operation> {
+    pub fn asked(&self) -> Vec<(File, Operation)> {
         self.0.lock().asked.clone()
     }
 }
 
 /// The change as a crash may leave it; what lies beyond the end makes the file longer.
-fn apply(left: &mut Vec<u8>, change: &Change) {
+fn apply(left: &mut Files, file: File, change: &Change) {
     match change {
         Change::Write(at, bytes) => {
+            let left = &mut left[file as usize];
             if left.len() < at + bytes.len() {
                 left.resize(at + bytes.len(), 0);
             }
             left[*at..at + bytes.len()].copy_from_slice(bytes);
         }
-        Change::Length(len) => left.resize(*len, 0),
+        Change::Length(len) => left[file as usize].resize(*len, 0),
+        Change::Rename => left[File::Generation as usize] = left[File::Unfinished as usize].clone(),
     }
 }
 
@@ -184,19 +232,20 @@ impl Change {
 
 impl Platter {
     /// Whether the operation is done; what is not is in the midst of it where the machine stops.
-    fn admit(&mut self, operation: Operation, change: Option<(usize, Change)>) -> io::Result<()> {
+    fn admit(&mut self, file: File, operation: Operation, changes: Vec<Change>) -> io::Result<()> {
         let number = self.asked.len() as u64;
-        self.asked.push(operation);
+        self.asked.push((file, operation));
+        let takes_room = matches!(operation, Operation::Write | Operation::Grow);
         let fault = self.fails.and_then(|(from, failing)| match failing {
             Failing::Power if number >= from => Some(io::Error::other("the power is gone")),
             Failing::Once if number == from => Some(io::Error::from_raw_os_error(5)),
             Failing::ForEver if number >= from => Some(io::Error::from_raw_os_error(5)),
-            Failing::Full if number >= from && operation == Operation::Grow => Some(io::ErrorKind::StorageFull.into()),
+            Failing::Full if number >= from && takes_room => Some(io::ErrorKind::StorageFull.into()),
             Failing::Power | Failing::Once | Failing::ForEver | Failing::Full => None,
         });
         let is_under_way = self.fails.is_some_and(|(from, failing)| failing == Failing::Power && number == from);
         if fault.is_none() || is_under_way {
-            self.since.extend(change);
+            self.since.extend(changes.into_iter().map(|change| (file, change)));
         }
         self.has_failed |= fault.is_some();
         fault.map_or(Ok(()), Err)
@@ -207,20 +256,32 @@ impl Platter {
         let is_gone = matches!(self.fails, Some((_, Failing::Power | Failing::ForEver)));
         if self.has_failed && is_gone && !self.dead { Err(io::Error::other("the disk is gone")) } else { Ok(()) }
     }
+
+    fn sync(&mut self, file: File) -> io::Result<()> {
+        if self.dead {
+            return Ok(());
+        }
+        self.admit(file, Operation::Sync, Vec::new())?;
+        let since = std::mem::take(&mut self.since).into_iter();
+        let (synced, left): (Vec<_>, Vec<_>) = since.partition(|(of, _)| *of == file);
+        self.since = left;
+        synced.iter().for_each(|(file, change)| apply(&mut self.durable, *file, change));
+        Ok(())
+    }
 }
 
 impl StorageBackend for OnDisk {
     fn len(&self) -> io::Result<u64> {
         let platter = self.0.0.lock();
         platter.readable()?;
-        Ok(platter.files[self.1].seen.len() as u64)
+        Ok(platter.seen[self.1 as usize].len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let at = offset as usize;
         let platter = self.0.0.lock();
         platter.readable()?;
-        let found = platter.files[self.1].seen.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let found = platter.seen[self.1 as usize].get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(found);
         Ok(())
     }
@@ -228,34 +289,25 @@ impl StorageBackend for OnDisk {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut platter = self.0.0.lock();
         if !platter.dead {
-            let grows = len as usize > platter.files[self.1].seen.len();
+            let grows = len as usize > platter.seen[self.1 as usize].len();
             let operation = if grows { Operation::Grow } else { Operation::Shrink };
-            platter.admit(operation, Some((self.1, Change::Length(len as usize))))?;
+            platter.admit(self.1, operation, vec![Change::Length(len as usize)])?;
         }
-        platter.files[self.1].seen.resize(len as usize, 0);
+        platter.seen[self.1 as usize].resize(len as usize, 0);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut platter = self.0.0.lock();
-        if platter.dead {
-            return Ok(());
-        }
-        platter.admit(Operation::Sync, None)?;
-        let since = std::mem::take(&mut platter.since).into_iter();
-        let (synced, left): (Vec<_>, Vec<_>) = since.partition(|(file, _)| *file == self.1);
-        platter.since = left;
-        synced.iter().for_each(|(file, change)| apply(&mut platter.files[*file].durable, change));
-        Ok(())
+        self.0.0.lock().sync(self.1)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let at = offset as usize;
         let mut platter = self.0.0.lock();
         if !platter.dead {
-            platter.admit(Operation::Write, Some((self.1, Change::Write(at, data.to_vec()))))?;
+            platter.admit(self.1, Operation::Write, vec![Change::Write(at, data.to_vec())])?;
         }
-        let (end, seen) = (at + data.len(), &mut platter.files[self.1].seen);
+        let (end, seen) = (at + data.len(), &mut platter.seen[self.1 as usize]);
         if seen.len() < end {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -267,7 +319,7 @@ impl StorageBackend for OnDisk {
 /// The name of a file that was made is durable with its content, by a rename that is not played here.
 impl Shelf for Disk {
     fn open(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
-        let file: Box<dyn StorageBackend> = Box::new(OnDisk(self.clone(), JOURNAL));
+        let file: Box<dyn StorageBackend> = Box::new(OnDisk(self.clone(), File::Journal));
         Ok(if file.len()? == 0 { None } else { Some(file) })
     }
 
@@ -275,7 +327,7 @@ impl Shelf for Disk {
         &self,
         lay: &dyn Fn(&dyn StorageBackend, usize) -> io::Result<()>,
     ) -> io::Result<(Box<dyn StorageBackend>, usize)> {
-        let file: Box<dyn StorageBackend> = Box::new(OnDisk(self.clone(), JOURNAL));
+        let file: Box<dyn StorageBackend> = Box::new(OnDisk(self.clone(), File::Journal));
         lay(&*file, HALF_LEN)?;
         Ok((file, HALF_LEN))
     }
@@ -286,5 +338,47 @@ impl Shelf for Disk {
 
     fn is_given_up(&self) -> bool {
         false
+    }
+}
+
+impl Place for Disk {
+    fn read(&self, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        let platter = self.0.lock();
+        platter.readable()?;
+        let found = &platter.seen[File::Generation as usize];
+        Ok((!found.is_empty()).then(|| found.iter().take(limit as usize).copied().collect()))
+    }
+
+    fn write_beside(&self, text: &[u8]) -> io::Result<()> {
+        let mut platter = self.0.lock();
+        if platter.dead {
+            return Ok(());
+        }
+        platter.admit(
+            File::Unfinished,
+            Operation::Write,
+            vec![Change::Length(0), Change::Write(0, text.to_vec())],
+        )?;
+        platter.seen[File::Unfinished as usize] = text.to_vec();
+        platter.sync(File::Unfinished)
+    }
+
+    fn rename(&self) -> io::Result<()> {
+        let mut platter = self.0.lock();
+        if platter.dead {
+            return Ok(());
+        }
+        platter.admit(File::Directory, Operation::Rename, vec![Change::Rename])?;
+        let Platter { seen, .. } = &mut *platter;
+        apply(seen, File::Directory, &Change::Rename);
+        Ok(())
+    }
+
+    fn sync_name(&self) -> io::Result<()> {
+        self.0.lock().sync(File::Directory)
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::new()
     }
 }

@@ -1,6 +1,9 @@
 //! Commits, and all that ends a node's process: a crash that the seed decides, and one at a point that the sweep names.
 
+use std::collections::BTreeMap;
+
 use outrigger_channel::Effect;
+use outrigger_sidecar::node::{STORAGE_EXIT_CODE, StartFault};
 use outrigger_sidecar::store::{Batch, Held, Released, StoreError};
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -13,28 +16,32 @@ use super::world::World;
 pub struct Plan {
     /// What is left of a disk that fails.
     pub damage: Damage,
-    /// The disk fails once more, after so many operations of the start that follows.
-    pub again: Option<u64>,
+    /// The machine stops once more, after so many operations of what follows, and this is left of its disk then.
+    pub again: Option<(u64, Damage)>,
     /// The process of a node ends after the commit of this number, with so many of its effects delivered.
     pub killed: Option<(usize, usize, usize)>,
+    /// The machine of a node stops where it does the thing of this number for its backup: before it, or after.
+    pub stopped: Option<(usize, usize, bool)>,
     /// What each commit of each node released.
     pub released: Vec<(usize, Vec<&'static str>)>,
-    /// How many of them are of the past, before anything was to go wrong.
-    pub first: usize,
+    /// How many things each node did for its backup, and the backup for it.
+    pub acts: BTreeMap<usize, usize>,
     /// How often a node has fallen as planned.
     pub fallen: u32,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { damage: Damage::Kept, again: None, killed: None, released: Vec::new(), first: 0, fallen: 0 }
+        let (again, killed, stopped) = (None, None, None);
+        let (released, acts) = (Vec::new(), BTreeMap::new());
+        Self { damage: Damage::Kept, again, killed, stopped, released, acts, fallen: 0 }
     }
 }
 
 impl Plan {
-    /// How many commits of a node there were since the beginning of the script.
+    /// How many commits of a node there were.
     fn commits_of(&self, node: usize) -> usize {
-        self.released[self.first..].iter().filter(|(of, _)| *of == node).count()
+        self.released.iter().filter(|(of, _)| *of == node).count()
     }
 
     /// Takes note of what a commit released; says how much of it is delivered where the process ends in the midst of it.
@@ -42,6 +49,14 @@ impl Plan {
         let number = self.commits_of(node);
         self.released.push((node, released.held().iter().map(name).collect()));
         self.killed.take_if(|(of, commit, _)| (*of, *commit) == (node, number)).map(|(.., keep)| keep)
+    }
+
+    /// Takes note of a thing that is about to be done for a backup; says whether the machine stops before or after.
+    fn acts(&mut self, node: usize) -> Option<bool> {
+        let number = self.acts.entry(node).or_default();
+        let stops = self.stopped.take_if(|(of, act, _)| (*of, *act) == (node, *number)).map(|(.., is_after)| is_after);
+        *number += 1;
+        stops
     }
 }
 
@@ -81,7 +96,7 @@ impl World {
             let mut gathered = commits.gather(limit).expect("a batch");
             if self.rng.random_ratio(3, 4) {
                 let (orders, last_seq) = commits.orders(&mut gathered);
-                live.core.manager.deliver().deliver(orders, last_seq);
+                live.release(orders, last_seq);
             }
             live.gathered = Some(gathered);
             return;
@@ -91,7 +106,7 @@ impl World {
                 self.deliver_released(node, released, last_seq);
                 self.checkpoint(node);
             }
-            Err(fault) => self.failed(node, &fault),
+            Err(fault) => self.failed(node, fault),
         }
     }
 
@@ -108,28 +123,45 @@ impl World {
                 self.counts.one("checkpoints");
                 self.note(format_args!("{node}: turns its journal over"));
             }
-            Err(fault) => self.failed(node, &fault),
+            Err(fault) => self.failed(node, fault),
         }
     }
 
-    fn failed(&mut self, node: usize, fault: &StoreError) {
-        assert!(self.nodes[node].disk.has_failed(), "node {node} does not commit on a good disk: {fault}");
+    /// The process of a node ends for its disk, with the exit code of that.
+    pub fn failed(&mut self, node: usize, fault: StoreError) {
+        let words = fault.to_string();
+        assert!(self.nodes[node].disk.has_failed(), "node {node} ends on a good disk: {words}");
+        assert_eq!(StartFault::from(fault).exit_code(), STORAGE_EXIT_CODE, "node {node}: {words}");
         self.fall_as_planned(node);
+    }
+
+    /// A node does something for its backup, or the backup for it, unless the machine stops.
+    pub fn act_for_backup(&mut self, node: usize, act: impl FnOnce(&mut Self)) {
+        match self.plan.acts(node) {
+            None => act(self),
+            Some(is_after) => {
+                if is_after {
+                    act(self);
+                    self.after(node);
+                }
+                self.fall_as_planned(node);
+            }
+        }
     }
 
     fn deliver_released(&mut self, node: usize, mut released: Released, last_seq: u64) {
         let killed_after = self.plan.committed(node, &released);
-        let deliver = self.nodes[node].live().core.manager.deliver().clone();
+        let live = self.nodes[node].live();
         match killed_after {
             None => {
-                deliver.deliver(released, last_seq);
+                live.release(released, last_seq);
                 self.look_at_disk(node);
             }
             Some(keep) => {
                 // The newest event is told last.
-                let told = *self.nodes[node].live().core.events.borrow();
+                let told = *live.core.events.borrow();
                 released.keep(keep);
-                deliver.deliver(released, told);
+                live.release(released, told);
                 self.look_at_disk(node);
                 self.after(node);
                 self.fall_as_planned(node);
@@ -143,8 +175,9 @@ impl World {
         let damage = self.plan.damage;
         self.note(format_args!("{node}: falls, and its disk is {damage:?}"));
         self.fall(node, damage);
-        if let Some(operations) = self.plan.again.take() {
+        if let Some((operations, damage)) = self.plan.again.take() {
             self.nodes[node].disk.fail_after(operations, Failing::Power);
+            self.plan.damage = damage;
         }
     }
 
@@ -153,10 +186,18 @@ impl World {
         let live = self.nodes[node].live.take();
         self.nodes[node].disk = self.nodes[node].disk.crash(damage, &mut self.rng);
         drop(live);
+        self.is_gone(node);
+    }
+
+    /// Nobody runs at a node any more.
+    fn is_gone(&mut self, node: usize) {
         for link in &mut self.links {
             if let Some(side) = link.side_of(node) {
                 link.lose(side, &mut self.rng);
             }
+        }
+        if let Some(backup) = &self.nodes[node].backup {
+            backup.lose_node(&mut self.rng);
         }
     }
 
@@ -206,11 +247,7 @@ impl World {
         if self.nodes[node].live.take().is_none() {
             return;
         }
-        for link in &mut self.links {
-            if let Some(side) = link.side_of(node) {
-                link.lose(side, &mut self.rng);
-            }
-        }
+        self.is_gone(node);
         if self.nodes[node].disk.has_failed() {
             self.fall_as_planned(node);
         }
@@ -222,15 +259,13 @@ impl World {
         match self.nodes[node].start(&self.chain) {
             Ok(published) => {
                 published.into_iter().for_each(|tx| self.chain.publish(tx));
-                self.ledger.seen.held_against(&self.nodes[node], &self.ledger.never_funded);
-                self.told_is_kept(node);
+                if !self.nodes[node].is_old {
+                    self.ledger.seen.held_against(&self.nodes[node], &self.ledger.never_funded);
+                    self.told_is_kept(node);
+                }
                 self.after(node);
             }
-            Err(fault) => {
-                let disk = &self.nodes[node].disk;
-                assert!(disk.has_failed(), "node {node} does not start from what was durable: {fault}");
-                self.fall_as_planned(node);
-            }
+            Err(fault) => self.failed(node, fault),
         }
     }
 

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey, SignOnly};
+use bitcoin::{Amount, OutPoint};
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, PaymentHash, PaymentPreimage};
 use outrigger_bolt::wire::{CommitmentSigned, Message, RevokeAndAck, UpdateAddHtlc};
 use outrigger_channel::{ChannelHead, HtlcKey, HtlcSource, Offerer, Phase, Totals};
+use outrigger_sidecar::store::backup::Image;
 use outrigger_sidecar::store::row::SettlementRow;
 use outrigger_sidecar::store::schema::Table;
 
+use super::backup::{head_in, settlement_in};
 use super::node::Node;
 use super::rows;
 use super::seen::Seen;
@@ -45,6 +48,7 @@ pub struct Founded {
     pub is_untouched: bool,
 }
 
+#[derive(Clone)]
 pub struct Ledger {
     pub htlcs: BTreeMap<Name, Htlc>,
     pub channels: BTreeMap<ChannelId, Founded>,
@@ -52,6 +56,8 @@ pub struct Ledger {
     pub never_funded: BTreeSet<ChannelId>,
     /// Channels that their operators have ended alone.
     pub ended_alone: BTreeSet<ChannelId>,
+    /// What each node may take from the chain by itself, with its value.
+    pub claimed: BTreeMap<(usize, OutPoint), Amount>,
     /// What left each node, for a start to be held against.
     pub seen: Seen,
     /// What was offered for what was received, both ways.
@@ -78,6 +84,7 @@ impl Ledger {
             channels: BTreeMap::new(),
             never_funded: BTreeSet::new(),
             ended_alone: BTreeSet::new(),
+            claimed: BTreeMap::new(),
             seen: Seen::default(),
             downstream: HashMap::new(),
             upstream: HashMap::new(),
@@ -98,6 +105,7 @@ impl Ledger {
 
     /// A message leaves a node. What it promises must be on the node's disk.
     pub fn sent(&mut self, from: &Node, to: usize, message: &Message, journal: &mut Journal) {
+        assert!(!from.is_old || !binds(message), "node {} has old rows and sends {}", from.number, message.name());
         match message {
             Message::UpdateAddHtlc(add) => {
                 self.onions.insert((add.channel_id, from.number, add.id), add.onion_routing_packet.clone());
@@ -204,6 +212,8 @@ impl Ledger {
             let row = rows::htlc(&live.db, &down.0, offered);
             assert_eq!(row, None, "node {number} fails {name:?} while {down:?} may still be claimed");
         }
+        let is_decided = |image: &Image| settlement_in(image, name.2).is_some_and(|row| !row.is_fulfilled());
+        assert_backed(by, &name.0, is_decided, "a failure");
         if let Some(known) = self.htlcs.get_mut(&name) {
             known.outcome = Some(Outcome::Failed);
         }
@@ -219,6 +229,8 @@ impl Ledger {
         assert_eq!(first, signed.signature, "node {number} signs two commitments for {whose:?}");
         let head = rows::head(&by.live().db, &signed.channel_id).expect("a channel that signs has rows");
         assert!(head.remote_number >= whose.number, "node {number} signs for {whose:?} and forgets it in a crash");
+        let stands = |head: ChannelHead| head.remote_number >= whose.number;
+        assert_backed(by, &signed.channel_id, |image| head_in(image).is_some_and(stands), "a signature");
         let newest = self.seen.signed.entry((number, signed.channel_id)).or_default();
         *newest = whose.number.max(*newest);
     }
@@ -234,6 +246,8 @@ impl Ledger {
         let monitor = rows::monitor_head(db, &revoked.channel_id).expect("a channel has a monitor");
         let newest = head.local_number.min(monitor.local.number);
         assert!(newest > whose.number, "the secret of {whose:?} is out while the disk holds commitment {newest}");
+        let stands = |head: ChannelHead| head.local_number > whose.number;
+        assert_backed(by, &revoked.channel_id, |image| head_in(image).is_some_and(stands), "a secret");
         journal.revealed.insert(point);
         let below = journal.released_below.entry((whose.node, whose.keys_index)).or_default();
         *below = (*below).max(whose.number + 1);
@@ -318,6 +332,19 @@ impl Ledger {
         })
     }
 
+    /// What the HTLCs that were fulfilled leave each side of a channel, in msat.
+    pub fn balances(&self, channel: &ChannelId, founded: &Founded) -> [i128; 2] {
+        let mut expected = founded.balances.map(|balance| i128::from(balance.get()));
+        for ((_, from, _), htlc) in self.htlcs.iter().filter(|((of, ..), _)| of == channel) {
+            if htlc.outcome == Some(Outcome::Fulfilled) {
+                let payer = usize::from(founded.nodes[0] != *from);
+                expected[payer] -= i128::from(htlc.amount.get());
+                expected[1 - payer] += i128::from(htlc.amount.get());
+            }
+        }
+        expected
+    }
+
     /// Nothing is under way any more: both sides of each channel have what the HTLCs that were fulfilled leave them, both
     /// edges of each relay have the same outcome, and no row waits for anything.
     pub fn at_rest(&self, nodes: &[Node]) {
@@ -329,14 +356,7 @@ impl Ledger {
             assert!(agree, "the edges of one relay: {down:?} {down_outcome:?} and {up:?} {up_outcome:?}");
         }
         for (channel, founded) in self.funded() {
-            let mut expected = founded.balances.map(|balance| i128::from(balance.get()));
-            for ((_, from, _), htlc) in self.htlcs.iter().filter(|((of, ..), _)| of == channel) {
-                if htlc.outcome == Some(Outcome::Fulfilled) {
-                    let payer = usize::from(founded.nodes[0] != *from);
-                    expected[payer] -= i128::from(htlc.amount.get());
-                    expected[1 - payer] += i128::from(htlc.amount.get());
-                }
-            }
+            let expected = self.balances(channel, founded);
             for side in 0..2 {
                 let head = rows::head(&nodes[founded.nodes[side]].live().db, channel).expect("an open channel");
                 let mine = [expected[side], expected[1 - side]];
@@ -366,6 +386,27 @@ impl Ledger {
             }
         }
     }
+}
+
+/// Whether a message binds its sender to the newest state of a channel: none does that a node with old rows may send.
+fn binds(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::CommitmentSigned(_)
+            | Message::RevokeAndAck(_)
+            | Message::FundingCreated(_)
+            | Message::FundingSigned(_)
+            | Message::UpdateAddHtlc(_)
+            | Message::ClosingSigned(_)
+            | Message::ClosingComplete(_)
+            | Message::ClosingSig(_)
+    )
+}
+
+/// What a promise stands on is in the backup of who makes it, where that has one.
+fn assert_backed(by: &Node, channel: &ChannelId, holds: impl FnOnce(&Image) -> bool, what: &str) {
+    let Some(backup) = &by.backup else { return };
+    assert!(backup.has(channel, holds), "node {} tells {what} of {channel} before its backup has its rows", by.number);
 }
 
 /// Both sides count the commitments alike.

@@ -12,6 +12,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "the modules of one test")]
 
+mod backup;
 mod chain;
 mod clock;
 mod disk;
@@ -28,6 +29,7 @@ mod sample;
 mod schedule;
 mod seen;
 mod signer;
+mod stopped;
 mod sweep;
 mod world;
 

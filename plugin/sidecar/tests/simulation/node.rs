@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
 use bitcoin::hashes::Hash;
-use bitcoin::{Network, ScriptBuf, Transaction, WPubkeyHash};
+use bitcoin::{BlockHash, Network, ScriptBuf, Transaction, WPubkeyHash};
+use crossbeam_channel::Receiver;
 use outrigger_bolt::id::NodeId;
 use outrigger_channel::{Feerates, Policy, Refusal, Reply};
 use outrigger_sidecar::key::{NodeKeys, Seed};
@@ -17,15 +18,19 @@ use outrigger_sidecar::manager::relay::register::Caps;
 use outrigger_sidecar::manager::terms::ForwardingPolicy;
 use outrigger_sidecar::node::core::{self, Core, Duties, Ground};
 use outrigger_sidecar::payment::{InvoiceFault, SendFault, Terms};
-use outrigger_sidecar::store::load::load;
+use outrigger_sidecar::store::backup::{Hub, News, Open, Persist, Start};
 use outrigger_sidecar::store::row::{InvoiceRow, PaymentRow};
 use outrigger_sidecar::store::schema::Table;
-use outrigger_sidecar::store::{self, Batch, Gathered, StoreError};
+use outrigger_sidecar::store::{self, Batch, Gathered, Generation, Released, Snapshot, StoreError};
 use redb::Database;
 
+use super::backup::{self, Backup};
 use super::chain::{self, Chain};
 use super::disk::Disk;
 use super::signer::Signers;
+
+/// The network of every simulation.
+pub const NETWORK: &str = "regtest";
 
 /// As many nodes as any seed has.
 pub const MOST_NODES: usize = 6;
@@ -82,6 +87,16 @@ pub struct Live {
     /// How many reorganisations were taken in.
     pub forks: usize,
     pub waits: Vec<Waits>,
+    /// None without a backup, and in restored mode.
+    pub sinks: Option<Sinks>,
+}
+
+/// What runs for a backup. Its thread is steps that the world takes.
+pub struct Sinks {
+    pub hub: Arc<Hub>,
+    sink: Box<dyn Persist>,
+    pub news: Receiver<News>,
+    has_given_up: bool,
 }
 
 pub struct Node {
@@ -90,6 +105,12 @@ pub struct Node {
     pub keys: Arc<NodeKeys>,
     pub config: Config,
     pub disk: Disk,
+    /// A required one.
+    pub backup: Option<Backup>,
+    /// An older copy was put into the place of its disk, or what came of its backup.
+    pub is_old: bool,
+    /// It may end a connection.
+    pub hangs_up: bool,
     pub live: Option<Live>,
     /// How readily its writer, workers and other threads run, beside other nodes'.
     pub pace: u32,
@@ -101,7 +122,20 @@ impl Node {
     pub fn new(number: usize, config: Config, pace: u32, feerates: Feerates, signers: Signers) -> Self {
         let keys = KEYS[number].clone();
         let (id, disk) = (keys.node_id(), Disk::default());
-        Self { number, id, keys, config, disk, live: None, pace, feerates, signers }
+        Self {
+            number,
+            id,
+            keys,
+            config,
+            disk,
+            backup: None,
+            is_old: false,
+            hangs_up: false,
+            live: None,
+            pace,
+            feerates,
+            signers,
+        }
     }
 
     /// What runs, where it does.
@@ -111,15 +145,19 @@ impl Node {
 
     /// Starts from the disk, up to the tip of the chain, as `node.rs` does. Returns what was to be published.
     pub fn start(&mut self, chain: &Chain) -> Result<Vec<Transaction>, StoreError> {
-        let (db, journal) = store::open_on(self.disk.database(), &self.disk, "regtest", &self.id)?;
-        let mut file = load(&*db)?;
+        let owner = (NETWORK, &self.id);
+        let (db, mut file) = store::open_and_load_on(self.disk.database(), (&self.disk, &self.disk), owner)?;
+        let age = Generation::at_start_in(Box::new(self.disk.clone()), owner, &db, file.restored.is_some())?;
+        let generation = file.aged(age);
         assert!(file.frozen.is_empty(), "node {} froze channels: {:?}", self.number, file.frozen);
-        assert_eq!(file.restored, None, "node {} believes that its file is old", self.number);
+        let is_fooled = file.restored.is_some() && !self.is_old;
+        assert!(!is_fooled, "node {} believes that its file is old: {:?}", self.number, file.restored);
+        let sinks = self.sinks(&db, &file)?;
         let place = file.wallet.first().map(|(_, row)| u64::from_be_bytes(row.as_slice().try_into().unwrap()));
         let (tip, forks) = place.map_or((chain::BEGIN, 0), |place| (place as u32, (place >> 32) as usize));
         let (signers, keys, number) = (self.signers.clone(), self.keys.clone(), self.number);
         let ground = Ground {
-            sinks: None,
+            sinks: sinks.as_ref().map(|sinks| sinks.hub.clone()),
             keys: self.keys.clone(),
             signers: Arc::new(move |keys_index| signers.signer(&keys, number, keys_index)),
             view: ChainView::new(tip, self.feerates),
@@ -128,9 +166,15 @@ impl Node {
             forwarding: (self.config.forwarding, self.config.caps),
             payments: Terms { network: Network::Regtest, final_cltv_blocks: FINAL_CLTV_BLOCKS, accept_keysend: true },
         };
-        let published = file.broadcasts.iter().map(|row| row.tx.clone()).collect();
         let (core, mut duties) = core::build(db.clone(), &mut file, ground)?;
-        duties.commits = duties.commits.journaled(journal);
+        duties.commits = duties.commits.raising(generation).journaled(file.journal.take());
+        if let Some(sinks) = &sinks {
+            let deliver = core.manager.deliver().clone();
+            sinks.hub.deliver_to(move |released, last_seq| deliver.deliver(released, last_seq));
+        }
+        let broadcasts = std::mem::take(&mut file.broadcasts).into_iter();
+        let published = broadcasts.filter(|row| core.manager.publishes_at_start(row, sinks.is_some()));
+        let published = published.map(|row| row.tx).collect();
         let live = Live {
             core,
             duties,
@@ -141,17 +185,31 @@ impl Node {
             tip,
             forks,
             waits: Vec::new(),
+            sinks,
         };
         self.live = Some(live);
         while self.is_behind(chain) {
             self.follow(chain);
         }
+        self.live.as_mut().unwrap().hear()?;
         let manager = &self.live().core.manager;
         manager.env().set_shutdown_script(self.script());
         manager.set_feerates(self.feerates, true);
         manager.env().chain.set_synced(true);
         manager.resume();
         Ok(published)
+    }
+
+    /// Its backup over what the start found, as `node.rs` makes it.
+    fn sinks(&self, db: &Arc<Database>, file: &Snapshot) -> Result<Option<Sinks>, StoreError> {
+        let Some(backup) = self.backup.clone().filter(|_| file.restored.is_none()) else { return Ok(None) };
+        let start = Start::of(db, file, &[backup::NAME], &[backup::NAME])?;
+        let (told, news) = crossbeam_channel::unbounded();
+        let open: Open = Box::new(move |ends| backup.open(ends));
+        let (owner, found) = ((NETWORK, self.id), (start, store::last_event(db)?));
+        let (hub, made) = Hub::new(owner, db.clone(), found, backup::CLOCKS, vec![(Backup::terms(), open)], told);
+        let sink = made.into_iter().next().unwrap();
+        Ok(Some(Sinks { hub, sink, news, has_given_up: false }))
     }
 
     /// Whether the chain has something new for the node, which runs.
@@ -203,6 +261,18 @@ impl Node {
     }
 }
 
+impl Sinks {
+    /// Whether there is anything to do for the backup.
+    pub fn has_work(&self) -> bool {
+        self.hub.has_work(0)
+    }
+
+    /// Gives it the next thing.
+    pub fn step(&mut self) {
+        self.hub.step(0, &mut *self.sink);
+    }
+}
+
 impl Waits {
     fn poll(&mut self) -> Poll<Told> {
         let mut context = Context::from_waker(Waker::noop());
@@ -219,6 +289,48 @@ impl Waits {
 }
 
 impl Live {
+    /// Hears what the backup holds, before a peer is met, and tells it of the tip.
+    fn hear(&mut self) -> Result<(), StoreError> {
+        let Some(sinks) = &mut self.sinks else { return Ok(()) };
+        while !sinks.hub.has_heard_all() {
+            sinks.hub.step(0, &mut *sinks.sink);
+            if let Ok(News::Storage(fault)) = sinks.news.try_recv() {
+                return Err(fault);
+            }
+        }
+        match sinks.hub.proof() {
+            Some(proof) => self.core.manager.prove_old(proof),
+            None => sinks.hub.tip(self.tip, BlockHash::all_zeros(), Vec::new()),
+        }
+        Ok(())
+    }
+
+    /// What a commit released goes to the backup's gate, or on.
+    pub fn release(&self, released: Released, last_seq: u64) {
+        match &self.sinks {
+            Some(sinks) => sinks.hub.release(released, last_seq),
+            None => self.core.manager.deliver().deliver(released, last_seq),
+        }
+    }
+
+    /// The newest event that readers may be told.
+    pub fn newest_event(&self) -> u64 {
+        match &self.sinks {
+            Some(sinks) => *sinks.hub.readable_events().borrow(),
+            None => *self.core.events.borrow(),
+        }
+    }
+
+    /// Of an old file no backup is to be made.
+    pub fn give_up_if_restored(&mut self) {
+        if let Some(sinks) = &mut self.sinks
+            && self.core.manager.env().is_restored()
+            && !std::mem::replace(&mut sinks.has_given_up, true)
+        {
+            sinks.hub.give_up();
+        }
+    }
+
     /// The peers whose mailboxes wait for a worker; any of several workers may be the quickest.
     pub fn gather_work(&mut self) {
         self.work.extend(self.duties.mailboxes.try_iter());

@@ -16,6 +16,7 @@ use super::node::Waits;
 use super::world::World;
 
 /// A payment that somebody wanted.
+#[derive(Clone)]
 pub struct Payment {
     pub payer: usize,
     pub payee: usize,

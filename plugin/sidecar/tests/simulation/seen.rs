@@ -13,7 +13,7 @@ use super::node::Node;
 use super::rows;
 
 /// What left, by the node that it left.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Seen {
     /// The newest commitment of the peer that was signed.
     pub signed: BTreeMap<(usize, ChannelId), u64>,
@@ -33,7 +33,7 @@ impl Seen {
     /// Readers are told of new events.
     pub fn events_are_told(&mut self, node: &Node) {
         let core = &node.live().core;
-        let newest = *core.events.borrow();
+        let newest = node.live().newest_event();
         let known = self.events.entry(node.number).or_default();
         let last = known.last().map_or(0, |(seq, _)| *seq);
         if last < newest {
@@ -79,6 +79,17 @@ impl Seen {
             assert!(is_known, "node {of} has signed for the funding of {channel} and does not know it");
         }
         self.events_are_kept(node);
+    }
+
+    /// Nothing that was seen of a node counts any more: an older disk was put into the place of its own.
+    pub fn forget(&mut self, node: usize) {
+        let Self { signed, revoked, answered, shut_down, funded, events } = self;
+        signed.retain(|(of, _), _| *of != node);
+        revoked.retain(|(of, _), _| *of != node);
+        answered.retain(|(of, ..), _| *of != node);
+        shut_down.retain(|(of, _)| *of != node);
+        funded.retain(|(of, _)| *of != node);
+        events.remove(&node);
     }
 
     /// What was told is there, under the same number.

@@ -23,7 +23,7 @@ pub struct Point {
 }
 
 /// What all signers of a simulation have done.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Journal {
     pub points: HashMap<PublicKey, Point>,
     /// What a node that starts again need not derive again, where its signers are fake.

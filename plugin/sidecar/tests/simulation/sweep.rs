@@ -1,9 +1,11 @@
-//! The crash sweep: short scripts, each run again for every write, sync and growth of a node's disk, with every kind of
-//! damage, and for every effect that a commit released. Then the node starts from what is left, and all must be as if its
-//! connections had been cut.
+//! The crash sweep: short scripts, each run again for every write, sync, growth and rename of a node's disk, with every kind of
+//! damage, for every effect that a commit released, and for everything that is done for a backup. Then the node starts from what
+//! is left, and all must be as if its connections had been cut.
 //!
 //! `SWEEP_SECONDS=n` runs as many points as there is time for, `SWEEP_ALL=1` all of them, `SWEEP_SEED=n` another schedule
-//! of the scripts and another order of the points. A failure prints the one command that replays its point.
+//! of the scripts and another order of the points, `SWEEP_SCRIPT=name` those of one script. With `SWEEP_GO_ON=1` it goes on
+//! after a failure and names all. A failure prints the one command that
+//! replays its point. One point of four has the daemon's signers, the others fake ones (`fake.rs`).
 
 mod points;
 pub mod scripts;
@@ -21,37 +23,53 @@ use rand_chacha::ChaCha8Rng;
 use self::points::Point;
 use self::scripts::{SCRIPTS, Script};
 use super::number;
+use super::signer::Signing;
 use super::world::Tracing;
+
+/// Points between two lines that tell how far it is.
+const PROGRESS_EVERY: usize = 5000;
 
 /// Points where nobody says how many.
 const POINTS: usize = 48;
 
-/// What is released in some commit of some script, so that a kill comes before and after each. `Restored` is not: it comes
-/// with the scripts of a restore. `Disconnect` and `Archived` end what they are about.
+/// Each variant of an effect, and of what else waits for a commit: some script releases it, so that a kill comes before and
+/// after each.
 const RELEASED: &[&str] = &[
-    "Send", "Revoke", "Publish", "Watch", "Incoming", "Settle", "Removed", "Reply", "Note", "Order", "Settled",
-    "Chain", "Durable",
+    "Send", "Revoke", "Disconnect", "Publish", "Restored", "Watch", "Incoming", "Settle", "Removed", "Reply", "Note",
+    "Order", "Settled", "Archived", "Chain", "Durable",
 ];
 
-/// The points of all scripts under a seed, and what commits released in them.
-fn every_point(seed: u64) -> (Vec<(&'static Script, Point)>, BTreeMap<&'static str, u64>) {
+/// Of so many points one has real signers.
+const REAL_EVERY: usize = 4;
+
+/// Who signs at the point of this number. Points of every kind have either.
+fn signing(number: usize) -> Signing {
+    if number.is_multiple_of(REAL_EVERY) { Signing::Real } else { Signing::Fake }
+}
+
+/// The points of all scripts under a seed, or of one, each with who signs; and what commits released in them.
+fn every_point(seed: u64, only: Option<&str>) -> (Vec<(&'static Script, Point, Signing)>, BTreeMap<&'static str, u64>) {
     let mut found = Vec::new();
     let mut released: BTreeMap<&str, u64> = BTreeMap::new();
-    for script in SCRIPTS {
-        let run = script.run(seed, None, Tracing::Off);
+    for script in SCRIPTS.iter().filter(|script| only.is_none_or(|only| only == script.name)) {
+        let run = script.run(seed, None, Signing::Fake, Tracing::Off);
         for name in run.released.iter().flat_map(|(_, names)| names) {
             *released.entry(name).or_default() += 1;
         }
-        found.extend(Point::all(script.name, &run).into_iter().map(|point| (script, point)));
+        let points = Point::all(script.name, &run);
+        println!("crash sweep: {} points of {}", points.len(), script.name);
+        let points = points.into_iter().enumerate();
+        found.extend(points.map(|(number, point)| (script, point, signing(number))));
     }
     (found, released)
 }
 
 fn replay(seed: u64, name: &str) {
-    let (points, _) = every_point(seed);
-    let (script, point) = points.iter().find(|(_, point)| point.to_string() == name).expect("a point of this seed");
+    let (points, _) = every_point(seed, name.split('/').next());
+    let found = points.iter().find(|(_, point, _)| point.to_string() == name);
+    let (script, point, signing) = found.expect("a point of this seed");
     let tracing = if std::env::var_os("SIMULATION_TRACE").is_some() { Tracing::Shown } else { Tracing::Off };
-    script.run(seed, Some(point), tracing);
+    script.run(seed, Some(point), *signing, tracing);
     println!("crash sweep: {name} passes");
 }
 
@@ -62,7 +80,8 @@ fn crash_sweep_per_1_per_2_per_3_per_4_per_5_dsk_1_dsk_2_dsk_4_dsk_8_no_point_lo
         return replay(seed, &name);
     }
     let begun = Instant::now();
-    let (mut points, released) = every_point(seed);
+    let only = std::env::var("SWEEP_SCRIPT").ok();
+    let (mut points, released) = every_point(seed, only.as_deref());
     let all = points.len();
     points.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     let until = number("SWEEP_SECONDS").map(|seconds| begun + Duration::from_secs(seconds));
@@ -71,10 +90,15 @@ fn crash_sweep_per_1_per_2_per_3_per_4_per_5_dsk_1_dsk_2_dsk_4_dsk_8_no_point_lo
     }
     let next = AtomicUsize::new(0);
     let (passed, failures) = (Mutex::new(BTreeMap::new()), Mutex::new(Vec::new()));
+    let goes_on = std::env::var_os("SWEEP_GO_ON").is_some();
     let run = || {
-        while until.is_none_or(|until| Instant::now() < until) && failures.lock().unwrap().is_empty() {
-            let Some((script, point)) = points.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-            match catch_unwind(AssertUnwindSafe(|| script.run(seed, Some(point), Tracing::Off))) {
+        while until.is_none_or(|until| Instant::now() < until) && (goes_on || failures.lock().unwrap().is_empty()) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some((script, point, signing)) = points.get(number) else { return };
+            if number > 0 && number.is_multiple_of(PROGRESS_EVERY) {
+                println!("crash sweep: {number} points of {all} begun, {} s", begun.elapsed().as_secs());
+            }
+            match catch_unwind(AssertUnwindSafe(|| script.run(seed, Some(point), *signing, Tracing::Off))) {
                 Ok(_) => *passed.lock().unwrap().entry(point.kind()).or_insert(0) += 1,
                 Err(_) => failures.lock().unwrap().push(point.to_string()),
             }
@@ -89,13 +113,18 @@ fn crash_sweep_per_1_per_2_per_3_per_4_per_5_dsk_1_dsk_2_dsk_4_dsk_8_no_point_lo
     });
     let passed: BTreeMap<&str, usize> = passed.into_inner().unwrap();
     let swept: usize = passed.values().sum();
-    println!("crash sweep: {swept} points of {all}, {} scripts, seed {seed}; {passed:?}", SCRIPTS.len());
+    let seconds = begun.elapsed().as_secs();
+    println!("crash sweep: {swept} points of {all}, {} scripts, seed {seed}, {seconds} s; {passed:?}", SCRIPTS.len());
     println!("crash sweep: effects that kills came between: {released:?}");
-    if let Some(point) = failures.into_inner().unwrap().first() {
+    let failures = failures.into_inner().unwrap();
+    if failures.len() > 1 {
+        println!("crash sweep: {} points fail: {}", failures.len(), failures.join(" "));
+    }
+    if let Some(point) = failures.first() {
         let test = "cargo test -p outriggerd --test simulation crash_sweep";
         panic!("point {point} fails; replay it: SWEEP_SEED={seed} SWEEP_POINT={point} {test}");
     }
-    for name in RELEASED {
+    for name in RELEASED.iter().filter(|_| only.is_none()) {
         assert!(released.contains_key(name), "no script releases {name}");
     }
     assert!(swept > 0, "no point was run");
@@ -103,10 +132,10 @@ fn crash_sweep_per_1_per_2_per_3_per_4_per_5_dsk_1_dsk_2_dsk_4_dsk_8_no_point_lo
 
 #[test]
 fn a_point_of_the_sweep_gives_the_same_run_each_time() {
-    let (points, _) = every_point(0);
+    let (points, _) = every_point(0, None);
     for at in [0, points.len() / 3, points.len() * 2 / 3] {
-        let (script, point) = &points[at];
-        let [first, second] = [(); 2].map(|()| script.run(0, Some(point), Tracing::Digested).digest);
+        let (script, point, signing) = &points[at];
+        let [first, second] = [(); 2].map(|()| script.run(0, Some(point), *signing, Tracing::Digested).digest);
         assert_eq!(first, second, "{point}");
     }
 }

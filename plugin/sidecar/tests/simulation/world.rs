@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitcoin::Transaction;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_bolt::wire::{ChannelUpdate, Message};
 use outrigger_channel::{CHANNEL_PONG_BYTES, Command, Enforcement, Feerates};
@@ -13,12 +14,15 @@ use outrigger_sidecar::clock::{Clock, StandIn};
 use outrigger_sidecar::manager::OpenOrder;
 use outrigger_sidecar::manager::outbox::{Heard, Origin, PeerHandler, outbox};
 use outrigger_sidecar::store::ChainOrder;
+use outrigger_sidecar::store::backup::{Image, News};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::backup::Backup;
 use super::chain::Chain;
 use super::clock::VirtualClock;
+use super::disk::Content;
 use super::faults::Plan;
 use super::ledger::Ledger;
 use super::network::{End, Link, Taken, read};
@@ -72,6 +76,12 @@ enum Event {
     Block(usize),
     /// The time of an HTLC set is over.
     Time(usize),
+    /// A node does the next thing for its backup.
+    Sink(usize),
+    /// A backup makes something durable, and says so.
+    Backup(usize),
+    /// A node hears something of its backup.
+    News(usize),
 }
 
 pub struct World {
@@ -89,6 +99,8 @@ pub struct World {
     pub counts: Counts,
     pub events: u64,
     trace: Trace,
+    /// What stood on disks, to be put back.
+    pub copies: BTreeMap<usize, Content>,
     _stand_in: StandIn,
 }
 
@@ -109,22 +121,29 @@ struct Trace {
 
 impl World {
     pub fn new(seed: u64, signing: Signing, tracing: Tracing) -> Self {
-        let clock = Rc::new(VirtualClock::new(seed));
+        let signers = Signers { signing, journal: Arc::default() };
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        Self { rng, ..Self::by(Rc::new(VirtualClock::new(seed)), signers, tracing) }
+    }
+
+    /// An empty one with this clock.
+    pub fn by(clock: Rc<VirtualClock>, signers: Signers, tracing: Tracing) -> Self {
         let stand_in = Clock::replace_on_this_thread(clock.clone());
         Self {
-            rng: ChaCha8Rng::seed_from_u64(seed),
+            rng: ChaCha8Rng::seed_from_u64(0),
             clock,
             nodes: Vec::new(),
             links: Vec::new(),
             chain: Chain::default(),
             ledger: Ledger::new(),
-            signers: Signers { signing, journal: Arc::default() },
+            signers,
             payments: Vec::new(),
             replayed: BTreeSet::new(),
             plan: Plan::default(),
             counts: Counts::default(),
             events: 0,
             trace: Trace { tracing, digest: 0xcbf2_9ce4_8422_2325 },
+            copies: BTreeMap::new(),
             _stand_in: stand_in,
         }
     }
@@ -190,6 +209,16 @@ impl World {
             }
             if live.core.payments.next_time().is_some_and(|end| end <= now) {
                 found.push((Event::Time(number), pace));
+            }
+            let Some(sinks) = &live.sinks else { continue };
+            if sinks.has_work() {
+                found.push((Event::Sink(number), pace));
+            }
+            if node.backup.as_ref().is_some_and(Backup::is_behind) {
+                found.push((Event::Backup(number), pace));
+            }
+            if !sinks.news.is_empty() {
+                found.push((Event::News(number), pace));
             }
         }
         found
@@ -265,6 +294,33 @@ impl World {
                 self.note(format_args!("{node}: the chain is at {tip}"));
                 node
             }
+            Event::Sink(node) => {
+                self.note(format_args!("{node}: does something for its backup"));
+                self.act_for_backup(node, |world| {
+                    world.nodes[node].live.as_mut().expect("a live node").sinks.as_mut().expect("sinks").step();
+                });
+                node
+            }
+            Event::Backup(node) => {
+                self.note(format_args!("{node}: its backup has something"));
+                self.act_for_backup(node, |world| {
+                    let backup = world.nodes[node].backup.clone().expect("a backup");
+                    backup.complete_one(&mut world.rng);
+                });
+                node
+            }
+            Event::News(node) => {
+                let news = self.nodes[node].live().sinks.as_ref().expect("sinks").news.try_recv();
+                match news.expect("news") {
+                    News::Ahead { proof } => self.nodes[node].live().core.manager.prove_old(&proof),
+                    News::Storage(fault) => self.failed(node, fault),
+                    News::Unstored { channel, reason, is_new } => {
+                        self.nodes[node].live().core.manager.fail_unstored(&channel, reason, is_new);
+                    }
+                    News::Dead { reason } => panic!("node {node} stops for its backup: {reason}"),
+                }
+                node
+            }
         }
     }
 
@@ -314,7 +370,10 @@ impl World {
 
     fn carry_out(&mut self, node: usize, order: ChainOrder) {
         match order {
-            ChainOrder::Publish(tx) => self.chain.publish(tx),
+            ChainOrder::Publish(tx) => {
+                self.assert_backed(node, &tx);
+                self.chain.publish(tx);
+            }
             ChainOrder::Fund(request) => {
                 let funding = self.chain.fund(&request);
                 self.nodes[node].live().core.manager.funded(&request.peer, request.channel, Ok(funding));
@@ -326,7 +385,9 @@ impl World {
             }
             ChainOrder::Enforce { channel, enforcement: Some(found), .. } => {
                 assert!(self.ledger.ended_alone.contains(&channel), "node {node} ends channel {channel} alone");
-                self.enforce(*found);
+                let is_published = found.publish.is_some();
+                assert!(!is_published || !self.nodes[node].is_old, "node {node} publishes an old commitment of {channel}");
+                self.enforce(node, *found);
             }
             ChainOrder::Enforce { enforcement: None, .. }
             | ChainOrder::Forget(_)
@@ -337,16 +398,32 @@ impl World {
     }
 
     /// What the wallet and the mempool do for a channel that its operator ended.
-    fn enforce(&mut self, found: Enforcement) {
+    fn enforce(&mut self, node: usize, found: Enforcement) {
         found.publish.into_iter().for_each(|publish| self.chain.publish(publish.tx));
+        let own = found.claims.iter().map(|claim| ((node, claim.outpoint), claim.output.value));
+        self.ledger.claimed.extend(own);
         found
             .claims
             .into_iter()
             .for_each(|claim| self.chain.claim(claim.outpoint, claim.output.value, claim.from_height));
     }
 
+    /// A channel that is funded by this transaction is in the backup of the node that publishes it.
+    fn assert_backed(&self, node: usize, tx: &Transaction) {
+        let Node { backup: Some(backup), live: Some(live), is_old: false, .. } = &self.nodes[node] else { return };
+        let txid = tx.compute_txid();
+        let funded = live.core.manager.channels().into_iter().filter(|view| view.summary.funding.txid == txid);
+        for view in funded {
+            let channel = view.channel_id;
+            assert!(backup.has(&channel, Image::is_live), "node {node} funds {channel}, which its backup does not have");
+        }
+    }
+
     /// What an event at a node brings with it at once: answers to callers, and messages on the wire.
     pub fn after(&mut self, node: usize) {
+        if let Some(live) = &mut self.nodes[node].live {
+            live.give_up_if_restored();
+        }
         for told in self.nodes[node].poll() {
             self.told(node, told);
         }
@@ -384,7 +461,10 @@ impl World {
                 link.wires[1 - side].push_back((message, bytes.len()));
             }
         }
-        assert_eq!(closed, None, "node {node} ends its connection with node {peer}");
+        let Some(reason) = closed else { return };
+        assert!(self.nodes[node].hangs_up, "node {node} ends its connection with node {peer}: {reason}");
+        let Self { links, rng, .. } = self;
+        links[link].cut(rng);
     }
 
     fn told(&mut self, node: usize, told: Told) {

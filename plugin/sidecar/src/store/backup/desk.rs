@@ -100,6 +100,11 @@ impl Desk {
         }
     }
 
+    /// The next thing to give, where there is any now.
+    pub(super) fn next_now(&self) -> Option<Work> {
+        self.lanes.lock().next()
+    }
+
     pub(super) fn stop(&self) {
         self.ends.stop();
         self.with(|_| ());

@@ -206,7 +206,9 @@ impl Gate {
     /// never leaves, as with a channel that is failed.
     pub(super) fn open(&mut self) -> Released {
         (self.is_open, self.is_sealed) = (true, false);
-        let held = self.channels.drain().flat_map(|(_, waiting)| waiting.held).map(|kept| kept.held);
+        let mut channels: Vec<_> = self.channels.drain().collect();
+        channels.sort_unstable_by_key(|(channel, _)| *channel);
+        let held = channels.into_iter().flat_map(|(_, waiting)| waiting.held).map(|kept| kept.held);
         let freed = held.filter(survives_failure).collect();
         self.let_events_through();
         Released::of(freed)

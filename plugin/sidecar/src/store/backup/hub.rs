@@ -14,7 +14,7 @@ use redb::{Database, ReadableDatabase};
 use tokio::sync::watch;
 
 use super::desk::{Desk, SinkTerms, SinkView};
-use super::ends::{Now, SinkEnds};
+use super::ends::{Now, SinkEnds, SinkFault};
 use super::gate::Gate;
 use super::image::{Image, RowChange, TipRecord, Update};
 use super::kept::{id_in, image_in};
@@ -283,6 +283,35 @@ impl Hub {
         }
         while let Some(work) = desk.next() {
             self.give(number, &mut *sink, work);
+        }
+    }
+
+    /// Whether there is anything to do for a sink that [`step`](Self::step) would do.
+    pub fn has_work(&self, number: usize) -> bool {
+        let is_due = |desk: &Desk| !desk.has_told.load(Ordering::Acquire) || desk.with(|lanes| lanes.has_work());
+        self.desks.get(number).is_some_and(is_due)
+    }
+
+    /// Does one thing for a sink that has no thread: hears what it holds, or gives it what is next. Where it is in trouble it is asked
+    /// again by the next call. For whoever steps the whole node in one thread.
+    pub fn step(&self, number: usize, sink: &mut dyn Persist) {
+        let Some(desk) = self.desks.get(number) else { return };
+        if desk.has_told.load(Ordering::Acquire) {
+            if let Some(work) = desk.next_now() {
+                self.give(number, sink, work);
+            }
+            return;
+        }
+        match sink.holdings() {
+            Ok(holdings) => {
+                desk.ends.well();
+                self.learn(number, &holdings);
+            }
+            Err(SinkFault::Passing(words)) => desk.ends.trouble(&words),
+            Err(SinkFault::Lasting(words)) => {
+                desk.ends.trouble(&words);
+                self.learn(number, &[]);
+            }
         }
     }
 

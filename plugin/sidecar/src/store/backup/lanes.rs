@@ -203,6 +203,12 @@ impl Lanes {
         self.tip = Some(tip).filter(|_| !self.is_off);
     }
 
+    /// Whether there is anything to be given.
+    pub(super) fn has_work(&self) -> bool {
+        let is_due = |channel: &ChannelId| self.lanes.get(channel).is_some_and(Lane::has_work);
+        self.is_known && !self.is_off && (self.tip.is_some() || self.ready.iter().any(is_due))
+    }
+
     /// What is to be given next, and nothing else of that channel before [`answered`](Self::answered).
     pub(super) fn next(&mut self) -> Option<Work> {
         if !self.is_known || self.is_off {

@@ -1,6 +1,6 @@
 //! What a start makes of its file for the sinks: the channels and their ids, and whether a sink knows more than the file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bitcoin::OutPoint;
 use outrigger_bolt::id::{ChannelId, NodeId};
@@ -29,7 +29,7 @@ pub(super) struct AtStart {
 /// The channels that live, frozen ones apart: nothing of those is written.
 #[derive(Debug, Default)]
 pub struct Start {
-    channels: HashMap<ChannelId, AtStart>,
+    channels: BTreeMap<ChannelId, AtStart>,
     owed: Vec<((ChannelId, u64), crate::store::row::SettlementRow)>,
 }
 
