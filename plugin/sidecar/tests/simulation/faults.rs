@@ -24,6 +24,8 @@ pub struct Plan {
     pub stopped: Option<(usize, usize, bool)>,
     /// What each commit of each node released.
     pub released: Vec<(usize, Vec<&'static str>)>,
+    /// What was told before its commit: the disk's operations behind it come between the two.
+    pub ordered: Vec<&'static str>,
     /// How many things each node did for its backup, and the backup for it.
     pub acts: BTreeMap<usize, usize>,
     /// How often a node has fallen as planned.
@@ -33,8 +35,8 @@ pub struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         let (again, killed, stopped) = (None, None, None);
-        let (released, acts) = (Vec::new(), BTreeMap::new());
-        Self { damage: Damage::Kept, again, killed, stopped, released, acts, fallen: 0 }
+        let (released, ordered, acts) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { damage: Damage::Kept, again, killed, stopped, released, ordered, acts, fallen: 0 }
     }
 }
 
@@ -96,6 +98,7 @@ impl World {
             let mut gathered = commits.gather(limit).expect("a batch");
             if self.rng.random_ratio(3, 4) {
                 let (orders, last_seq) = commits.orders(&mut gathered);
+                self.plan.ordered.extend(orders.held().iter().map(name));
                 live.release(orders, last_seq);
             }
             live.gathered = Some(gathered);

@@ -53,11 +53,11 @@ fn every_point(seed: u64, only: Option<&str>) -> (Vec<(&'static Script, Point, S
     let mut released: BTreeMap<&str, u64> = BTreeMap::new();
     for script in SCRIPTS.iter().filter(|script| only.is_none_or(|only| only == script.name)) {
         let run = script.run(seed, None, Signing::Fake, Tracing::Off);
-        for name in run.released.iter().flat_map(|(_, names)| names) {
+        for name in run.released.iter().flat_map(|(_, names)| names).chain(&run.ordered) {
             *released.entry(name).or_default() += 1;
         }
         let points = Point::all(script.name, &run);
-        println!("crash sweep: {} points of {}", points.len(), script.name);
+        println!("crash sweep: script {} has {} points", script.name, points.len());
         let points = points.into_iter().enumerate();
         found.extend(points.map(|(number, point)| (script, point, signing(number))));
     }
@@ -96,7 +96,7 @@ fn crash_sweep_per_1_per_2_per_3_per_4_per_5_dsk_1_dsk_2_dsk_4_dsk_8_no_point_lo
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some((script, point, signing)) = points.get(number) else { return };
             if number > 0 && number.is_multiple_of(PROGRESS_EVERY) {
-                println!("crash sweep: {number} points of {all} begun, {} s", begun.elapsed().as_secs());
+                println!("crash sweep: {number} of {all} points begun, {} s", begun.elapsed().as_secs());
             }
             match catch_unwind(AssertUnwindSafe(|| script.run(seed, Some(point), *signing, Tracing::Off))) {
                 Ok(_) => *passed.lock().unwrap().entry(point.kind()).or_insert(0) += 1,

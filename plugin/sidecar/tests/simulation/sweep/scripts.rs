@@ -65,6 +65,8 @@ pub struct Run {
     pub operations: Vec<Vec<(File, Operation)>>,
     /// What each commit of each node released.
     pub released: Vec<(usize, Vec<&'static str>)>,
+    /// What was told before its commit.
+    pub ordered: Vec<&'static str>,
     /// How many things each node did for its backup, and the backup for it.
     pub acts: BTreeMap<usize, usize>,
     pub digest: u64,
@@ -414,12 +416,14 @@ impl Script {
             None => world.nodes.iter().zip(&before).map(asked).collect(),
             Some(_) => Vec::new(),
         };
-        let (released, acts) = (std::mem::take(&mut world.plan.released), std::mem::take(&mut world.plan.acts));
+        let released = std::mem::take(&mut world.plan.released);
+        let ordered = std::mem::take(&mut world.plan.ordered);
+        let acts = std::mem::take(&mut world.plan.acts);
         let may_not_fall = point.is_none_or(|point| !point.must_fall);
         assert!(world.plan.fallen > 0 || may_not_fall, "nothing went wrong");
         assert!(world.plan.fallen == 0 || point.is_some(), "something went wrong that should not");
         self.assert_whole(&mut world);
-        Run { operations, released, acts, digest: world.digest() }
+        Run { operations, released, ordered, acts, digest: world.digest() }
     }
 
     /// What must hold once everything is connected again.
