@@ -117,13 +117,12 @@ fn overlay<T>(base: &mut BTreeMap<HtlcKey, T>, changes: BTreeMap<HtlcKey, Option
 pub(crate) fn on_connected(draft: &mut Draft<'_>, features: &Features, cx: &Context<'_>) {
     on_disconnected(draft);
     match draft.head().phase {
-        Phase::Failed { publish, .. } => {
-            // Only the peer can end a channel that we have fallen behind in, and some peers do so for our old numbers
-            // alone, not for an error.
-            if !publish {
-                let reestablish = own_reestablish(draft, cx);
-                draft.send(Message::ChannelReestablish(reestablish));
-            }
+        Phase::Failed { .. } => {
+            // Our numbers first: a peer that has lost data finds its proof in them, and by the `error` alone would publish what it
+            // has revoked (BAK-1). And where we have fallen behind only the peer can end the channel: some peers do so for old
+            // numbers alone, not for an error.
+            let reestablish = own_reestablish(draft, cx);
+            draft.send(Message::ChannelReestablish(reestablish));
             ended::send_reason(draft);
         }
         Phase::Closed { .. } => {}

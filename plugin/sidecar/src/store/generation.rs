@@ -252,16 +252,13 @@ impl Companion {
         let Some(bytes) = place.read(MAX_BYTES).map_err(StoreError::io)? else { return Ok(None) };
         let text = String::from_utf8(bytes).unwrap_or_default();
         match Self::parse(&text).filter(|found| found.format > FORMAT_VERSION || found.text() == text) {
-            Some(found) if found.format > FORMAT_VERSION => Err(StoreError::Newer {
-                path: place.path().join(FILE),
-                found: found.format,
-                known: FORMAT_VERSION,
-            }),
+            Some(found) if found.format > FORMAT_VERSION => {
+                Err(StoreError::Newer { path: place.path().join(FILE), found: found.format, known: FORMAT_VERSION })
+            }
             Some(found) => Ok(Some(found)),
-            None => Err(StoreError::Companion {
-                path: place.path().join(FILE),
-                database: place.path().join(super::FILE),
-            }),
+            None => {
+                Err(StoreError::Companion { path: place.path().join(FILE), database: place.path().join(super::FILE) })
+            }
         }
     }
 
@@ -332,7 +329,8 @@ mod tests {
     #[test]
     fn bak_1_the_generation_rises_ten_minutes_after_it_last_did_however_few_commits_there_were() {
         let companion = Companion { format: 1, network: "regtest".into(), node_id: "02".into(), generation: 7 };
-        let mut generation = Generation { place: Box::new(Directory("/".into())), companion, commits: 0, raised_at: None };
+        let mut generation =
+            Generation { place: Box::new(Directory("/".into())), companion, commits: 0, raised_at: None };
         let begun = Instant::now();
         let after = |seconds| Some(begun + Duration::from_secs(seconds));
         generation.committed(after(0));

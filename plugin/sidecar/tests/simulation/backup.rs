@@ -203,7 +203,8 @@ impl Source for Backup {
 
     fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
         let kept = self.0.lock();
-        let record = |image: &Image| NamedRecord { name: RecordName::full(*channel, image.id), content: image.encode() };
+        let record =
+            |image: &Image| NamedRecord { name: RecordName::full(*channel, image.id), content: image.encode() };
         let full = kept.images.get(channel).map(record);
         let newest = full.as_ref().map(|record| record.name.id);
         Ok(StoredChannel { channel: *channel, full, updates: Vec::new(), newest, faults: Vec::new() })

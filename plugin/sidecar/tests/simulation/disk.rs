@@ -354,11 +354,7 @@ impl Place for Disk {
         if platter.dead {
             return Ok(());
         }
-        platter.admit(
-            File::Unfinished,
-            Operation::Write,
-            vec![Change::Length(0), Change::Write(0, text.to_vec())],
-        )?;
+        platter.admit(File::Unfinished, Operation::Write, vec![Change::Length(0), Change::Write(0, text.to_vec())])?;
         platter.seen[File::Unfinished as usize] = text.to_vec();
         platter.sync(File::Unfinished)
     }

@@ -35,8 +35,22 @@ const POINTS: usize = 48;
 /// Each variant of an effect, and of what else waits for a commit: some script releases it, so that a kill comes before and
 /// after each.
 const RELEASED: &[&str] = &[
-    "Send", "Revoke", "Disconnect", "Publish", "Restored", "Watch", "Incoming", "Settle", "Removed", "Reply", "Note",
-    "Order", "Settled", "Archived", "Chain", "Durable",
+    "Send",
+    "Revoke",
+    "Disconnect",
+    "Publish",
+    "Restored",
+    "Watch",
+    "Incoming",
+    "Settle",
+    "Removed",
+    "Reply",
+    "Note",
+    "Order",
+    "Settled",
+    "Archived",
+    "Chain",
+    "Durable",
 ];
 
 /// Of so many points one has real signers.

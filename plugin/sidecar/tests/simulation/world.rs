@@ -386,7 +386,10 @@ impl World {
             ChainOrder::Enforce { channel, enforcement: Some(found), .. } => {
                 assert!(self.ledger.ended_alone.contains(&channel), "node {node} ends channel {channel} alone");
                 let is_published = found.publish.is_some();
-                assert!(!is_published || !self.nodes[node].is_old, "node {node} publishes an old commitment of {channel}");
+                assert!(
+                    !is_published || !self.nodes[node].is_old,
+                    "node {node} publishes an old commitment of {channel}"
+                );
                 self.enforce(node, *found);
             }
             ChainOrder::Enforce { enforcement: None, .. }
@@ -415,7 +418,10 @@ impl World {
         let funded = live.core.manager.channels().into_iter().filter(|view| view.summary.funding.txid == txid);
         for view in funded {
             let channel = view.channel_id;
-            assert!(backup.has(&channel, Image::is_live), "node {node} funds {channel}, which its backup does not have");
+            assert!(
+                backup.has(&channel, Image::is_live),
+                "node {node} funds {channel}, which its backup does not have"
+            );
         }
     }
 

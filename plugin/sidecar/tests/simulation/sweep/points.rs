@@ -44,8 +44,7 @@ fn damage_of(operation: u64) -> Damage {
 
 /// The faults at one operation.
 fn at(operation: u64, (file, asked): (File, Operation)) -> Vec<(Fault, bool)> {
-    let mut faults: Vec<_> =
-        Damage::ALL.map(|damage| (Fault::Crash { operation, damage }, true)).into_iter().collect();
+    let mut faults: Vec<_> = Damage::ALL.map(|damage| (Fault::Crash { operation, damage }, true)).into_iter().collect();
     faults.push((Fault::Twice { operation, second: operation % SECOND }, true));
     let (second, damage) = ((operation * 7 + 3) % SECOND, damage_of(operation));
     faults.push((Fault::Later { operation, second, damage }, true));

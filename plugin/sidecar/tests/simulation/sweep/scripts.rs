@@ -167,8 +167,7 @@ pub const SCRIPTS: &[Script] = &[
 
 const OPEN: &[Step] = &[|world| world.open(0, 1, (300_000, 50_000_000)), World::mine, World::mine, World::mine];
 const RELAY: &[Step] = &[|world| pay(world, &[0, 1, 2], 4_000_000)];
-const PARTS: &[Step] =
-    &[|world| world.pay_over(0, 2, Msat::new(700_000_000), &[[0, 1, 2].as_slice(); 3], Flaw::None)];
+const PARTS: &[Step] = &[|world| world.pay_over(0, 2, Msat::new(700_000_000), &[[0, 1, 2].as_slice(); 3], Flaw::None)];
 const FAIL: &[Step] = &[|world| world.pay_over(0, 2, Msat::new(4_000_000), &[&[0, 1, 2]], Flaw::Secret)];
 const RECONNECT: &[Step] = &[
     |world| {
