@@ -215,6 +215,35 @@ fn bad_input_56_bad_input_62_proof_puts_the_whole_node_into_restored_mode_in_eve
     }
 }
 
+/// The first time they meet, the copy dies before it hears the proof, and its old numbers have the peer fail the channel.
+#[test]
+fn bak_1_an_old_copy_hears_the_proof_before_the_error_of_a_peer_that_has_failed_the_channel() {
+    let mut duo = Duo::normal(&Terms::default());
+    let copy = duo.alice.clone();
+    for _ in 0..2 {
+        duo.add(Alice, sat(5000), 1).unwrap();
+        duo.run();
+    }
+    duo.disconnect();
+    duo.alice = copy;
+    duo.reconnect();
+    duo.receive(Bob);
+    assert!(matches!(duo.bob.channel.phase(), Phase::Failed { publish: true, .. }), "{:?}", duo.bob.channel.phase());
+    duo.reconnect();
+    let told: Vec<Message> = duo.bob.outbox.iter().cloned().collect();
+    assert!(matches!(told.as_slice(), [Message::ChannelReestablish(_), Message::Error(_)]), "{told:?}");
+    duo.take_effects(Alice);
+    while duo.receive(Alice).is_some() {}
+    assert!(
+        matches!(duo.alice.channel.phase(), Phase::Failed { publish: false, .. }),
+        "{:?}",
+        duo.alice.channel.phase()
+    );
+    assert!(duo.alice.effects.iter().any(|effect| matches!(effect, Effect::Restored { .. })));
+    let enforced = duo.alice.monitor.enforcement(&*duo.alice.signer).expect("a failed channel");
+    assert_eq!(enforced.publish, None, "what it would publish is revoked");
+}
+
 #[test]
 fn bad_input_57_a_number_without_its_secret_proves_nothing() {
     let mut duo = Duo::normal(&Terms::default());
