@@ -328,7 +328,8 @@ mod tests {
 
     #[test]
     fn bak_1_the_generation_rises_ten_minutes_after_it_last_did_however_few_commits_there_were() {
-        let companion = Companion { format: 1, network: "regtest".into(), node_id: "02".into(), generation: 7 };
+        let companion =
+            Companion { format: FORMAT_VERSION, network: "regtest".into(), node_id: "02".into(), generation: 7 };
         let mut generation =
             Generation { place: Box::new(Directory("/".into())), companion, commits: 0, raised_at: None };
         let begun = Instant::now();
