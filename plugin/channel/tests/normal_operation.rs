@@ -631,6 +631,8 @@ fn a_failed_channel_still_learns_preimages_and_nothing_else() {
     assert_eq!(duo.alice.monitor.rows().preimages.len(), 1);
     assert_eq!(duo.add(Alice, sat(1000), 4), Err(Refusal::Ended));
     duo.connect();
+    // A peer that has lost data learns it before the error has it publish what it has revoked (BAK-1).
+    assert!(matches!(duo.alice.outbox.pop_front(), Some(Message::ChannelReestablish(_))));
     assert!(matches!(duo.alice.outbox.pop_front(), Some(Message::Error(_))));
 
     // The peer fails too once it is told, and claims on the chain.
