@@ -339,23 +339,11 @@ fn is_end(held: &Held) -> bool {
     matches!(held, Held::Channel { effect, .. } if matches!(**effect, Effect::Disconnect(_)))
 }
 
-/// Whether it still happens once the peer is to be told of an `error`: no other word does but our numbers, which a peer with an older copy
-/// must hear first (BAK-1), nor does the chain's answer to a received HTLC come from anywhere but the chain.
+/// Whether it still happens once the peer is to be told of an `error`: no other word does, nor does the chain's answer to a received
+/// HTLC come from anywhere but the chain.
 fn survives_error(held: &Held) -> bool {
-    let outlives = |effect: &Effect| match effect {
-        Effect::Publish { what, .. } => *what == Publication::Funding,
-        Effect::Send(message) => matches!(message, Message::ChannelReestablish(_)),
-        Effect::Revoke { .. }
-        | Effect::Disconnect(_)
-        | Effect::Restored { .. }
-        | Effect::Watch(_)
-        | Effect::Incoming(_)
-        | Effect::Settle { .. }
-        | Effect::Removed { .. }
-        | Effect::Reply(..)
-        | Effect::Note(_) => false,
-    };
-    survives_failure(held) || matches!(held, Held::Channel { effect, .. } if outlives(effect))
+    let is_funding = |effect: &Effect| matches!(effect, Effect::Publish { what: Publication::Funding, .. });
+    survives_failure(held) || matches!(held, Held::Channel { effect, .. } if is_funding(effect))
 }
 
 /// Whether it still happens once the channel has failed for want of a sink: words but the `error`, HTLCs that nobody was told of and the funding
