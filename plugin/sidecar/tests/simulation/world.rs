@@ -415,8 +415,7 @@ impl World {
     fn assert_backed(&self, node: usize, tx: &Transaction) {
         let Node { backup: Some(backup), live: Some(live), is_old: false, .. } = &self.nodes[node] else { return };
         let txid = tx.compute_txid();
-        let funded = live.core.manager.channels().into_iter().filter(|view| view.summary.funding.txid == txid);
-        for view in funded {
+        for view in live.core.manager.channels(None, None, usize::MAX, |view| view.summary.funding.txid == txid) {
             let channel = view.channel_id;
             assert!(
                 backup.has(&channel, Image::is_live),
