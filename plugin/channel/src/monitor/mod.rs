@@ -16,13 +16,13 @@ use std::sync::Arc;
 
 use bitcoin::secp256k1::SecretKey;
 use bitcoin::{OutPoint, Transaction, Txid};
-use outrigger_bolt::id::PaymentHash;
+use outrigger_bolt::id::{PaymentHash, PaymentPreimage};
 use outrigger_bolt::keys::{SecretStore, public_key};
 use outrigger_bolt::tx::commitment::CommitmentTx;
 
 use crate::changes::{
     Evidence, FundingSpend, HtlcRow, MonitorChanges, MonitorHead, MonitorRows, MonitorStep, MonitorUpdate,
-    RemoteCommitment, SignedCommitment, Taken,
+    RemoteCommitment, ReplacedCommitment, SignedCommitment, Taken,
 };
 use crate::channel::Channel;
 use crate::commitments::htlc::HtlcKey;
@@ -42,6 +42,15 @@ pub use revoked::{RevokedCommitment, RevokedOutput};
 pub struct Monitor {
     rows: MonitorRows,
     secrets: SecretStore,
+    /// The local commitment before the newest one. Whether its secret has left is not for rows to know: a start has none.
+    previous: Option<Box<Previous>>,
+}
+
+/// The local commitment before the newest one, and preimages that went with what it held.
+#[derive(Clone)]
+struct Previous {
+    replaced: ReplacedCommitment,
+    preimages: Vec<PaymentPreimage>,
 }
 
 /// An update that cannot follow the rows. The monitor is unchanged; the step that made the update must not be staged,
@@ -85,6 +94,9 @@ impl Monitor {
             may_publish: true,
             closed: false,
             told_spend: None,
+            closing: None,
+            reserved: false,
+            replaced: None,
         };
         let changes =
             MonitorChanges { params: Some(Arc::clone(params)), head: Some(head.clone()), ..MonitorChanges::default() };
@@ -98,14 +110,14 @@ impl Monitor {
             taken: BTreeMap::new(),
             htlcs: BTreeMap::new(),
         };
-        Ok((Self { rows, secrets: SecretStore::default() }, changes))
+        Ok((Self { rows, secrets: SecretStore::default(), previous: None }, changes))
     }
 
     /// The monitor that these rows hold, or why they cannot be those of one monitor.
     pub fn load(rows: MonitorRows) -> Result<Self, CorruptRows> {
         let secrets = check::secrets(&rows)?;
         check::rows(&rows)?;
-        Ok(Self { rows, secrets })
+        Ok(Self { rows, secrets, previous: None })
     }
 
     /// The rows as they are to be found on disk.
@@ -132,6 +144,11 @@ impl Monitor {
                 Some(event) => Input::Chain(event),
                 None => return (Transition::default(), MonitorChanges::default()),
             },
+            Input::Command(id, Command::Withhold { reason, is_new, complete }) => {
+                // A start does not know the older one any more, nor whether its secret has left.
+                let complete = complete.filter(|number| self.has_local(*number));
+                Input::Command(id, Command::Withhold { reason, is_new, complete })
+            }
             Input::Connected(_) | Input::Disconnected | Input::Message(_) | Input::Command(..) => input,
         };
         let mut transition = channel.step(input, cx);
@@ -175,6 +192,8 @@ impl Monitor {
                 | MonitorStep::Revocation { .. }
                 | MonitorStep::Preimage(_)
                 | MonitorStep::Failed { .. }
+                | MonitorStep::Reserved { .. }
+                | MonitorStep::Due
                 | MonitorStep::FundingUnspent
                 | MonitorStep::OutputTaken(..)
                 | MonitorStep::OutputsUntaken { .. } => {}
@@ -210,6 +229,7 @@ impl Monitor {
 
     /// Takes rows in, with the HTLC rows that the channel wrote in the same step.
     pub fn apply(&mut self, changes: &MonitorChanges, htlcs: &BTreeMap<HtlcKey, Option<HtlcRow>>) {
+        self.keep_previous(changes);
         let rows = &mut self.rows;
         if let Some(head) = &changes.head {
             rows.head = head.clone();
@@ -226,6 +246,25 @@ impl Monitor {
         }
         write(&mut rows.taken, &changes.taken);
         write(&mut rows.htlcs, htlcs);
+    }
+
+    /// Keeps the local commitment that these rows replace, with the preimages that they take away.
+    fn keep_previous(&mut self, changes: &MonitorChanges) {
+        let newest = self.rows.head.local.number;
+        if changes.head.as_ref().is_none_or(|head| head.local.number == newest) {
+            return;
+        }
+        let replaced = contents::replaced(&self.rows);
+        let forgotten = changes.preimages.iter().filter(|(_, preimage)| preimage.is_none()).map(|(hash, _)| hash);
+        let held = forgotten.filter(|hash| replaced.htlcs.iter().any(|htlc| htlc.payment_hash == **hash));
+        let preimages = held.filter_map(|hash| self.rows.preimages.get(hash).copied()).collect();
+        self.previous = Some(Box::new(Previous { replaced, preimages }));
+    }
+
+    /// Whether the local commitment of this number is at hand: the newest one, or the one before it.
+    fn has_local(&self, number: u64) -> bool {
+        let previous = self.previous.as_ref().map(|previous| previous.replaced.commitment.number);
+        self.rows.head.local.number == number || previous == Some(number)
     }
 
     /// Compares what channel and monitor both know. They are written in one transaction, so a difference means that
@@ -250,19 +289,26 @@ impl Monitor {
         contents::remote(&self.rows).iter().map(|spec| self.build(spec, signer)).collect()
     }
 
-    /// Our newest commitment with both signatures, ready to be published. The signer's guard has the last word.
+    /// The commitment of ours that is published where any is: the newest one, or the one before it where a required backup has
+    /// that and no newer one.
+    pub fn closing_commitment(&self, signer: &dyn Signer) -> Result<CommitmentTx, CorruptRows> {
+        self.build(&self.closing_spec(signer), signer)
+    }
+
+    /// That one with both signatures, ready to be published. The signer's guard has the last word.
     pub fn local_commitment_tx(&self, signer: &dyn Signer) -> Result<Transaction, CannotPublish> {
         let (head, params) = (&self.rows.head, &self.rows.params);
         if !head.may_publish {
             return Err(CannotPublish::Withheld);
         }
-        let spec = self.local_spec(signer);
+        let spec = self.closing_spec(signer);
+        let theirs = head.replaced.as_ref().map_or(&head.local, |replaced| &replaced.commitment).signature;
         let keys = spec.keys(params, signer).map_err(|_| NOT_A_COMMITMENT)?;
         let ours = signer.sign_local_commitment(&Guard::of(head), params, &spec.plan(params, &keys))?;
         let mut tx = self.build(&spec, signer)?.tx;
         let witness = params.funding_output().witness([
             (&params.local.basepoints.funding_pubkey, &ours),
-            (&params.remote.basepoints.funding_pubkey, &head.local.signature),
+            (&params.remote.basepoints.funding_pubkey, &theirs),
         ]);
         if let Some(input) = tx.input.first_mut() {
             input.witness = witness;
@@ -272,6 +318,18 @@ impl Monitor {
 
     fn local_spec(&self, signer: &dyn Signer) -> CommitmentSpec {
         contents::local(&self.rows, signer.per_commitment_point(self.rows.head.local.number))
+    }
+
+    fn closing_spec(&self, signer: &dyn Signer) -> CommitmentSpec {
+        let Some(replaced) = &self.rows.head.replaced else { return self.local_spec(signer) };
+        contents::of_replaced(replaced, signer.per_commitment_point(replaced.commitment.number))
+    }
+
+    /// Our newest commitment, and the one that is published in its stead.
+    fn own_commitments(&self, signer: &dyn Signer) -> impl Iterator<Item = CommitmentTx> + use<> {
+        let newest = self.local_commitment(signer).ok();
+        let other = self.rows.head.replaced.as_ref().and_then(|_| self.closing_commitment(signer).ok());
+        newest.into_iter().chain(other)
     }
 
     fn build(&self, spec: &CommitmentSpec, signer: &dyn Signer) -> Result<CommitmentTx, CorruptRows> {
@@ -287,10 +345,6 @@ impl Monitor {
     pub fn revoked_commitment(&self, number: u64) -> Option<RevokedCommitment<'_>> {
         RevokedCommitment::of(&self.rows.params, self.secrets.get(number)?)
     }
-
-    fn local_txid(&self, signer: &dyn Signer) -> Option<Txid> {
-        self.local_commitment(signer).ok().map(|commitment| commitment.tx.compute_txid())
-    }
 }
 
 /// Only a commitment that can be built is ever signed.
@@ -299,8 +353,8 @@ const NOT_A_COMMITMENT: CorruptRows = CorruptRows("a signed commitment cannot be
 /// Why our newest commitment is not at hand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotPublish {
-    /// It is not to be published, ever: the peer proved that it knows of a newer state, so that it is revoked (CST-1), or a backup
-    /// that must have it never will.
+    /// It is not to be published: the peer proved that it knows of a newer state, so that it is revoked (CST-1), or a backup
+    /// that must have it never will; then one that it has may be published later.
     #[error("our newest commitment is withheld: it is revoked, or no backup has it")]
     Withheld,
     #[error(transparent)]
@@ -331,6 +385,15 @@ impl Lesson<'_> {
             MonitorStep::Failed { publish } => {
                 self.head.failed = true;
                 self.head.may_publish &= publish;
+                self.head.reserved = false;
+                if self.head.may_publish {
+                    // Whoever publishes it must never tell its secret.
+                    self.head.closing.get_or_insert(self.head.local.number);
+                }
+            }
+            MonitorStep::Reserved { number } => self.reserve(*number)?,
+            MonitorStep::Due => {
+                self.head.may_publish |= std::mem::take(&mut self.head.reserved);
             }
             MonitorStep::FundingSpent(spend) => {
                 self.head.told_spend = Some(spend.place());
@@ -380,6 +443,23 @@ impl Lesson<'_> {
             self.changes.htlc_signatures.insert(commitment.number, Some(commitment.htlc_signatures.clone()));
         }
         self.head.local = without_htlc_signatures(commitment);
+        Ok(())
+    }
+
+    /// The newest commitment that every required backup has is kept, with all that can be claimed of it, beyond the rows that the
+    /// channel still has of it.
+    fn reserve(&mut self, number: u64) -> Result<(), UpdateRefused> {
+        let newest = self.head.local.number;
+        if number != newest {
+            let previous = self.monitor.previous.as_ref();
+            let previous = previous.filter(|previous| previous.replaced.commitment.number == number);
+            let Previous { replaced, preimages } =
+                previous.ok_or(UpdateRefused::Commitment { expected: newest, found: number })?.as_ref();
+            let told = preimages.iter().map(|preimage| (preimage.payment_hash(), Some(*preimage)));
+            self.changes.preimages.extend(told);
+            self.head.replaced = Some(Box::new(replaced.clone()));
+        }
+        (self.head.closing, self.head.reserved) = (Some(number), true);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
 
 use bitcoin::OutPoint;
 use crossbeam_channel::Sender;
@@ -11,7 +11,8 @@ use outrigger_bolt::id::{ChannelId, NodeId, ShortChannelId};
 use outrigger_bolt::onion::FinalPayload;
 use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
-    Channel, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Refusal, Reply, Signer, Watch,
+    Channel, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Publication, Refusal, Reply, Signer,
+    Watch,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -56,6 +57,15 @@ pub struct Ends {
 pub struct Registered {
     pub peer: NodeId,
     pub signer: Arc<dyn Signer>,
+    /// The channel ends with its local commitment of this number: what is on its way reveals neither its secret nor later ones.
+    closing: Arc<AtomicU64>,
+}
+
+impl Registered {
+    /// A channel that may go on.
+    pub(super) fn new(peer: NodeId, signer: Arc<dyn Signer>) -> Self {
+        Self { peer, signer, closing: Arc::new(AtomicU64::new(u64::MAX)) }
+    }
 }
 
 /// Connections that peers without a channel have opened to us, at most (DOS-1, DOS-7). Those with a channel, and those
@@ -153,6 +163,8 @@ pub struct Deliver {
     index: Mutex<ChainIndex>,
     /// Mailboxes that a worker has or will have, and notices that are not done with. Only a wait that is bounded anyhow asks.
     busy: AtomicIsize,
+    /// How many transactions were handed to the broadcaster.
+    published: watch::Sender<u64>,
 }
 
 impl Deliver {
@@ -167,6 +179,7 @@ impl Deliver {
             replies: Mutex::default(),
             index: Mutex::default(),
             busy: AtomicIsize::new(0),
+            published: watch::Sender::new(0),
         }
     }
 
@@ -344,6 +357,19 @@ impl Deliver {
         self.channels.read().known.get(channel).cloned()
     }
 
+    /// The channel ends with its local commitment of this number, whose row is queued: revocations that are still on their way tell
+    /// nothing that could be used against it.
+    pub(super) fn ends_with(&self, channel: &ChannelId, number: u64) {
+        if let Some(registered) = self.registered(channel) {
+            registered.closing.fetch_min(number, Ordering::AcqRel);
+        }
+    }
+
+    /// Word of each transaction that was handed to the broadcaster.
+    pub fn published(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
+    }
+
     /// Who is to be told the answer of this command. A command without an entry is answered to nobody.
     pub fn expect_reply(&self, id: CommandId, to: ReplyTo) {
         self.replies.lock().insert(id, to);
@@ -364,7 +390,11 @@ impl Deliver {
             Effect::Send(message) => post.say(at, Word::Message(message)),
             Effect::Revoke { number } => post.say(at, Word::Revoke { number, guard }),
             Effect::Disconnect(reason) => post.say(at, Word::Close(reason)),
-            Effect::Publish { what: _, tx } => self.chain(ChainOrder::Publish(tx)),
+            // That it may leave is a row first: a channel that is refused before never was.
+            Effect::Publish { what: Publication::Funding, tx } => {
+                post.put(at.peer, Mail::FundPublicly { channel: at.channel, tx: Box::new(tx) });
+            }
+            Effect::Publish { what: Publication::MutualClose, tx } => self.chain(ChainOrder::Publish(tx)),
             Effect::Watch(watch) => self.watch(at, watch, post),
             Effect::Incoming(htlc) => post.put(at.peer, Mail::Incoming(htlc)),
             Effect::Settle { htlc_id, source, amount, payment_hash: _, outcome } => {
@@ -408,7 +438,11 @@ impl Deliver {
 
     /// The secret enters here, after the commit that made its successor durable (law 1; catalogue item 10).
     fn revocation(&self, channel_id: ChannelId, number: u64, guard: Option<Guard>) -> Option<Message> {
-        let Registered { signer, .. } = self.registered(&channel_id)?;
+        let Registered { signer, closing, .. } = self.registered(&channel_id)?;
+        if number >= closing.load(Ordering::Acquire) {
+            tracing::warn!(channel = %channel_id, number, "the channel ends with this commitment: its secret stays");
+            return None;
+        }
         match signer.release_secret(number, &guard?) {
             Ok(secret) => Some(Message::RevokeAndAck(RevokeAndAck {
                 channel_id,
@@ -479,7 +513,11 @@ impl Deliver {
     }
 
     fn chain(&self, order: ChainOrder) {
+        let is_published = matches!(order, ChainOrder::Publish(_));
         // The chain threads end only with the process.
         let _ = self.ends.chain.send(order);
+        if is_published {
+            self.published.send_modify(|count| *count = count.wrapping_add(1));
+        }
     }
 }

@@ -121,7 +121,10 @@ impl Manager {
             manager.load_relayed(&channel, &received);
             let signer = manager.env.signer(channel.rows().params.keys_index);
             // Rows have one channel for each id.
-            let _is_new = manager.deliver.register(id, Registered { peer, signer: signer.clone() });
+            let _is_new = manager.deliver.register(id, Registered::new(peer, signer.clone()));
+            if let Some(number) = monitor.rows().head.closing {
+                manager.deliver.ends_with(&id, number);
+            }
             manager.directory.ensure(peer);
             let on_chain = monitor.watches(&*signer, manager.env.policy.close_depth);
             for watch in channel.watches().into_iter().chain(on_chain) {
@@ -139,6 +142,7 @@ impl Manager {
                 obstacle: None,
                 archived: None,
                 is_stalled: false,
+                unsent: None,
                 ranked: None,
                 hinted: None,
             };
@@ -394,12 +398,12 @@ fn received_htlcs(loaded: &[LoadedChannel]) -> HashMap<HtlcName, (NodeId, Msat)>
     loaded.iter().flat_map(of_channel).collect()
 }
 
-/// Our newest commitment where the channel has failed and nothing in the chain spends its funding output.
+/// The commitment of ours that is published where the channel has failed and nothing in the chain spends its funding output.
 fn published_txid(slot: &Slot) -> Option<Txid> {
     let rows = slot.monitor.rows();
     let has_failed = rows.head.failed && rows.head.may_publish && !rows.head.closed;
     let publishes = has_failed && rows.spend.is_none() && slot.channel.is_backed();
-    let commitment = publishes.then(|| slot.monitor.local_commitment(&*slot.signer).ok()).flatten();
+    let commitment = publishes.then(|| slot.monitor.closing_commitment(&*slot.signer).ok()).flatten();
     commitment.map(|commitment| commitment.txid())
 }
 

@@ -22,6 +22,9 @@ pub const JOURNAL_KEY: &[u8] = b"journal";
 /// The key in [`Table::Meta`] under which the names of the sinks stand that the last start had, a line each.
 pub const SINKS_KEY: &[u8] = b"sinks";
 
+/// The key in [`Table::Meta`] under which it stands which channels sinks have refused for good.
+pub const REFUSALS_KEY: &[u8] = b"refusals";
+
 /// The key in [`Table::Meta`] of a mirror by which it is known as such, and the one under which its newest tip stands.
 pub const MIRROR_KEY: &[u8] = b"mirror";
 pub const TIP_KEY: &[u8] = b"tip";

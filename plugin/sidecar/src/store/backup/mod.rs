@@ -16,6 +16,7 @@
 //! An I/O fault is none of these answers: a sink tries again, by [`SinkEnds::until_well`], for as long as it takes.
 
 pub mod command;
+mod commitments;
 pub mod conform;
 mod desk;
 pub mod directory;
@@ -28,6 +29,7 @@ mod lanes;
 pub mod mirror;
 mod numbering;
 mod owed;
+pub mod refusals;
 pub mod sealed;
 pub mod source;
 #[cfg(test)]
@@ -40,7 +42,8 @@ use outrigger_bolt::id::ChannelId;
 use super::StoreError;
 pub use desk::{SinkTerms, SinkView, State};
 pub use ends::{SinkEnds, SinkFault};
-pub use hub::{Clocks, Hub, News, Open};
+pub use gate::HeldEvents;
+pub use hub::{Clocks, Hub, News, Open, Unstored};
 pub use image::{Image, RowChange, TipRecord, Update};
 pub use lanes::Lag;
 pub use start::Start;

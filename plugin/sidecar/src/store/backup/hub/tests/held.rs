@@ -5,7 +5,7 @@ use super::*;
 use outrigger_channel::Refusal;
 
 /// Effects that no row stands behind, for a peer on a connection.
-fn rowless(at: Address, effects: Vec<Effect>) -> Batch {
+pub(super) fn rowless(at: Address, effects: Vec<Effect>) -> Batch {
     let mut batch = Batch::default();
     effects.into_iter().for_each(|effect| batch.hold_effect(at, effect));
     batch
@@ -111,7 +111,7 @@ fn a_second_refusal_lets_nothing_go_that_other_sinks_complete() {
     bench.give_all();
     bench.open(SECOND, vec![say(SECOND, "?"), promise(1)]);
     bench.give_all();
-    assert!(matches!(bench.news.try_recv(), Ok(News::Unstored { channel: FIRST, .. })));
+    assert!(matches!(bench.news.try_recv(), Ok(News::Unstored(Unstored { channel: FIRST, complete: None, .. }))));
     assert!(matches!(bench.news.try_recv(), Ok(News::Dead { .. })));
     while !bench.sinks[1].kept.lock().open.is_empty() {
         bench.sinks[1].complete(0);
