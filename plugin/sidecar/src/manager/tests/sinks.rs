@@ -1,12 +1,11 @@
 //! A node with a required backup: what leaves, what is told and what is kept when that is late or refuses a channel, over starts.
 
-use std::sync::Mutex as StdMutex;
-
 use bitcoin::OutPoint;
 use outrigger_bolt::wire::{Error, RevokeAndAck as Revocation};
 
 use super::*;
 use crate::clock::Clock;
+use crate::lock::Mutex;
 use crate::manager::operations::fail_interrupted;
 use crate::store::backup::{
     Answer, Clocks, Full, Holding, Hub, News, Open, Persist, SinkEnds, SinkFault, SinkTerms, Start, TipRecord, Update,
@@ -14,18 +13,20 @@ use crate::store::backup::{
 
 /// What the backup does with what it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
+pub(super) enum Manner {
     /// It has it at once.
     Sound,
     /// It has it once the test says so.
     Slow,
+    /// The same with this channel alone.
+    SlowWith(ChannelId),
     /// It will never have it.
     Refusing,
 }
 
 /// A backup that outlives the node.
 #[derive(Clone)]
-struct Vault(Arc<StdMutex<Shelf>>);
+pub(super) struct Vault(Arc<Mutex<Shelf>>);
 
 struct Shelf {
     manner: Manner,
@@ -36,26 +37,35 @@ struct Shelf {
 
 impl Vault {
     fn new(manner: Manner) -> Self {
-        Self(Arc::new(StdMutex::new(Shelf { manner, kept: BTreeMap::new(), open: Vec::new(), ends: None })))
+        Self(Arc::new(Mutex::new(Shelf { manner, kept: BTreeMap::new(), open: Vec::new(), ends: None })))
     }
 
-    fn is_now(&self, manner: Manner) {
-        self.0.lock().unwrap().manner = manner;
+    pub(super) fn is_now(&self, manner: Manner) {
+        self.0.lock().manner = manner;
     }
 
     /// Completes all that it was given.
-    fn catch_up(&self) {
-        let mut shelf = self.0.lock().unwrap();
+    pub(super) fn catch_up(&self) {
+        let mut shelf = self.0.lock();
         let (open, ends) = (std::mem::take(&mut shelf.open), shelf.ends.clone().unwrap());
         shelf.kept.extend(open.iter().copied());
         drop(shelf);
         open.iter().for_each(|(channel, id)| ends.channel_monitor_updated(channel, *id));
     }
 
+    /// Whether it was given something of the channel that it has yet to complete.
+    pub(super) fn has_open(&self, channel: &ChannelId) -> bool {
+        self.0.lock().open.iter().any(|(open, _)| open == channel)
+    }
+
     fn take(&self, channel: &ChannelId, id: u64) -> Answer {
-        let mut shelf = self.0.lock().unwrap();
+        let mut shelf = self.0.lock();
         match shelf.manner {
-            Manner::Sound => {
+            Manner::SlowWith(late) if late == *channel => {
+                shelf.open.push((*channel, id));
+                Answer::InProgress
+            }
+            Manner::Sound | Manner::SlowWith(_) => {
                 shelf.kept.insert(*channel, id);
                 Answer::Completed
             }
@@ -89,21 +99,21 @@ impl Persist for Vault {
     }
 
     fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault> {
-        let kept = self.0.lock().unwrap().kept.clone();
+        let kept = self.0.lock().kept.clone();
         Ok(kept.into_iter().map(|(channel, id)| Holding { channel, id }).collect())
     }
 }
 
 /// A node over a file with a required backup.
-struct Node {
-    bench: Arc<Bench>,
-    hub: Arc<Hub>,
-    vault: Vault,
+pub(super) struct Node {
+    pub(super) bench: Arc<Bench>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) vault: Vault,
     dead: Receiver<String>,
 }
 
 impl Node {
-    fn new(manner: Manner) -> Self {
+    pub(super) fn new(manner: Manner) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let seed = Seed::create(dir.path(), || Ok([1; 32])).unwrap();
         let keys = Arc::new(NodeKeys::derive(&seed, Network::Regtest));
@@ -112,10 +122,10 @@ impl Node {
     }
 
     /// The node after a crash; its backup behaves like this from now on.
-    async fn restarted(self, manner: Manner) -> Self {
+    pub(super) async fn restarted(self, manner: Manner) -> Self {
         self.bench.manager.env().writer.barrier().await;
         self.hub.stop();
-        self.vault.0.lock().unwrap().open.clear();
+        self.vault.0.lock().open.clear();
         self.vault.is_now(manner);
         let keys = self.bench.manager.env().keys.clone();
         Self::over((self.bench.dir.clone(), self.bench.db.clone()), keys, self.vault.clone())
@@ -127,7 +137,7 @@ impl Node {
         let terms = SinkTerms { name: "vault".to_owned(), kind: "mirror", is_required: true };
         let shelf = vault.clone();
         let open: Open = Box::new(move |ends| {
-            shelf.0.lock().unwrap().ends = Some(ends);
+            shelf.0.lock().ends = Some(ends);
             Box::new(shelf)
         });
         let (told, news) = crossbeam_channel::unbounded();
@@ -176,7 +186,7 @@ impl Node {
         Self { bench, hub, vault, dead }
     }
 
-    async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
+    pub(super) async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
         let waits = async {
             while !done(self) {
                 self.bench.manager.env().writer.barrier().await;
@@ -206,7 +216,8 @@ impl Node {
     }
 
     /// What the newest order says is to be published.
-    fn published(&self) -> Option<bitcoin::Txid> {
+    async fn published(&self) -> Option<bitcoin::Txid> {
+        self.bench.manager.env().writer.barrier().await;
         let enforced = self.bench.orders.try_iter().filter_map(|order| match order {
             ChainOrder::Enforce { enforcement, .. } => Some(enforcement),
             _ => None,
@@ -235,14 +246,14 @@ async fn per_5_an_opening_is_under_way_until_every_required_backup_has_it_and_it
     let mut rogue = Rogue::connect_to(node.bench.clone());
     let (channel, tx) = signed(&mut rogue).await;
     node.until("the channel", |node| node.bench.manager.channel(&channel).is_some()).await;
-    node.until("its first write", |node| node.vault.0.lock().unwrap().open == [(channel, 1)]).await;
+    node.until("its first write", |node| node.vault.0.lock().open == [(channel, 1)]).await;
     assert!(matches!(node.operation(), OperationState::Pending { .. }));
     assert!(node.bench.reader.is_opening("retry-1").unwrap());
     assert!(node.bench.orders.try_recv().is_err(), "the funding transaction waits");
     // A start finds it as it was.
     let node = node.restarted(Manner::Slow).await;
     node.bench.manager.resume();
-    node.until("a full write", |node| !node.vault.0.lock().unwrap().open.is_empty()).await;
+    node.until("a full write", |node| !node.vault.0.lock().open.is_empty()).await;
     assert!(matches!(node.operation(), OperationState::Pending { .. }));
     assert!(node.bench.reader.is_opening("retry-1").unwrap());
     let [row]: [_; 1] = node.bench.reader.broadcasts().unwrap().try_into().unwrap();
@@ -311,7 +322,7 @@ async fn per_5_a_refusal_amid_a_payment_keeps_the_commitment_that_the_backup_has
     let head = node.head(&id);
     assert_eq!((head.closing, head.reserved, head.may_publish), (Some(number), true, false));
     assert_eq!((head.local.number, head.replaced.unwrap().commitment.number), (number + 1, number));
-    assert_eq!(node.published(), None);
+    assert_eq!(node.published().await, None);
     assert!(node.bench.manager.channel(&id).unwrap().summary.state == "failed");
     // The start keeps it too, whatever the backup says meanwhile; the peer asks for what it did not get.
     for manner in [Manner::Slow, Manner::Sound] {
@@ -328,7 +339,7 @@ async fn per_5_a_refusal_amid_a_payment_keeps_the_commitment_that_the_backup_has
     }
     let fail = Command::Fail { reason: "by order".to_owned() };
     assert_eq!(node.bench.manager.command(id, fail).await, Ok(Reply::Done));
-    assert_eq!(node.published(), Some(kept), "by order");
+    assert_eq!(node.published().await, Some(kept), "by order");
     assert_eq!(node.bench.manager.channel(&id).unwrap().closing_txid, Some(kept));
 }
 
@@ -352,7 +363,7 @@ async fn per_5_a_crash_between_the_refusal_and_its_row_publishes_nothing_that_ma
     assert_eq!((head.closing, head.reserved, head.may_publish), (None, false, false));
     let fail = Command::Fail { reason: "by order".to_owned() };
     assert_eq!(node.bench.manager.command(id, fail).await, Ok(Reply::Done));
-    assert_eq!(node.published(), None);
+    assert_eq!(node.published().await, None);
     assert!(node.bench.manager.channel(&id).unwrap().closing_txid.is_none());
 }
 
@@ -363,7 +374,7 @@ async fn per_5_it_is_published_when_a_block_brings_the_first_deadline() {
     rogue.hear_type(Error::TYPE).await;
     node.until("the failure", |node| node.head(&id).reserved).await;
     // The one HTLC is the peer's, and its preimage unknown: it sets no deadline.
-    assert_eq!(node.published(), None);
+    assert_eq!(node.published().await, None);
     node.bench.manager.block_connected(HEIGHT + 300, &block_of(vec![coinbase()]));
     node.bench.manager.env().writer.barrier().await;
     assert!(node.head(&id).reserved);
@@ -371,5 +382,5 @@ async fn per_5_it_is_published_when_a_block_brings_the_first_deadline() {
     let preimage = PaymentPreimage([1; 32]);
     assert_eq!(node.bench.manager.command(id, Command::Fulfill { htlc_id: 0, preimage }).await, Ok(Reply::Done));
     node.until("the deadline", |node| node.head(&id).may_publish).await;
-    assert_eq!(node.published(), Some(kept));
+    assert_eq!(node.published().await, Some(kept));
 }
