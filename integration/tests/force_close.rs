@@ -338,6 +338,9 @@ async fn occ_12_without_coins_the_operator_is_told_and_coins_that_come_are_used(
         bob.until_synced_with(&regtest.bitcoind).await?;
         let child = until_published(regtest, &bob, 0).await?;
         assert!(is_child(&child, &txid), "{child:?}");
+        // Of its reserve the operator was told when it was lacking first, and not again after the start.
+        let told = events(&bob).await?.into_iter().filter(|event| event.kind == EventKind::WalletReserveLow).count();
+        assert_eq!(told, 1);
         regtest.bitcoind.until_mempool_holds(&txid).await
     })
     .await

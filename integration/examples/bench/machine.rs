@@ -1,6 +1,6 @@
 //! What the operating system tells of processes and of the machine.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bitcoin::secp256k1::{Message, Scalar, Secp256k1, SecretKey};
 use outrigger_integration::Done;
@@ -23,6 +23,37 @@ pub(crate) fn rss_of(pid: u32) -> Done<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
+/// The thread of this name in a process.
+pub(crate) fn thread_of(pid: u32, name: &str) -> Done<u32> {
+    for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let entry = entry?;
+        if std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|found| found.trim_end() == name) {
+            return Ok(entry.file_name().to_string_lossy().parse()?);
+        }
+    }
+    Err(format!("process {pid} has no thread {name}").into())
+}
+
+/// What a thread has done so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThreadMeters {
+    /// Bytes that it gave to the system to be written.
+    pub(crate) written: u64,
+    /// How long it ran on a processor.
+    pub(crate) ran: Duration,
+}
+
+impl ThreadMeters {
+    pub(crate) fn read(pid: u32, thread: u32) -> Done<Self> {
+        let task = format!("/proc/{pid}/task/{thread}");
+        let io = std::fs::read_to_string(format!("{task}/io"))?;
+        let written = io.lines().find_map(|line| line.strip_prefix("wchar: ")).ok_or("no wchar")?.parse()?;
+        let schedstat = std::fs::read_to_string(format!("{task}/schedstat"))?;
+        let nanos = schedstat.split_whitespace().next().ok_or("an empty schedstat")?.parse()?;
+        Ok(Self { written, ran: Duration::from_nanos(nanos) })
+    }
 }
 
 /// The machine in one line.

@@ -10,6 +10,7 @@ mod report;
 mod results;
 mod scenarios;
 mod shape;
+mod sink;
 mod stack;
 mod sync;
 
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use outrigger_integration::{Done, on_regtest};
 
 use crate::ldk::Pace;
-use crate::names::{GROUPS, Group};
+use crate::names::Group;
 use crate::scenarios::Run;
 
 fn main() -> Done<()> {
@@ -29,20 +30,27 @@ fn main() -> Done<()> {
         let pace = if pace == "at-once" { Pace::AtOnce } else { Pace::Background };
         return ldk::serve(Path::new(directory), number.parse()?, pace);
     }
+    if let [first, directory] = arguments.as_slice()
+        && first == "--sink"
+    {
+        return sink::serve(Path::new(directory));
+    }
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let only: Vec<String> = arguments.iter().filter(|argument| !argument.starts_with("--")).cloned().collect();
     if let Some(unknown) = names::unknown(&only) {
-        let groups: Vec<&str> = GROUPS.iter().map(|group| group.name).collect();
+        let groups = names::groups();
         return Err(format!("no scenario is called {unknown}; there are {groups:?} and the figures of each").into());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let begun = std::time::Instant::now();
-    let (machine, figures) = runtime.block_on(measured(has("--quick"), only))?;
+    let (is_of_sinks, asked) = (has("--sinks"), names::asked(&only, has("--sinks")));
+    let (machine, figures) = runtime.block_on(measured(has("--quick"), &asked))?;
     let minutes = begun.elapsed().as_secs_f64() / 60.0;
     let machine = format!("{machine}, {} at the end of {minutes:.0} minutes", machine::load());
     eprintln!("{machine}");
     if has("--results") {
-        results::write(&results_directory(), &machine, &figures)?;
+        let page = if is_of_sinks { results::Page::Sinks } else { results::Page::Whole };
+        results::write(&results_directory(), page, &machine, &figures)?;
     }
     if has("--json") {
         println!("{}", report::document(&figures));
@@ -57,8 +65,7 @@ fn results_directory() -> PathBuf {
 }
 
 /// The machine, and all figures. Each group has a chain of its own: daemons follow no more blocks than they need.
-async fn measured(is_quick: bool, only: Vec<String>) -> Done<(String, Vec<report::Figure>)> {
-    let asked: Vec<&Group> = GROUPS.iter().filter(|group| group.is_asked_for(&only)).collect();
+async fn measured(is_quick: bool, asked: &[&Group]) -> Done<(String, Vec<report::Figure>)> {
     let (mut machine, mut figures) = (None, Vec::new());
     for (place, group) in asked.iter().enumerate() {
         let number = format!("[{}/{}] {}", place + 1, asked.len(), group.name);

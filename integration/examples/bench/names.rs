@@ -6,7 +6,7 @@ pub(crate) struct Group {
     pub(crate) name: &'static str,
     /// How long it may take on the machine of ADR 10, in seconds. Rounds that would go beyond are left out.
     pub(crate) secs: u64,
-    /// The figures that it gives, all of them in every run without names.
+    /// The figures that it gives, all of them in every run that it is part of.
     pub(crate) figures: &'static [&'static str],
 }
 
@@ -139,16 +139,148 @@ pub(crate) const GROUPS: [Group; 10] = [
     Group { name: "flight", secs: 90, figures: &["flight_1", "flight_8", "flight_50", "flight_100", "flight_400"] },
 ];
 
+/// What `--sinks` measures, of Outrigger alone: what backups cost, and what a crash does. Not part of a whole run, which they
+/// would make longer than half an hour.
+pub(crate) const SINK_GROUPS: [Group; 5] = [
+    Group {
+        name: "sinks_relay",
+        secs: 330,
+        figures: &[
+            "sinks_relay_8_native_none",
+            "sinks_relay_8_native_mirror",
+            "sinks_relay_8_native_mirror_follow",
+            "sinks_relay_8_native_directory",
+            "sinks_relay_8_native_command",
+            "sinks_relay_8_syncs_native_none",
+            "sinks_relay_8_syncs_native_mirror",
+            "sinks_relay_8_syncs_native_mirror_follow",
+            "sinks_relay_8_syncs_native_directory",
+            "sinks_relay_8_syncs_native_command",
+            "sinks_relay_8_sync4ms_none",
+            "sinks_relay_8_sync4ms_mirror",
+            "sinks_relay_8_sync4ms_mirror_follow",
+            "sinks_relay_8_sync4ms_directory",
+            "sinks_relay_8_sync4ms_command",
+            "sinks_relay_8_syncs_sync4ms_none",
+            "sinks_relay_8_syncs_sync4ms_mirror",
+            "sinks_relay_8_syncs_sync4ms_mirror_follow",
+            "sinks_relay_8_syncs_sync4ms_directory",
+            "sinks_relay_8_syncs_sync4ms_command",
+            "sinks_relay_8_native_mirror_kept",
+            "sinks_relay_8_syncs_native_mirror_times",
+            "sinks_relay_8_sync4ms_mirror_kept",
+            "sinks_relay_8_syncs_sync4ms_mirror_times",
+        ],
+    },
+    Group {
+        name: "sinks_one_channel",
+        secs: 240,
+        figures: &[
+            "sinks_one_channel_32_native_none",
+            "sinks_one_channel_32_native_mirror",
+            "sinks_one_channel_32_native_mirror_follow",
+            "sinks_one_channel_32_native_directory",
+            "sinks_one_channel_32_native_command",
+            "sinks_one_channel_32_syncs_native_none",
+            "sinks_one_channel_32_syncs_native_mirror",
+            "sinks_one_channel_32_syncs_native_mirror_follow",
+            "sinks_one_channel_32_syncs_native_directory",
+            "sinks_one_channel_32_syncs_native_command",
+            "sinks_one_channel_32_sync4ms_none",
+            "sinks_one_channel_32_sync4ms_mirror",
+            "sinks_one_channel_32_sync4ms_mirror_follow",
+            "sinks_one_channel_32_sync4ms_directory",
+            "sinks_one_channel_32_sync4ms_command",
+            "sinks_one_channel_32_syncs_sync4ms_none",
+            "sinks_one_channel_32_syncs_sync4ms_mirror",
+            "sinks_one_channel_32_syncs_sync4ms_mirror_follow",
+            "sinks_one_channel_32_syncs_sync4ms_directory",
+            "sinks_one_channel_32_syncs_sync4ms_command",
+            "sinks_one_channel_32_native_mirror_kept",
+            "sinks_one_channel_32_syncs_native_mirror_times",
+            "sinks_one_channel_32_sync4ms_mirror_kept",
+            "sinks_one_channel_32_syncs_sync4ms_mirror_times",
+        ],
+    },
+    Group {
+        name: "sinks_aged",
+        secs: 240,
+        figures: &[
+            "sinks_aged_1_every_1_written",
+            "sinks_aged_1_every_10_written",
+            "sinks_aged_1_every_100_written",
+            "sinks_aged_1_every_1000_written",
+            "sinks_aged_1000_every_1_written",
+            "sinks_aged_1000_every_10_written",
+            "sinks_aged_1000_every_100_written",
+            "sinks_aged_1000_every_1000_written",
+            "sinks_aged_10000_every_1_written",
+            "sinks_aged_10000_every_10_written",
+            "sinks_aged_10000_every_100_written",
+            "sinks_aged_10000_every_1000_written",
+            "sinks_aged_100000_every_1_written",
+            "sinks_aged_100000_every_10_written",
+            "sinks_aged_100000_every_100_written",
+            "sinks_aged_100000_every_1000_written",
+            "sinks_aged_1_every_1_time",
+            "sinks_aged_1_every_10_time",
+            "sinks_aged_1_every_100_time",
+            "sinks_aged_1_every_1000_time",
+            "sinks_aged_1000_every_1_time",
+            "sinks_aged_1000_every_10_time",
+            "sinks_aged_1000_every_100_time",
+            "sinks_aged_1000_every_1000_time",
+            "sinks_aged_10000_every_1_time",
+            "sinks_aged_10000_every_10_time",
+            "sinks_aged_10000_every_100_time",
+            "sinks_aged_10000_every_1000_time",
+            "sinks_aged_100000_every_1_time",
+            "sinks_aged_100000_every_10_time",
+            "sinks_aged_100000_every_100_time",
+            "sinks_aged_100000_every_1000_time",
+        ],
+    },
+    Group {
+        name: "sinks_stalled",
+        secs: 90,
+        figures: &["sinks_stalled_before", "sinks_stalled", "sinks_stalled_growth", "sinks_stalled_waited"],
+    },
+    Group {
+        name: "start_killed",
+        secs: 240,
+        figures: &["start_killed_clean", "start_killed", "start_killed_growth", "start_killed_size"],
+    },
+];
+
 impl Group {
-    /// Whether a run with these names needs it; a run without names needs all.
-    pub(crate) fn is_asked_for(&self, names: &[String]) -> bool {
-        names.is_empty() || names.iter().any(|name| name == self.name || self.figures.contains(&name.as_str()))
+    /// Whether one of these names asks for it.
+    fn is_named(&self, names: &[String]) -> bool {
+        names.iter().any(|name| name == self.name || self.figures.contains(&name.as_str()))
     }
+}
+
+/// Every group, whichever run it is part of.
+fn every() -> impl Iterator<Item = &'static Group> {
+    GROUPS.iter().chain(&SINK_GROUPS)
+}
+
+/// The groups of a run: those that are named, or where nothing is named the whole run's or those of the sinks.
+pub(crate) fn asked(names: &[String], is_of_sinks: bool) -> Vec<&'static Group> {
+    match (names, is_of_sinks) {
+        ([], false) => GROUPS.iter().collect(),
+        ([], true) => SINK_GROUPS.iter().collect(),
+        (names, _) => every().filter(|group| group.is_named(names)).collect(),
+    }
+}
+
+/// What a name may be: the groups'.
+pub(crate) fn groups() -> Vec<&'static str> {
+    every().map(|group| group.name).collect()
 }
 
 /// The first of the names that no group and no figure has.
 pub(crate) fn unknown(names: &[String]) -> Option<&String> {
-    names.iter().find(|name| !GROUPS.iter().any(|group| group.is_asked_for(std::slice::from_ref(name))))
+    names.iter().find(|name| !every().any(|group| group.is_named(std::slice::from_ref(name))))
 }
 
 #[cfg(test)]
@@ -171,12 +303,26 @@ mod tests {
         "start_1000",
     ];
 
+    /// What issue 5 asks figures of, part 6 and "Figures to reach".
+    const PROMISED_OF_SINKS: [&str; 5] = [
+        "sinks_relay_8_sync4ms_mirror_kept",
+        "sinks_relay_8_syncs_sync4ms_mirror_times",
+        "sinks_aged_100000_every_1_written",
+        "sinks_stalled_growth",
+        "start_killed_growth",
+    ];
+
     #[test]
     fn a_whole_run_has_every_name_that_was_promised_once() {
-        let names: Vec<&str> = GROUPS.iter().flat_map(|group| group.figures).copied().collect();
+        let figures = |groups: &[Group]| groups.iter().flat_map(|group| group.figures).copied().collect::<Vec<_>>();
+        let (whole, sinks) = (figures(&GROUPS), figures(&SINK_GROUPS));
         for promised in PROMISED.into_iter().chain(["relay_8_nosync"]) {
-            assert!(names.contains(&promised), "{promised}");
+            assert!(whole.contains(&promised), "{promised}");
         }
+        for promised in PROMISED_OF_SINKS {
+            assert!(sinks.contains(&promised), "{promised}");
+        }
+        let names = [whole, sinks].concat();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "a name stands twice");
     }
 
@@ -188,10 +334,20 @@ mod tests {
     #[test]
     fn a_name_asks_for_its_group_alone_and_an_unknown_one_is_found() {
         let asked = ["cpu_5000_channels".to_owned()];
-        let wanted: Vec<&str> = GROUPS.iter().filter(|it| it.is_asked_for(&asked)).map(|it| it.name).collect();
+        let wanted: Vec<&str> = super::asked(&asked, false).iter().map(|it| it.name).collect();
         assert_eq!(wanted, ["many"]);
         assert_eq!(unknown(&asked), None);
         let odd = ["floor".to_owned(), "cpu_5001_channels".to_owned()];
         assert_eq!(unknown(&odd), Some(&odd[1]));
+    }
+
+    #[test]
+    fn sinks_are_measured_where_they_are_asked_for_and_else_not() {
+        let names = |groups: Vec<&Group>| groups.iter().map(|group| group.name).collect::<Vec<_>>();
+        let (whole, sinks) = (names(asked(&[], false)), names(asked(&[], true)));
+        assert_eq!((whole.len(), sinks.len()), (GROUPS.len(), SINK_GROUPS.len()));
+        assert!(sinks.iter().all(|name| !whole.contains(name)));
+        let one = ["sinks_stalled".to_owned()];
+        assert_eq!(names(asked(&one, false)), ["sinks_stalled"]);
     }
 }

@@ -3,54 +3,45 @@
 mod answers;
 mod backend;
 mod backups;
+mod build;
 mod chain_side;
 pub mod core;
 mod forwards;
+mod found;
+mod keyed;
 mod lock;
 pub mod restore;
 mod settings;
 mod workers;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use outrigger_bolt::id::NodeId;
 use outrigger_rpc_schema::{NodeStatusReport, Phase};
-use redb::Database;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use self::core::{Core, Duties, Ground};
-use crate::chain::ChainSource;
-use crate::chain::broadcast::Broadcaster;
-use crate::chain::feerate::FeeEstimator;
-use crate::chain::follow::{BlockListener, ChainState, Follower};
-use crate::chain::rpc::Bitcoind;
+use crate::chain::follow::ChainState;
 use crate::chain::stop::StopFlag;
 use crate::clock::{Clock, NoEntropy};
-use crate::config::{BackupConfig, Config, network_name};
-use crate::key::{NodeKeys, Seed, SeedFault};
+use crate::config::{Config, network_name};
+use crate::key::SeedFault;
 use crate::manager::Manager;
-use crate::manager::env::{ChainView, soft_signers};
-use crate::manager::operations::Operations;
 use crate::net::{Dialer, Network};
 use crate::rpc::{self, Doors, Server, ServerFault};
-use crate::store::backup::sealed::Sealer;
-use crate::store::backup::start::known_sinks;
-use crate::store::backup::{Hub, Start};
-use crate::store::{self, Generation, Snapshot, StoreError};
-use crate::sweep::{Sweeper, Tools};
-use crate::wallet::{Wallet, WalletFault};
-use backend::{Doorkeeper, Identity};
-use backups::{Sinks, Whose};
-use chain_side::{Listener, StoredWallet, carry_out, feerates, follow_estimates};
+use crate::store::StoreError;
+use crate::store::backup::Hub;
+use crate::wallet::WalletFault;
+use backend::Doorkeeper;
+use build::build;
+use chain_side::StoredWallet;
+use found::Found;
 use lock::lock_directory;
-use settings::{access, caps, forwarding_policy, policy};
 
 /// The exit code of a process whose disk refused a write (PER-5, DSK-1): a supervisor may restart it, an operator must look.
 pub const STORAGE_EXIT_CODE: u8 = 3;
@@ -161,9 +152,9 @@ impl Node {
         let doors = Doors::new(network_name(config.network));
         let secret = Zeroizing::new(Clock::random_bytes()?);
         let server = rpc::start(config.rpc_address, &directory, &secret, doors.clone()).await?;
-        let seed = seed(&directory)?;
-        let parts = tokio::task::block_in_place(|| build(config, &directory, &seed, &doors))?;
-        let (parts, network) = parts;
+        let seed = found::seed(&directory)?;
+        let built = tokio::task::block_in_place(|| build(config, Found::read(config, &directory, &seed)?, &doors));
+        let (parts, network) = built?;
         Ok(Self { doors, server, network, parts, listen: config.listen, _lock: lock })
     }
 
@@ -280,193 +271,6 @@ fn restored_text(proof: &str) -> String {
          yours comes to the wallet. If the newest database still exists, stop the node and put that one back instead; \
          start no other copy"
     )
-}
-
-/// The seed of the directory, made on the first start only: never beside a database that another seed signed for.
-fn seed(directory: &Path) -> Result<Seed, StartFault> {
-    if let Some(seed) = Seed::load(directory)? {
-        return Ok(seed);
-    }
-    let was_here = |name: &str| fs::symlink_metadata(directory.join(name)).is_ok();
-    if [store::FILE, store::generation::FILE, store::journal::FILE].into_iter().any(was_here) {
-        return Err(StartFault::SeedMissing(directory.to_owned()));
-    }
-    Ok(Seed::create(directory, Clock::random_bytes)?)
-}
-
-fn build(
-    config: &Config,
-    directory: &Path,
-    seed: &Seed,
-    doors: &Arc<Doors<Doorkeeper>>,
-) -> Result<(Parts, Network), StartFault> {
-    let keys = Arc::new(NodeKeys::derive(seed, config.network));
-    // A file that is refused is closed in there too: redb may find damage only then.
-    let (network_name, node_id) = (network_name(config.network), keys.node_id());
-    let sealer = Arc::new(Sealer::new(keys.backup_secret(), network_name, &node_id));
-    let whose = Whose { directory, network: network_name, node_id, sealer };
-    backups::check(&config.backups, &whose)?;
-    let read = || store::open_and_load(directory, network_name, &node_id);
-    let (db, mut file) = told_of_damage(directory, read)?;
-    let age = Generation::at_start(directory, (network_name, &node_id), &db, file.restored.is_some())?;
-    let generation = file.aged(age);
-    let sinks = sinks(&db, &file, &config.backups, &whose)?;
-    let hub = sinks.as_ref().map(|sinks| sinks.hub.clone());
-    let published = file.broadcasts.iter().map(|row| &row.tx).chain(file.sweeps.iter().map(|(_, _, row)| &row.tx));
-    let (coins, next_wallet_row) = load_wallet(seed, config.network, &file.wallet, published)?;
-    let height = coins.tip().map_or(0, |(height, _)| height);
-
-    let stop = StopFlag::new();
-    let source: Arc<dyn ChainSource> = Arc::new(Bitcoind::new(access(config), stop.clone()));
-    let estimator = Arc::new(FeeEstimator::new(source.clone(), config.network, config.max_feerate));
-    let broadcaster = Arc::new(Broadcaster::start(source.clone())?);
-
-    let with_channels: Vec<_> = file.channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect();
-    let ground = Ground {
-        view: ChainView::new(height, feerates(&estimator.current()).0),
-        policy: policy(config),
-        pending_per_peer: config.channel.max_pending_per_peer,
-        forwarding: (forwarding_policy(config), caps(config)),
-        payments: crate::payment::Terms {
-            network: config.network,
-            final_cltv_blocks: config.final_cltv_blocks,
-            accept_keysend: config.accept_keysend,
-        },
-        signers: soft_signers(keys.clone()),
-        keys: keys.clone(),
-        sinks: hub.clone(),
-    };
-    let (Core { manager, payments, reader, events }, duties) = core::build(db, &mut file, ground)?;
-    let Duties { commits, mailboxes, notices, orders } = duties;
-    let (delivery, workers) = (manager.deliver().clone(), manager.deliver().clone());
-    let commits = commits.asking(move || workers.is_busy(), || Some(Clock::monotonic()));
-    let commits = commits.raising(generation).journaled(file.journal.take());
-    match sinks {
-        Some(Sinks { hub, made, news }) => {
-            let _threads = hub.run(made, move |released, seq| delivery.deliver(released, seq))?;
-            let status = doors.clone();
-            let tell = move |words| status.report(|status| status.backups = words);
-            backups::watch(hub.clone(), news, manager.clone(), (stop.clone(), tell))?;
-            commits.on_a_thread(move |released, seq| hub.release(released, seq), stop_for_storage)?;
-        }
-        None => drop(commits.on_a_thread(move |released, seq| delivery.deliver(released, seq), stop_for_storage)?),
-    }
-    let wallet = Arc::new(StoredWallet::new(coins, next_wallet_row, manager.clone()));
-    for row in file.broadcasts.into_iter().filter(|row| manager.publishes_at_start(row, hub.is_some())) {
-        broadcaster.publish(row.tx);
-    }
-    let tools =
-        Tools { source: source.clone(), estimator: estimator.clone(), purse: wallet.clone(), keys: keys.clone() };
-    let sweeper = Arc::new(Sweeper::start(tools, file.sweeps)?);
-
-    let (state, chain) = watch::channel(None);
-    let network = Network::new(*keys.node_secret(), manager.clone());
-    let dialer = network.dialer();
-    doors.open(Arc::new(Doorkeeper {
-        manager: manager.clone(),
-        payments: payments.clone(),
-        wallet: wallet.clone(),
-        reader,
-        dialer: dialer.clone(),
-        operations: Operations::default(),
-        keyed_calls: tokio::sync::Mutex::default(),
-        chain: chain.clone(),
-        events,
-        sinks: hub.clone(),
-        identity: identity(config),
-    }));
-
-    workers::spawn_workers(&manager, &mailboxes)?;
-    spawn("payments", move || payments.work(&notices))?;
-    let (carrier, publisher, funder) = (manager.clone(), broadcaster.clone(), wallet.clone());
-    let enforcer = sweeper.clone();
-    spawn("wallet", move || carry_out(&orders, &funder, &publisher, &enforcer, &carrier))?;
-    let (estimates, told, estimates_stop) = (estimator.clone(), manager.clone(), stop.clone());
-    spawn("feerates", move || follow_estimates(&estimates, &told, &estimates_stop))?;
-    let listener: Arc<dyn BlockListener> = Arc::new(Listener {
-        manager: manager.clone(),
-        wallet: wallet.clone(),
-        broadcaster,
-        estimator,
-        state,
-        sweeper,
-        reorganised: AtomicBool::new(false),
-        sinks: hub.clone(),
-        accept_needs_reserve: config.channel.accept_needs_reserve,
-    });
-    let (follower_stop, followed) = (stop.clone(), config.network);
-    let follower = spawn("chain", move || Follower::run(source, listener, followed, &follower_stop))?;
-
-    let redial = file.peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
-    Ok((Parts { manager, stop, chain, dialer, redial, follower, sinks: hub, wallet }, network))
-}
-
-/// The sinks over what the start found. A node in restored mode makes no backups: what it has is old.
-fn sinks(
-    db: &Arc<Database>,
-    file: &Snapshot,
-    backups: &[BackupConfig],
-    whose: &Whose<'_>,
-) -> Result<Option<Sinks>, StoreError> {
-    if file.restored.is_some() {
-        return Ok(None);
-    }
-    let names: Vec<_> = backups.iter().map(|backup| backup.name.as_str()).collect();
-    let standing = backups::standing(backups, whose, &known_sinks(db)?);
-    let start = Start::of(db, file, &names, &standing)?;
-    if backups.is_empty() {
-        return Ok(None);
-    }
-    let (told, news) = backups::news();
-    let (last_event, whom) = (store::last_event(db)?, (whose.network, whose.node_id));
-    let openers = backups::openers(backups, whose);
-    let (hub, made) = Hub::new(whom, db.clone(), (start, last_event), backups::CLOCKS, openers, told);
-    Ok(Some(Sinks { hub, made, news }))
-}
-
-/// The wallet of these rows, which knows what was published, and the number of its next row.
-fn load_wallet<'a>(
-    seed: &Seed,
-    network: bitcoin::Network,
-    rows: &[(u64, Vec<u8>)],
-    published: impl Iterator<Item = &'a bitcoin::Transaction>,
-) -> Result<(Wallet, u64), WalletFault> {
-    let next_row = rows.last().map_or(0, |(row, _)| row.saturating_add(1));
-    let change_sets: Vec<_> = rows.iter().map(|(_, bytes)| bytes.clone()).collect();
-    let mut wallet = Wallet::load(seed, network, &change_sets)?;
-    for tx in published {
-        // What a block holds stays confirmed.
-        wallet.saw_unconfirmed(tx);
-    }
-    Ok((wallet, next_row))
-}
-
-/// redb takes some pages at their word and panics where they are damaged or missing: the operator is told then what is told of
-/// any damage (bad input 91), and the start is refused in the same way. Nothing of it has reached the file.
-fn told_of_damage<R>(directory: &Path, read: impl FnOnce() -> R) -> R {
-    let usual = Arc::new(std::panic::take_hook());
-    let (path, inner) = (directory.join(store::FILE), usual.clone());
-    std::panic::set_hook(Box::new(move |panic| {
-        let place = panic.location().map(std::panic::Location::file).unwrap_or_default();
-        // Our own places are told from the root of this workspace on.
-        if !place.contains("redb") {
-            return inner(panic);
-        }
-        let refused = StartFault::from(StoreError::Corrupt { path: path.clone(), reason: "it is corrupt".to_owned() });
-        eprintln!("outriggerd: {refused}");
-        std::process::exit(refused.exit_code().into());
-    }));
-    let read = read();
-    std::panic::set_hook(Box::new(move |panic| usual(panic)));
-    read
-}
-
-fn identity(config: &Config) -> Identity {
-    Identity {
-        alias: config.alias.clone(),
-        network: network_name(config.network),
-        addresses: vec![config.listen.to_string()],
-    }
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

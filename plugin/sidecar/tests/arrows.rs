@@ -179,3 +179,73 @@ fn the_core_cannot_reach_the_world() {
         }
     }
 }
+
+/// Lines of a source file at the most, the tests at its end not counted.
+const LINES_OF_A_FILE: usize = 500;
+
+/// Lines of a function at the most. clippy's `too_many_lines` says so too, and does not count comments.
+const LINES_OF_A_FUNCTION: usize = 100;
+
+/// Files that may be longer, each with why.
+const LONGER: &[(&str, &str)] = &[];
+
+/// A source text without the module of tests in it.
+fn product_of(text: &str) -> Vec<&str> {
+    let lines: Vec<&str> = text.lines().collect();
+    let tests = lines.windows(2).position(|two| two[0] == "#[cfg(test)]" && two[1].starts_with("mod tests {"));
+    lines[..tests.unwrap_or(lines.len())].to_vec()
+}
+
+/// The functions of a formatted text: their first lines, and how many they have.
+fn functions<'a>(lines: &[&'a str]) -> Vec<(&'a str, usize)> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let is_before_fn = |word: &&str| word.starts_with("pub") || ["const", "async", "unsafe"].contains(word);
+    let begins = |line: &str| line.trim_start().split(' ').find(|word| !is_before_fn(word)) == Some("fn");
+    let length = |at: usize| {
+        // The first line that stands no deeper, the rest of the signature apart: it closes the body, where there is one.
+        let is_of_signature = |line: &str| [")", "where", "{"].iter().any(|begin| line.trim_start().starts_with(begin));
+        let is_outside = |line: &&str| !line.is_empty() && indent(line) <= indent(lines[at]) && !is_of_signature(line);
+        let next = lines[at + 1..].iter().position(is_outside);
+        next.filter(|next| lines[at + 1 + next].trim() == "}" && indent(lines[at + 1 + next]) == indent(lines[at]))
+            .map_or(1, |next| next + 2)
+    };
+    lines.iter().enumerate().filter(|(_, line)| begins(line)).map(|(at, line)| (*line, length(at))).collect()
+}
+
+/// Whoever reads a file or a function whole sees all of it: those that grow too long are taken apart.
+#[test]
+fn no_file_and_no_function_of_the_product_is_too_long() {
+    let mut files = Vec::new();
+    for folder in ["plugin/bolt", "plugin/channel", "plugin/sidecar", "plugin/cli", "rpc-schema", "integration"] {
+        rust_files(&root().join(folder).join("src"), &mut files);
+    }
+    let is_of_a_test = |file: &PathBuf| {
+        file.components().any(|part| ["tests", "tests.rs"].map(Some).contains(&part.as_os_str().to_str()))
+    };
+    let (mut seen, mut too_long) = (0, Vec::new());
+    for file in files.into_iter().filter(|file| !is_of_a_test(file)) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let lines = product_of(&text);
+        let is_excused = LONGER.iter().any(|(name, _)| file.ends_with(name));
+        if lines.len() > LINES_OF_A_FILE && !is_excused {
+            too_long.push(format!("{}: {} lines", file.display(), lines.len()));
+        }
+        for (name, len) in functions(&lines) {
+            seen += 1;
+            if len > LINES_OF_A_FUNCTION {
+                too_long.push(format!("{}: {} has {len} lines", file.display(), name.trim()));
+            }
+        }
+        assert!(!text.contains("clippy::too_many_lines"), "{} allows itself what is asked of all", file.display());
+    }
+    assert!(seen > 2_000, "{seen} functions were found");
+    assert_eq!(too_long, Vec::<String>::new());
+}
+
+#[test]
+fn functions_are_counted_from_their_first_line_to_their_last() {
+    let text = "impl A {\n    pub(crate) fn one(\n        &self,\n    ) -> u8 {\n        fn two() {}\n        1\n    }\n\n    \
+                fn three();\n    /// A fn in words.\n    const fn four() {\n    }\n}\n";
+    let counted: Vec<_> = functions(&text.lines().collect::<Vec<_>>()).into_iter().map(|(_, len)| len).collect();
+    assert_eq!(counted, [6, 1, 1, 2]);
+}

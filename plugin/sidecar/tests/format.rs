@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use outrigger_sidecar::store::schema::{FORMAT_VERSION, GENERATION_KEY, RESTORED_KEY, Table};
+use outrigger_sidecar::store::schema::{
+    FORMAT_VERSION, GENERATION_KEY, JOURNAL_KEY, RESERVE_LOW_KEY, RESTORED_KEY, SINKS_KEY, Table,
+};
 
 const DOCUMENT: &str = include_str!("../src/store/FORMAT.md");
 
@@ -21,7 +23,8 @@ fn per_7_the_document_names_every_table_and_no_other() {
 #[test]
 fn per_7_the_document_tells_the_version_and_each_fact_in_meta() {
     let meta = DOCUMENT.lines().find(|line| line.starts_with("| `meta` |")).unwrap();
-    for fact in ["format", "network", "node_id"].map(str::as_bytes).into_iter().chain([GENERATION_KEY, RESTORED_KEY]) {
+    let keyed = [GENERATION_KEY, JOURNAL_KEY, RESERVE_LOW_KEY, RESTORED_KEY, SINKS_KEY];
+    for fact in ["format", "network", "node_id"].map(str::as_bytes).into_iter().chain(keyed) {
         let name = format!("`{}`", str::from_utf8(fact).unwrap());
         assert!(meta.contains(&name), "{name}");
     }

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use outrigger_bolt::id::NodeId;
 use outrigger_sidecar::store::generation::FILE as COMPANION;
-use outrigger_sidecar::store::schema::{RESTORED_KEY, Table};
+use outrigger_sidecar::store::schema::{FORMAT_VERSION, RESTORED_KEY, Table};
 use outrigger_sidecar::store::{self, Age, Batch, Generation, Held, Released, StoreError, Writer};
 use redb::Database;
 use tokio::sync::oneshot;
@@ -132,7 +132,7 @@ fn bak_1_per_3_no_crash_makes_a_database_look_old() {
         let before = fs::read(&companion).unwrap();
         drop(newest(dir.path()));
         fs::write(&companion, &before).unwrap();
-        fs::write(dir.path().join(format!("{COMPANION}.new")), b"format 1\nnetw").unwrap();
+        fs::write(dir.path().join(format!("{COMPANION}.new")), b"format 2\nnetw").unwrap();
         let last = number(dir.path());
         drop(newest(dir.path()));
         assert!(number(dir.path()) > last);
@@ -198,9 +198,13 @@ fn bad_input_92_93_what_a_crash_left_of_a_newer_or_another_nodes_file_is_refused
     let fault = refusal(dir.path(), "regtest", &node(2));
     assert!(matches!(&fault, StoreError::Foreign { wanted, .. } if *wanted == format!("node {}", node(2))), "{fault}");
     let text = fs::read_to_string(dir.path().join(COMPANION)).unwrap();
-    fs::write(dir.path().join(COMPANION), text.replace("format 1", "format 2")).unwrap();
+    fs::write(
+        dir.path().join(COMPANION),
+        text.replace(&format!("format {FORMAT_VERSION}"), &format!("format {}", FORMAT_VERSION + 1)),
+    )
+    .unwrap();
     let fault = refusal(dir.path(), "regtest", &node(1));
-    assert!(matches!(fault, StoreError::Newer { found: 2, known: 1, .. }), "{fault}");
+    assert!(matches!(fault, StoreError::Newer { found: 3, known: 2, .. }), "{fault}");
     fs::write(dir.path().join(COMPANION), text).unwrap();
     drop(newest(dir.path()));
 }

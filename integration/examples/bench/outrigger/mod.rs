@@ -1,18 +1,20 @@
 //! Outrigger's side: the release binaries, driven through their interface as any caller can.
 
+mod backup;
 mod payer;
 
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::path::Path;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use outrigger_integration::sidecar::LIMIT;
 use outrigger_integration::{Bitcoind, Done, Sidecar, until};
 use outrigger_rpc_schema::{ChannelInfo, ChannelList, ChannelOpen, ChannelState, Client, StoreReport};
 use tokio::task::JoinSet;
 
+pub(crate) use backup::Backup;
 use payer::CALLS;
 pub(crate) use payer::Stream;
 
@@ -49,6 +51,8 @@ pub(crate) struct Outrigger<'a> {
     purse: Purse,
     /// Coins of the first node for channels of which there are many.
     coins: usize,
+    /// Places that its backups were given.
+    places: usize,
 }
 
 /// What every daemon is told: the limits that LDK's side has too.
@@ -85,7 +89,8 @@ impl<'a> Outrigger<'a> {
         let nodes = all(places.map(|place| node(directory, bitcoind, place, shape)).collect()).await?;
         fund(&nodes, bitcoind, shape, &mut purse).await?;
         open(&nodes, bitcoind, shape).await?;
-        let mut outrigger = Self { bitcoind, nodes, shape, streams: Vec::new(), amount_msat, purse, coins: 0 };
+        let (streams, coins, places) = (Vec::new(), 0, 0);
+        let mut outrigger = Self { bitcoind, nodes, shape, streams, amount_msat, purse, coins, places };
         outrigger.streams = shape.streams().into_iter().map(|(from, to)| outrigger.stream(from, to, CALLS)).collect();
         Ok(outrigger)
     }
@@ -230,20 +235,7 @@ impl Stack for Outrigger<'_> {
     }
 
     async fn restart(&mut self) -> Done<f64> {
-        let count = usable(&self.nodes[0].sidecar.client()).await?;
-        let node = &mut self.nodes[0];
-        node.sidecar.stop().await?;
-        let begun = Instant::now();
-        node.sidecar.start_again().await?;
-        let took = begun.elapsed().as_secs_f64();
-        node.watched.pid = node.sidecar.pid().ok_or("a daemon without a process")?;
-        for (stream, (from, _)) in self.streams.iter_mut().zip(self.shape.streams()) {
-            stream.sender = self.nodes[from].sidecar.client();
-        }
-        for node in &self.nodes {
-            until_usable(node, count).await?;
-        }
-        Ok(took)
+        self.restarted_after(async || Ok(())).await
     }
 
     async fn set_amount(&mut self, amount_msat: u64) -> Done<()> {

@@ -18,7 +18,7 @@ pub(super) const CALLS: usize = 48;
 
 /// Payments from one daemon to another, in a closed loop.
 pub(crate) struct Stream {
-    pub(super) sender: Client,
+    sender: Client,
     receiver: Client,
     is_relayed: bool,
     /// Calls at one time.
@@ -63,6 +63,23 @@ impl Stream {
     /// Whether the loop has ended: before it was told to, only by a fault.
     pub(super) fn has_ended(&self) -> bool {
         self.task.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// The nodes have other processes now.
+    pub(super) fn are_at(&mut self, sender: Client, receiver: Client) {
+        (self.sender, self.receiver) = (sender, receiver);
+    }
+
+    /// What has ended so far is none of the next loop's payments.
+    pub(super) async fn skip_events(&self) -> Done<()> {
+        loop {
+            let after_seq = Some(self.shared.seen.load(Ordering::Relaxed));
+            let page = self.sender.call(EventList { after_seq, limit: Some(1000), ..Default::default() }).await?;
+            self.shared.seen.store(page.next_seq, Ordering::Relaxed);
+            if page.items.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     /// Drops what invoices wait.

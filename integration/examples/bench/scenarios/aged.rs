@@ -116,7 +116,7 @@ async fn compared(stack: &mut impl Stack, scale: usize) -> Done<Life> {
 }
 
 /// Makes so many payments, many in flight; how many there were each second.
-async fn flow(stack: &mut impl Stack, count: usize) -> Done<f64> {
+pub(super) async fn flow(stack: &mut impl Stack, count: usize) -> Done<f64> {
     let mut left = count;
     let mut took = Duration::ZERO;
     // Invoices are made in portions: those that wait cost memory, which is measured.

@@ -28,6 +28,9 @@ const HELD: [usize; 2] = [241, 241];
 /// Calls to one daemon by each of several streams.
 const CALLS: usize = 12;
 
+/// How long the quiet peer is looked at.
+const SECS: f64 = 2.0;
+
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Medians of the quiet peer, round by round, before and meanwhile.
@@ -47,11 +50,12 @@ impl Run<'_> {
             tell("renice", &["-n", "15", "-p"], &hub, peer).await?;
         }
         let mut quiet = hub.stream(QUIET.0, QUIET.1, CALLS);
+        let time = self.secs(SECS);
         // The first payments of a start are slower.
-        self.median_of(&mut quiet).await?;
+        self.median_of(&mut quiet, time).await?;
         let (mut felt, mut htlcs) = (Felt::default(), Vec::new());
         while self.has_time(felt.before.len()) {
-            felt.before.push(self.median_of(&mut quiet).await?);
+            felt.before.push(self.median_of(&mut quiet, time).await?);
             let held = self.beside_many(&hub, &mut quiet, &mut felt).await?;
             htlcs.push(held);
         }
@@ -60,7 +64,7 @@ impl Run<'_> {
 
         let mut felt = Felt::default();
         while self.has_time(felt.before.len()) {
-            felt.before.push(self.median_of(&mut quiet).await?);
+            felt.before.push(self.median_of(&mut quiet, time).await?);
             felt.meanwhile.push(self.beside_deaf(&hub, &mut quiet).await?);
         }
         self.tell_felt("isolation_stalled", felt);
@@ -79,9 +83,8 @@ impl Run<'_> {
         }
     }
 
-    /// The quiet peer's median for a while, in milliseconds.
-    async fn median_of(&self, quiet: &mut Stream) -> Done<f64> {
-        let time = self.secs(2.0);
+    /// The quiet peer's median over this time, in milliseconds.
+    pub(super) async fn median_of(&self, quiet: &mut Stream, time: Duration) -> Done<f64> {
         quiet.supply((time.as_secs_f64() * 400.0) as usize, AMOUNT_MSAT).await?;
         quiet.start(1);
         tokio::time::sleep(time).await;
@@ -110,7 +113,7 @@ impl Run<'_> {
         let outcome = async {
             until_held(hub, wanted).await?;
             churn.start(1);
-            felt.meanwhile.push(self.median_of(quiet).await?);
+            felt.meanwhile.push(self.median_of(quiet, self.secs(SECS)).await?);
             Ok::<_, outrigger_integration::Fault>(htlcs(hub).await? as f64)
         }
         .await;
@@ -134,7 +137,7 @@ impl Run<'_> {
         let info = node.info().await?;
         let deaf = Deaf::start(&info.node_id, &node.address(), &info.features)?;
         until(LIMIT, "the deaf peer to ask", async || Ok((deaf.asked() >= 64).then_some(()))).await?;
-        let median = self.median_of(quiet).await;
+        let median = self.median_of(quiet, self.secs(SECS)).await;
         deaf.stop()?;
         median
     }

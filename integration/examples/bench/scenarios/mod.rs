@@ -2,12 +2,15 @@
 
 mod aged;
 mod isolation;
+mod killed;
 mod many;
 mod pair;
 mod relay;
+mod sinks;
 
 pub(crate) use aged::AGES;
 pub(crate) use pair::FLIGHTS;
+pub(crate) use sinks::CONSOLIDATED;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -70,6 +73,11 @@ impl<'a> Run<'a> {
             "relay_few" => self.relay_sweep(&[1, 2, 4]).await?,
             "relay_16" => self.relay_sweep(&[16]).await?,
             "flight" => self.flight().await?,
+            "sinks_relay" => self.sinks_relay().await?,
+            "sinks_one_channel" => self.sinks_one_channel().await?,
+            "sinks_aged" => self.sinks_aged().await?,
+            "sinks_stalled" => self.sinks_stalled().await?,
+            "start_killed" => self.start_killed().await?,
             other => return Err(format!("no scenario is called {other}").into()),
         }
         let mut given: Vec<&str> = self.figures.iter().map(|figure| figure.name.as_str()).collect();

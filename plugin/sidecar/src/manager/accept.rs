@@ -7,11 +7,11 @@ use outrigger_channel::{Birth, Guard, Monitor, Opening, OpeningInput, OpeningSte
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::deliver::Registered;
 use super::drive::{Drive, RESTORED};
 use super::mail::OpenOrder;
 use super::peer::{OpenerOrder, OpeningSlot, Peer, Slot, stands};
 use super::pending::OPENING_TIMEOUT;
+use super::registered::Registered;
 use crate::clock::{Clock, NoEntropy};
 use crate::store::row::{EventRow, OperationRow};
 use crate::store::schema::{Table, UnderWay};

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 use bitcoin::OutPoint;
 use crossbeam_channel::Sender;
@@ -11,8 +11,7 @@ use outrigger_bolt::id::{ChannelId, NodeId, ShortChannelId};
 use outrigger_bolt::onion::FinalPayload;
 use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
-    Channel, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Publication, Refusal, Reply, Signer,
-    Watch,
+    Channel, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Publication, Refusal, Reply, Watch,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -20,6 +19,7 @@ use super::block::ChainIndex;
 use super::directory::{PeerDirectory, Posted};
 use super::mail::Mail;
 use super::outbox::{Origin, Outbox};
+use super::registered::{Channels, Named, Registered};
 use super::relay::register::HtlcName;
 use crate::lock::{Mutex, RwLock};
 use crate::store::row::{Downstream, SettlementRow};
@@ -50,22 +50,6 @@ pub struct Ends {
     pub chain: Sender<ChainOrder>,
     /// The newest released event.
     pub events: watch::Sender<u64>,
-}
-
-/// What is known of a channel without its peer's lock.
-#[derive(Clone)]
-pub struct Registered {
-    pub peer: NodeId,
-    pub signer: Arc<dyn Signer>,
-    /// The channel ends with its local commitment of this number: what is on its way reveals neither its secret nor later ones.
-    closing: Arc<AtomicU64>,
-}
-
-impl Registered {
-    /// A channel that may go on.
-    pub(super) fn new(peer: NodeId, signer: Arc<dyn Signer>) -> Self {
-        Self { peer, signer, closing: Arc::new(AtomicU64::new(u64::MAX)) }
-    }
 }
 
 /// Connections that peers without a channel have opened to us, at most (DOS-1, DOS-7). Those with a channel, and those
@@ -103,15 +87,6 @@ impl Connections {
     }
 }
 
-/// The channels that have rows.
-#[derive(Default)]
-struct Channels {
-    known: HashMap<ChannelId, Registered>,
-    /// By what they are called.
-    named: HashMap<ShortChannelId, Named>,
-    by_peer: HashMap<NodeId, usize>,
-}
-
 /// What was released together, gathered for each peer in its order: what it is sent, and the mail for its worker.
 #[derive(Default)]
 struct Post {
@@ -141,15 +116,6 @@ impl Post {
     fn say(&mut self, at: Address, word: Word) {
         self.words.entry(at.peer).or_default().push((at, word));
     }
-}
-
-/// Whom a `short_channel_id` names.
-#[derive(Clone, Copy, Debug)]
-struct Named {
-    peer: NodeId,
-    channel: ChannelId,
-    /// Whether onions may call the channel so; the peer may in any case.
-    in_onions: bool,
 }
 
 /// Delivers released effects.

@@ -196,17 +196,43 @@ impl Bench {
     }
 }
 
+/// Waits no longer than [`LIMIT`] for something that is sure to come.
+pub(crate) async fn within<R>(what: &str, comes: impl Future<Output = R>) -> R {
+    let came = tokio::time::timeout(LIMIT, comes).await;
+    came.unwrap_or_else(|_| panic!("waited {LIMIT:?} until {what}"))
+}
+
 impl Bench {
     /// Nothing is under way any more, with a worker or with the owner of payments.
     pub(crate) async fn at_rest(&self) {
-        while self.manager.deliver().is_busy() {
-            tokio::task::yield_now().await;
-        }
+        let busy = || self.manager.deliver().is_busy();
+        within("nothing is under way any more", async {
+            while busy() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    /// All that was queued for the writer is durable.
+    pub(crate) async fn durable(&self) {
+        within("the writer has written what was queued", self.manager.env().writer.barrier()).await;
+    }
+
+    /// Looks until this holds, each time when what was queued before is durable.
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        within(what, async {
+            while !holds() {
+                self.manager.env().writer.barrier().await;
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     /// The node as it starts after a crash, with this forwarding policy. Nobody tells the old one anything more.
     async fn started_again(&self, terms: ForwardingPolicy) -> Arc<Self> {
-        self.manager.env().writer.barrier().await;
+        self.durable().await;
         let (parts, keys) = ((self.dir.clone(), self.db.clone()), self.manager.env().keys.clone());
         Arc::new(Self::over(parts, keys, (policy(), terms), Vec::new()))
     }
@@ -790,6 +816,6 @@ async fn cst_15_a_peer_that_spins_states_is_paused_and_loses_nothing() {
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(room.as_mut().poll(&mut cx).is_pending(), "the peer is not read for a while");
     let other = id_of(4);
-    bench.manager.env().writer.barrier().await;
+    bench.durable().await;
     assert!(bench.manager.room(&other).as_mut().poll(&mut cx).is_ready(), "and no other peer waits for it");
 }

@@ -4,18 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::hex::DisplayHex;
 use outrigger_bolt::amount::{FeeratePerKw, Msat};
 use outrigger_bolt::features::Features;
-use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, ShortChannelId};
-use outrigger_bolt::invoice::InvalidInvoice;
+use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_channel::{Command, Refusal};
 use outrigger_rpc_schema as schema;
 use tokio::sync::{oneshot, watch};
 
 use super::answers::{
-    channel_info, count, dial_fault, digest, event, features, found, frozen_info, invoice_created, kind_text,
-    opening_report, payment_id_of, payment_state, refused, storage, store, terms, tip, wallet_fault,
+    channel_info, count, dial_fault, digest, event, features, found, frozen_info, kind_text, opening_report,
+    payment_id_of, refused, storage, store, terms, tip, wallet_fault,
 };
 use super::backups;
 use super::chain_side::StoredWallet;
@@ -26,13 +24,12 @@ use crate::manager::operations::{OperationFault, Operations};
 use crate::manager::terms::TermsChange;
 use crate::manager::{ChannelView, Manager, OpenOrder, PeerView};
 use crate::net::Dialer;
-use crate::payment::{self, GivenHop, InvoiceFault, PayOrder, Payments, SendFault, Whom};
+use crate::payment::Payments;
 use crate::rpc::{
-    self, Answer, Backend, ChannelQuery, EventQuery, Fault, ForwardQuery, PaymentTarget, PeerAddress, PeerQuery,
-    StatsQuery,
+    self, Answer, Backend, ChannelQuery, EventQuery, Fault, ForwardQuery, PeerAddress, PeerQuery, StatsQuery,
 };
 use crate::store::backup::Hub;
-use crate::store::row::{InvoiceRow, OperationRow, OperationState};
+use crate::store::row::{OperationRow, OperationState};
 use crate::store::schema::Table;
 use crate::store::{Batch, Held, Reader};
 
@@ -264,35 +261,7 @@ impl Backend for Doorkeeper {
     }
 
     async fn invoice_create(&self, order: rpc::InvoiceOrder) -> Answer<schema::InvoiceCreated> {
-        let idempotency = order.idempotency_key.map(|key| {
-            let amount = order.amount.map_or(0, Msat::get).to_be_bytes();
-            let expiry = order.expiry.as_secs().to_be_bytes();
-            let label = order.label.as_deref().unwrap_or_default();
-            let body = digest(&[b"invoice.create", &amount, &expiry, order.description.as_bytes(), label.as_bytes()]);
-            (key, body)
-        });
-        let _one_at_a_time = match &idempotency {
-            Some(_) => Some(self.keyed_calls.lock().await),
-            None => None,
-        };
-        if let Some(OperationState::Invoice { payment_hash }) = self.answered_before(idempotency.as_ref())? {
-            return self
-                .stored_invoice(&payment_hash)
-                .map(|row| invoice_created(&row, self.payments.route_hints_of(&row)));
-        }
-        self.require_current()?;
-        let order = payment::InvoiceOrder {
-            amount: order.amount,
-            description: order.description,
-            expiry_secs: order.expiry.as_secs(),
-            label: order.label,
-            idempotency,
-        };
-        let created = self.payments.create_invoice(order).await.map_err(|fault| match fault {
-            InvoiceFault::Unwritable(fault) => Fault::invoice_invalid(fault),
-            InvoiceFault::NoEntropy(fault) => Fault::internal(fault),
-        })?;
-        Ok(invoice_created(&created, self.payments.route_hints_of(&created)))
+        self.create_invoice(order).await
     }
 
     async fn invoice_get(&self, payment_hash: PaymentHash) -> Answer<schema::InvoiceInfo> {
@@ -317,29 +286,7 @@ impl Backend for Doorkeeper {
     }
 
     async fn payment_send(&self, order: rpc::PaymentOrder) -> Answer<schema::PaymentSent> {
-        let idempotency = payment_name(&order);
-        let _one_at_a_time = match &idempotency {
-            Some(_) => Some(self.keyed_calls.lock().await),
-            None => None,
-        };
-        let row = match self.answered_before(idempotency.as_ref())? {
-            Some(OperationState::Payment { payment_id }) => {
-                let id = payment_id.to_lower_hex_string();
-                self.payments.get(&payment_id).map_err(storage)?.ok_or_else(|| Fault::payment_not_found(&id))?
-            }
-            Some(_) | None => {
-                self.require_current()?;
-                let whom = match order.target {
-                    PaymentTarget::Invoice { invoice, amount } => Whom::Invoice { invoice, amount },
-                    PaymentTarget::Node { node_id, amount } => Whom::Node { node_id, amount },
-                };
-                let rpc::PaymentOrder { max_fee, timeout, route, .. } = order;
-                let sent = self.payments.send(PayOrder { whom, max_fee, timeout, route, idempotency }).await;
-                sent.map_err(|fault| self.send_fault(fault))?
-            }
-        };
-        let (payment_id, payment_hash) = (row.payment_id.to_lower_hex_string(), row.payment_hash.to_string());
-        Ok(schema::PaymentSent { payment_id, payment_hash, state: payment_state(&row) })
+        self.send_payment(order).await
     }
 
     async fn payment_abandon(&self, payment_id: String) -> Answer<schema::PaymentInfo> {
@@ -410,42 +357,16 @@ impl Doorkeeper {
     }
 
     /// Nothing is begun on a file that is known to be old.
-    fn require_current(&self) -> Answer<()> {
+    pub(super) fn require_current(&self) -> Answer<()> {
         if self.manager.env().is_restored() { Err(Fault::restored()) } else { Ok(()) }
     }
 
     /// Why the node is not at the tip of the chain.
-    fn not_synced(&self) -> Fault {
+    pub(super) fn not_synced(&self) -> Fault {
         match self.chain.borrow().clone() {
             Some(ChainState::WaitingForBitcoind { reason }) => Fault::bitcoind_unavailable(reason),
             Some(ChainState::Blind { reason }) => Fault::chain_blind(reason),
             Some(ChainState::Syncing { .. } | ChainState::Synced { .. }) | None => Fault::chain_not_synced(),
-        }
-    }
-
-    fn send_fault(&self, fault: SendFault) -> Fault {
-        match fault {
-            SendFault::NotSynced => self.not_synced(),
-            SendFault::Invoice(reason @ InvalidInvoice::WrongNetwork(_)) => Fault::invoice_wrong_network(reason),
-            SendFault::Invoice(reason) => Fault::invoice_invalid(reason),
-            SendFault::Expired(_) => Fault::invoice_expired(),
-            SendFault::AmountMissing => Fault::invoice_amount_required(),
-            SendFault::AmountDiffers { asked, given } => Fault::invoice_amount_mismatch(asked, given),
-            SendFault::HashTaken { .. } => Fault::invoice_invalid(fault),
-            SendFault::AmountZero => Fault::invalid_parameter("amount_msat", "must be above zero"),
-            SendFault::OwnInvoice => Fault::payment_to_self(),
-            SendFault::NoRoute(node) => Fault::no_route(&node),
-            SendFault::HeldTooLong { .. } => Fault::invoice_invalid(fault),
-            SendFault::FeeTooHigh { fee, most } => Fault::fee_too_high(fee, most),
-            SendFault::Route(problem) => Fault::invalid_parameter("route", problem),
-            SendFault::Unusable(_) => Fault::channel_state_unfit(fault),
-            SendFault::NotConnected(node) if self.manager.is_connected(&node) => Fault::channels_not_agreed(&node),
-            SendFault::NotConnected(node) => Fault::peer_not_connected(&node),
-            SendFault::TooLarge { spendable, asked } => Fault::insufficient_capacity(asked, spendable),
-            SendFault::TooManyAttempts(_) => Fault::internal(fault),
-            SendFault::Onion => Fault::invoice_invalid("it does not fit an onion"),
-            SendFault::NoEntropy(fault) => Fault::internal(fault),
-            SendFault::Store(fault) => storage(fault),
         }
     }
 
@@ -490,45 +411,4 @@ impl Doorkeeper {
             Err(_) => opening_report(OperationRow { state: OperationState::Opening, ..row }),
         }
     }
-
-    /// The state of the operation that an earlier call of this key and body began. The digest of a body names its
-    /// method, so a key that another method used is a conflict too.
-    fn answered_before(&self, idempotency: Option<&(String, [u8; 32])>) -> Answer<Option<OperationState>> {
-        let Some((key, body)) = idempotency else { return Ok(None) };
-        match self.reader.operation(key).map_err(storage)? {
-            None => Ok(None),
-            Some(row) if row.body == *body => Ok(Some(row.state)),
-            Some(_) => Err(Fault::idempotency_conflict(key)),
-        }
-    }
-
-    fn stored_invoice(&self, hash: &PaymentHash) -> Answer<InvoiceRow> {
-        self.payments.invoice(hash).map_err(storage)?.ok_or_else(|| Fault::invoice_not_found(hash))
-    }
-}
-
-/// The caller's key, with a digest of all that the payment is.
-fn payment_name(order: &rpc::PaymentOrder) -> Option<(String, [u8; 32])> {
-    let key = order.idempotency_key.clone()?;
-    let (invoice, node, amount) = match &order.target {
-        PaymentTarget::Invoice { invoice, amount } => (invoice.as_bytes(), Vec::new(), amount.map_or(0, Msat::get)),
-        PaymentTarget::Node { node_id, amount } => (&[][..], node_id.serialize().to_vec(), amount.get()),
-    };
-    let max_fee = order.max_fee.map(|fee| fee.get().to_be_bytes());
-    let route: Vec<u8> = order.route.iter().flatten().flat_map(hop_bytes).collect();
-    let body = digest(&[
-        b"payment.send",
-        invoice,
-        &node,
-        &amount.to_be_bytes(),
-        max_fee.as_ref().map_or(&[], |fee| fee),
-        &order.timeout.as_secs().to_be_bytes(),
-        &route,
-    ]);
-    Some((key, body))
-}
-
-fn hop_bytes(hop: &GivenHop) -> Vec<u8> {
-    let channel = hop.channel.map_or(0, ShortChannelId::to_u64).to_be_bytes();
-    [&hop.node.serialize()[..], &channel, &hop.amount.get().to_be_bytes(), &hop.blocks.to_be_bytes()].concat()
 }

@@ -21,7 +21,7 @@ use crate::lock::Mutex;
 use crate::manager::Manager;
 use crate::store::backup::Hub;
 use crate::store::row::EventRow;
-use crate::store::schema::Table;
+use crate::store::schema::{RESERVE_LOW_KEY, Table};
 use crate::store::{Batch, ChainOrder, FundingRequest, Held};
 use crate::sweep::{Purse, Sweeper};
 use crate::wallet::{Balance, Wallet, WalletFault};
@@ -35,7 +35,7 @@ pub(super) struct StoredWallet {
     wallet: Mutex<Wallet>,
     next_row: AtomicU64,
     manager: Arc<Manager>,
-    /// Whether the last look found less than the reserve.
+    /// Whether the last look found less than the reserve, as the file says.
     is_short: AtomicBool,
 }
 
@@ -67,14 +67,14 @@ impl StoredWallet {
         self.wallet.lock().below_tip(RECORD_DEPTH).unwrap_or(tip)
     }
 
-    /// `rows` change sets were loaded; they are replaced by one.
-    pub(super) fn new(mut wallet: Wallet, rows: u64, manager: Arc<Manager>) -> Self {
+    /// `rows` change sets were loaded; they are replaced by one. `is_short` as the file says.
+    pub(super) fn new(mut wallet: Wallet, (rows, is_short): (u64, bool), manager: Arc<Manager>) -> Self {
         let compacted = wallet.take_compacted();
         let stored = Self {
             wallet: Mutex::new(wallet),
             next_row: AtomicU64::new(rows),
             manager,
-            is_short: AtomicBool::new(false),
+            is_short: AtomicBool::new(is_short),
         };
         if let Some(compacted) = compacted {
             let mut batch = Batch::default();
@@ -124,22 +124,26 @@ impl StoredWallet {
         self.change(|wallet, _| wallet.fund(request.script_pubkey.clone(), request.amount, feerate, reserve))
     }
 
-    /// Looks whether the confirmed coins are the reserve of all channels, and tells the operator once when they are less.
-    /// Refuses peers' channels where that is configured.
+    /// Looks whether the confirmed coins are the reserve of all channels, and tells the operator when they have become less: once,
+    /// whatever starts come in between. Refuses peers' channels where that is configured.
     fn look_at_reserve(&self, accept_needs_reserve: bool) {
         let reserve = reserve(self.manager.env().standing());
         let confirmed = self.balance().confirmed;
         let is_short = confirmed < reserve;
         self.manager.env().chain.set_accepting(!is_short || !accept_needs_reserve);
-        if self.is_short.swap(is_short, Ordering::Relaxed) || !is_short {
+        if self.is_short.swap(is_short, Ordering::Relaxed) == is_short {
             return;
+        }
+        let mut batch = Batch::default();
+        batch.put(Table::Meta, RESERVE_LOW_KEY.to_vec(), is_short.then(|| vec![1]));
+        if !is_short {
+            return self.manager.env().writer.submit(batch);
         }
         let words = format!(
             "the wallet holds {confirmed} confirmed, and should hold {reserve} to pay for closing its channels alone: send \
              coins to an address of wallet.new_address"
         );
         tracing::warn!(words, "too few coins");
-        let mut batch = Batch::default();
         batch.event(EventRow::new(Clock::now_unix(), "wallet_reserve_low", json!({ "message": words })));
         self.manager.env().writer.submit(batch);
     }

@@ -297,9 +297,13 @@ impl Payments {
         match next {
             Next::Wait => {
                 // Under the owner's lock: a caller that abandons the payment writes its row too.
-                let state = self.state.lock();
-                if let Some(Pending { row, .. }) = state.pending.get(&payment_id) {
-                    batch.put(Table::Payment, payment_id.to_vec(), Some(row.encode()));
+                let mut state = self.state.lock();
+                if let Some(pending) = state.pending.get_mut(&payment_id) {
+                    if pending.row.is_pending() && !pending.unproven.is_empty() {
+                        // Another start must ask the channels of the parts that have ended, too.
+                        pending.deferred.merge(std::mem::take(&mut batch));
+                    }
+                    batch.put(Table::Payment, payment_id.to_vec(), Some(pending.row.encode()));
                 }
                 self.manager.env().writer.submit(batch);
             }

@@ -8,7 +8,7 @@ use outrigger_channel::{Effect, HtlcOutcome, HtlcSource, IncomingHtlc};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::manager::tests::Bench;
+use crate::manager::tests::{Bench, within};
 use crate::store::part::{PartHop, PartRow};
 use crate::store::row::{InvoiceRow, PaymentState, SettlementRow};
 use crate::store::schema::UnderWay;
@@ -97,7 +97,7 @@ async fn all_durable(bench: &Bench) {
     let mut batch = Batch::default();
     batch.hold(Held::Durable(waiter));
     bench.manager.env().writer.submit(batch);
-    durable.await.unwrap();
+    within("the writer has written what was queued", durable).await.unwrap();
 }
 
 fn peer(bench: &Bench) -> NodeId {

@@ -263,7 +263,8 @@ mod tests {
 
     #[test]
     fn bak_1_the_generation_rises_ten_minutes_after_it_last_did_however_few_commits_there_were() {
-        let companion = Companion { format: 1, network: "regtest".into(), node_id: "02".into(), generation: 7 };
+        let companion =
+            Companion { format: FORMAT_VERSION, network: "regtest".into(), node_id: "02".into(), generation: 7 };
         let mut generation = Generation { directory: "/".into(), companion, commits: 0, raised_at: None };
         let begun = Instant::now();
         let after = |seconds| Some(begun + Duration::from_secs(seconds));

@@ -18,7 +18,9 @@ use super::generation::{Age, Generation};
 use super::journal::Journal;
 use super::part::PartRow;
 use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow, SweepRow};
-use super::schema::{RESTORED_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key, parse_outpoint_key};
+use super::schema::{
+    RESERVE_LOW_KEY, RESTORED_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key, parse_outpoint_key,
+};
 use super::seal::unseal;
 use super::terms::TermsRow;
 
@@ -79,6 +81,8 @@ pub struct Snapshot {
     pub restored: Option<String>,
     /// That proof was found by this start and has no row yet.
     pub is_found_old: bool,
+    /// The operator was told that the wallet holds less than its reserve, and it has not held that since.
+    pub is_reserve_low: bool,
     /// The journal that goes with the file, for the writer. None where commits are the database's own.
     pub journal: Option<Journal>,
 }
@@ -120,6 +124,7 @@ impl Loader {
         let restored = self.restored()?;
         let mut snapshot =
             Snapshot { restored, channels, frozen, stray_settlements, broadcasts, sweeps, ..Snapshot::default() };
+        snapshot.is_reserve_low = self.fact(RESERVE_LOW_KEY)?.is_some();
         self.under_way(&mut snapshot)?;
         self.each(Table::Wallet, |key, value| {
             let row = key.try_into().map_err(|_| corrupt(Table::Wallet, "a key of the wrong length"))?;
@@ -148,10 +153,14 @@ impl Loader {
     }
 
     fn restored(&self) -> Result<Option<String>, StoreError> {
+        Ok(self.fact(RESTORED_KEY)?.map(|proof| String::from_utf8_lossy(&proof).into_owned()))
+    }
+
+    fn fact(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let meta = self.transaction.open_table(Table::Meta.definition())?;
-        let Some(proof) = meta.get(RESTORED_KEY)? else { return Ok(None) };
-        let proof = unseal(Table::Meta, RESTORED_KEY, proof.value()).map_err(|fault| corrupt(Table::Meta, fault))?;
-        Ok(Some(String::from_utf8_lossy(proof).into_owned()))
+        let Some(fact) = meta.get(key)? else { return Ok(None) };
+        let fact = unseal(Table::Meta, key, fact.value()).map_err(|fault| corrupt(Table::Meta, fault))?;
+        Ok(Some(fact.to_vec()))
     }
 
     /// What was begun, and nothing of what has ended: a start does not follow the history (law 6).

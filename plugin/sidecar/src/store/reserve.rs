@@ -34,16 +34,19 @@ impl Reserve {
         Self(Arc::new(Shared { file, is_released: AtomicBool::new(false), kept: Mutex::default() }))
     }
 
-    /// The file is sound: what was kept back is written, in its order, and from here on nothing is kept back.
+    /// The file is sound: what was kept back is written, in its order, and from here on nothing is kept back. Where the disk
+    /// refuses some of it the file is as after a crash at that moment, and redb, which is about to close it, sees no
+    /// difference: it reads what it wrote, and what it writes reaches the file no more.
     pub(super) fn release(&self) -> io::Result<()> {
         let mut kept = self.0.kept.lock();
-        for change in std::mem::take(&mut *kept) {
+        for change in kept.iter() {
             match change {
-                Change::Write(at, bytes) => self.0.file.write(at, &bytes)?,
-                Change::Length(len) => self.0.file.set_len(len)?,
+                Change::Write(at, bytes) => self.0.file.write(*at, bytes)?,
+                Change::Length(len) => self.0.file.set_len(*len)?,
                 Change::Sync => self.0.file.sync_data()?,
             }
         }
+        *kept = Vec::new();
         self.0.is_released.store(true, Ordering::Release);
         Ok(())
     }
@@ -156,5 +159,70 @@ impl StorageBackend for Reserve {
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.0.file.query_lock_range(start, end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+
+    /// A file on a disk that refuses each write but the first ones.
+    #[derive(Clone, Debug)]
+    struct Refusing(Arc<(InMemoryBackend, Mutex<usize>)>);
+
+    impl StorageBackend for Refusing {
+        fn len(&self) -> io::Result<u64> {
+            self.0.0.len()
+        }
+
+        fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.0.read(at, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.0.0.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.0.0.sync_data()
+        }
+
+        fn write(&self, at: u64, data: &[u8]) -> io::Result<()> {
+            let mut left = self.0.1.lock();
+            *left = left.checked_sub(1).ok_or(io::ErrorKind::StorageFull)?;
+            self.0.0.write(at, data)
+        }
+    }
+
+    fn read(file: &dyn StorageBackend, at: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        file.read(at, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn dsk_1_what_the_disk_refuses_of_what_was_kept_back_is_read_all_the_same_and_nothing_follows_it() {
+        let file = Refusing(Arc::new((InMemoryBackend::new(), Mutex::new(1))));
+        file.set_len(4).unwrap();
+        let reserve = Reserve::of(Box::new(file.clone()));
+        reserve.write(0, b"ab").unwrap();
+        reserve.set_len(6).unwrap();
+        reserve.write(1, b"cdef").unwrap();
+        assert_eq!((read(&file, 0, 4), read(&reserve, 0, 6)), (vec![0; 4], b"acdef\0".to_vec()));
+        assert_eq!(reserve.release().unwrap_err().kind(), io::ErrorKind::StorageFull);
+        // What came before it stands, as after a crash there.
+        assert_eq!((file.len().unwrap(), read(&file, 0, 6)), (6, b"ab\0\0\0\0".to_vec()));
+        *file.0.1.lock() = usize::MAX;
+        reserve.write(5, b"g").unwrap();
+        reserve.sync_data().unwrap();
+        assert_eq!(read(&reserve, 0, 6), b"acdefg");
+        assert_eq!(read(&file, 0, 6), b"ab\0\0\0\0", "nothing follows what was refused");
+        // Asked once more it is written whole.
+        reserve.release().unwrap();
+        assert_eq!((read(&file, 0, 6), read(&reserve, 0, 6)), (b"acdefg".to_vec(), b"acdefg".to_vec()));
+        reserve.write(0, b"z").unwrap();
+        assert_eq!(read(&file, 0, 1), b"z");
     }
 }

@@ -6,8 +6,8 @@ use outrigger_bolt::id::{ChannelId, PaymentHash};
 use outrigger_channel::{HtlcKey, Offerer};
 use redb::TableDefinition;
 
-/// The version of the layout. A file with a newer one is refused untouched.
-pub const FORMAT_VERSION: u16 = 1;
+/// The version of the layout. A file with a newer one is refused untouched. 1 was without a journal; no release wrote it.
+pub const FORMAT_VERSION: u16 = 2;
 
 /// The key in [`Table::Meta`] under which the proof stands that this file is older than what peers were told. Once
 /// written it stays: nothing that a peer says later proves the opposite (BAK-3).
@@ -24,6 +24,10 @@ pub const SINKS_KEY: &[u8] = b"sinks";
 
 /// The key in [`Table::Meta`] under which it stands which channels sinks have refused for good.
 pub const REFUSALS_KEY: &[u8] = b"refusals";
+
+/// The key in [`Table::Meta`] that stands (1) from when the operator was told that the wallet holds less than its reserve, until
+/// it holds that again.
+pub const RESERVE_LOW_KEY: &[u8] = b"reserve_low";
 
 /// The key in [`Table::Meta`] of a mirror by which it is known as such, and the one under which its newest tip stands.
 pub const MIRROR_KEY: &[u8] = b"mirror";

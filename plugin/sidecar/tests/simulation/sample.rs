@@ -114,8 +114,8 @@ fn compacted(bytes: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
-fn per_7_the_sample_database_of_format_1_is_loaded_row_by_row() {
-    let (file, text) = (fixture("format-1.redb"), fixture("format-1.txt"));
+fn per_7_the_sample_database_of_format_2_is_loaded_row_by_row() {
+    let (file, text) = (fixture("format-2.redb"), fixture("format-2.txt"));
     let id = scripts::node(NODE, signers()).id;
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join(FILE);

@@ -37,7 +37,7 @@ async fn offer_too_little(rogue: &mut Rogue, channel: &mut Channel) -> String {
     rogue.until(channel, |_, message| matches!(message, Message::Shutdown(_))).await;
     let Message::Warning(warning) = rogue.hear_type(Warning::TYPE).await else { panic!("a warning") };
     // The batch that the warning left with holds the event.
-    rogue.bench.manager.env().writer.barrier().await;
+    rogue.bench.durable().await;
     warning.data.to_string()
 }
 
@@ -89,7 +89,7 @@ async fn what_the_peer_warns_of_in_a_close_is_shown() {
     rogue.dealt_with().await;
     let shown = reason(&rogue, &channel).unwrap();
     assert!(shown.contains("the peer warned: unable to come to consensus about the closing fee"), "{shown}");
-    rogue.bench.manager.env().writer.barrier().await;
+    rogue.bench.durable().await;
     assert_eq!(events(&rogue), [shown]);
 
     // The channel fails in the end: its own reason is what is shown then.

@@ -71,7 +71,7 @@ async fn say(peer: &mut Rogue, update: ChannelUpdate) {
 }
 
 async fn kept(bench: &Bench) -> Option<ChannelUpdate> {
-    bench.manager.env().writer.barrier().await;
+    bench.durable().await;
     bench.load().channels.remove(0).updates.remote
 }
 

@@ -48,7 +48,7 @@ fn rows(bench: &Bench, channel: &ChannelId) -> Vec<(Table, Vec<u8>, Vec<u8>)> {
 /// Nothing is under way any more, and all that was is in the file.
 async fn settle(bench: &Bench) {
     bench.at_rest().await;
-    bench.manager.env().writer.barrier().await;
+    bench.durable().await;
 }
 
 /// The node again, the peer being gone.

@@ -23,18 +23,13 @@ pub(super) fn mine(bench: &Bench, height: u32) {
 
 /// Waits for the channel to be in this state: what it asks of the chain is told once its rows are durable.
 async fn reaches(bench: &Bench, channel: &ChannelId, state: &str) {
-    while bench.manager.channel(channel).unwrap().summary.state != state {
-        bench.manager.env().writer.barrier().await;
-        tokio::task::yield_now().await;
-    }
+    let stands = || bench.manager.channel(channel).unwrap().summary.state;
+    bench.until(&format!("the channel is {state}, from {}", stands()), || stands() == state).await;
 }
 
 /// Waits for the rows to be in history and the channel to be out of memory.
 async fn forgotten(bench: &Bench, channel: &ChannelId) {
-    while bench.manager.channel(channel).is_some() {
-        bench.manager.env().writer.barrier().await;
-        tokio::task::yield_now().await;
-    }
+    bench.until("the channel is out of memory", || bench.manager.channel(channel).is_none()).await;
 }
 
 impl Rogue {

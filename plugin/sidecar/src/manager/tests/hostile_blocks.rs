@@ -63,7 +63,7 @@ async fn fnd_1_nobody_seals_the_node_by_spending_an_output_of_its_own() {
     let (channel, _) = rogue.fund().await;
     let forged = with_number(&channel, 7);
     bench.manager.block_connected(HEIGHT + 2, &block_of(vec![coinbase(), forged]));
-    bench.manager.env().writer.barrier().await;
+    bench.durable().await;
     assert!(!bench.manager.env().is_restored());
     let (told, _) = bench.reader.events(0, &[], 10).unwrap();
     let of_rogue = |fields: &serde_json::Value| fields["channel_id"] == channel.id().to_string().as_str();
@@ -99,10 +99,7 @@ async fn bad_input_104_a_channel_whose_funding_output_cannot_be_found_is_never_t
     let channel = rogue.open().await;
     let state = |rogue: &Rogue| rogue.bench.manager.channel(&channel.id()).unwrap().summary.state;
     // The worker takes the peer's channel_ready in when it comes to it.
-    while state(&rogue) != "normal" {
-        rogue.bench.manager.env().writer.barrier().await;
-        tokio::task::yield_now().await;
-    }
+    rogue.bench.until("the channel is normal", || state(&rogue) == "normal").await;
     let before = state(&rogue);
     for height in HEIGHT + 2..HEIGHT + 20 {
         rogue.bench.manager.block_connected(height, &block_of(vec![coinbase()]));

@@ -12,7 +12,7 @@ fn state(bench: &Bench, channel: &Channel) -> &'static str {
 async fn handled(rogue: &Rogue, channel: &Channel) {
     let known = rogue.bench.manager.command(channel.id(), Command::Commit).await;
     assert!(known.is_ok() || known == Err(Refusal::Ended), "{known:?}");
-    rogue.bench.manager.env().writer.barrier().await;
+    rogue.bench.durable().await;
 }
 
 fn error(channel_id: ChannelId, text: &str) -> Message {

@@ -11,7 +11,7 @@ use crate::store::schema::Table;
 
 /// Rows of every table, events apart.
 async fn rows(bench: &Bench) -> u64 {
-    bench.manager.env().writer.barrier().await;
+    bench.durable().await;
     let read = bench.db.begin_read().unwrap();
     let tables = Table::ALL.iter().filter(|table| **table != Table::Event);
     tables.map(|table| read.open_table(table.definition()).unwrap().len().unwrap()).sum()
@@ -24,10 +24,7 @@ fn refusal(message: Message) -> String {
 
 /// Waits until no channel is in memory, and looks that none is waited for.
 async fn nothing_left(bench: &Bench) {
-    while !bench.manager.channels().is_empty() {
-        bench.manager.env().writer.barrier().await;
-        tokio::task::yield_now().await;
-    }
+    bench.until("no channel is in memory", || bench.manager.channels().is_empty()).await;
     assert_eq!(bench.manager.deliver().index().lock().len(), 0, "nothing is watched");
 }
 
@@ -90,9 +87,8 @@ async fn fnd_6_bad_input_29_the_51st_stranger_is_refused_and_a_peer_with_a_chann
     // One leaves before it has signed anything, and there is room.
     let leaving = strangers.pop().unwrap();
     bench.manager.disconnected(&leaving.id, leaving.connection);
-    while bench.manager.peers().iter().any(|peer| peer.node_id == leaving.id) {
-        tokio::task::yield_now().await;
-    }
+    let has_left = || bench.manager.peers().iter().all(|peer| peer.node_id != leaving.id);
+    bench.until("the peer that left is forgotten", has_left).await;
     late.ask();
     assert!(matches!(late.hear().await, Message::AcceptChannel(_)));
 }
@@ -184,7 +180,7 @@ async fn fnd_9_fnd_13_a_peer_that_never_accepts_or_never_signs_keeps_neither_our
     peer.wanted(Msat::ZERO).await;
     peer.bench.manager.expire_openings(Clock::monotonic() + OPENING_TIMEOUT);
     assert!(refusal(peer.hear().await).starts_with("the channel was not signed in time"));
-    peer.bench.manager.env().writer.barrier().await;
+    peer.bench.durable().await;
     assert!(matches!(operation(&peer.bench), OperationState::Failed { .. }));
 
     let open = peer.wanted(Msat::ZERO).await;
@@ -228,7 +224,7 @@ async fn fnd_13_a_disconnection_at_every_message_frees_what_the_opening_held() {
             let order = bench.orders.recv_timeout(LIMIT).unwrap();
             assert!(matches!(&order, ChainOrder::Release(released) if *released == txid), "{stage}: {order:?}");
         }
-        bench.manager.env().writer.barrier().await;
+        bench.durable().await;
         assert!(matches!(operation(&bench), OperationState::Failed { .. }), "{stage}");
         assert!(bench.orders.is_empty(), "{stage}");
     }
@@ -259,7 +255,7 @@ async fn fnd_6_fnd_8_a_failed_promise_stays_a_promise() {
         promised.push((channel.id(), tx));
     }
     peer.ask();
-    bench.manager.env().writer.barrier().await;
+    bench.durable().await;
     bench.assert_counted(0);
     assert!(refusal(peer.hear().await).starts_with("too many pending channels"));
     assert!(publishes(&bench).iter().all(|(_, publishes)| !publishes), "no coin is locked for a promise");
@@ -268,19 +264,19 @@ async fn fnd_6_fnd_8_a_failed_promise_stays_a_promise() {
     // One is kept in the end, and its commitment goes out.
     let (kept, tx) = promised.pop().unwrap();
     bench.manager.block_connected(HEIGHT + 1, &block_of(vec![coinbase(), tx]));
-    bench.manager.env().writer.barrier().await;
+    bench.durable().await;
     assert_eq!(publishes(&bench), [(kept, true)]);
     bench.assert_counted(1);
     assert!(bench.manager.channel(&kept).unwrap().closing_txid.is_some());
     bench.manager.block_disconnected(HEIGHT + 1);
-    bench.manager.env().writer.barrier().await;
+    bench.durable().await;
     assert_eq!(publishes(&bench), [(kept, false)], "the block is gone, and with it the output");
     bench.assert_counted(0);
 
     // It waits on in vain, as the others do, and after a start too.
     let bench = bench.started_again(forwarding_policy()).await;
     bench.manager.resume();
-    bench.manager.env().writer.barrier().await;
+    bench.durable().await;
     bench.assert_counted(0);
     assert!(publishes(&bench).iter().all(|(_, publishes)| !publishes));
     bench.manager.block_connected(HEIGHT + 2015, &empty_block());
@@ -334,7 +330,7 @@ async fn fnd_5_a_funding_transaction_is_published_after_a_failure_and_a_crash() 
     peer.dealt_with().await;
     let view = peer.bench.manager.channel(&channel.id()).unwrap();
     assert_eq!(view.summary.state, "failed");
-    peer.bench.manager.env().writer.barrier().await;
+    peer.bench.durable().await;
     let broadcasts = peer.bench.load().broadcasts;
     assert!(broadcasts.iter().any(|row| row.tx == tx), "what a start publishes: {broadcasts:?}");
 }

@@ -155,7 +155,7 @@ impl Chain {
             self.from.step(&mut self.incoming, Input::Command(CommandId(1), Command::Commit));
         }
         self.from.dealt_with().await;
-        self.bench.manager.env().writer.barrier().await;
+        self.bench.durable().await;
     }
 
     fn totals(&self) -> Vec<ForwardTotals> {
@@ -287,13 +287,13 @@ async fn fwd_9_what_was_signed_downstream_is_under_way_after_a_start_and_is_offe
     chain.send(&send);
     chain.offered().await;
     chain.bench.manager.disconnected(&chain.to.id, chain.to.connection);
-    chain.bench.manager.env().writer.barrier().await;
+    chain.bench.durable().await;
     assert_eq!((relayed(&chain.bench), settled(&chain.bench)), (1, 0));
     let again = chain.bench.started_again(forwarding_policy()).await;
     again.manager.resume();
     // What the start dispatches has been handled once a command to its channel is answered.
     let _answer = again.manager.command(chain.incoming.id(), Command::Commit).await;
-    again.manager.env().writer.barrier().await;
+    again.durable().await;
     assert_eq!((relayed(&again), settled(&again)), (1, 0), "nothing is offered anew, nothing fails");
 }
 
@@ -324,7 +324,7 @@ async fn fwd_9_what_was_never_signed_downstream_is_dispatched_anew() {
         panic!("the peer is away now")
     };
     update_in(&chain, &channel_update);
-    chain.bench.manager.env().writer.barrier().await;
+    chain.bench.durable().await;
     assert_eq!(relayed(&chain.bench), 1, "the first one stands");
 }
 
@@ -368,7 +368,7 @@ async fn fwd_18_an_htlc_of_a_channel_that_has_failed_is_not_handed_on() {
     let channel_id = chain.incoming.id();
     chain.from.tell(Message::Error(outrigger_bolt::wire::Error { channel_id, data: "gone".into() }));
     chain.from.dealt_with().await;
-    chain.bench.manager.env().writer.barrier().await;
+    chain.bench.durable().await;
     // Whatever was told of the HTLC is in the mailbox now, in front of this.
     assert!(chain.bench.manager.command(channel_id, Command::Commit).await.is_ok());
     assert_eq!(chain.bench.manager.channel(&channel_id).unwrap().summary.state, "failed");
@@ -390,7 +390,7 @@ async fn bad_input_95_fwd_9_what_a_frozen_channel_may_carry_is_neither_offered_a
     assert!(again.manager.env().frozen.contains(&chain.outgoing.id()));
     again.manager.resume();
     let _answer = again.manager.command(chain.incoming.id(), Command::Commit).await;
-    again.manager.env().writer.barrier().await;
+    again.durable().await;
     assert_eq!((relayed(&again), settled(&again)), (0, 0), "it stays undecided");
 }
 
@@ -418,7 +418,7 @@ async fn fwd_1_a_preimage_that_was_told_is_claimed_upstream_whatever_the_next_pe
     chain.then(add.id, Command::FailHtlc { htlc_id: add.id, reason }).await;
     chain.removed().await;
     chain.to.dealt_with().await;
-    chain.bench.manager.env().writer.barrier().await;
+    chain.bench.durable().await;
     let row = chain.bench.reader.settlement(&chain.incoming.id(), 0).unwrap();
     // What the next peer was offered came back.
     let offered = Downstream { channel: chain.outgoing.id(), htlc_id: 0, amount: Msat::ZERO };
@@ -613,7 +613,7 @@ async fn fwd_17_of_two_peers_that_bring_one_onion_at_once_one_is_first() {
         let first = both.iter().position(|processed| *processed == Ok(Seen::First)).expect("one is first");
         assert_eq!(both[1 - first], Err(Unprocessed::Replay), "round {round}");
         if round % 2 == 0 {
-            env.writer.barrier().await;
+            bench.durable().await;
         }
         let (winner, loser) = if first == 0 { (1, 2) } else { (2, 1) };
         assert_eq!((process(winner), process(loser)), (Ok(Seen::Before), Err(Unprocessed::Replay)), "round {round}");

@@ -124,7 +124,7 @@ async fn bak_6_a_restored_node_publishes_no_commitment_in_any_state_whoever_asks
         let order = Command::Fail { reason: "closed by its operator".to_owned() };
         let answer = bench.manager.command(id, order).await;
         assert_eq!(answer.is_err(), state == "closed", "{state}: {answer:?}");
-        bench.manager.env().writer.barrier().await;
+        bench.durable().await;
         assert!(!publishes(&bench), "{state}");
         let view = bench.manager.channel(&id);
         let expected = match state {
@@ -143,7 +143,7 @@ async fn bak_6_a_restored_node_publishes_no_commitment_in_any_state_whoever_asks
 async fn bak_6_a_frozen_channel_refuses_to_be_closed_in_any_state() {
     for state in STATES.into_iter().filter(|state| *state != "closed") {
         let (rogue, id) = in_state(state).await;
-        rogue.bench.manager.env().writer.barrier().await;
+        rogue.bench.durable().await;
         change(&rogue.bench, Table::ChannelHead, &id, followed_by(&UNKNOWN_EVEN));
         let bench = rogue.bench.started_again_as_it_was().await;
         bench.manager.resume();
@@ -153,7 +153,7 @@ async fn bak_6_a_frozen_channel_refuses_to_be_closed_in_any_state() {
         ] {
             assert_eq!(bench.manager.command(id, order).await, Err(Refusal::Frozen), "{state}");
         }
-        bench.manager.env().writer.barrier().await;
+        bench.durable().await;
         assert!(!publishes(&bench), "{state}");
         assert_eq!(bench.load().frozen.len(), 1, "{state}: its rows are there");
     }

@@ -16,9 +16,8 @@ fn unstored(channel: ChannelId, is_new: bool) -> Unstored {
 
 async fn until(rogue: &Rogue, id: &ChannelId, is_stalled: bool) {
     rogue.bench.manager.set_stalled(id, is_stalled);
-    while rogue.bench.manager.channel(id).unwrap().is_stalled != is_stalled {
-        tokio::task::yield_now().await;
-    }
+    let is_so = || rogue.bench.manager.channel(id).unwrap().is_stalled == is_stalled;
+    rogue.bench.until("the channel has learnt whether it is stalled", is_so).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,7 +45,7 @@ async fn a_channel_that_a_required_backup_refuses_fails_with_an_error_and_is_not
     assert_eq!(error.data.to_string(), "the backup second will never have it");
     let view = rogue.bench.manager.channel(&channel.id()).unwrap();
     assert_eq!((view.summary.state, view.closing_txid), ("failed", None));
-    rogue.bench.manager.env().writer.barrier().await;
+    rogue.bench.durable().await;
     let enforced: Vec<_> = rogue.bench.orders.try_iter().collect();
     let publishes = |order: &ChainOrder| match order {
         ChainOrder::Enforce { enforcement, .. } => {
@@ -75,9 +74,8 @@ async fn a_channel_that_is_refused_before_anything_of_it_left_is_forgotten_and_i
         }
     };
     assert_eq!(released, tx.compute_txid());
-    while rogue.bench.manager.channel(&channel.id()).is_some() {
-        tokio::task::yield_now().await;
-    }
+    let is_gone = || rogue.bench.manager.channel(&channel.id()).is_none();
+    rogue.bench.until("the channel is forgotten", is_gone).await;
     let found = rogue.bench.load();
     assert!(found.channels.is_empty() && found.broadcasts.is_empty());
 }

@@ -783,6 +783,43 @@ async fn bak_1_pay_2_what_ended_before_all_peers_are_in_step_is_found_again_by_t
     assert_eq!(payer.offered(1).await.last.amt_to_forward, parts[1].last.amt_to_forward);
 }
 
+/// No other way is tried any more, and one part is in flight. The channel of the other, which ended before, is asked by each
+/// start all the same: a later file may know that a part went over it again and paid.
+#[tokio::test]
+async fn bak_1_pay_2_the_channel_of_a_part_that_ended_is_asked_by_each_start_while_another_part_is_in_flight() {
+    let mut payer = Payer::new(2).await;
+    let id = payer.send(payer.order(TWO_CHANNELS, true)).await;
+    let parts = [payer.offered(0).await, payer.offered(1).await];
+    let clock = std::rc::Rc::new(super::parts::Still::default());
+    let _stand_in = Clock::replace_on_this_thread(clock.clone());
+    payer.start_again().await;
+    payer.come_back(1).await;
+    let height = payer.bench.manager.env().chain.height();
+    let unwanted = Failure::IncorrectOrUnknownPaymentDetails { htlc_msat: parts[1].add.amount_msat, height };
+    payer.fail(&parts[1], true, &unwanted).await;
+    // The outcome is durable and nobody has taken it in; two starts do, which that peer does not see.
+    for start in 0..2 {
+        payer.start_again().await;
+        all_durable(&payer.bench).await;
+        assert!(payer.payments.get(&id).unwrap().unwrap().is_pending(), "start {start}");
+        assert_eq!(payer.left(), (vec![0, 1], 1), "start {start}");
+    }
+    payer.come_back(0).await;
+    payer.fail(&parts[0], true, &unwanted).await;
+    let take_notices = |payer: &Payer| payer.bench.notices.try_iter().for_each(|notice| payer.payments.take(notice));
+    all_durable(&payer.bench).await;
+    take_notices(&payer);
+    all_durable(&payer.bench).await;
+    let row = payer.payments.get(&id).unwrap().unwrap();
+    assert!(row.is_pending(), "nothing is in flight, and the other peer has yet to say that the file is new: {row:?}");
+    payer.come_back(1).await;
+    clock.pass(Duration::from_secs(1));
+    payer.payments.on_time();
+    let PaymentState::Failed { kind, .. } = payer.end(&id).await else { panic!("it fails") };
+    assert_eq!(kind, "incorrect_or_unknown_payment_details");
+    payer.assert_done().await;
+}
+
 /// While nothing can be done for a payment, nothing is written for it.
 #[tokio::test]
 async fn a_payment_that_waits_for_its_peers_costs_no_batch_a_second() {

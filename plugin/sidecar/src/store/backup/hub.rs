@@ -19,6 +19,7 @@ use super::gate::{Gate, HeldEvents};
 use super::image::{Image, RowChange, TipRecord, Update};
 use super::kept::{id_in, image_in};
 use super::lanes::{Completed, Lanes, Whole, Work};
+use super::news::{News, Unstored};
 use super::numbering::Numbering;
 use super::owed::Owed;
 use super::refusals::Refusals;
@@ -35,33 +36,6 @@ pub struct Clocks {
     pub now: Now,
     /// Seconds since 1970.
     pub unix: fn() -> u64,
-}
-
-/// What the rest of the node is to know.
-#[derive(Debug)]
-pub enum News {
-    /// A sink holds what the database does not know: the database is an old copy. The text is the proof.
-    Ahead { proof: String },
-    /// A required sink will never have a channel, which is to be failed.
-    Unstored(Unstored),
-    /// The same sink has refused a second channel: the node is to stop.
-    Dead { reason: String },
-    /// The database cannot be read: the node is to stop.
-    Storage(StoreError),
-}
-
-/// A channel that a required sink will never have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unstored {
-    pub channel: ChannelId,
-    pub reason: String,
-    /// Nothing of it has left.
-    pub is_new: bool,
-    /// The number of the newest local commitment that every required sink has, where that is known: nothing newer is ever
-    /// published.
-    pub complete: Option<u64>,
-    /// What the file is to remember, from before the channel fails on.
-    pub refusals: Refusals,
 }
 
 /// Makes a sink of the ends that it is given. What it refuses was refused before.

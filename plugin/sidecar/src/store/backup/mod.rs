@@ -27,6 +27,7 @@ pub mod image;
 pub mod kept;
 mod lanes;
 pub mod mirror;
+mod news;
 mod numbering;
 mod owed;
 pub mod refusals;
@@ -43,9 +44,10 @@ use super::StoreError;
 pub use desk::{SinkTerms, SinkView, State};
 pub use ends::{SinkEnds, SinkFault};
 pub use gate::HeldEvents;
-pub use hub::{Clocks, Hub, News, Open, Unstored};
+pub use hub::{Clocks, Hub, Open};
 pub use image::{Image, RowChange, TipRecord, Update};
 pub use lanes::Lag;
+pub use news::{News, Unstored};
 pub use start::Start;
 
 /// What an operator does about a backup whose place is missing. An empty directory may be where its disk is to be mounted, so none

@@ -161,7 +161,9 @@ fn it_ends_with_its_sink_and_takes_along_what_it_started() {
     drop(stubborn);
     let state = || std::fs::read_to_string(format!("/proc/{started}/stat")).unwrap_or_default();
     // Dead, and perhaps not buried yet.
+    let begun = Instant::now();
     while !state().is_empty() && !state().contains(") Z ") {
+        assert!(begun.elapsed() < ANSWER_LIMIT, "what it started lives on: {}", state());
         std::thread::yield_now();
     }
 }

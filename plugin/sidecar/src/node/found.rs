@@ -1,0 +1,129 @@
+//! What a start finds in the data directory, read and checked whole before anything is built on it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use bitcoin::Transaction;
+use outrigger_bolt::id::NodeId;
+use redb::Database;
+
+use super::StartFault;
+use super::backups::{self, Sinks, Whose};
+use crate::clock::Clock;
+use crate::config::{BackupConfig, Config, network_name};
+use crate::key::{NodeKeys, Seed};
+use crate::store::backup::sealed::Sealer;
+use crate::store::backup::start::known_sinks;
+use crate::store::backup::{Hub, Start};
+use crate::store::{self, Generation, Snapshot, StoreError};
+use crate::wallet::{Wallet, WalletFault};
+
+/// The newest durable state of a node, with its keys, and the ends that keep it.
+pub(super) struct Found {
+    pub(super) keys: Arc<NodeKeys>,
+    pub(super) db: Arc<Database>,
+    pub(super) file: Snapshot,
+    /// What rises with the file, unless that is old.
+    pub(super) generation: Option<Generation>,
+    pub(super) sinks: Option<Sinks>,
+    pub(super) coins: Wallet,
+    /// The number of the wallet's next row.
+    pub(super) next_wallet_row: u64,
+}
+
+impl Found {
+    /// Reads database, journal, generation and what the sinks are known by. Nothing that is refused is changed.
+    pub(super) fn read(config: &Config, directory: &Path, seed: &Seed) -> Result<Self, StartFault> {
+        let keys = Arc::new(NodeKeys::derive(seed, config.network));
+        // A file that is refused is closed in there too: redb may find damage only then.
+        let (network, node_id) = (network_name(config.network), keys.node_id());
+        let sealer = Arc::new(Sealer::new(keys.backup_secret(), network, &node_id));
+        let whose = Whose { directory, network, node_id, sealer };
+        backups::check(&config.backups, &whose)?;
+        let (db, mut file) = told_of_damage(directory, || store::open_and_load(directory, network, &node_id))?;
+        let age = Generation::at_start(directory, (network, &node_id), &db, file.restored.is_some())?;
+        let generation = file.aged(age);
+        let sinks = sinks(&db, &file, &config.backups, &whose)?;
+        let published = file.broadcasts.iter().map(|row| &row.tx).chain(file.sweeps.iter().map(|(_, _, row)| &row.tx));
+        let (coins, next_wallet_row) = load_wallet(seed, config.network, &file.wallet, published)?;
+        Ok(Self { keys, db, file, generation, sinks, coins, next_wallet_row })
+    }
+
+    /// Whose channels the file has.
+    pub(super) fn peers_with_channels(&self) -> Vec<NodeId> {
+        self.file.channels.iter().map(|loaded| loaded.channel.rows().params.peer).collect()
+    }
+}
+
+/// The seed of the directory, made on the first start only: never beside a database that another seed signed for.
+pub(super) fn seed(directory: &Path) -> Result<Seed, StartFault> {
+    if let Some(seed) = Seed::load(directory)? {
+        return Ok(seed);
+    }
+    let was_here = |name: &str| fs::symlink_metadata(directory.join(name)).is_ok();
+    if [store::FILE, store::generation::FILE, store::journal::FILE].into_iter().any(was_here) {
+        return Err(StartFault::SeedMissing(directory.to_owned()));
+    }
+    Ok(Seed::create(directory, Clock::random_bytes)?)
+}
+
+/// The sinks over what the start found. A node in restored mode makes no backups: what it has is old.
+fn sinks(
+    db: &Arc<Database>,
+    file: &Snapshot,
+    backups: &[BackupConfig],
+    whose: &Whose<'_>,
+) -> Result<Option<Sinks>, StoreError> {
+    if file.restored.is_some() {
+        return Ok(None);
+    }
+    let names: Vec<_> = backups.iter().map(|backup| backup.name.as_str()).collect();
+    let standing = backups::standing(backups, whose, &known_sinks(db)?);
+    let start = Start::of(db, file, &names, &standing)?;
+    if backups.is_empty() {
+        return Ok(None);
+    }
+    let (told, news) = backups::news();
+    let (last_event, whom) = (store::last_event(db)?, (whose.network, whose.node_id));
+    let openers = backups::openers(backups, whose);
+    let (hub, made) = Hub::new(whom, db.clone(), (start, last_event), backups::CLOCKS, openers, told);
+    Ok(Some(Sinks { hub, made, news }))
+}
+
+/// The wallet of these rows, which knows what was published, and the number of its next row.
+fn load_wallet<'a>(
+    seed: &Seed,
+    network: bitcoin::Network,
+    rows: &[(u64, Vec<u8>)],
+    published: impl Iterator<Item = &'a Transaction>,
+) -> Result<(Wallet, u64), WalletFault> {
+    let next_row = rows.last().map_or(0, |(row, _)| row.saturating_add(1));
+    let change_sets: Vec<_> = rows.iter().map(|(_, bytes)| bytes.clone()).collect();
+    let mut wallet = Wallet::load(seed, network, &change_sets)?;
+    for tx in published {
+        // What a block holds stays confirmed.
+        wallet.saw_unconfirmed(tx);
+    }
+    Ok((wallet, next_row))
+}
+
+/// redb takes some pages at their word and panics where they are damaged or missing: the operator is told then what is told of
+/// any damage (bad input 91), and the start is refused in the same way. Nothing of it has reached the file.
+fn told_of_damage<R>(directory: &Path, read: impl FnOnce() -> R) -> R {
+    let usual = Arc::new(std::panic::take_hook());
+    let (path, inner) = (directory.join(store::FILE), usual.clone());
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(std::panic::Location::file).unwrap_or_default();
+        // Our own places are told from the root of this workspace on.
+        if !place.contains("redb") {
+            return inner(panic);
+        }
+        let refused = StartFault::from(StoreError::Corrupt { path: path.clone(), reason: "it is corrupt".to_owned() });
+        eprintln!("outriggerd: {refused}");
+        std::process::exit(refused.exit_code().into());
+    }));
+    let read = read();
+    std::panic::set_hook(Box::new(move |panic| usual(panic)));
+    read
+}
