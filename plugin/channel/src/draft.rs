@@ -228,10 +228,13 @@ impl<'a> Draft<'a> {
 
     /// Keeps the local commitment of this number for later, where the channel has just failed without publishing.
     pub(crate) fn reserve(&mut self, number: u64) {
-        if let Phase::Failed { publish: false, reserved, spend: None, .. } = &mut self.head_mut().phase {
-            *reserved = true;
-            self.monitor(MonitorStep::Reserved { number });
+        if !matches!(self.head().phase, Phase::Failed { publish: false, spend: None, .. }) {
+            return;
         }
+        if let Phase::Failed { reserved, .. } = &mut self.head_mut().phase {
+            *reserved = true;
+        }
+        self.monitor(MonitorStep::Reserved { number });
     }
 
     pub(crate) fn finish(mut self) -> Transition {

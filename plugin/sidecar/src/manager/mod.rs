@@ -351,7 +351,7 @@ impl Manager {
         let view = self.view_of(&slot.channel);
         let closing_txid = view.closing_txid.or_else(|| published_txid(slot));
         let forwarding = Some(self.env.forwarding.under(&slot.terms));
-        let waits = if self.env.is_restored() { restored::waits_for_peer(slot) } else { None };
+        let waits = if self.env.is_restored() { restored::waits_for_peer(slot) } else { stalled::refused(slot) };
         let obstacle = waits.or_else(|| slot.obstacle.as_deref().map(obstacle::in_words));
         ChannelView { closing_txid, obstacle, is_stalled: slot.is_stalled, forwarding, ..view }
     }

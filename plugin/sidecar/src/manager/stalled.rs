@@ -5,12 +5,24 @@ use outrigger_bolt::id::ChannelId;
 use outrigger_channel::{Command, Input, Phase, Publication};
 
 use super::drive::{Drive, NOBODY};
-use super::peer::Peer;
+use super::peer::{Peer, Slot};
+use super::restored::waits_for_peer;
 use super::{Mail, Manager};
 use crate::store::backup::Unstored;
 use crate::store::row::{BroadcastRow, OperationRow, OperationState};
 use crate::store::schema::{REFUSALS_KEY, Table, UnderWay};
 use crate::store::{Batch, ChainOrder, Held};
+
+/// What an operator is told of a channel that a required backup refused, and can do.
+pub(super) fn refused(slot: &Slot) -> Option<String> {
+    let Phase::Failed { publish: false, reserved, spend: None, .. } = slot.channel.phase() else { return None };
+    if !reserved {
+        return waits_for_peer(slot);
+    }
+    let kept = "the newest commitment that every required backup has is kept: it is published at the first deadline of an HTLC, or now \
+        by channel.force_close";
+    Some(kept.to_owned())
+}
 
 impl Manager {
     /// A channel's promises have waited long for a backup, or do so no more: it takes no new HTLCs meanwhile.

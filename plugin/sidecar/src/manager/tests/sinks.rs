@@ -323,7 +323,9 @@ async fn per_5_a_refusal_amid_a_payment_keeps_the_commitment_that_the_backup_has
     assert_eq!((head.closing, head.reserved, head.may_publish), (Some(number), true, false));
     assert_eq!((head.local.number, head.replaced.unwrap().commitment.number), (number + 1, number));
     assert_eq!(node.published().await, None);
-    assert!(node.bench.manager.channel(&id).unwrap().summary.state == "failed");
+    let view = node.bench.manager.channel(&id).unwrap();
+    assert_eq!(view.summary.state, "failed");
+    assert!(view.obstacle.unwrap().contains("is kept: it is published at the first deadline"));
     // The start keeps it too, whatever the backup says meanwhile; the peer asks for what it did not get.
     for manner in [Manner::Slow, Manner::Sound] {
         let again = Node::over(
@@ -364,7 +366,9 @@ async fn per_5_a_crash_between_the_refusal_and_its_row_publishes_nothing_that_ma
     let fail = Command::Fail { reason: "by order".to_owned() };
     assert_eq!(node.bench.manager.command(id, fail).await, Ok(Reply::Done));
     assert_eq!(node.published().await, None);
-    assert!(node.bench.manager.channel(&id).unwrap().closing_txid.is_none());
+    let view = node.bench.manager.channel(&id).unwrap();
+    assert_eq!(view.closing_txid, None);
+    assert!(view.obstacle.unwrap().contains("the peer alone can close the channel now"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

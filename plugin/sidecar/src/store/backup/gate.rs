@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::Message;
-use outrigger_channel::{Effect, HtlcOutcome, Publication, Reply};
+use outrigger_channel::{ChannelNote, Effect, HtlcOutcome, Publication, Reply};
 
 use super::commitments::LocalCommitments;
 use crate::store::Address;
@@ -281,12 +281,13 @@ impl Gate {
             waiting.commitments.came(number.saturating_add(1), waiting.id);
             waiting.commitments.clear(waiting.cleared);
         }
+        if matches!(**effect, Effect::Send(Message::Error(_)) | Effect::Note(ChannelNote::Failed { .. })) {
+            // The channel has failed: a commitment of ours may be published any moment, and nothing that was to follow it is said. The
+            // peer is told of it, unless it was the peer that said so.
+            waiting.held.retain(|older| survives_error(&older.held));
+        }
         if !is_promise(effect) {
             return Some(held);
-        }
-        if matches!(**effect, Effect::Send(Message::Error(_))) {
-            // The channel has failed: a commitment of ours may be published any moment, and nothing that was to follow it is said.
-            waiting.held.retain(|older| survives_error(&older.held));
         }
         let is_word = is_word(effect);
         if is_word {
