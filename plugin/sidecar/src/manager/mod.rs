@@ -29,6 +29,7 @@ pub mod terms;
 pub mod workers;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -299,18 +300,27 @@ impl Manager {
         self.directory.ids().into_iter().filter_map(view).collect()
     }
 
-    /// Every channel that has rows, by channel id.
-    pub fn channels(&self) -> Vec<ChannelView> {
-        let mut channels: Vec<_> =
-            self.directory.ids().iter().flat_map(|peer| self.channels_of(peer).into_iter()).collect();
-        channels.sort_by_key(|view| view.channel_id);
-        channels
-    }
-
-    /// The channels with one peer.
-    pub fn channels_of(&self, peer: &NodeId) -> Vec<ChannelView> {
-        let views = |state: &mut Peer| state.slots.values().map(|slot| self.view(slot)).collect();
-        self.directory.with(peer, views).unwrap_or_default()
+    /// Channels that are not in history, in the order of their ids: those behind `after`, of one peer where one is named, that
+    /// are `wanted`; `count` of them at the most. What it costs follows `count`, but for channels that are passed over.
+    pub fn channels(
+        &self,
+        peer: Option<&NodeId>,
+        after: Option<&ChannelId>,
+        count: usize,
+        wanted: impl Fn(&ChannelView) -> bool,
+    ) -> Vec<ChannelView> {
+        let behind = (after.map_or(Bound::Unbounded, |after| Bound::Excluded(*after)), Bound::Unbounded);
+        let peers = peer.map_or_else(|| self.directory.ids(), |peer| vec![*peer]);
+        let mut found = Vec::new();
+        for peer in peers {
+            self.directory.with(&peer, |state| {
+                let views = state.slots.range(behind).map(|(_, slot)| self.view(slot));
+                found.extend(views.filter(&wanted).take(count));
+            });
+        }
+        found.sort_by_key(|view| view.channel_id);
+        found.truncate(count);
+        found
     }
 
     /// One channel that is not in history.
