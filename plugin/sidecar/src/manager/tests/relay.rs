@@ -163,7 +163,7 @@ impl Chain {
     }
 
     /// The first peer connects to the node anew, and says where it stands.
-    fn from_comes_back(&mut self, bench: Arc<Bench>) {
+    fn first_comes_back(&mut self, bench: Arc<Bench>) {
         self.bench = bench.clone();
         self.from.reconnect(bench);
         self.from.step(&mut self.incoming, Input::Disconnected);
@@ -648,7 +648,7 @@ async fn fwd_9_per_2_a_failure_that_a_start_finds_waits_for_the_backups_of_the_c
     assert_eq!((offered.channel, offered.htlc_id, offered.amount), (downstream, add.id, AMOUNT));
     let node = node.restarted(Manner::SlowWith(downstream)).await;
     node.bench.manager.resume();
-    chain.from_comes_back(node.bench.clone());
+    chain.first_comes_back(node.bench.clone());
     let heard = loop {
         let message = chain.from.hear().await;
         chain.from.step(&mut chain.incoming, Input::Message(&message));
