@@ -19,7 +19,7 @@ pub(crate) const GROUPS: [Group; 10] = [
     Group {
         name: "floor",
         secs: 5,
-        figures: &["floor_sign", "floor_verify", "floor_point_multiplication", "floor_sync"],
+        figures: &["floor_sign", "floor_verify", "floor_verify_busy", "floor_point_multiplication", "floor_sync"],
     },
     Group {
         name: "relay_8",
@@ -30,6 +30,7 @@ pub(crate) const GROUPS: [Group; 10] = [
             "relay_8_memory",
             "relay_8_verifications",
             "relay_8_times_floor",
+            "relay_8_times_floor_busy",
             "relay_8_commitments",
             "relay_8_syncs_native",
             "relay_8_sync4ms",

@@ -135,17 +135,14 @@ struct Reading {
     paid: u64,
     cpu: Vec<(Role, f64)>,
     syncs: Vec<(Role, u64)>,
-    commitments: Option<u64>,
 }
 
-async fn read(stack: &mut impl Stack) -> Done<Reading> {
-    let paid = stack.paid().await?;
+fn read(stack: &impl Stack, paid: u64) -> Done<Reading> {
     let at = Instant::now();
     let watched = stack.watched();
     let cpu = watched.iter().map(|it| Ok((it.role, cpu_of(it.pid)?))).collect::<Done<_>>()?;
     let syncs = watched.iter().map(|it| Ok((it.role, it.sync.count()?))).collect::<Done<_>>()?;
-    let commitments = stack.commitments().await?;
-    Ok(Reading { at, paid, cpu, syncs, commitments })
+    Ok(Reading { at, paid, cpu, syncs })
 }
 
 /// Pays for a while and reads the meters at the beginning and the end, with everything in full flow.
@@ -161,9 +158,14 @@ pub(crate) async fn round(stack: &mut impl Stack, plan: Plan) -> Done<Round> {
     }
     stack.start(plan.window).await?;
     tokio::time::sleep(plan.warm).await;
-    let before = read(stack).await?;
+    // To ask for the commitments costs the nodes some work, so it is done outside of what is measured.
+    let (asked, signed_before) = (Instant::now(), stack.commitments().await?);
+    let paid = stack.paid().await?;
+    let before = read(stack, paid)?;
     tokio::time::sleep(plan.time).await;
-    let after = read(stack).await?;
+    let paid = stack.paid().await?;
+    let after = read(stack, paid)?;
+    let (asked_for, signed_after) = (asked.elapsed(), stack.commitments().await?);
     let mut took = stack.stop().await?;
     took.sort_unstable();
     let is_hub = |role: Role| role == Role::Hub;
@@ -180,15 +182,17 @@ pub(crate) async fn round(stack: &mut impl Stack, plan: Plan) -> Done<Round> {
     if paid == 0.0 {
         return Err("nothing was paid in a whole round".into());
     }
+    let secs = (after.at - before.at).as_secs_f64();
+    let signed = |later: u64, earlier: u64| (later - earlier) as f64 * secs / asked_for.as_secs_f64();
     Ok(Round {
         paid,
-        secs: (after.at - before.at).as_secs_f64(),
+        secs,
         hub_cpu: cpu(true),
         ends_cpu: cpu(false),
         hub_syncs: syncs(true),
         all_syncs: syncs(false),
         took,
         hub_rss: hub.map(rss_of).transpose()?.unwrap_or_default(),
-        commitments: after.commitments.zip(before.commitments).map(|(later, earlier)| (later - earlier) as f64),
+        commitments: signed_after.zip(signed_before).map(|(later, earlier)| signed(later, earlier)),
     })
 }

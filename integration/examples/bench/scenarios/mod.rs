@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use outrigger_integration::{Bitcoind, Done};
 
-use crate::machine::{curve_micros, description, sync_ms};
+use crate::machine::{busy_verify_micros, curve_micros, description, sync_ms};
 use crate::names::Group;
 use crate::report::Figure;
 use crate::stack::{Plan, Round, Stack, round};
@@ -150,6 +150,7 @@ impl<'a> Run<'a> {
         for (name, unit, value) in [
             ("floor_sign", "µs", sign),
             ("floor_verify", "µs", verify),
+            ("floor_verify_busy", "µs, with every processor at it", busy_verify_micros()?),
             ("floor_point_multiplication", "µs", multiply),
             ("floor_sync", "ms, 4 KiB", sync_ms(&self.directory)?),
         ] {

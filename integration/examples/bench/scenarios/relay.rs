@@ -6,7 +6,7 @@ use outrigger_integration::Done;
 
 use super::{AMOUNT_MSAT, DUST_MSAT, PER_SECOND, Rounds, Run};
 use crate::ldk::{Ldk, Pace};
-use crate::machine::curve_micros;
+use crate::machine::{busy_verify_micros, curve_micros};
 use crate::outrigger::Outrigger;
 use crate::shape::Shape;
 use crate::stack::{Plan, Round, Stack};
@@ -51,6 +51,11 @@ impl<'a> Run<'a> {
         let unit = "times the curve work that the same batching cannot save";
         self.note_where_told("relay_8_times_floor", unit, rounds, |round| {
             Some(verifications(round) / curve_floor(round.commitments_each()?))
+        });
+        let busy = busy_verify_micros()?;
+        let unit = "the same, by a verification with every processor at it";
+        self.note_where_told("relay_8_times_floor_busy", unit, rounds, |round| {
+            Some(round.hub_ms() * 1e3 / busy / curve_floor(round.commitments_each()?))
         });
         Ok(())
     }

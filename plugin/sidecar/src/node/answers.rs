@@ -114,7 +114,7 @@ pub(super) fn frozen_info(frozen: &FrozenChannel) -> schema::ChannelInfo {
     }
 }
 
-fn channel_state(state: &str) -> schema::ChannelState {
+pub(super) fn channel_state(state: &str) -> schema::ChannelState {
     match state {
         "funding" => schema::ChannelState::Funding,
         "normal" => schema::ChannelState::Normal,

@@ -12,8 +12,8 @@ use outrigger_rpc_schema as schema;
 use tokio::sync::{oneshot, watch};
 
 use super::answers::{
-    channel_info, count, dial_fault, digest, event, features, found, frozen_info, kind_text, opening_report,
-    payment_id_of, refused, storage, store, terms, tip, wallet_fault,
+    channel_info, channel_state, count, dial_fault, digest, event, features, found, frozen_info, kind_text,
+    opening_report, payment_id_of, refused, storage, store, terms, tip, wallet_fault,
 };
 use super::backups;
 use super::chain_side::StoredWallet;
@@ -169,25 +169,24 @@ impl Backend for Doorkeeper {
     }
 
     async fn channel_list(&self, query: ChannelQuery) -> Answer<Vec<schema::ChannelInfo>> {
-        let mut channels = match &query.node_id {
-            Some(peer) => self.manager.channels_of(peer),
-            None => self.manager.channels(),
-        };
+        let ChannelQuery { state, node_id, after, count: most } = query;
+        let is_wanted = |view: &ChannelView| state.is_none_or(|state| channel_state(view.summary.state) == state);
+        let mut channels = self.manager.channels(node_id.as_ref(), after.as_ref(), most, is_wanted);
         self.told().await;
-        if query.state.is_none_or(|state| state == schema::ChannelState::Closed) {
-            let closed = self.reader.closed_after(query.after.as_ref(), query.node_id.as_ref(), query.count);
+        if state.is_none_or(|state| state == schema::ChannelState::Closed) {
+            let closed = self.reader.closed_after(after.as_ref(), node_id.as_ref(), most);
             let known: BTreeSet<_> = channels.iter().map(|view| view.channel_id).collect();
             let history = closed.map_err(storage)?.into_iter().filter(|channel| !known.contains(&channel.id()));
             channels.extend(history.map(|channel| self.manager.view_of(&channel)));
         }
-        let frozen = self.manager.env().frozen.of(query.node_id);
+        let frozen = self.manager.env().frozen.of(node_id).filter(|channel| {
+            after.is_none_or(|after| channel.channel_id > after)
+                && state.is_none_or(|state| state == schema::ChannelState::Frozen)
+        });
         let mut infos: Vec<_> = channels.into_iter().map(|view| (view.channel_id, channel_info(view))).collect();
         infos.extend(frozen.map(|channel| (channel.channel_id, frozen_info(channel))));
-        infos.retain(|(id, info)| {
-            query.after.is_none_or(|after| *id > after) && query.state.is_none_or(|state| info.state == state)
-        });
         infos.sort_by_key(|(id, _)| *id);
-        infos.truncate(query.count);
+        infos.truncate(most);
         Ok(infos.into_iter().map(|(_, info)| info).collect())
     }
 
@@ -380,25 +379,35 @@ impl Doorkeeper {
         })
     }
 
-    /// The operation once the channel has its final name, or as it is when patience ends.
+    /// The operation once the channel has its final name, and every required backup has it; or that it is under way when patience
+    /// ends.
     async fn opened(&self, row: OperationRow) -> Answer<schema::ChannelOpened> {
+        if !matches!(row.state, OperationState::Opening | OperationState::Pending { .. }) {
+            return opening_report(row);
+        }
         let mut events = self.events.clone();
+        let mut published = self.manager.deliver().published();
         let key = row.idempotency_key.clone();
-        let mut latest = row;
         let settled = tokio::time::timeout(OPEN_PATIENCE, async {
-            while matches!(latest.state, OperationState::Opening) {
+            loop {
                 events.mark_unchanged();
-                match self.reader.operation(&key) {
-                    Ok(Some(row)) if !matches!(row.state, OperationState::Opening) => latest = row,
-                    Ok(_) => drop(events.changed().await),
-                    Err(fault) => return Err(storage(fault)),
+                published.mark_unchanged();
+                // In this order: once it is no longer under way the row is final.
+                let is_opening = self.reader.is_opening(&key)?;
+                let known = self.reader.operation(&key)?.filter(|_| !is_opening);
+                if let Some(row) = known.filter(|row| !matches!(row.state, OperationState::Opening)) {
+                    return Ok(row);
+                }
+                // The senders live as long as the node does.
+                tokio::select! {
+                    _ = events.changed() => {}
+                    _ = published.changed() => {}
                 }
             }
-            Ok(())
         });
-        if let Ok(outcome) = settled.await {
-            outcome?;
+        match settled.await {
+            Ok(outcome) => opening_report(outcome.map_err(storage)?),
+            Err(_) => opening_report(OperationRow { state: OperationState::Opening, ..row }),
         }
-        opening_report(latest)
     }
 }

@@ -183,7 +183,7 @@ impl World {
         let mut hops = Vec::new();
         for (place, pair) in between.windows(2).enumerate() {
             let (node, next) = (&self.nodes[pair[0]], &self.nodes[pair[1]]);
-            let views = next.live.as_ref()?.core.manager.channels_of(&node.id);
+            let views = next.live.as_ref()?.core.manager.channels(Some(&node.id), None, usize::MAX, |_| true);
             let names: Vec<_> = views.iter().filter_map(|view| view.summary.hint_scid).collect();
             let terms = node.config.forwarding;
             let flaw = if place == flawed { flaw } else { Flaw::None };

@@ -178,7 +178,11 @@ impl World {
     /// Every channel as each of its nodes shows it.
     pub fn all_channels(&self) -> Vec<(usize, ChannelView)> {
         let of_node = |node: &Node| {
-            let views = node.live.as_ref().map(|live| live.core.manager.channels()).unwrap_or_default();
+            let views = node
+                .live
+                .as_ref()
+                .map(|live| live.core.manager.channels(None, None, usize::MAX, |_| true))
+                .unwrap_or_default();
             views.into_iter().map(|view| (node.number, view)).collect::<Vec<_>>()
         };
         let all = self.nodes.iter().flat_map(of_node);

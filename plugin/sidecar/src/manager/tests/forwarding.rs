@@ -192,7 +192,7 @@ async fn updates_of_a_peer_that_are_old_strange_or_not_its_own_change_nothing() 
     );
     assert!(matches!(peer.queue.next().await, Next::Closed(_)));
     assert_eq!(kept(&peer.bench).await, Some(good));
-    assert_eq!(peer.bench.manager.channels()[0].summary.state, "normal");
+    assert_eq!(every_channel(&peer.bench.manager)[0].summary.state, "normal");
 }
 
 fn estimate(commitment: u32) -> Feerates {

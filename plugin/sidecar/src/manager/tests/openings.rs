@@ -24,7 +24,7 @@ fn refusal(message: Message) -> String {
 
 /// Waits until no channel is in memory, and looks that none is waited for.
 async fn nothing_left(bench: &Bench) {
-    bench.until("no channel is in memory", || bench.manager.channels().is_empty()).await;
+    bench.until("no channel is in memory", || every_channel(&bench.manager).is_empty()).await;
     assert_eq!(bench.manager.deliver().index().lock().len(), 0, "nothing is watched");
 }
 
@@ -111,7 +111,7 @@ async fn fnd_6_fnd_8_channels_that_are_never_funded_leave_nothing_after_2016_blo
     assert_eq!(bench.reader.events(0, &[], 10).unwrap().0, []);
     // A start in between finds them, and when their time ends.
     let bench = bench.started_again(forwarding_policy()).await;
-    assert_eq!(bench.manager.channels().len(), 160);
+    assert_eq!(every_channel(&bench.manager).len(), 160);
     // They are counted from the start on: there is room for ten more.
     let mut newcomers = Vec::new();
     for number in 0..11 {
@@ -280,7 +280,7 @@ async fn fnd_6_fnd_8_a_failed_promise_stays_a_promise() {
     bench.assert_counted(0);
     assert!(publishes(&bench).iter().all(|(_, publishes)| !publishes));
     bench.manager.block_connected(HEIGHT + 2015, &empty_block());
-    assert_eq!(bench.manager.channels().len(), MAX_PENDING_PER_PEER);
+    assert_eq!(every_channel(&bench.manager).len(), MAX_PENDING_PER_PEER);
     bench.manager.block_connected(HEIGHT + 2016, &empty_block());
     nothing_left(&bench).await;
     let (events, _) = bench.reader.events(0, &[], 100).unwrap();
@@ -317,7 +317,7 @@ async fn fnd_9_openings_of_an_older_connection_are_gone_whatever_the_order_of_th
         peer.reconnect(bench.clone());
         peer.asked -= 1;
     }
-    assert!(bench.manager.channels().is_empty());
+    assert!(every_channel(&bench.manager).is_empty());
 }
 
 /// An opener that fails before its transaction went out, and crashes, publishes it at the next start: the peer may have it
