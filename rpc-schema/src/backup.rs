@@ -22,6 +22,12 @@ pub struct BackupReport {
     pub items: Vec<BackupInfo>,
     /// How many channels take no new HTLCs because a required backup has been late with them for more than 20 seconds.
     pub stalled_channels: u32,
+    /// How many events are not told yet because a required backup lacks a channel that they, or events before them, tell of.
+    pub held_events: u64,
+    /// For how long the oldest of them waits, in seconds.
+    pub held_events_secs: u64,
+    /// The channels that the oldest of them waits for, 16 at most.
+    pub held_events_for: Vec<String>,
 }
 
 /// One backup.

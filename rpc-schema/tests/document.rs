@@ -11,7 +11,8 @@ const UNITS: [&str; 10] =
     ["_msat", "_sat", "_sat_per_vb", "_at", "_height", "_blocks", "_secs", "_seq", "_bytes", "_micros"];
 
 /// Integers that count things or order them, and so have no unit.
-const COUNTS: [&str; 19] = [
+const COUNTS: [&str; 20] = [
+    "held_events",
     "lag_updates",
     "stalled_channels",
     "commits",

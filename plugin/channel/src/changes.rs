@@ -12,6 +12,7 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::Basepoints;
+use outrigger_bolt::tx::commitment::CommitmentHtlc;
 
 use crate::commitments::htlc::{HtlcKey, HtlcState};
 use crate::input::FailReason;
@@ -186,11 +187,13 @@ pub enum Phase {
         txid: Txid,
         height: u32,
     },
-    /// Ended by an error. `publish`: our newest commitment is published unless a spend is already known; not where the
-    /// peer proved that we have fallen behind, which no later message takes back.
+    /// Ended by an error. `publish`: a commitment of ours is published unless a spend is already known; not where the
+    /// peer proved that we have fallen behind, which no later message takes back. `reserved`: not yet, but at the first
+    /// deadline of an HTLC or by order, since a backup that must have the newest state never will.
     Failed {
         reason: String,
         publish: bool,
+        reserved: bool,
         spend: Option<(Txid, u32)>,
     },
 }
@@ -305,6 +308,11 @@ pub enum MonitorStep {
     /// The channel was failed: only the newest local commitment may be published, and nothing signed after it. Without
     /// `publish` not even that: the peer proved that we have fallen behind (CST-1).
     Failed { publish: bool },
+    /// Behind [`Failed`](Self::Failed) without `publish`: the local commitment of this number, the newest or the one before it, is
+    /// the newest that every required backup has. It is kept to be published later, and never revoked.
+    Reserved { number: u64 },
+    /// The commitment that was reserved is published from now on.
+    Due,
     /// A block holds a transaction that spends the funding output of a failed channel.
     FundingSpent(FundingSpend),
     /// The block that held it left the chain.
@@ -357,6 +365,14 @@ pub struct SignedCommitment {
     pub htlc_signatures: Vec<Signature>,
 }
 
+/// A local commitment that a newer one has replaced, whole: HTLCs of it may have no rows any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplacedCommitment {
+    /// With its HTLC signatures.
+    pub commitment: SignedCommitment,
+    pub htlcs: Vec<CommitmentHtlc>,
+}
+
 /// A remote commitment that we signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteCommitment {
@@ -380,8 +396,15 @@ pub struct MonitorHead {
     /// Lowest number whose secret the peer has not told.
     pub next_secret_number: u64,
     pub failed: bool,
-    /// Whether our newest commitment may be published: for ever not, once the peer proved that we have fallen behind.
+    /// Whether a commitment of ours may be published: for ever not, once the peer proved that we have fallen behind.
     pub may_publish: bool,
+    /// The number of the one local commitment that is published, or is reserved for it, once the channel has failed: from then on
+    /// no other is signed, and its secret and those of later ones are never released.
+    pub closing: Option<u64>,
+    /// Whether that one is kept until it is due: a required backup will never have what came after it.
+    pub reserved: bool,
+    /// That one, where it is not `local`.
+    pub replaced: Option<Box<ReplacedCommitment>>,
     pub closed: bool,
     /// The newest spend of the funding output that the operator was told of, and the height of its block: seen there again
     /// after a crash or a reorganisation, it is no news.

@@ -287,7 +287,7 @@ fn on_command(draft: &mut Draft<'_>, id: CommandId, command: Command, cx: &Conte
     let (commit, failure) = match &command {
         Command::Commit => (!ended, None),
         Command::Fail { reason } => (false, Some(Rule::Ordered(reason.clone())).filter(|_| !ended)),
-        Command::Withhold { reason, is_new } => {
+        Command::Withhold { reason, is_new, complete: _ } => {
             let is_unfunded = *is_new && matches!(draft.head().phase, Phase::Funding(_));
             if is_unfunded && !ended {
                 let height = draft.params().opened_height;
@@ -306,6 +306,9 @@ fn on_command(draft: &mut Draft<'_>, id: CommandId, command: Command, cx: &Conte
     }
     if let Some(rule) = failure {
         fail(draft, &rule);
+        if let Command::Withhold { complete: Some(number), .. } = command {
+            draft.reserve(number);
+        }
     }
     let reply = if ended || matches!(command, Command::Fail { .. } | Command::Withhold { .. }) {
         ended::on_command(draft, command)
@@ -362,6 +365,10 @@ fn on_chain(draft: &mut Draft<'_>, event: ChainEvent<'_>, cx: &Context<'_>) -> R
             shutdown::on_funding_spend_unconfirmed(draft, cx);
             Ok(())
         }
+        ChainEvent::Due => {
+            ended::publish_reserved(draft);
+            Ok(())
+        }
         ChainEvent::Height(height) if !ended => {
             shutdown::on_height(draft, height, cx);
             funding::on_height(draft, cx)
@@ -406,7 +413,7 @@ fn fail(draft: &mut Draft<'_>, rule: &Rule) {
     }
     let publish = !matches!(rule, Rule::FallenBehind | Rule::Unstored(_));
     // Old rows do not know what is at stake.
-    if publish && funding::nothing_at_stake(draft.head(), draft.params()) {
+    if !matches!(rule, Rule::FallenBehind) && funding::nothing_at_stake(draft.head(), draft.params()) {
         return funding::forget(draft, draft.params().opened_height, &rule.to_string(), ChannelNote::NeverFunded);
     }
     draft.fail(rule.to_string(), publish);

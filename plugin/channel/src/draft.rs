@@ -221,9 +221,20 @@ impl<'a> Draft<'a> {
         if matches!(self.head().phase, Phase::Failed { .. } | Phase::Closed { .. }) {
             return;
         }
-        self.set_phase(Phase::Failed { reason: reason.clone(), publish, spend: None });
+        self.set_phase(Phase::Failed { reason: reason.clone(), publish, reserved: false, spend: None });
         self.monitor(MonitorStep::Failed { publish });
         self.effect(Effect::Note(ChannelNote::Failed { reason }));
+    }
+
+    /// Keeps the local commitment of this number for later, where the channel has just failed without publishing.
+    pub(crate) fn reserve(&mut self, number: u64) {
+        if !matches!(self.head().phase, Phase::Failed { publish: false, spend: None, .. }) {
+            return;
+        }
+        if let Phase::Failed { reserved, .. } = &mut self.head_mut().phase {
+            *reserved = true;
+        }
+        self.monitor(MonitorStep::Reserved { number });
     }
 
     pub(crate) fn finish(mut self) -> Transition {

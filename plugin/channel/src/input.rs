@@ -46,11 +46,13 @@ pub enum Command {
     Commit,
     /// Begin a cooperative close that pays us to `script` (BOLT 2, `shutdown`).
     Shutdown { script: ScriptBuf, feerate: FeeratePerKw },
-    /// End the channel unilaterally, for a reason shown to the peer.
+    /// End the channel unilaterally, for a reason shown to the peer; or publish what one that has failed keeps in reserve.
     Fail { reason: String },
-    /// End the channel without publishing anything: a required backup will never have its newest state. Where `is_new`, nothing of
-    /// the channel has left this node since it was signed, so it never was.
-    Withhold { reason: String, is_new: bool },
+    /// End the channel: a required backup will never have its newest state. Where `is_new`, nothing of the channel has left this
+    /// node since it was signed, so it never was. `complete` is the number of the newest local commitment that every required
+    /// backup has, where that is known: only that one is ever published, at the first deadline of an HTLC or by
+    /// [`Fail`](Self::Fail).
+    Withhold { reason: String, is_new: bool, complete: Option<u64> },
 }
 
 /// How a received HTLC is failed.
@@ -83,6 +85,8 @@ pub enum ChainEvent<'a> {
     /// Everything that a failed channel has in the chain is taken and buried; the newest of it stands in the block at
     /// `height`. The monitor makes this of a height.
     Buried { height: u32 },
+    /// An HTLC of a failed channel whose commitment is reserved has reached its deadline. The monitor makes this of a height.
+    Due,
     /// The best block is now at this height: a height that the channel asked for, or one above it.
     Height(u32),
 }

@@ -88,6 +88,15 @@ impl Fields<'_> {
         }
     }
 
+    /// A flag that is written only where it is set.
+    fn mark(&mut self, number: u64) -> Result<bool, Fault> {
+        match self.optional::<u8>(number)? {
+            None => Ok(false),
+            Some(1) => Ok(true),
+            Some(0 | 2..) => Err(Fault::Field(number)),
+        }
+    }
+
     fn optional_record<T: Record>(&mut self, number: u64) -> Result<Option<T>, Fault> {
         self.0.remove(&number).map(parse).transpose()
     }

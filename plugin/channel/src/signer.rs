@@ -100,15 +100,19 @@ impl ChannelParams {
 pub struct Guard {
     /// Secrets below this number may be released; the commitment of this number and later ones may be signed.
     released_below: u64,
+    /// The one commitment that may be signed, once it is known which.
+    closing: Option<u64>,
     /// The rows are known to be old: they allow nothing.
     sealed: bool,
 }
 
 impl Guard {
     /// The guard that durable monitor rows stand for: the successor of each commitment below `local` is signed by the
-    /// peer and kept.
+    /// peer and kept. Once one is published or reserved for it, its own secret stays whatever has taken its place.
     pub fn of(durable: &MonitorHead) -> Self {
-        Self { released_below: durable.local.number, sealed: !durable.may_publish }
+        let newest = durable.local.number;
+        let released_below = durable.closing.map_or(newest, |closing| closing.min(newest));
+        Self { released_below, closing: durable.closing, sealed: !durable.may_publish }
     }
 
     /// The lowest local commitment whose secret was never released.
@@ -137,6 +141,9 @@ pub enum SigningRefused {
     /// Its secret is out: the peer could take everything.
     #[error("commitment {number} may be revoked: the newest durable local commitment is {durable}")]
     Revoked { number: u64, durable: u64 },
+    /// Another one is published, or kept for it.
+    #[error("commitment {number} is not signed: the channel ends with {closing}")]
+    NotTheLast { number: u64, closing: u64 },
     /// Its keys were not made from our per-commitment point of that number.
     #[error("commitment {number} is not built on our per-commitment point")]
     ForeignPoint { number: u64 },
@@ -234,6 +241,9 @@ impl Signer for SoftSigner {
         }
         if number < guard.released_below {
             return Err(SigningRefused::Revoked { number, durable: guard.released_below });
+        }
+        if let Some(closing) = guard.closing.filter(|closing| *closing != number) {
+            return Err(SigningRefused::NotTheLast { number, closing });
         }
         if plan.keys.per_commitment_point != self.per_commitment_point(number) {
             return Err(SigningRefused::ForeignPoint { number });

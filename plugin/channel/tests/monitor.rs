@@ -308,7 +308,9 @@ fn rows_put_together_from_two_states_are_told() {
     change(&|rows| rows.head.last_remote_secret = None);
     change(&|rows| rows.head.revoking_point = Some(rows.head.remote_point));
     change(&|rows| rows.head.local_commitment.to_local = Msat::new(1));
-    change(&|rows| rows.head.phase = Phase::Failed { reason: String::new(), publish: true, spend: None });
+    change(&|rows| {
+        rows.head.phase = Phase::Failed { reason: String::new(), publish: true, reserved: false, spend: None }
+    });
     change(&|rows| rows.htlcs.clear());
     change(&|rows| std::sync::Arc::make_mut(&mut rows.params).keys_index += 1);
     for rows in changed {

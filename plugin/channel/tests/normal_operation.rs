@@ -55,7 +55,10 @@ fn assert_failed(duo: &mut Duo, who: Who, rule: &Rule) {
         .drain(..)
         .any(|message| matches!(&message, Message::Error(error) if error.data.to_string() == text));
     assert!(told, "no error: {text}; {:?}", duo.side(who).channel.phase());
-    assert_eq!(*duo.side(who).channel.phase(), Phase::Failed { reason: text, publish: true, spend: None });
+    assert_eq!(
+        *duo.side(who).channel.phase(),
+        Phase::Failed { reason: text, publish: true, reserved: false, spend: None }
+    );
 }
 
 /// `who` lets an add pass that a removal or a lower feerate could yet pay for, and refuses the signature of it.

@@ -40,7 +40,7 @@ fn assert_failed(duo: &mut Duo, who: Who, rule: &Rule, publish: bool) {
         .drain(..)
         .any(|message| matches!(&message, Message::Error(error) if error.data.to_string() == reason));
     assert!(told, "no error: {reason}; {:?}", duo.side(who).channel.phase());
-    assert_eq!(*duo.side(who).channel.phase(), Phase::Failed { reason, publish, spend: None });
+    assert_eq!(*duo.side(who).channel.phase(), Phase::Failed { reason, publish, reserved: false, spend: None });
 }
 
 /// One exchange, in which Alice pays, both have an HTLC removed, and the feerate changes: cut after `messages`.

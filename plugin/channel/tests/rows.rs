@@ -14,10 +14,11 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, ShortChannelId};
 use outrigger_bolt::keys::Basepoints;
+use outrigger_bolt::tx::commitment::{CommitmentHtlc, HtlcDirection};
 use outrigger_channel::{
     ChannelHead, ChannelParams, ClaimKind, CorruptRow, Evidence, FailReason, Fault, FeeState, FundingPhase,
     FundingSpend, FundingTold, HtlcKey, HtlcRow, HtlcSource, HtlcState, HtlcTotals, LastSent, MonitorHead, Offerer,
-    Phase, RemoteCommitment, Removal, Row, SideParams, SignedCommitment, Stage, Taken, Totals,
+    Phase, RemoteCommitment, Removal, ReplacedCommitment, Row, SideParams, SignedCommitment, Stage, Taken, Totals,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -158,8 +159,8 @@ fn phase() -> impl Strategy<Value = Phase> {
         (transaction(), vec(transaction(), 0..4), option::of(feerate()), option::of(any::<u32>()))
             .prop_map(|(tx, others, wanted, confirmed_height)| Phase::Closing { tx, others, wanted, confirmed_height }),
         (txid(), any::<u32>()).prop_map(|(txid, height)| Phase::Closed { txid, height }),
-        (".{0,80}", any::<bool>(), option::of((txid(), any::<u32>())))
-            .prop_map(|(reason, publish, spend)| Phase::Failed { reason, publish, spend }),
+        (".{0,80}", any::<[bool; 2]>(), option::of((txid(), any::<u32>())))
+            .prop_map(|(reason, [publish, reserved], spend)| Phase::Failed { reason, publish, reserved, spend }),
     ]
 }
 
@@ -271,8 +272,10 @@ fn monitor_head() -> impl Strategy<Value = MonitorHead> {
     );
     let remotes = (remote_commitment(), option::of(remote_commitment()));
     let told = option::of((txid(), any::<u32>()));
-    (any::<[u64; 2]>(), local, remotes, any::<[bool; 3]>(), told).prop_map(
-        |([update_id, next_secret_number], local, (remote, remote_next), [failed, may_publish, closed], told_spend)| {
+    let ending = (option::of(any::<u64>()), any::<bool>(), option::of(replaced()));
+    (any::<[u64; 2]>(), local, remotes, any::<[bool; 3]>(), told, ending).prop_map(
+        |(ids, local, (remote, remote_next), [failed, may_publish, closed], told_spend, ending)| {
+            let ([update_id, next_secret_number], (closing, reserved, replaced)) = (ids, ending);
             MonitorHead {
                 update_id,
                 local,
@@ -283,9 +286,29 @@ fn monitor_head() -> impl Strategy<Value = MonitorHead> {
                 may_publish,
                 closed,
                 told_spend,
+                closing,
+                reserved,
+                replaced: replaced.map(Box::new),
             }
         },
     )
+}
+
+fn replaced() -> impl Strategy<Value = ReplacedCommitment> {
+    let htlc = (any::<bool>(), any::<u64>(), msat(), any::<[u8; 32]>(), any::<u32>()).prop_map(
+        |(is_received, id, amount, hash, cltv_expiry)| CommitmentHtlc {
+            id,
+            direction: if is_received { HtlcDirection::Received } else { HtlcDirection::Offered },
+            amount,
+            payment_hash: PaymentHash(hash),
+            cltv_expiry,
+        },
+    );
+    let rest = (any::<u64>(), feerate(), msat(), msat(), signature(), vec(signature(), 0..4));
+    (rest, vec(htlc, 0..4)).prop_map(|((number, feerate, to_local, to_remote, signature, htlc_signatures), htlcs)| {
+        let commitment = SignedCommitment { number, feerate, to_local, to_remote, signature, htlc_signatures };
+        ReplacedCommitment { commitment, htlcs }
+    })
 }
 
 /// The row comes back; with an odd field more too; no cut, no changed byte and no even field more goes unnoticed or

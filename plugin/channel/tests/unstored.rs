@@ -11,7 +11,7 @@ use outrigger_bolt::wire::Message;
 use outrigger_channel::{CannotPublish, ChannelNote, Command, Effect, Phase};
 
 fn withhold(is_new: bool) -> Command {
-    Command::Withhold { reason: "the backup has no room, ever".to_owned(), is_new }
+    Command::Withhold { reason: "the backup has no room, ever".to_owned(), is_new, complete: None }
 }
 
 fn notes(effects: &[Effect]) -> Vec<&ChannelNote> {

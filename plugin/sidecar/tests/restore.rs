@@ -558,7 +558,7 @@ fn bak_4_a_channel_that_had_failed_waits_for_its_peer_and_says_so() {
     let key = |table| (table, image.channel.0.to_vec());
     let (head, monitor_head) = (key(Table::ChannelHead), key(Table::MonitorHead));
     let mut row = ChannelHead::decode(&image.rows[&head]).unwrap();
-    row.phase = Phase::Failed { reason: "the test failed it".to_owned(), publish: true, spend: None };
+    row.phase = Phase::Failed { reason: "the test failed it".to_owned(), publish: true, reserved: false, spend: None };
     image.rows.insert(head, row.encode());
     let mut row = MonitorHead::decode(&image.rows[&monitor_head]).unwrap();
     row.failed = true;

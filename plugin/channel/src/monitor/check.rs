@@ -25,6 +25,21 @@ pub(super) fn rows(rows: &MonitorRows) -> Result<(), CorruptRows> {
     require(newest_secret == head.next_secret_number.checked_sub(1), "the peer's newest secret is missing")?;
     let foreign = rows.htlc_signatures.keys().any(|number| *number != head.local.number);
     require(!foreign, "HTLC signatures of another commitment than the newest")?;
+    let before = head.local.number.checked_sub(1);
+    let closing = head
+        .replaced
+        .as_ref()
+        .map_or(Some(head.local.number), |replaced| before.filter(|before| *before == replaced.commitment.number));
+    require(
+        if head.replaced.is_some() {
+            head.closing.is_some() && head.closing == closing
+        } else {
+            head.closing.is_none_or(|number| Some(number) == closing)
+        },
+        "the commitment that is published is neither the newest nor the one before it",
+    )?;
+    let is_kept = head.failed && !head.may_publish && head.closing.is_some();
+    require(!head.reserved || is_kept, "a commitment is reserved for a channel that has not failed")?;
     require(rows.taken.is_empty() || rows.spend.is_some(), "outputs taken from a spend that is not there")?;
     require(
         rows.preimages.iter().all(|(hash, preimage)| preimage.payment_hash() == *hash),
@@ -68,12 +83,15 @@ pub(super) fn against(monitor: &MonitorRows, channel: &ChannelRows) -> Result<()
         "channel and monitor disagree on what spends the funding output",
     )?;
     let failed = match theirs.phase {
-        Phase::Failed { publish, .. } => Some(publish),
+        Phase::Failed { publish, reserved, .. } => Some((publish, reserved)),
         Phase::Funding(_) | Phase::Normal | Phase::ShuttingDown { .. } | Phase::Closing { .. } => None,
         // What came before is no longer told.
-        Phase::Closed { .. } => ours.failed.then_some(ours.may_publish),
+        Phase::Closed { .. } => ours.failed.then_some((ours.may_publish, ours.reserved)),
     };
-    require(failed == ours.failed.then_some(ours.may_publish), "channel and monitor disagree on a failure")?;
+    require(
+        failed == ours.failed.then_some((ours.may_publish, ours.reserved)),
+        "channel and monitor disagree on a failure",
+    )?;
     // Last: what comes before tells rows of two files from rows of one that miss updates.
     if ours.update_id == theirs.monitor_update_id { Ok(()) } else { Err(CorruptRows::UPDATE_GAP) }
 }

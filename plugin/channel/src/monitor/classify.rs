@@ -11,7 +11,7 @@ use crate::signer::Signer;
 pub enum Spend {
     /// A close that both signed.
     Mutual,
-    /// Our newest commitment.
+    /// Our newest commitment, or the one before it that was published in its stead.
     Local,
     /// The peer's newest commitment whose predecessor is revoked.
     Remote,
@@ -29,7 +29,7 @@ pub enum Spend {
 pub(super) fn classify(monitor: &Monitor, spend: &Transaction, signer: &dyn Signer) -> Spend {
     let head = &monitor.rows.head;
     let txid = spend.compute_txid();
-    if monitor.local_txid(signer) == Some(txid) {
+    if monitor.own_commitments(signer).any(|commitment| commitment.tx.compute_txid() == txid) {
         return Spend::Local;
     }
     if let Ok(remote) = monitor.remote_commitments(signer) {

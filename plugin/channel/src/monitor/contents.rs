@@ -1,8 +1,9 @@
 //! What each commitment that can still be published holds, read from the state of each HTLC.
 
 use bitcoin::secp256k1::PublicKey;
+use outrigger_bolt::tx::commitment::CommitmentHtlc;
 
-use crate::changes::{MonitorRows, RemoteCommitment, SignedCommitment};
+use crate::changes::{MonitorRows, RemoteCommitment, ReplacedCommitment, SignedCommitment};
 use crate::commitments::htlc::{HtlcState, Offerer, Side, Stage};
 use crate::commitments::spec::{CommitmentSpec, commitment_htlc};
 
@@ -54,6 +55,26 @@ pub(super) fn local(rows: &MonitorRows, point: PublicKey) -> CommitmentSpec {
     spec(rows, Which::Local, &RemoteCommitment { number, point, feerate, to_local, to_remote })
 }
 
+/// The HTLCs of our newest commitment. A received one that has left it may stand in the peer's still, and is claimed there.
+pub(super) fn standing(rows: &MonitorRows) -> Vec<CommitmentHtlc> {
+    htlcs(rows, Which::Local)
+}
+
+/// Our newest commitment, whole, to be kept beyond the one that replaces it: without its per-commitment point, which its number
+/// gives.
+pub(super) fn replaced(rows: &MonitorRows) -> ReplacedCommitment {
+    let number = rows.head.local.number;
+    let htlc_signatures = rows.htlc_signatures.get(&number).cloned().unwrap_or_default();
+    let commitment = SignedCommitment { htlc_signatures, ..rows.head.local.clone() };
+    ReplacedCommitment { commitment, htlcs: htlcs(rows, Which::Local) }
+}
+
+/// What that one holds.
+pub(super) fn of_replaced(replaced: &ReplacedCommitment, point: PublicKey) -> CommitmentSpec {
+    let SignedCommitment { number, feerate, to_local, to_remote, .. } = replaced.commitment;
+    CommitmentSpec { owner: Side::Local, number, point, feerate, to_local, to_remote, htlcs: replaced.htlcs.clone() }
+}
+
 /// The peer's commitments that it may publish unpunished, the older one first.
 pub(super) fn remote(rows: &MonitorRows) -> Vec<CommitmentSpec> {
     let current = spec(rows, Which::Remote, &rows.head.remote);
@@ -62,15 +83,18 @@ pub(super) fn remote(rows: &MonitorRows) -> Vec<CommitmentSpec> {
 }
 
 fn spec(rows: &MonitorRows, which: Which, commitment: &RemoteCommitment) -> CommitmentSpec {
-    let owner = which.owner();
-    let htlcs = rows.htlcs.iter().filter(|(key, row)| which.holds(key.offerer, row.state));
     CommitmentSpec {
-        owner,
+        owner: which.owner(),
         number: commitment.number,
         point: commitment.point,
         feerate: commitment.feerate,
         to_local: commitment.to_local,
         to_remote: commitment.to_remote,
-        htlcs: htlcs.map(|(key, row)| commitment_htlc(owner, *key, row)).collect(),
+        htlcs: htlcs(rows, which),
     }
+}
+
+fn htlcs(rows: &MonitorRows, which: Which) -> Vec<CommitmentHtlc> {
+    let held = rows.htlcs.iter().filter(|(key, row)| which.holds(key.offerer, row.state));
+    held.map(|(key, row)| commitment_htlc(which.owner(), *key, row)).collect()
 }

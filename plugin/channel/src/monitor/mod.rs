@@ -8,21 +8,21 @@ mod check;
 mod claim;
 mod classify;
 mod contents;
+mod lesson;
 pub(crate) mod onchain;
 mod revoked;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bitcoin::secp256k1::SecretKey;
-use bitcoin::{OutPoint, Transaction, Txid};
-use outrigger_bolt::id::PaymentHash;
-use outrigger_bolt::keys::{SecretStore, public_key};
+use bitcoin::{Transaction, Txid};
+use outrigger_bolt::id::PaymentPreimage;
+use outrigger_bolt::keys::SecretStore;
 use outrigger_bolt::tx::commitment::CommitmentTx;
 
 use crate::changes::{
     Evidence, FundingSpend, HtlcRow, MonitorChanges, MonitorHead, MonitorRows, MonitorStep, MonitorUpdate,
-    RemoteCommitment, SignedCommitment, Taken,
+    ReplacedCommitment, SignedCommitment,
 };
 use crate::channel::Channel;
 use crate::commitments::htlc::HtlcKey;
@@ -31,6 +31,8 @@ use crate::input::{Command, CommandId, Context, Input};
 use crate::row::CorruptRows;
 use crate::signer::{Guard, Signer, SigningRefused};
 use crate::transition::{ChannelNote, Effect, Transition};
+
+use lesson::Lesson;
 
 pub use claim::{CannotClaim, Claim, ClaimKind, SWEEP_DUST};
 pub use classify::Spend;
@@ -42,6 +44,15 @@ pub use revoked::{RevokedCommitment, RevokedOutput};
 pub struct Monitor {
     rows: MonitorRows,
     secrets: SecretStore,
+    /// The local commitment before the newest one. Whether its secret has left is not for rows to know: a start has none.
+    previous: Option<Box<Previous>>,
+}
+
+/// The local commitment before the newest one, and preimages that went with what it held.
+#[derive(Clone)]
+struct Previous {
+    replaced: ReplacedCommitment,
+    preimages: Vec<PaymentPreimage>,
 }
 
 /// An update that cannot follow the rows. The monitor is unchanged; the step that made the update must not be staged,
@@ -85,6 +96,9 @@ impl Monitor {
             may_publish: true,
             closed: false,
             told_spend: None,
+            closing: None,
+            reserved: false,
+            replaced: None,
         };
         let changes =
             MonitorChanges { params: Some(Arc::clone(params)), head: Some(head.clone()), ..MonitorChanges::default() };
@@ -98,14 +112,14 @@ impl Monitor {
             taken: BTreeMap::new(),
             htlcs: BTreeMap::new(),
         };
-        Ok((Self { rows, secrets: SecretStore::default() }, changes))
+        Ok((Self { rows, secrets: SecretStore::default(), previous: None }, changes))
     }
 
     /// The monitor that these rows hold, or why they cannot be those of one monitor.
     pub fn load(rows: MonitorRows) -> Result<Self, CorruptRows> {
         let secrets = check::secrets(&rows)?;
         check::rows(&rows)?;
-        Ok(Self { rows, secrets })
+        Ok(Self { rows, secrets, previous: None })
     }
 
     /// The rows as they are to be found on disk.
@@ -132,6 +146,11 @@ impl Monitor {
                 Some(event) => Input::Chain(event),
                 None => return (Transition::default(), MonitorChanges::default()),
             },
+            Input::Command(id, Command::Withhold { reason, is_new, complete }) => {
+                // A start does not know the older one any more, nor whether its secret has left.
+                let complete = complete.filter(|number| self.has_local(*number));
+                Input::Command(id, Command::Withhold { reason, is_new, complete })
+            }
             Input::Connected(_) | Input::Disconnected | Input::Message(_) | Input::Command(..) => input,
         };
         let mut transition = channel.step(input, cx);
@@ -175,6 +194,8 @@ impl Monitor {
                 | MonitorStep::Revocation { .. }
                 | MonitorStep::Preimage(_)
                 | MonitorStep::Failed { .. }
+                | MonitorStep::Reserved { .. }
+                | MonitorStep::Due
                 | MonitorStep::FundingUnspent
                 | MonitorStep::OutputTaken(..)
                 | MonitorStep::OutputsUntaken { .. } => {}
@@ -197,19 +218,18 @@ impl Monitor {
         if update.id != expected {
             return Err(UpdateRefused::Gap { expected, found: update.id });
         }
-        let mut lesson = Lesson { monitor: self, head: self.rows.head.clone(), changes: MonitorChanges::default() };
+        let mut lesson = Lesson::begin(self);
         for step in &update.steps {
             lesson.learn(step)?;
         }
         lesson.keep_evidence(&update.htlcs);
         lesson.forget_preimages(&update.htlcs);
-        lesson.head.update_id = update.id;
-        lesson.changes.head = Some(lesson.head);
-        Ok(lesson.changes)
+        Ok(lesson.end(update.id))
     }
 
     /// Takes rows in, with the HTLC rows that the channel wrote in the same step.
     pub fn apply(&mut self, changes: &MonitorChanges, htlcs: &BTreeMap<HtlcKey, Option<HtlcRow>>) {
+        self.keep_previous(changes);
         let rows = &mut self.rows;
         if let Some(head) = &changes.head {
             rows.head = head.clone();
@@ -226,6 +246,25 @@ impl Monitor {
         }
         write(&mut rows.taken, &changes.taken);
         write(&mut rows.htlcs, htlcs);
+    }
+
+    /// Keeps the local commitment that these rows replace, with the preimages that they take away.
+    fn keep_previous(&mut self, changes: &MonitorChanges) {
+        let newest = self.rows.head.local.number;
+        if changes.head.as_ref().is_none_or(|head| head.local.number == newest) {
+            return;
+        }
+        let replaced = contents::replaced(&self.rows);
+        let forgotten = changes.preimages.iter().filter(|(_, preimage)| preimage.is_none()).map(|(hash, _)| hash);
+        let held = forgotten.filter(|hash| replaced.htlcs.iter().any(|htlc| htlc.payment_hash == **hash));
+        let preimages = held.filter_map(|hash| self.rows.preimages.get(hash).copied()).collect();
+        self.previous = Some(Box::new(Previous { replaced, preimages }));
+    }
+
+    /// Whether the local commitment of this number is at hand: the newest one, or the one before it.
+    fn has_local(&self, number: u64) -> bool {
+        let previous = self.previous.as_ref().map(|previous| previous.replaced.commitment.number);
+        self.rows.head.local.number == number || previous == Some(number)
     }
 
     /// Compares what channel and monitor both know. They are written in one transaction, so a difference means that
@@ -250,19 +289,26 @@ impl Monitor {
         contents::remote(&self.rows).iter().map(|spec| self.build(spec, signer)).collect()
     }
 
-    /// Our newest commitment with both signatures, ready to be published. The signer's guard has the last word.
+    /// The commitment of ours that is published where any is: the newest one, or the one before it where a required backup has
+    /// that and no newer one.
+    pub fn closing_commitment(&self, signer: &dyn Signer) -> Result<CommitmentTx, CorruptRows> {
+        self.build(&self.closing_spec(signer), signer)
+    }
+
+    /// That one with both signatures, ready to be published. The signer's guard has the last word.
     pub fn local_commitment_tx(&self, signer: &dyn Signer) -> Result<Transaction, CannotPublish> {
         let (head, params) = (&self.rows.head, &self.rows.params);
         if !head.may_publish {
             return Err(CannotPublish::Withheld);
         }
-        let spec = self.local_spec(signer);
+        let spec = self.closing_spec(signer);
+        let theirs = head.replaced.as_ref().map_or(&head.local, |replaced| &replaced.commitment).signature;
         let keys = spec.keys(params, signer).map_err(|_| NOT_A_COMMITMENT)?;
         let ours = signer.sign_local_commitment(&Guard::of(head), params, &spec.plan(params, &keys))?;
         let mut tx = self.build(&spec, signer)?.tx;
         let witness = params.funding_output().witness([
             (&params.local.basepoints.funding_pubkey, &ours),
-            (&params.remote.basepoints.funding_pubkey, &head.local.signature),
+            (&params.remote.basepoints.funding_pubkey, &theirs),
         ]);
         if let Some(input) = tx.input.first_mut() {
             input.witness = witness;
@@ -272,6 +318,18 @@ impl Monitor {
 
     fn local_spec(&self, signer: &dyn Signer) -> CommitmentSpec {
         contents::local(&self.rows, signer.per_commitment_point(self.rows.head.local.number))
+    }
+
+    fn closing_spec(&self, signer: &dyn Signer) -> CommitmentSpec {
+        let Some(replaced) = &self.rows.head.replaced else { return self.local_spec(signer) };
+        contents::of_replaced(replaced, signer.per_commitment_point(replaced.commitment.number))
+    }
+
+    /// Our newest commitment, and the one that is published in its stead.
+    fn own_commitments(&self, signer: &dyn Signer) -> impl Iterator<Item = CommitmentTx> + use<> {
+        let newest = self.local_commitment(signer).ok();
+        let other = self.rows.head.replaced.as_ref().and_then(|_| self.closing_commitment(signer).ok());
+        newest.into_iter().chain(other)
     }
 
     fn build(&self, spec: &CommitmentSpec, signer: &dyn Signer) -> Result<CommitmentTx, CorruptRows> {
@@ -287,10 +345,6 @@ impl Monitor {
     pub fn revoked_commitment(&self, number: u64) -> Option<RevokedCommitment<'_>> {
         RevokedCommitment::of(&self.rows.params, self.secrets.get(number)?)
     }
-
-    fn local_txid(&self, signer: &dyn Signer) -> Option<Txid> {
-        self.local_commitment(signer).ok().map(|commitment| commitment.tx.compute_txid())
-    }
 }
 
 /// Only a commitment that can be built is ever signed.
@@ -299,149 +353,14 @@ const NOT_A_COMMITMENT: CorruptRows = CorruptRows("a signed commitment cannot be
 /// Why our newest commitment is not at hand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotPublish {
-    /// It is not to be published, ever: the peer proved that it knows of a newer state, so that it is revoked (CST-1), or a backup
-    /// that must have it never will.
+    /// It is not to be published: the peer proved that it knows of a newer state, so that it is revoked (CST-1), or a backup
+    /// that must have it never will; then one that it has may be published later.
     #[error("our newest commitment is withheld: it is revoked, or no backup has it")]
     Withheld,
     #[error(transparent)]
     Refused(#[from] SigningRefused),
     #[error(transparent)]
     Corrupt(#[from] CorruptRows),
-}
-
-/// One update on its way in: the head as it will be, and the rows to write.
-struct Lesson<'a> {
-    monitor: &'a Monitor,
-    head: MonitorHead,
-    changes: MonitorChanges,
-}
-
-impl Lesson<'_> {
-    fn learn(&mut self, step: &MonitorStep) -> Result<(), UpdateRefused> {
-        match step {
-            MonitorStep::Funded { .. } => {
-                return Err(UpdateRefused::NotFunded { id: self.head.update_id.saturating_add(1) });
-            }
-            MonitorStep::LocalCommitment(commitment) => self.local_commitment(commitment)?,
-            MonitorStep::RemoteCommitment(commitment) => self.remote_commitment(commitment)?,
-            MonitorStep::Revocation { number, secret } => self.revocation(*number, secret)?,
-            MonitorStep::Preimage(preimage) => {
-                self.changes.preimages.insert(preimage.payment_hash(), Some(*preimage));
-            }
-            MonitorStep::Failed { publish } => {
-                self.head.failed = true;
-                self.head.may_publish &= publish;
-            }
-            MonitorStep::FundingSpent(spend) => {
-                self.head.told_spend = Some(spend.place());
-                self.put_spend(Some(spend.clone()));
-            }
-            MonitorStep::FundingUnspent => self.put_spend(None),
-            MonitorStep::OutputTaken(outpoint, taken) => {
-                self.changes.taken.insert(*outpoint, Some(*taken));
-            }
-            MonitorStep::OutputsUntaken { from_height } => self.forget_taken(|taken| taken.height >= *from_height),
-            MonitorStep::TakenBuried { height } => {
-                let buried = self.monitor.rows.taken.iter().filter(|(_, taken)| taken.height <= *height);
-                let told = buried.map(|(outpoint, taken)| (*outpoint, Some(Taken { told: true, ..*taken })));
-                self.changes.taken.extend(told);
-            }
-            MonitorStep::Closed => {
-                self.head.closed = true;
-                self.put_spend(None);
-            }
-        }
-        Ok(())
-    }
-
-    /// What stands in the chain in the place of what stood there: what was taken from that was never taken.
-    fn put_spend(&mut self, spend: Option<FundingSpend>) {
-        if self.monitor.rows.spend.is_some() || spend.is_some() {
-            self.changes.spend = Some(spend);
-        }
-        self.forget_taken(|_| true);
-    }
-
-    fn forget_taken(&mut self, which: impl Fn(&Taken) -> bool) {
-        let taken = self.monitor.rows.taken.iter().filter(|(_, taken)| which(taken));
-        let forgotten: Vec<OutPoint> = taken.map(|(outpoint, _)| *outpoint).collect();
-        self.changes.taken.extend(forgotten.into_iter().map(|outpoint| (outpoint, None)));
-    }
-
-    fn local_commitment(&mut self, commitment: &SignedCommitment) -> Result<(), UpdateRefused> {
-        self.signable()?;
-        let replaced = self.head.local.number;
-        due(replaced.saturating_add(1), commitment.number)?;
-        // A commitment without HTLC outputs has no row here.
-        if self.monitor.rows.htlc_signatures.contains_key(&replaced) {
-            self.changes.htlc_signatures.insert(replaced, None);
-        }
-        if !commitment.htlc_signatures.is_empty() {
-            self.changes.htlc_signatures.insert(commitment.number, Some(commitment.htlc_signatures.clone()));
-        }
-        self.head.local = without_htlc_signatures(commitment);
-        Ok(())
-    }
-
-    fn remote_commitment(&mut self, commitment: &RemoteCommitment) -> Result<(), UpdateRefused> {
-        self.signable()?;
-        let expected = self.head.remote.number.saturating_add(1);
-        if self.head.remote_next.is_some() {
-            // BOLT 2: one unrevoked successor at most.
-            return Err(UpdateRefused::Commitment { expected, found: commitment.number });
-        }
-        due(expected, commitment.number)?;
-        self.head.remote_next = Some(commitment.clone());
-        Ok(())
-    }
-
-    fn revocation(&mut self, number: u64, secret: &[u8; 32]) -> Result<(), UpdateRefused> {
-        let refused = UpdateRefused::Secret { number };
-        due(self.head.remote.number, number)?;
-        let Some(next) = self.head.remote_next.take() else {
-            return Err(UpdateRefused::Commitment { expected: number, found: number });
-        };
-        let promised = SecretKey::from_slice(secret).map_err(|_| refused)?;
-        if public_key(&promised) != self.head.remote.point {
-            return Err(refused);
-        }
-        let slot = self.monitor.secrets.clone().insert(number, *secret).map_err(|_| refused)?;
-        self.changes.secrets.insert(slot, (number, *secret));
-        self.head.next_secret_number = number.saturating_add(1);
-        self.head.remote = next;
-        Ok(())
-    }
-
-    fn signable(&self) -> Result<(), UpdateRefused> {
-        if self.head.failed || self.head.closed { Err(UpdateRefused::Failed) } else { Ok(()) }
-    }
-
-    /// An HTLC has a row from the first commitment on that holds it: then its evidence is written, once.
-    fn keep_evidence(&mut self, htlcs: &BTreeMap<HtlcKey, Option<HtlcRow>>) {
-        let known = &self.monitor.rows.htlcs;
-        let first_seen = htlcs.iter().filter(|(key, _)| !known.contains_key(key));
-        self.changes.evidence.extend(first_seen.filter_map(|(key, row)| Some((*key, Evidence::of(row.as_ref()?)))));
-    }
-
-    /// A preimage has done its work when the last HTLC with its hash is irrevocably removed (FWD-1).
-    fn forget_preimages(&mut self, htlcs: &BTreeMap<HtlcKey, Option<HtlcRow>>) {
-        let rows = &self.monitor.rows;
-        let removed: BTreeSet<PaymentHash> = htlcs
-            .iter()
-            .filter(|(_, row)| row.is_none())
-            .filter_map(|(key, _)| Some(rows.htlcs.get(key)?.payment_hash))
-            .filter(|hash| rows.preimages.contains_key(hash) || self.changes.preimages.contains_key(hash))
-            .collect();
-        if removed.is_empty() {
-            return;
-        }
-        let standing = rows.htlcs.iter().filter(|(key, _)| !matches!(htlcs.get(key), Some(None))).map(|(_, row)| row);
-        let written = htlcs.values().flatten();
-        let needed: BTreeSet<PaymentHash> = standing.chain(written).map(|row| row.payment_hash).collect();
-        for hash in removed.difference(&needed) {
-            self.changes.preimages.insert(*hash, None);
-        }
-    }
 }
 
 impl FundingSpend {
@@ -456,10 +375,6 @@ impl Evidence {
     pub fn of(row: &HtlcRow) -> Self {
         Self { payment_hash: row.payment_hash, cltv_expiry: row.cltv_expiry, amount: row.amount }
     }
-}
-
-fn due(expected: u64, found: u64) -> Result<(), UpdateRefused> {
-    if expected == found { Ok(()) } else { Err(UpdateRefused::Commitment { expected, found }) }
 }
 
 fn without_htlc_signatures(commitment: &SignedCommitment) -> SignedCommitment {

@@ -4,16 +4,23 @@
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::{OutPoint, Transaction, ecdsa};
 use outrigger_bolt::amount::{Msat, Sat};
-use outrigger_bolt::tx::commitment;
+use outrigger_bolt::id::PaymentHash;
+use outrigger_bolt::tx::commitment::{self, HtlcDirection};
 
 use super::claim::{self, Claim, ClaimKind};
-use super::{Monitor, Spend};
+use super::{Monitor, Spend, contents};
 use crate::changes::{ChannelHead, ChannelParams, FundingSpend, Removal, Taken};
-use crate::commitments::htlc::Offerer;
+use crate::commitments::htlc::{Offerer, Side};
+use crate::commitments::spec::commitment_htlc;
 use crate::input::{ChainEvent, Context};
 use crate::phase::closing::buried_at;
 use crate::signer::Signer;
 use crate::transition::{ChannelNote, Effect, HtlcOutcome, Watch};
+
+/// Blocks after its expiry at which an HTLC that we offered is to be timed out on the chain, and before its expiry at which one is
+/// to be claimed there whose preimage we know (BOLT 2, "`cltv_expiry_delta` Selection": `G`, and `2R+G+S`).
+const TIMEOUT_GRACE: u32 = 2;
+const CLAIM_BLOCKS: u32 = 18;
 
 /// All that is to be enforced for one failed channel as the chain stands now. Whoever carries it out replaces what was
 /// given before: it is the whole, never an addition.
@@ -64,6 +71,7 @@ impl Monitor {
         }
         let output = |claim: Claim| Watch::Output { outpoint: claim.outpoint, kind: claim.kind, value: claim.value() };
         let mut watches: Vec<_> = self.balances(signer).into_iter().map(output).collect();
+        watches.extend(self.due_height().map(Watch::Height));
         watches.extend(self.untold().map(|taken| Watch::Height(buried_at(taken.height, depth))));
         watches.extend(self.end_height(signer).map(|end| Watch::Height(buried_at(end, depth))));
         watches
@@ -84,6 +92,8 @@ impl Monitor {
                 let end = self.end_height(cx.signer).filter(is_buried);
                 let taken = self.untold().map(|taken| taken.height).filter(is_buried).max();
                 let of_taken = taken.map_or(event, |height| ChainEvent::TakenBuried { height });
+                let due = self.due_height().filter(|due| height >= *due);
+                let of_taken = due.map_or(of_taken, |_| ChainEvent::Due);
                 Some(end.map_or(of_taken, |height| ChainEvent::Buried { height }))
             }
             ChainEvent::FundingConfirmed { .. }
@@ -93,7 +103,8 @@ impl Monitor {
             | ChainEvent::OutputsUnspent { .. }
             | ChainEvent::Height(_)
             | ChainEvent::TakenBuried { .. }
-            | ChainEvent::Buried { .. } => Some(event),
+            | ChainEvent::Buried { .. }
+            | ChainEvent::Due => Some(event),
         }
     }
 
@@ -182,7 +193,9 @@ impl Monitor {
         match self.classify(spend, signer) {
             Spend::Mutual => false,
             Spend::Local => {
-                self.local_commitment(signer).map_or(true, |commitment| !commitment.htlc_outputs.is_empty())
+                let txid = spend.compute_txid();
+                let found = self.own_commitments(signer).find(|commitment| commitment.tx.compute_txid() == txid);
+                found.is_none_or(|commitment| !commitment.htlc_outputs.is_empty())
             }
             Spend::Remote | Spend::RemoteNext => {
                 let txid = spend.compute_txid();
@@ -199,7 +212,7 @@ impl Monitor {
         if !self.rows.head.may_publish {
             return None;
         }
-        let commitment = self.local_commitment(signer).ok()?;
+        let commitment = self.closing_commitment(signer).ok()?;
         let tx = self.local_commitment_tx(signer).ok()?;
         let params = &self.rows.params;
         let at_stake = self.at_stake();
@@ -208,14 +221,40 @@ impl Monitor {
         Some(Publish { tx, fee, anchor, at_stake })
     }
 
-    /// What is ours in our newest commitment: the balance, what we offered, and what we know the preimage of.
+    /// What is ours in the commitment that is published: the balance, what we offered, and what we know the preimage of.
     fn at_stake(&self) -> Sat {
-        let htlcs = self.rows.htlcs.iter().filter(|(key, row)| match key.offerer {
-            Offerer::Local => true,
-            Offerer::Remote => self.rows.preimages.contains_key(&row.payment_hash),
+        let (to_local, htlcs) = match &self.rows.head.replaced {
+            None => (self.rows.head.local.to_local, contents::standing(&self.rows)),
+            Some(replaced) => (replaced.commitment.to_local, replaced.htlcs.clone()),
+        };
+        let ours = htlcs.iter().filter(|htlc| match htlc.direction {
+            HtlcDirection::Offered => true,
+            HtlcDirection::Received => self.rows.preimages.contains_key(&htlc.payment_hash),
         });
-        let htlcs: Msat = htlcs.map(|(_, row)| row.amount).sum();
-        self.rows.head.local.to_local.saturating_add(htlcs).to_sat_floor()
+        let htlcs: Msat = ours.map(|htlc| htlc.amount).sum();
+        to_local.saturating_add(htlcs).to_sat_floor()
+    }
+
+    /// The height at which the commitment that is reserved is published: the first deadline of an HTLC in it, or in what came after
+    /// it on either side, while nothing in the chain spends the funding output.
+    fn due_height(&self) -> Option<u32> {
+        if !self.rows.head.reserved || self.rows.spend.is_some() {
+            return None;
+        }
+        let replaced = self.rows.head.replaced.iter().flat_map(|replaced| &replaced.htlcs);
+        let replaced = replaced.map(|htlc| (htlc.direction, htlc.payment_hash, htlc.cltv_expiry));
+        let standing = self.rows.htlcs.iter().map(|(key, row)| {
+            let htlc = commitment_htlc(Side::Local, *key, row);
+            (htlc.direction, htlc.payment_hash, htlc.cltv_expiry)
+        });
+        let deadline = |(direction, payment_hash, cltv_expiry): (HtlcDirection, PaymentHash, u32)| match direction {
+            HtlcDirection::Offered => Some(cltv_expiry.saturating_add(TIMEOUT_GRACE)),
+            HtlcDirection::Received => {
+                let is_ours = self.rows.preimages.contains_key(&payment_hash);
+                is_ours.then(|| cltv_expiry.saturating_sub(CLAIM_BLOCKS))
+            }
+        };
+        replaced.chain(standing).filter_map(deadline).min()
     }
 }
 

@@ -115,7 +115,11 @@ pub(crate) fn on_command(draft: &mut Draft<'_>, command: Command) -> Result<Repl
             draft.monitor(MonitorStep::Preimage(preimage));
             Ok(Reply::Done)
         }
-        Command::FailHtlc { .. } | Command::Commit | Command::Fail { .. } | Command::Withhold { .. } => Ok(Reply::Done),
+        Command::Fail { .. } => {
+            publish_reserved(draft);
+            Ok(Reply::Done)
+        }
+        Command::FailHtlc { .. } | Command::Commit | Command::Withhold { .. } => Ok(Reply::Done),
         Command::AddHtlc { .. } | Command::UpdateFee(_) | Command::Shutdown { .. } => Err(Refusal::Ended),
     }
 }
@@ -144,6 +148,17 @@ pub(super) fn spent(draft: &mut Draft<'_>, (height, tx): (u32, &Transaction), pr
     // Under restored mode it is known already, and told once.
     if let Some(proof) = proof.filter(|_| !cx.restored) {
         restored::proved(draft, proof);
+    }
+}
+
+/// What a required backup has of the channel, and nothing newer, is published from now on (the Persist contract,
+/// "PermanentFailure"). Does nothing where nothing is reserved.
+pub(crate) fn publish_reserved(draft: &mut Draft<'_>) {
+    if matches!(draft.head().phase, Phase::Failed { reserved: true, .. }) {
+        if let Phase::Failed { publish, reserved, .. } = &mut draft.head_mut().phase {
+            (*publish, *reserved) = (true, false);
+        }
+        draft.monitor(MonitorStep::Due);
     }
 }
 

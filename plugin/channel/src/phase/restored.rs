@@ -25,8 +25,8 @@ pub(crate) fn enter(draft: &mut Draft<'_>, cx: &Context<'_>) {
             ended::send_reason(draft);
             link::on_disconnected(draft);
         }
-        Phase::Failed { publish: true, .. } => withhold(draft),
-        Phase::Failed { publish: false, .. } | Phase::Closing { .. } | Phase::Closed { .. } => {}
+        Phase::Failed { publish: true, .. } | Phase::Failed { reserved: true, .. } => withhold(draft),
+        Phase::Failed { publish: false, reserved: false, .. } | Phase::Closing { .. } | Phase::Closed { .. } => {}
     }
 }
 
@@ -77,11 +77,11 @@ fn may_have_signed_close(draft: &Draft<'_>) -> bool {
 
 /// Our newest commitment may be revoked: a channel that had failed before does not publish it any more.
 fn withhold(draft: &mut Draft<'_>) {
-    if !matches!(draft.head().phase, Phase::Failed { publish: true, .. }) {
+    if !matches!(draft.head().phase, Phase::Failed { publish: true, .. } | Phase::Failed { reserved: true, .. }) {
         return;
     }
-    if let Phase::Failed { publish, .. } = &mut draft.head_mut().phase {
-        *publish = false;
+    if let Phase::Failed { publish, reserved, .. } = &mut draft.head_mut().phase {
+        (*publish, *reserved) = (false, false);
     }
     draft.monitor(MonitorStep::Failed { publish: false });
 }

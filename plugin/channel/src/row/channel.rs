@@ -326,12 +326,13 @@ impl Record for Phase {
                 fields.record(10, txid);
                 fields.record(12, height);
             }
-            Self::Failed { reason, publish, spend } => {
+            Self::Failed { reason, publish, reserved, spend } => {
                 fields.record(0, &5u8);
                 fields.record(14, &reason.as_bytes().to_vec());
                 fields.record(16, &u8::from(*publish));
                 fields.optional(18, spend.as_ref().map(|(txid, _)| txid));
                 fields.optional(20, spend.as_ref().map(|(_, height)| height));
+                fields.optional(28, reserved.then_some(1u8).as_ref());
             }
         }
     }
@@ -351,6 +352,7 @@ impl Record for Phase {
             5 => Ok(Self::Failed {
                 reason: String::from_utf8(fields.value(14)?).map_err(|_| Fault::Field(14))?,
                 publish: fields.flag(16)?,
+                reserved: fields.mark(28)?,
                 spend: match fields.optional::<Txid>(18)? {
                     None => None,
                     Some(txid) => Some((txid, fields.value(20)?)),

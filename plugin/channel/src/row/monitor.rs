@@ -5,10 +5,13 @@ use std::sync::Arc;
 use bitcoin::consensus;
 use bitcoin::secp256k1::ecdsa::Signature;
 use outrigger_bolt::id::PaymentPreimage;
+use outrigger_bolt::tx::commitment::{CommitmentHtlc, HtlcDirection};
 use outrigger_bolt::wire::tlv::TlvWriter;
 
 use super::{CorruptRow, Fault, Fields, Nested, Record, Row, decode_row, encode_row};
-use crate::changes::{Evidence, FundingSpend, MonitorHead, RemoteCommitment, SignedCommitment, Taken};
+use crate::changes::{
+    Evidence, FundingSpend, MonitorHead, RemoteCommitment, ReplacedCommitment, SignedCommitment, Taken,
+};
 use crate::commitments::htlc::{HtlcKey, Offerer};
 use crate::monitor::ClaimKind;
 
@@ -109,7 +112,10 @@ impl Record for MonitorHead {
         fields.record(12, &u8::from(self.may_publish));
         fields.record(14, &u8::from(self.closed));
         fields.optional(15, self.told_spend.as_ref().map(|(txid, _)| txid));
+        fields.optional(16, self.closing.as_ref());
         fields.optional(17, self.told_spend.as_ref().map(|(_, height)| height));
+        fields.optional(18, self.reserved.then_some(1u8).as_ref());
+        fields.optional(20, self.replaced.as_deref().map(Nested).as_ref());
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
@@ -128,6 +134,9 @@ impl Record for MonitorHead {
                 (Some(_), None) => return Err(Fault::Missing(17)),
                 (None, Some(_)) => return Err(Fault::Missing(15)),
             },
+            closing: fields.optional(16)?,
+            reserved: fields.mark(18)?,
+            replaced: fields.optional_record(20)?.map(Box::new),
         })
     }
 }
@@ -150,6 +159,57 @@ impl Record for SignedCommitment {
             to_remote: fields.value(6)?,
             signature: fields.value(8)?,
             htlc_signatures: Vec::new(),
+        })
+    }
+}
+
+impl Record for ReplacedCommitment {
+    fn write(&self, fields: &mut TlvWriter<'_>) {
+        fields.record(0, &Nested(&self.commitment));
+        fields.record(2, &self.commitment.htlc_signatures);
+        fields.record(4, &Nested(&CommitmentHtlcs(self.htlcs.clone())));
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
+        let commitment: SignedCommitment = fields.record(0)?;
+        let commitment = SignedCommitment { htlc_signatures: fields.value(2)?, ..commitment };
+        let CommitmentHtlcs(htlcs) = fields.record(4)?;
+        Ok(Self { commitment, htlcs })
+    }
+}
+
+/// Fields 0, 2, 4 and so on are one HTLC each.
+struct CommitmentHtlcs(Vec<CommitmentHtlc>);
+
+impl Record for CommitmentHtlcs {
+    fn write(&self, fields: &mut TlvWriter<'_>) {
+        for (number, htlc) in (0..).step_by(2).zip(&self.0) {
+            fields.record(number, &Nested(htlc));
+        }
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
+        let htlcs = (0..).step_by(2).map_while(|number| fields.optional_record(number).transpose());
+        htlcs.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Record for CommitmentHtlc {
+    fn write(&self, fields: &mut TlvWriter<'_>) {
+        fields.record(0, &u8::from(self.direction == HtlcDirection::Received));
+        fields.record(2, &self.id);
+        fields.record(4, &self.amount);
+        fields.record(6, &self.payment_hash);
+        fields.record(8, &self.cltv_expiry);
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
+        Ok(Self {
+            direction: if fields.flag(0)? { HtlcDirection::Received } else { HtlcDirection::Offered },
+            id: fields.value(2)?,
+            amount: fields.value(4)?,
+            payment_hash: fields.value(6)?,
+            cltv_expiry: fields.value(8)?,
         })
     }
 }

@@ -312,7 +312,9 @@ impl Node {
         self.assert_bounded_loss(&local);
         assert!(peer.signer.has_signed(&local.txid()), "a local commitment that the peer never signed");
         if monitor.rows().head.may_publish {
-            self.assert_publishable(&monitor, local.txid());
+            let closing = monitor.closing_commitment(&self.signer).expect("a commitment that was signed");
+            assert!(peer.signer.has_signed(&closing.txid()), "a local commitment that the peer never signed");
+            self.assert_publishable(&monitor, closing.txid());
         }
     }
 
@@ -354,7 +356,8 @@ impl Node {
         let head = &monitor.rows().head;
         let sighash = params.funding_output().sighash(&tx);
         let key = &params.remote.basepoints.funding_pubkey;
-        verify(&sighash, &head.local.signature, key).expect("the peer's signature");
+        let signed = head.replaced.as_ref().map_or(&head.local, |replaced| &replaced.commitment);
+        verify(&sighash, &signed.signature, key).expect("the peer's signature");
         assert_eq!(tx.input[0].witness.len(), 4);
     }
 

@@ -10,6 +10,7 @@ use outrigger_bolt::wire::{ChannelUpdate, Decode};
 use outrigger_channel::{FailReason, Publication};
 use outrigger_sidecar::store::backup::command::line_of_a_program;
 use outrigger_sidecar::store::backup::directory::parse_name;
+use outrigger_sidecar::store::backup::refusals::Refusals;
 use outrigger_sidecar::store::backup::sealed::{RecordKind, RecordName, Sealer};
 use outrigger_sidecar::store::backup::{Image, RowChange, TipRecord, Update};
 use outrigger_sidecar::store::channel_update;
@@ -54,6 +55,9 @@ pub(super) fn targets() -> Vec<Target> {
             let change = |value| RowChange { table: Table::ChannelHead, key: key.clone(), value };
             let changes = vec![change(Some(vec![7; 40])), change(None)];
             vec![Update { channel: ChannelId([1; 32]), after: 4, id: 5, changes }]
+        }),
+        of("record_refusals", Refusals::decode, |row| row.encode().unwrap_or_default(), || {
+            vec![Refusals([("one".to_owned(), ChannelId([1; 32])), ("two words".to_owned(), ChannelId([2; 32]))].into())]
         }),
         of("record_backup_tip", TipRecord::decode, TipRecord::encode, || {
             let peers = vec![(node(2), "host:9735".to_owned())];
@@ -247,8 +251,8 @@ fn settlements() -> Vec<SettlementRow> {
         SettlementRow::FulfilledDownstream(PaymentPreimage([1; 32]), downstream()),
         SettlementRow::Fail(FailReason::Encrypted(vec![1; 292])),
         SettlementRow::Fail(FailReason::Malformed { sha256_of_onion: [2; 32], failure_code: 0xc005 }),
-        SettlementRow::FailedDownstream(Some(FailReason::Encrypted(vec![3; 292]))),
-        SettlementRow::FailedDownstream(None),
+        SettlementRow::FailedDownstream(Some(FailReason::Encrypted(vec![3; 292])), downstream()),
+        SettlementRow::FailedDownstream(None, downstream()),
     ]
 }
 

@@ -8,10 +8,12 @@ use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, ScriptBuf, Transaction, TxIn, TxOut};
 use outrigger_bolt::amount::{Msat, Sat};
-use outrigger_bolt::id::PaymentPreimage;
+use outrigger_bolt::id::{PaymentHash, PaymentPreimage};
+use outrigger_bolt::tx::commitment::{CommitmentHtlc, HtlcDirection};
 use outrigger_channel::{
     Channel, ChannelHead, ChannelParams, ChannelRows, ClaimKind, Command, CommandId, Evidence, FundingSpend, HtlcRow,
-    Input, Monitor, MonitorHead, MonitorRows, Row, SoftSigner, Taken,
+    Input, Monitor, MonitorHead, MonitorRows, ReplacedCommitment, Row, SignedCommitment,
+    SoftSigner, Taken,
 };
 
 use super::Target;
@@ -29,7 +31,20 @@ pub(super) fn targets() -> Vec<Target> {
         of::<MonitorHead>("row_monitor_head", move || {
             let told_spend = Some((spend().compute_txid(), 600));
             let told = MonitorHead { told_spend, ..past().monitor.head.clone() };
-            vec![past().monitor.head.encode(), told.encode()]
+            let local = &past().monitor.head.local;
+            let htlc_signatures = vec![local.signature; 2];
+            let commitment = SignedCommitment { htlc_signatures, ..local.clone() };
+            let htlc = |id, direction| CommitmentHtlc {
+                id,
+                direction,
+                amount: Msat::new(7),
+                payment_hash: PaymentHash([8; 32]),
+                cltv_expiry: 600,
+            };
+            let htlcs = vec![htlc(1, HtlcDirection::Offered), htlc(2, HtlcDirection::Received)];
+            let replaced = Some(Box::new(ReplacedCommitment { commitment, htlcs }));
+            let kept = MonitorHead { closing: Some(3), reserved: true, replaced, ..told.clone() };
+            vec![past().monitor.head.encode(), told.encode(), kept.encode()]
         }),
         of::<FundingSpend>("row_funding_spend", || vec![FundingSpend { tx: spend().into(), height: 600 }.encode()]),
         of::<Taken>("row_taken", || {

@@ -7,11 +7,11 @@ use outrigger_channel::{Birth, Guard, Monitor, Opening, OpeningInput, OpeningSte
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::deliver::Registered;
 use super::drive::{Drive, RESTORED};
 use super::mail::OpenOrder;
 use super::peer::{OpenerOrder, OpeningSlot, Peer, Slot, stands};
 use super::pending::OPENING_TIMEOUT;
+use super::registered::Registered;
 use crate::clock::{Clock, NoEntropy};
 use crate::store::row::{EventRow, OperationRow};
 use crate::store::schema::{Table, UnderWay};
@@ -218,7 +218,7 @@ impl Drive<'_> {
             }
         };
         let Some(slot) = peer.openings.get(&opening) else { return };
-        let registered = Registered { peer: peer.node_id, signer: slot.signer.clone() };
+        let registered = Registered::new(peer.node_id, slot.signer.clone());
         let is_taken = self.env.frozen.contains(&birth.channel_id)
             || self.in_history(&birth.channel_id).is_some()
             || !self.deliver.register(birth.channel_id, registered);
@@ -229,9 +229,15 @@ impl Drive<'_> {
             return self.gone(peer, opening, reason);
         }
         let Some(OpeningSlot { signer, order, .. }) = peer.openings.remove(&opening) else { return };
-        if let Some(order) = order {
-            let row = order.operation.pending(birth.channel_id, birth.channel.rows().params.funding.txid);
-            self.put_operation(&row);
+        let funding_txid = birth.channel.rows().params.funding.txid;
+        let operation = order.map(|order| order.operation.pending(birth.channel_id, funding_txid));
+        if let Some(row) = &operation {
+            self.put_operation(row);
+        }
+        // Where backups are waited for its end is not known yet: not before the funding transaction may leave.
+        let unsent = operation.filter(|_| self.env.waits_for_sinks);
+        if let Some(row) = &unsent {
+            self.batch.begin(&UnderWay::Opening(row.idempotency_key.clone()));
         }
         if let Some(script) = &birth.channel.rows().params.local.upfront_shutdown_script {
             self.env.gave_shutdown_script(script);
@@ -248,6 +254,7 @@ impl Drive<'_> {
             obstacle: None,
             archived: None,
             is_stalled: false,
+            unsent,
             ranked: None,
             hinted: None,
         };
@@ -270,7 +277,7 @@ impl Drive<'_> {
         self.operation_failed(order.operation, reason);
     }
 
-    fn operation_failed(&mut self, operation: OperationRow, reason: &str) {
+    pub(super) fn operation_failed(&mut self, operation: OperationRow, reason: &str) {
         let row = operation.failed(reason);
         self.batch.event(EventRow::open_failed(Clock::now_unix(), &row));
         self.put_operation(&row);

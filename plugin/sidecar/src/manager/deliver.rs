@@ -11,7 +11,7 @@ use outrigger_bolt::id::{ChannelId, NodeId, ShortChannelId};
 use outrigger_bolt::onion::FinalPayload;
 use outrigger_bolt::wire::{Message, PerCommitmentSecret, RevokeAndAck};
 use outrigger_channel::{
-    Channel, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Refusal, Reply, Signer, Watch,
+    Channel, CommandId, Effect, Guard, HtlcOutcome, HtlcSource, IncomingHtlc, Publication, Refusal, Reply, Watch,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -19,6 +19,7 @@ use super::block::ChainIndex;
 use super::directory::{PeerDirectory, Posted};
 use super::mail::Mail;
 use super::outbox::{Origin, Outbox};
+use super::registered::{Channels, Named, Registered};
 use super::relay::register::HtlcName;
 use crate::lock::{Mutex, RwLock};
 use crate::store::row::{Downstream, SettlementRow};
@@ -49,13 +50,6 @@ pub struct Ends {
     pub chain: Sender<ChainOrder>,
     /// The newest released event.
     pub events: watch::Sender<u64>,
-}
-
-/// What is known of a channel without its peer's lock.
-#[derive(Clone)]
-pub struct Registered {
-    pub peer: NodeId,
-    pub signer: Arc<dyn Signer>,
 }
 
 /// Connections that peers without a channel have opened to us, at most (DOS-1, DOS-7). Those with a channel, and those
@@ -93,15 +87,6 @@ impl Connections {
     }
 }
 
-/// The channels that have rows.
-#[derive(Default)]
-struct Channels {
-    known: HashMap<ChannelId, Registered>,
-    /// By what they are called.
-    named: HashMap<ShortChannelId, Named>,
-    by_peer: HashMap<NodeId, usize>,
-}
-
 /// What was released together, gathered for each peer in its order: what it is sent, and the mail for its worker.
 #[derive(Default)]
 struct Post {
@@ -133,15 +118,6 @@ impl Post {
     }
 }
 
-/// Whom a `short_channel_id` names.
-#[derive(Clone, Copy, Debug)]
-struct Named {
-    peer: NodeId,
-    channel: ChannelId,
-    /// Whether onions may call the channel so; the peer may in any case.
-    in_onions: bool,
-}
-
 /// Delivers released effects.
 pub struct Deliver {
     directory: Arc<PeerDirectory>,
@@ -153,6 +129,8 @@ pub struct Deliver {
     index: Mutex<ChainIndex>,
     /// Mailboxes that a worker has or will have, and notices that are not done with. Only a wait that is bounded anyhow asks.
     busy: AtomicIsize,
+    /// How many transactions were handed to the broadcaster.
+    published: watch::Sender<u64>,
 }
 
 impl Deliver {
@@ -167,6 +145,7 @@ impl Deliver {
             replies: Mutex::default(),
             index: Mutex::default(),
             busy: AtomicIsize::new(0),
+            published: watch::Sender::new(0),
         }
     }
 
@@ -344,6 +323,19 @@ impl Deliver {
         self.channels.read().known.get(channel).cloned()
     }
 
+    /// The channel ends with its local commitment of this number, whose row is queued: revocations that are still on their way tell
+    /// nothing that could be used against it.
+    pub(super) fn ends_with(&self, channel: &ChannelId, number: u64) {
+        if let Some(registered) = self.registered(channel) {
+            registered.closing.fetch_min(number, Ordering::AcqRel);
+        }
+    }
+
+    /// Word of each transaction that was handed to the broadcaster.
+    pub fn published(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
+    }
+
     /// Who is to be told the answer of this command. A command without an entry is answered to nobody.
     pub fn expect_reply(&self, id: CommandId, to: ReplyTo) {
         self.replies.lock().insert(id, to);
@@ -364,7 +356,11 @@ impl Deliver {
             Effect::Send(message) => post.say(at, Word::Message(message)),
             Effect::Revoke { number } => post.say(at, Word::Revoke { number, guard }),
             Effect::Disconnect(reason) => post.say(at, Word::Close(reason)),
-            Effect::Publish { what: _, tx } => self.chain(ChainOrder::Publish(tx)),
+            // That it may leave is a row first: a channel that is refused before never was.
+            Effect::Publish { what: Publication::Funding, tx } => {
+                post.put(at.peer, Mail::FundPublicly { channel: at.channel, tx: Box::new(tx) });
+            }
+            Effect::Publish { what: Publication::MutualClose, tx } => self.chain(ChainOrder::Publish(tx)),
             Effect::Watch(watch) => self.watch(at, watch, post),
             Effect::Incoming(htlc) => post.put(at.peer, Mail::Incoming(htlc)),
             Effect::Settle { htlc_id, source, amount, payment_hash: _, outcome } => {
@@ -408,7 +404,11 @@ impl Deliver {
 
     /// The secret enters here, after the commit that made its successor durable (law 1; catalogue item 10).
     fn revocation(&self, channel_id: ChannelId, number: u64, guard: Option<Guard>) -> Option<Message> {
-        let Registered { signer, .. } = self.registered(&channel_id)?;
+        let Registered { signer, closing, .. } = self.registered(&channel_id)?;
+        if number >= closing.load(Ordering::Acquire) {
+            tracing::warn!(channel = %channel_id, number, "the channel ends with this commitment: its secret stays");
+            return None;
+        }
         match signer.release_secret(number, &guard?) {
             Ok(secret) => Some(Message::RevokeAndAck(RevokeAndAck {
                 channel_id,
@@ -479,7 +479,11 @@ impl Deliver {
     }
 
     fn chain(&self, order: ChainOrder) {
+        let is_published = matches!(order, ChainOrder::Publish(_));
         // The chain threads end only with the process.
         let _ = self.ends.chain.send(order);
+        if is_published {
+            self.published.send_modify(|count| *count = count.wrapping_add(1));
+        }
     }
 }

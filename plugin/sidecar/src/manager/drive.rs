@@ -58,6 +58,8 @@ impl<'a> Drive<'a> {
             Mail::Archived { channel } => self.archived(peer, channel),
             Mail::Restored => self.restored(peer),
             Mail::Stalled { channel, is_stalled } => self.stalled(peer, channel, is_stalled),
+            Mail::Unstored(unstored) => self.unstored(peer, *unstored),
+            Mail::FundPublicly { channel, tx } => self.fund_publicly(peer, channel, *tx),
             Mail::Incoming(htlc) => self.incoming(peer, htlc, Telling::New),
             Mail::Offer(offer) => self.offer(peer, *offer),
             Mail::Again(htlc) => self.again(peer, htlc),
@@ -188,6 +190,9 @@ impl<'a> Drive<'a> {
         }
         if on_chain {
             effects.extend(self.watch_outputs(at, slot));
+            if let Some(number) = slot.monitor.rows().head.closing {
+                self.deliver.ends_with(&at.channel, number);
+            }
         }
         for effect in &effects {
             match effect {
@@ -382,6 +387,7 @@ impl<'a> Drive<'a> {
             for effect in effects {
                 self.batch.hold_effect(at, effect);
             }
+            self.resume_failures(at, slot);
             if slot.monitor.rows().head.failed {
                 self.enforce(slot);
             }
@@ -456,6 +462,8 @@ pub(super) const NOBODY: CommandId = CommandId(0);
 fn is_on_chain(step: &MonitorStep) -> bool {
     match step {
         MonitorStep::Failed { .. }
+        | MonitorStep::Reserved { .. }
+        | MonitorStep::Due
         | MonitorStep::FundingSpent(_)
         | MonitorStep::FundingUnspent
         | MonitorStep::OutputTaken(..)

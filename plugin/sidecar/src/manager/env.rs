@@ -125,6 +125,8 @@ pub struct Env {
     pub caps: Caps,
     pub(super) onions: Onions,
     pub(super) hints: Hints,
+    /// Whether promises wait for backups.
+    pub(super) waits_for_sinks: bool,
     /// Counted, so that a block need not ask every channel (law 6).
     standing: AtomicUsize,
     shutdown_script: RwLock<ScriptBuf>,
@@ -160,6 +162,7 @@ impl Env {
             caps,
             onions: Onions::default(),
             hints: Hints::default(),
+            waits_for_sinks: false,
             standing: AtomicUsize::new(0),
             shutdown_script: RwLock::default(),
             shutdown_script_given: AtomicBool::new(false),
@@ -177,6 +180,11 @@ impl Env {
     /// With so many channels in the making for each peer (FND-6).
     pub fn admitting(self, pending_per_peer: usize) -> Self {
         Self { pending: Pending::of(pending_per_peer), ..self }
+    }
+
+    /// With backups for which promises wait, or none.
+    pub fn waiting_for_sinks(self, waits_for_sinks: bool) -> Self {
+        Self { waits_for_sinks, ..self }
     }
 
     /// With other signers than those of the node's own keys.

@@ -8,10 +8,10 @@ use outrigger_bolt::invoice::HintHop;
 use outrigger_channel::Phase;
 
 use super::Manager;
-use super::deliver::Registered;
 use super::drive::Drive;
 use super::forwarding::hint;
 use super::peer::Peer;
+use super::registered::Registered;
 use crate::lock::Mutex;
 
 /// Route hints in one invoice: a payer tries few, and each makes the invoice longer.

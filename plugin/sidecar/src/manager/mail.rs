@@ -9,6 +9,7 @@ use outrigger_channel::{Command, CommandId, IncomingHtlc};
 
 use super::relay::Offer;
 use super::relay::register::HtlcName;
+use crate::store::backup::Unstored;
 use crate::store::row::{OperationRow, SettlementRow};
 
 /// One thing for a peer's worker to do. Mail of one peer is handled in order, by one worker at a time.
@@ -36,6 +37,10 @@ pub enum Mail {
     Restored,
     /// The channel's promises have waited long for a backup, or do so no more.
     Stalled { channel: ChannelId, is_stalled: bool },
+    /// A required backup will never have a channel.
+    Unstored(Box<Unstored>),
+    /// The funding transaction of a channel of ours may leave.
+    FundPublicly { channel: ChannelId, tx: Box<Transaction> },
     /// A received HTLC is irrevocably committed.
     Incoming(IncomingHtlc),
     /// Another peer's HTLC is to be offered to this one.
@@ -87,6 +92,8 @@ impl Mail {
             | Self::Archived { .. }
             | Self::Restored
             | Self::Stalled { .. }
+            | Self::Unstored(_)
+            | Self::FundPublicly { .. }
             | Self::Incoming(_)
             | Self::Offer(_)
             | Self::Again(_)

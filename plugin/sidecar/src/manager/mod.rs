@@ -20,6 +20,7 @@ pub mod outlets;
 mod pace;
 mod peer;
 pub mod pending;
+pub mod registered;
 pub mod relay;
 mod restored;
 mod settlement;
@@ -50,13 +51,14 @@ pub use peer::Peer;
 use crate::clock::Clock;
 use crate::store::load::LoadedChannel;
 use crate::store::{Batch, ChainOrder, Held};
-use deliver::{Deliver, Registered, ReplyTo};
+use deliver::{Deliver, ReplyTo};
 use directory::PeerDirectory;
 use drive::Drive;
 use env::Env;
 use outbox::{Connection, Heard, Origin, Outbox, PeerHandler, Room};
 use pace::Pace;
 use peer::Slot;
+use registered::Registered;
 use relay::Letter;
 use relay::register::HtlcName;
 use terms::ForwardingPolicy;
@@ -122,7 +124,10 @@ impl Manager {
             manager.load_relayed(&channel, &received);
             let signer = manager.env.signer(channel.rows().params.keys_index);
             // Rows have one channel for each id.
-            let _is_new = manager.deliver.register(id, Registered { peer, signer: signer.clone() });
+            let _is_new = manager.deliver.register(id, Registered::new(peer, signer.clone()));
+            if let Some(number) = monitor.rows().head.closing {
+                manager.deliver.ends_with(&id, number);
+            }
             manager.directory.ensure(peer);
             let on_chain = monitor.watches(&*signer, manager.env.policy.close_depth);
             for watch in channel.watches().into_iter().chain(on_chain) {
@@ -140,6 +145,7 @@ impl Manager {
                 obstacle: None,
                 archived: None,
                 is_stalled: false,
+                unsent: None,
                 ranked: None,
                 hinted: None,
             };
@@ -355,7 +361,7 @@ impl Manager {
         let view = self.view_of(&slot.channel);
         let closing_txid = view.closing_txid.or_else(|| published_txid(slot));
         let forwarding = Some(self.env.forwarding.under(&slot.terms));
-        let waits = if self.env.is_restored() { restored::waits_for_peer(slot) } else { None };
+        let waits = if self.env.is_restored() { restored::waits_for_peer(slot) } else { stalled::refused(slot) };
         let obstacle = waits.or_else(|| slot.obstacle.as_deref().map(obstacle::in_words));
         ChannelView { closing_txid, obstacle, is_stalled: slot.is_stalled, forwarding, ..view }
     }
@@ -404,12 +410,12 @@ fn received_htlcs(loaded: &[LoadedChannel]) -> HashMap<HtlcName, (NodeId, Msat)>
     loaded.iter().flat_map(of_channel).collect()
 }
 
-/// Our newest commitment where the channel has failed and nothing in the chain spends its funding output.
+/// The commitment of ours that is published where the channel has failed and nothing in the chain spends its funding output.
 fn published_txid(slot: &Slot) -> Option<Txid> {
     let rows = slot.monitor.rows();
     let has_failed = rows.head.failed && rows.head.may_publish && !rows.head.closed;
     let publishes = has_failed && rows.spend.is_none() && slot.channel.is_backed();
-    let commitment = publishes.then(|| slot.monitor.local_commitment(&*slot.signer).ok()).flatten();
+    let commitment = publishes.then(|| slot.monitor.closing_commitment(&*slot.signer).ok()).flatten();
     commitment.map(|commitment| commitment.txid())
 }
 

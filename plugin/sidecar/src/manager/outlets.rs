@@ -6,9 +6,9 @@ use outrigger_bolt::id::{ChannelId, NodeId, ShortChannelId};
 use outrigger_channel::{Link, Phase};
 
 use super::Manager;
-use super::deliver::Registered;
 use super::forwarding::is_usable;
 use super::peer::{Peer, Slot};
+use super::registered::Registered;
 
 /// What the channels with one peer can send now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -41,19 +41,19 @@ impl Drive<'_> {
 
     /// What was decided is told again after every reestablish, until its removal is irrevocable.
     pub(super) fn repeat_settlements(&mut self, at: Address, slot: &mut Slot) {
-        let commands: Vec<_> = slot.settlements.iter().map(|(id, settlement)| settlement.command(*id)).collect();
+        let told = slot.settlements.iter().filter(|(_, settlement)| !settlement.is_raw());
+        let commands: Vec<_> = told.map(|(id, settlement)| settlement.command(*id)).collect();
         for command in commands {
             self.step_slot(at, slot, Input::Command(NOBODY, command));
         }
     }
 
-    /// The decisions that a start found: wrapped where they are from downstream, and without those whose HTLC is gone, which
-    /// a step downstream may have told again after its removal.
+    /// The decisions that a start found, without those whose HTLC is gone, which a step downstream may have told again after its
+    /// removal.
     pub(super) fn load_settlements(&mut self, slot: &mut Slot) {
         let channel = slot.channel.id();
         for (htlc_id, settlement) in std::mem::take(&mut slot.settlements) {
             if slot.channel.rows().htlcs.contains_key(&HtlcKey::received(htlc_id)) {
-                let settlement = self.wrapped(slot, htlc_id, settlement);
                 slot.settlements.insert(htlc_id, settlement);
             } else {
                 forget(&mut self.batch, &channel, htlc_id);
@@ -61,17 +61,33 @@ impl Drive<'_> {
         }
     }
 
+    /// Failures from downstream are told anew after a start, under the name of the channel that told them: as before it, they wait for
+    /// what must have that channel.
+    pub(super) fn resume_failures(&mut self, at: Address, slot: &Slot) {
+        for (htlc_id, settlement) in &slot.settlements {
+            let SettlementRow::FailedDownstream(reason, offered) = settlement else { continue };
+            let received = slot.channel.rows().htlcs.get(&HtlcKey::received(*htlc_id));
+            let Some(payment_hash) = received.map(|row| row.payment_hash) else { continue };
+            let peer = self.deliver.registered(&offered.channel).map_or(at.peer, |registered| registered.peer);
+            let outcome = reason.clone().map_or(HtlcOutcome::NoOutput, HtlcOutcome::Failed);
+            let source = HtlcSource::Relayed { channel: at.channel, htlc_id: *htlc_id };
+            let told =
+                Effect::Settle { htlc_id: offered.htlc_id, source, amount: offered.amount, payment_hash, outcome };
+            self.batch.hold_effect(Address { peer, connection: 0, channel: offered.channel }, told);
+        }
+    }
+
     /// The decision as the channel is to carry it out: a failure that came from downstream is wrapped once more (BOLT 4,
     /// "Returning Errors"), one of an onion that was malformed for the next peer is told to the origin (BOLT 2,
     /// `update_fail_malformed_htlc`), and one with the channel is ours.
     fn wrapped(&self, slot: &Slot, htlc_id: u64, settlement: SettlementRow) -> SettlementRow {
-        let SettlementRow::FailedDownstream(reason) = settlement else { return settlement };
+        let SettlementRow::FailedDownstream(reason, offered) = settlement else { return settlement };
         let onion = slot.channel.rows().onions.get(&HtlcKey::received(htlc_id));
         let packet = onion.map(|onion| OnionPacket::from_bytes(onion));
         let secret = packet.and_then(|packet| onion::shared_secret(|point| self.env.keys.ecdh(point), &packet).ok());
         let Some(secret) = secret else {
             // Without its onion the HTLC is on its way out already.
-            return SettlementRow::FailedDownstream(reason);
+            return SettlementRow::FailedDownstream(reason, offered);
         };
         SettlementRow::Fail(FailReason::Encrypted(match reason {
             // One of no length was none, or too long to be kept: the origin is told of the channel that brought it.

@@ -1,13 +1,28 @@
 //! Channels whose required backups are late, or will never have them.
 
+use bitcoin::Transaction;
 use outrigger_bolt::id::ChannelId;
-use outrigger_channel::{Command, Phase, Publication};
+use outrigger_channel::{Command, Input, Phase, Publication};
 
 use super::drive::{Drive, NOBODY};
-use super::peer::Peer;
+use super::peer::{Peer, Slot};
+use super::restored::waits_for_peer;
 use super::{Mail, Manager};
-use crate::store::row::BroadcastRow;
+use crate::store::backup::Unstored;
+use crate::store::row::{BroadcastRow, OperationRow, OperationState};
+use crate::store::schema::{REFUSALS_KEY, Table, UnderWay};
 use crate::store::{Batch, ChainOrder, Held};
+
+/// What an operator is told of a channel that a required backup refused, and can do.
+pub(super) fn refused(slot: &Slot) -> Option<String> {
+    let Phase::Failed { publish: false, reserved, spend: None, .. } = slot.channel.phase() else { return None };
+    if !reserved {
+        return waits_for_peer(slot);
+    }
+    let kept = "the newest commitment that every required backup has is kept: it is published at the first deadline of an HTLC, or now \
+        by channel.force_close";
+    Some(kept.to_owned())
+}
 
 impl Manager {
     /// A channel's promises have waited long for a backup, or do so no more: it takes no new HTLCs meanwhile.
@@ -17,23 +32,27 @@ impl Manager {
         }
     }
 
-    /// A required backup will never have this channel: it is failed, and nothing of it published. One that is new was told to nobody,
-    /// and its coins are free again.
-    pub fn fail_unstored(&self, channel: &ChannelId, reason: String, is_new: bool) {
-        let Some(registered) = self.deliver.registered(channel) else { return };
-        let opened = |peer: &mut Peer| {
-            let slot = peer.slots.get(channel)?;
-            let params = &slot.channel.rows().params;
-            let is_ours = is_new && params.is_opener && matches!(slot.channel.phase(), Phase::Funding(_));
-            is_ours.then_some(params.funding.txid)
-        };
-        let opened = self.directory.with(&registered.peer, opened).flatten();
-        let command = Command::Withhold { reason, is_new };
-        self.post(&registered.peer, Mail::Order { channel: *channel, id: NOBODY, command });
-        if let Some(txid) = opened {
-            let mut batch = Batch::default();
-            batch.hold(Held::Chain(ChainOrder::Release(txid)));
-            self.env.writer.submit(batch);
+    /// A required backup will never have this channel: it is failed, and nothing of it published but what every required backup has.
+    /// The refusal is remembered first: a crash between the two costs no second channel.
+    pub fn fail_unstored(&self, unstored: Unstored) {
+        let mut batch = Batch::default();
+        batch.put(Table::Meta, REFUSALS_KEY.to_vec(), unstored.refusals.encode());
+        self.env.writer.submit(batch);
+        if let Some(registered) = self.deliver.registered(&unstored.channel) {
+            self.post(&registered.peer, Mail::Unstored(Box::new(unstored)));
+        }
+    }
+
+    /// Openings that the start found whose funding transactions had not left.
+    pub(crate) fn load_unsent(&self, openings: Vec<OperationRow>) {
+        for operation in openings {
+            let OperationState::Pending { channel_id, .. } = operation.state else { continue };
+            let Some(registered) = self.deliver.registered(&channel_id) else { continue };
+            self.directory.with(&registered.peer, |peer| {
+                if let Some(slot) = peer.slots.get_mut(&channel_id) {
+                    slot.unsent = Some(operation);
+                }
+            });
         }
     }
 }
@@ -47,7 +66,9 @@ impl Manager {
         let is_frozen = self.env.frozen.contains(&row.channel);
         match row.what {
             Publication::MutualClose => !is_frozen,
-            Publication::Funding => !is_frozen && !has_backups && !self.is_withheld(&row.channel),
+            Publication::Funding => {
+                !is_frozen && !has_backups && !self.is_withheld(&row.channel) && !self.is_unsent(&row.channel)
+            }
         }
     }
 
@@ -68,6 +89,13 @@ impl Manager {
         self.env.is_restored() || matches!(self.phase(channel), Some(Phase::Failed { publish: false, .. }))
     }
 
+    /// Whether its funding transaction has not left yet: that it may is a row first.
+    fn is_unsent(&self, channel: &ChannelId) -> bool {
+        let Some(registered) = self.deliver.registered(channel) else { return false };
+        let is_unsent = |peer: &mut Peer| peer.slots.get(channel).is_some_and(|slot| slot.unsent.is_some());
+        self.directory.with(&registered.peer, is_unsent).unwrap_or_default()
+    }
+
     fn phase(&self, channel: &ChannelId) -> Option<Phase> {
         let registered = self.deliver.registered(channel)?;
         let phase = |peer: &mut Peer| peer.slots.get(channel).map(|slot| slot.channel.phase().clone());
@@ -76,6 +104,36 @@ impl Manager {
 }
 
 impl Drive<'_> {
+    /// A required backup will never have the channel. One of which nothing has left never was: the coins of its funding transaction
+    /// are free again, and the call that asked for it is answered.
+    pub(super) fn unstored(&mut self, peer: &mut Peer, unstored: Unstored) {
+        let Unstored { channel, reason, is_new, complete, refusals: _ } = unstored;
+        let Some(slot) = peer.slots.get_mut(&channel) else { return };
+        let is_new = is_new || slot.unsent.is_some();
+        let params = &slot.channel.rows().params;
+        let never_was = is_new && params.is_opener && matches!(slot.channel.phase(), Phase::Funding(_));
+        let opened = never_was.then_some((params.funding.txid, slot.unsent.take()));
+        let command = Command::Withhold { reason: reason.clone(), is_new, complete };
+        self.step_channel(peer, channel, Input::Command(NOBODY, command));
+        let Some((txid, operation)) = opened else { return };
+        self.batch.hold(Held::Chain(ChainOrder::Release(txid)));
+        if let Some(operation) = operation {
+            self.operation_failed(operation, &format!("{reason}; nothing was spent"));
+        }
+    }
+
+    /// Every required backup has the channel: its funding transaction leaves, once it is in a row that it may.
+    pub(super) fn fund_publicly(&mut self, peer: &mut Peer, channel: ChannelId, tx: Transaction) {
+        let Some(slot) = peer.slots.get_mut(&channel) else { return };
+        if matches!(slot.channel.phase(), Phase::Failed { publish: false, .. } | Phase::Closed { .. }) {
+            return;
+        }
+        if let Some(operation) = slot.unsent.take() {
+            self.batch.end(&UnderWay::Opening(operation.idempotency_key));
+        }
+        self.batch.hold(Held::Chain(ChainOrder::Publish(tx)));
+    }
+
     pub(super) fn stalled(&mut self, peer: &mut Peer, channel: ChannelId, is_stalled: bool) {
         let Some(slot) = peer.slots.get_mut(&channel) else { return };
         slot.is_stalled = is_stalled;

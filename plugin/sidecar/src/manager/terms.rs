@@ -9,9 +9,9 @@ use outrigger_channel::{Phase, Refusal};
 use tokio::sync::oneshot;
 
 use super::Manager;
-use super::deliver::Registered;
 use super::forwarding::is_usable;
 use super::peer::Slot;
+use super::registered::Registered;
 use crate::store::schema::{Table, channel_key};
 pub use crate::store::terms::TermsRow;
 use crate::store::{Address, Held};

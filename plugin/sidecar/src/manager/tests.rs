@@ -56,6 +56,7 @@ mod models;
 mod openings;
 mod relay;
 mod restored;
+mod sinks;
 mod stalled;
 mod workers;
 

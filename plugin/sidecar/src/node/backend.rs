@@ -379,25 +379,35 @@ impl Doorkeeper {
         })
     }
 
-    /// The operation once the channel has its final name, or as it is when patience ends.
+    /// The operation once the channel has its final name, and every required backup has it; or that it is under way when patience
+    /// ends.
     async fn opened(&self, row: OperationRow) -> Answer<schema::ChannelOpened> {
+        if !matches!(row.state, OperationState::Opening | OperationState::Pending { .. }) {
+            return opening_report(row);
+        }
         let mut events = self.events.clone();
+        let mut published = self.manager.deliver().published();
         let key = row.idempotency_key.clone();
-        let mut latest = row;
         let settled = tokio::time::timeout(OPEN_PATIENCE, async {
-            while matches!(latest.state, OperationState::Opening) {
+            loop {
                 events.mark_unchanged();
-                match self.reader.operation(&key) {
-                    Ok(Some(row)) if !matches!(row.state, OperationState::Opening) => latest = row,
-                    Ok(_) => drop(events.changed().await),
-                    Err(fault) => return Err(storage(fault)),
+                published.mark_unchanged();
+                // In this order: once it is no longer under way the row is final.
+                let is_opening = self.reader.is_opening(&key)?;
+                let known = self.reader.operation(&key)?.filter(|_| !is_opening);
+                if let Some(row) = known.filter(|row| !matches!(row.state, OperationState::Opening)) {
+                    return Ok(row);
+                }
+                // The senders live as long as the node does.
+                tokio::select! {
+                    _ = events.changed() => {}
+                    _ = published.changed() => {}
                 }
             }
-            Ok(())
         });
-        if let Ok(outcome) = settled.await {
-            outcome?;
+        match settled.await {
+            Ok(outcome) => opening_report(outcome.map_err(storage)?),
+            Err(_) => opening_report(OperationRow { state: OperationState::Opening, ..row }),
         }
-        opening_report(latest)
     }
 }

@@ -21,7 +21,7 @@ use crate::store::backup::command::{ANSWER_LIMIT, CommandSink, Program};
 use crate::store::backup::directory::{DirectorySink, make_place};
 use crate::store::backup::mirror::{Mirror, MirrorPlace};
 use crate::store::backup::sealed::Sealer;
-use crate::store::backup::{Clocks, Hub, News, Open, Persist, SinkEnds, SinkTerms, SinkView, State};
+use crate::store::backup::{Clocks, HeldEvents, Hub, News, Open, Persist, SinkEnds, SinkTerms, SinkView, State};
 
 /// How often it is looked which channels wait too long for a sink.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -34,6 +34,12 @@ const LAST_WRITES: Duration = Duration::from_secs(3);
 
 /// How often it is looked during either.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Channels that events wait for and that are named, at most.
+const MOST_NAMED: usize = 16;
+
+/// Events that wait for longer are told of in `node.status`.
+const EVENTS_ARE_LATE: Duration = Duration::from_secs(20);
 
 /// Blocks between two records of the tip.
 const TIP_EVERY: u32 = 144;
@@ -159,7 +165,7 @@ pub(super) fn watch(
 fn take(manager: &Manager, news: News) {
     match news {
         News::Ahead { proof } => manager.prove_old(&proof),
-        News::Unstored { channel, reason, is_new } => manager.fail_unstored(&channel, reason, is_new),
+        News::Unstored(unstored) => manager.fail_unstored(unstored),
         News::Dead { reason } => {
             tracing::error!(%reason, "a backup refused a second channel for good: the node stops before it loses more");
             std::process::exit(BACKUP_EXIT_CODE.into());
@@ -218,9 +224,13 @@ pub(super) async fn drain(sinks: &Hub) {
 /// The sinks as callers are shown them.
 pub(super) fn report(hub: Option<&Hub>, is_restored: bool) -> schema::BackupReport {
     let Some(hub) = hub else { return schema::BackupReport::default() };
+    let held = hub.held_events();
     schema::BackupReport {
         items: hub.views().into_iter().map(|view| info(view, is_restored)).collect(),
         stalled_channels: count(hub.stalled_channels()),
+        held_events: held.count,
+        held_events_secs: held.waited.as_secs(),
+        held_events_for: held.channels.iter().take(MOST_NAMED).map(ToString::to_string).collect(),
     }
 }
 
@@ -282,6 +292,14 @@ fn warning(hub: &Hub) -> Option<String> {
     let stalled = hub.stalled_channels();
     let waits =
         (stalled > 0).then(|| format!("{stalled} channels take no new HTLCs: a required backup is late with them"));
-    let words: Vec<_> = hub.views().into_iter().filter_map(trouble).chain(waits).collect();
+    let words: Vec<_> =
+        hub.views().into_iter().filter_map(trouble).chain(waits).chain(events_in_words(&hub.held_events())).collect();
     (!words.is_empty()).then(|| format!("{}; see backup.status", words.join("; ")))
+}
+
+/// One channel that waits holds back the events of all others that came after its own.
+fn events_in_words(held: &HeldEvents) -> Option<String> {
+    let HeldEvents { count, waited, channels } = held;
+    let first = channels.first().filter(|_| *waited >= EVENTS_ARE_LATE)?;
+    Some(format!("{count} events are not told before a required backup has channel {first}"))
 }

@@ -189,6 +189,13 @@ impl BlockListener for Listener {
         self.broadcaster.new_block();
         self.wallet.look_at_reserve(self.accept_needs_reserve);
         if let Some(sinks) = self.sinks.as_ref().filter(|_| is_tip_due(height)) {
+            // What the block changed of channels has reached the sinks' queues then: the record comes behind it.
+            let (waiter, durable) = oneshot::channel();
+            let mut batch = Batch::default();
+            batch.hold(Held::Durable(waiter));
+            self.manager.env().writer.submit(batch);
+            // The writer drops the waiter only with the process.
+            let _ = durable.blocking_recv();
             tell_tip(&self.manager, sinks, self.wallet.recorded((height, block.block_hash())));
         }
         // Behind what the block made channels order.

@@ -22,6 +22,7 @@ use crate::manager::terms::ForwardingPolicy;
 use crate::payment::{Payments, Terms, Unfinished};
 use crate::store::backup::Hub;
 use crate::store::load::LoadedChannel;
+use crate::store::row::OperationState;
 use crate::store::{ChainOrder, Commits, Reader, Snapshot, StoreError, Writer};
 
 /// What a core stands on, besides its file.
@@ -71,11 +72,13 @@ pub fn build(db: Arc<Database>, file: &mut Snapshot, ground: Ground) -> Result<(
     let ends = Ends { payments: payments_end, chain: chain_end, events: events_end };
     let deliver = Arc::new(Deliver::new(directory.clone(), work, ends));
     let (writer, commits) = Writer::new(db.clone())?;
+    let waits_for_sinks = sinks.as_ref().is_some_and(|sinks| sinks.has_required());
     let commits = commits.keeping(sinks);
     let reader = Reader::new(db);
     let env = Env::new(view, policy, forwarding, keys, (writer, reader.clone()), file.restored.take())
         .signing_with(signers)
         .admitting(pending_per_peer)
+        .waiting_for_sinks(waits_for_sinks)
         .freezing(std::mem::take(&mut file.frozen));
     let channels = std::mem::take(&mut file.channels);
     let carried = carried_parts(&channels);
@@ -85,7 +88,11 @@ pub fn build(db: Arc<Database>, file: &mut Snapshot, ground: Ground) -> Result<(
         manager.tell_of_old_file();
     }
     manager.forget_settlements(&file.stray_settlements);
-    fail_interrupted(&manager, std::mem::take(&mut file.openings));
+    let (unsent, interrupted) = std::mem::take(&mut file.openings)
+        .into_iter()
+        .partition(|row| matches!(row.state, OperationState::Pending { .. }));
+    manager.load_unsent(unsent);
+    fail_interrupted(&manager, interrupted);
     // What a frozen channel carries is not known: a pending payment may be in it, and must not be made again.
     let nothing_frozen = manager.env().frozen.of(None).next().is_none();
     let unfinished = Unfinished {

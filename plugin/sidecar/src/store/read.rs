@@ -9,7 +9,7 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 use super::StoreError;
 use super::replay::ReplayRow;
 use super::row::{BroadcastRow, EventRow, InvoiceRow, OperationRow, PaymentRow, SettlementRow};
-use super::schema::{Table, numbered_key, parse_replay_height_key};
+use super::schema::{Table, UnderWay, numbered_key, parse_replay_height_key};
 use super::seal::unseal;
 
 /// The most rows that one page holds.
@@ -81,6 +81,12 @@ impl Reader {
     /// The operation that was started under this key.
     pub fn operation(&self, idempotency_key: &str) -> Result<Option<OperationRow>, StoreError> {
         self.get(Table::Operation, idempotency_key.as_bytes(), OperationRow::decode)
+    }
+
+    /// Whether the end of the opening of this key is not known yet.
+    pub fn is_opening(&self, idempotency_key: &str) -> Result<bool, StoreError> {
+        let key = UnderWay::Opening(idempotency_key.to_owned()).key();
+        Ok(self.get(Table::UnderWay, &key, |_| Ok::<_, StoreError>(()))?.is_some())
     }
 
     /// Where a peer was last reached.

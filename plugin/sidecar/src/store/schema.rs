@@ -22,6 +22,9 @@ pub const JOURNAL_KEY: &[u8] = b"journal";
 /// The key in [`Table::Meta`] under which the names of the sinks stand that the last start had, a line each.
 pub const SINKS_KEY: &[u8] = b"sinks";
 
+/// The key in [`Table::Meta`] under which it stands which channels sinks have refused for good.
+pub const REFUSALS_KEY: &[u8] = b"refusals";
+
 /// The key in [`Table::Meta`] that stands (1) from when the operator was told that the wallet holds less than its reserve, until
 /// it holds that again.
 pub const RESERVE_LOW_KEY: &[u8] = b"reserve_low";

@@ -199,7 +199,7 @@ impl Ledger {
         assert_ne!(known.outcome, Some(Outcome::Fulfilled), "node {number} fails {name:?} after it fulfilled it");
         let decision = live.core.reader.settlement(&name.0, name.2).unwrap();
         assert!(
-            matches!(decision, Some(SettlementRow::Fail(_) | SettlementRow::FailedDownstream(_))),
+            matches!(decision, Some(SettlementRow::Fail(_) | SettlementRow::FailedDownstream(..))),
             "node {number} fails {name:?} and its disk says {decision:?}"
         );
         if let Some(down) = self.downstream.get(&name) {

@@ -65,7 +65,7 @@ impl Seen {
             let known = match &decision {
                 None => None,
                 Some(SettlementRow::Fulfil(_) | SettlementRow::FulfilledDownstream(..)) => Some(Outcome::Fulfilled),
-                Some(SettlementRow::Fail(_) | SettlementRow::FailedDownstream(_)) => Some(Outcome::Failed),
+                Some(SettlementRow::Fail(_) | SettlementRow::FailedDownstream(..)) => Some(Outcome::Failed),
             };
             assert_eq!(known, Some(*outcome), "node {of} has answered HTLC {htlc_id} of {channel}");
         }

@@ -314,9 +314,7 @@ impl World {
                 match news.expect("news") {
                     News::Ahead { proof } => self.nodes[node].live().core.manager.prove_old(&proof),
                     News::Storage(fault) => self.failed(node, fault),
-                    News::Unstored { channel, reason, is_new } => {
-                        self.nodes[node].live().core.manager.fail_unstored(&channel, reason, is_new);
-                    }
+                    News::Unstored(unstored) => self.nodes[node].live().core.manager.fail_unstored(unstored),
                     News::Dead { reason } => panic!("node {node} stops for its backup: {reason}"),
                 }
                 node

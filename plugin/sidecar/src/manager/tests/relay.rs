@@ -4,6 +4,7 @@ use outrigger_bolt::onion::{self, Built, Failure, ForwardPayload, Hop, OnionPack
 use outrigger_bolt::wire::{ChannelUpdate, UpdateFailHtlc};
 use outrigger_channel::FailReason;
 
+use super::sinks::{Manner, Node};
 use super::*;
 use crate::manager::relay::onions::{Seen, Unprocessed};
 use crate::manager::relay::register;
@@ -43,7 +44,10 @@ struct Chain {
 
 impl Chain {
     async fn new() -> Self {
-        let bench = Arc::new(Bench::new());
+        Self::through(Arc::new(Bench::new())).await
+    }
+
+    async fn through(bench: Arc<Bench>) -> Self {
         let mut from = Rogue::meet(bench.clone(), 9).that_keeps_its_word();
         let mut to = Rogue::meet(bench.clone(), 10).that_keeps_its_word();
         let incoming = from.open_normal().await;
@@ -156,6 +160,14 @@ impl Chain {
 
     fn totals(&self) -> Vec<ForwardTotals> {
         self.bench.reader.forward_totals((0, u32::MAX)).unwrap().into_values().collect()
+    }
+
+    /// The first peer connects to the node anew, and says where it stands.
+    fn first_comes_back(&mut self, bench: Arc<Bench>) {
+        self.bench = bench.clone();
+        self.from.reconnect(bench);
+        self.from.step(&mut self.incoming, Input::Disconnected);
+        self.from.step(&mut self.incoming, Input::Connected(&Features::init()));
     }
 
     /// The second peer goes on until nothing of the HTLC is left.
@@ -606,4 +618,48 @@ async fn fwd_17_of_two_peers_that_bring_one_onion_at_once_one_is_first() {
         let (winner, loser) = if first == 0 { (1, 2) } else { (2, 1) };
         assert_eq!((process(winner), process(loser)), (Ok(Seen::Before), Err(Unprocessed::Replay)), "round {round}");
     }
+}
+
+/// The row that stands upstream names the channel downstream: after a start as before it, nothing is said of a failure that a backup
+/// could yet take back.
+#[tokio::test(flavor = "multi_thread")]
+async fn fwd_9_per_2_a_failure_that_a_start_finds_waits_for_the_backups_of_the_channel_that_told_it() {
+    let node = Node::new(Manner::Sound);
+    let mut chain = Chain::through(node.bench.clone()).await;
+    let send = chain.good(1);
+    let built = chain.send(&send);
+    let add = chain.offered().await;
+    let said = Failure::IncorrectOrUnknownPaymentDetails { htlc_msat: AMOUNT, height: 7 };
+    let reason = FailReason::Encrypted(failure::create(&built.shared_secrets[1], &said));
+    chain.then(add.id, Command::FailHtlc { htlc_id: add.id, reason }).await;
+    let (upstream, downstream) = (chain.incoming.id(), chain.outgoing.id());
+    while !chain.outgoing.rows().htlcs.is_empty() {
+        let message = chain.to.hear().await;
+        if matches!(message, Message::CommitmentSigned(_)) {
+            // The backup is late from the step on that makes the removal irrevocable.
+            node.vault.is_now(Manner::SlowWith(downstream));
+        }
+        chain.to.step(&mut chain.outgoing, Input::Message(&message));
+        chain.to.step(&mut chain.outgoing, Input::Command(CommandId(1), Command::Commit));
+    }
+    node.until("the failure's row", |node| settled(&node.bench) == 1).await;
+    let row = chain.bench.reader.settlement(&upstream, 0).unwrap().unwrap();
+    let SettlementRow::FailedDownstream(Some(_), offered) = row else { panic!("{row:?}") };
+    assert_eq!((offered.channel, offered.htlc_id, offered.amount), (downstream, add.id, AMOUNT));
+    let node = node.restarted(Manner::SlowWith(downstream)).await;
+    node.bench.manager.resume();
+    chain.first_comes_back(node.bench.clone());
+    let heard = loop {
+        let message = chain.from.hear().await;
+        chain.from.step(&mut chain.incoming, Input::Message(&message));
+        if matches!(message, Message::ChannelReestablish(_)) {
+            break chain.from.dealt_with().await;
+        }
+    };
+    assert!(!heard.iter().any(|message| matches!(message, Message::UpdateFailHtlc(_))), "{heard:?}");
+    assert_eq!(settled(&node.bench), 1);
+    node.until("a full write", |node| node.vault.has_open(&downstream)).await;
+    node.vault.is_now(Manner::Sound);
+    node.vault.catch_up();
+    assert_eq!(chain.failure(&built).await, (1, said));
 }

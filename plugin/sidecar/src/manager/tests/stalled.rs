@@ -4,7 +4,15 @@ use outrigger_bolt::wire::Error;
 use outrigger_channel::Publication;
 
 use super::*;
+use crate::store::backup::Unstored;
+use crate::store::backup::refusals::Refusals;
 use crate::store::row::BroadcastRow;
+
+/// What the sinks tell of a channel that the backup "second" refused.
+fn unstored(channel: ChannelId, is_new: bool) -> Unstored {
+    let reason = "the backup second will never have it".to_owned();
+    Unstored { channel, reason, is_new, complete: None, refusals: Refusals([("second".to_owned(), channel)].into()) }
+}
 
 async fn until(rogue: &Rogue, id: &ChannelId, is_stalled: bool) {
     rogue.bench.manager.set_stalled(id, is_stalled);
@@ -32,7 +40,7 @@ async fn a_stalled_channel_takes_no_new_htlcs_and_is_shown_as_such_until_it_goes
 async fn a_channel_that_a_required_backup_refuses_fails_with_an_error_and_is_not_published() {
     let mut rogue = Rogue::connect();
     let channel = rogue.is_opened_to(Msat::ZERO).await;
-    rogue.bench.manager.fail_unstored(&channel.id(), "the backup second will never have it".into(), false);
+    rogue.bench.manager.fail_unstored(unstored(channel.id(), false));
     let Message::Error(error) = rogue.hear_type(Error::TYPE).await else { panic!("an error") };
     assert_eq!(error.data.to_string(), "the backup second will never have it");
     let view = rogue.bench.manager.channel(&channel.id()).unwrap();
@@ -58,7 +66,7 @@ async fn a_channel_that_a_required_backup_refuses_fails_with_an_error_and_is_not
 async fn a_channel_that_is_refused_before_anything_of_it_left_is_forgotten_and_its_coins_are_free() {
     let mut rogue = Rogue::connect();
     let (channel, tx) = rogue.is_funded(Msat::ZERO).await;
-    rogue.bench.manager.fail_unstored(&channel.id(), "the backup second will never have it".into(), true);
+    rogue.bench.manager.fail_unstored(unstored(channel.id(), true));
     rogue.hear_type(Error::TYPE).await;
     let released = loop {
         if let ChainOrder::Release(txid) = rogue.bench.orders.recv_timeout(LIMIT).unwrap() {
@@ -90,7 +98,7 @@ async fn per_5_the_funding_transaction_of_a_channel_that_a_backup_refused_leaves
     let [row]: [_; 1] = rows.try_into().unwrap();
     assert_eq!(row.what, Publication::Funding);
     assert_eq!(fate(&manager, &row), (true, false, true));
-    manager.fail_unstored(&channel.id(), "the backup second will never have it".into(), false);
+    manager.fail_unstored(unstored(channel.id(), false));
     rogue.hear_type(Error::TYPE).await;
     assert_eq!(fate(&manager, &row), (false, false, true));
     assert_eq!(rogue.bench.load().broadcasts, [row]);

@@ -1,6 +1,6 @@
 //! One sink from the outside: its name, what it is to be given, and what is known of it.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use outrigger_bolt::id::ChannelId;
@@ -57,22 +57,23 @@ pub(super) struct Desk {
     /// Rung when there may be work.
     work: Condvar,
     pub(super) has_told: AtomicBool,
-    failures: AtomicU32,
-    failure: Mutex<Option<String>>,
+    /// The channel that it refused for good, in this run or before, and why.
+    refused: Mutex<Option<(ChannelId, String)>>,
     completed_at_unix: AtomicU64,
     verified_at_unix: AtomicU64,
 }
 
 impl Desk {
-    pub(super) fn new(terms: SinkTerms, ends: SinkEnds, lanes: Lanes) -> Self {
+    /// `refused` is the channel that it refused for good before this start.
+    pub(super) fn new(terms: SinkTerms, ends: SinkEnds, lanes: Lanes, refused: Option<ChannelId>) -> Self {
+        let before = |channel| (channel, format!("it refused channel {channel} for good before this start"));
         Self {
             terms,
             ends,
             lanes: Mutex::new(lanes),
             work: Condvar::default(),
             has_told: AtomicBool::new(false),
-            failures: AtomicU32::new(0),
-            failure: Mutex::default(),
+            refused: Mutex::new(refused.map(before)),
             completed_at_unix: AtomicU64::new(0),
             verified_at_unix: AtomicU64::new(0),
         }
@@ -123,10 +124,17 @@ impl Desk {
         self.verified_at_unix.store(at_unix, Ordering::Relaxed);
     }
 
-    /// One more permanent failure; says how many there were.
-    pub(super) fn has_failed(&self, reason: &str) -> u32 {
-        *self.failure.lock() = Some(reason.to_owned());
-        self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    /// It has refused this channel for good. Says whether it had refused another one before: then it is the sink that is at fault.
+    pub(super) fn has_refused(&self, channel: &ChannelId, reason: &str) -> bool {
+        let mut refused = self.refused.lock();
+        let first = refused.as_ref().map_or(*channel, |(first, _)| *first);
+        *refused = Some((first, reason.to_owned()));
+        first != *channel
+    }
+
+    /// The first channel that it refused for good.
+    pub(super) fn refused(&self) -> Option<ChannelId> {
+        self.refused.lock().as_ref().map(|(channel, _)| *channel)
     }
 
     pub(super) fn view(&self, now: Now) -> SinkView {
@@ -135,7 +143,7 @@ impl Desk {
             let lanes = self.lanes.lock();
             (lanes.lag(now), lanes.is_off())
         };
-        let failure = self.failure.lock().clone();
+        let failure = self.refused.lock().clone().map(|(_, reason)| reason);
         let trouble = self.ends.trouble_now();
         let state = match (is_off, failure, trouble) {
             (true, _, _) => State::Ahead,

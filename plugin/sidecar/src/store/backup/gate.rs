@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::Message;
-use outrigger_channel::{Effect, HtlcOutcome, Publication, Reply};
+use outrigger_channel::{ChannelNote, Effect, HtlcOutcome, Publication, Reply};
 
+use super::commitments::LocalCommitments;
 use crate::store::Address;
 use crate::store::batch::{Held, Released};
 
@@ -35,6 +36,8 @@ struct Waiting {
     /// The oldest id that a promise waits for, or waited for until a new connection dropped it, and since when. It ends
     /// once that id is cleared, and no sooner.
     oldest: Option<(u64, Instant)>,
+    /// Of ours, those that every required sink has.
+    commitments: LocalCommitments,
     /// A sink will never have it: it says no more than why it failed.
     is_failed: bool,
     /// Its rows are in history.
@@ -78,6 +81,7 @@ impl Waiting {
     /// Every required sink has everything up to this id: what waited for that.
     fn clear(&mut self, id: u64) -> Vec<Held> {
         self.cleared = self.cleared.max(id);
+        self.commitments.clear(self.cleared);
         let mut freed = Vec::new();
         while self.held.front().is_some_and(|kept| kept.need <= self.cleared)
             && let Some(kept) = self.held.pop_front()
@@ -91,12 +95,31 @@ impl Waiting {
     }
 }
 
+/// Events that wait, up to a number.
+#[derive(Debug)]
+struct WaitingEvents {
+    up_to: u64,
+    since: Instant,
+    /// What the channels that the commit changed are to be complete at.
+    waits: BTreeMap<ChannelId, u64>,
+}
+
+/// Events that are not told yet. One channel may hold back those of all others: readers follow the numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeldEvents {
+    pub count: u64,
+    /// For how long the oldest of them waits.
+    pub waited: Duration,
+    /// The channels that the oldest of them waits for.
+    pub channels: Vec<ChannelId>,
+}
+
 /// Promises that wait.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     channels: HashMap<ChannelId, Waiting>,
-    /// Events up to each number wait for these ids; the oldest first, since readers follow the numbers.
-    events: VecDeque<(u64, BTreeMap<ChannelId, u64>)>,
+    /// The oldest first, since readers follow the numbers.
+    events: VecDeque<WaitingEvents>,
     /// The newest event that may be read.
     readable: u64,
     /// The newest event on disk.
@@ -115,9 +138,12 @@ impl Gate {
         Self { readable: event, newest_event: event, ..Self::default() }
     }
 
-    /// A channel that the start found: nothing is promised for it before every required sink has it at this id.
-    pub(super) fn load(&mut self, channel: ChannelId, peer: NodeId, id: u64) {
-        self.channels.insert(channel, Waiting { peer: Some(peer), id, ..Waiting::default() });
+    /// A channel that the start found: nothing is promised for it before every required sink has it at this id. Its newest local
+    /// commitment has this number.
+    pub(super) fn load(&mut self, channel: ChannelId, peer: NodeId, (id, local_number): (u64, u64)) {
+        let mut waiting = Waiting { peer: Some(peer), id, ..Waiting::default() };
+        waiting.commitments.came(local_number, id);
+        self.channels.insert(channel, waiting);
     }
 
     /// A commit gave the channels these ids; what it releases of them waits for that. `born` are those that came to
@@ -129,7 +155,11 @@ impl Gate {
         for (channel, id) in &ids {
             self.channels.entry(*channel).or_default().id = *id;
         }
-        born.for_each(|(channel, peer)| self.channels.entry(channel).or_default().peer = Some(peer));
+        for (channel, peer) in born {
+            let waiting = self.channels.entry(channel).or_default();
+            waiting.peer = Some(peer);
+            waiting.commitments.came(0, waiting.id);
+        }
         self.newest_ids = ids;
     }
 
@@ -142,10 +172,11 @@ impl Gate {
     }
 
     /// Events up to this number are on disk, those that are new with the last commit: they wait for its ids.
-    pub(super) fn events(&mut self, last_seq: u64) {
+    pub(super) fn events(&mut self, last_seq: u64, now: Instant) {
         if last_seq > self.newest_event {
             self.newest_event = last_seq;
-            self.events.push_back((last_seq, std::mem::take(&mut self.newest_ids)));
+            let waits = std::mem::take(&mut self.newest_ids);
+            self.events.push_back(WaitingEvents { up_to: last_seq, since: now, waits });
             self.let_events_through();
         }
     }
@@ -172,6 +203,16 @@ impl Gate {
         self.readable
     }
 
+    /// What is not told yet.
+    pub(super) fn held_events(&self, now: Instant) -> HeldEvents {
+        let Some(WaitingEvents { since, waits, .. }) = self.events.front() else { return HeldEvents::default() };
+        HeldEvents {
+            count: self.newest_event.saturating_sub(self.readable),
+            waited: now.saturating_duration_since(*since),
+            channels: waits.keys().copied().collect(),
+        }
+    }
+
     /// Every required sink has the channel up to this id: what waited for that goes on.
     pub(super) fn cleared(&mut self, channel: &ChannelId, id: u64) -> Released {
         // One that is over is not known any more.
@@ -184,17 +225,19 @@ impl Gate {
         Released::of(freed)
     }
 
-    /// The channel is failed for want of a sink: what it promised and has not left never does.
-    pub(super) fn fail(&mut self, channel: &ChannelId) -> Released {
+    /// The channel is failed for want of a sink: what it promised and has not left never does. Gives what goes on, and the newest
+    /// local commitment that every required sink has: its secret has not left, and never will.
+    pub(super) fn fail(&mut self, channel: &ChannelId) -> (Released, Option<u64>) {
         let waiting = self.channels.entry(*channel).or_default();
         (waiting.is_failed, waiting.oldest) = (true, None);
+        let complete = waiting.commitments.complete();
         waiting.held.retain(|kept| survives_failure(&kept.held));
         if self.is_sealed {
-            return Released::of(Vec::new());
+            return (Released::of(Vec::new()), complete);
         }
         let freed = waiting.held.drain(..).map(|kept| kept.held).collect();
         self.let_events_through();
-        Released::of(freed)
+        (Released::of(freed), complete)
     }
 
     /// The rows that promises stand on are old, or the process is about to stop: nothing is let go any more.
@@ -236,12 +279,17 @@ impl Gate {
         if waiting.is_failed && !survives_failure(&held) {
             return None;
         }
+        if let Effect::Revoke { number } = **effect {
+            waiting.commitments.came(number.saturating_add(1), waiting.id);
+            waiting.commitments.clear(waiting.cleared);
+        }
+        if matches!(**effect, Effect::Send(Message::Error(_)) | Effect::Note(ChannelNote::Failed { .. })) {
+            // The channel has failed: a commitment of ours may be published any moment, and nothing that was to follow it is said. The
+            // peer is told of it, unless it was the peer that said so.
+            waiting.held.retain(|older| survives_error(&older.held));
+        }
         if !is_promise(effect) {
             return Some(held);
-        }
-        if matches!(**effect, Effect::Send(Message::Error(_))) {
-            // The channel has failed: a commitment of ours may be published any moment, and nothing that was to follow it is said.
-            waiting.held.retain(|older| survives_error(&older.held));
         }
         let is_word = is_word(effect);
         if is_word {
@@ -271,7 +319,7 @@ impl Gate {
         if self.is_sealed {
             return;
         }
-        while let Some((seq, waits)) = self.events.front_mut() {
+        while let Some(WaitingEvents { up_to, waits, .. }) = self.events.front_mut() {
             waits.retain(|channel, id| {
                 let waiting = self.channels.get(channel);
                 waiting.is_some_and(|waiting| waiting.cleared < *id && !waiting.is_failed)
@@ -279,7 +327,7 @@ impl Gate {
             if !waits.is_empty() {
                 return;
             }
-            self.readable = *seq;
+            self.readable = *up_to;
             self.events.pop_front();
         }
     }

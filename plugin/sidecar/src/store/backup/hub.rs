@@ -14,13 +14,15 @@ use redb::{Database, ReadableDatabase};
 use tokio::sync::watch;
 
 use super::desk::{Desk, SinkTerms, SinkView};
-use super::ends::{Now, SinkEnds, SinkFault};
-use super::gate::Gate;
+use super::ends::{Now, SinkEnds};
+use super::gate::{Gate, HeldEvents};
 use super::image::{Image, RowChange, TipRecord, Update};
 use super::kept::{id_in, image_in};
 use super::lanes::{Completed, Lanes, Whole, Work};
+use super::news::{News, Unstored};
 use super::numbering::Numbering;
 use super::owed::Owed;
+use super::refusals::Refusals;
 use super::start::Start;
 use super::{Answer, Full, Holding, Persist};
 use crate::lock::{Mutex, RwLock};
@@ -34,20 +36,6 @@ pub struct Clocks {
     pub now: Now,
     /// Seconds since 1970.
     pub unix: fn() -> u64,
-}
-
-/// What the rest of the node is to know.
-#[derive(Debug)]
-pub enum News {
-    /// A sink holds what the database does not know: the database is an old copy. The text is the proof.
-    Ahead { proof: String },
-    /// A required sink will never have this channel: it is to be failed, and nothing of it published. Of one that `is_new` nothing has
-    /// left.
-    Unstored { channel: ChannelId, reason: String, is_new: bool },
-    /// The same sink has failed for the second time: the node is to stop.
-    Dead { reason: String },
-    /// The database cannot be read: the node is to stop.
-    Storage(StoreError),
 }
 
 /// Makes a sink of the ends that it is given. What it refuses was refused before.
@@ -102,13 +90,14 @@ impl Hub {
                 let mut lanes = Lanes::default();
                 let now = (clocks.now)();
                 start.channels().for_each(|(channel, at)| lanes.load(*channel, at.funding, at.id, now));
-                Desk::new(terms, ends, lanes)
+                let refused = start.refused_by(&terms.name);
+                Desk::new(terms, ends, lanes, refused)
             });
             let desks: Vec<_> = desks.collect();
             let has_required = desks.iter().any(|desk| desk.terms.is_required);
             let mut gate = Gate::starting_at(last_event);
             if has_required {
-                start.channels().for_each(|(channel, at)| gate.load(*channel, at.peer, at.id));
+                start.channels().for_each(|(channel, at)| gate.load(*channel, at.peer, (at.id, at.local_number)));
             }
             Self {
                 network: network.to_owned(),
@@ -196,9 +185,10 @@ impl Hub {
 
     /// What the writer released. Promises stay until every required sink has what they stand on.
     pub fn release(&self, released: Released, last_seq: u64) {
+        let now = (self.clocks.now)();
         let mut gate = self.gate.lock();
-        gate.events(last_seq);
-        let passed = if self.has_required { gate.pass(released, (self.clocks.now)()) } else { released };
+        gate.events(last_seq, now);
+        let passed = if self.has_required { gate.pass(released, now) } else { released };
         self.tell(&gate, passed, last_seq);
     }
 
@@ -242,6 +232,11 @@ impl Hub {
         self.readable.subscribe()
     }
 
+    /// The events that required sinks hold back.
+    pub fn held_events(&self) -> HeldEvents {
+        self.gate.lock().held_events((self.clocks.now)())
+    }
+
     /// The sinks as they are shown.
     pub fn views(&self) -> Vec<SinkView> {
         self.desks.iter().map(|desk| desk.view(self.clocks.now)).collect()
@@ -270,49 +265,6 @@ impl Hub {
         let changed = now.symmetric_difference(&stalled).copied().collect();
         *stalled = now;
         changed
-    }
-
-    /// What a sink's thread does: it hears what the sink holds, and then gives it one thing after the other.
-    fn serve(&self, number: usize, mut sink: Box<dyn Persist>) {
-        let Some(desk) = self.desks.get(number) else { return };
-        match desk.ends.until_well(|| sink.holdings()) {
-            Some(Ok(holdings)) => self.learn(number, &holdings),
-            // It is given everything in full, and says itself what is wrong.
-            Some(Err(_)) => self.learn(number, &[]),
-            None => return,
-        }
-        while let Some(work) = desk.next() {
-            self.give(number, &mut *sink, work);
-        }
-    }
-
-    /// Whether there is anything to do for a sink that [`step`](Self::step) would do.
-    pub fn has_work(&self, number: usize) -> bool {
-        let is_due = |desk: &Desk| !desk.has_told.load(Ordering::Acquire) || desk.with(|lanes| lanes.has_work());
-        self.desks.get(number).is_some_and(is_due)
-    }
-
-    /// Does one thing for a sink that has no thread: hears what it holds, or gives it what is next. Where it is in trouble it is asked
-    /// again by the next call. For whoever steps the whole node in one thread.
-    pub fn step(&self, number: usize, sink: &mut dyn Persist) {
-        let Some(desk) = self.desks.get(number) else { return };
-        if desk.has_told.load(Ordering::Acquire) {
-            if let Some(work) = desk.next_now() {
-                self.give(number, sink, work);
-            }
-            return;
-        }
-        match sink.holdings() {
-            Ok(holdings) => {
-                desk.ends.well();
-                self.learn(number, &holdings);
-            }
-            Err(SinkFault::Passing(words)) => desk.ends.trouble(&words),
-            Err(SinkFault::Lasting(words)) => {
-                desk.ends.trouble(&words);
-                self.learn(number, &[]);
-            }
-        }
     }
 
     /// Gives one thing to a sink and takes its answer.
@@ -459,7 +411,7 @@ impl Hub {
     /// channel's.
     fn failed(&self, desk: &Desk, channel: &ChannelId, reason: &str, is_new: bool) {
         let SinkTerms { name, is_required, .. } = &desk.terms;
-        let times = desk.has_failed(reason);
+        let is_second = desk.has_refused(channel, reason);
         tracing::error!(sink = %name, %channel, %reason, "the sink will never have the channel");
         // Others may complete the channel meanwhile: that it is dead in this sink lets nothing go.
         let mut gate = self.gate.lock();
@@ -467,18 +419,25 @@ impl Hub {
         if !is_required {
             return;
         }
-        if times > 1 {
+        if is_second {
             gate.seal();
             let reason = format!("the backup {name} failed for good a second time: {reason}");
             let _ = self.news.send(News::Dead { reason });
             return;
         }
-        let freed = gate.fail(channel);
+        let (freed, complete) = gate.fail(channel);
         let newest = gate.newest();
         self.tell(&gate, freed, newest);
         drop(gate);
         let reason = format!("the backup {name} will never have it: {reason}");
-        let _ = self.news.send(News::Unstored { channel: *channel, reason, is_new });
+        let unstored = Unstored { channel: *channel, reason, is_new, complete, refusals: self.refusals() };
+        let _ = self.news.send(News::Unstored(unstored));
+    }
+
+    /// What required sinks have refused for good.
+    fn refusals(&self) -> Refusals {
+        let required = self.desks.iter().filter(|desk| desk.terms.is_required);
+        Refusals(required.filter_map(|desk| Some((desk.terms.name.clone(), desk.refused()?))).collect())
     }
 
     /// Lets go what every required sink has. Under the gate's lock no sink is without a channel that another has to do:
@@ -517,5 +476,6 @@ fn known(funding: OutPoint, image: &dyn Fn() -> Result<Image, StoreError>) -> Re
     if funding == unknown_funding() { Ok(image()?.funding().unwrap_or(funding)) } else { Ok(funding) }
 }
 
+mod serve;
 #[cfg(test)]
 mod tests;

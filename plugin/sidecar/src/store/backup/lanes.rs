@@ -123,13 +123,22 @@ impl Lane {
     }
 }
 
+/// A tip, and what is to be complete before it: a restore follows the chain from the newest tip that it finds, so none may stand
+/// beside rows that are older.
+#[derive(Debug)]
+struct WaitingTip {
+    tip: TipRecord,
+    /// Channels that are not complete at the newest ids that they had when the tip came.
+    behind: BTreeMap<ChannelId, u64>,
+}
+
 /// All channels of one sink.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     lanes: HashMap<ChannelId, Lane>,
     /// Channels with work, in the order in which they get their turn.
     ready: VecDeque<ChannelId>,
-    tip: Option<TipRecord>,
+    tip: Option<WaitingTip>,
     updates: usize,
     bytes: usize,
     /// Whether it is known what the sink holds: nothing is given to it before.
@@ -154,6 +163,9 @@ impl Lanes {
                 && lane.is_followed(*id)
             {
                 (lane.given, lane.complete, lane.whole) = (*id, *id, None);
+                if let Some(waiting) = self.tip.as_mut().filter(|_| lane.complete >= lane.wanted) {
+                    waiting.behind.remove(channel);
+                }
             }
         }
         self.is_known = true;
@@ -198,9 +210,13 @@ impl Lanes {
         }
     }
 
-    /// The newest tip; an older one that still waits is not worth giving.
+    /// The newest tip. An older one that still waits is not worth giving.
     pub(super) fn add_tip(&mut self, tip: TipRecord) {
-        self.tip = Some(tip).filter(|_| !self.is_off);
+        if self.is_off {
+            return;
+        }
+        let lanes = self.lanes.iter().filter(|(_, lane)| !lane.is_dead && lane.complete < lane.wanted);
+        self.tip = Some(WaitingTip { tip, behind: lanes.map(|(channel, lane)| (*channel, lane.wanted)).collect() });
     }
 
     /// Whether there is anything to be given.
@@ -213,6 +229,9 @@ impl Lanes {
     pub(super) fn next(&mut self) -> Option<Work> {
         if !self.is_known || self.is_off {
             return None;
+        }
+        if self.tip.as_ref().is_some_and(|waiting| waiting.behind.is_empty()) {
+            return self.tip.take().map(|waiting| Work::Tip(waiting.tip));
         }
         while let Some(channel) = self.ready.pop_front() {
             let Some(lane) = self.lanes.get_mut(&channel) else { continue };
@@ -230,7 +249,7 @@ impl Lanes {
             lane.open.insert(update.id, (false, since));
             return Some(Work::Update { funding: lane.funding, update });
         }
-        self.tip.take().map(Work::Tip)
+        None
     }
 
     /// A full write was read at this id and is about to be given. What came up to it is in it.
@@ -262,6 +281,11 @@ impl Lanes {
     pub(super) fn completed(&mut self, channel: &ChannelId, id: u64) -> Completed {
         let Some(lane) = self.lanes.get_mut(channel) else { return Completed::Stray };
         let completed = lane.complete(id);
+        if let Some(waiting) = &mut self.tip
+            && waiting.behind.get(channel).is_some_and(|wanted| *wanted <= lane.complete)
+        {
+            waiting.behind.remove(channel);
+        }
         if lane.is_over && lane.complete >= lane.wanted {
             self.lanes.remove(channel);
         } else {
@@ -275,6 +299,9 @@ impl Lanes {
         let Some(lane) = self.lanes.get_mut(channel) else { return };
         lane.is_dead = true;
         lane.open.clear();
+        if let Some(waiting) = &mut self.tip {
+            waiting.behind.remove(channel);
+        }
         self.drop_queue(channel);
     }
 

@@ -16,6 +16,7 @@
 //! An I/O fault is none of these answers: a sink tries again, by [`SinkEnds::until_well`], for as long as it takes.
 
 pub mod command;
+mod commitments;
 pub mod conform;
 mod desk;
 pub mod directory;
@@ -26,8 +27,10 @@ pub mod image;
 pub mod kept;
 mod lanes;
 pub mod mirror;
+mod news;
 mod numbering;
 mod owed;
+pub mod refusals;
 pub mod sealed;
 pub mod source;
 #[cfg(test)]
@@ -40,9 +43,11 @@ use outrigger_bolt::id::ChannelId;
 use super::StoreError;
 pub use desk::{SinkTerms, SinkView, State};
 pub use ends::{SinkEnds, SinkFault};
-pub use hub::{Clocks, Hub, News, Open};
+pub use gate::HeldEvents;
+pub use hub::{Clocks, Hub, Open};
 pub use image::{Image, RowChange, TipRecord, Update};
 pub use lanes::Lag;
+pub use news::{News, Unstored};
 pub use start::Start;
 
 /// What an operator does about a backup whose place is missing. An empty directory may be where its disk is to be mounted, so none

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 
 use bitcoin::OutPoint;
 use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_channel::ChannelRows;
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase};
 
 use super::Holding;
 use super::kept::id_in;
 use super::owed::Owed;
+use super::refusals::Refusals;
 use crate::store::StoreError;
 use crate::store::load::Snapshot;
 use crate::store::read::unreadable;
-use crate::store::schema::{SINKS_KEY, Table};
+use crate::store::schema::{REFUSALS_KEY, SINKS_KEY, Table};
 use crate::store::seal::{seal, unseal};
 
 /// A channel at the start.
@@ -24,6 +26,8 @@ pub(super) struct AtStart {
     found: u64,
     /// The id that it has now.
     pub(super) id: u64,
+    /// The number of its newest local commitment.
+    pub(super) local_number: u64,
 }
 
 /// The channels that live, frozen ones apart: nothing of those is written.
@@ -31,6 +35,7 @@ pub(super) struct AtStart {
 pub struct Start {
     channels: BTreeMap<ChannelId, AtStart>,
     owed: Vec<((ChannelId, u64), crate::store::row::SettlementRow)>,
+    refusals: Refusals,
 }
 
 impl Start {
@@ -39,8 +44,10 @@ impl Start {
     /// changed nothing is written.
     pub fn of(db: &Database, snapshot: &Snapshot, names: &[&str], standing: &[&str]) -> Result<Self, StoreError> {
         let loaded = || snapshot.channels.iter().filter(|_| !names.is_empty());
-        let params = loaded().map(|loaded| &loaded.channel.rows().params);
-        let channels = params.map(|params| (params.channel_id, params.peer, params.funding));
+        let channels = loaded().map(|loaded| {
+            let ChannelRows { params, head, .. } = loaded.channel.rows();
+            (params.channel_id, params.peer, params.funding, head.local_number)
+        });
         let mut start = Self::over(db, channels, (names, standing))?;
         for loaded in loaded() {
             let settled =
@@ -50,30 +57,32 @@ impl Start {
         Ok(start)
     }
 
-    /// The same for channels, their peers and their funding outputs.
+    /// The same for channels, their peers, their funding outputs and the numbers of their local commitments.
     pub(super) fn over(
         db: &Database,
-        channels: impl Iterator<Item = (ChannelId, NodeId, OutPoint)>,
+        channels: impl Iterator<Item = (ChannelId, NodeId, OutPoint, u64)>,
         (names, standing): (&[&str], &[&str]),
     ) -> Result<Self, StoreError> {
         let transaction = db.begin_read()?;
         let known = known_names(&transaction)?;
         let is_new = names.iter().any(|name| !known.iter().any(|known| known == name));
-        let mut start = Self::default();
-        for (channel, peer, funding) in channels {
+        let refused = known_refusals(&transaction)?;
+        let mut start = Self { refusals: refused.clone(), ..Self::default() };
+        start.refusals.0.retain(|name, _| names.contains(&name.as_str()));
+        for (channel, peer, funding, local_number) in channels {
             let found = id_in(&transaction, &channel)?;
             let id = if is_new || found == 0 { found.saturating_add(1) } else { found };
-            start.channels.insert(channel, AtStart { peer, funding, found, id });
+            start.channels.insert(channel, AtStart { peer, funding, found, id, local_number });
         }
         drop(transaction);
-        start.write(db, standing, &known)?;
+        start.write(db, standing, known == standing && refused == start.refusals)?;
         Ok(start)
     }
 
-    /// Remembers names and ids that are new.
-    fn write(&self, db: &Database, standing: &[&str], known: &[String]) -> Result<(), StoreError> {
+    /// Remembers names and ids that are new, and forgets refusals of sinks that are there no more.
+    fn write(&self, db: &Database, standing: &[&str], is_known: bool) -> Result<(), StoreError> {
         let raised: Vec<_> = self.channels.iter().filter(|(_, channel)| channel.id != channel.found).collect();
-        if raised.is_empty() && known == standing {
+        if raised.is_empty() && is_known {
             return Ok(());
         }
         let mut transaction = db.begin_write()?;
@@ -87,6 +96,10 @@ impl Start {
             } else {
                 let row = seal(Table::Meta, SINKS_KEY, standing.join("\n").as_bytes());
                 meta.insert(SINKS_KEY, row.as_slice())?;
+            }
+            match self.refusals.encode() {
+                None => drop(meta.remove(REFUSALS_KEY)?),
+                Some(row) => drop(meta.insert(REFUSALS_KEY, seal(Table::Meta, REFUSALS_KEY, &row).as_slice())?),
             }
             let mut ids = transaction.open_table(Table::Persist.definition())?;
             for (channel, at_start) in raised {
@@ -106,6 +119,11 @@ impl Start {
     /// The ids.
     pub(super) fn ids(&self) -> HashMap<ChannelId, u64> {
         self.channels.iter().map(|(channel, at_start)| (*channel, at_start.id)).collect()
+    }
+
+    /// Which channel this sink has refused for good before.
+    pub(super) fn refused_by(&self, name: &str) -> Option<ChannelId> {
+        self.refusals.0.get(name).copied()
     }
 
     /// What downstream channels keep for upstream ones.
@@ -163,4 +181,11 @@ fn known_names(transaction: &ReadTransaction) -> Result<Vec<String>, StoreError>
     let Some(row) = meta.get(SINKS_KEY)? else { return Ok(Vec::new()) };
     let names = unseal(Table::Meta, SINKS_KEY, row.value()).map_err(unreadable)?;
     Ok(String::from_utf8_lossy(names).lines().map(str::to_owned).collect())
+}
+
+fn known_refusals(transaction: &ReadTransaction) -> Result<Refusals, StoreError> {
+    let meta = transaction.open_table(Table::Meta.definition())?;
+    let Some(row) = meta.get(REFUSALS_KEY)? else { return Ok(Refusals::default()) };
+    let row = unseal(Table::Meta, REFUSALS_KEY, row.value()).map_err(unreadable)?;
+    Refusals::decode(row).map_err(unreadable)
 }

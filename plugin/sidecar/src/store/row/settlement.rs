@@ -15,7 +15,7 @@ pub enum SettlementRow {
     FulfilledDownstream(PaymentPreimage, Downstream),
     /// What we relayed has failed: by the next peer, for a reason that is yet to be wrapped with the secret of the received
     /// onion, or with the channel to it, which ended on the chain without an output for it.
-    FailedDownstream(Option<FailReason>),
+    FailedDownstream(Option<FailReason>, Downstream),
 }
 
 /// The HTLC that was offered to the next peer for a received one, and what it carries.
@@ -33,8 +33,8 @@ impl SettlementRow {
     pub fn of_downstream(outcome: &HtlcOutcome, offered: Downstream) -> Option<Self> {
         match outcome {
             HtlcOutcome::Fulfilled(preimage) => Some(Self::FulfilledDownstream(*preimage, offered)),
-            HtlcOutcome::Failed(reason) => Some(Self::FailedDownstream(Some(reason.clone()))),
-            HtlcOutcome::NoOutput => Some(Self::FailedDownstream(None)),
+            HtlcOutcome::Failed(reason) => Some(Self::FailedDownstream(Some(reason.clone()), offered)),
+            HtlcOutcome::NoOutput => Some(Self::FailedDownstream(None, offered)),
             HtlcOutcome::NeverCommitted => None,
         }
     }
@@ -43,7 +43,15 @@ impl SettlementRow {
     pub const fn is_fulfilled(&self) -> bool {
         match self {
             Self::Fulfil(_) | Self::FulfilledDownstream(..) => true,
-            Self::Fail(_) | Self::FailedDownstream(_) => false,
+            Self::Fail(_) | Self::FailedDownstream(..) => false,
+        }
+    }
+
+    /// Whether it is a failure as it came from downstream: it is not for the channel before it is wrapped.
+    pub const fn is_raw(&self) -> bool {
+        match self {
+            Self::FailedDownstream(..) => true,
+            Self::Fulfil(_) | Self::FulfilledDownstream(..) | Self::Fail(_) => false,
         }
     }
 
@@ -54,10 +62,10 @@ impl SettlementRow {
                 Command::Fulfill { htlc_id, preimage: *preimage }
             }
             // One that could not be wrapped has no onion any more: it is on its way out, and the order changes nothing.
-            Self::Fail(reason) | Self::FailedDownstream(Some(reason)) => {
+            Self::Fail(reason) | Self::FailedDownstream(Some(reason), _) => {
                 Command::FailHtlc { htlc_id, reason: reason.clone() }
             }
-            Self::FailedDownstream(None) => Command::FailHtlc { htlc_id, reason: FailReason::Encrypted(Vec::new()) },
+            Self::FailedDownstream(None, _) => Command::FailHtlc { htlc_id, reason: FailReason::Encrypted(Vec::new()) },
         }
     }
 
@@ -66,14 +74,12 @@ impl SettlementRow {
         let record = RecordWriter::new(1);
         match self {
             Self::Fulfil(preimage) => record.put(0, preimage.0),
-            Self::FulfilledDownstream(preimage, Downstream { channel, htlc_id, amount }) => record
-                .put(0, preimage.0)
-                .put(8, channel.0)
-                .put(10, htlc_id.to_be_bytes())
-                .put(12, amount.get().to_be_bytes()),
+            Self::FulfilledDownstream(preimage, offered) => put_offered(record.put(0, preimage.0), offered),
             Self::Fail(reason) => put_reason(record, reason),
-            Self::FailedDownstream(Some(reason)) => put_reason(record, reason).put(6, []),
-            Self::FailedDownstream(None) => record.put(6, []),
+            Self::FailedDownstream(Some(reason), offered) => {
+                put_offered(put_reason(record, reason).put(6, []), offered)
+            }
+            Self::FailedDownstream(None, offered) => put_offered(record.put(6, []), offered),
         }
         .finish()
     }
@@ -81,17 +87,16 @@ impl SettlementRow {
     /// Reads a row.
     pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
         let mut record = RecordReader::new(bytes, 1)?;
-        let row = match record.array_some(0, "preimage")? {
-            Some(preimage) => match record.array_some(8, "channel")? {
-                Some(channel) => {
-                    let (htlc_id, amount) = (record.u64(10, "HTLC id")?, Msat::new(record.u64(12, "amount")?));
-                    let offered = Downstream { channel: ChannelId(channel), htlc_id, amount };
-                    Self::FulfilledDownstream(PaymentPreimage(preimage), offered)
-                }
-                None => Self::Fulfil(PaymentPreimage(preimage)),
+        let row = match record.array_some(0, "preimage")?.map(PaymentPreimage) {
+            Some(preimage) => match offered_some(&mut record)? {
+                Some(offered) => Self::FulfilledDownstream(preimage, offered),
+                None => Self::Fulfil(preimage),
             },
             None => match (reason_some(&mut record)?, record.bytes_some(6)) {
-                (reason, Some([])) => Self::FailedDownstream(reason),
+                (reason, Some([])) => {
+                    let offered = offered_some(&mut record)?.ok_or(BadRecord::Missing("channel"))?;
+                    Self::FailedDownstream(reason, offered)
+                }
                 (Some(reason), None) => Self::Fail(reason),
                 (None, None) => return Err(BadRecord::Missing("reason")),
                 (_, Some(_)) => return Err(BadRecord::Malformed("mark of a failure downstream")),
@@ -100,6 +105,17 @@ impl SettlementRow {
         record.finish()?;
         Ok(row)
     }
+}
+
+/// Fields 8, 10 and 12: the HTLC that was offered.
+fn put_offered(record: RecordWriter, Downstream { channel, htlc_id, amount }: &Downstream) -> RecordWriter {
+    record.put(8, channel.0).put(10, htlc_id.to_be_bytes()).put(12, amount.get().to_be_bytes())
+}
+
+fn offered_some(record: &mut RecordReader<'_>) -> Result<Option<Downstream>, BadRecord> {
+    let Some(channel) = record.array_some(8, "channel")? else { return Ok(None) };
+    let (htlc_id, amount) = (record.u64(10, "HTLC id")?, Msat::new(record.u64(12, "amount")?));
+    Ok(Some(Downstream { channel: ChannelId(channel), htlc_id, amount }))
 }
 
 /// Fields 2 and 4: an encrypted reason, or a malformed onion's digest and code.
@@ -152,10 +168,10 @@ impl OutcomeRow {
             Some(SettlementRow::Fulfil(preimage) | SettlementRow::FulfilledDownstream(preimage, _)) => {
                 HtlcOutcome::Fulfilled(*preimage)
             }
-            Some(SettlementRow::Fail(reason) | SettlementRow::FailedDownstream(Some(reason))) => {
+            Some(SettlementRow::Fail(reason) | SettlementRow::FailedDownstream(Some(reason), _)) => {
                 HtlcOutcome::Failed(reason.clone())
             }
-            Some(SettlementRow::FailedDownstream(None)) | None => HtlcOutcome::NoOutput,
+            Some(SettlementRow::FailedDownstream(None, _)) | None => HtlcOutcome::NoOutput,
         }
     }
 

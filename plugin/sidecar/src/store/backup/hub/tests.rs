@@ -29,6 +29,7 @@ use crate::store::seal::seal;
 use crate::store::{self, Address, Batch, Commits, Writer};
 
 mod held;
+mod refused;
 
 thread_local! {
     static BEGUN: Instant = Instant::now();
@@ -44,6 +45,8 @@ fn pass(time: Duration) {
 }
 
 const CLOCKS: Clocks = Clocks { now, unix: || 1_800_000_000 };
+/// The number of the local commitment that each channel of a start has.
+const LOADED: u64 = 40;
 const FIRST: ChannelId = ChannelId([1; 32]);
 const SECOND: ChannelId = ChannelId([2; 32]);
 
@@ -210,7 +213,7 @@ impl Bench {
             terms.push((SinkTerms { name, kind: "mirror", is_required: *is_required }, Box::new(open)));
         }
         let names: Vec<_> = terms.iter().map(|(terms, _)| terms.name.as_str()).collect();
-        let found = live.iter().map(|channel| (*channel, node(9), unknown_funding()));
+        let found = live.iter().map(|channel| (*channel, node(9), unknown_funding(), LOADED));
         let start = Start::over(&db, found, (&names, &names)).unwrap();
         let last_event = store::last_event(&db).unwrap();
         let (hub, _) = Hub::new(("regtest", node(1)), db.clone(), (start, last_event), CLOCKS, terms, told);
@@ -532,10 +535,10 @@ fn permanent_failure_drops_words_and_htlcs_nobody_was_told_of_and_the_second_one
     bench.open(FIRST, vec![say(FIRST, "?"), Effect::Revoke { number: 0 }, publish_funding(), failed(), promise(1)]);
     bench.give_all();
     assert_eq!(bench.taken(), ["failed", "promise 1"]);
-    let News::Unstored { channel: FIRST, reason, is_new: true } = bench.news.try_recv().unwrap() else {
-        panic!("none")
-    };
-    assert!(reason.contains("sink-0 will never have it: no room, ever"), "{reason}");
+    let News::Unstored(unstored) = bench.news.try_recv().unwrap() else { panic!("none") };
+    let reason = "the backup sink-0 will never have it: no room, ever".to_owned();
+    let refusals = Refusals([("sink-0".to_owned(), FIRST)].into());
+    assert_eq!(unstored, Unstored { channel: FIRST, reason, is_new: true, complete: None, refusals });
     // Its error goes out, and nothing else that is for the peer.
     bench.step(FIRST, 1, vec![say(FIRST, "?"), error(FIRST)]);
     assert_eq!(bench.taken(), ["error on 1"]);
@@ -790,7 +793,7 @@ fn ids_are_rows_of_the_transaction_that_they_number() {
 fn a_sink_without_its_place_is_new_to_the_next_start_too() {
     let bench = Bench::new(&[]);
     let start = |standing: &[&str]| {
-        let live = [(FIRST, node(9), unknown_funding())].into_iter();
+        let live = [(FIRST, node(9), unknown_funding(), LOADED)].into_iter();
         let start = Start::over(&bench.db, live, (&["first", "second"], standing)).unwrap();
         (start.ids()[&FIRST], known_sinks(&bench.db).unwrap())
     };

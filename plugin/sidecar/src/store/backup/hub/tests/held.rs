@@ -2,10 +2,10 @@
 
 use super::super::super::gate::MOST_WORDS;
 use super::*;
-use outrigger_channel::Refusal;
+use outrigger_channel::{ChannelNote, Refusal};
 
 /// Effects that no row stands behind, for a peer on a connection.
-fn rowless(at: Address, effects: Vec<Effect>) -> Batch {
+pub(super) fn rowless(at: Address, effects: Vec<Effect>) -> Batch {
     let mut batch = Batch::default();
     effects.into_iter().for_each(|effect| batch.hold_effect(at, effect));
     batch
@@ -111,7 +111,7 @@ fn a_second_refusal_lets_nothing_go_that_other_sinks_complete() {
     bench.give_all();
     bench.open(SECOND, vec![say(SECOND, "?"), promise(1)]);
     bench.give_all();
-    assert!(matches!(bench.news.try_recv(), Ok(News::Unstored { channel: FIRST, .. })));
+    assert!(matches!(bench.news.try_recv(), Ok(News::Unstored(Unstored { channel: FIRST, complete: None, .. }))));
     assert!(matches!(bench.news.try_recv(), Ok(News::Dead { .. })));
     while !bench.sinks[1].kept.lock().open.is_empty() {
         bench.sinks[1].complete(0);
@@ -176,4 +176,19 @@ fn a_sink_that_keeps_up_a_little_late_stalls_no_channel() {
         assert_eq!(bench.taken(), [format!("promise {}", number - 1)]);
         assert!(bench.hub.look_for_stalls().is_empty(), "after {number} steps");
     }
+}
+
+/// A peer's own `error` is answered by none of ours: the step that fails the channel drops what was to be said all the same.
+#[test]
+fn key_4_nothing_that_was_to_be_said_outlives_a_failure_that_the_peer_asked_for() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![say(FIRST, "?"), Effect::Revoke { number: 0 }, publish_funding(), failed(), promise(1)]);
+    bench.give_all();
+    bench.step(FIRST, 1, vec![Effect::Note(ChannelNote::Failed { reason: "the peer said so".to_owned() })]);
+    assert_eq!(bench.taken().len(), 1, "the note itself");
+    bench.give_all();
+    bench.sinks[0].complete(0);
+    bench.sinks[0].complete(0);
+    assert_eq!(bench.taken(), ["publish Funding", "failed", "promise 1"]);
 }

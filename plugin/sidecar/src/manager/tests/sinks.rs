@@ -1,0 +1,390 @@
+//! A node with a required backup: what leaves, what is told and what is kept when that is late or refuses a channel, over starts.
+
+use bitcoin::OutPoint;
+use outrigger_bolt::wire::{Error, RevokeAndAck as Revocation};
+
+use super::*;
+use crate::clock::Clock;
+use crate::lock::Mutex;
+use crate::manager::operations::fail_interrupted;
+use crate::store::backup::{
+    Answer, Clocks, Full, Holding, Hub, News, Open, Persist, SinkEnds, SinkFault, SinkTerms, Start, TipRecord, Update,
+};
+
+/// What the backup does with what it is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// It has it at once.
+    Sound,
+    /// It has it once the test says so.
+    Slow,
+    /// The same with this channel alone.
+    SlowWith(ChannelId),
+    /// It will never have it.
+    Refusing,
+}
+
+/// A backup that outlives the node.
+#[derive(Clone)]
+pub(super) struct Vault(Arc<Mutex<Shelf>>);
+
+struct Shelf {
+    manner: Manner,
+    kept: BTreeMap<ChannelId, u64>,
+    open: Vec<(ChannelId, u64)>,
+    ends: Option<SinkEnds>,
+}
+
+impl Vault {
+    fn new(manner: Manner) -> Self {
+        Self(Arc::new(Mutex::new(Shelf { manner, kept: BTreeMap::new(), open: Vec::new(), ends: None })))
+    }
+
+    pub(super) fn is_now(&self, manner: Manner) {
+        self.0.lock().manner = manner;
+    }
+
+    /// Completes all that it was given.
+    pub(super) fn catch_up(&self) {
+        let mut shelf = self.0.lock();
+        let (open, ends) = (std::mem::take(&mut shelf.open), shelf.ends.clone().unwrap());
+        shelf.kept.extend(open.iter().copied());
+        drop(shelf);
+        open.iter().for_each(|(channel, id)| ends.channel_monitor_updated(channel, *id));
+    }
+
+    /// Whether it was given something of the channel that it has yet to complete.
+    pub(super) fn has_open(&self, channel: &ChannelId) -> bool {
+        self.0.lock().open.iter().any(|(open, _)| open == channel)
+    }
+
+    fn take(&self, channel: &ChannelId, id: u64) -> Answer {
+        let mut shelf = self.0.lock();
+        match shelf.manner {
+            Manner::SlowWith(late) if late == *channel => {
+                shelf.open.push((*channel, id));
+                Answer::InProgress
+            }
+            Manner::Sound | Manner::SlowWith(_) => {
+                shelf.kept.insert(*channel, id);
+                Answer::Completed
+            }
+            Manner::Slow => {
+                shelf.open.push((*channel, id));
+                Answer::InProgress
+            }
+            Manner::Refusing => Answer::PermanentFailure("no room, ever".to_owned()),
+        }
+    }
+}
+
+impl Persist for Vault {
+    fn persist_new_channel(&mut self, channel: &ChannelId, _: OutPoint, _: &Full<'_>, id: u64) -> Answer {
+        self.take(channel, id)
+    }
+
+    fn update_persisted_channel(
+        &mut self,
+        channel: &ChannelId,
+        _: OutPoint,
+        _: Option<&Update>,
+        _: &Full<'_>,
+        id: u64,
+    ) -> Answer {
+        self.take(channel, id)
+    }
+
+    fn persist_tip(&mut self, _: &TipRecord) -> Answer {
+        Answer::Completed
+    }
+
+    fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault> {
+        let kept = self.0.lock().kept.clone();
+        Ok(kept.into_iter().map(|(channel, id)| Holding { channel, id }).collect())
+    }
+}
+
+/// A node over a file with a required backup.
+pub(super) struct Node {
+    pub(super) bench: Arc<Bench>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) vault: Vault,
+    dead: Receiver<String>,
+}
+
+impl Node {
+    pub(super) fn new(manner: Manner) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let seed = Seed::create(dir.path(), || Ok([1; 32])).unwrap();
+        let keys = Arc::new(NodeKeys::derive(&seed, Network::Regtest));
+        let db = store::open(dir.path(), "regtest", &keys.node_id()).unwrap();
+        Self::over((dir, db), keys, Vault::new(manner))
+    }
+
+    /// The node after a crash; its backup behaves like this from now on.
+    pub(super) async fn restarted(self, manner: Manner) -> Self {
+        self.bench.manager.env().writer.barrier().await;
+        self.hub.stop();
+        self.vault.0.lock().open.clear();
+        self.vault.is_now(manner);
+        let keys = self.bench.manager.env().keys.clone();
+        Self::over((self.bench.dir.clone(), self.bench.db.clone()), keys, self.vault.clone())
+    }
+
+    fn over((dir, db): (Arc<tempfile::TempDir>, Arc<redb::Database>), keys: Arc<NodeKeys>, vault: Vault) -> Self {
+        let mut file = store::load::load(&*db).unwrap();
+        let start = Start::of(&db, &file, &["vault"], &["vault"]).unwrap();
+        let terms = SinkTerms { name: "vault".to_owned(), kind: "mirror", is_required: true };
+        let shelf = vault.clone();
+        let open: Open = Box::new(move |ends| {
+            shelf.0.lock().ends = Some(ends);
+            Box::new(shelf)
+        });
+        let (told, news) = crossbeam_channel::unbounded();
+        let clocks = Clocks { now: Clock::monotonic, unix: Clock::now_unix };
+        let at_start = (start, store::last_event(&db).unwrap());
+        let (hub, made) =
+            Hub::new(("regtest", keys.node_id()), db.clone(), at_start, clocks, vec![(terms, open)], told);
+        let (work, mailboxes) = crossbeam_channel::unbounded();
+        let (payments, notices) = crossbeam_channel::unbounded();
+        let (chain, orders) = crossbeam_channel::unbounded();
+        let (events_end, events) = watch::channel(0);
+        let directory = Arc::new(PeerDirectory::default());
+        let ends = Ends { payments, chain, events: events_end };
+        let deliver = Arc::new(Deliver::new(directory.clone(), work, ends));
+        let delivery = deliver.clone();
+        hub.run(made, move |released, seq| delivery.deliver(released, seq)).unwrap();
+        let (writer, commits) = Writer::new(db.clone()).unwrap();
+        let gate = hub.clone();
+        let commits = commits.keeping(Some(hub.clone()));
+        commits.on_a_thread(move |released, seq| gate.release(released, seq), |fault| panic!("{fault}")).unwrap();
+        let reader = Reader::new(db.clone());
+        let (view, terms) = (ChainView::new(HEIGHT, feerates()), (forwarding_policy(), CAPS));
+        let env = Env::new(view, policy(), terms, keys, (writer, reader.clone()), file.restored.take());
+        let env = env.waiting_for_sinks(true);
+        env.chain.set_synced(true);
+        env.set_shutdown_script(script());
+        let manager = Arc::new(Manager::new(directory, deliver, env, std::mem::take(&mut file.channels)));
+        let is_unsent = |row: &OperationRow| matches!(row.state, OperationState::Pending { .. });
+        let (unsent, interrupted) = file.openings.drain(..).partition(is_unsent);
+        manager.load_unsent(unsent);
+        fail_interrupted(&manager, interrupted);
+        let (worker, heavy) = (manager.clone(), Heavy::default());
+        std::thread::spawn(move || worker.work(&mailboxes, &heavy));
+        let (told, dead) = crossbeam_channel::unbounded();
+        let hears = manager.clone();
+        std::thread::spawn(move || {
+            for news in news {
+                match news {
+                    News::Unstored(unstored) => hears.fail_unstored(unstored),
+                    News::Dead { reason } => drop(told.send(reason)),
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        let bench = Arc::new(Bench { manager, reader, db, notices, events, orders, dir });
+        Self { bench, hub, vault, dead }
+    }
+
+    pub(super) async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
+        let waits = async {
+            while !done(self) {
+                self.bench.manager.env().writer.barrier().await;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, waits).await.unwrap_or_else(|_| panic!("{what} never came"));
+    }
+
+    fn operation(&self) -> OperationState {
+        self.bench.reader.operation("retry-1").unwrap().unwrap().state
+    }
+
+    fn head(&self, channel: &ChannelId) -> MonitorHead {
+        let found = self.bench.load().channels.into_iter().find(|loaded| loaded.channel.id() == *channel).unwrap();
+        found.monitor.rows().head.clone()
+    }
+
+    /// The local commitment that stands now.
+    fn newest(&self, channel: &ChannelId) -> bitcoin::Txid {
+        let newest = |peer: &mut Peer| {
+            let slot = &peer.slots[channel];
+            slot.monitor.local_commitment(&*slot.signer).unwrap().txid()
+        };
+        let Registered { peer, .. } = self.bench.manager.deliver().registered(channel).unwrap();
+        self.bench.manager.directory.with(&peer, newest).unwrap()
+    }
+
+    /// What the newest order says is to be published.
+    async fn published(&self) -> Option<bitcoin::Txid> {
+        self.bench.manager.env().writer.barrier().await;
+        let enforced = self.bench.orders.try_iter().filter_map(|order| match order {
+            ChainOrder::Enforce { enforcement, .. } => Some(enforcement),
+            _ => None,
+        });
+        let newest = enforced.last().expect("an order").expect("a failed channel");
+        newest.publish.map(|publish| publish.tx.compute_txid())
+    }
+}
+
+/// The opening up to the signatures; the funding transaction has not left.
+async fn signed(rogue: &mut Rogue) -> (ChannelId, Transaction) {
+    let open = rogue.wanted(Msat::ZERO).await;
+    let (mut opening, tx) = rogue.accepted(&open).await;
+    rogue.bench.manager.funded(&rogue.id, open.temporary_channel_id, Ok((tx.clone(), 0)));
+    let created = rogue.hear().await;
+    let OpeningStep::Born(birth) = opening.step(OpeningInput::Message(&created), &rogue.context(HEIGHT)) else {
+        panic!("{created:?}")
+    };
+    rogue.carry_out(birth.channel_id, birth.effects);
+    (birth.channel_id, tx)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn per_5_an_opening_is_under_way_until_every_required_backup_has_it_and_it_is_a_row_that_it_may_leave() {
+    let node = Node::new(Manner::Slow);
+    let mut rogue = Rogue::connect_to(node.bench.clone());
+    let (channel, tx) = signed(&mut rogue).await;
+    node.until("the channel", |node| node.bench.manager.channel(&channel).is_some()).await;
+    node.until("its first write", |node| node.vault.0.lock().open == [(channel, 1)]).await;
+    assert!(matches!(node.operation(), OperationState::Pending { .. }));
+    assert!(node.bench.reader.is_opening("retry-1").unwrap());
+    assert!(node.bench.orders.try_recv().is_err(), "the funding transaction waits");
+    // A start finds it as it was.
+    let node = node.restarted(Manner::Slow).await;
+    node.bench.manager.resume();
+    node.until("a full write", |node| !node.vault.0.lock().open.is_empty()).await;
+    assert!(matches!(node.operation(), OperationState::Pending { .. }));
+    assert!(node.bench.reader.is_opening("retry-1").unwrap());
+    let [row]: [_; 1] = node.bench.reader.broadcasts().unwrap().try_into().unwrap();
+    assert!(!node.bench.manager.publishes_at_start(&row, false), "nor past the backup, were that taken out");
+    node.vault.is_now(Manner::Sound);
+    node.vault.catch_up();
+    let order = node.bench.orders.recv_timeout(LIMIT).unwrap();
+    assert!(matches!(&order, ChainOrder::Publish(published) if *published == tx), "{order:?}");
+    assert!(!node.bench.reader.is_opening("retry-1").unwrap(), "the row that says so went first");
+    assert!(node.bench.manager.publishes_at_start(&row, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn per_5_a_channel_that_is_refused_before_its_funding_leaves_never_was_before_a_start_and_after_one() {
+    for is_restarted in [false, true] {
+        let node = Node::new(if is_restarted { Manner::Slow } else { Manner::Refusing });
+        let mut rogue = Rogue::connect_to(node.bench.clone());
+        let (channel, tx) = signed(&mut rogue).await;
+        let node = if is_restarted {
+            node.until("the channel", |node| node.bench.manager.channel(&channel).is_some()).await;
+            let node = node.restarted(Manner::Refusing).await;
+            node.bench.manager.resume();
+            node
+        } else {
+            node
+        };
+        let order = node.bench.orders.recv_timeout(LIMIT).unwrap();
+        assert!(matches!(order, ChainOrder::Release(txid) if txid == tx.compute_txid()), "{order:?}");
+        node.until("its end", |node| node.bench.manager.channel(&channel).is_none()).await;
+        let OperationState::Failed { reason } = node.operation() else { panic!("{:?}", node.operation()) };
+        assert_eq!(reason, "the backup vault will never have it: no room, ever; nothing was spent");
+        assert!(!node.bench.reader.is_opening("retry-1").unwrap());
+        let found = node.bench.load();
+        assert!(found.channels.is_empty() && found.broadcasts.is_empty() && found.openings.is_empty());
+        assert!(!node.bench.orders.try_iter().any(|order| matches!(order, ChainOrder::Publish(_))));
+        assert!(node.dead.try_recv().is_err());
+    }
+}
+
+/// A channel in use, with a payment to us on its way: the peer signs our next commitment, and the backup will never have it.
+async fn refused_amid_a_payment(node: &Node) -> (Rogue, ChannelId, bitcoin::Txid, u64) {
+    let mut rogue = Rogue::connect_to(node.bench.clone()).that_keeps_its_word();
+    let mut channel = rogue.is_opened_to(Msat::new(100_000_000)).await;
+    let id = channel.id();
+    node.until("rest", |node| node.hub.is_drained()).await;
+    let (newest, number) = (node.newest(&id), node.head(&id).local.number);
+    node.vault.is_now(Manner::Refusing);
+    rogue.step(&mut channel, Input::Command(CommandId(1), add(1)));
+    rogue.step(&mut channel, Input::Command(CommandId(1), Command::Commit));
+    (rogue, id, newest, number)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn per_5_a_refusal_amid_a_payment_keeps_the_commitment_that_the_backup_has_and_tells_its_secret_to_nobody() {
+    let node = Node::new(Manner::Sound);
+    let (mut rogue, id, kept, number) = refused_amid_a_payment(&node).await;
+    loop {
+        match rogue.hear().await {
+            Message::Error(error) => {
+                assert_eq!(error.data.to_string(), "the backup vault will never have it: no room, ever");
+                break;
+            }
+            message => assert_ne!(message.type_number(), Revocation::TYPE, "{message:?}"),
+        }
+    }
+    let head = node.head(&id);
+    assert_eq!((head.closing, head.reserved, head.may_publish), (Some(number), true, false));
+    assert_eq!((head.local.number, head.replaced.unwrap().commitment.number), (number + 1, number));
+    assert_eq!(node.published().await, None);
+    let view = node.bench.manager.channel(&id).unwrap();
+    assert_eq!(view.summary.state, "failed");
+    assert!(view.obstacle.unwrap().contains("is kept: it is published at the first deadline"));
+    // The start keeps it too, whatever the backup says meanwhile; the peer asks for what it did not get.
+    for manner in [Manner::Slow, Manner::Sound] {
+        let again = Node::over(
+            (node.bench.dir.clone(), node.bench.db.clone()),
+            node.bench.manager.env().keys.clone(),
+            Vault::new(manner),
+        );
+        again.bench.manager.resume();
+        rogue.reconnect(again.bench.clone());
+        assert!(rogue.dealt_with().await.iter().all(|message| message.type_number() != Revocation::TYPE));
+        assert_eq!(again.head(&id).closing, Some(number));
+        again.hub.stop();
+    }
+    let fail = Command::Fail { reason: "by order".to_owned() };
+    assert_eq!(node.bench.manager.command(id, fail).await, Ok(Reply::Done));
+    assert_eq!(node.published().await, Some(kept), "by order");
+    assert_eq!(node.bench.manager.channel(&id).unwrap().closing_txid, Some(kept));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn per_5_a_crash_between_the_refusal_and_its_row_publishes_nothing_that_may_be_revoked() {
+    let node = Node::new(Manner::Sound);
+    let mut rogue = Rogue::connect_to(node.bench.clone()).that_keeps_its_word();
+    let mut channel = rogue.is_opened_to(Msat::new(100_000_000)).await;
+    let id = channel.id();
+    node.until("rest", |node| node.hub.is_drained()).await;
+    let number = node.head(&id).local.number;
+    node.vault.is_now(Manner::Slow);
+    rogue.step(&mut channel, Input::Command(CommandId(1), add(1)));
+    rogue.step(&mut channel, Input::Command(CommandId(1), Command::Commit));
+    node.until("the commitment", |node| node.head(&id).local.number == number + 1).await;
+    // Whether its revocation has left is not known any more, whatever the backup says that it has.
+    let node = node.restarted(Manner::Refusing).await;
+    node.bench.manager.resume();
+    node.until("the failure", |node| node.head(&id).failed).await;
+    let head = node.head(&id);
+    assert_eq!((head.closing, head.reserved, head.may_publish), (None, false, false));
+    let fail = Command::Fail { reason: "by order".to_owned() };
+    assert_eq!(node.bench.manager.command(id, fail).await, Ok(Reply::Done));
+    assert_eq!(node.published().await, None);
+    let view = node.bench.manager.channel(&id).unwrap();
+    assert_eq!(view.closing_txid, None);
+    assert!(view.obstacle.unwrap().contains("the peer alone can close the channel now"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn per_5_it_is_published_when_a_block_brings_the_first_deadline() {
+    let node = Node::new(Manner::Sound);
+    let (mut rogue, id, kept, _) = refused_amid_a_payment(&node).await;
+    rogue.hear_type(Error::TYPE).await;
+    node.until("the failure", |node| node.head(&id).reserved).await;
+    // The one HTLC is the peer's, and its preimage unknown: it sets no deadline.
+    assert_eq!(node.published().await, None);
+    node.bench.manager.block_connected(HEIGHT + 300, &block_of(vec![coinbase()]));
+    node.bench.manager.env().writer.barrier().await;
+    assert!(node.head(&id).reserved);
+    // With its preimage it has one, which is past: at once.
+    let preimage = PaymentPreimage([1; 32]);
+    assert_eq!(node.bench.manager.command(id, Command::Fulfill { htlc_id: 0, preimage }).await, Ok(Reply::Done));
+    node.until("the deadline", |node| node.head(&id).may_publish).await;
+    assert_eq!(node.published().await, Some(kept));
+}
