@@ -61,8 +61,11 @@ fn signing(number: usize) -> Signing {
     if number.is_multiple_of(REAL_EVERY) { Signing::Real } else { Signing::Fake }
 }
 
+/// A point of a script, and who signs there.
+type Task = (&'static Script, Point, Signing);
+
 /// The points of all scripts under a seed, or of one, each with who signs; and what commits released in them.
-fn every_point(seed: u64, only: Option<&str>) -> (Vec<(&'static Script, Point, Signing)>, BTreeMap<&'static str, u64>) {
+fn every_point(seed: u64, only: Option<&str>) -> (Vec<Task>, BTreeMap<&'static str, u64>) {
     let mut found = Vec::new();
     let mut released: BTreeMap<&str, u64> = BTreeMap::new();
     for script in SCRIPTS.iter().filter(|script| only.is_none_or(|only| only == script.name)) {

@@ -371,9 +371,12 @@ pub fn close_one(world: &mut World, node: usize) {
     world.order(node, channel, Command::Shutdown { script, feerate: FeeratePerKw::new(1_500) });
 }
 
+/// Of which seed and script, and whether its signers are real.
+type Beginning = (u64, &'static str, bool);
+
 thread_local! {
     /// Worlds before the first step, by seed and script: each costs as much as many a run.
-    static BEGUN: RefCell<BTreeMap<(u64, &'static str, bool), Rc<Stopped>>> = const { RefCell::new(BTreeMap::new()) };
+    static BEGUN: RefCell<BTreeMap<Beginning, Rc<Stopped>>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 impl Script {
