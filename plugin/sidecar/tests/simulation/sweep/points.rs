@@ -79,6 +79,25 @@ impl Point {
         faults.into_iter().map(|(node, fault, must_fall)| Self { script, node, fault, must_fall }).collect()
     }
 
+    /// Whether two runs without any fault come by it alike. Signatures of other signers have other lengths, so their pages may be
+    /// filled otherwise.
+    pub fn is_alike(&self, one: &Run, other: &Run) -> bool {
+        match self.fault {
+            Fault::Crash { operation, .. }
+            | Fault::Twice { operation, .. }
+            | Fault::Later { operation, .. }
+            | Fault::Refused { operation, .. } => {
+                let asked = |run: &Run| run.operations[self.node].get(operation as usize).copied();
+                asked(one) == asked(other)
+            }
+            Fault::Killed { commit, .. } => {
+                let released = |run: &Run| run.released.iter().filter(|(of, _)| *of == self.node).nth(commit).cloned();
+                released(one) == released(other)
+            }
+            Fault::Stopped { .. } => one.acts.get(&self.node) == other.acts.get(&self.node),
+        }
+    }
+
     /// What kind of fault it is.
     pub fn kind(&self) -> &'static str {
         match self.fault {
