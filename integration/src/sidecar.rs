@@ -1,5 +1,6 @@
 //! The daemon, started and stopped as an operator does it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -100,6 +101,29 @@ impl Sidecar {
             }
         }
         Ok(())
+    }
+
+    /// The disk dies: the process is killed and everything in its place is gone, but for the seed, which the operator has on
+    /// paper.
+    pub async fn lose_disk(&mut self) -> Done<()> {
+        self.kill().await?;
+        let place = network_directory(&self.directory, "regtest");
+        let seed = std::fs::read(place.join("seed"))?;
+        std::fs::remove_dir_all(&place)?;
+        std::fs::create_dir(&place)?;
+        std::fs::write(place.join("seed"), seed)?;
+        Ok(std::fs::set_permissions(place.join("seed"), std::fs::Permissions::from_mode(0o600))?)
+    }
+
+    /// Runs `outriggerd restore --json --from SINK` over the data of a process that does not run; gives its exit code and what it
+    /// tells.
+    pub async fn restore(&self, from: &str, more: &[&str]) -> Done<(Option<i32>, serde_json::Value)> {
+        let mut command = Command::new(executable()?);
+        command.args(["restore", "--json", "--network", "regtest", "--from", from, "--data-dir"]).arg(&self.directory);
+        let output = tokio::time::timeout(LIMIT, command.args(more).stdin(Stdio::null()).output()).await??;
+        let told = serde_json::from_slice(&output.stdout)
+            .map_err(|_| format!("the restore said: {}", String::from_utf8_lossy(&output.stderr)))?;
+        Ok((output.status.code(), told))
     }
 
     /// Starts the process again with the same data and waits until it is ready.

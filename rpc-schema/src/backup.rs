@@ -59,6 +59,10 @@ pub struct BackupInfo {
     /// When a restore from it was last tried and found right, in unix seconds; absent before the first since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_at: Option<u64>,
+    /// Why the last restore that was tried from it would not have brought back what the node has; absent where it would, and before
+    /// the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify_failure: Option<String>,
 }
 
 /// How a backup stands.

@@ -105,6 +105,9 @@ pub enum EventKind {
     ChannelAlarm,
     /// The wallet holds less than it should keep to pay for closing its channels alone.
     WalletReserveLow,
+    /// A restore from a backup was tried, and would not bring back what the node has: which one, why, and what to do. Told once,
+    /// until one is right again.
+    BackupNotVerified,
     /// A start found rows of a channel that it cannot read; the message says what to do. Told again at each start.
     ChannelFrozen,
     /// An opening ended without a channel.

@@ -2,6 +2,7 @@
 
 mod axe;
 mod cell;
+mod died;
 mod failures;
 mod fees;
 mod matrix;

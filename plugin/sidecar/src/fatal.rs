@@ -1,11 +1,50 @@
 //! What a panic is: the end of the process, whichever thread it is on. Nothing had left that is not durable, so the next start
 //! goes on; a thread that was missing would leave peers, payments or blocks unattended in a process that looks alive.
 
+use std::cell::RefCell;
+
+/// Who is told of a panic.
+type Tell = Box<dyn Fn(&str)>;
+
+thread_local! {
+    /// Who is told of redb's panics on this thread.
+    static CONTAINED: RefCell<Option<Tell>> = const { RefCell::new(None) };
+}
+
+/// redb takes some pages of a file at their word and panics where they are damaged. Over a copy that must not end the process: the
+/// thread tells it and goes no further, for as long as the process lives. Holds for what `work` does on this thread; any other
+/// panic of it ends the process as everywhere.
+pub fn contain<R>(tell: impl Fn(&str) + 'static, work: impl FnOnce() -> R) -> R {
+    CONTAINED.set(Some(Box::new(tell)));
+    let done = work();
+    CONTAINED.set(None);
+    done
+}
+
+/// Does not come back where the panic is redb's and contained.
+fn stop_where_contained(panic: &std::panic::PanicHookInfo<'_>) {
+    if !is_of_redb(panic) {
+        return;
+    }
+    let told = CONTAINED.take().inspect(|tell| tell(&panic.to_string().escape_debug().to_string()));
+    if told.is_some() {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// Whether a panic comes out of redb. Our own places are told from the root of this workspace on.
+pub fn is_of_redb(panic: &std::panic::PanicHookInfo<'_>) -> bool {
+    panic.location().is_some_and(|place| place.file().contains("redb"))
+}
+
 /// From now on a panic ends the process by `SIGABRT`, once it is told on the standard error. Release builds do so by
 /// themselves; this is for those that test, whose panics unwind.
 pub fn panics_end_the_process() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        stop_where_contained(panic);
         tell(panic);
         std::process::abort();
     }));

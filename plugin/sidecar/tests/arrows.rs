@@ -50,7 +50,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("net", &["net", "manager", "clock", "lock"]),
     ("payment", &["payment", "manager", "store", "key", "clock", "lock"]),
     ("rpc", &["rpc", "manager", "payment", "config", "clock", "lock"]),
-    ("store", &["store", "clock", "lock"]),
+    ("store", &["store", "clock", "fatal", "lock"]),
     ("sweep", &["sweep", "chain", "wallet", "store", "key", "clock", "lock"]),
     ("wallet", &["wallet", "key", "clock", "lock"]),
 ];

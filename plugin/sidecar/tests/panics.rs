@@ -3,9 +3,12 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
+use std::time::Instant;
 
 use outrigger_sidecar::fatal::panics_end_the_process;
 use outrigger_sidecar::lock::Mutex;
+use outrigger_sidecar::store::backup::mirror::{Mirror, MirrorPlace};
+use outrigger_sidecar::store::backup::{Persist, SinkEnds};
 
 const PART: &str = "OUTRIGGER_PANICS_AS_CHILD";
 const SIGABRT: i32 = 6;
@@ -17,6 +20,61 @@ fn as_child() {
     drop((one.lock(), other.lock()));
     let against = std::thread::spawn(move || drop((other.lock(), one.lock())));
     assert!(against.join().is_err(), "the order of locks is watched");
+}
+
+/// Opens a mirror of which one page after the other is damaged: redb panics over some.
+fn over_a_damaged_mirror() {
+    panics_end_the_process();
+    let dir = tempfile::tempdir().expect("a directory");
+    let node_id = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619".parse().expect("a node");
+    let place = MirrorPlace { path: dir.path().join("mirror.redb"), network: "regtest".to_owned(), node_id };
+    place.make().expect("a mirror");
+    let whole = std::fs::read(&place.path).expect("its bytes");
+    // The first bytes of a page say what it is.
+    for page in (1..whole.len() / 4096).map(|page| page * 4096).filter(|page| whole[*page..page + 8] != [0; 8]) {
+        let mut bent = whole.clone();
+        bent[page] ^= 0xff;
+        std::fs::write(&place.path, bent).expect("written");
+        let ends = SinkEnds::new(|_, _| (), Instant::now);
+        let mut mirror = Mirror::new(place.clone(), ends.clone());
+        let (told, heard) = crossbeam_channel::bounded(1);
+        std::thread::spawn(move || {
+            let holdings = mirror.holdings();
+            // Who waits has seen its trouble, or hears this.
+            let _ = told.send(holdings.map(drop));
+        });
+        let words = loop {
+            match heard.try_recv() {
+                Ok(Err(fault)) => break fault.to_string(),
+                Ok(Ok(())) => break String::new(),
+                Err(_) => {}
+            }
+            match ends.trouble_now() {
+                Some((words, _)) => break words,
+                None => std::thread::yield_now(),
+            }
+        };
+        println!("page {}: {words}", page / 4096);
+    }
+    println!("it lives on");
+    // The harness would wait for the hook, in which the stopped thread stays.
+    std::process::exit(0);
+}
+
+#[test]
+fn per_2_a_mirror_over_which_redb_panics_is_that_sinks_fault_and_the_process_lives_on() {
+    if std::env::var_os(PART).is_some() {
+        return over_a_damaged_mirror();
+    }
+    let name = "per_2_a_mirror_over_which_redb_panics_is_that_sinks_fault_and_the_process_lives_on";
+    let child = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", name, "--nocapture"])
+        .env(PART, "1")
+        .output()
+        .expect("a process");
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("it lives on"), "{said}{}", String::from_utf8_lossy(&child.stderr));
+    assert!(said.contains("so that nothing can be read or written (panicked at"), "no panic was met: {said}");
 }
 
 #[test]

@@ -13,13 +13,16 @@ use bitcoin::{BlockHash, OutPoint, Txid};
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_channel::{ChannelHead, MonitorHead, Phase, Row};
 use outrigger_rpc_schema::rendezvous::network_directory;
-use outrigger_rpc_schema::{BackupInfo, BackupState, BackupStatus, ChannelForceClose, ChannelList, Client, NodeStatus};
+use outrigger_rpc_schema::{
+    BackupInfo, BackupState, BackupStatus, ChannelForceClose, ChannelList, Client, EventKind, EventList, NodeStatus,
+};
 use outrigger_sidecar::clock::Clock;
 use outrigger_sidecar::config::Config;
 use outrigger_sidecar::key::{NodeKeys, Seed};
 use outrigger_sidecar::node::Node;
 use outrigger_sidecar::store::backup::command::{ANSWER_LIMIT, CommandSink, Program};
 use outrigger_sidecar::store::backup::directory::{DirectorySink, make_place};
+use outrigger_sidecar::store::backup::followed::Followed;
 use outrigger_sidecar::store::backup::image::{Image, TipRecord};
 use outrigger_sidecar::store::backup::kept::image_in;
 use outrigger_sidecar::store::backup::mirror::{Mirror, MirrorPlace};
@@ -28,6 +31,7 @@ use outrigger_sidecar::store::backup::{Answer, Full, Persist, SinkEnds};
 use outrigger_sidecar::store::schema::Table;
 use outrigger_sidecar::store::seal::seal;
 use outrigger_sidecar::store::{self, FILE, journal};
+use outrigger_sidecar::wallet::Wallet;
 use redb::{ReadableDatabase, ReadableTable};
 use serde_json::Value;
 
@@ -102,6 +106,7 @@ impl Lost {
             hash: BlockHash::from_byte_array([9; 32]),
             at_unix: 1_800_000_000,
             peers: vec![(self.images[0].params().unwrap().peer, "peer.example:9735".to_owned())],
+            channels: Some(self.images.iter().map(|image| (image.channel, 5)).collect()),
         };
         assert!(!matches!(sink.persist_tip(&tip), Answer::PermanentFailure(_)));
         for image in &self.images {
@@ -271,6 +276,36 @@ async fn node(directory: &Path) -> Node {
     Node::start(&Config::read(arguments, directory).unwrap()).await.unwrap()
 }
 
+/// A close of a channel whose rows are older than the record of the chain may be in a block between the two.
+#[test]
+fn bak_1_rows_that_are_older_than_the_record_of_the_chain_are_followed_from_their_own_block() {
+    let mut lost = Lost::sample();
+    let own = Followed { height: 77, hash: BlockHash::from_byte_array([8; 32]) };
+    let live = lost.images.iter_mut().filter(|image| image.is_live());
+    for (image, is_behind) in live.zip([true, false, true]) {
+        let followed = Followed { height: if is_behind { 77 } else { 5 }, ..own };
+        image.rows.insert((Table::Followed, image.channel.0.to_vec()), followed.encode());
+        image.id = if is_behind { 4 } else { 5 };
+    }
+    let backup = lost.keep_in_directory();
+    let told = lost.restored(&format!("directory:{}", backup.display()), 2);
+    // The quiet channel, whose rows are as new as the record says, is not a reason to go further back.
+    assert_eq!(told["block_height"], 77);
+    let behind: Vec<_> =
+        told["channels"].as_array().unwrap().iter().filter(|found| found["newest"] != found["restored_to"]).collect();
+    assert_eq!(behind.len(), 2);
+    for found in behind {
+        assert_eq!((&found["restored_to"], &found["newest"]), (&4.into(), &5.into()));
+        let fault = found["faults"][0].as_str().unwrap();
+        assert!(fault.contains("those after 4 are missing: it is followed from block 77 on"), "{fault}");
+    }
+    let (_, file) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();
+    let rows: Vec<_> = file.wallet.iter().map(|(_, row)| row.clone()).collect();
+    let seed = Seed::load(&lost.network_dir()).unwrap().unwrap();
+    let wallet = Wallet::load(&seed, bitcoin::Network::Regtest, &rows).unwrap();
+    assert_eq!(wallet.tip(), Some((own.height, own.hash)));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bak_1_a_node_restored_from_a_directory_starts_in_restored_mode_with_its_channels() {
     let lost = Lost::sample();
@@ -417,6 +452,58 @@ async fn a_node_keeps_its_channels_in_each_kind_of_backup_and_comes_back_from_an
         // In restored mode it has no journal.
         fs::remove_file(lost.network_dir().join(FILE)).unwrap();
     }
+}
+
+/// A restore from each is tried while the node runs. One of them has changed unseen: it is complete by its ids, and would bring back
+/// something else.
+#[tokio::test(flavor = "multi_thread")]
+async fn bak_1_a_restore_is_tried_while_the_node_runs_and_one_that_is_not_right_is_shown() {
+    let lost = Lost::sample();
+    lost.lives();
+    let place = |name: &str| lost.dir.path().join(name).display().to_string();
+    fs::create_dir(lost.dir.path().join("files")).unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/examples/keep-in-directory");
+    let config = [
+        backup("second", "mirror", format!("path = \"{}\"", place("mirror.redb"))),
+        backup("files", "directory", format!("path = \"{}\"", place("files"))),
+        backup("program", "command", format!("command = [\"{}\", \"{}\"]", example.display(), place("kept"))),
+    ];
+    fs::write(lost.dir.path().join("outrigger.toml"), config.concat()).unwrap();
+    let daemon = Daemon::start(lost.dir.path());
+    let right = lost.backups_once(3, |backup| backup.verified_at.is_some()).await;
+    assert!(right.iter().all(|backup| backup.verify_failure.is_none()));
+    drop(daemon);
+
+    let db = redb::Database::open(lost.dir.path().join("mirror.redb")).unwrap();
+    let transaction = db.begin_write().unwrap();
+    let (table, key) = (Table::FundingSpend, lost.images[0].channel.0);
+    let row = seal(table, &key, b"?");
+    transaction.open_table(table.definition()).unwrap().insert(key.as_slice(), row.as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(db);
+    let daemon = Daemon::start(lost.dir.path());
+    let told = lost.backups_once(3, |backup| (backup.name == "second") == backup.verify_failure.is_some()).await;
+    let wrong = told.into_iter().find(|backup| backup.name == "second").unwrap();
+    let words = wrong.verify_failure.unwrap();
+    assert!(words.contains(&lost.images[0].channel.to_string()), "{words}");
+    assert!(words.contains("0 of its rows are missing or other ones, and 1 are too many"), "{words}");
+    assert!(wrong.verified_at.is_none() && wrong.hint.unwrap().contains("begin it anew"));
+    let client = Client::in_directory(&lost.network_dir()).unwrap();
+    let shown = async {
+        loop {
+            let status = client.call(NodeStatus {}).await.unwrap();
+            let events = EventList { kinds: Some(vec![EventKind::BackupNotVerified]), ..Default::default() };
+            let events = client.call(events).await.unwrap().items;
+            if let (Some(words), [event]) = (status.backups, events.as_slice()) {
+                return (words, event.message.clone().unwrap());
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (status, event) = tokio::time::timeout(LIMIT, shown).await.unwrap();
+    assert!(status.contains("second would not bring back what there is"), "{status}");
+    assert!(event.contains("the backup second would not bring back what this node has"), "{event}");
+    drop(daemon);
 }
 
 #[test]
@@ -615,8 +702,19 @@ fn verify_backup_holds_what_would_be_restored_against_the_database_row_by_row() 
     let lost = Lost::sample();
     let from = format!("directory:{}", lost.keep_in_directory().display());
     lost.restored(&from, 0);
+    let files = || {
+        let entries = fs::read_dir(lost.network_dir()).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = entries
+            .filter(|path| !path.ends_with("lock"))
+            .map(|path| (path.clone(), fs::read(path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    let before = files();
     let (code, told) = lost.verify(&from);
     assert_eq!((code, &told["is_whole"]), (Some(0), &true.into()), "{told}");
+    assert!(files() == before, "nothing was changed, and no journal made");
     // The database goes on: a row changes, and a channel comes that the backup does not have.
     let change = |table: Table, key: &[u8], row: &[u8]| {
         let (db, _) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();

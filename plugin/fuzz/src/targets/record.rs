@@ -12,7 +12,7 @@ use outrigger_sidecar::store::backup::command::line_of_a_program;
 use outrigger_sidecar::store::backup::directory::parse_name;
 use outrigger_sidecar::store::backup::refusals::Refusals;
 use outrigger_sidecar::store::backup::sealed::{RecordKind, RecordName, Sealer};
-use outrigger_sidecar::store::backup::{Image, RowChange, TipRecord, Update};
+use outrigger_sidecar::store::backup::{Followed, Image, RowChange, TipRecord, Update};
 use outrigger_sidecar::store::channel_update;
 use outrigger_sidecar::store::closed::ClosedRow;
 use outrigger_sidecar::store::forward::{ForwardRow, ForwardTotals, TotalsKey};
@@ -62,7 +62,12 @@ pub(super) fn targets() -> Vec<Target> {
         of("record_backup_tip", TipRecord::decode, TipRecord::encode, || {
             let peers = vec![(node(2), "host:9735".to_owned())];
             let hash = bitcoin::BlockHash::from_byte_array([5; 32]);
-            vec![TipRecord { network: "regtest".into(), node_id: node(1), height: 288, hash, at_unix: 7, peers }]
+            let channels = Some(vec![(ChannelId([1; 32]), 5)]);
+            let (network, node_id) = ("regtest".into(), node(1));
+            vec![TipRecord { network, node_id, height: 288, hash, at_unix: 7, peers, channels }]
+        }),
+        of("record_followed", Followed::decode, Followed::encode, || {
+            vec![Followed { height: 800_000, hash: bitcoin::BlockHash::from_byte_array([7; 32]) }]
         }),
         of("record_replay", ReplayRow::decode, ReplayRow::encode, || {
             vec![ReplayRow { channel: ChannelId([1; 32]), htlc_id: 7, until: 800 }]

@@ -1,6 +1,7 @@
 //! `[[backup]]`: where the rows of channels are kept beyond the database.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::ConfigFault;
 use super::values::expand;
@@ -15,6 +16,9 @@ const MAX_NAME: usize = 32;
 /// Updates of a channel after which a directory gets one file in their place.
 const CONSOLIDATE_EVERY: u32 = 100;
 
+/// Hours between two tries of a restore from a sink.
+const VERIFY_EVERY_HOURS: u32 = 24;
+
 /// A sink as the operator wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupConfig {
@@ -22,6 +26,8 @@ pub struct BackupConfig {
     pub name: String,
     /// Whether promises to peers wait for it.
     pub is_required: bool,
+    /// How often a restore from it is tried while the node runs; nothing for never.
+    pub verify_every: Option<Duration>,
     /// What it is.
     pub kind: BackupKind,
 }
@@ -64,6 +70,8 @@ pub(super) const EXAMPLE: &str = "
 # Where the rows of channels are kept beyond the database, one [[backup]] for each place; README.md says what for. A peer
 # is told nothing, and no payment goes on, before each one with requirement = \"required\" has what it stands on; one with
 # \"follow\" is shown where it lags. `backup.status` says how each stands. These stand in the file alone and have no flags.
+# A restore from each is tried once it has everything, and then every so many hours: verify_every_hours, 1 to 8760, else
+# 24; 0 for never.
 #
 # A second database, best on another disk. Its directory must be there.
 #   [[backup]]
@@ -89,7 +97,7 @@ pub(super) const EXAMPLE: &str = "
 ";
 
 /// All keys, for what is misspelt.
-const KEYS: &[&str] = &["name", "kind", "requirement", "path", "consolidate_every", "command"];
+const KEYS: &[&str] = &["name", "kind", "requirement", "verify_every_hours", "path", "consolidate_every", "command"];
 
 /// Reads every `[[backup]]` of a file.
 pub(super) fn read(file: &Path, value: &toml::Value, home: &Path) -> Result<Vec<BackupConfig>, ConfigFault> {
@@ -151,11 +159,13 @@ impl Entry<'_> {
             "command" => (BackupKind::Command { command: self.command()? }, &["command"]),
             _ => return Err(self.unfit("kind", "must be mirror, directory or command")),
         };
-        let is_stray = |key: &&String| !["name", "kind", "requirement"].iter().chain(keys).any(|known| known == key);
+        let is_stray = |key: &&String| {
+            !["name", "kind", "requirement", "verify_every_hours"].iter().chain(keys).any(|known| known == key)
+        };
         if let Some(stray) = self.table.keys().find(is_stray) {
             return Err(self.unfit(stray, &format!("has no meaning for a {}", kind.name())));
         }
-        Ok(BackupConfig { name: name.to_owned(), is_required, kind })
+        Ok(BackupConfig { name: name.to_owned(), is_required, verify_every: self.verify_every()?, kind })
     }
 
     fn unfit(&self, key: &str, problem: &str) -> ConfigFault {
@@ -177,13 +187,23 @@ impl Entry<'_> {
     }
 
     fn consolidate_every(&self) -> Result<u32, ConfigFault> {
-        let problem = "must be a whole number from 1 to 10000";
-        match self.table.get("consolidate_every") {
-            None => Ok(CONSOLIDATE_EVERY),
-            Some(toml::Value::Integer(number @ 1..=10_000)) => {
-                u32::try_from(*number).map_err(|_| self.unfit("consolidate_every", problem))
+        self.number("consolidate_every", (1, 10_000), CONSOLIDATE_EVERY)
+    }
+
+    /// How long is between two tries of a restore; nothing for never.
+    fn verify_every(&self) -> Result<Option<Duration>, ConfigFault> {
+        let hours = self.number("verify_every_hours", (0, 8760), VERIFY_EVERY_HOURS)?;
+        Ok((hours > 0).then(|| Duration::from_secs(u64::from(hours).saturating_mul(3600))))
+    }
+
+    fn number(&self, key: &str, (least, most): (u32, u32), default: u32) -> Result<u32, ConfigFault> {
+        let unfit = || self.unfit(key, &format!("must be a whole number from {least} to {most}"));
+        match self.table.get(key) {
+            None => Ok(default),
+            Some(toml::Value::Integer(number)) => {
+                u32::try_from(*number).ok().filter(|number| (least..=most).contains(number)).ok_or_else(unfit)
             }
-            Some(_) => Err(self.unfit("consolidate_every", problem)),
+            Some(_) => Err(unfit()),
         }
     }
 

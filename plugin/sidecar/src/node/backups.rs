@@ -11,6 +11,8 @@ use outrigger_bolt::id::NodeId;
 use outrigger_rpc_schema as schema;
 
 use super::answers::count;
+use super::found::told_of_damage;
+use super::verify::Tries;
 use super::{BACKUP_EXIT_CODE, StartFault, stop_for_storage};
 use crate::chain::stop::StopFlag;
 use crate::clock::Clock;
@@ -19,7 +21,7 @@ use crate::manager::{Manager, PeerView};
 use crate::store;
 use crate::store::backup::command::{ANSWER_LIMIT, CommandSink, Program};
 use crate::store::backup::directory::{DirectorySink, make_place};
-use crate::store::backup::mirror::{Mirror, MirrorPlace};
+use crate::store::backup::mirror::{DAMAGED, Mirror, MirrorPlace};
 use crate::store::backup::sealed::Sealer;
 use crate::store::backup::{Clocks, HeldEvents, Hub, News, Open, Persist, SinkEnds, SinkTerms, SinkView, State};
 
@@ -52,6 +54,8 @@ pub(super) struct Sinks {
     pub(super) hub: Arc<Hub>,
     pub(super) made: Vec<Box<dyn Persist>>,
     pub(super) news: Receiver<News>,
+    /// Restores that are tried from them while the node runs.
+    pub(super) tries: Tries,
 }
 
 /// Whose sinks they are.
@@ -73,7 +77,8 @@ impl Whose<'_> {
 pub(super) fn check(backups: &[BackupConfig], whose: &Whose<'_>) -> Result<(), StartFault> {
     for BackupConfig { name, kind, .. } in backups {
         if let BackupKind::Mirror { path } = kind {
-            let checked = whose.mirror_at(path).check(&whose.directory.join(store::FILE));
+            let damaged = StartFault::Backup { name: name.clone(), reason: format!("{}: {DAMAGED}", path.display()) };
+            let checked = told_of_damage(damaged, || whose.mirror_at(path).check(&whose.directory.join(store::FILE)));
             checked.map_err(|reason| StartFault::Backup { name: name.clone(), reason })?;
         }
     }
@@ -108,7 +113,7 @@ pub(super) fn openers(backups: &[BackupConfig], whose: &Whose<'_>) -> Vec<(SinkT
 }
 
 fn opener(backup: &BackupConfig, whose: &Whose<'_>) -> (SinkTerms, Open) {
-    let BackupConfig { name, is_required, kind } = backup;
+    let BackupConfig { name, is_required, kind, .. } = backup;
     let terms = SinkTerms { name: name.clone(), kind: kind.name(), is_required: *is_required };
     match kind {
         BackupKind::Mirror { path } => {
@@ -235,8 +240,11 @@ pub(super) fn report(hub: Option<&Hub>, is_restored: bool) -> schema::BackupRepo
 }
 
 fn info(view: SinkView, is_restored: bool) -> schema::BackupInfo {
-    let SinkView { terms, state, lag, completed_at_unix, verified_at_unix } = view;
-    let (state, reason, hint) = described(&terms, state, is_restored);
+    let SinkView { terms, state, lag, completed_at_unix, verified_at_unix, verify_failure } = view;
+    let (state, reason, mut hint) = described(&terms, state, is_restored);
+    if verify_failure.is_some() && !is_restored {
+        hint = hint.or(Some(NOT_VERIFIED));
+    }
     schema::BackupInfo {
         name: terms.name,
         kind: terms.kind.to_owned(),
@@ -249,6 +257,7 @@ fn info(view: SinkView, is_restored: bool) -> schema::BackupInfo {
         lag_secs: lag.waited.as_secs(),
         completed_at: completed_at_unix,
         verified_at: verified_at_unix,
+        verify_failure,
     }
 }
 
@@ -283,11 +292,20 @@ fn described(
     }
 }
 
+/// What an operator does about a backup from which a restore was not right.
+const NOT_VERIFIED: &str = "A restore from it would not bring back what this node has. Look at its disk; begin it anew: stop the node, \
+    move the backup away, start once without it in the configuration, and then with it.";
+
 /// What `node.status` says of sinks: those that are in trouble or dead, and channels that wait for any.
 fn warning(hub: &Hub) -> Option<String> {
-    let trouble = |view: SinkView| match view.state {
-        State::Troubled { reason, .. } | State::Failed { reason } => Some(format!("{}: {reason}", view.terms.name)),
-        State::Starting | State::Complete | State::Behind | State::Ahead => None,
+    let trouble = |view: SinkView| {
+        let name = view.terms.name;
+        let wrong = view.verify_failure.map(|words| format!("{name} would not bring back what there is: {words}"));
+        match view.state {
+            State::Troubled { reason, .. } | State::Failed { reason } => Some(format!("{name}: {reason}")),
+            State::Starting | State::Complete | State::Behind => wrong,
+            State::Ahead => None,
+        }
     };
     let stalled = hub.stalled_channels();
     let waits =

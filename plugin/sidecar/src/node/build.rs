@@ -138,10 +138,11 @@ fn begin_commits(
 ) -> Result<(), StartFault> {
     let (delivery, workers) = (manager.deliver().clone(), manager.deliver().clone());
     let commits = commits.asking(move || workers.is_busy(), || Some(Clock::monotonic()));
-    let Some(Sinks { hub, made, news }) = sinks else {
+    let Some(Sinks { hub, made, news, tries }) = sinks else {
         commits.on_a_thread(move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
         return Ok(());
     };
+    tries.begin(manager.clone(), stop.clone())?;
     hub.run(made, move |released, seq| delivery.deliver(released, seq))?;
     let status = doors.clone();
     let tell = move |words| status.report(|status| status.backups = words);

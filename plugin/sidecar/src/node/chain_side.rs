@@ -19,7 +19,7 @@ use crate::chain::stop::StopFlag;
 use crate::clock::Clock;
 use crate::lock::Mutex;
 use crate::manager::Manager;
-use crate::store::backup::Hub;
+use crate::store::backup::{Followed, Hub};
 use crate::store::row::EventRow;
 use crate::store::schema::{RESERVE_LOW_KEY, Table};
 use crate::store::{Batch, ChainOrder, FundingRequest, Held};
@@ -119,6 +119,17 @@ impl StoredWallet {
         result
     }
 
+    /// Takes a block in or gives one back, and says with the wallet's row how far channels have followed.
+    fn block(&self, work: impl FnOnce(&mut Wallet) -> Result<(), WalletFault>) -> Result<(), WalletFault> {
+        self.change(|wallet, batch| {
+            work(wallet)?;
+            if let Some((height, hash)) = wallet.below_tip(RECORD_DEPTH) {
+                Followed { height, hash }.note(batch);
+            }
+            Ok(())
+        })
+    }
+
     fn fund(&self, request: &FundingRequest, feerate: FeeratePerKw) -> Result<(Transaction, u32), WalletFault> {
         let reserve = reserve(self.manager.env().standing().saturating_add(1));
         self.change(|wallet, _| wallet.fund(request.script_pubkey.clone(), request.amount, feerate, reserve))
@@ -176,7 +187,7 @@ impl BlockListener for Listener {
 
     fn connected(&self, height: u32, block: &Block) {
         self.manager.block_connected(height, block);
-        let taken = self.wallet.change(|wallet, _| wallet.connected(height, block));
+        let taken = self.wallet.block(|wallet| wallet.connected(height, block));
         if let Err(fault) = taken {
             tracing::error!(height, %fault, "the wallet did not take a block in");
         }
@@ -210,7 +221,7 @@ impl BlockListener for Listener {
         batch.hold(Held::Chain(ChainOrder::BlockLeft));
         self.manager.env().writer.submit(batch);
         self.manager.block_disconnected(height);
-        let taken = self.wallet.change(|wallet, _| wallet.disconnected(height, hash, previous));
+        let taken = self.wallet.block(|wallet| wallet.disconnected(height, hash, previous));
         if let Err(fault) = taken {
             tracing::error!(height, %fault, "the wallet did not give a block back");
         }

@@ -10,8 +10,10 @@ use redb::Database;
 
 use super::StartFault;
 use super::backups::{self, Sinks, Whose};
+use super::verify::Tries;
 use crate::clock::Clock;
 use crate::config::{BackupConfig, Config, network_name};
+use crate::fatal::is_of_redb;
 use crate::key::{NodeKeys, Seed};
 use crate::store::backup::sealed::Sealer;
 use crate::store::backup::start::known_sinks;
@@ -41,7 +43,9 @@ impl Found {
         let sealer = Arc::new(Sealer::new(keys.backup_secret(), network, &node_id));
         let whose = Whose { directory, network, node_id, sealer };
         backups::check(&config.backups, &whose)?;
-        let (db, mut file) = told_of_damage(directory, || store::open_and_load(directory, network, &node_id))?;
+        let damaged = StoreError::Corrupt { path: directory.join(store::FILE), reason: "it is corrupt".to_owned() };
+        let read = || store::open_and_load(directory, network, &node_id);
+        let (db, mut file) = told_of_damage(damaged.into(), read)?;
         let age = Generation::at_start(directory, (network, &node_id), &db, file.restored.is_some())?;
         let generation = file.aged(age);
         let sinks = sinks(&db, &file, &config.backups, &whose)?;
@@ -88,7 +92,8 @@ fn sinks(
     let (last_event, whom) = (store::last_event(db)?, (whose.network, whose.node_id));
     let openers = backups::openers(backups, whose);
     let (hub, made) = Hub::new(whom, db.clone(), (start, last_event), backups::CLOCKS, openers, told);
-    Ok(Some(Sinks { hub, made, news }))
+    let tries = Tries::new((whose.network.to_owned(), whose.node_id), db.clone(), hub.clone(), (backups, &made));
+    Ok(Some(Sinks { hub, made, news, tries }))
 }
 
 /// The wallet of these rows, which knows what was published, and the number of its next row.
@@ -110,16 +115,13 @@ fn load_wallet<'a>(
 
 /// redb takes some pages at their word and panics where they are damaged or missing: the operator is told then what is told of
 /// any damage (bad input 91), and the start is refused in the same way. Nothing of it has reached the file.
-fn told_of_damage<R>(directory: &Path, read: impl FnOnce() -> R) -> R {
+pub(super) fn told_of_damage<R>(refused: StartFault, read: impl FnOnce() -> R) -> R {
     let usual = Arc::new(std::panic::take_hook());
-    let (path, inner) = (directory.join(store::FILE), usual.clone());
+    let inner = usual.clone();
     std::panic::set_hook(Box::new(move |panic| {
-        let place = panic.location().map(std::panic::Location::file).unwrap_or_default();
-        // Our own places are told from the root of this workspace on.
-        if !place.contains("redb") {
+        if !is_of_redb(panic) {
             return inner(panic);
         }
-        let refused = StartFault::from(StoreError::Corrupt { path: path.clone(), reason: "it is corrupt".to_owned() });
         eprintln!("outriggerd: {refused}");
         std::process::exit(refused.exit_code().into());
     }));

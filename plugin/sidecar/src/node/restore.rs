@@ -21,7 +21,7 @@ use crate::store::backup::directory::DirectorySource;
 use crate::store::backup::mirror::{MirrorPlace, MirrorSource};
 use crate::store::backup::sealed::Sealer;
 use crate::store::backup::source::{Source, SourceFault};
-use crate::store::backup::{Persist, SinkEnds, TipRecord};
+use crate::store::backup::{Followed, Persist, SinkEnds};
 use crate::store::restore::{Fate, Found, Rebuilt, Restore, RestoreFault, check_vacant};
 use crate::wallet::Wallet;
 
@@ -77,7 +77,7 @@ pub fn restore(config: &Config, order: &RestoreOrder) -> Result<Told, NotRestore
     })
 }
 
-/// Restores in memory and holds what comes of it against the database, while no node runs.
+/// Restores in memory and holds what comes of it against the database, while no node runs. Nothing is changed by a byte.
 pub fn verify_backup(config: &Config, order: &RestoreOrder) -> Result<Told, NotRestored> {
     let directory = config.network_dir();
     let _lock = lock_directory(&directory)?;
@@ -87,7 +87,7 @@ pub fn verify_backup(config: &Config, order: &RestoreOrder) -> Result<Told, NotR
             let path = directory.join(store::FILE).display().to_string();
             return Err(SourceFault::unreadable(path, "there is no database to compare with").into());
         }
-        let (live, _) = store::open_and_load(&directory, restore.network, &restore.node_id)?;
+        let live = store::open_to_look(&directory, restore.network, &restore.node_id)?;
         restore.compared(source, &live)
     })
 }
@@ -103,8 +103,8 @@ fn told(
     let keys = NodeKeys::derive(&seed, config.network);
     let (network, node_id) = (network_name(config.network), keys.node_id());
     let proof = format!("it was restored from {}", place_text(&order.from));
-    let wallet = |tip: &TipRecord| {
-        let row = Wallet::resumed_at(&seed, config.network, (tip.height, tip.hash), ADDRESSES);
+    let wallet = |from: Followed| {
+        let row = Wallet::resumed_at(&seed, config.network, (from.height, from.hash), ADDRESSES);
         row.map_err(|fault| fault.to_string())
     };
     let restore = Restore { network, node_id, proof: &proof, wallet: &wallet };
@@ -172,6 +172,7 @@ fn as_json(rebuilt: &Rebuilt, (network, node_id): (&str, &NodeId), order: &Resto
             "capacity_sat": found.capacity.map(|capacity| capacity.get()),
             "balance_msat": found.balance.map(|balance| balance.get()),
             "htlcs": found.htlcs,
+            "cost_sat": found.cost.map(|cost| cost.get()),
             "restored_to": found.reached,
             "newest": found.newest,
             "faults": found.faults,
@@ -185,7 +186,7 @@ fn as_json(rebuilt: &Rebuilt, (network, node_id): (&str, &NodeId), order: &Resto
         "network": network,
         "node_id": node_id.to_string(),
         "is_whole": rebuilt.is_whole(),
-        "block_height": rebuilt.tip.as_ref().map(|tip| tip.height),
+        "block_height": rebuilt.follows.map(|from| from.height),
         "channels": channels.collect::<Vec<_>>(),
     })
 }
@@ -195,7 +196,8 @@ fn as_text(text: &mut String, rebuilt: &Rebuilt) {
         let shown = |value: Option<String>| value.unwrap_or_else(|| "?".to_owned());
         let _ = writeln!(
             text,
-            "\nchannel {}: {}\n  peer {}, capacity {} sat, ours {} sat, {} HTLCs; write {} of {}\n  {}",
+            "\nchannel {}: {}\n  peer {}, capacity {} sat, ours {} sat, {} HTLCs; write {} of {}\n  its close costs us up to {} sat; \
+             {}",
             found.channel,
             found.fate.word(),
             shown(found.peer.map(|peer| peer.to_string())),
@@ -204,14 +206,15 @@ fn as_text(text: &mut String, rebuilt: &Rebuilt) {
             found.htlcs,
             shown(found.reached.map(|id| id.to_string())),
             shown(found.newest.map(|id| id.to_string())),
+            shown(found.cost.map(|cost| cost.get().to_string())),
             prospect(found),
         );
         for fault in &found.faults {
             let _ = writeln!(text, "  wrong: {fault}");
         }
     }
-    let chain = match &rebuilt.tip {
-        Some(tip) => format!("The chain is followed from block {} on.", tip.height),
+    let chain = match rebuilt.follows {
+        Some(from) => format!("The chain is followed from block {} on.", from.height),
         None => "No record of the chain was found: a close that is in a block already will not be seen.".to_owned(),
     };
     // A string takes whatever is written.
@@ -230,6 +233,8 @@ and start no other copy of this node.";
 /// The program under the suite.
 struct Checked {
     program: Program,
+    /// The same program in the name of another node.
+    other: Program,
     killer: Option<Box<dyn Fn() + Send>>,
 }
 
@@ -248,10 +253,18 @@ impl Subject for Checked {
     }
 
     fn source(&mut self) -> Result<Box<dyn Source>, String> {
-        match CommandSource::start(self.program.clone()) {
-            Ok(source) => Ok(Box::new(source)),
-            Err(fault) => Err(fault.to_string()),
-        }
+        started(&self.program)
+    }
+
+    fn source_of_another(&mut self) -> Option<Result<Box<dyn Source>, String>> {
+        Some(started(&self.other))
+    }
+}
+
+fn started(program: &Program) -> Result<Box<dyn Source>, String> {
+    match CommandSource::start(program.clone()) {
+        Ok(source) => Ok(Box::new(source)),
+        Err(fault) => Err(fault.to_string()),
     }
 }
 
@@ -260,18 +273,22 @@ impl Subject for Checked {
 pub fn sink_check(order: &SinkCheckOrder) -> Result<(String, bool), StartFault> {
     let secret: [u8; 32] = Clock::random_bytes()?;
     let seed = order.seed.unwrap_or_else(|| secret.iter().take(6).fold(0, |seed, byte| seed << 8 | u64::from(*byte)));
-    let node_id = made_up_node(&secret);
     let network = "regtest".to_owned();
-    let program = Program {
-        name: "sink-check".to_owned(),
-        command: order.command.clone(),
-        network: network.clone(),
-        node_id,
-        sealer: Arc::new(Sealer::new(&secret, &network, &node_id)),
-        limit: command::ANSWER_LIMIT,
+    let as_node = |secret: &[u8; 32]| {
+        let node_id = made_up_node(secret);
+        Program {
+            name: "sink-check".to_owned(),
+            command: order.command.clone(),
+            network: network.clone(),
+            node_id,
+            sealer: Arc::new(Sealer::new(secret, &network, &node_id)),
+            limit: command::ANSWER_LIMIT,
+        }
     };
+    let (program, other) = (as_node(&secret), as_node(&secret.map(|byte| !byte)));
+    let node_id = program.node_id;
     let terms = Terms { network, node_id, patience: PATIENCE, now: Clock::monotonic, seed };
-    let outcomes = conform::run(&mut Checked { program, killer: None }, &terms);
+    let outcomes = conform::run(&mut Checked { program, other, killer: None }, &terms);
     let is_sound = outcomes.iter().all(|outcome| outcome.fault.is_none());
     let text = if order.json { outcomes_as_json(&outcomes, seed) } else { outcomes_as_text(&outcomes, seed) };
     Ok((text, is_sound))

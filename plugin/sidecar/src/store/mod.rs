@@ -190,6 +190,22 @@ pub fn open_and_load_on(
     Ok(open_after((storage, seen), (Path::new(FILE), network, node_id), (shelf, true), load::load)?.loaded())
 }
 
+/// The database as a start would find it, for looking at: neither it nor its journal is changed by a byte, and no journal is made.
+pub fn open_to_look(dir: &Path, network: &str, node_id: &NodeId) -> Result<Database, StoreError> {
+    let path = dir.join(FILE);
+    let file = stored(&path)?;
+    let looked = || {
+        let db = Database::builder().create_with_backend(Reserve::of(file))?;
+        check_identity(&db, &path, network, node_id)?;
+        refuse_mirror(&db, &path)?;
+        // What the journal has goes into what is kept back; what would be done to the journal is not.
+        drop(journal::start::attach(&db, &Beside(dir), false, false)?);
+        load::load(&db)?;
+        Ok(db)
+    };
+    looked().map_err(|fault: StoreError| fault.within(dir))
+}
+
 /// The file of a database, and the generation that was seen beside it.
 type Found = (Box<dyn StorageBackend>, u64);
 

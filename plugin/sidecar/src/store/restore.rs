@@ -1,14 +1,17 @@
 //! A database made from a backup. It is in restored mode from before its first start, and for good (ADR 5).
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_bolt::tx::fee::commitment_cost;
 use outrigger_channel::{Channel, Phase};
 use redb::backends::InMemoryBackend;
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, WriteTransaction};
 
+use super::backup::followed::Followed;
 use super::backup::image::{Image, TipRecord};
 use super::backup::kept::image_in;
 use super::backup::source::{Source, SourceFault, StoredChannel};
@@ -75,6 +78,8 @@ pub struct Found {
     pub balance: Option<Msat>,
     /// HTLCs in flight by these rows.
     pub htlcs: usize,
+    /// What the peer's commitment takes from our balance for its fee and the anchors, at most: the opener pays both (BOLT 3).
+    pub cost: Option<Sat>,
     /// The id that it was restored to.
     pub reached: Option<u64>,
     /// The newest id that the backup tells of.
@@ -87,16 +92,18 @@ pub struct Found {
 #[derive(Clone, Debug, Default)]
 pub struct Rebuilt {
     pub channels: Vec<Found>,
-    /// How far the chain was followed.
+    /// The newest record of how far the chain was followed.
     pub tip: Option<TipRecord>,
+    /// From where the chain is followed: that block, or an earlier one that the rows of every channel have taken in.
+    pub follows: Option<Followed>,
 }
 
 impl Rebuilt {
-    /// Whether nothing is missing of what the backup tells of, nor the record of the chain: without that a close which is in a block
-    /// already is never seen.
+    /// Whether nothing is missing of what the backup tells of, nor how far the chain was followed: without that a close which is in a
+    /// block already is never seen.
     pub fn is_whole(&self) -> bool {
         let is_sound = |found: &Found| found.faults.is_empty() && !matches!(found.fate, Fate::Frozen | Fate::Lost);
-        self.tip.is_some() && self.channels.iter().all(is_sound)
+        self.follows.is_some() && self.channels.iter().all(is_sound)
     }
 }
 
@@ -115,8 +122,8 @@ pub struct Restore<'a> {
     pub node_id: NodeId,
     /// Why the database counts as old.
     pub proof: &'a str,
-    /// Makes the wallet's first row, from how far the chain was followed.
-    pub wallet: &'a dyn Fn(&TipRecord) -> Result<Vec<u8>, String>,
+    /// Makes the wallet's first row, from where the chain is followed.
+    pub wallet: &'a dyn Fn(Followed) -> Result<Vec<u8>, String>,
 }
 
 impl Restore<'_> {
@@ -178,7 +185,7 @@ impl Restore<'_> {
     }
 
     fn wallet_row(&self, rebuilt: &Rebuilt) -> Result<Option<Vec<u8>>, RestoreFault> {
-        rebuilt.tip.as_ref().map(self.wallet).transpose().map_err(RestoreFault::Wallet)
+        rebuilt.follows.map(self.wallet).transpose().map_err(RestoreFault::Wallet)
     }
 
     fn scratch(&self) -> Result<Database, StoreError> {
@@ -216,7 +223,8 @@ impl Restore<'_> {
             let faults = if faults.is_empty() { String::new() } else { format!(": {}", faults.join("; ")) };
             return Err(RestoreFault::Nothing(faults));
         }
-        Ok((Rebuilt { channels, tip }, images))
+        let follows = follows(tip.as_ref(), &images, &mut channels);
+        Ok((Rebuilt { channels, tip, follows }, images))
     }
 
     fn is_ours(&self, network: &str, node_id: &NodeId) -> bool {
@@ -279,6 +287,16 @@ impl Restore<'_> {
         }
     }
 
+    /// A channel as it is read back when it was restored alone, into a database of its own that a start would load.
+    pub(super) fn read_back(&self, image: &Image) -> Result<Image, StoreError> {
+        let db = self.scratch()?;
+        let transaction = db.begin_write()?;
+        write_image(&transaction, image)?;
+        transaction.commit()?;
+        load::load(&db)?;
+        image_in(&db.begin_read()?, (self.network, &self.node_id), &image.channel)
+    }
+
     fn fill(
         &self,
         db: &Database,
@@ -320,16 +338,35 @@ impl Found {
             capacity: None,
             balance: None,
             htlcs: 0,
+            cost: None,
             reached: None,
             newest: None,
             faults: Vec::new(),
         }
     }
 
+    /// The record of the tip tells of this id, and the rows are older.
+    fn is_behind(&mut self, id: u64, followed: Option<Followed>) {
+        self.newest = self.newest.max(Some(id));
+        let reached = self.reached.unwrap_or_default();
+        let follows = match followed {
+            Some(Followed { height, .. }) => format!("it is followed from block {height} on"),
+            None => {
+                "how far it had followed the chain is not known, so a close that is in a block already may not be seen"
+                    .to_owned()
+            }
+        };
+        self.faults.push(format!(
+            "the record of the chain tells of write {id}, and those after {reached} are missing: {follows}"
+        ));
+    }
+
     fn tell(&mut self, channel: &Channel) {
         let rows = channel.rows();
         self.balance = Some(rows.head.local_commitment.to_local);
         self.htlcs = rows.htlcs.len();
+        let cost = || commitment_cost(rows.head.fee.remote, rows.htlcs.len());
+        self.cost = Some(if rows.params.is_opener { cost() } else { Sat::new(0) });
         self.fate = match channel.phase() {
             Phase::Failed { spend: None, .. } => Fate::Waiting,
             Phase::Failed { spend: Some(_), .. } | Phase::Closed { .. } => Fate::Closing,
@@ -338,8 +375,30 @@ impl Found {
     }
 }
 
+/// From where the chain is followed. The record of the tip tells which ids of the channels have taken in its block: rows that are
+/// older are followed from what they say themselves, or some close of that channel may never be seen.
+fn follows(tip: Option<&TipRecord>, images: &[Image], channels: &mut [Found]) -> Option<Followed> {
+    let newest = tip.map(|tip| Followed { height: tip.height, hash: tip.hash });
+    let known: Option<HashMap<_, _>> = tip.and_then(|tip| Some(tip.channels.as_ref()?.iter().copied().collect()));
+    let mut from = newest;
+    for image in images.iter().filter(|image| image.is_live()) {
+        let told = known.as_ref().and_then(|known| known.get(&image.channel).copied());
+        let is_behind = newest.is_none() || known.is_none() || told.is_some_and(|id| image.id < id);
+        if !is_behind {
+            continue;
+        }
+        let found = channels.iter_mut().find(|found| found.channel == image.channel);
+        if let (Some(found), Some(id)) = (found, told) {
+            found.is_behind(id, image.followed());
+        }
+        let earlier = image.followed().filter(|own| from.is_none_or(|from| own.height < from.height));
+        from = earlier.or(from);
+    }
+    from
+}
+
 /// The channels that live in this file.
-fn living(transaction: &ReadTransaction) -> Result<Vec<ChannelId>, StoreError> {
+pub(super) fn living(transaction: &ReadTransaction) -> Result<Vec<ChannelId>, StoreError> {
     let params = transaction.open_table(Table::ChannelParams.definition())?;
     let mut channels = Vec::new();
     for entry in params.iter()? {
@@ -350,7 +409,7 @@ fn living(transaction: &ReadTransaction) -> Result<Vec<ChannelId>, StoreError> {
 
 /// How what came of a backup differs from the channel as it is. A backup may have more preimages, for other channels, and another
 /// address of the peer.
-fn difference(wanted: &Image, found: &Image) -> Option<String> {
+pub(super) fn difference(wanted: &Image, found: &Image) -> Option<String> {
     if found.id != wanted.id {
         return Some(format!("it is at write {} in the backup and at {} here", found.id, wanted.id));
     }

@@ -22,6 +22,10 @@ pub const JOURNAL_KEY: &[u8] = b"journal";
 /// The key in [`Table::Meta`] under which the names of the sinks stand that the last start had, a line each.
 pub const SINKS_KEY: &[u8] = b"sinks";
 
+/// The key in [`Table::Meta`] under which a block stands that was taken in with all before it (see
+/// [`backup::followed`](super::backup::followed)).
+pub const FOLLOWED_KEY: &[u8] = b"followed";
+
 /// The key in [`Table::Meta`] under which it stands which channels sinks have refused for good.
 pub const REFUSALS_KEY: &[u8] = b"refusals";
 
@@ -131,6 +135,8 @@ tables! {
     PeerAddress = "peer_address",
     /// The id of a channel's rows in its persist sequence, a u64 (see [`backup`](super::backup)).
     Persist = "persist",
+    /// A block that the channel's rows have taken in, with all before it (see [`backup::followed`](super::backup::followed)).
+    Followed = "followed",
 }
 
 /// The key of a row that a channel has once.

@@ -36,6 +36,11 @@ pub trait Subject {
 
     /// Reads what is kept.
     fn source(&mut self) -> Result<Box<dyn Source>, String>;
+
+    /// The same in the name of another node; nothing where the sink is one node's by its place.
+    fn source_of_another(&mut self) -> Option<Result<Box<dyn Source>, String>> {
+        None
+    }
 }
 
 /// For whom the sink keeps, and how long it has.
@@ -196,6 +201,30 @@ impl<'a> Bench<'a> {
     fn give(&mut self, number: u64, id: u64, view: u64, write: Write) -> Result<(), String> {
         let channel = self.channel(number);
         let image = image(self.terms, channel, view);
+        let changes = match write {
+            Write::New | Write::Full => None,
+            Write::Update { after } => Some(update(channel, after, id)),
+        };
+        self.give_image(&image, id, write == Write::New, changes.as_ref())
+    }
+
+    /// The last write of a channel's life: its rows go into history.
+    fn give_over(&mut self, number: u64, id: u64, as_update: bool) -> Result<(), String> {
+        let channel = self.channel(number);
+        let mut over = Image::new(&self.terms.network, self.terms.node_id, channel, id);
+        let row = |table, value| RowChange { table, key: channel.0.to_vec(), value };
+        let changes = vec![
+            row(Table::ChannelParams, None),
+            row(Table::ChannelHead, None),
+            row(Table::ClosedChannel, Some(b"over".to_vec())),
+        ];
+        over.rows.insert((Table::ClosedChannel, channel.0.to_vec()), b"over".to_vec());
+        let update = Update { channel, after: id - 1, id, changes };
+        self.give_image(&over, id, false, as_update.then_some(&update))
+    }
+
+    fn give_image(&mut self, image: &Image, id: u64, is_new: bool, update: Option<&Update>) -> Result<(), String> {
+        let (channel, view) = (image.channel, image.id);
         let read = || Ok(image.clone());
         let (full, funding) = (Full::new(&read), funding(&channel));
         let Some(life) = &mut self.life else { return Err("the sink is not running".to_owned()) };
@@ -204,13 +233,9 @@ impl<'a> Bench<'a> {
         let newest = self.given.entry(channel).or_default();
         *newest = view.max(*newest);
         let (ends, sink) = (life.ends.clone(), &mut life.sink);
-        let answer = within(self.terms.patience, ends, || match write {
-            Write::New => sink.persist_new_channel(&channel, funding, &full, id),
-            Write::Full => sink.update_persisted_channel(&channel, funding, None, &full, id),
-            Write::Update { after } => {
-                let update = update(channel, after, id);
-                sink.update_persisted_channel(&channel, funding, Some(&update), &full, id)
-            }
+        let answer = within(self.terms.patience, ends, || match is_new {
+            true => sink.persist_new_channel(&channel, funding, &full, id),
+            false => sink.update_persisted_channel(&channel, funding, update, &full, id),
         });
         match answer {
             Answer::Completed => {
@@ -309,6 +334,32 @@ impl<'a> Bench<'a> {
         let mut stored = source.read(channel).map_err(|fault| fault.to_string())?;
         let image = stored.image();
         image.ok_or_else(|| format!("channel {} cannot be read back: {}", short(channel), stored.faults.join("; ")))
+    }
+
+    /// A channel that is over is read back as such, whatever its id is by then, and is not said to live at another one.
+    fn is_over(&mut self, number: u64, id: u64) -> Result<(), String> {
+        let channel = self.channel(number);
+        let found = self.read(&channel)?;
+        if found.is_live() || !found.is_closed() {
+            return Err(format!("channel {} was over at id {id}, and is read back otherwise", short(&channel)));
+        }
+        match self.life.as_ref().and_then(|life| life.held.get(&channel)) {
+            Some(held) if *held != id => {
+                Err(format!("channel {} was over at id {id}, and it says that it holds {held}", short(&channel)))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Another node finds nothing of this one's.
+    fn is_hidden_from_another(&mut self) -> Result<(), String> {
+        let Some(source) = self.subject.source_of_another() else { return Ok(()) };
+        let mut source = source?;
+        let listed = source.channels().map_err(|fault| fault.to_string())?;
+        match listed.first() {
+            Some(channel) => Err(format!("another node is listed channel {}, which is this one's", short(channel))),
+            None => Ok(()),
+        }
     }
 
     fn is_true(&self, found: &Image) -> Result<(), String> {
@@ -417,5 +468,6 @@ fn tip(terms: &Terms, height: u32) -> TipRecord {
         hash: BlockHash::from_byte_array([7; 32]),
         at_unix: 1_800_000_000,
         peers: vec![(terms.node_id, "host.example:9735".to_owned())],
+        channels: Some(vec![(ChannelId([0xc4; 32]), 7)]),
     }
 }

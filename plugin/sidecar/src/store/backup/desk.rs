@@ -47,6 +47,8 @@ pub struct SinkView {
     pub completed_at_unix: Option<u64>,
     /// When a restore from it was last tried and found right, in unix seconds.
     pub verified_at_unix: Option<u64>,
+    /// Why the last restore that was tried from it was not right, where it was not.
+    pub verify_failure: Option<String>,
 }
 
 /// One sink, shared by the writer, by its own thread and by those that complete.
@@ -61,6 +63,7 @@ pub(super) struct Desk {
     refused: Mutex<Option<(ChannelId, String)>>,
     completed_at_unix: AtomicU64,
     verified_at_unix: AtomicU64,
+    verify_failure: Mutex<Option<String>>,
 }
 
 impl Desk {
@@ -76,6 +79,7 @@ impl Desk {
             refused: Mutex::new(refused.map(before)),
             completed_at_unix: AtomicU64::new(0),
             verified_at_unix: AtomicU64::new(0),
+            verify_failure: Mutex::default(),
         }
     }
 
@@ -122,6 +126,12 @@ impl Desk {
 
     pub(super) fn is_verified(&self, at_unix: u64) {
         self.verified_at_unix.store(at_unix, Ordering::Relaxed);
+        *self.verify_failure.lock() = None;
+    }
+
+    /// A restore was tried and was not right. Says whether the one before it was.
+    pub(super) fn is_not_verified(&self, reason: &str) -> bool {
+        self.verify_failure.lock().replace(reason.to_owned()).is_none()
     }
 
     /// It has refused this channel for good. Says whether it had refused another one before: then it is the sink that is at fault.
@@ -144,6 +154,7 @@ impl Desk {
             (lanes.lag(now), lanes.is_off())
         };
         let failure = self.refused.lock().clone().map(|(_, reason)| reason);
+        let verify_failure = self.verify_failure.lock().clone();
         let trouble = self.ends.trouble_now();
         let state = match (is_off, failure, trouble) {
             (true, _, _) => State::Ahead,
@@ -162,6 +173,7 @@ impl Desk {
             lag,
             completed_at_unix: at(&self.completed_at_unix),
             verified_at_unix: at(&self.verified_at_unix),
+            verify_failure,
         }
     }
 }

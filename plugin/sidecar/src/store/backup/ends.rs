@@ -39,6 +39,9 @@ struct State {
 /// Who hears of completions.
 type Complete = dyn Fn(&ChannelId, u64) + Send + Sync;
 
+/// Who hears of channels that a sink has lost.
+type Lost = dyn Fn(&ChannelId) + Send + Sync;
+
 /// The monotonic clock, which this module has no other way to.
 pub type Now = fn() -> Instant;
 
@@ -47,13 +50,26 @@ pub type Now = fn() -> Instant;
 pub struct SinkEnds {
     shared: Arc<Shared>,
     complete: Arc<Complete>,
+    lost: Arc<Lost>,
     now: Now,
 }
 
 impl SinkEnds {
     /// Ends whose completions go to `complete`, which only takes note of them.
     pub fn new(complete: impl Fn(&ChannelId, u64) + Send + Sync + 'static, now: Now) -> Self {
-        Self { shared: Arc::default(), complete: Arc::new(complete), now }
+        Self { shared: Arc::default(), complete: Arc::new(complete), lost: Arc::new(|_| ()), now }
+    }
+
+    /// The same, with `lost` for what is told of channels whose records are gone.
+    #[must_use]
+    pub fn losing(self, lost: impl Fn(&ChannelId) + Send + Sync + 'static) -> Self {
+        Self { lost: Arc::new(lost), ..self }
+    }
+
+    /// What was complete of this channel is not there any more: a full write of it is due, and what comes waits for that. What was
+    /// given and not completed yet stays to be completed, at the latest with that full write.
+    pub fn lost(&self, channel: &ChannelId) {
+        (self.lost)(channel);
     }
 
     /// What was answered with [`Answer::InProgress`](super::Answer::InProgress) is durable. To be called once for each.

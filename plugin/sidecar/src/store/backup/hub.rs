@@ -13,8 +13,9 @@ use outrigger_bolt::id::{ChannelId, NodeId};
 use redb::{Database, ReadableDatabase};
 use tokio::sync::watch;
 
-use super::desk::{Desk, SinkTerms, SinkView};
+use super::desk::{Desk, SinkTerms};
 use super::ends::{Now, SinkEnds};
+use super::followed::Followed;
 use super::gate::{Gate, HeldEvents};
 use super::image::{Image, RowChange, TipRecord, Update};
 use super::kept::{id_in, image_in};
@@ -85,7 +86,13 @@ impl Hub {
                         hub.completed(number, channel, id);
                     }
                 };
-                let ends = SinkEnds::new(complete, clocks.now);
+                let told = hub.clone();
+                let lost = move |channel: &ChannelId| {
+                    if let Some(hub) = told.upgrade() {
+                        hub.lost(number, channel);
+                    }
+                };
+                let ends = SinkEnds::new(complete, clocks.now).losing(lost);
                 made.push(open(ends.clone()));
                 let mut lanes = Lanes::default();
                 let now = (clocks.now)();
@@ -192,10 +199,14 @@ impl Hub {
         self.tell(&gate, passed, last_seq);
     }
 
-    /// A block that sinks are to know of.
+    /// A block that sinks are to know of. Where the writer has taken in one since the start it is that one: of it is known which
+    /// ids have it.
     pub fn tip(&self, height: u32, hash: BlockHash, peers: Vec<(NodeId, String)>) {
-        let at_unix = (self.clocks.unix)();
-        let tip = TipRecord { network: self.network.clone(), node_id: self.node_id, height, hash, at_unix, peers };
+        let standing = self.numbering.lock().standing();
+        let (block, channels) = standing.map_or((Followed { height, hash }, None), |(block, ids)| (block, Some(ids)));
+        let (network, node_id, at_unix) = (self.network.clone(), self.node_id, (self.clocks.unix)());
+        let Followed { height, hash } = block;
+        let tip = TipRecord { network, node_id, height, hash, at_unix, peers, channels };
         for desk in &self.desks {
             desk.with(|lanes| lanes.add_tip(tip.clone()));
         }
@@ -235,36 +246,6 @@ impl Hub {
     /// The events that required sinks hold back.
     pub fn held_events(&self) -> HeldEvents {
         self.gate.lock().held_events((self.clocks.now)())
-    }
-
-    /// The sinks as they are shown.
-    pub fn views(&self) -> Vec<SinkView> {
-        self.desks.iter().map(|desk| desk.view(self.clocks.now)).collect()
-    }
-
-    /// A restore from the sink of this name was tried and found right.
-    pub fn verified(&self, name: &str) {
-        let found = self.desks.iter().find(|desk| desk.terms.name == name);
-        found.into_iter().for_each(|desk| desk.is_verified((self.clocks.unix)()));
-    }
-
-    /// Whether the promises of a channel have waited so long that it takes no new HTLCs.
-    pub fn is_stalled(&self, channel: &ChannelId) -> bool {
-        self.has_required && self.stalled.read().contains(channel)
-    }
-
-    /// How many channels are stalled.
-    pub fn stalled_channels(&self) -> usize {
-        self.stalled.read().len()
-    }
-
-    /// Looks which channels are stalled now; gives those for which that has changed. To be called every second or so.
-    pub fn look_for_stalls(&self) -> Vec<ChannelId> {
-        let now: HashSet<_> = self.gate.lock().stalled((self.clocks.now)()).collect();
-        let mut stalled = self.stalled.write();
-        let changed = now.symmetric_difference(&stalled).copied().collect();
-        *stalled = now;
-        changed
     }
 
     /// Gives one thing to a sink and takes its answer.
@@ -407,6 +388,14 @@ impl Hub {
         }
     }
 
+    /// A sink has lost what it had of a channel: it is given all of it again, and what comes waits for that.
+    fn lost(&self, number: usize, channel: &ChannelId) {
+        let Some(desk) = self.desks.get(number) else { return };
+        let sink = &desk.terms.name;
+        tracing::error!(%sink, %channel, "the sink has lost what it had of the channel: it is written anew");
+        desk.with(|lanes| lanes.lost(channel, (self.clocks.now)()));
+    }
+
     /// A sink will never have the channel. Only what is required costs it its life; a second time is the sink's fault and not the
     /// channel's.
     fn failed(&self, desk: &Desk, channel: &ChannelId, reason: &str, is_new: bool) {
@@ -477,5 +466,6 @@ fn known(funding: OutPoint, image: &dyn Fn() -> Result<Image, StoreError>) -> Re
 }
 
 mod serve;
+mod shown;
 #[cfg(test)]
 mod tests;

@@ -70,6 +70,9 @@ pub struct TipRecord {
     pub at_unix: u64,
     /// Where peers with channels are reached.
     pub peers: Vec<(NodeId, String)>,
+    /// The id of each channel that lived then: rows that are as new have taken in this block and all before it. Nothing where the
+    /// record does not say.
+    pub channels: Option<Vec<(ChannelId, u64)>>,
 }
 
 /// An update that does not follow the rows.
@@ -109,6 +112,14 @@ impl Image {
         }
         self.id = update.id;
         Ok(())
+    }
+
+    /// What it takes in memory, about.
+    pub fn size(&self) -> usize {
+        let of = |((_, key), value): (&(Table, Vec<u8>), &Vec<u8>)| {
+            key.len().saturating_add(value.len()).saturating_add(ROW_OVERHEAD)
+        };
+        self.rows.iter().map(of).sum()
     }
 
     /// The bytes of the image.
@@ -203,7 +214,8 @@ impl TipRecord {
             .put(6, self.height.to_be_bytes())
             .put(8, self.hash.as_byte_array())
             .put(10, self.at_unix.to_be_bytes())
-            .put(11, bytes_of(peers));
+            .put(11, bytes_of(peers))
+            .put_some(13, self.channels.as_ref().map(|channels| ids_to_bytes(channels)));
         checked(record.finish())
     }
 
@@ -217,6 +229,7 @@ impl TipRecord {
             hash: BlockHash::from_byte_array(record.array(8, "block hash")?),
             at_unix: record.u64(10, "time")?,
             peers: Vec::new(),
+            channels: None,
         };
         let malformed = |_| BadRecord::Malformed("peers");
         let mut peers = Reader::new(record.bytes_some(11).unwrap_or_default());
@@ -226,9 +239,27 @@ impl TipRecord {
             let peer = node_id.ok().zip(address.ok()).ok_or(BadRecord::Malformed("peers"))?;
             tip.peers.push(peer);
         }
+        let malformed = BadRecord::Malformed("channels");
+        tip.channels = record.bytes_some(13).map(|ids| ids_of_bytes(ids).ok_or(malformed)).transpose()?;
         record.finish()?;
         Ok(tip)
     }
+}
+
+/// Channels and ids, one behind the other.
+fn ids_to_bytes(channels: &[(ChannelId, u64)]) -> Vec<u8> {
+    channels.iter().flat_map(|(channel, id)| channel.0.into_iter().chain(id.to_be_bytes())).collect()
+}
+
+fn ids_of_bytes(mut bytes: &[u8]) -> Option<Vec<(ChannelId, u64)>> {
+    let mut channels = Vec::new();
+    while !bytes.is_empty() {
+        let (channel, rest) = bytes.split_first_chunk::<32>()?;
+        let (id, rest) = rest.split_first_chunk::<8>()?;
+        channels.push((ChannelId(*channel), u64::from_be_bytes(*id)));
+        bytes = rest;
+    }
+    Some(channels)
 }
 
 /// The name of a funding output in files: `txid_index`.

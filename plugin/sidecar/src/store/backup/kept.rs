@@ -32,10 +32,14 @@ const KEPT: &[(u64, Table)] = &[
     (24, Table::Broadcast),
     (26, Table::ClosedChannel),
     (PEER_ADDRESS, Table::PeerAddress),
+    (FOLLOWED, Table::Followed),
 ];
 
 /// May be skipped: a restored node finds its peer another way.
 const PEER_ADDRESS: u64 = 1;
+
+/// May be skipped: without it the chain is followed from the newest record of the tip.
+const FOLLOWED: u64 = 3;
 
 /// The number by which a row of this table is named, where it is kept.
 pub(super) fn number_of(table: Table) -> Option<u64> {

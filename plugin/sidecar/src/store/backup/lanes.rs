@@ -294,6 +294,17 @@ impl Lanes {
         completed
     }
 
+    /// The sink has lost what was complete there.
+    pub(super) fn lost(&mut self, channel: &ChannelId, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(channel).filter(|lane| !lane.is_dead) else { return };
+        lane.complete = 0;
+        lane.done.clear();
+        if let Some(waiting) = &mut self.tip {
+            waiting.behind.insert(*channel, lane.wanted);
+        }
+        self.collapse(*channel, now);
+    }
+
     /// The sink will never have this channel: nobody waits for it any more.
     pub(super) fn give_up(&mut self, channel: &ChannelId) {
         let Some(lane) = self.lanes.get_mut(channel) else { return };

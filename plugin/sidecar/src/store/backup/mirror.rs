@@ -19,17 +19,24 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransacti
 use super::ends::{SinkEnds, SinkFault};
 use super::image::{Image, TipRecord, Update};
 use super::kept::tables;
-use super::{Answer, Full, Holding, MISSING, Persist};
+use super::source::SourceFault;
+use super::{Answer, Full, Holding, MISSING, Persist, Reader};
+use crate::fatal::contain;
 use crate::store::schema::{MIRROR_KEY, TIP_KEY, Table};
 use crate::store::seal::{seal, unseal};
 use crate::store::{StoreError, check_identity, initialise, open_sound, sync_directory};
 
+mod handle;
 mod read;
 
+use handle::{Backlog, Handle};
 pub use read::MirrorSource;
 
 /// The most that one commit of a mirror takes in.
 const GROUP_LIMIT: usize = 4096;
+
+/// What an operator does where the file was taken away while it was written to.
+const GONE: &str = "it was deleted or replaced while the node runs: put back the file that was there";
 
 /// What an operator does where another file is in its place.
 const ANOTHER: &str = "it is not the mirror as it was written, but an older copy or an empty one: put the right one back, or \
@@ -45,10 +52,12 @@ pub struct MirrorPlace {
 
 /// The sink. What it is given goes to a thread of its own, which commits what has gathered and completes all of it.
 pub struct Mirror {
-    place: MirrorPlace,
     /// What was handed to the thread, by channel that lives: one that is over has no id there that an update could follow.
     newest: HashMap<ChannelId, u64>,
     jobs: Option<Sender<Job>>,
+    backlog: Arc<Backlog>,
+    handle: Arc<Handle>,
+    ends: SinkEnds,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -61,7 +70,23 @@ enum Job {
     Known(ChannelId, u64),
 }
 
+impl Job {
+    /// What it takes in memory, about.
+    fn size(&self) -> usize {
+        match self {
+            Self::Full(image, _) => image.size(),
+            Self::Update(update) => update.size(),
+            Self::Tip(_) | Self::Known(..) => size_of::<Self>(),
+        }
+    }
+}
+
 impl MirrorPlace {
+    /// Device and number of the file that stands there.
+    fn file(&self) -> Option<(u64, u64)> {
+        fs::metadata(&self.path).map(|file| (file.dev(), file.ino())).ok()
+    }
+
     /// Refuses, before the node starts, a mirror that no waiting makes right: the database itself, a file that is no mirror, another
     /// node's or network's, or one that a newer version wrote. A file that is not there, or cannot be read now, is none of these.
     /// The text says what is wrong and what to do.
@@ -81,11 +106,7 @@ impl MirrorPlace {
         match self.opened() {
             Ok(_) | Err(StoreError::Io(_)) => Ok(()),
             // It is a copy: what is damaged may be moved away.
-            Err(StoreError::Corrupt { path, reason }) => Err(format!(
-                "{}: {reason}; move it away, and take this backup out of the configuration for one start: the next one makes \
-                     another",
-                path.display()
-            )),
+            Err(StoreError::Corrupt { path, reason }) => Err(format!("{}: {reason}; {DAMAGED}", path.display())),
             Err(
                 fault @ (StoreError::Newer { .. }
                 | StoreError::Companion { .. }
@@ -166,8 +187,8 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 fn fault_of(fault: StoreError) -> SinkFault {
     match fault {
         StoreError::Io(reason) => SinkFault::Passing(reason),
-        StoreError::Corrupt { .. }
-        | StoreError::Newer { .. }
+        StoreError::Corrupt { path, reason } => SinkFault::Lasting(format!("{}: {reason}; {DAMAGED}", path.display())),
+        StoreError::Newer { .. }
         | StoreError::Companion { .. }
         | StoreError::Missing { .. }
         | StoreError::DeadLink(_)
@@ -182,14 +203,20 @@ impl Mirror {
     /// The mirror at this place, which was [checked](MirrorPlace::check).
     pub fn new(place: MirrorPlace, ends: SinkEnds) -> Self {
         let (jobs, queue) = crossbeam_channel::bounded(GROUP_LIMIT);
-        let scribe = Scribe { place: place.clone(), ends, db: None };
-        let thread = std::thread::spawn(move || scribe.work(&queue));
-        Self { place, newest: HashMap::new(), jobs: Some(jobs), thread: Some(thread) }
+        let handle = Arc::new(Handle::of(place));
+        let backlog = Arc::new(Backlog::default());
+        let scribe = Scribe { handle: handle.clone(), backlog: backlog.clone(), ends: ends.clone() };
+        let contained = ends.clone();
+        let work = move || contain(move |words| contained.trouble(&broken(words)), || scribe.work(&queue));
+        let thread = std::thread::spawn(work);
+        Self { newest: HashMap::new(), jobs: Some(jobs), backlog, handle, ends, thread: Some(thread) }
     }
 
     fn hand_over(&mut self, job: Job) -> Answer {
         // The thread ends only with the process: it completes what it takes.
-        if let Some(jobs) = &self.jobs {
+        if let Some(jobs) = &self.jobs
+            && self.backlog.enter(job.size(), &self.ends)
+        {
             let _ = jobs.send(job);
         }
         Answer::InProgress
@@ -210,10 +237,26 @@ impl Mirror {
 impl Drop for Mirror {
     fn drop(&mut self) {
         self.jobs = None;
-        if let Some(thread) = self.thread.take() {
+        // One that redb's panic has stopped never ends.
+        if let Some(thread) = self.thread.take().filter(|_| !has_stopped(&self.ends)) {
             let _ = thread.join();
         }
     }
+}
+
+/// What is shown where redb panics over a file: it takes some pages at their word.
+fn broken(words: &str) -> String {
+    format!("{BROKEN} ({words}). Stop the node: {DAMAGED}")
+}
+
+const BROKEN: &str = "it is damaged so that nothing can be read or written";
+
+/// What an operator does about a mirror that is damaged: it is a copy, and may be moved away.
+pub const DAMAGED: &str = "it is damaged; move it away, and take this backup out of the configuration for one start: the next one \
+    makes another";
+
+fn has_stopped(ends: &SinkEnds) -> bool {
+    ends.trouble_now().is_some_and(|(words, _)| words.starts_with(BROKEN))
 }
 
 impl Persist for Mirror {
@@ -250,8 +293,22 @@ impl Persist for Mirror {
         self.hand_over(Job::Tip(Box::new(tip.clone())))
     }
 
+    fn reader(&self) -> Option<Reader> {
+        let handle = self.handle.clone();
+        Some(Box::new(move || {
+            let unreadable = |fault| SourceFault::unreadable(handle.place.path.display(), fault);
+            let db = handle.database().map_err(unreadable)?;
+            Ok(Box::new(MirrorSource::over(handle.place.clone(), db)))
+        }))
+    }
+
     fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault> {
-        let holdings = self.place.opened().and_then(|db| holdings_in(&db)).map_err(fault_of)?;
+        let (ends, handle) = (self.ends.clone(), self.handle.clone());
+        let read = move || handle.database().and_then(|db| holdings_in(&db));
+        let holdings = contain(move |words| ends.trouble(&broken(words)), read).map_err(|fault| {
+            self.handle.close();
+            fault_of(fault)
+        })?;
         self.newest = holdings.iter().map(|holding| (holding.channel, holding.id)).collect();
         Ok(holdings)
     }
@@ -281,14 +338,13 @@ fn corrupt(reason: &str) -> StoreError {
 
 /// The thread that writes.
 struct Scribe {
-    place: MirrorPlace,
+    handle: Arc<Handle>,
+    backlog: Arc<Backlog>,
     ends: SinkEnds,
-    /// Closed after a fault: redb writes nothing more then before it is opened anew.
-    db: Option<Database>,
 }
 
 impl Scribe {
-    fn work(mut self, queue: &Receiver<Job>) {
+    fn work(self, queue: &Receiver<Job>) {
         while let Ok(first) = queue.recv() {
             let mut jobs = vec![first];
             while jobs.len() < GROUP_LIMIT
@@ -303,19 +359,27 @@ impl Scribe {
                 // taken away, or the configuration changed, and no channel need die for it.
                 Some(Err(_)) | None => return,
             }
+            self.backlog.leave(jobs.iter().map(Job::size).sum());
         }
     }
 
-    fn commit(&mut self, jobs: &[Job]) -> Result<(), SinkFault> {
-        let db = match self.db.take() {
-            Some(db) => db,
-            None => self.place.opened().map_err(fault_of)?,
-        };
-        if !write(&db, jobs).map_err(fault_of)? {
-            return Err(SinkFault::Passing(format!("{}: {ANOTHER}", self.place.path.display())));
+    fn commit(&self, jobs: &[Job]) -> Result<(), SinkFault> {
+        let committed = self.try_to_commit(jobs);
+        if committed.is_err() {
+            self.handle.close();
         }
-        self.db = Some(db);
-        Ok(())
+        committed
+    }
+
+    fn try_to_commit(&self, jobs: &[Job]) -> Result<(), SinkFault> {
+        let path = &self.handle.place.path;
+        let passing = |words: &str| Err(SinkFault::Passing(format!("{}: {words}", path.display())));
+        let db = self.handle.database().map_err(fault_of)?;
+        if !write(&db, jobs).map_err(fault_of)? {
+            return passing(ANOTHER);
+        }
+        // A file that was taken away while it was written to has it, and nobody will find it.
+        if self.handle.stands() { Ok(()) } else { passing(GONE) }
     }
 }
 

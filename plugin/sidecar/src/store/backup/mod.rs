@@ -21,6 +21,7 @@ pub mod conform;
 mod desk;
 pub mod directory;
 pub mod ends;
+pub mod followed;
 pub(in crate::store) mod gate;
 pub mod hub;
 pub mod image;
@@ -36,13 +37,16 @@ pub mod source;
 #[cfg(test)]
 mod stand_in;
 pub mod start;
+pub mod verify;
 
 use bitcoin::OutPoint;
 use outrigger_bolt::id::ChannelId;
 
+use self::source::{Source, SourceFault};
 use super::StoreError;
 pub use desk::{SinkTerms, SinkView, State};
 pub use ends::{SinkEnds, SinkFault};
+pub use followed::Followed;
 pub use gate::HeldEvents;
 pub use hub::{Clocks, Hub, Open};
 pub use image::{Image, RowChange, TipRecord, Update};
@@ -94,6 +98,9 @@ impl<'a> Full<'a> {
     }
 }
 
+/// Opens what a sink keeps for reading, as often as it is called.
+pub type Reader = Box<dyn FnMut() -> Result<Box<dyn Source>, SourceFault> + Send>;
+
 /// Where rows of channels are kept. Each sink has a thread of its own, on which all of these are called, one after the other;
 /// they may take as long as they like. `channel` is the name of a channel; `funding` goes with it for those who file by it.
 ///
@@ -121,6 +128,12 @@ pub trait Persist: Send {
     /// The chain as it stood when everything before this call was committed: a restore needs no block further back. Comes at the
     /// start and every 144 blocks. Nobody waits for it: a sink that cannot keep it now keeps the next one.
     fn persist_tip(&mut self, tip: &TipRecord) -> Answer;
+
+    /// What reads back what is kept while the sink lives, on any thread; nothing where it can only be read when the sink does not
+    /// live. Asked once, before any other call.
+    fn reader(&self) -> Option<Reader> {
+        None
+    }
 
     /// What is held and complete, asked once, at the start, before any write. Channels that are over may be left out.
     /// A sink that cannot tell (a [`SinkFault::Passing`] one is asked again) is given everything in full.

@@ -7,11 +7,12 @@ use outrigger_bolt::id::ChannelId;
 use outrigger_channel::{ChannelParams, Row};
 use redb::{Database, ReadableDatabase};
 
+use super::followed::Followed;
 use super::image::{RowChange, Update};
 use super::kept::{channel_of, id_in};
 use crate::store::StoreError;
 use crate::store::batch::Write;
-use crate::store::schema::{Table, channel_key};
+use crate::store::schema::{FOLLOWED_KEY, Table, channel_key};
 
 /// Rows that a commit writes, by table and key.
 type Rows<'a> = BTreeMap<(Table, &'a [u8]), &'a Option<Vec<u8>>>;
@@ -22,17 +23,32 @@ pub(super) struct Numbering {
     db: Arc<Database>,
     /// The ids of the channels that were met; those of others stand in the file.
     newest: HashMap<ChannelId, u64>,
+    /// How far all rows have followed the chain, and how far those of each channel say so.
+    followed: Option<Followed>,
+    told: HashMap<ChannelId, Followed>,
 }
 
 impl Numbering {
     pub(super) fn new(db: Arc<Database>, newest: HashMap<ChannelId, u64>) -> Self {
-        Self { db, newest }
+        Self { db, newest, followed: None, told: HashMap::new() }
+    }
+
+    /// A block that the rows of all channels have taken in, and the ids from which on they have: nothing before this start has taken
+    /// in a block.
+    pub(super) fn standing(&self) -> Option<(Followed, Vec<(ChannelId, u64)>)> {
+        let mut ids: Vec<_> = self.newest.iter().map(|(channel, id)| (*channel, *id)).collect();
+        ids.sort_unstable();
+        self.followed.map(|followed| (followed, ids))
     }
 
     /// What these writes are to sinks, an update for each channel that they concern. The ids that these take become rows of the same
     /// transaction. Of two writes of one row the later one stands.
     pub(super) fn number(&mut self, writes: &mut Vec<Write>) -> Result<Vec<Arc<Update>>, StoreError> {
         let mut changed: BTreeMap<ChannelId, Rows<'_>> = BTreeMap::new();
+        let is_block = |write: &&Write| write.table == Table::Meta && write.key == FOLLOWED_KEY;
+        if let Some(block) = writes.iter().rev().find(is_block) {
+            self.followed = block.value.as_deref().and_then(|row| Followed::decode(row).ok());
+        }
         for write in writes.iter() {
             if let Some(channel) = channel_of(write.table, &write.key) {
                 changed.entry(channel).or_default().insert((write.table, &write.key), &write.value);
@@ -51,9 +67,15 @@ impl Numbering {
                 key: key.to_vec(),
                 value: value.clone(),
             };
-            let changes = rows.into_iter().map(change).collect();
-            updates.push(Arc::new(Update { channel, after, id, changes }));
+            let mut update = Update { channel, after, id, changes: rows.into_iter().map(change).collect() };
+            update.changes.extend(self.follow(&update));
+            updates.push(Arc::new(update));
         }
+        let is_followed = |change: &&RowChange| change.table == Table::Followed;
+        let follows = updates.iter().filter_map(|update| update.changes.iter().find(is_followed));
+        let follows = follows.map(|row| Write { table: row.table, key: row.key.clone(), value: row.value.clone() });
+        let follows: Vec<_> = follows.collect();
+        writes.extend(follows);
         writes.extend(updates.iter().map(|update| Write {
             table: Table::Persist,
             key: channel_key(&update.channel),
@@ -62,9 +84,23 @@ impl Numbering {
         Ok(updates)
     }
 
+    /// What the channel's rows say from this update on of how far they have followed the chain, where they do not say it yet. Of one
+    /// that is over nothing is followed.
+    fn follow(&mut self, update: &Update) -> Option<RowChange> {
+        let row = |value| Some(RowChange { table: Table::Followed, key: channel_key(&update.channel), value });
+        if update.is_last() {
+            self.told.remove(&update.channel);
+            return row(None);
+        }
+        let followed = self.followed?;
+        let before = self.told.insert(update.channel, followed);
+        if before == Some(followed) { None } else { row(Some(followed.encode())) }
+    }
+
     /// The channel is over: its id is found in the file, should anything still come.
     pub(super) fn forget(&mut self, channel: &ChannelId) {
         self.newest.remove(channel);
+        self.told.remove(channel);
     }
 }
 

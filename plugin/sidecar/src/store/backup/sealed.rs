@@ -9,10 +9,13 @@ use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use outrigger_bolt::id::{ChannelId, NodeId};
 use zeroize::Zeroizing;
 
+use super::SinkEnds;
+
 /// The form that is written: its first byte.
 const VERSION: u8 = 1;
 
-/// The largest sealed record that is read back, in bytes.
+/// The largest sealed record that is written and read back, in bytes. A full write grows with the HTLCs that its channel ever had,
+/// some 150 bytes each: one that comes near the limit is to be closed.
 pub const MAX_RECORD_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Bytes of a nonce (XChaCha20).
@@ -89,6 +92,26 @@ pub enum CannotOpen {
     Short,
     #[error("it is damaged, stands under another's name, or was written with another seed")]
     NotAuthentic,
+}
+
+/// Whether a record holds everything of a channel that takes so many bytes. Where it does not the channel waits, alone, and the operator
+/// is shown why: a record that cannot be read back must not count, and no channel is to be failed for what can be mended.
+pub(super) fn fits(ends: &SinkEnds, channel: &ChannelId, bytes: usize) -> bool {
+    let bytes = bytes as u64;
+    let with_rest = bytes.saturating_add((STEP + NONCE_LEN + TAG_LEN + 1) as u64);
+    if with_rest > MAX_RECORD_BYTES {
+        let words = format!(
+            "channel {channel} has {bytes} bytes of rows, and a record holds {MAX_RECORD_BYTES} at most: a mirror has no such limit, so \
+             put one in the place of this backup; or take it out of the configuration, and close the channel"
+        );
+        tracing::error!(words, "a channel is too large for a backup");
+        ends.trouble(&words);
+        return false;
+    }
+    if with_rest > MAX_RECORD_BYTES / 2 {
+        tracing::warn!(%channel, bytes, limit = MAX_RECORD_BYTES, "a channel grows too large for a backup: close it soon");
+    }
+    true
 }
 
 /// Seals and opens the records of one node.
@@ -229,6 +252,16 @@ mod tests {
         for length in 0..sealed.len() {
             assert!(sealer.open(&name(), &sealed[..length]).is_err(), "{length} bytes");
         }
+    }
+
+    #[test]
+    fn bad_input_95_a_channel_that_no_record_holds_is_told_and_not_written() {
+        let ends = SinkEnds::new(|_, _| (), std::time::Instant::now);
+        let most = MAX_RECORD_BYTES as usize - STEP - NONCE_LEN - TAG_LEN - 1;
+        assert!(fits(&ends, &ChannelId([1; 32]), most) && ends.trouble_now().is_none());
+        assert!(!fits(&ends, &ChannelId([1; 32]), most + 1));
+        let (words, _) = ends.trouble_now().unwrap();
+        assert!(words.contains(&ChannelId([1; 32]).to_string()) && words.contains("268435456 at most"), "{words}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use outrigger_bolt::wire::{Error, Message};
 use outrigger_channel::{Command, Policy};
 use outrigger_sidecar::manager::relay::register::{Caps, Load};
 use outrigger_sidecar::manager::terms::ForwardingPolicy;
-use outrigger_sidecar::store::backup::TipRecord;
+use outrigger_sidecar::store::backup::Followed;
 use outrigger_sidecar::store::restore::Restore;
 use outrigger_sidecar::store::row::PaymentState;
 
@@ -283,7 +283,7 @@ fn restore(world: &mut World) {
     world.stop(LOSER);
     let mut backup = world.nodes[LOSER].backup.clone().expect("a backup");
     let forks = world.chain.forks.len() as u64;
-    let wallet = |tip: &TipRecord| Ok((forks << 32 | u64::from(tip.height)).to_be_bytes().to_vec());
+    let wallet = |from: Followed| Ok((forks << 32 | u64::from(from.height)).to_be_bytes().to_vec());
     let node_id = world.nodes[LOSER].id;
     let restore = Restore { network: NETWORK, node_id, proof: "it comes of a backup", wallet: &wallet };
     let disk = Disk::default();

@@ -25,8 +25,11 @@ pub(super) struct Ledger {
 struct Open {
     /// The newest full write that is complete: it voids everything before it. Or what was found to be whole at the start.
     complete: u64,
-    /// The newest record that was given: an update has to follow it.
+    /// The newest record that was given: an update has to follow it. Nothing is given before a full write where the program has lost
+    /// the channel: then it is 0.
     newest: u64,
+    /// The newest id that the program completed: it has to hold all up to it.
+    kept: u64,
     /// By the id of the record.
     writes: BTreeMap<u64, Write>,
 }
@@ -110,11 +113,39 @@ impl Ledger {
         }
     }
 
+    /// What the program has to hold of each channel.
+    pub(super) fn kept(&self) -> Vec<(ChannelId, u64)> {
+        let channels = self.channels.lock();
+        channels.iter().filter(|(_, open)| open.kept > 0).map(|(channel, open)| (*channel, open.kept)).collect()
+    }
+
+    /// The program does not hold what it completed of a channel. What is open is complete with the full write that comes, and no
+    /// update is given before.
+    pub(super) fn lose(&self, channel: &ChannelId) {
+        if let Some(open) = self.channels.lock().get_mut(channel) {
+            (open.complete, open.newest, open.kept) = (0, 0, 0);
+            open.writes.values_mut().filter(|write| !write.is_full).for_each(|write| write.request = None);
+        }
+        self.ends.lost(channel);
+    }
+
+    /// The channel is over: nothing of it need be there any more.
+    pub(super) fn is_over(&self, channel: &ChannelId) {
+        if let Some(open) = self.channels.lock().get_mut(channel) {
+            open.kept = 0;
+        }
+    }
+
     /// Whether the update may go as such: it follows what was given, and few are held. Else a full write takes its place.
     pub(super) fn takes(&self, update: &Update) -> bool {
         let held = |open: &Open| open.writes.values().filter(|write| write.request.is_some()).count();
         let channels = self.channels.lock();
         channels.get(&update.channel).is_some_and(|open| update.after <= open.newest && held(open) < MAX_OPEN)
+    }
+
+    /// Whether what the update follows was given.
+    pub(super) fn may_follow(&self, name: &RecordName) -> bool {
+        self.channels.lock().get(&name.channel).is_some_and(|open| name.from <= open.newest)
     }
 
     /// The program was found to hold this.
@@ -123,6 +154,7 @@ impl Ledger {
         let open = channels.entry(holding.channel).or_default();
         open.complete = open.complete.max(holding.id);
         open.newest = open.newest.max(holding.id);
+        open.kept = open.kept.max(holding.id);
     }
 
     /// What a program that was started again is to be given, each channel's in its order.
@@ -139,6 +171,7 @@ impl Ledger {
         let mut channels = self.channels.lock();
         let open = channels.get_mut(channel)?;
         let write = open.writes.remove(&id)?;
+        open.kept = open.kept.max(id);
         if !write.is_full {
             return Some(write.awaited);
         }

@@ -19,8 +19,8 @@ use crossbeam_channel::{Receiver, Sender};
 use outrigger_bolt::id::{ChannelId, NodeId};
 use serde_json::{Value, json};
 
-use super::sealed::{MAX_RECORD_BYTES, RecordKind, RecordName, Sealer};
-use super::{Answer, Full, Holding, Persist, SinkEnds, SinkFault, TipRecord, Update};
+use super::sealed::{MAX_RECORD_BYTES, RecordKind, RecordName, Sealer, fits};
+use super::{Answer, Full, Holding, Persist, Reader, SinkEnds, SinkFault, TipRecord, Update};
 use crate::lock::Mutex;
 use child::{Child, OnCompleted, OnEnd, SHORT_LINE, odd_answer, shown};
 use ledger::{Ledger, Place};
@@ -125,6 +125,7 @@ impl Machine {
             let _ = deaths.try_send(());
         });
         let mut child = self.program.start(on_completed, on_end)?;
+        self.look_what_is_left(&mut child)?;
         for (channel, id, request) in self.ledger.to_give_again() {
             match give(&mut child, &request)? {
                 Verdict::Completed => drop(self.ledger.completed(&channel, id)),
@@ -136,6 +137,19 @@ impl Machine {
             }
         }
         Ok(child)
+    }
+
+    /// A program that comes back may have another place before it, or an empty one. It is given updates of no channel of which it
+    /// does not list what it completed.
+    fn look_what_is_left(&self, child: &mut Child) -> Result<(), ChildFault> {
+        let kept = self.ledger.kept();
+        if kept.is_empty() {
+            return Ok(());
+        }
+        let held = read::listed(child, &kept)?;
+        let lost = kept.iter().filter(|(channel, id)| held.get(channel).is_none_or(|held| held < id));
+        lost.for_each(|(channel, _)| self.ledger.lose(channel));
+        Ok(())
     }
 
     fn ask(&mut self, method: &'static str, params: Value, line: usize) -> Result<Value, SinkFault> {
@@ -181,7 +195,8 @@ impl CommandSink {
 
     /// Gives a write to the program until it has an answer. `given` is the id that the node awaits, `name.id` the one at which the
     /// record stands, which is as new or newer.
-    fn write(&self, name: &RecordName, given: u64, request: Request) -> Answer {
+    /// An update is nothing where the program turns out to have lost its channel.
+    fn write(&self, name: &RecordName, given: u64, request: Request) -> Option<Answer> {
         let request = Arc::new(request);
         let done = self.ends.until_well(|| {
             let mut machine = self.machine.lock();
@@ -189,12 +204,15 @@ impl CommandSink {
             if let Err(fault) = started {
                 return Err(machine.ended(&fault));
             }
+            if name.kind == RecordKind::Update && !self.ledger.may_follow(name) {
+                return Ok(None);
+            }
             match self.ledger.enter(name, given, &request) {
-                Place::Complete => return Ok(Answer::Completed),
-                Place::Open => return Ok(Answer::InProgress),
+                Place::Complete => return Ok(Some(Answer::Completed)),
+                Place::Open => return Ok(Some(Answer::InProgress)),
                 Place::New => {}
             }
-            match machine.child().and_then(|child| give(child, &request)) {
+            let answer = match machine.child().and_then(|child| give(child, &request)) {
                 Ok(Verdict::Completed) => Ok(self.ledger.answered(name, given)),
                 Ok(Verdict::InProgress) => {
                     self.ledger.accepted(name);
@@ -209,12 +227,13 @@ impl CommandSink {
                     // It may have told the completion before it ended.
                     if self.ledger.withdraw(name) { Err(fault) } else { Ok(Answer::InProgress) }
                 }
-            }
+            };
+            answer.map(Some)
         });
         match done {
             Some(Ok(answer)) => answer,
-            Some(Err(fault)) => Answer::PermanentFailure(fault.to_string()),
-            None => Answer::InProgress,
+            Some(Err(fault)) => Some(Answer::PermanentFailure(fault.to_string())),
+            None => Some(Answer::InProgress),
         }
     }
 
@@ -226,10 +245,17 @@ impl CommandSink {
         id: u64,
     ) -> Answer {
         let Ok(image) = full.image() else { return Answer::InProgress };
-        let name = RecordName::full(*channel, image.id);
-        let mut params = self.params(&name, ("monitor", &image.encode()), funding);
+        let (name, content) = (RecordName::full(*channel, image.id), image.encode());
+        if !fits(&self.ends, channel, content.len()) {
+            return Answer::InProgress;
+        }
+        let mut params = self.params(&name, ("monitor", &content), funding);
         params["over"] = (!image.is_live()).into();
-        self.write(&name, id, Request { method, params })
+        let answer = self.write(&name, id, Request { method, params });
+        if !image.is_live() {
+            self.ledger.is_over(channel);
+        }
+        answer.unwrap_or(Answer::InProgress)
     }
 
     /// The parts that all writes have, the content sealed, under the word for what it is.
@@ -274,7 +300,19 @@ impl Persist for CommandSink {
         let mut params = self.params(&name, ("update", &update.encode()), funding);
         params["follows"] = update.after.into();
         params["over"] = update.is_last().into();
-        self.write(&name, id, Request { method, params })
+        match self.write(&name, id, Request { method, params }) {
+            Some(answer) if update.is_last() => {
+                self.ledger.is_over(channel);
+                answer
+            }
+            Some(answer) => answer,
+            None => self.write_full(method, (channel, funding), full, id),
+        }
+    }
+
+    fn reader(&self) -> Option<Reader> {
+        let (machine, sealer) = (self.machine.clone(), self.sealer.clone());
+        Some(Box::new(move || Ok(Box::new(read::LiveSource::new(machine.clone(), sealer.clone())))))
     }
 
     fn persist_tip(&mut self, tip: &TipRecord) -> Answer {

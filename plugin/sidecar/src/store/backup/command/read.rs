@@ -1,5 +1,6 @@
 //! Reading back what a program keeps.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -9,7 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::child::{Child, ChildFault, odd_answer};
-use super::{LIST_LINE, Program, RECORD_LINE, kind_of, named};
+use super::{LIST_LINE, Machine, Program, RECORD_LINE, kind_of, named};
+use crate::lock::Mutex;
 use crate::store::backup::directory::Names;
 use crate::store::backup::sealed::{RecordKind, RecordName, Sealer};
 use crate::store::backup::source::{NamedRecord, Source, SourceFault, StoredChannel};
@@ -82,6 +84,73 @@ impl Ask for CommandSource {
     }
 }
 
+impl Ask for Child {
+    type Fault = ChildFault;
+
+    fn ask(&mut self, method: &'static str, params: Value, line: usize) -> Result<Value, ChildFault> {
+        Self::ask(self, method, params, line)
+    }
+
+    fn odd(&self, fault: ChildFault) -> ChildFault {
+        fault
+    }
+}
+
+/// A program that keeps on the side, asked between two writes.
+pub(super) struct LiveSource {
+    machine: Arc<Mutex<Machine>>,
+    sealer: Arc<Sealer>,
+    place: String,
+}
+
+impl LiveSource {
+    pub(super) fn new(machine: Arc<Mutex<Machine>>, sealer: Arc<Sealer>) -> Self {
+        let place = machine.lock().program.command.join(" ");
+        Self { machine, sealer, place }
+    }
+}
+
+impl Ask for LiveSource {
+    type Fault = SourceFault;
+
+    fn ask(&mut self, method: &'static str, params: Value, line: usize) -> Result<Value, SourceFault> {
+        let answer = self.machine.lock().ask(method, params, line);
+        answer.map_err(|fault| SourceFault::unreadable(&self.place, fault))
+    }
+
+    fn odd(&self, fault: ChildFault) -> SourceFault {
+        SourceFault::unreadable(&self.place, fault)
+    }
+}
+
+impl Source for LiveSource {
+    fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
+        channels(self, true)
+    }
+
+    fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
+        let sealer = self.sealer.clone();
+        stored(self, &sealer, channel)
+    }
+
+    fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
+        let sealer = self.sealer.clone();
+        newest_tip(self, &sealer)
+    }
+}
+
+/// The id to which a program that was started again holds each of these channels, by the names that it lists.
+pub(super) fn listed(child: &mut Child, wanted: &[(ChannelId, u64)]) -> Result<HashMap<ChannelId, u64>, ChildFault> {
+    let there: HashSet<_> = channels(child, false)?.into_iter().collect();
+    let mut held = HashMap::new();
+    for (channel, _) in wanted.iter().filter(|(channel, _)| there.contains(channel)) {
+        if let Some((_, id)) = names(child, channel)?.reach() {
+            held.insert(*channel, id);
+        }
+    }
+    Ok(held)
+}
+
 /// What the program holds of each channel and is whole by the names that it lists, where the newest record opens.
 pub(super) fn holdings(
     sealer: &Sealer,
@@ -90,7 +159,17 @@ pub(super) fn holdings(
     let mut program = By(ask);
     let mut holdings = Vec::new();
     for channel in channels(&mut program, false)? {
-        let names = names(&mut program, &channel)?;
+        // One channel of which it cannot tell costs no other: it is written anew.
+        let names = match names(&mut program, &channel) {
+            Ok(names) => names,
+            Err(fault) => match channels(&mut program, false) {
+                Ok(_) => {
+                    tracing::warn!(%channel, %fault, "a backup cannot tell what it holds: it is written anew");
+                    continue;
+                }
+                Err(gone) => return Err(gone),
+            },
+        };
         let Some((full, id)) = names.reach() else { continue };
         let newest = match names.updates.iter().find(|(_, to)| **to == id && id > full) {
             Some((from, to)) => RecordName::update(channel, *from, *to),
@@ -181,27 +260,40 @@ impl Source for CommandSource {
     }
 
     fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
-        let names = names(self, channel)?;
         let sealer = self.program.sealer.clone();
-        let mut broken = None;
-        let stored = StoredChannel::gather(*channel, &names, |name| match record(self, &sealer, name) {
-            Ok(record) => record,
-            Err(fault) => {
-                let words = fault.to_string();
-                broken = Some(fault);
-                Err(words)
-            }
-        });
-        broken.map_or(Ok(stored), Err)
+        stored(self, &sealer, channel)
     }
 
     fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
-        let method = "fetch_tip";
-        let answer = self.ask(method, json!({}), LIST_LINE)?;
-        let tip = Fetched::deserialize(&answer).map_err(|_| self.odd(odd_answer(method, &answer)))?;
-        let (Some(record), Some(height)) = (tip.record, tip.height) else { return Ok(None) };
-        let opened =
-            STANDARD.decode(record).ok().map(|bytes| self.program.sealer.open(&RecordName::tip(height), &bytes));
-        Ok(opened.and_then(Result::ok))
+        let sealer = self.program.sealer.clone();
+        newest_tip(self, &sealer)
     }
+}
+
+/// What a program has of a channel.
+fn stored<A: Ask>(program: &mut A, sealer: &Sealer, channel: &ChannelId) -> Result<StoredChannel, A::Fault>
+where
+    A::Fault: std::fmt::Display,
+{
+    let names = names(program, channel)?;
+    let mut broken = None;
+    let stored = StoredChannel::gather(*channel, &names, |name| match record(program, sealer, name) {
+        Ok(record) => record,
+        Err(fault) => {
+            let words = fault.to_string();
+            broken = Some(fault);
+            Err(words)
+        }
+    });
+    broken.map_or(Ok(stored), Err)
+}
+
+/// The newest record of the chain that a program has.
+fn newest_tip<A: Ask>(program: &mut A, sealer: &Sealer) -> Result<Option<Vec<u8>>, A::Fault> {
+    let method = "fetch_tip";
+    let answer = program.ask(method, json!({}), LIST_LINE)?;
+    let tip = Fetched::deserialize(&answer).map_err(|_| program.odd(odd_answer(method, &answer)))?;
+    let (Some(record), Some(height)) = (tip.record, tip.height) else { return Ok(None) };
+    let opened = STANDARD.decode(record).ok().map(|bytes| sealer.open(&RecordName::tip(height), &bytes));
+    Ok(opened.and_then(Result::ok))
 }

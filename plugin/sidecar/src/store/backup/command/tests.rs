@@ -7,6 +7,7 @@ use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 
+use super::super::source::Source;
 use super::child::{Child, SHORT_LINE};
 use super::*;
 
@@ -144,7 +145,7 @@ fn a_record_of_the_chain_that_was_kept_ends_the_trouble_with_the_one_before() {
     let mut sink = CommandSink::new(program, ends.clone());
     ends.trouble("the line is cut");
     let (network, hash, peers) = ("regtest".to_owned(), BlockHash::from_byte_array([7; 32]), Vec::new());
-    let tip = TipRecord { network, node_id, height: 144, hash, at_unix: 1_800_000_000, peers };
+    let tip = TipRecord { network, node_id, height: 144, hash, at_unix: 1_800_000_000, peers, channels: None };
     assert_eq!(sink.persist_tip(&tip), Answer::Completed);
     assert!(ends.trouble_now().is_none());
     ends.stop();
@@ -256,6 +257,62 @@ mod writes {
             ledger.enter(&update(id), id, &request());
         }
         assert!(!ledger.takes(&change(71, 72)), "a full write is due");
+    }
+
+    /// It dies, and has an empty place before it when it comes back: by the updates alone nothing could be restored.
+    #[test]
+    fn per_2_a_program_that_comes_back_over_an_empty_store_is_given_everything_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/examples/keep-in-directory");
+        let secret = SecretKey::from_slice(&[1; 32]).unwrap();
+        let node_id = NodeId::new(PublicKey::from_secret_key(&Secp256k1::signing_only(), &secret));
+        let kept = dir.path().join("kept");
+        let program = Program {
+            name: "test".to_owned(),
+            command: [example.as_path(), &kept].map(|word| word.display().to_string()).to_vec(),
+            network: "regtest".to_owned(),
+            node_id,
+            sealer: Arc::new(Sealer::new(&[1; 32], "regtest", &node_id)),
+            limit: ANSWER_LIMIT,
+        };
+        let (told, lost) = crossbeam_channel::unbounded();
+        let ends = SinkEnds::new(|_, _| (), Instant::now).losing(move |channel| told.send(*channel).unwrap());
+        let mut sink = CommandSink::new(program.clone(), ends.clone());
+        let funding = OutPoint { txid: bitcoin::Txid::from_byte_array([7; 32]), vout: 0 };
+        let other = ChannelId([8; 32]);
+        let image = |channel, id| {
+            let mut image = super::super::super::Image::new("regtest", node_id, channel, id);
+            image.rows.insert((crate::store::schema::Table::ChannelParams, channel.0.to_vec()), b"params".to_vec());
+            image
+        };
+        for channel in [CHANNEL, other] {
+            let read = || Ok(image(channel, 1));
+            let answer = sink.persist_new_channel(&channel, funding, &Full::new(&read), 1);
+            assert_eq!(answer, Answer::Completed);
+        }
+        let follow = |sink: &mut CommandSink, id| {
+            let (read, update) =
+                (|| Ok(image(CHANNEL, id)), Update { channel: CHANNEL, after: id - 1, id, changes: Vec::new() });
+            sink.update_persisted_channel(&CHANNEL, funding, Some(&update), &Full::new(&read), id)
+        };
+        assert_eq!(follow(&mut sink, 2), Answer::Completed);
+        // One that comes back to what it had is given no more than the update.
+        sink.killer()();
+        assert_eq!(follow(&mut sink, 3), Answer::Completed);
+        assert!(lost.is_empty());
+        sink.killer()();
+        std::fs::remove_dir_all(&kept).unwrap();
+        assert_eq!(follow(&mut sink, 4), Answer::Completed);
+        let mut told: Vec<_> = lost.try_iter().collect();
+        told.sort_unstable();
+        assert_eq!(told, [CHANNEL, other], "also the one of which nothing comes");
+        assert_eq!(follow(&mut sink, 5), Answer::Completed);
+        ends.stop();
+        drop(sink);
+        let mut source = CommandSource::start(program).unwrap();
+        let mut stored = source.read(&CHANNEL).unwrap();
+        assert_eq!(stored.image().unwrap().id, 5, "{:?}", stored.faults);
+        assert_eq!(source.channels().unwrap(), [CHANNEL]);
     }
 
     /// It dies with a write in its hands while nobody calls: it is started again and given the write again.

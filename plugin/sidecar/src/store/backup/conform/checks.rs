@@ -22,6 +22,8 @@ pub(super) const ALL: &[Check] = &[
     check("once", "a completion is told once for each write", once),
     check("restart", "after a restart it says what it holds, and goes on from there", restart),
     check("kill", "a kill loses nothing that was completed", kill),
+    check("over", "a channel whose life is over is kept as such", over),
+    check("nodes", "what it keeps of one node is not shown to another", nodes),
     check("tip", "the newest record of the chain is kept", keeps_tip),
     check("random", "all of it in any order", random),
 ];
@@ -169,6 +171,31 @@ fn kill(bench: &mut Bench<'_>) -> Result<(), String> {
     }
     bench.restart()?;
     bench.holds(0, 9)
+}
+
+fn over(bench: &mut Bench<'_>) -> Result<(), String> {
+    for number in 0..2 {
+        bench.give(number, 1, 1, Write::New)?;
+        bench.follow(number, 2)?;
+    }
+    bench.settle()?;
+    bench.give_over(0, 3, true)?;
+    bench.give_over(1, 3, false)?;
+    bench.settle()?;
+    (0..2).try_for_each(|number| bench.is_over(number, 3))?;
+    bench.restart()?;
+    (0..2).try_for_each(|number| bench.is_over(number, 3))
+}
+
+fn nodes(bench: &mut Bench<'_>) -> Result<(), String> {
+    bench.give(0, 1, 1, Write::New)?;
+    bench.follow(0, 2)?;
+    bench.settle()?;
+    bench.end();
+    bench.is_hidden_from_another()?;
+    bench.start()?;
+    bench.holds(0, 2)?;
+    bench.reads_back(0, 2)
 }
 
 fn keeps_tip(bench: &mut Bench<'_>) -> Result<(), String> {

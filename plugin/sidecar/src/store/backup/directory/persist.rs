@@ -7,9 +7,9 @@ use bitcoin::OutPoint;
 use outrigger_bolt::id::{ChannelId, NodeId};
 
 use super::{Directory, DirectoryFault, DirectorySource, Written};
-use crate::store::backup::sealed::Sealer;
+use crate::store::backup::sealed::{Sealer, fits};
 use crate::store::backup::source::{Source, SourceFault};
-use crate::store::backup::{Answer, Full, Holding, Image, Persist, SinkEnds, SinkFault, TipRecord, Update};
+use crate::store::backup::{Answer, Full, Holding, Image, Persist, Reader, SinkEnds, SinkFault, TipRecord, Update};
 
 /// A [`Directory`] under the Persist contract. A disk that is away or full is waited for.
 pub struct DirectorySink {
@@ -81,6 +81,9 @@ impl DirectorySink {
     fn write_full(&mut self, channel: &ChannelId, full: &Full<'_>) -> Answer {
         let Ok(image) = full.image() else { return Answer::InProgress };
         let content = image.encode();
+        if !fits(&self.ends, channel, content.len()) {
+            return Answer::InProgress;
+        }
         let answer = self.answer(|directory| directory.write_full(channel, image.id, &content)).0;
         self.retire_if(!image.is_live(), channel);
         answer
@@ -135,14 +138,28 @@ impl Persist for DirectorySink {
         }
     }
 
+    fn reader(&self) -> Option<Reader> {
+        let (path, owner, sealer) = (self.path.clone(), self.owner.clone(), self.sealer.clone());
+        Some(Box::new(move || Ok(Box::new(DirectorySource::open(&path, (&owner.0, &owner.1), sealer.clone())?))))
+    }
+
     fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault> {
         self.directory()?;
         let mut source = DirectorySource::open(&self.path, (&self.owner.0, &self.owner.1), self.sealer.clone())?;
         let mut holdings = Vec::new();
         for channel in source.living()? {
-            // What is held counts as complete.
-            self.directory()?.settle(&channel)?;
-            let mut stored = source.read(&channel)?;
+            // What is held counts as complete. A channel that cannot be read is written anew, and costs no other.
+            let settled = self.directory()?.settle(&channel).map_err(|fault| fault.to_string());
+            let read = settled.and_then(|()| source.read(&channel).map_err(|fault| fault.to_string()));
+            let mut stored = match read {
+                Ok(stored) => stored,
+                // Unless all of it went away.
+                Err(fault) => {
+                    source.living()?;
+                    tracing::warn!(%channel, %fault, "a backup cannot be read: it is written anew");
+                    continue;
+                }
+            };
             let image = stored.image();
             for fault in &stored.faults {
                 tracing::warn!(%channel, %fault, "a backup is damaged: it is written anew");

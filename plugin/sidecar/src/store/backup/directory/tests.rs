@@ -428,7 +428,7 @@ fn a_record_of_the_chain_that_was_kept_ends_the_trouble_with_the_one_before() {
     let mut sink = DirectorySink::new(disk.clone(), owner, sealer(), 3, ends.clone());
     let hash = bitcoin::BlockHash::from_byte_array([7; 32]);
     let (network, peers) = ("regtest".to_owned(), Vec::new());
-    let tip = TipRecord { network, node_id: node(1), height: 144, hash, at_unix: 1_800_000_000, peers };
+    let tip = TipRecord { network, node_id: node(1), height: 144, hash, at_unix: 1_800_000_000, peers, channels: None };
     assert_eq!(sink.persist_tip(&tip), Answer::InProgress);
     assert!(ends.trouble_now().unwrap().0.contains("mount its disk"));
     fs::create_dir(&disk).unwrap();

@@ -33,7 +33,8 @@ fn image() -> Image {
 fn tip() -> TipRecord {
     let peers = vec![(node(2), "host:9735".to_owned()), (node(3), "[::1]:1".to_owned())];
     let hash = BlockHash::from_byte_array([5; 32]);
-    TipRecord { network: "signet".into(), node_id: node(1), height: 288, hash, at_unix: 1_800_000_000, peers }
+    let channels = Some(vec![(CHANNEL, 4), (ChannelId([8; 32]), u64::MAX)]);
+    TipRecord { network: "signet".into(), node_id: node(1), height: 288, hash, at_unix: 1_800_000_000, peers, channels }
 }
 
 #[test]
@@ -43,7 +44,7 @@ fn images_updates_and_tips_are_read_as_they_were_written() {
     let update = update(5, vec![put(Table::ChannelHead, &[], b"next"), gone, put(Table::Evidence, &[1; 9], &[])]);
     assert_eq!(Update::decode(&update.encode()), Ok(update));
     assert_eq!(TipRecord::decode(&tip().encode()), Ok(tip()));
-    let alone = TipRecord { peers: Vec::new(), ..tip() };
+    let alone = TipRecord { peers: Vec::new(), channels: None, ..tip() };
     assert_eq!(TipRecord::decode(&alone.encode()), Ok(alone));
 }
 

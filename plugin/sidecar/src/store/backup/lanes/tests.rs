@@ -37,6 +37,22 @@ fn next(lanes: &mut Lanes) -> Option<(u8, u64)> {
     }
 }
 
+/// A sink that has lost a channel is given all of it, and nothing of it counts as complete before.
+#[test]
+fn per_2_what_a_sink_has_lost_is_due_in_full_and_complete_with_that() {
+    let now = Instant::now();
+    let mut lanes = holding(4);
+    assert_eq!(lanes.complete(&CHANNEL), Some(4));
+    lanes.lost(&CHANNEL, now);
+    lanes.lost(&OTHER, now);
+    assert_eq!(lanes.complete(&CHANNEL), Some(0));
+    assert!(matches!(lanes.next(), Some(Work::Full { whole: Whole::Again, .. })));
+    lanes.reads(&CHANNEL, 5, now);
+    assert_eq!(lanes.completed(&CHANNEL, 5), Completed::UpTo(5));
+    lanes.answered(&CHANNEL);
+    assert!(lanes.next().is_none());
+}
+
 #[test]
 fn a_gap_and_an_overflow_collapse_into_one_full_write() {
     let now = Instant::now();

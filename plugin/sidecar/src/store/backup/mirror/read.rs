@@ -1,6 +1,7 @@
 //! Reading a mirror back, without changing a byte of it: what redb writes as it opens and repairs a file is kept from it.
 
 use std::fs::File;
+use std::sync::Arc;
 
 use outrigger_bolt::id::ChannelId;
 use redb::backends::FileBackend;
@@ -18,7 +19,7 @@ use crate::store::{StoreError, check_identity};
 /// A mirror that is read.
 pub struct MirrorSource {
     place: MirrorPlace,
-    db: Database,
+    db: Arc<Database>,
 }
 
 impl MirrorSource {
@@ -32,14 +33,19 @@ impl MirrorSource {
         }
         let storage = Reserve::of(Box::new(FileBackend::new(file).map_err(|fault| unreadable(&fault))?));
         let db = Database::builder().create_with_backend(storage).map_err(|fault| unreadable(&fault))?;
-        let source = Self { place, db };
+        let source = Self { place, db: Arc::new(db) };
         source.check().map_err(|fault| source.unreadable(&fault))?;
         Ok(source)
     }
 
+    /// One that is open already, as the mirror of this node.
+    pub(super) fn over(place: MirrorPlace, db: Arc<Database>) -> Self {
+        Self { place, db }
+    }
+
     fn check(&self) -> Result<(), StoreError> {
-        check_identity(&self.db, &self.place.path, &self.place.network, &self.place.node_id)?;
-        if is_mirror(&self.db)? {
+        check_identity(&*self.db, &self.place.path, &self.place.network, &self.place.node_id)?;
+        if is_mirror(&*self.db)? {
             return Ok(());
         }
         let (found, wanted) = ("a node's database", "a mirror: start from a database only where it is the newest");

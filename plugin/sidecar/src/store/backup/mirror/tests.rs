@@ -8,6 +8,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 
 use super::super::{RowChange, kept};
+use super::handle::BACKLOG_BYTES;
 use super::*;
 use crate::store::schema::{FORMAT_VERSION, channel_key, htlc_key};
 
@@ -186,6 +187,56 @@ fn per_2_a_mirror_that_goes_away_is_not_made_anew_while_the_node_runs() {
     assert_eq!(bench.completed(), 5);
     drop(bench);
     assert_eq!(read_back(&place).rows[&(Table::ChannelHead, channel_key(&CHANNEL))], b"5");
+}
+
+/// What is written to a file that has lost its name is found by nobody: it does not count.
+#[test]
+fn per_2_a_mirror_that_is_deleted_or_replaced_while_it_is_open_completes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = place(dir.path());
+    let mut bench = Bench::at(place.clone());
+    bench.full(&image(4));
+    bench.update(&update(5, Vec::new()), &image(5));
+    assert_eq!([bench.completed(), bench.completed()], [4, 5]);
+    let copy = dir.path().join("copy.redb");
+    fs::copy(&place.path, &copy).unwrap();
+    fs::remove_file(&place.path).unwrap();
+    bench.update(&update(6, Vec::new()), &image(6));
+    let words = bench.trouble();
+    assert!(words.contains("there is no backup in this place") && bench.completed.is_empty(), "{words}");
+    assert!(!place.path.exists(), "none is made in its place");
+    // An empty one is not the one that was there.
+    let empty = MirrorPlace { path: dir.path().join("empty.redb"), ..place.clone() };
+    empty.make().unwrap();
+    fs::rename(&empty.path, &place.path).unwrap();
+    let begun = Instant::now();
+    while !bench.trouble().contains("an older copy or an empty one") {
+        assert!(begun.elapsed() < LIMIT, "{}", bench.trouble());
+        std::thread::yield_now();
+    }
+    assert!(bench.completed.is_empty());
+    // A whole copy is as good as the one that was there.
+    fs::rename(&copy, &place.path).unwrap();
+    assert_eq!(bench.completed(), 6);
+    drop(bench);
+    assert_eq!(read_back(&place).id, 6);
+}
+
+/// Large channels wait for room, and not in memory.
+#[test]
+fn what_waits_for_a_mirror_is_bounded_in_bytes_and_one_thing_of_any_size_goes_through() {
+    let (backlog, ends) = (Arc::new(Backlog::default()), SinkEnds::new(|_, _| (), Instant::now));
+    assert!(backlog.enter(BACKLOG_BYTES * 3, &ends), "one thing of any size");
+    let (waiting, waiting_ends) = (backlog.clone(), ends.clone());
+    let next = std::thread::spawn(move || waiting.enter(1, &waiting_ends));
+    backlog.leave(BACKLOG_BYTES * 3);
+    assert!(next.join().unwrap());
+    assert!(backlog.enter(BACKLOG_BYTES - 1, &ends), "up to the limit");
+    let (waiting, waiting_ends) = (backlog.clone(), ends.clone());
+    let next = std::thread::spawn(move || waiting.enter(1, &waiting_ends));
+    ends.stop();
+    assert!(!next.join().unwrap(), "the end of the process ends the wait");
+    assert_eq!(*backlog.bytes.lock(), BACKLOG_BYTES);
 }
 
 #[test]

@@ -1,0 +1,51 @@
+//! What is shown of the sinks, and what is known of them beside.
+
+use std::collections::HashSet;
+
+use outrigger_bolt::id::ChannelId;
+
+use super::Hub;
+use crate::store::backup::desk::SinkView;
+
+impl Hub {
+    /// The sinks as they are shown.
+    pub fn views(&self) -> Vec<SinkView> {
+        self.desks.iter().map(|desk| desk.view(self.clocks.now)).collect()
+    }
+
+    /// A restore from the sink of this name was tried and found right.
+    pub fn verified(&self, name: &str) {
+        let found = self.desks.iter().find(|desk| desk.terms.name == name);
+        found.into_iter().for_each(|desk| desk.is_verified((self.clocks.unix)()));
+    }
+
+    /// Up to which id the sink of this name has all of a channel; nothing where it is not to have it.
+    pub fn complete_in(&self, name: &str, channel: &ChannelId) -> Option<u64> {
+        self.desks.iter().find(|desk| desk.terms.name == name)?.complete(channel)
+    }
+
+    /// A restore from the sink of this name was tried and was not right. Says whether that is news.
+    pub fn not_verified(&self, name: &str, reason: &str) -> bool {
+        let found = self.desks.iter().find(|desk| desk.terms.name == name);
+        found.is_some_and(|desk| desk.is_not_verified(reason))
+    }
+
+    /// Whether the promises of a channel have waited so long that it takes no new HTLCs.
+    pub fn is_stalled(&self, channel: &ChannelId) -> bool {
+        self.has_required && self.stalled.read().contains(channel)
+    }
+
+    /// How many channels are stalled.
+    pub fn stalled_channels(&self) -> usize {
+        self.stalled.read().len()
+    }
+
+    /// Looks which channels are stalled now; gives those for which that has changed. To be called every second or so.
+    pub fn look_for_stalls(&self) -> Vec<ChannelId> {
+        let now: HashSet<_> = self.gate.lock().stalled((self.clocks.now)()).collect();
+        let mut stalled = self.stalled.write();
+        let changed = now.symmetric_difference(&stalled).copied().collect();
+        *stalled = now;
+        changed
+    }
+}
