@@ -7,17 +7,19 @@ use std::cell::RefCell;
 type Tell = Box<dyn Fn(&str)>;
 
 thread_local! {
-    /// Who is told of redb's panics on this thread.
-    static CONTAINED: RefCell<Option<Tell>> = const { RefCell::new(None) };
+    /// Who is told of redb's panics on this thread, the innermost last.
+    static CONTAINED: RefCell<Vec<Tell>> = const { RefCell::new(Vec::new()) };
 }
 
 /// redb takes some pages of a file at their word and panics where they are damaged. Over a copy that must not end the process: the
 /// thread tells it and goes no further, for as long as the process lives. Holds for what `work` does on this thread; any other
-/// panic of it ends the process as everywhere.
+/// panic of it ends the process as everywhere. `work` is about the copy alone: over the node's own database the process ends. Where
+/// one is inside of another, both are told.
 pub fn contain<R>(tell: impl Fn(&str) + 'static, work: impl FnOnce() -> R) -> R {
-    CONTAINED.set(Some(Box::new(tell)));
+    CONTAINED.with_borrow_mut(|tells| tells.push(Box::new(tell)));
     let done = work();
-    CONTAINED.set(None);
+    let told = CONTAINED.with_borrow_mut(Vec::pop);
+    drop(told);
     done
 }
 
@@ -26,11 +28,13 @@ fn stop_where_contained(panic: &std::panic::PanicHookInfo<'_>) {
     if !is_of_redb(panic) {
         return;
     }
-    let told = CONTAINED.take().inspect(|tell| tell(&panic.to_string().escape_debug().to_string()));
-    if told.is_some() {
-        loop {
-            std::thread::park();
-        }
+    let (tells, words) = (CONTAINED.take(), panic.to_string().escape_debug().to_string());
+    if tells.is_empty() {
+        return;
+    }
+    tells.iter().rev().for_each(|tell| tell(&words));
+    loop {
+        std::thread::park();
     }
 }
 

@@ -104,7 +104,8 @@ impl StartFault {
                 | StoreError::OnlyJournal { .. }
                 | StoreError::NoJournal { .. }
                 | StoreError::Apart { .. }
-                | StoreError::DeadLink(_),
+                | StoreError::DeadLink(_)
+                | StoreError::InUse(_),
             )
             | Self::Running { .. }
             | Self::Backup { .. }

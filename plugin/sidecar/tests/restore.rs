@@ -487,7 +487,7 @@ async fn bak_1_a_restore_is_tried_while_the_node_runs_and_one_that_is_not_right_
     let words = wrong.verify_failure.unwrap();
     assert!(words.contains(&lost.images[0].channel.to_string()), "{words}");
     assert!(words.contains("0 of its rows are missing or other ones, and 1 are too many"), "{words}");
-    assert!(wrong.verified_at.is_none() && wrong.hint.unwrap().contains("begin it anew"));
+    assert!(wrong.verified_at.is_none() && wrong.hint.unwrap().contains("Keep both"));
     let client = Client::in_directory(&lost.network_dir()).unwrap();
     let shown = async {
         loop {

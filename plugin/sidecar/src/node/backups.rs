@@ -293,8 +293,9 @@ fn described(
 }
 
 /// What an operator does about a backup from which a restore was not right.
-const NOT_VERIFIED: &str = "A restore from it would not bring back what this node has. Look at its disk; begin it anew: stop the node, \
-    move the backup away, start once without it in the configuration, and then with it.";
+const NOT_VERIFIED: &str = "The database or this backup is damaged, or the backup lacks something: nothing tells yet which. \
+    Keep both. Add a second backup under another name and wait until it is complete; stop the node and run outriggerd verify-backup on \
+    both; only then replace this one.";
 
 /// What `node.status` says of sinks: those that are in trouble or dead, and channels that wait for any.
 fn warning(hub: &Hub) -> Option<String> {

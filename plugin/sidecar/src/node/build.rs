@@ -142,7 +142,7 @@ fn begin_commits(
         commits.on_a_thread(move |released, seq| delivery.deliver(released, seq), stop_for_storage)?;
         return Ok(());
     };
-    tries.begin(manager.clone(), stop.clone())?;
+    tries.begin(manager, stop)?;
     hub.run(made, move |released, seq| delivery.deliver(released, seq))?;
     let status = doors.clone();
     let tell = move |words| status.report(|status| status.backups = words);

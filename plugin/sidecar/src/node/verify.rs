@@ -1,20 +1,22 @@
-//! Restores that are tried while the node runs, from each backup in its turn.
+//! Restores that are tried while the node runs, from each backup on a thread of its own: one that redb panics over costs no other
+//! its tries.
 
+use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use outrigger_bolt::id::{ChannelId, NodeId};
 use redb::Database;
 use serde_json::json;
 
-use super::stop_for_storage;
+use super::{spawn, stop_for_storage};
 use crate::chain::stop::StopFlag;
 use crate::clock::Clock;
 use crate::config::BackupConfig;
 use crate::fatal::contain;
 use crate::manager::Manager;
 use crate::store::Batch;
+use crate::store::backup::source::{Source, SourceFault, StoredChannel};
 use crate::store::backup::verify::{Look, Verdict};
 use crate::store::backup::{Followed, Hub, Persist, Reader, State};
 use crate::store::restore::Restore;
@@ -26,6 +28,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait after a try that found something wrong, or could not compare everything.
 const AGAIN: Duration = Duration::from_secs(600);
 
+/// A backup that cannot be opened for so many tries, one after the other, is told of: it may only have been away for the first.
+const UNREADABLE: u32 = 3;
+
 /// A backup that is tried.
 struct Tried {
     name: String,
@@ -33,6 +38,8 @@ struct Tried {
     /// When the next try is due.
     next: Option<Instant>,
     reader: Reader,
+    /// How many tries could not open it, since the last one that could.
+    unreadable: u32,
 }
 
 impl Tried {
@@ -41,19 +48,71 @@ impl Tried {
     }
 }
 
+/// Who is told of a panic over the backup.
+type Tell = Rc<dyn Fn(&str)>;
+
+/// A backup that is read, and over which redb may panic: the thread stops there then. What is read of the node's own database in
+/// between is not within it.
+struct Contained {
+    source: Box<dyn Source>,
+    tell: Tell,
+}
+
+/// Works on the backup, and on nothing else.
+fn contained<R>(tell: &Tell, work: impl FnOnce() -> R) -> R {
+    let tell = tell.clone();
+    contain(move |words| tell(words), work)
+}
+
+impl Source for Contained {
+    fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
+        contained(&self.tell, || self.source.channels())
+    }
+
+    fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
+        contained(&self.tell, || self.source.read(channel))
+    }
+
+    fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
+        contained(&self.tell, || self.source.tip())
+    }
+}
+
 /// All tries, and what they stand on.
 pub(super) struct Tries {
+    ground: Ground,
+    all: Vec<Tried>,
+}
+
+/// The node whose backups are tried.
+#[derive(Clone)]
+struct Ground {
     network: String,
     node_id: NodeId,
     db: Arc<Database>,
     hub: Arc<Hub>,
-    all: Vec<Tried>,
 }
 
 /// Whom they tell, and when they end.
+#[derive(Clone)]
 struct Listener {
+    hub: Arc<Hub>,
     manager: Arc<Manager>,
     stop: StopFlag,
+}
+
+impl Listener {
+    /// It would not bring back what there is: told in the log each time, and as an event where that is news.
+    fn tell(&self, name: &str, words: &str) {
+        tracing::error!(backup = %name, %words, "a restore was tried, and would not bring back what there is");
+        if !self.hub.not_verified(name, words) {
+            return;
+        }
+        let message = format!("the backup {name} would not bring back what this node has: {words}; see backup.status");
+        let mut batch = Batch::default();
+        batch.event(EventRow::new(Clock::now_unix(), "backup_not_verified", json!({ "message": message })));
+        self.manager.env().writer.submit(batch);
+    }
 }
 
 impl Tries {
@@ -67,26 +126,30 @@ impl Tries {
         let readers = sinks.iter().map(|sink| sink.reader());
         let tried = |(backup, reader): (&BackupConfig, Option<Reader>)| {
             let (every, reader) = backup.verify_every.zip(reader)?;
-            Some(Tried { name: backup.name.clone(), every, next: None, reader })
+            Some(Tried { name: backup.name.clone(), every, next: None, reader, unreadable: 0 })
         };
         let all = backups.iter().zip(readers).filter_map(tried).collect();
-        Self { network, node_id, db, hub, all }
+        Self { ground: Ground { network, node_id, db, hub }, all }
     }
 
-    /// Tries each backup once it has everything, and then as often as is configured, on a thread of its own until the node stops.
-    pub(super) fn begin(self, manager: Arc<Manager>, stop: StopFlag) -> std::io::Result<JoinHandle<()>> {
-        let listener = Listener { manager, stop };
-        std::thread::Builder::new().name("verify".into()).spawn(move || self.run(&listener))
+    /// Tries each backup once it has everything, and then as often as is configured, until the node stops.
+    pub(super) fn begin(self, manager: &Arc<Manager>, stop: &StopFlag) -> std::io::Result<()> {
+        let Self { ground, all } = self;
+        for tried in all {
+            let ground = ground.clone();
+            let listener = Listener { hub: ground.hub.clone(), manager: manager.clone(), stop: stop.clone() };
+            spawn("verify", move || ground.run(tried, &listener))?;
+        }
+        Ok(())
     }
+}
 
-    fn run(mut self, listener: &Listener) {
-        let mut all = std::mem::take(&mut self.all);
-        while !listener.stop.is_raised() && !all.is_empty() {
-            for tried in &mut all {
-                if tried.is_due() && self.is_ready(tried) {
-                    let wait = self.try_one(tried, listener);
-                    tried.next = Clock::monotonic().checked_add(wait);
-                }
+impl Ground {
+    fn run(&self, mut tried: Tried, listener: &Listener) {
+        while !listener.stop.is_raised() {
+            if tried.is_due() && self.is_ready(&tried) {
+                let wait = self.try_one(&mut tried, listener);
+                tried.next = Clock::monotonic().checked_add(wait);
             }
             listener.stop.sleep(LOOK_EVERY);
         }
@@ -94,25 +157,19 @@ impl Tries {
 
     /// Whether the backup has had everything once, and is well.
     fn is_ready(&self, tried: &Tried) -> bool {
-        let is_so = |state: State| match state {
-            State::Complete => true,
-            // Channels that it is late with are waited for.
-            State::Behind => tried.next.is_some(),
-            State::Starting | State::Troubled { .. } | State::Failed { .. } | State::Ahead => false,
-        };
-        self.hub.views().into_iter().any(|view| view.terms.name == tried.name && is_so(view.state))
+        // Channels that it is late with are waited for.
+        self.state(&tried.name)
+            .is_some_and(|state| state == State::Complete || (tried.next.is_some() && is_well(&state)))
+    }
+
+    fn state(&self, name: &str) -> Option<State> {
+        self.hub.views().into_iter().find(|view| view.terms.name == name).map(|view| view.state)
     }
 
     /// Tries one, tells what came of it, and gives how long to wait until the next try.
     fn try_one(&self, tried: &mut Tried, listener: &Listener) -> Duration {
-        let Tried { name, every, reader, .. } = tried;
-        let verdict = {
-            let (hub, broken) = (self.hub.clone(), name.clone());
-            let tell = move |words: &str| {
-                let _is_news = hub.not_verified(&broken, words);
-            };
-            contain(tell, || self.looked((name, reader), &listener.stop))
-        };
+        let verdict = self.looked(tried, listener);
+        let Tried { name, every, .. } = tried;
         match verdict {
             Verdict::Right(channels) => {
                 tracing::info!(backup = %name, channels, "a restore was tried, and would bring back what there is");
@@ -120,35 +177,51 @@ impl Tries {
                 return *every;
             }
             Verdict::Later(words) => tracing::info!(backup = %name, %words, "a restore is tried again later"),
-            Verdict::Wrong(words) => self.tell(name, &words, listener),
+            Verdict::Wrong(words) => listener.tell(name, &words),
         }
         AGAIN.min(*every)
     }
 
-    fn looked(&self, (name, reader): (&str, &mut Reader), stop: &StopFlag) -> Verdict {
-        let no_wallet = |_: Followed| Ok(Vec::new());
+    fn looked(&self, tried: &mut Tried, listener: &Listener) -> Verdict {
+        let (teller, broken) = (listener.clone(), tried.name.clone());
+        let tell: Tell = Rc::new(move |words| teller.tell(&broken, &ended(words)));
+        let opened = contained(&tell, || (tried.reader)());
+        let mut source = match opened {
+            Ok(source) => Contained { source, tell },
+            Err(fault) => {
+                tried.unreadable = tried.unreadable.saturating_add(1);
+                let is_lasting = tried.unreadable >= UNREADABLE;
+                return if is_lasting { Verdict::Wrong(fault.to_string()) } else { Verdict::Later(fault.to_string()) };
+            }
+        };
+        tried.unreadable = 0;
         let Self { network, node_id, .. } = self;
+        let (name, no_wallet) = (&tried.name, |_: Followed| Ok(Vec::new()));
         let restore = Restore { network, node_id: *node_id, proof: "it is only tried", wallet: &no_wallet };
-        let pause = |length| !stop.sleep(length);
-        let complete = |channel: &ChannelId| self.hub.complete_in(name, channel);
-        let look = Look { restore: &restore, db: &self.db, complete: &complete, pause: &pause };
-        match reader() {
-            Ok(mut source) => look.verify(&mut *source).unwrap_or_else(|fault| {
-                stop_for_storage(fault);
-                Verdict::Later("the database cannot be read".to_owned())
-            }),
-            Err(fault) => Verdict::Wrong(fault.to_string()),
-        }
+        let look = Look {
+            restore: &restore,
+            db: &self.db,
+            complete: &|channel| self.hub.complete_in(name, channel),
+            is_well: &|| self.state(name).is_some_and(|state| is_well(&state)),
+            pause: &|length| !listener.stop.sleep(length),
+        };
+        look.verify(&mut source).unwrap_or_else(|fault| {
+            stop_for_storage(fault);
+            Verdict::Later("the database cannot be read".to_owned())
+        })
     }
+}
 
-    fn tell(&self, name: &str, words: &str, listener: &Listener) {
-        tracing::error!(backup = %name, %words, "a restore was tried, and would not bring back what there is");
-        if !self.hub.not_verified(name, words) {
-            return;
-        }
-        let message = format!("the backup {name} would not bring back what this node has: {words}; see backup.status");
-        let mut batch = Batch::default();
-        batch.event(EventRow::new(Clock::now_unix(), "backup_not_verified", json!({ "message": message })));
-        listener.manager.env().writer.submit(batch);
+/// Whether nothing is known to be wrong with a backup, but that it may be late.
+const fn is_well(state: &State) -> bool {
+    match state {
+        State::Complete | State::Behind => true,
+        State::Starting | State::Troubled { .. } | State::Failed { .. } | State::Ahead => false,
     }
+}
+
+/// What is told where redb panics over a backup.
+fn ended(words: &str) -> String {
+    let ends = "no restore from it is tried again before the node is started again";
+    format!("it is damaged so that it cannot be read ({words}), and {ends}")
 }

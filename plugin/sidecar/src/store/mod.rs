@@ -89,6 +89,11 @@ pub enum StoreError {
     Apart { path: PathBuf },
     #[error("{0} is a link to a file that is missing: put that back, or its disk. Nothing was changed")]
     DeadLink(PathBuf),
+    /// redb locks each open file: a second one of the same process finds it locked too.
+    #[error(
+        "{0} is open already, and one program opens it at a time: end the other one. Nothing is known to be wrong with it"
+    )]
+    InUse(PathBuf),
     #[error("{path} belongs to {found}, this start is for {wanted}; nothing was changed")]
     Foreign { path: PathBuf, found: String, wanted: String },
 }
@@ -108,6 +113,7 @@ impl StoreError {
         match self {
             Self::Io(told) if told.starts_with(FILE) => Self::Io(dir.join(told).display().to_string()),
             Self::Corrupt { path, reason } => Self::Corrupt { path: dir.join(path), reason },
+            Self::InUse(path) => Self::InUse(dir.join(path)),
             other @ (Self::Io(_)
             | Self::Newer { .. }
             | Self::Companion { .. }
@@ -123,6 +129,9 @@ impl StoreError {
     /// What redb met: pages that lead past the end of the file, or name no table of ours, are damage. To start again would
     /// not help.
     fn of(fault: &redb::Error) -> Self {
+        if matches!(fault, redb::Error::DatabaseAlreadyOpen) {
+            return Self::InUse(FILE.into());
+        }
         let is_damage = match fault {
             redb::Error::Io(fault) => fault.kind() == io::ErrorKind::UnexpectedEof,
             redb::Error::Corrupted(_)
@@ -272,6 +281,7 @@ fn open_reserved<R>(
     let opened = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(storage.clone());
     let db = opened.map_err(|fault| match fault {
         redb::DatabaseError::Storage(redb::StorageError::Io(fault)) if is_of_the_disk(&fault) => refused(fault),
+        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
         fault => StoreError::Corrupt { path: path.to_owned(), reason: fault.to_string() },
     })?;
     let found = read(&db)?;

@@ -19,7 +19,6 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransacti
 use super::ends::{SinkEnds, SinkFault};
 use super::image::{Image, TipRecord, Update};
 use super::kept::tables;
-use super::source::SourceFault;
 use super::{Answer, Full, Holding, MISSING, Persist, Reader};
 use crate::fatal::contain;
 use crate::store::schema::{MIRROR_KEY, TIP_KEY, Table};
@@ -115,6 +114,7 @@ impl MirrorPlace {
                 | StoreError::NoJournal { .. }
                 | StoreError::Apart { .. }
                 | StoreError::DeadLink(_)
+                | StoreError::InUse(_)
                 | StoreError::Foreign { .. }),
             ) => Err(fault.to_string()),
         }
@@ -183,10 +183,12 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     name(one).is_some() && name(one) == name(other)
 }
 
-/// A fault of the file, as one of a sink: what is wrong with its contents stays wrong.
+/// A fault of the file, as one of a sink: what is wrong with its contents stays wrong. Who reads may have it open yet when the thread
+/// that writes opens it again.
 fn fault_of(fault: StoreError) -> SinkFault {
     match fault {
         StoreError::Io(reason) => SinkFault::Passing(reason),
+        StoreError::InUse(_) => SinkFault::Passing(fault.to_string()),
         StoreError::Corrupt { path, reason } => SinkFault::Lasting(format!("{}: {reason}; {DAMAGED}", path.display())),
         StoreError::Newer { .. }
         | StoreError::Companion { .. }
@@ -294,17 +296,13 @@ impl Persist for Mirror {
     }
 
     fn reader(&self) -> Option<Reader> {
-        let handle = self.handle.clone();
-        Some(Box::new(move || {
-            let unreadable = |fault| SourceFault::unreadable(handle.place.path.display(), fault);
-            let db = handle.database().map_err(unreadable)?;
-            Ok(Box::new(MirrorSource::over(handle.place.clone(), db)))
-        }))
+        let (handle, ends) = (self.handle.clone(), self.ends.clone());
+        Some(Box::new(move || Ok(Box::new(MirrorSource::beside(handle.clone(), ends.clone())?))))
     }
 
     fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault> {
         let (ends, handle) = (self.ends.clone(), self.handle.clone());
-        let read = move || handle.database().and_then(|db| holdings_in(&db));
+        let read = move || handle.database().and_then(|(db, _)| holdings_in(&db));
         let holdings = contain(move |words| ends.trouble(&broken(words)), read).map_err(|fault| {
             self.handle.close();
             fault_of(fault)
@@ -374,12 +372,12 @@ impl Scribe {
     fn try_to_commit(&self, jobs: &[Job]) -> Result<(), SinkFault> {
         let path = &self.handle.place.path;
         let passing = |words: &str| Err(SinkFault::Passing(format!("{}: {words}", path.display())));
-        let db = self.handle.database().map_err(fault_of)?;
+        let (db, file) = self.handle.database().map_err(fault_of)?;
         if !write(&db, jobs).map_err(fault_of)? {
             return passing(ANOTHER);
         }
         // A file that was taken away while it was written to has it, and nobody will find it.
-        if self.handle.stands() { Ok(()) } else { passing(GONE) }
+        if self.handle.stands(file) { Ok(()) } else { passing(GONE) }
     }
 }
 

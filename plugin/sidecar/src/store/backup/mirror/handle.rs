@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redb::Database;
 
-use super::MirrorPlace;
+use super::{GONE, MirrorPlace};
 use crate::lock::{Condvar, Mutex};
 use crate::store::StoreError;
 use crate::store::backup::{MISSING, SinkEnds};
@@ -49,8 +49,14 @@ impl Backlog {
     }
 }
 
-/// An open database, and device and number of the file under its name when it was opened.
-type Open = (Arc<Database>, (u64, u64));
+/// Device and number of a file.
+type File = (u64, u64);
+
+/// An open database, and the file that had its name when it was opened.
+type Open = (Arc<Database>, File);
+
+/// Why nothing is read while the file is not open.
+const CLOSED: &str = "it was closed after a fault, and is opened again with the next write";
 
 /// The open file, which the thread that writes shares with those that read what it holds.
 #[derive(Debug)]
@@ -66,13 +72,13 @@ impl Handle {
         Self { place, open: Mutex::default() }
     }
 
-    /// The file, which is opened where it is not, or where another one stands under its name by now.
-    pub(super) fn database(&self) -> Result<Arc<Database>, StoreError> {
+    /// The file, which is opened where it is not, or where another one stands under its name by now. For the thread that writes.
+    pub(super) fn database(&self) -> Result<Open, StoreError> {
         let mut open = self.open.lock();
         if let Some((db, file)) = &*open
             && self.place.file() == Some(*file)
         {
-            return Ok(db.clone());
+            return Ok((db.clone(), *file));
         }
         *open = None;
         let before = self.place.file();
@@ -80,14 +86,20 @@ impl Handle {
         // One that was put there meanwhile is found before anything counts as written.
         let file = before.ok_or_else(|| StoreError::io_of(&self.place.path, MISSING))?;
         *open = Some((db.clone(), file));
-        Ok(db)
+        Ok((db, file))
     }
 
-    /// Whether what is open stands under its name yet: who finds another file there, or none, has written to what nobody will
-    /// find.
-    pub(super) fn stands(&self) -> bool {
+    /// The file as it is open, where it still has its name; says why there is none. For those that only read: they neither open it
+    /// nor keep it, so the thread that writes can close it after a fault and open it again.
+    pub(super) fn standing(&self) -> Result<Arc<Database>, &'static str> {
         let open = self.open.lock();
-        open.as_ref().is_some_and(|(_, file)| self.place.file() == Some(*file))
+        let (db, file) = open.as_ref().ok_or(CLOSED)?;
+        if self.stands(*file) { Ok(db.clone()) } else { Err(GONE) }
+    }
+
+    /// Whether this file has its name yet: who finds another there, or none, has written to what nobody will find.
+    pub(super) fn stands(&self, file: File) -> bool {
+        self.place.file() == Some(file)
     }
 
     pub(super) fn close(&self) {

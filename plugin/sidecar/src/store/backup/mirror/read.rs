@@ -7,7 +7,10 @@ use outrigger_bolt::id::ChannelId;
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable};
 
-use super::{MirrorPlace, is_mirror};
+use super::handle::Handle;
+use super::{MirrorPlace, broken, is_mirror};
+use crate::fatal::contain;
+use crate::store::backup::SinkEnds;
 use crate::store::backup::kept::image_in;
 use crate::store::backup::sealed::RecordName;
 use crate::store::backup::source::{NamedRecord, Source, SourceFault, StoredChannel};
@@ -19,7 +22,15 @@ use crate::store::{StoreError, check_identity};
 /// A mirror that is read.
 pub struct MirrorSource {
     place: MirrorPlace,
-    db: Arc<Database>,
+    file: OpenFile,
+}
+
+/// How it is open.
+enum OpenFile {
+    /// To be read, and for nothing else.
+    Own(Database),
+    /// As the sink has it, which is asked for it before each read: nothing stays open that it has closed.
+    Sinks(Arc<Handle>, SinkEnds),
 }
 
 impl MirrorSource {
@@ -33,19 +44,43 @@ impl MirrorSource {
         }
         let storage = Reserve::of(Box::new(FileBackend::new(file).map_err(|fault| unreadable(&fault))?));
         let db = Database::builder().create_with_backend(storage).map_err(|fault| unreadable(&fault))?;
-        let source = Self { place, db: Arc::new(db) };
-        source.check().map_err(|fault| source.unreadable(&fault))?;
+        let source = Self { place, file: OpenFile::Own(db) };
+        source.read_in(|db| source.check(db))?;
         Ok(source)
     }
 
-    /// One that is open already, as the mirror of this node.
-    pub(super) fn over(place: MirrorPlace, db: Arc<Database>) -> Self {
-        Self { place, db }
+    /// What a sink of this node writes, read beside it.
+    pub(super) fn beside(handle: Arc<Handle>, ends: SinkEnds) -> Result<Self, SourceFault> {
+        let source = Self { place: handle.place.clone(), file: OpenFile::Sinks(handle, ends) };
+        source.read_in(|_| Ok(()))?;
+        Ok(source)
     }
 
-    fn check(&self) -> Result<(), StoreError> {
-        check_identity(&*self.db, &self.place.path, &self.place.network, &self.place.node_id)?;
-        if is_mirror(&*self.db)? {
+    /// Reads in the file. What panics over a page of a sink's is that sink's trouble too: its own thread may wait for what is locked
+    /// then.
+    fn read_in<R>(&self, read: impl FnOnce(&Database) -> Result<R, StoreError>) -> Result<R, SourceFault> {
+        let done = match &self.file {
+            OpenFile::Own(db) => read(db),
+            OpenFile::Sinks(handle, ends) => {
+                let gone = |words| SourceFault::unreadable(self.place.path.display(), words);
+                let (db, ends) = (handle.standing().map_err(gone)?, ends.clone());
+                contain(
+                    move |words| ends.trouble(&broken(words)),
+                    || {
+                        let done = read(&db);
+                        // The last one that has it closes it.
+                        drop(db);
+                        done
+                    },
+                )
+            }
+        };
+        done.map_err(|fault| self.unreadable(&fault))
+    }
+
+    fn check(&self, db: &Database) -> Result<(), StoreError> {
+        check_identity(db, &self.place.path, &self.place.network, &self.place.node_id)?;
+        if is_mirror(db)? {
             return Ok(());
         }
         let (found, wanted) = ("a node's database", "a mirror: start from a database only where it is the newest");
@@ -56,54 +91,57 @@ impl MirrorSource {
     fn unreadable(&self, fault: &StoreError) -> SourceFault {
         SourceFault::unreadable(format_args!("the mirror {}", self.place.path.display()), fault)
     }
+}
 
-    fn listed(&self) -> Result<Vec<ChannelId>, StoreError> {
-        let transaction = self.db.begin_read()?;
-        let mut channels = Vec::new();
-        for table in [Table::Persist, Table::ChannelParams, Table::ClosedChannel] {
-            for entry in transaction.open_table(table.definition())?.iter()? {
-                channels.extend(entry?.0.value().try_into().map(ChannelId));
-            }
+fn listed(db: &Database) -> Result<Vec<ChannelId>, StoreError> {
+    let transaction = db.begin_read()?;
+    let mut channels = Vec::new();
+    for table in [Table::Persist, Table::ChannelParams, Table::ClosedChannel] {
+        for entry in transaction.open_table(table.definition())?.iter()? {
+            channels.extend(entry?.0.value().try_into().map(ChannelId));
         }
-        channels.sort_unstable();
-        channels.dedup();
-        Ok(channels)
     }
+    channels.sort_unstable();
+    channels.dedup();
+    Ok(channels)
+}
 
-    fn newest_tip(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        let meta = self.db.begin_read()?.open_table(Table::Meta.definition())?;
-        let Some(row) = meta.get(TIP_KEY)? else { return Ok(None) };
-        // A damaged one is as good as none.
-        Ok(unseal(Table::Meta, TIP_KEY, row.value()).ok().map(<[u8]>::to_vec))
-    }
+fn newest_tip(db: &Database) -> Result<Option<Vec<u8>>, StoreError> {
+    let meta = db.begin_read()?.open_table(Table::Meta.definition())?;
+    let Some(row) = meta.get(TIP_KEY)? else { return Ok(None) };
+    // A damaged one is as good as none.
+    Ok(unseal(Table::Meta, TIP_KEY, row.value()).ok().map(<[u8]>::to_vec))
 }
 
 impl Source for MirrorSource {
     fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
-        self.listed().map_err(|fault| self.unreadable(&fault))
+        self.read_in(listed)
     }
 
     fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
-        let read = || {
-            let transaction = self.db.begin_read()?;
-            image_in(&transaction, (&self.place.network, &self.place.node_id), channel)
+        let owner = (self.place.network.as_str(), &self.place.node_id);
+        let image = |db: &Database| {
+            let read = db.begin_read().map_err(StoreError::from).and_then(|open| image_in(&open, owner, channel));
+            match read {
+                // A row that is damaged costs its channel, and no other.
+                Err(fault @ StoreError::Corrupt { .. }) => Ok(Err(fault.to_string())),
+                read => read.map(Ok),
+            }
         };
         let mut stored =
             StoredChannel { channel: *channel, full: None, updates: Vec::new(), newest: None, faults: Vec::new() };
-        match read() {
+        match self.read_in(image)? {
             Ok(image) => {
                 stored.newest = Some(image.id);
                 let name = RecordName::full(*channel, image.id);
                 stored.full = Some(NamedRecord { name, content: image.encode() });
             }
-            // A row that is damaged costs its channel, and no other.
-            Err(fault @ StoreError::Corrupt { .. }) => stored.faults.push(fault.to_string()),
-            Err(fault) => return Err(self.unreadable(&fault)),
+            Err(fault) => stored.faults.push(fault),
         }
         Ok(stored)
     }
 
     fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
-        self.newest_tip().map_err(|fault| self.unreadable(&fault))
+        self.read_in(newest_tip)
     }
 }

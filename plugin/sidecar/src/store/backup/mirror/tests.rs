@@ -95,6 +95,16 @@ impl Bench {
     }
 }
 
+/// Takes the file away until the thread that writes has closed it for that, and puts it back.
+fn fail_once(bench: &mut Bench, place: &MirrorPlace, given: &Update) {
+    let away = place.path.with_extension("away");
+    fs::rename(&place.path, &away).unwrap();
+    bench.update(given, &image(given.id));
+    let words = bench.trouble();
+    assert!(words.contains("there is no backup in this place"), "{words}");
+    fs::rename(&away, &place.path).unwrap();
+}
+
 /// What a restore would find.
 fn read_back(place: &MirrorPlace) -> Image {
     let db = place.opened().unwrap();
@@ -220,6 +230,57 @@ fn per_2_a_mirror_that_is_deleted_or_replaced_while_it_is_open_completes_nothing
     assert_eq!(bench.completed(), 6);
     drop(bench);
     assert_eq!(read_back(&place).id, 6);
+}
+
+/// redb locks each open file: a reader that kept the file open would keep the thread that writes from opening it again.
+#[test]
+fn bak_1_a_mirror_that_is_read_while_its_disk_fails_goes_on_and_is_read_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = place(dir.path());
+    let mut bench = Bench::at(place.clone());
+    let mut reader = bench.mirror.reader().unwrap();
+    bench.full(&image(4));
+    assert_eq!(bench.completed(), 4);
+    let mut source = reader().unwrap();
+    assert_eq!(source.read(&CHANNEL).unwrap().reached(), Some(4));
+    fail_once(&mut bench, &place, &update(5, Vec::new()));
+    assert_eq!(bench.completed(), 5);
+    assert!(bench.ends.trouble_now().is_none());
+    assert_eq!(source.read(&CHANNEL).unwrap().reached(), Some(5));
+    // In the middle of a read: the file is tried again until that has ended.
+    let (db, _) = bench.mirror.handle.database().unwrap();
+    fail_once(&mut bench, &place, &update(6, Vec::new()));
+    let begun = Instant::now();
+    while !bench.trouble().contains("is open already") {
+        assert!(begun.elapsed() < LIMIT, "{}", bench.trouble());
+        std::thread::yield_now();
+    }
+    assert!(bench.completed.is_empty());
+    let closed = source.read(&CHANNEL).unwrap_err().to_string();
+    assert!(closed.contains("it was closed after a fault"), "{closed}");
+    drop(db);
+    assert_eq!(bench.completed(), 6);
+    assert_eq!(source.read(&CHANNEL).unwrap().reached(), Some(6));
+    // What is read has the mirror's name.
+    fs::remove_file(&place.path).unwrap();
+    let gone = source.read(&CHANNEL).unwrap_err().to_string();
+    assert!(gone.contains("it was deleted or replaced") && reader().is_err(), "{gone}");
+}
+
+#[test]
+fn per_2_what_was_written_counts_by_the_file_it_was_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = place(dir.path());
+    place.make().unwrap();
+    let handle = Handle::of(place.clone());
+    let (_written, file) = handle.database().unwrap();
+    assert!(handle.stands(file));
+    let another = MirrorPlace { path: dir.path().join("another.redb"), ..place.clone() };
+    another.make().unwrap();
+    fs::rename(&another.path, &place.path).unwrap();
+    // Another thread opens the new one meanwhile.
+    let (_, new) = handle.database().unwrap();
+    assert!(handle.stands(new) && !handle.stands(file));
 }
 
 /// Large channels wait for room, and not in memory.
@@ -357,6 +418,11 @@ fn bad_input_91_a_mirror_refuses_what_is_not_its_own() {
     assert!(refused(MirrorPlace { network: "signet".into(), ..place.clone() }).contains("network regtest"));
     assert!(refused(MirrorPlace { node_id: node(2), ..place.clone() }).contains(&node(1).to_string()));
     assert!(fs::read(&place.path).unwrap() == before, "refused, it is as it was");
+    // One that another program reads is not damaged.
+    let open = place.opened().unwrap();
+    let words = refused(place.clone());
+    assert!(words.contains("is open already") && !words.contains("damaged"), "{words}");
+    drop(open);
     {
         let db = place.opened().unwrap();
         let transaction = db.begin_write().unwrap();
