@@ -3,11 +3,12 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use outrigger_sidecar::fatal::panics_end_the_process;
+use outrigger_sidecar::fatal::{contain, panics_end_the_process};
 use outrigger_sidecar::lock::Mutex;
-use outrigger_sidecar::store::backup::mirror::{Mirror, MirrorPlace};
+use outrigger_sidecar::store::backup::mirror::{Mirror, MirrorPlace, MirrorSource};
+use outrigger_sidecar::store::backup::source::Source;
 use outrigger_sidecar::store::backup::{Persist, SinkEnds};
 
 const PART: &str = "OUTRIGGER_PANICS_AS_CHILD";
@@ -22,9 +23,8 @@ fn as_child() {
     assert!(against.join().is_err(), "the order of locks is watched");
 }
 
-/// Opens a mirror of which one page after the other is damaged: redb panics over some.
-fn over_a_damaged_mirror() {
-    panics_end_the_process();
+/// Makes a mirror of which one page after the other is damaged, and looks at each.
+fn with_each_page_damaged(mut look: impl FnMut(&MirrorPlace, usize)) {
     let dir = tempfile::tempdir().expect("a directory");
     let node_id = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619".parse().expect("a node");
     let place = MirrorPlace { path: dir.path().join("mirror.redb"), network: "regtest".to_owned(), node_id };
@@ -35,11 +35,32 @@ fn over_a_damaged_mirror() {
         let mut bent = whole.clone();
         bent[page] ^= 0xff;
         std::fs::write(&place.path, bent).expect("written");
+        look(&place, page / 4096);
+    }
+}
+
+/// Reads such a mirror where a panic is no more contained: that was for what went before.
+fn over_a_damaged_file_after_a_copy() {
+    panics_end_the_process();
+    contain(|_| (), || ());
+    with_each_page_damaged(|place, _| {
+        if let Ok(mut source) = MirrorSource::open(place.clone()) {
+            drop(source.channels());
+        }
+    });
+    println!("it lives on");
+}
+
+/// Opens such a mirror as a sink does: redb panics over some. Who asked the sink within such work of its own is told as well.
+fn over_a_damaged_mirror() {
+    panics_end_the_process();
+    with_each_page_damaged(|place, page| {
         let ends = SinkEnds::new(|_, _| (), Instant::now);
         let mut mirror = Mirror::new(place.clone(), ends.clone());
         let (told, heard) = crossbeam_channel::bounded(1);
+        let (around, around_heard) = crossbeam_channel::bounded(1);
         std::thread::spawn(move || {
-            let holdings = mirror.holdings();
+            let holdings = contain(move |words| drop(around.send(words.to_owned())), || mirror.holdings());
             // Who waits has seen its trouble, or hears this.
             let _ = told.send(holdings.map(drop));
         });
@@ -50,12 +71,16 @@ fn over_a_damaged_mirror() {
                 Err(_) => {}
             }
             match ends.trouble_now() {
-                Some((words, _)) => break words,
+                Some((words, _)) => {
+                    let around = around_heard.recv_timeout(Duration::from_secs(30)).expect("told as well");
+                    assert!(words.contains(&around), "{words}, and {around}");
+                    break words;
+                }
                 None => std::thread::yield_now(),
             }
         };
-        println!("page {}: {words}", page / 4096);
-    }
+        println!("page {page}: {words}");
+    });
     println!("it lives on");
     // The harness would wait for the hook, in which the stopped thread stays.
     std::process::exit(0);
@@ -75,6 +100,23 @@ fn per_2_a_mirror_over_which_redb_panics_is_that_sinks_fault_and_the_process_liv
     let said = String::from_utf8_lossy(&child.stdout);
     assert!(child.status.success() && said.contains("it lives on"), "{said}{}", String::from_utf8_lossy(&child.stderr));
     assert!(said.contains("so that nothing can be read or written (panicked at"), "no panic was met: {said}");
+}
+
+/// In one thread a copy and the node's own database are read in turns: damage of the latter is not to be taken for the copy's.
+#[test]
+fn bak_1_what_redb_panics_over_outside_of_a_copy_ends_the_process() {
+    if std::env::var_os(PART).is_some() {
+        return over_a_damaged_file_after_a_copy();
+    }
+    let name = "bak_1_what_redb_panics_over_outside_of_a_copy_ends_the_process";
+    let child = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", name, "--nocapture"])
+        .env(PART, "1")
+        .output()
+        .expect("a process");
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert_eq!(child.status.signal(), Some(SIGABRT), "{said}");
+    assert!(said.contains("panicked at") && said.contains("redb"), "{said}");
 }
 
 #[test]
