@@ -12,7 +12,7 @@ use outrigger_integration::sidecar::LIMIT;
 use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::rendezvous::network_directory;
 use outrigger_rpc_schema::{
-    ChannelForceClose, ChannelForceClosing, ChannelState, Event, EventKind, EventList, PaymentState,
+    ChannelForceClose, ChannelForceClosing, ChannelOpen, ChannelState, Event, EventKind, EventList, PaymentState,
 };
 use serde_json::json;
 
@@ -342,6 +342,41 @@ async fn occ_12_without_coins_the_operator_is_told_and_coins_that_come_are_used(
         let told = events(&bob).await?.into_iter().filter(|event| event.kind == EventKind::WalletReserveLow).count();
         assert_eq!(told, 1);
         regtest.bitcoind.until_mempool_holds(&txid).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn occ_12_a_node_that_lacks_its_reserve_takes_no_channel_right_after_a_start_either() -> Done<()> {
+    on_regtest(async |regtest| {
+        let bob = regtest.sidecar_with("bob", &["--channel-accept-needs-reserve", "true"]);
+        let (alice, mut bob) = tokio::try_join!(regtest.sidecar("alice"), bob)?;
+        alice.fund(&regtest.bitcoind).await?;
+        bob.until_synced_with(&regtest.bitcoind).await?;
+        alice.connect(&bob).await?;
+        regtest.channel(&alice, &bob, CAPACITY_SAT, PUSH_MSAT).await?;
+        until_event(&bob, EventKind::WalletReserveLow).await?;
+        let node_id = bob.node_id().await?;
+        let refusal = async |idempotency_key: &str| {
+            let order = ChannelOpen {
+                node_id: node_id.clone(),
+                funding_sat: CAPACITY_SAT,
+                idempotency_key: idempotency_key.to_owned(),
+                ..Default::default()
+            };
+            let opening = alice.open(order).await;
+            opening.map_or_else(|refused| Ok(refused.to_string()), |opened| Err(format!("taken: {opened:?}")))
+        };
+        let words = refusal("second").await?;
+        assert!(words.contains("keeps too few coins for another channel"), "{words}");
+        // No block comes between the start and the next order.
+        bob.kill().await?;
+        bob.start_again().await?;
+        bob.until_ready().await?;
+        alice.connect(&bob).await?;
+        let words = refusal("third").await?;
+        assert!(words.contains("keeps too few coins for another channel"), "{words}");
+        Ok(())
     })
     .await
 }

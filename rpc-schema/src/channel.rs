@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Method;
 
-/// Opens a channel with a connected peer. Answers at once; the opening goes on, and a repeat of the same call tells
-/// how far it is.
+/// Opens a channel with a connected peer. Answers when the channel has its name and every required backup has it, after
+/// 30 seconds at the latest; the opening goes on then, and a repeat of the same call tells how far it is.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelOpen {
@@ -57,7 +57,7 @@ pub struct ChannelOpened {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OpenState {
-    /// The peers are still agreeing; nothing can have been spent.
+    /// The peers are still agreeing, or a required backup is waited for (`backup.status`); nothing can have been spent.
     Opening,
     /// The funding transaction is signed and stored, and is being published; `channel.get` tells the rest.
     Pending,
@@ -65,7 +65,8 @@ pub enum OpenState {
     Failed,
 }
 
-/// Lists channels that are not forgotten, in the order of their names.
+/// Lists channels that are not forgotten, in the order of their names. It tells what the database has, as
+/// `channel.get`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelList {
@@ -99,7 +100,8 @@ pub struct ChannelPage {
     pub next: Option<String>,
 }
 
-/// Shows one channel.
+/// Shows one channel. It tells what the database has: where backups are required, what every one of them has is told by
+/// events.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelGet {
@@ -235,7 +237,9 @@ pub enum ChannelState {
     Closing,
     /// Closed for good.
     Closed,
-    /// Failed: our newest commitment transaction goes on chain, and the money comes home from there.
+    /// Failed: our newest commitment transaction goes on chain, and the money comes home from there. Where a required
+    /// backup refused the channel, only what every required backup has goes there, at the first deadline of an HTLC or
+    /// by `channel.force_close`, or nothing where that is not known; in restored mode nothing. `reason` says which.
     Failed,
     /// Stored rows of it cannot be read: nothing of it is signed or published, and its rows stay as they are.
     Frozen,
@@ -269,9 +273,10 @@ pub struct ChannelClosing {
     pub state: ChannelState,
 }
 
-/// Closes a channel without the peer: our newest commitment transaction goes on chain, and our balance comes to the wallet
-/// after the delay that the peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel
-/// of which the peer has proved a newer state. Answers at once; a repeat tells how far it is.
+/// Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the
+/// newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the
+/// peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has
+/// proved a newer state. Answers at once; a repeat tells how far it is.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelForceClose {

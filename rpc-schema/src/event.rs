@@ -92,7 +92,9 @@ pub enum EventKind {
     ChannelCloseStuck,
     /// A channel is closed for good.
     ChannelClosed,
-    /// A channel failed: our newest commitment transaction goes on chain.
+    /// A channel failed: our newest commitment transaction goes on chain. Where a required backup refused the channel,
+    /// only what every required backup has goes there, at the first deadline of an HTLC or by `channel.force_close`, or
+    /// nothing where that is not known; in restored mode nothing. `reason` of `channel.get` says which.
     ChannelFailed,
     /// A transaction that pays `fee_sat` goes out for a failed channel: it carries the fee of our commitment, or brings
     /// our balance to the wallet. A later one for the same output takes its place.

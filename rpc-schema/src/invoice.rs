@@ -47,7 +47,8 @@ pub struct InvoiceCreated {
     pub route_hints: u32,
 }
 
-/// Shows one invoice of this node.
+/// Shows one invoice of this node. It tells what the database has: where backups are required, what every one of them
+/// has is told by events. Rely on `invoice_paid` of `event.list` before goods are shipped.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InvoiceGet {

@@ -38,7 +38,7 @@ pub struct NodeInfoReport {
     pub features: String,
     /// How many peers are connected.
     pub peers: u32,
-    /// How many channels are not closed yet.
+    /// How many channels are not in history; one that is closed goes there once its end is buried.
     pub channels: u32,
     /// What the store has written since the daemon was started.
     pub store: StoreReport,

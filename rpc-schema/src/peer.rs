@@ -70,6 +70,6 @@ pub struct PeerInfo {
     /// The features that the peer offers (BOLT 9), as hex; absent while it is not connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub features: Option<String>,
-    /// How many channels with it are not closed yet.
+    /// How many channels with it are not in history.
     pub channels: u32,
 }

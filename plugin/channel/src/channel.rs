@@ -288,8 +288,11 @@ fn on_command(draft: &mut Draft<'_>, id: CommandId, command: Command, cx: &Conte
         Command::Commit => (!ended, None),
         Command::Fail { reason } => (false, Some(Rule::Ordered(reason.clone())).filter(|_| !ended)),
         Command::Withhold { reason, is_new, complete: _ } => {
-            let is_unfunded = *is_new && matches!(draft.head().phase, Phase::Funding(_));
-            if is_unfunded && !ended {
+            // Where nothing has left, a failure in the meantime has put nothing into the chain either.
+            let is_unfunded = *is_new
+                && !cx.restored
+                && matches!(draft.head().phase, Phase::Funding(_) | Phase::Failed { spend: None, .. });
+            if is_unfunded {
                 let height = draft.params().opened_height;
                 funding::forget(draft, height, reason, ChannelNote::NeverFunded);
             }

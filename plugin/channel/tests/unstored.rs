@@ -58,6 +58,13 @@ fn one_of_which_nothing_has_left_never_was() {
         let effects = duo.take_effects(who);
         assert_eq!(notes(&effects), [&ChannelNote::NeverFunded]);
     }
+    // Nor was one that has failed in the meantime.
+    let mut duo = Duo::born(&Terms::default());
+    duo.order(Alice, Command::Fail { reason: "by order".to_owned() }).expect("always taken");
+    duo.take_effects(Alice);
+    duo.order(Alice, withhold(true)).expect("always taken");
+    assert!(duo.alice.monitor.is_closed());
+    assert_eq!(notes(&duo.take_effects(Alice)), [&ChannelNote::NeverFunded]);
     // It is no longer new once it is in use.
     let mut duo = Duo::normal(&Terms::default());
     duo.order(Alice, withhold(true)).expect("always taken");

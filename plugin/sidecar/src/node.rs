@@ -270,8 +270,9 @@ fn restored_text(proof: &str) -> String {
     format!(
         "restored mode: the database is older than what peers were told ({proof}). Nothing is signed or published any more, \
          so nothing is lost by running. Leave the node running and connected: its peers are asked to close, and what is \
-         yours comes to the wallet. If the newest database still exists, stop the node and put that one back instead; \
-         start no other copy"
+         yours comes to the wallet. If the newest database still exists, stop the node and put that one back instead, with \
+         the outrigger.journal that stood beside it (and generation, where it comes from another directory); start no \
+         other copy"
     )
 }
 

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use outrigger_sidecar::store::schema::{
-    FORMAT_VERSION, GENERATION_KEY, JOURNAL_KEY, RESERVE_LOW_KEY, RESTORED_KEY, SINKS_KEY, Table,
-};
+use outrigger_sidecar::store::schema::{FORMAT_VERSION, META_KEYS, MIRROR_META_KEYS, Table};
 
 const DOCUMENT: &str = include_str!("../src/store/FORMAT.md");
 
@@ -20,13 +18,17 @@ fn per_7_the_document_names_every_table_and_no_other() {
     }
 }
 
+/// The text names each of these facts, and those of the identity.
+fn names_each(text: &str, facts: &[&[u8]]) {
+    for fact in ["format", "network", "node_id"].map(str::as_bytes).iter().chain(facts) {
+        let name = format!("`{}`", String::from_utf8_lossy(fact));
+        assert!(text.contains(&name), "{name}");
+    }
+}
+
 #[test]
 fn per_7_the_document_tells_the_version_and_each_fact_in_meta() {
-    let meta = DOCUMENT.lines().find(|line| line.starts_with("| `meta` |")).unwrap();
-    let keyed = [GENERATION_KEY, JOURNAL_KEY, RESERVE_LOW_KEY, RESTORED_KEY, SINKS_KEY];
-    for fact in ["format", "network", "node_id"].map(str::as_bytes).into_iter().chain(keyed) {
-        let name = format!("`{}`", str::from_utf8(fact).unwrap());
-        assert!(meta.contains(&name), "{name}");
-    }
+    names_each(DOCUMENT.lines().find(|line| line.starts_with("| `meta` |")).unwrap(), META_KEYS);
+    names_each(DOCUMENT.split("\n\n").find(|part| part.starts_with("A *mirror* is")).unwrap(), MIRROR_META_KEYS);
     assert!(DOCUMENT.contains(&format!("This is format {FORMAT_VERSION}.")));
 }

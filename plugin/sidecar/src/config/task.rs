@@ -43,9 +43,22 @@ pub struct SinkCheckOrder {
     pub seed: Option<u64>,
 }
 
-/// What the words in front are, for the help of the program.
-pub(super) const OTHER_USES: &str = "Other uses:\n  outriggerd restore --from SINK        make a data directory from a \
-    backup\n  outriggerd verify-backup --from SINK  hold a backup against the database\n  outriggerd sink-check -- COMMAND      check a program that is to keep backups\nEach has its own --help.";
+/// What the help of the program ends with: what the words in front are, and what an end of it means.
+pub(super) const AFTER_HELP: &str = "\
+Other uses:
+  outriggerd restore --from SINK        make a data directory from a backup
+  outriggerd verify-backup --from SINK  hold a backup against the database
+  outriggerd sink-check -- COMMAND      check a program that is to keep backups
+Each has its own --help.
+
+Exit codes:
+  0  stopped
+  1  refused to start: the words say what to do
+  2  the arguments are wrong; restore and verify-backup: something is missing or differs
+  3  the disk refused: look at it, then restart
+  4  a fault of its own: report it first, do not restart in a loop
+  5  a required backup refused a second channel: replace it first
+A panic ends it by SIGABRT; restarting is safe.";
 
 impl Task {
     /// Reads the command line, the first argument being the program, and the configuration file it names or finds.

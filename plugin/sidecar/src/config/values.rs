@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::ConfigFault;
 use super::backup::{self, BackupConfig};
 use super::keys::{KEYS, Key, Kind};
-use super::task::OTHER_USES;
+use super::task::AFTER_HELP;
 
 /// The configuration file in the data directory, read where no other is named.
 const FILE_NAME: &str = "outrigger.toml";
@@ -202,7 +202,7 @@ pub(super) fn command() -> Command {
     Command::new("outriggerd")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A Lightning sidecar for the bitcoind you already run")
-        .after_help(OTHER_USES)
+        .after_help(AFTER_HELP)
         .arg(config)
         .args(flags)
 }

@@ -388,6 +388,7 @@ impl<'a> Drive<'a> {
                 self.batch.hold_effect(at, effect);
             }
             self.resume_failures(at, slot);
+            self.resume_unsent(at, slot);
             if slot.monitor.rows().head.failed {
                 self.enforce(slot);
             }

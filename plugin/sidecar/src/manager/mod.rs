@@ -301,7 +301,7 @@ impl Manager {
     }
 
     /// Channels that are not in history, in the order of their ids: those behind `after`, of one peer where one is named, that
-    /// are `wanted`; `count` of them at the most. What it costs follows `count`, but for channels that are passed over.
+    /// are `wanted`; `count` of them at the most. No other is made into a view, but for those that are passed over.
     pub fn channels(
         &self,
         peer: Option<&NodeId>,
@@ -311,16 +311,17 @@ impl Manager {
     ) -> Vec<ChannelView> {
         let behind = (after.map_or(Bound::Unbounded, |after| Bound::Excluded(*after)), Bound::Unbounded);
         let peers = peer.map_or_else(|| self.directory.ids(), |peer| vec![*peer]);
-        let mut found = Vec::new();
+        let mut found: Vec<(ChannelId, NodeId)> = Vec::new();
         for peer in peers {
             self.directory.with(&peer, |state| {
-                let views = state.slots.range(behind).map(|(_, slot)| self.view(slot));
-                found.extend(views.filter(&wanted).take(count));
+                found.extend(state.slots.range(behind).map(|(channel, _)| (*channel, peer)));
             });
         }
-        found.sort_by_key(|view| view.channel_id);
-        found.truncate(count);
-        found
+        found.sort_unstable();
+        let view = |(channel, peer): (ChannelId, NodeId)| {
+            self.directory.with(&peer, |state| state.slots.get(&channel).map(|slot| self.view(slot)))?
+        };
+        found.into_iter().filter_map(view).filter(wanted).take(count).collect()
     }
 
     /// One channel that is not in history.

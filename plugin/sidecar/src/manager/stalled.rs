@@ -2,7 +2,7 @@
 
 use bitcoin::Transaction;
 use outrigger_bolt::id::ChannelId;
-use outrigger_channel::{Command, Input, Phase, Publication};
+use outrigger_channel::{Command, Effect, Input, Phase, Publication};
 
 use super::drive::{Drive, NOBODY};
 use super::peer::{Peer, Slot};
@@ -11,7 +11,7 @@ use super::{Mail, Manager};
 use crate::store::backup::Unstored;
 use crate::store::row::{BroadcastRow, OperationRow, OperationState};
 use crate::store::schema::{REFUSALS_KEY, Table, UnderWay};
-use crate::store::{Batch, ChainOrder, Held};
+use crate::store::{Address, Batch, ChainOrder, Held};
 
 /// What an operator is told of a channel that a required backup refused, and can do.
 pub(super) fn refused(slot: &Slot) -> Option<String> {
@@ -60,14 +60,15 @@ impl Manager {
 /// Funding transactions that are in the file and may not have left: they have waited for a backup, or the file may be
 /// old.
 impl Manager {
-    /// Whether the start publishes at once what this row says. Where there are backups a funding transaction waits
-    /// until they have its channel: [`resume`](Self::resume) orders it again.
+    /// Whether the start publishes at once what this row says. Where there are backups the funding transaction of a channel that
+    /// waits for it does so until they have the channel: [`resume`](Self::resume) orders it again, and that of no other.
     pub fn publishes_at_start(&self, row: &BroadcastRow, has_backups: bool) -> bool {
         let is_frozen = self.env.frozen.contains(&row.channel);
         match row.what {
             Publication::MutualClose => !is_frozen,
             Publication::Funding => {
-                !is_frozen && !has_backups && !self.is_withheld(&row.channel) && !self.is_unsent(&row.channel)
+                let may_leave = !is_frozen && !self.is_withheld(&row.channel) && !self.is_unsent(&row.channel);
+                may_leave && !(has_backups && self.is_awaited(&row.channel))
             }
         }
     }
@@ -75,18 +76,27 @@ impl Manager {
     /// Whether nobody but its channel may have this transaction published, also where a reorganisation has taken others
     /// from the chain: while the channel waits for it, it is out if it may be.
     pub fn keeps_to_itself(&self, row: &BroadcastRow) -> bool {
-        let is_awaited = || matches!(self.phase(&row.channel), Some(Phase::Funding(_)));
         match row.what {
             Publication::MutualClose => false,
             Publication::Funding => {
-                self.env.frozen.contains(&row.channel) || self.is_withheld(&row.channel) || is_awaited()
+                self.env.frozen.contains(&row.channel)
+                    || self.is_withheld(&row.channel)
+                    || self.is_awaited(&row.channel)
+                    || self.is_unsent(&row.channel)
             }
         }
     }
 
-    /// Whether nothing is published for the channel any more: its rows are old, or a backup will never have the newest.
+    /// Whether nothing is published for the channel any more: its rows are old, or a backup will never have any that may be. A
+    /// commitment that is kept in reserve spends the funding output one day.
     fn is_withheld(&self, channel: &ChannelId) -> bool {
-        self.env.is_restored() || matches!(self.phase(channel), Some(Phase::Failed { publish: false, .. }))
+        self.env.is_restored()
+            || matches!(self.phase(channel), Some(Phase::Failed { publish: false, reserved: false, .. }))
+    }
+
+    /// Whether the channel waits for its funding transaction.
+    fn is_awaited(&self, channel: &ChannelId) -> bool {
+        matches!(self.phase(channel), Some(Phase::Funding(_)))
     }
 
     /// Whether its funding transaction has not left yet: that it may is a row first.
@@ -109,23 +119,43 @@ impl Drive<'_> {
     pub(super) fn unstored(&mut self, peer: &mut Peer, unstored: Unstored) {
         let Unstored { channel, reason, is_new, complete, refusals: _ } = unstored;
         let Some(slot) = peer.slots.get_mut(&channel) else { return };
-        let is_new = is_new || slot.unsent.is_some();
-        let params = &slot.channel.rows().params;
-        let never_was = is_new && params.is_opener && matches!(slot.channel.phase(), Phase::Funding(_));
-        let opened = never_was.then_some((params.funding.txid, slot.unsent.take()));
+        // Of one that has failed the mark alone proves it: what a backup was given first says nothing of what came before.
+        let is_new = slot.unsent.is_some() || (is_new && matches!(slot.channel.phase(), Phase::Funding(_)));
         let command = Command::Withhold { reason: reason.clone(), is_new, complete };
         self.step_channel(peer, channel, Input::Command(NOBODY, command));
-        let Some((txid, operation)) = opened else { return };
-        self.batch.hold(Held::Chain(ChainOrder::Release(txid)));
-        if let Some(operation) = operation {
+        // The step may not have been taken: the node stops, or its file is old.
+        let Some(slot) = peer.slots.get_mut(&channel).filter(|slot| is_new && slot.archived.is_some()) else { return };
+        let params = &slot.channel.rows().params;
+        if !params.is_opener {
+            return;
+        }
+        self.batch.hold(Held::Chain(ChainOrder::Release(params.funding.txid)));
+        if let Some(operation) = slot.unsent.take() {
             self.operation_failed(operation, &format!("{reason}; nothing was spent"));
+        }
+    }
+
+    /// A channel that failed while its funding transaction waited for backups: it waits on, and leaves once they have the channel. The
+    /// commitment that is published is worth nothing without it.
+    pub(super) fn resume_unsent(&mut self, at: Address, slot: &Slot) {
+        if slot.unsent.is_none() || !matches!(slot.channel.phase(), Phase::Failed { publish: true, .. }) {
+            return;
+        }
+        let rows = match self.env.reader.broadcasts() {
+            Ok(rows) => rows,
+            Err(fault) => return tracing::error!(%fault, "what the channel publishes cannot be read"),
+        };
+        let what = Publication::Funding;
+        for row in rows.into_iter().filter(|row| row.channel == at.channel && row.what == what) {
+            self.batch.hold_effect(at, Effect::Publish { what, tx: row.tx });
         }
     }
 
     /// Every required backup has the channel: its funding transaction leaves, once it is in a row that it may.
     pub(super) fn fund_publicly(&mut self, peer: &mut Peer, channel: ChannelId, tx: Transaction) {
         let Some(slot) = peer.slots.get_mut(&channel) else { return };
-        if matches!(slot.channel.phase(), Phase::Failed { publish: false, .. } | Phase::Closed { .. }) {
+        let has_ended = matches!(slot.channel.phase(), Phase::Failed { publish: false, .. } | Phase::Closed { .. });
+        if has_ended || self.env.is_restored() {
             return;
         }
         if let Some(operation) = slot.unsent.take() {

@@ -86,6 +86,8 @@ pub(super) fn build(
     let commits = commits.raising(generation).journaled(file.journal.take());
     begin_commits(commits, sinks, &core.manager, (doors, &outside.stop))?;
     let wallet = Arc::new(StoredWallet::new(coins, (next_wallet_row, file.is_reserve_low), core.manager.clone()));
+    // Until the next block has it looked at again: what was told stands.
+    core.manager.env().chain.set_accepting(!(file.is_reserve_low && config.channel.accept_needs_reserve));
     for row in std::mem::take(&mut file.broadcasts) {
         if core.manager.publishes_at_start(&row, hub.is_some()) {
             outside.broadcaster.publish(row.tx);

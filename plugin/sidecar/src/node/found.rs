@@ -1,11 +1,12 @@
 //! What a start finds in the data directory, read and checked whole before anything is built on it.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use bitcoin::Transaction;
-use outrigger_bolt::id::NodeId;
+use outrigger_bolt::id::{ChannelId, NodeId};
+use outrigger_channel::Publication;
 use redb::Database;
 
 use super::StartFault;
@@ -18,8 +19,12 @@ use crate::key::{NodeKeys, Seed};
 use crate::store::backup::sealed::Sealer;
 use crate::store::backup::start::known_sinks;
 use crate::store::backup::{Hub, Start};
+use crate::store::row::OperationState;
 use crate::store::{self, Generation, Snapshot, StoreError};
 use crate::wallet::{Wallet, WalletFault};
+
+#[cfg(test)]
+mod tests;
 
 /// The newest durable state of a node, with its keys, and the ends that keep it.
 pub(super) struct Found {
@@ -49,8 +54,7 @@ impl Found {
         let age = Generation::at_start(directory, (network, &node_id), &db, file.restored.is_some())?;
         let generation = file.aged(age);
         let sinks = sinks(&db, &file, &config.backups, &whose)?;
-        let published = file.broadcasts.iter().map(|row| &row.tx).chain(file.sweeps.iter().map(|(_, _, row)| &row.tx));
-        let (coins, next_wallet_row) = load_wallet(seed, config.network, &file.wallet, published)?;
+        let (coins, next_wallet_row) = load_wallet(seed, config.network, &file)?;
         Ok(Self { keys, db, file, generation, sinks, coins, next_wallet_row })
     }
 
@@ -96,21 +100,36 @@ fn sinks(
     Ok(Some(Sinks { hub, made, news, tries }))
 }
 
-/// The wallet of these rows, which knows what was published, and the number of its next row.
-fn load_wallet<'a>(
-    seed: &Seed,
-    network: bitcoin::Network,
-    rows: &[(u64, Vec<u8>)],
-    published: impl Iterator<Item = &'a Transaction>,
-) -> Result<(Wallet, u64), WalletFault> {
-    let next_row = rows.last().map_or(0, |(row, _)| row.saturating_add(1));
-    let change_sets: Vec<_> = rows.iter().map(|(_, bytes)| bytes.clone()).collect();
+/// The wallet of the file, which knows what was published and keeps the coins of what has not left; and the number of its next row.
+fn load_wallet(seed: &Seed, network: bitcoin::Network, file: &Snapshot) -> Result<(Wallet, u64), WalletFault> {
+    let next_row = file.wallet.last().map_or(0, |(row, _)| row.saturating_add(1));
+    let change_sets: Vec<_> = file.wallet.iter().map(|(_, bytes)| bytes.clone()).collect();
     let mut wallet = Wallet::load(seed, network, &change_sets)?;
-    for tx in published {
-        // What a block holds stays confirmed.
-        wallet.saw_unconfirmed(tx);
+    let unsent: HashSet<_> = file.openings.iter().filter_map(|opening| waiting_channel(&opening.state)).collect();
+    for row in &file.broadcasts {
+        if row.what == Publication::Funding && unsent.contains(&row.channel) {
+            // Counted as published it would be stored as such, and outlive its channel, should a backup refuse that.
+            wallet.keep_coins_of(&row.tx);
+        } else {
+            // What a block holds stays confirmed.
+            wallet.saw_unconfirmed(&row.tx);
+        }
+    }
+    for (_, _, row) in &file.sweeps {
+        wallet.saw_unconfirmed(&row.tx);
     }
     Ok((wallet, next_row))
+}
+
+/// The channel of an opening that is under way, whose funding transaction waits for backups.
+fn waiting_channel(state: &OperationState) -> Option<ChannelId> {
+    match state {
+        OperationState::Pending { channel_id, .. } => Some(*channel_id),
+        OperationState::Opening
+        | OperationState::Failed { .. }
+        | OperationState::Payment { .. }
+        | OperationState::Invoice { .. } => None,
+    }
 }
 
 /// redb takes some pages at their word and panics where they are damaged or missing: the operator is told then what is told of

@@ -422,7 +422,9 @@ fn check_identity(db: &impl ReadableDatabase, path: &Path, network: &str, node_i
         return Err(StoreError::Newer { path: path.to_owned(), found: format, known: FORMAT_VERSION });
     }
     if format < FORMAT_VERSION {
-        return Err(corrupt("it was written by a build before the first release, whose format is not read any more"));
+        return Err(corrupt(
+            "it was written by a build before the first release: start that build, close its channels, then begin anew",
+        ));
     }
     let foreign = |found: String, wanted: String| Err(StoreError::Foreign { path: path.to_owned(), found, wanted });
     let found = String::from_utf8_lossy(&field("network")?).into_owned();

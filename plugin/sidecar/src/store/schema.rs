@@ -9,33 +9,48 @@ use redb::TableDefinition;
 /// The version of the layout. A file with a newer one is refused untouched. 1 was without a journal; no release wrote it.
 pub const FORMAT_VERSION: u16 = 2;
 
-/// The key in [`Table::Meta`] under which the proof stands that this file is older than what peers were told. Once
-/// written it stays: nothing that a peer says later proves the opposite (BAK-3).
-pub const RESTORED_KEY: &[u8] = b"restored";
+macro_rules! keys {
+    ($(#[$about:meta])* $list:ident { $($(#[$doc:meta])* $name:ident = $text:literal,)* }) => {
+        $($(#[$doc])* pub const $name: &[u8] = $text;)*
 
-/// The key in [`Table::Meta`] under which the file's generation stands, a u64 (see [`generation`](super::generation)).
-pub const GENERATION_KEY: &[u8] = b"generation";
+        $(#[$about])*
+        pub const $list: &[&[u8]] = &[$($name,)*];
+    };
+}
 
-/// The key in [`Table::Meta`] under which the database's journal stands (see [`journal`](super::journal)).
-pub const JOURNAL_KEY: &[u8] = b"journal";
+keys! {
+    /// The keys in [`Table::Meta`] of a database, beside those of its identity: format, network and node id.
+    META_KEYS {
+        /// The key in [`Table::Meta`] under which the proof stands that this file is older than what peers were told.
+        /// Once written it stays: nothing that a peer says later proves the opposite (BAK-3).
+        RESTORED_KEY = b"restored",
+        /// The key in [`Table::Meta`] under which the file's generation stands, a u64 (see
+        /// [`generation`](super::generation)).
+        GENERATION_KEY = b"generation",
+        /// The key in [`Table::Meta`] under which the database's journal stands (see [`journal`](super::journal)).
+        JOURNAL_KEY = b"journal",
+        /// The key in [`Table::Meta`] under which the names of the sinks stand that the last start had, a line each.
+        SINKS_KEY = b"sinks",
+        /// The key in [`Table::Meta`] under which a block stands that was taken in with all before it (see
+        /// [`backup::followed`](super::backup::followed)).
+        FOLLOWED_KEY = b"followed",
+        /// The key in [`Table::Meta`] under which it stands which channels sinks have refused for good.
+        REFUSALS_KEY = b"refusals",
+        /// The key in [`Table::Meta`] that stands (1) from when the operator was told that the wallet holds less than
+        /// its reserve, until it holds that again.
+        RESERVE_LOW_KEY = b"reserve_low",
+    }
+}
 
-/// The key in [`Table::Meta`] under which the names of the sinks stand that the last start had, a line each.
-pub const SINKS_KEY: &[u8] = b"sinks";
-
-/// The key in [`Table::Meta`] under which a block stands that was taken in with all before it (see
-/// [`backup::followed`](super::backup::followed)).
-pub const FOLLOWED_KEY: &[u8] = b"followed";
-
-/// The key in [`Table::Meta`] under which it stands which channels sinks have refused for good.
-pub const REFUSALS_KEY: &[u8] = b"refusals";
-
-/// The key in [`Table::Meta`] that stands (1) from when the operator was told that the wallet holds less than its reserve, until
-/// it holds that again.
-pub const RESERVE_LOW_KEY: &[u8] = b"reserve_low";
-
-/// The key in [`Table::Meta`] of a mirror by which it is known as such, and the one under which its newest tip stands.
-pub const MIRROR_KEY: &[u8] = b"mirror";
-pub const TIP_KEY: &[u8] = b"tip";
+keys! {
+    /// The keys in [`Table::Meta`] of a mirror, beside those of its identity.
+    MIRROR_META_KEYS {
+        /// The key in [`Table::Meta`] of a mirror by which it is known as such.
+        MIRROR_KEY = b"mirror",
+        /// The key in [`Table::Meta`] of a mirror under which its newest tip stands.
+        TIP_KEY = b"tip",
+    }
+}
 
 /// A table's definition: bytes to bytes, so that a batch is a plain list of writes.
 pub type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;

@@ -100,8 +100,8 @@ pub struct Wallet {
     tip: Option<(u32, BlockHash)>,
     /// The step that connects the first block also stores that there was one.
     start_staged: bool,
-    /// Inputs of transactions that were made but not seen yet. In memory alone: a crash frees them, and the
-    /// transactions that survived it are seen again at start.
+    /// Inputs of transactions that were made but not seen yet. In memory alone: a crash frees them, and a start sees the
+    /// transactions that survived it again, or keeps their coins where they have not left.
     locked: BTreeMap<Txid, Vec<OutPoint>>,
     compacted: Option<Vec<u8>>,
     /// The unspent outputs, where nothing has happened since that could have changed them in more ways than are known.
@@ -235,6 +235,13 @@ impl Wallet {
         let is_known = self.inner.tx_graph().get_tx(txid).is_some();
         self.inner.apply_unconfirmed_txs([(tx.clone(), Clock::now_unix().max(given_up))]);
         self.view_after_transaction(tx, is_known);
+    }
+
+    /// A transaction of ours that the file has and that has not left yet: its inputs are locked as when it was
+    /// [made](Self::fund). Nothing of that is stored, so one that never leaves is given up with its rows alone.
+    pub fn keep_coins_of(&mut self, tx: &Transaction) {
+        let spent = tx.input.iter().map(|input| input.previous_output).collect();
+        self.locked.insert(tx.compute_txid(), spent);
     }
 
     /// Transactions of ours, or that pay us, which are in no block: after a reorganisation they have to be published

@@ -185,6 +185,32 @@ fn fnd_13_a_restart_frees_the_inputs_of_what_was_never_stored() {
     bench.fund(20_000).unwrap();
 }
 
+/// Its row outlives the start and the wallet's knows nothing of it: where that is dropped, no release has to be stored.
+#[test]
+fn fnd_13_a_start_locks_the_coins_of_what_was_stored_and_has_not_left_and_stores_nothing() {
+    let mut bench = Bench::new();
+    bench.receive(50_000);
+    let (tx, _) = bench.fund(20_000).unwrap();
+    bench.commit();
+    bench.reload();
+    bench.wallet.keep_coins_of(&tx);
+    let balance = bench.wallet.balance();
+    assert_eq!((balance.confirmed.get(), balance.unconfirmed.get(), balance.locked.get()), (0, 0, 50_000));
+    let fault = bench.fund(10_000).unwrap_err();
+    let has_nothing = matches!(fault, WalletFault::InsufficientFunds { available, .. } if available == Sat::ZERO);
+    assert!(has_nothing, "its change is no coin: {fault}");
+    assert!(bench.wallet.unconfirmed().is_empty(), "no reorganisation publishes it");
+    bench.wallet.release(tx.compute_txid());
+    assert!(bench.wallet.take_staged().is_none());
+    assert_eq!(bench.confirmed(), 50_000);
+    // One that leaves in the end is seen like any other.
+    bench.wallet.keep_coins_of(&tx);
+    bench.wallet.saw_unconfirmed(&tx);
+    let balance = bench.wallet.balance();
+    assert_eq!((balance.confirmed, balance.locked), (Sat::ZERO, Sat::ZERO));
+    assert_eq!(bench.wallet.unconfirmed(), [tx]);
+}
+
 #[test]
 fn a_published_transaction_spends_and_gives_change_and_can_be_released() {
     let mut bench = Bench::new();

@@ -1,5 +1,7 @@
 //! Channels are given out page by page.
 
+use std::cell::Cell;
+
 use outrigger_bolt::id::ChannelId;
 
 use super::{Bench, every_channel, spoilt};
@@ -28,6 +30,14 @@ async fn pages_of_channels_are_all_of_them_once_in_the_order_of_their_ids() {
         found.extend(next);
     }
     assert_eq!(found, all);
+
+    let seen = Cell::new(0);
+    let counted = |_: &ChannelView| {
+        seen.set(seen.get() + 1);
+        true
+    };
+    assert_eq!(bench.manager.channels(None, None, 7, counted).len(), 7);
+    assert_eq!(seen.get(), 7, "a page costs what it shows");
 
     let is_even = |view: &ChannelView| view.channel_id.0[31].is_multiple_of(2);
     let even: Vec<_> = all.iter().copied().filter(|id| id.0[31].is_multiple_of(2)).collect();

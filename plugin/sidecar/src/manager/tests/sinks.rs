@@ -293,6 +293,69 @@ async fn per_5_a_channel_that_is_refused_before_its_funding_leaves_never_was_bef
     }
 }
 
+/// The peer's `error` comes while the funding transaction waits: it waits on, and goes with the channel.
+#[tokio::test(flavor = "multi_thread")]
+async fn per_5_a_channel_that_failed_before_its_funding_left_never_was_once_it_is_refused() {
+    for is_restarted in [false, true] {
+        let node = Node::new(Manner::Slow);
+        let mut rogue = Rogue::connect_to(node.bench.clone());
+        let (channel, tx) = signed(&mut rogue).await;
+        node.until("its first write", |node| node.vault.has_open(&channel)).await;
+        if !is_restarted {
+            node.vault.is_now(Manner::Refusing);
+        }
+        rogue.tell(Message::Error(Error { channel_id: channel, data: "no, thanks".into() }));
+        let node = if is_restarted {
+            node.until("the failure", |node| node.head(&channel).failed).await;
+            let node = node.restarted(Manner::Slow).await;
+            let [row]: [_; 1] = node.bench.reader.broadcasts().unwrap().try_into().unwrap();
+            assert!(!node.bench.manager.publishes_at_start(&row, true));
+            assert!(node.bench.manager.keeps_to_itself(&row), "nor does a reorganisation publish it");
+            let node = node.restarted(Manner::Refusing).await;
+            node.bench.manager.resume();
+            node
+        } else {
+            node
+        };
+        let released = loop {
+            match node.bench.orders.recv_timeout(LIMIT).unwrap() {
+                ChainOrder::Release(txid) => break txid,
+                order => assert!(!matches!(order, ChainOrder::Publish(_)), "{order:?}"),
+            }
+        };
+        assert_eq!(released, tx.compute_txid());
+        node.until("its end", |node| node.bench.manager.channel(&channel).is_none()).await;
+        let OperationState::Failed { reason } = node.operation() else { panic!("{:?}", node.operation()) };
+        assert_eq!(reason, "the backup vault will never have it: no room, ever; nothing was spent");
+        let found = node.bench.load();
+        assert!(found.channels.is_empty() && found.broadcasts.is_empty() && found.openings.is_empty());
+    }
+}
+
+/// Where the backup takes it, it goes as it would have gone without the start.
+#[tokio::test(flavor = "multi_thread")]
+async fn per_5_the_funding_of_a_channel_that_failed_while_it_waited_leaves_after_a_start_with_its_backup() {
+    let node = Node::new(Manner::Slow);
+    let mut rogue = Rogue::connect_to(node.bench.clone());
+    let (channel, tx) = signed(&mut rogue).await;
+    node.until("its first write", |node| node.vault.has_open(&channel)).await;
+    rogue.tell(Message::Error(Error { channel_id: channel, data: "no, thanks".into() }));
+    node.until("the failure", |node| node.head(&channel).failed).await;
+    let node = node.restarted(Manner::Slow).await;
+    node.bench.manager.resume();
+    node.until("a full write", |node| node.vault.has_open(&channel)).await;
+    assert!(node.bench.reader.is_opening("retry-1").unwrap());
+    node.vault.is_now(Manner::Sound);
+    node.vault.catch_up();
+    loop {
+        match node.bench.orders.recv_timeout(LIMIT).unwrap() {
+            ChainOrder::Publish(published) => break assert_eq!(published, tx),
+            order => assert!(!matches!(order, ChainOrder::Release(_)), "{order:?}"),
+        }
+    }
+    assert!(!node.bench.reader.is_opening("retry-1").unwrap(), "the row that says so went first");
+}
+
 /// A channel in use, with a payment to us on its way: the peer signs our next commitment, and the backup will never have it.
 async fn refused_amid_a_payment(node: &Node) -> (Rogue, ChannelId, bitcoin::Txid, u64) {
     let mut rogue = Rogue::connect_to(node.bench.clone()).that_keeps_its_word();

@@ -112,7 +112,35 @@ async fn the_funding_transaction_of_a_channel_that_failed_by_itself_is_published
     let manager = rogue.bench.manager.clone();
     let [row]: [_; 1] = rogue.bench.load().broadcasts.try_into().unwrap();
     assert_eq!(manager.command(channel.id(), Command::Fail { reason: "by hand".into() }).await, Ok(Reply::Done));
-    assert_eq!(fate(&manager, &row), (true, false, false));
+    assert_eq!(fate(&manager, &row), (true, true, false));
+}
+
+/// What is kept in reserve is worth nothing without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn per_5_the_funding_transaction_is_published_again_where_a_commitment_is_kept_in_reserve() {
+    let mut rogue = Rogue::connect();
+    let (channel, _) = rogue.is_funded(Msat::ZERO).await;
+    let manager = rogue.bench.manager.clone();
+    let [row]: [_; 1] = rogue.bench.load().broadcasts.try_into().unwrap();
+    manager.fail_unstored(Unstored { complete: Some(0), ..unstored(channel.id(), false) });
+    rogue.hear_type(Error::TYPE).await;
+    assert_eq!(fate(&manager, &row), (true, true, false));
+}
+
+/// The step that forgets the channel is not taken any more: its rows stand, and so do its coins.
+#[tokio::test(flavor = "multi_thread")]
+async fn per_5_a_refusal_that_comes_while_the_node_stops_frees_no_coins() {
+    let mut rogue = Rogue::connect();
+    let (channel, _) = rogue.is_funded(Msat::ZERO).await;
+    let manager = rogue.bench.manager.clone();
+    assert!(manager.env().meet_fault("a fault of another channel"));
+    manager.fail_unstored(unstored(channel.id(), true));
+    // Letters are dealt with in their order.
+    rogue.dealt_with().await;
+    rogue.bench.durable().await;
+    assert!(!rogue.bench.orders.try_iter().any(|order| matches!(order, ChainOrder::Release(_))));
+    let found = rogue.bench.load();
+    assert_eq!((found.channels.len(), found.broadcasts.len()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

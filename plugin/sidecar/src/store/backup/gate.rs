@@ -19,6 +19,9 @@ pub(super) const STALLED_AFTER: Duration = Duration::from_secs(20);
 /// again.
 pub(super) const MOST_WORDS: usize = 1024;
 
+/// So many entries of events wait before it is looked which of them wait for nothing of their own any more.
+pub(super) const MANY_ENTRIES: usize = 64;
+
 /// Why such a connection ends.
 const TOO_MANY_WORDS: &str = "too much of one channel waits for a backup";
 
@@ -38,7 +41,7 @@ struct Waiting {
     oldest: Option<(u64, Instant)>,
     /// Of ours, those that every required sink has.
     commitments: LocalCommitments,
-    /// A sink will never have it: it says no more than why it failed.
+    /// A sink will never have it: it says no more than its numbers and why it failed.
     is_failed: bool,
     /// Its rows are in history.
     is_over: bool,
@@ -104,6 +107,17 @@ struct WaitingEvents {
     waits: BTreeMap<ChannelId, u64>,
 }
 
+impl WaitingEvents {
+    /// Whether it waits for anything of its own.
+    fn still_waits(&mut self, channels: &HashMap<ChannelId, Waiting>) -> bool {
+        self.waits.retain(|channel, id| {
+            let waiting = channels.get(channel);
+            waiting.is_some_and(|waiting| waiting.cleared < *id && !waiting.is_failed)
+        });
+        !self.waits.is_empty()
+    }
+}
+
 /// Events that are not told yet. One channel may hold back those of all others: readers follow the numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeldEvents {
@@ -120,6 +134,8 @@ pub(super) struct Gate {
     channels: HashMap<ChannelId, Waiting>,
     /// The oldest first, since readers follow the numbers.
     events: VecDeque<WaitingEvents>,
+    /// With so many entries they are looked through again.
+    fold_at: usize,
     /// The newest event that may be read.
     readable: u64,
     /// The newest event on disk.
@@ -178,7 +194,32 @@ impl Gate {
             let waits = std::mem::take(&mut self.newest_ids);
             self.events.push_back(WaitingEvents { up_to: last_seq, since: now, waits });
             self.let_events_through();
+            self.fold_events();
         }
+    }
+
+    /// Puts entries that wait for nothing of their own to those before them: while one channel waits, the others go on. A look
+    /// is paid for by as many entries that came since the last one.
+    fn fold_events(&mut self) {
+        if self.events.len() < self.fold_at.max(MANY_ENTRIES) {
+            return;
+        }
+        let mut kept: VecDeque<WaitingEvents> = VecDeque::new();
+        for mut entry in std::mem::take(&mut self.events) {
+            let still_waits = entry.still_waits(&self.channels);
+            match kept.back_mut() {
+                Some(before) if !still_waits => before.up_to = entry.up_to,
+                Some(_) | None => kept.push_back(entry),
+            }
+        }
+        self.fold_at = kept.len().saturating_mul(2);
+        self.events = kept;
+    }
+
+    /// How many entries of events wait.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        self.events.len()
     }
 
     /// How much waits of a channel.
@@ -231,7 +272,7 @@ impl Gate {
         let waiting = self.channels.entry(*channel).or_default();
         (waiting.is_failed, waiting.oldest) = (true, None);
         let complete = waiting.commitments.complete();
-        waiting.held.retain(|kept| survives_failure(&kept.held));
+        waiting.held.retain(|kept| survives_failure(&kept.held) || are_numbers(&kept.held));
         if self.is_sealed {
             return (Released::of(Vec::new()), complete);
         }
@@ -276,7 +317,7 @@ impl Gate {
         let at = *at;
         let waiting = self.channels.get_mut(&at.channel).filter(|waiting| waiting.is_of(&at.peer));
         let Some(waiting) = waiting else { return Some(held) };
-        if waiting.is_failed && !survives_failure(&held) {
+        if waiting.is_failed && !survives_failure(&held) && !are_numbers(&held) {
             return None;
         }
         if let Effect::Revoke { number } = **effect {
@@ -286,7 +327,7 @@ impl Gate {
         if matches!(**effect, Effect::Send(Message::Error(_)) | Effect::Note(ChannelNote::Failed { .. })) {
             // The channel has failed: a commitment of ours may be published any moment, and nothing that was to follow it is said. The
             // peer is told of it, unless it was the peer that said so.
-            waiting.held.retain(|older| survives_error(&older.held));
+            waiting.held.retain(|older| survives_error(&older.held, at.connection));
         }
         if !is_promise(effect) {
             return Some(held);
@@ -319,15 +360,11 @@ impl Gate {
         if self.is_sealed {
             return;
         }
-        while let Some(WaitingEvents { up_to, waits, .. }) = self.events.front_mut() {
-            waits.retain(|channel, id| {
-                let waiting = self.channels.get(channel);
-                waiting.is_some_and(|waiting| waiting.cleared < *id && !waiting.is_failed)
-            });
-            if !waits.is_empty() {
+        while let Some(entry) = self.events.front_mut() {
+            if entry.still_waits(&self.channels) {
                 return;
             }
-            self.readable = *up_to;
+            self.readable = entry.up_to;
             self.events.pop_front();
         }
     }
@@ -387,11 +424,19 @@ fn is_end(held: &Held) -> bool {
     matches!(held, Held::Channel { effect, .. } if matches!(**effect, Effect::Disconnect(_)))
 }
 
-/// Whether it still happens once the peer is to be told of an `error`: no other word does, nor does the chain's answer to a received
-/// HTLC come from anywhere but the chain.
-fn survives_error(held: &Held) -> bool {
+/// Whether it still happens once the peer is to be told of an `error` on this connection: no other word does but our numbers on
+/// the same one, nor does the chain's answer to a received HTLC come from anywhere but the chain.
+fn survives_error(held: &Held, connection: u64) -> bool {
     let is_funding = |effect: &Effect| matches!(effect, Effect::Publish { what: Publication::Funding, .. });
-    survives_failure(held) || matches!(held, Held::Channel { effect, .. } if is_funding(effect))
+    let is_on_it = |at: &Address| at.connection == connection;
+    survives_failure(held)
+        || matches!(held, Held::Channel { at, effect, .. } if is_funding(effect) || (is_on_it(at) && are_numbers(held)))
+}
+
+/// Whether it is our `channel_reestablish`. It promises nothing that the rows of the `error` behind it do not say, and a peer with an
+/// old copy of its own learns from it alone that the copy is old: by the `error` it would publish what it has revoked (BAK-1).
+fn are_numbers(held: &Held) -> bool {
+    matches!(held, Held::Channel { effect, .. } if matches!(**effect, Effect::Send(Message::ChannelReestablish(_))))
 }
 
 /// Whether it still happens once the channel has failed for want of a sink: words but the `error`, HTLCs that nobody was told of and the funding

@@ -1,7 +1,8 @@
 //! What waits at the gate, and what nobody makes it let go or forget.
 
-use super::super::super::gate::MOST_WORDS;
+use super::super::super::gate::{Gate, MANY_ENTRIES, MOST_WORDS};
 use super::*;
+use outrigger_bolt::wire::{ChannelReestablish, PerCommitmentSecret};
 use outrigger_channel::{ChannelNote, Refusal};
 
 /// Effects that no row stands behind, for a peer on a connection.
@@ -9,6 +10,17 @@ pub(super) fn rowless(at: Address, effects: Vec<Effect>) -> Batch {
     let mut batch = Batch::default();
     effects.into_iter().for_each(|effect| batch.hold_effect(at, effect));
     batch
+}
+
+/// The numbers of a channel, which come first on a connection.
+pub(super) fn numbers(channel: ChannelId) -> Effect {
+    Effect::Send(Message::ChannelReestablish(ChannelReestablish {
+        channel_id: channel,
+        next_commitment_number: 1,
+        next_revocation_number: 0,
+        your_last_per_commitment_secret: PerCommitmentSecret([0; 32]),
+        my_current_per_commitment_point: *node(7).public_key(),
+    }))
 }
 
 /// Any peer may name any channel: an `open_channel` under its id, or a message for it, is answered with an `error`.
@@ -191,4 +203,49 @@ fn key_4_nothing_that_was_to_be_said_outlives_a_failure_that_the_peer_asked_for(
     bench.sinks[0].complete(0);
     bench.sinks[0].complete(0);
     assert_eq!(bench.taken(), ["publish Funding", "failed", "promise 1"]);
+}
+
+/// By the `error` alone a peer with an old copy would publish what it has revoked.
+#[test]
+fn bak_1_the_numbers_of_a_failed_channel_go_before_the_error_of_their_connection_whatever_waits() {
+    let mut bench = Bench::new(&[(Manner::Slow, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![say(FIRST, "?"), Effect::Revoke { number: 0 }]);
+    for connection in [1, 2] {
+        bench.commit(rowless(at(FIRST, connection), vec![numbers(FIRST), error(FIRST)]));
+    }
+    assert!(bench.taken().is_empty());
+    bench.give_all();
+    bench.sinks[0].complete(0);
+    assert_eq!(bench.taken(), ["channel_reestablish on 2", "error on 2"]);
+    // A failure on one connection says nothing of what was to be said on another.
+    bench.step(FIRST, 1, vec![numbers(FIRST), publish_funding()]);
+    let failure = Effect::Note(ChannelNote::Failed { reason: "the peer said so".to_owned() });
+    bench.commit(rowless(at(FIRST, 2), vec![failure]));
+    assert_eq!(bench.taken().len(), 1, "the note itself");
+    bench.give_all();
+    bench.sinks[0].complete(0);
+    assert_eq!(bench.taken(), ["publish Funding"]);
+}
+
+/// One channel waits for hours, and others forward: each of their commits waits a moment of its own.
+#[test]
+fn per_5_events_that_one_channel_holds_back_take_little_memory_however_many_others_make() {
+    const COMMITS: u64 = 10_000;
+    let mut gate = Gate::default();
+    gate.committed([(FIRST, 1)].into(), std::iter::empty());
+    gate.events(1, now());
+    let mut most = 0;
+    for number in 1..=COMMITS {
+        gate.committed([(SECOND, number)].into(), std::iter::empty());
+        gate.events(number + 1, now());
+        assert!(gate.cleared(&SECOND, number - 1).is_empty());
+        most = most.max(gate.entries());
+    }
+    assert!(most <= MANY_ENTRIES, "{most} entries");
+    assert_eq!((gate.readable(), gate.held_events(now()).count), (0, COMMITS + 1));
+    drop(gate.cleared(&FIRST, 1));
+    assert_eq!(gate.readable(), COMMITS, "the newest waits for itself");
+    drop(gate.cleared(&SECOND, COMMITS));
+    assert_eq!((gate.readable(), gate.entries()), (COMMITS + 1, 0));
 }

@@ -1,6 +1,6 @@
 //! A channel that a required sink will never have: which of our commitments is kept for it, and what is remembered of the sink.
 
-use super::held::rowless;
+use super::held::{numbers, rowless};
 use super::*;
 use crate::store::backup::State;
 use crate::store::schema::REFUSALS_KEY;
@@ -83,6 +83,21 @@ fn per_5_a_revocation_that_was_dropped_with_its_connection_was_never_told() {
     }
     bench.step(FIRST, 7, vec![say(FIRST, "more")]);
     assert_eq!(refuses_next(&mut bench, 0).complete, Some(0), "1 was not complete, whatever came later");
+}
+
+/// What a peer learns from them is no promise, and it may have lost data while the channel was refused.
+#[test]
+fn bak_1_a_channel_that_a_sink_refused_tells_its_numbers_before_its_error_then_and_on_each_connection() {
+    let mut bench = Bench::new(&[(Manner::Sound, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![]);
+    bench.give_all();
+    bench.step(FIRST, 1, vec![numbers(FIRST), say(FIRST, "?")]);
+    refuses_next(&mut bench, 0);
+    bench.step(FIRST, 2, vec![error(FIRST)]);
+    assert_eq!(bench.taken(), ["channel_reestablish on 1", "error on 1"]);
+    bench.commit(rowless(at(FIRST, 2), vec![numbers(FIRST), Effect::Revoke { number: 0 }, error(FIRST)]));
+    assert_eq!(bench.taken(), ["channel_reestablish on 2", "error on 2"]);
 }
 
 #[test]
