@@ -2,15 +2,18 @@
 //! Nothing here knows the product's insides: it links `rpc-schema` alone.
 
 pub mod bitcoind;
+pub mod client;
 pub mod dice;
 pub mod fee_oracle;
 pub mod moment;
 pub mod proxy;
 pub mod regtest;
+pub mod schema;
 pub mod sidecar;
 pub mod wait;
 
 pub use bitcoind::Bitcoind;
+pub use client::Client;
 pub use dice::Dice;
 pub use fee_oracle::FeeOracle;
 pub use moment::Moment;

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, network_directory};
 use outrigger_rpc_schema::{
-    CallError, ChannelClose, ChannelGet, ChannelInfo, ChannelOpen, ChannelOpened, ChannelState, Client, InvoiceCreate,
-    Method, NodeInfo, NodeInfoReport, NodeStatus, NodeStatusReport, NodeStop, PaymentInfo, PaymentSend, PaymentWait,
+    CallError, ChannelClose, ChannelGet, ChannelInfo, ChannelOpen, ChannelOpened, ChannelState, InvoiceCreate, Method,
+    NodeInfo, NodeInfoReport, NodeStatus, NodeStatusReport, NodeStop, PaymentInfo, PaymentSend, PaymentWait,
     PeerConnect, Phase, WalletBalance, WalletBalanceReport, WalletNewAddress,
 };
 use tokio::process::{Child, Command};
 
 use crate::bitcoind::free_port;
-use crate::{Bitcoind, Done, until};
+use crate::{Bitcoind, Client, Done, until};
 
 /// Time for anything that takes a start or a few round trips, on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);

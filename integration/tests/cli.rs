@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use outrigger_integration::regtest::REWARD_SAT;
-use outrigger_integration::sidecar::cli_executable;
+use outrigger_integration::sidecar::{cli_executable, executable};
 use outrigger_integration::{Done, Sidecar, on_regtest};
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -138,6 +138,34 @@ async fn help_needs_no_daemon() -> Done<()> {
         let text = String::from_utf8(help.stdout)?;
         assert_eq!(help.status.code(), DONE, "{}", method.name);
         assert!(method.parameters.iter().all(|parameter| text.contains(&parameter.name)), "{text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn both_programs_print_a_manual_page_that_roff_takes() -> Done<()> {
+    let pages = [
+        (cli_executable()?, vec!["--data-dir", "channel.force_close", "feerate_sat_per_vb", "OUTRIGGER_NETWORK"]),
+        (executable()?, vec!["--bitcoind-url", "--forwarding-fee-base-msat", "RESTORE", "--dry-run", "SIGABRT"]),
+    ];
+    for (program, words) in pages {
+        let page = Command::new(&program).arg("man").output().await?;
+        assert_eq!(page.status.code(), DONE, "{}", program.display());
+        let directory = tempfile::tempdir()?;
+        let file = directory.path().join("page.1");
+        std::fs::write(&file, page.stdout)?;
+        let mut groff = Command::new("groff");
+        let read = groff.args(["-man", "-Tascii", "-ww", "-rLL=100n", "-P-cbou"]).arg(&file).output().await;
+        let read = match read {
+            Ok(read) => read,
+            Err(_) if !std::env::var("OUTRIGGER_SHELLS").unwrap_or_default().contains("groff") => return Ok(()),
+            Err(fault) => return Err(fault.into()),
+        };
+        let (text, warnings) = (String::from_utf8(read.stdout)?, String::from_utf8_lossy(&read.stderr).into_owned());
+        assert!(read.status.success() && warnings.is_empty(), "{}: {warnings}", program.display());
+        for word in words {
+            assert!(text.contains(word), "{}: {word}: {text}", program.display());
+        }
     }
     Ok(())
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use outrigger_integration::bitcoind::free_port;
 use outrigger_integration::sidecar::executable;
-use outrigger_integration::{Bitcoind, Dice, Done, on_regtest, until};
+use outrigger_integration::{Bitcoind, Client, Dice, Done, on_regtest, until};
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, network_directory};
-use outrigger_rpc_schema::{CallError, ChannelList, Client, InvoiceCreate, InvoiceGet, NodeStatus, Phase};
+use outrigger_rpc_schema::{CallError, ChannelList, InvoiceCreate, InvoiceGet, NodeStatus, Phase};
 use serde_json::{Map, Value, json};
 use tokio::process::{Child, Command};
 

@@ -32,6 +32,7 @@ pub struct ChannelOpen {
 impl Method for ChannelOpen {
     const NAME: &'static str = "channel.open";
     const MOVES_MONEY: bool = true;
+    const EXAMPLE: &'static str = r#"{ "node_id": "$node_id", "funding_sat": 500000, "idempotency_key": "my-first" }"#;
     type Result = ChannelOpened;
 }
 
@@ -87,6 +88,7 @@ pub struct ChannelList {
 
 impl Method for ChannelList {
     const NAME: &'static str = "channel.list";
+    const EXAMPLE: &'static str = r#"{ "state": "normal", "limit": 10 }"#;
     type Result = ChannelPage;
 }
 
@@ -111,6 +113,7 @@ pub struct ChannelGet {
 
 impl Method for ChannelGet {
     const NAME: &'static str = "channel.get";
+    const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id" }"#;
     type Result = ChannelInfo;
 }
 
@@ -220,6 +223,8 @@ pub struct ChannelSetPolicy {
 
 impl Method for ChannelSetPolicy {
     const NAME: &'static str = "channel.set_policy";
+    const EXAMPLE: &'static str =
+        r#"{ "channel_id": "$channel_id", "fee_base_msat": 0, "fee_proportional_millionths": 250 }"#;
     type Result = ForwardingTerms;
 }
 
@@ -261,6 +266,7 @@ pub struct ChannelClose {
 impl Method for ChannelClose {
     const NAME: &'static str = "channel.close";
     const MOVES_MONEY: bool = true;
+    const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id", "feerate_sat_per_vb": 5 }"#;
     type Result = ChannelClosing;
 }
 
@@ -287,6 +293,7 @@ pub struct ChannelForceClose {
 impl Method for ChannelForceClose {
     const NAME: &'static str = "channel.force_close";
     const MOVES_MONEY: bool = true;
+    const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id" }"#;
     type Result = ChannelForceClosing;
 }
 

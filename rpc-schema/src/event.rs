@@ -23,6 +23,7 @@ pub struct EventList {
 
 impl Method for EventList {
     const NAME: &'static str = "event.list";
+    const EXAMPLE: &'static str = r#"{ "after_seq": 0, "kinds": ["channel_ready", "invoice_paid"] }"#;
     type Result = EventPage;
 }
 

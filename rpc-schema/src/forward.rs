@@ -24,6 +24,7 @@ pub struct ForwardList {
 
 impl Method for ForwardList {
     const NAME: &'static str = "forward.list";
+    const EXAMPLE: &'static str = r#"{ "newest_first": true, "limit": 10 }"#;
     type Result = ForwardPage;
 }
 
@@ -76,6 +77,7 @@ pub struct ForwardStats {
 
 impl Method for ForwardStats {
     const NAME: &'static str = "forward.stats";
+    const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
     type Result = ForwardReport;
 }
 

@@ -30,6 +30,7 @@ pub struct InvoiceCreate {
 
 impl Method for InvoiceCreate {
     const NAME: &'static str = "invoice.create";
+    const EXAMPLE: &'static str = r#"{ "amount_msat": 100000, "description": "coffee", "label": "table 7" }"#;
     type Result = InvoiceCreated;
 }
 
@@ -58,6 +59,7 @@ pub struct InvoiceGet {
 
 impl Method for InvoiceGet {
     const NAME: &'static str = "invoice.get";
+    const EXAMPLE: &'static str = r#"{ "payment_hash": "$payment_hash" }"#;
     type Result = InvoiceInfo;
 }
 

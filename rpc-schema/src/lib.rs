@@ -25,6 +25,7 @@ mod channel;
 mod client;
 mod error;
 mod event;
+mod example;
 mod forward;
 mod invoice;
 mod method;
@@ -33,8 +34,10 @@ mod openrpc;
 mod parameter;
 mod payment;
 mod peer;
+mod reference;
 pub mod rendezvous;
 mod spelling;
+mod typescript;
 mod wallet;
 
 pub use backup::{BackupInfo, BackupReport, BackupState, BackupStatus};
@@ -51,11 +54,13 @@ pub use invoice::{InvoiceCreate, InvoiceCreated, InvoiceGet, InvoiceInfo, Invoic
 pub use method::{Method, MethodInfo, methods};
 pub use node::{NodeInfo, NodeInfoReport, NodeStatus, NodeStatusReport, NodeStop, NodeStopping, Phase, StoreReport};
 pub use openrpc::document;
-pub use parameter::{Parameter, ParameterFault, ParameterType};
+pub use parameter::{Parameter, ParameterFault, ParameterType, first_sentence};
 pub use payment::{
     PaymentAbandon, PaymentFailure, PaymentGet, PaymentInfo, PaymentSend, PaymentSent, PaymentState, PaymentWait,
     RouteHop,
 };
 pub use peer::{PeerConnect, PeerConnected, PeerInfo, PeerList, PeerPage};
+pub use reference::reference;
 pub use spelling::nearest;
+pub use typescript::typescript;
 pub use wallet::{WalletAddress, WalletBalance, WalletBalanceReport, WalletNewAddress};

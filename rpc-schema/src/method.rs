@@ -2,10 +2,11 @@
 
 use std::sync::LazyLock;
 
-use schemars::generate::SchemaSettings;
+use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::parameter::{self, Parameter};
 use crate::{backup, chain, channel, event, forward, invoice, node, payment, peer, wallet};
@@ -16,6 +17,9 @@ pub trait Method: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'sta
     const NAME: &'static str;
     /// Whether the method commits money: such a call must wait for its answer, so a notification of it is refused.
     const MOVES_MONEY: bool = false;
+    /// The parameters of a call that can be tried, as a JSON object. A text that begins with `$` is the reader's own: it stands
+    /// for a variable of their shell, and has a sample in `example.rs`.
+    const EXAMPLE: &'static str = "{}";
     /// What it answers: always an object.
     type Result: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static;
 }
@@ -31,10 +35,14 @@ pub struct MethodInfo {
     pub moves_money: bool,
     /// Its parameters, the required ones first.
     pub parameters: Vec<Parameter>,
+    /// The parameters of a call that can be tried; [`Method::EXAMPLE`] says what `$` means in it.
+    pub example: Map<String, Value>,
     /// The name of its result's type.
     pub result_name: String,
     /// The JSON schema of its result, self-contained.
     pub result: Schema,
+    /// Adds the types of parameters and result to those that a generator of definitions knows; gives their names.
+    pub(crate) define: fn(&mut SchemaGenerator) -> [String; 2],
 }
 
 impl MethodInfo {
@@ -45,8 +53,11 @@ impl MethodInfo {
             summary: parameter::description(schema.as_value()),
             moves_money: M::MOVES_MONEY,
             parameters: parameter::parameters(schema.as_value()),
+            // A test reads every example.
+            example: serde_json::from_str(M::EXAMPLE).unwrap_or_default(),
             result_name: M::Result::schema_name().into_owned(),
             result: self_contained::<M::Result>(),
+            define: define::<M>,
         }
     }
 
@@ -89,8 +100,14 @@ pub fn methods() -> &'static [MethodInfo] {
     &METHODS
 }
 
+fn define<M: Method>(types: &mut SchemaGenerator) -> [String; 2] {
+    types.subschema_for::<M>();
+    types.subschema_for::<M::Result>();
+    [M::schema_name().into_owned(), M::Result::schema_name().into_owned()]
+}
+
 /// The schema of a type with everything it refers to written out in place, and no field nullable.
-fn self_contained<T: JsonSchema>() -> Schema {
+pub(crate) fn self_contained<T: JsonSchema>() -> Schema {
     let mut settings = SchemaSettings::draft07();
     settings.inline_subschemas = true;
     settings.meta_schema = None;

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{ErrorKind, MethodInfo, Parameter, methods};
+use crate::method::self_contained;
+use crate::{ErrorData, ErrorKind, MethodInfo, Parameter, example, methods};
 
 /// The OpenRPC document of this version of the interface.
 pub fn document() -> Value {
@@ -16,7 +17,10 @@ pub fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
         },
         "methods": methods().iter().map(method).collect::<Vec<_>>(),
-        "components": { "errors": ErrorKind::ALL.into_iter().map(error).collect::<Map<_, _>>() },
+        "components": {
+            "errors": ErrorKind::ALL.into_iter().map(error).collect::<Map<_, _>>(),
+            "schemas": { "ErrorData": self_contained::<ErrorData>() },
+        },
     })
 }
 
@@ -27,8 +31,16 @@ fn method(method: &MethodInfo) -> Value {
         "paramStructure": "by-name",
         "params": method.parameters.iter().map(parameter).collect::<Vec<_>>(),
         "result": { "name": method.result_name, "schema": method.result },
+        "examples": [example_of(method)],
         "x-moves-money": method.moves_money,
     })
+}
+
+/// A pairing of parameters and result as OpenRPC has it; the result is left to the reader's daemon.
+fn example_of(method: &MethodInfo) -> Value {
+    let value = |(name, value): (String, Value)| json!({ "name": name, "value": value });
+    let parameters: Vec<_> = example::sampled(&method.example).into_iter().map(value).collect();
+    json!({ "name": method.name, "params": parameters })
 }
 
 fn parameter(parameter: &Parameter) -> Value {

@@ -205,6 +205,11 @@ pub(crate) fn description(schema: &Value) -> String {
     schema.get("description").and_then(Value::as_str).unwrap_or_default().replace('\n', " ")
 }
 
+/// A description up to the end of its first sentence, the full stop left out.
+pub fn first_sentence(text: &str) -> &str {
+    text.split_once(". ").map_or(text.trim_end_matches('.'), |(sentence, _)| sentence)
+}
+
 /// Takes null out of every type of a schema: what has no value is absent from an object.
 pub(crate) fn forbid_null(schema: &mut Schema) {
     if let Some(Value::Array(types)) = schema.get_mut("type") {

@@ -61,6 +61,7 @@ pub struct RouteHop {
 impl Method for PaymentSend {
     const NAME: &'static str = "payment.send";
     const MOVES_MONEY: bool = true;
+    const EXAMPLE: &'static str = r#"{ "invoice": "$invoice", "max_fee_msat": 10000 }"#;
     type Result = PaymentSent;
 }
 
@@ -89,6 +90,7 @@ pub struct PaymentWait {
 
 impl Method for PaymentWait {
     const NAME: &'static str = "payment.wait";
+    const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id", "timeout_secs": 30 }"#;
     type Result = PaymentInfo;
 }
 
@@ -102,6 +104,7 @@ pub struct PaymentGet {
 
 impl Method for PaymentGet {
     const NAME: &'static str = "payment.get";
+    const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id" }"#;
     type Result = PaymentInfo;
 }
 
@@ -116,6 +119,7 @@ pub struct PaymentAbandon {
 
 impl Method for PaymentAbandon {
     const NAME: &'static str = "payment.abandon";
+    const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id" }"#;
     type Result = PaymentInfo;
 }
 

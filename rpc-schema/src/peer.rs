@@ -17,6 +17,7 @@ pub struct PeerConnect {
 
 impl Method for PeerConnect {
     const NAME: &'static str = "peer.connect";
+    const EXAMPLE: &'static str = r#"{ "node_id": "$node_id", "address": "$peer_address" }"#;
     type Result = PeerConnected;
 }
 
@@ -44,6 +45,7 @@ pub struct PeerList {
 
 impl Method for PeerList {
     const NAME: &'static str = "peer.list";
+    const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
     type Result = PeerPage;
 }
 

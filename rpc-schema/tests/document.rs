@@ -1,10 +1,11 @@
 //! The checked-in OpenRPC document and the rules that its names keep.
+#![expect(clippy::expect_used, clippy::panic, reason = "a test stops at its first surprise")]
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use outrigger_rpc_schema::{ErrorKind, document, methods};
-use serde_json::Value;
+use outrigger_rpc_schema::{ErrorKind, document, methods, reference, typescript};
+use serde_json::{Map, Value, json};
 
 /// Units that an integer carries at the end of its name.
 const UNITS: [&str; 10] =
@@ -34,18 +35,44 @@ const COUNTS: [&str; 20] = [
     "fee_proportional_millionths",
 ];
 
+/// What is made from the types and checked in, by its path from this crate.
+fn made() -> [(&'static str, String); 3] {
+    [
+        ("openrpc.json", format!("{:#}\n", document())),
+        ("REFERENCE.md", reference()),
+        ("../contrib/typescript/src/interface.ts", typescript()),
+    ]
+}
+
 #[test]
-fn rpc_11_checked_in_document_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openrpc.json");
-    let current = format!("{:#}\n", document());
-    if std::env::var_os("UPDATE_OPENRPC").is_some() {
-        std::fs::write(&path, &current).expect("openrpc.json can be written");
+fn rpc_11_checked_in_document_and_what_is_made_with_it_are_current() {
+    for (name, current) in made() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        if std::env::var_os("UPDATE_OPENRPC").is_some() {
+            std::fs::write(&path, &current).expect("it can be written");
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            kept == current,
+            "{name} is stale; if the change is wanted: UPDATE_OPENRPC=1 cargo test -p outrigger-rpc-schema"
+        );
     }
-    let kept = std::fs::read_to_string(&path).expect("openrpc.json can be read");
-    assert!(
-        kept == current,
-        "openrpc.json is stale; if the change is wanted: UPDATE_OPENRPC=1 cargo test -p outrigger-rpc-schema"
-    );
+}
+
+#[test]
+fn every_example_is_a_call_that_the_schema_admits_and_has_samples_for_its_variables() {
+    for (method, described) in methods().iter().zip(document()["methods"].as_array().expect("methods")) {
+        let example = &described["examples"][0];
+        let sample = |value: &Value| (value["name"].as_str().unwrap_or_default().to_owned(), value["value"].clone());
+        let sampled: Map<String, Value> =
+            example["params"].as_array().expect("parameters").iter().map(sample).collect();
+        assert_eq!(method.check(&sampled), Ok(()), "{}: {sampled:?}", method.name);
+        assert!(!example.to_string().contains('$'), "{}: a variable without a sample in example.rs", method.name);
+        let names = |parameters: &Map<String, Value>| parameters.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&sampled), names(&method.example), "{}", method.name);
+        let wide = !method.parameters.is_empty() && method.example.is_empty();
+        assert!(!wide, "{}: an example without parameters shows nothing of them", method.name);
+    }
 }
 
 #[test]
@@ -66,25 +93,64 @@ fn only_methods_that_commit_money_refuse_notifications() {
 
 #[test]
 fn every_integer_carries_its_unit_and_no_field_is_a_bare_amount() {
-    each_field(|path, name, schema| {
-        assert!(name != "amount" && name != "fee" && name != "feerate", "{path}: no unit");
-        if schema.get("type") == Some(&Value::from("integer")) {
-            let unit = UNITS.iter().any(|unit| name.ends_with(unit));
-            assert!(unit || COUNTS.contains(&name), "{path}: an integer without a unit in its name");
-        }
-        assert_ne!(schema.get("type"), Some(&Value::from("number")), "{path}: not a whole number");
-    });
+    let fields = fields(&document());
+    assert!(fields.len() > 100, "{} fields are few", fields.len());
+    assert_eq!(fields.iter().filter_map(unit_fault).collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 #[test]
 fn every_field_and_method_is_described() {
-    each_field(|path, _, schema| {
-        let text = schema.get("description").and_then(Value::as_str).unwrap_or_default();
-        assert!(text.len() > 5, "{path}: not described");
-    });
+    assert_eq!(fields(&document()).iter().filter_map(description_fault).collect::<Vec<_>>(), Vec::<String>::new());
     for method in methods() {
         assert!(method.summary.len() > 10, "{}: not described", method.name);
     }
+}
+
+/// The two tests above would pass where the walk came by nothing, or asked nothing of what it came by.
+#[test]
+fn a_document_that_breaks_the_rules_is_found_out() {
+    let integer = |description: &str| json!({ "type": "integer", "description": description });
+    let deep = json!({ "type": "array", "items": { "type": "object", "properties": {
+        "height": integer("Not one of the units."), "paid_msat": integer(""), "at": integer("In unix seconds."),
+    } } });
+    let choice = json!({ "description": "A kind.", "oneOf": [{ "const": "one", "description": "One of it." }, { "const": "two" }] });
+    let broken = json!({
+        "methods": [{
+            "name": "a.b",
+            "params": [
+                { "name": "amount", "description": "Whole.", "schema": { "type": "string", "description": "A text." } },
+                { "name": "ratio", "description": "Whole.", "schema": { "type": "number", "description": "A ratio." } },
+                { "name": "sums", "description": "Whole.",
+                  "schema": { "type": "array", "description": "Of numbers.", "items": { "type": "integer" } } },
+            ],
+            "result": { "name": "B", "schema": { "type": "object", "properties": { "rows_of": deep, "kind": choice } } },
+        }],
+        "components": { "schemas": { "C": { "type": "object", "properties": { "count": integer("How many.") } } } },
+    });
+    let fields = fields(&broken);
+    assert_eq!(
+        fields.iter().filter_map(unit_fault).collect::<Vec<_>>(),
+        [
+            "a.b(amount): no unit",
+            "a.b(ratio): not a whole number",
+            "a.b(sums): an integer without a unit in its name",
+            "a.b.rows_of[].height: an integer without a unit in its name",
+            "C.count: an integer without a unit in its name",
+        ]
+    );
+    assert_eq!(
+        fields.iter().filter_map(description_fault).collect::<Vec<_>>(),
+        ["a.b.kind: not described: two", "a.b.rows_of: not described", "a.b.rows_of[].paid_msat: not described"]
+    );
+}
+
+#[test]
+#[should_panic(expected = "a.b.x: patternProperties is not looked into")]
+fn a_schema_that_the_walk_does_not_know_is_not_passed_over() {
+    let odd = json!({ "type": "object", "patternProperties": { ".*": { "type": "integer" } } });
+    let result = json!({ "type": "object", "properties": { "x": odd } });
+    let method = json!({ "name": "a.b", "params": [], "result": { "name": "B", "schema": result } });
+    fields(&json!({ "methods": [method], "components": { "schemas": {} } }));
 }
 
 #[test]
@@ -120,25 +186,83 @@ fn error_kinds_have_names_of_their_own_and_codes_in_their_bands() {
     }
 }
 
-/// Visits each named field of every parameter and result: its path, its name, its schema.
-fn each_field(mut visit: impl FnMut(&str, &str, &Value)) {
-    for method in methods() {
-        for parameter in &method.parameters {
-            let path = format!("{}({})", method.name, parameter.name);
-            visit(&path, &parameter.name, &parameter.schema);
-            fields_below(&path, &parameter.schema, &mut visit);
-        }
-        fields_below(method.name, method.result.as_value(), &mut visit);
+/// A named value of the interface.
+struct Field {
+    path: String,
+    name: String,
+    schema: Value,
+}
+
+fn unit_fault(Field { path, name, schema }: &Field) -> Option<String> {
+    if ["amount", "fee", "feerate"].contains(&name.as_str()) {
+        return Some(format!("{path}: no unit"));
+    }
+    // A list's name tells the unit of what is in it.
+    let kind = schema.get("items").unwrap_or(schema).get("type").and_then(Value::as_str);
+    let has_unit = UNITS.iter().any(|unit| name.ends_with(unit)) || COUNTS.contains(&name.as_str());
+    match kind {
+        Some("number") => Some(format!("{path}: not a whole number")),
+        Some("integer") if !has_unit => Some(format!("{path}: an integer without a unit in its name")),
+        Some(_) | None => None,
     }
 }
 
-fn fields_below(path: &str, schema: &Value, visit: &mut impl FnMut(&str, &str, &Value)) {
-    if let Some(items) = schema.get("items") {
-        fields_below(&format!("{path}[]"), items, visit);
+fn description_fault(Field { path, schema, .. }: &Field) -> Option<String> {
+    let is_described =
+        |schema: &Value| schema.get("description").and_then(Value::as_str).is_some_and(|text| text.len() > 5);
+    if !is_described(schema) {
+        return Some(format!("{path}: not described"));
     }
-    for (name, field) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        let path = format!("{path}.{name}");
-        visit(&path, name, field);
-        fields_below(&path, field, visit);
+    let inner = schema.get("items").unwrap_or(schema);
+    let mut options = inner.get("oneOf").and_then(Value::as_array).into_iter().flatten();
+    options.find(|option| !is_described(option)).map(|option| {
+        format!("{path}: not described: {}", option.get("const").and_then(Value::as_str).unwrap_or_default())
+    })
+}
+
+/// Each named field of every parameter, result and component of a document.
+fn fields(document: &Value) -> Vec<Field> {
+    let mut found = Vec::new();
+    for method in document["methods"].as_array().expect("methods") {
+        let method_name = method["name"].as_str().expect("a name");
+        for parameter in method["params"].as_array().expect("parameters") {
+            let name = parameter["name"].as_str().expect("a name");
+            field(format!("{method_name}({name})"), name, &parameter["schema"], &mut found);
+        }
+        below(method_name, &method["result"]["schema"], &mut found);
+    }
+    for (name, schema) in document["components"]["schemas"].as_object().expect("components") {
+        below(name, schema, &mut found);
+    }
+    found
+}
+
+fn field(path: String, name: &str, schema: &Value, found: &mut Vec<Field>) {
+    found.push(Field { path: path.clone(), name: name.to_owned(), schema: schema.clone() });
+    below(&path, schema, found);
+}
+
+/// The fields inside a schema. What it does not know it does not pass over: fields might be in there.
+fn below(path: &str, schema: &Value, found: &mut Vec<Field>) {
+    for (keyword, value) in schema.as_object().expect("a schema is an object") {
+        match keyword.as_str() {
+            "properties" => value
+                .as_object()
+                .expect("properties are an object")
+                .iter()
+                .for_each(|(name, schema)| field(format!("{path}.{name}"), name, schema, found)),
+            "items" => below(&format!("{path}[]"), value, found),
+            "oneOf" => {
+                let is_text = |option: &Value| option.get("const").is_some_and(Value::is_string);
+                assert!(
+                    value.as_array().is_some_and(|options| options.iter().all(is_text)),
+                    "{path}: not of texts alone"
+                );
+            }
+            "additionalProperties" => assert_eq!(value, &json!(false), "{path}: fields without a name"),
+            "type" | "title" | "description" | "required" | "format" | "minimum" | "maximum" | "enum" | "default"
+            | "const" => {}
+            other => panic!("{path}: {other} is not looked into"),
+        }
     }
 }

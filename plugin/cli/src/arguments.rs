@@ -25,6 +25,10 @@ pub(crate) enum Request {
     Overview,
     /// Describe a method.
     Describe(String),
+    /// Print the script by which a shell completes; empty where none is named.
+    Completions(String),
+    /// Print the manual page.
+    Manual,
     /// Call a method.
     Call {
         /// Its name.
@@ -52,6 +56,8 @@ fn request(matches: &ArgMatches) -> Request {
     match words.next() {
         None => Request::Overview,
         Some(word) if word == "help" => words.next().map_or(Request::Overview, Request::Describe),
+        Some(word) if word == "completions" => Request::Completions(words.next().unwrap_or_default()),
+        Some(word) if word == "man" => Request::Manual,
         Some(method) if matches.get_flag("help") => Request::Describe(method),
         Some(method) => Request::Call { method, words: words.collect() },
     }

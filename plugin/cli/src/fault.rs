@@ -5,6 +5,8 @@ use std::fmt;
 use outrigger_rpc_schema::{CallError, ParameterFault, methods, nearest};
 use serde_json::json;
 
+use crate::completions::SHELLS;
+
 /// Exit code: the daemon refused the call.
 const REFUSED: u8 = 1;
 /// Exit code: the call is not one of the interface's.
@@ -36,6 +38,10 @@ impl Fault {
             None => "outrigger-cli help lists the methods".to_owned(),
         };
         Self::Usage(format!("no method {name:?}; {hint}"))
+    }
+
+    pub(crate) fn unknown_shell(name: &str) -> Self {
+        Self::Usage(format!("no script for the shell {name:?}; there is one for {}", SHELLS.join(", ")))
     }
 
     pub(crate) fn exit_code(&self) -> u8 {

@@ -1,6 +1,6 @@
 //! What the schema says, for people.
 
-use outrigger_rpc_schema::{MethodInfo, Parameter, methods};
+use outrigger_rpc_schema::{MethodInfo, Parameter, first_sentence, methods};
 use serde_json::Value;
 
 /// Width of a line of help.
@@ -11,7 +11,9 @@ pub(crate) fn overview() -> String {
     let mut text = String::from(
         "outrigger-cli: the JSON-RPC interface of outriggerd on the command line\n\n\
          Usage: outrigger-cli [OPTIONS] METHOD [name=value ...]\n\
-         \x20      outrigger-cli METHOD --help\n\n\
+         \x20      outrigger-cli METHOD --help\n\
+         \x20      outrigger-cli completions bash|zsh|fish\n\
+         \x20      outrigger-cli man\n\n\
          Options:\n\
          \x20 --json              print the result as one line of JSON\n\
          \x20 --data-dir DIR      the daemon's data directory (OUTRIGGER_DATA_DIR; default ~/.outrigger)\n\
@@ -65,10 +67,6 @@ fn choices(field: &Value) -> Option<String> {
     let options = field.get("oneOf")?.as_array()?;
     let texts: Vec<&str> = options.iter().filter_map(|option| option.get("const")?.as_str()).collect();
     Some(texts.join(", "))
-}
-
-fn first_sentence(text: &str) -> &str {
-    text.split_once(". ").map_or(text.trim_end_matches('.'), |(sentence, _)| sentence)
 }
 
 /// Breaks a text into lines; all but the first are indented.

@@ -1,9 +1,11 @@
 //! `outrigger-cli`: the JSON-RPC interface on the command line. It knows the schema and nothing else of the daemon.
 
 mod arguments;
+mod completions;
 mod fault;
 mod find;
 mod help;
+mod manual;
 mod show;
 mod words;
 
@@ -41,6 +43,8 @@ fn run(arguments: &Arguments) -> Result<String, Fault> {
     match &arguments.request {
         Request::Overview => Ok(help::overview()),
         Request::Describe(name) => Ok(help::method(method(name)?)),
+        Request::Completions(shell) => completions::script(shell).ok_or_else(|| Fault::unknown_shell(shell)),
+        Request::Manual => Ok(manual::page()),
         Request::Call { method: name, words } => {
             let method = method(name)?;
             let result = call(arguments, method, words)?;

@@ -5,6 +5,7 @@
 
 mod backup;
 mod keys;
+mod manual;
 mod task;
 mod values;
 
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 
 pub use backup::{BackupConfig, BackupKind};
 pub use keys::example_file;
+pub use manual::page as manual_page;
 pub use task::{RestoreOrder, SinkCheckOrder, Task, place_text};
 use values::Values;
 

@@ -1,9 +1,10 @@
 //! `outriggerd`: arguments to a configuration, a configuration to a node, signals to its end.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use outrigger_sidecar::config::{Config, ConfigFault, Task};
+use outrigger_sidecar::config::{Config, ConfigFault, Task, manual_page};
 use outrigger_sidecar::fatal::panics_end_the_process;
 use outrigger_sidecar::node::restore::{self, NotRestored, Told};
 use outrigger_sidecar::node::{Node, StartFault};
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
         Ok(Task::Run(config)) => config,
         Ok(Task::Restore(config, order)) => return told(restore::restore(&config, &order)),
         Ok(Task::VerifyBackup(config, order)) => return told(restore::verify_backup(&config, &order)),
+        Ok(Task::Manual) => return printed(&manual_page()),
         Ok(Task::SinkCheck(order)) => return checked(restore::sink_check(&order)),
         Err(ConfigFault::Arguments(words)) => words.exit(),
         Err(fault) => return refuse(&fault),
@@ -71,6 +73,14 @@ fn checked(outcome: Result<(String, bool), StartFault>) -> ExitCode {
             if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(fault) => refuse(&fault),
+    }
+}
+
+/// Prints a text; whoever reads it may have seen enough before its end.
+fn printed(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

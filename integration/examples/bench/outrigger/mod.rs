@@ -10,8 +10,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use outrigger_integration::sidecar::LIMIT;
-use outrigger_integration::{Bitcoind, Done, Sidecar, until};
-use outrigger_rpc_schema::{ChannelInfo, ChannelList, ChannelOpen, ChannelState, Client, StoreReport};
+use outrigger_integration::{Bitcoind, Client, Done, Sidecar, until};
+use outrigger_rpc_schema::{ChannelInfo, ChannelList, ChannelOpen, ChannelState, StoreReport};
 use tokio::task::JoinSet;
 
 pub(crate) use backup::Backup;

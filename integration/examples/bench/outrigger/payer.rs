@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use outrigger_integration::sidecar::LIMIT;
-use outrigger_integration::{Done, until};
+use outrigger_integration::{Client, Done, until};
 use outrigger_rpc_schema::{
-    CallError, Client, EventKind, EventList, InvoiceCreate, InvoiceCreated, PaymentInfo, PaymentSend, PaymentState,
+    CallError, EventKind, EventList, InvoiceCreate, InvoiceCreated, PaymentInfo, PaymentSend, PaymentState,
     PaymentWait, Refusal,
 };
 use tokio::task::{JoinError, JoinHandle, JoinSet};

@@ -19,6 +19,8 @@ pub enum Task {
     VerifyBackup(Box<Config>, RestoreOrder),
     /// `sink-check`: a program is put through the Persist contract.
     SinkCheck(SinkCheckOrder),
+    /// `man`: the manual page is printed.
+    Manual,
 }
 
 /// What `restore` is to do.
@@ -49,7 +51,8 @@ Other uses:
   outriggerd restore --from SINK        make a data directory from a backup
   outriggerd verify-backup --from SINK  hold a backup against the database
   outriggerd sink-check -- COMMAND      check a program that is to keep backups
-Each has its own --help.
+  outriggerd man                        print the manual page
+Each but the last has its own --help.
 
 Exit codes:
   0  stopped
@@ -82,9 +85,15 @@ impl Task {
                 let seed = matches.get_one::<u64>("seed").copied();
                 Ok(Self::SinkCheck(SinkCheckOrder { command, json: matches.get_flag("json"), seed }))
             }
+            Some("man") => Ok(Self::Manual),
             Some(_) | None => Config::read(arguments, home).map(|config| Self::Run(Box::new(config))),
         }
     }
+}
+
+/// The uses that have a command line of their own, by their word in front.
+pub(super) fn uses() -> [(&'static str, Command); 3] {
+    [("restore", restore_command()), ("verify-backup", verify_command()), ("sink-check", sink_check_command())]
 }
 
 fn restore_order(matches: ArgMatches, home: &Path) -> Result<(Config, RestoreOrder), ConfigFault> {

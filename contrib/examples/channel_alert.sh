@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Tells you when something happens to a channel that you should know of.
+#
+#     contrib/examples/channel_alert.sh STATE COMMAND...           # for ever; --once in front of STATE: for cron
+#
+# Runs COMMAND with one more argument, a line of words, for each event, and writes into the file STATE how far it is, so that
+# nothing is missed over a restart of either side. A daemon that cannot be reached is told once, and so is its return. Where COMMAND
+# fails the same event comes again. Needs outrigger-cli and jq; OUTRIGGER_DATA_DIR and OUTRIGGER_NETWORK say which daemon.
+set -euo pipefail
+once=
+if [ "${1:-}" = --once ]; then once=yes && shift; fi
+state=${1:?STATE COMMAND...} && shift
+: "${1:?COMMAND...}"
+
+kinds=channel_ready,channel_funding_stuck,channel_closing,channel_close_stuck,channel_closed,channel_failed
+kinds+=,channel_underpaid,channel_swept,channel_alarm,channel_frozen,wallet_reserve_low,backup_not_verified,node_restored
+
+# keep FILE TEXT: replaces a file whole, or not at all.
+keep() { printf '%s\n' "$2" >"$1.new" && sync "$1.new" && mv "$1.new" "$1"; }
+
+while :; do
+  after=()
+  if [ -s "$state" ]; then after=("after_seq=$(<"$state")"); fi
+  if ! page=$(outrigger-cli --json event.list kinds="$kinds" limit=1000 "${after[@]}" 2>"$state.error"); then
+    # Exit code 1 is a refusal, such as event_gap: its words say what to do.
+    if ! cmp -s "$state.error" "$state.told"; then
+      "$@" "no events: $(jq -r '"\(.message) \(.data.hint // "")"' <"$state.error")"
+      cp "$state.error" "$state.told"
+    fi
+    if [ -n "$once" ]; then exit 1; fi
+    sleep 5
+    continue
+  fi
+  if [ -e "$state.told" ]; then
+    "$@" "events come again"
+    rm "$state.told"
+  fi
+  while IFS=$'\t' read -r seq line; do
+    "$@" "$line"
+    keep "$state" "$seq"
+  done < <(jq -r '.items[] | [.seq, "\(.kind) \(.channel_id // "") \(.message // "")"] | @tsv' <<<"$page")
+  next=$(jq .next_seq <<<"$page")
+  if [ "${after[0]:-}" = "after_seq=$next" ]; then
+    if [ -n "$once" ]; then exit 0; fi
+    sleep 1
+  fi
+  keep "$state" "$next"
+done

@@ -1,0 +1,134 @@
+// A client of the interface over HTTP, for browsers and for Node. The types come from interface.ts, which is generated.
+
+import type { ErrorData, ErrorKind, Event, EventKind, Methods } from "./interface.js";
+
+export * from "./interface.js";
+
+export type MethodName = keyof Methods;
+export type ParametersOf<M extends MethodName> = Methods[M]["parameters"];
+export type ResultOf<M extends MethodName> = Methods[M]["result"];
+
+/** Parameters may be left out where none is required. */
+type Given<M extends MethodName> = {} extends ParametersOf<M> ? [parameters?: ParametersOf<M>] : [parameters: ParametersOf<M>];
+
+export interface Options {
+  /** Where the daemon listens, such as `http://127.0.0.1:9737`. */
+  url: string;
+  /** The whole text of the cookie file, `__cookie__:…`. */
+  cookie: string;
+  /** How to fetch; the global `fetch` without it. */
+  fetch?: typeof fetch;
+  /** How long an answer is waited for, in seconds; 630 without it, which is longer than the longest `*.wait`. */
+  timeout_secs?: number;
+}
+
+/** The daemon refused a call. `kind` is for programs, `hint` says what to do. */
+export class Refused extends Error {
+  override readonly name = "Refused";
+  constructor(
+    readonly method: string,
+    /** JSON-RPC's own code, or one in the band of a group. */
+    readonly code: number,
+    message: string,
+    /** Absent where the fault was found before the method. */
+    readonly data?: ErrorData,
+  ) {
+    super(message);
+  }
+  /** What went wrong. A newer daemon may have kinds that this version does not know. */
+  get kind(): ErrorKind | undefined {
+    return this.data?.kind as ErrorKind | undefined;
+  }
+  get hint(): string | undefined {
+    return this.data?.hint;
+  }
+  /** Whether the same call may succeed later without anybody changing anything. */
+  get retryable(): boolean {
+    return this.data?.retryable ?? false;
+  }
+}
+
+/** There is no answer that could be understood. Whether the call was carried out is not known: repeat it, with the same
+ * `idempotency_key` where it has one. */
+export class NoAnswer extends Error {
+  override readonly name = "NoAnswer";
+  constructor(
+    readonly method: string,
+    message: string,
+    /** The HTTP status, where there was one: 401 is a wrong cookie. */
+    readonly status?: number,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
+}
+
+/** Reads JSON. A number that JavaScript cannot hold exactly is an error: it would be another amount. */
+export function parse(text: string): unknown {
+  return JSON.parse(text, (key, value: unknown) => {
+    if (typeof value === "number" && !Number.isSafeInteger(value)) {
+      throw new RangeError(`${key} is a number that JavaScript cannot hold exactly`);
+    }
+    return value;
+  });
+}
+
+export class Outrigger {
+  readonly #options: Options;
+  #last_id = 0;
+
+  constructor(options: Options) {
+    this.#options = options;
+  }
+
+  /** Calls a method. Throws `Refused` or `NoAnswer`. */
+  async call<M extends MethodName>(method: M, ...[parameters]: Given<M>): Promise<ResultOf<M>> {
+    const { url, cookie, timeout_secs = 630 } = this.#options;
+    const id = ++this.#last_id;
+    let status: number | undefined;
+    let answer: unknown;
+    try {
+      const response = await (this.#options.fetch ?? fetch)(url, {
+        method: "POST",
+        headers: { "content-type": "application/json", authorization: `Basic ${btoa(cookie.trim())}` },
+        body: JSON.stringify({ jsonrpc: "2.0", id, method, params: parameters ?? {} }),
+        signal: AbortSignal.timeout(timeout_secs * 1000),
+      });
+      status = response.status;
+      answer = parse(await response.text());
+    } catch (cause) {
+      const words = status === undefined ? "the daemon cannot be reached" : `the answer cannot be understood (HTTP ${status})`;
+      throw new NoAnswer(method, `${words}: ${String(cause)}`, status, { cause });
+    }
+    return outcome(method, id, answer, status);
+  }
+
+  /** Every event after a number, oldest first, and then those that come, asked for every `every_secs`. Give the last `seq` that you
+   * have dealt with, and nothing is missed over restarts of either side. Ends when `signal` is aborted. */
+  async *events(
+    options: { after_seq?: number; kinds?: EventKind[]; every_secs?: number; signal?: AbortSignal } = {},
+  ): AsyncGenerator<Event> {
+    let { after_seq = 0 } = options;
+    while (!options.signal?.aborted) {
+      const kinds = options.kinds === undefined ? {} : { kinds: options.kinds };
+      const page = await this.call("event.list", { after_seq, limit: 1000, ...kinds });
+      yield* page.items;
+      if (page.next_seq === after_seq) {
+        await new Promise((resolve) => setTimeout(resolve, (options.every_secs ?? 1) * 1000));
+      }
+      after_seq = page.next_seq;
+    }
+  }
+}
+
+/** What an answer says. */
+function outcome<M extends MethodName>(method: M, id: number, answer: unknown, status: number): ResultOf<M> {
+  const { id: answered, result, error } = Object(answer) as { id?: unknown; result?: unknown; error?: Partial<Refused> };
+  if (error !== undefined && typeof error.code === "number") {
+    throw new Refused(method, error.code, error.message ?? "", error.data);
+  }
+  if (answered !== id || typeof result !== "object" || result === null) {
+    throw new NoAnswer(method, `the answer is not one to this call (HTTP ${status})`, status);
+  }
+  return result as ResultOf<M>;
+}

@@ -1,0 +1,904 @@
+// The interface of Outrigger. Made from the types in rpc-schema/src: UPDATE_OPENRPC=1 cargo test -p outrigger-rpc-schema
+
+/** One backup. */
+export interface BackupInfo {
+  /** When it last completed a write, in unix seconds; absent before the first since the start of the daemon. */
+  completed_at?: number;
+  /** What to do; absent where nothing is to be done. */
+  hint?: string;
+  /** What it is: `mirror`, `directory` or `command`. */
+  kind: string;
+  /** What waits to be given to it, in bytes. A full write counts once it is made. */
+  lag_bytes: number;
+  /** For how long the oldest write that it has yet to complete waits, in seconds. */
+  lag_secs: number;
+  /** How many writes of all channels it has yet to complete, a count. */
+  lag_updates: number;
+  /** Its name in the configuration. */
+  name: string;
+  /** What is wrong, and absent where nothing is known to be. */
+  reason?: string;
+  /** Whether promises to peers wait for it. */
+  required: boolean;
+  /** How it stands. */
+  state: BackupState;
+  /** When a restore from it was last tried and found right, in unix seconds; absent before the first since the start. */
+  verified_at?: number;
+  /** Why the last restore that was tried from it would not have brought back what the node has; absent where it would, and before the first. */
+  verify_failure?: string;
+}
+
+/** How the backups stand. */
+export interface BackupReport {
+  /** How many events are not told yet because a required backup lacks a channel that they, or events before them, tell of. */
+  held_events: number;
+  /** The channels that the oldest of them waits for, 16 at most. */
+  held_events_for: string[];
+  /** For how long the oldest of them waits, in seconds. */
+  held_events_secs: number;
+  /** The backups, in the order of the configuration; none where none is configured. */
+  items: BackupInfo[];
+  /** How many channels take no new HTLCs because a required backup has been late with them for more than 20 seconds. */
+  stalled_channels: number;
+}
+
+/** How a backup stands. */
+export type BackupState =
+  /** It has not told yet what it holds. */
+  | "starting"
+  /** It has everything. */
+  | "complete"
+  /** It is behind, and nothing is known to be wrong. */
+  | "behind"
+  /** It cannot be reached or written to, and is tried again. */
+  | "troubled"
+  /** It refused a channel for good. A second refusal stops the daemon where it is required. */
+  | "failed"
+  /** It holds more than the database, which is an old copy; it is left as it is. */
+  | "ahead"
+  /** The node is in restored mode and gives nothing to backups. */
+  | "off";
+
+/** Tells how every backup of the configuration stands, and how far it is behind. */
+export interface BackupStatus {}
+
+/** How the node stands to bitcoind's chain. */
+export type ChainState =
+  /** bitcoind does not answer, or is not ready. */
+  | "waiting_for_bitcoind"
+  /** Blocks are being taken in. */
+  | "syncing"
+  /** The node has taken in bitcoind's newest block. */
+  | "synced"
+  /** What bitcoind says cannot be used: another chain, a pruned block, a block that is not what was asked for. */
+  | "blind";
+
+/** Tells how far the node follows the chain. */
+export interface ChainStatus {}
+
+/** How far the node follows the chain. */
+export interface ChainStatusReport {
+  /** Hash of that block, hex in display order. */
+  block_hash?: string;
+  /** Height of the newest block that the node has taken in. */
+  block_height?: number;
+  /** The Bitcoin network: `regtest` or `signet`. */
+  network: string;
+  /** Why the node is in this state; absent where the state says it all. */
+  reason?: string;
+  /** The state. */
+  state: ChainState;
+  /** Height that bitcoind has reached. */
+  target_height?: number;
+}
+
+/** Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is; with a higher feerate it replaces the closing transaction, where the peer knows `option_simple_close`. */
+export interface ChannelClose {
+  /** The channel's name: 32 bytes, hex. */
+  channel_id: string;
+  /** Feerate of the closing transaction in satoshi per virtual byte; bitcoind's estimate without it. */
+  feerate_sat_per_vb?: number;
+}
+
+/** A channel is being closed. */
+export interface ChannelClosing {
+  /** The channel's name: 32 bytes, hex. */
+  channel_id: string;
+  /** The state of the channel. */
+  state: ChannelState;
+}
+
+/** Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has proved a newer state. Answers at once; a repeat tells how far it is. */
+export interface ChannelForceClose {
+  /** The channel's name: 32 bytes, hex. */
+  channel_id: string;
+}
+
+/** A channel is being closed without the peer. */
+export interface ChannelForceClosing {
+  /** The channel's name: 32 bytes, hex. */
+  channel_id: string;
+  /** The id of our commitment transaction, or of the transaction that closed the channel instead of it. */
+  closing_txid?: string;
+  /** The state of the channel: `failed` until the money is home, then `closed`. */
+  state: ChannelState;
+}
+
+/** Shows one channel. It tells what the database has: where backups are required, what every one of them has is told by events. */
+export interface ChannelGet {
+  /** The channel's name: 32 bytes, hex. */
+  channel_id: string;
+}
+
+/** A channel. Every amount is of the state that both sides have signed, the pending HTLCs taken off. */
+export interface ChannelInfo {
+  /** Whether the channel is to be announced to the network. */
+  announce: boolean;
+  /** The amount of the funding output, in satoshi. */
+  capacity_sat: number;
+  /** The channel's name: 32 bytes, hex. */
+  channel_id: string;
+  /** The channel type (BOLT 9): the bit field as hex, most significant byte first. */
+  channel_type: string;
+  /** The id of the transaction that closes the channel; absent until one is known. Where several are signed, the newest of them, until one confirms. */
+  closing_txid?: string;
+  /** The number of the newest commitment transaction of ours, counting up from 0 (BOLT 3). */
+  commitment_number: number;
+  /** Whether the peer is connected and the channel is agreed on since (BOLT 2, `channel_reestablish`). */
+  connected: boolean;
+  /** What is asked for forwarding HTLCs to the peer; absent where nothing is forwarded any more. */
+  forwarding?: ForwardingTerms;
+  /** Why the channel is frozen, and absent otherwise. What cannot be read of it is empty or 0. */
+  frozen_reason?: string;
+  /** The funding output, as `txid:n`. */
+  funding_outpoint: string;
+  /** How many HTLCs are pending. */
+  htlcs: number;
+  /** Whether this node opened the channel and pays its commitment fees. */
+  is_opener: boolean;
+  /** What is ours, in millisatoshi. */
+  local_msat: number;
+  /** How many confirmations the funding output still needs; absent once it has them. */
+  needed_blocks?: number;
+  /** The peer's public key: 33 bytes, hex. */
+  node_id: string;
+  /** Why the channel failed, or why its cooperative close has not come about and what to do; absent otherwise. Under restored mode also what to do where the peer does not close. What the peer said is escaped and cut short. */
+  reason?: string;
+  /** The most that one payment could bring now, in millisatoshi. */
+  receivable_msat: number;
+  /** What is the peer's, in millisatoshi. */
+  remote_msat: number;
+  /** Where the funding output stands in the chain, as `BxTxO`; absent until it is deep enough. */
+  short_channel_id?: string;
+  /** The most that one payment could send now, in millisatoshi: ours less reserve, fees and limits. */
+  spendable_msat: number;
+  /** Whether a required backup is so late with the channel that it takes no new HTLCs; `backup.status` says why. */
+  stalled?: boolean;
+  /** The state of the channel. */
+  state: ChannelState;
+}
+
+/** Lists channels that are not forgotten, in the order of their names. It tells what the database has, as `channel.get`. */
+export interface ChannelList {
+  /** The `next` of the page before; the first page without it. */
+  after?: string;
+  /** How many channels to give at most: 1 to 1000; 100 without it. */
+  limit?: number;
+  /** Only channels with this peer: 33 bytes, hex. */
+  node_id?: string;
+  /** Only channels in this state. */
+  state?: ChannelState;
+}
+
+/** Opens a channel with a connected peer. Answers when the channel has its name and every required backup has it, after 30 seconds at the latest; the opening goes on then, and a repeat of the same call tells how far it is. */
+export interface ChannelOpen {
+  /** Whether the channel shall be announced to the network; false without it. */
+  announce?: boolean;
+  /** Feerate of the funding transaction in satoshi per virtual byte; bitcoind's estimate without it. */
+  feerate_sat_per_vb?: number;
+  /** The channel's capacity in satoshi, taken from the wallet; the fee of the funding transaction comes on top. */
+  funding_sat: number;
+  /** Any text of 1 to 128 characters that names this opening: the same text with the same parameters never opens a second channel, and with other parameters is refused. */
+  idempotency_key: string;
+  /** The peer's public key: 33 bytes, hex. */
+  node_id: string;
+  /** Millisatoshi of the capacity that are given to the peer; 0 without it. */
+  push_msat?: number;
+}
+
+/** How far an opening is. */
+export interface ChannelOpened {
+  /** The channel's name, hex; absent until it is final. */
+  channel_id?: string;
+  /** Why it failed; present where the state is `failed`. No coins were spent. */
+  failure?: string;
+  /** The id of the funding transaction; absent until it is final. */
+  funding_txid?: string;
+  /** Names the opening. */
+  op_id: string;
+  /** How far it is. */
+  state: OpenState;
+}
+
+/** A page of channels. */
+export interface ChannelPage {
+  /** The channels. */
+  items: ChannelInfo[];
+  /** What to give as `after` for the next page; absent on the last. */
+  next?: string;
+}
+
+/** Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are then. */
+export interface ChannelSetPolicy {
+  /** The channel's name: 32 bytes, hex. */
+  channel_id: string;
+  /** Blocks between the expiry of the incoming and of the outgoing HTLC: 34 to 2016. */
+  cltv_delta_blocks?: number;
+  /** The fee of each HTLC, in millisatoshi. */
+  fee_base_msat?: number;
+  /** The fee for each million that is forwarded. */
+  fee_proportional_millionths?: number;
+  /** Whether all that was set for this channel before is dropped first, so that the config's terms hold again where nothing is given here; false without it. */
+  from_config?: boolean;
+  /** The largest HTLC that is forwarded, in millisatoshi; 0 for as much as the channel carries. */
+  htlc_maximum_msat?: number;
+  /** The smallest HTLC that is forwarded, in millisatoshi. */
+  htlc_minimum_msat?: number;
+}
+
+/** The state of a channel. */
+export type ChannelState =
+  /** Waits for its confirmations, or for the peer's `channel_ready`. */
+  | "funding"
+  /** Carries payments. */
+  | "normal"
+  /** Takes no new payments and waits for the pending ones to end. */
+  | "shutting_down"
+  /** The closing transaction is agreed on or published, and not deep enough yet. */
+  | "closing"
+  /** Closed for good. */
+  | "closed"
+  /** Failed: our newest commitment transaction goes on chain, and the money comes home from there. Where a required backup refused the channel, only what every required backup has goes there, at the first deadline of an HTLC or by `channel.force_close`, or nothing where that is not known; in restored mode nothing. `reason` says which. */
+  | "failed"
+  /** Stored rows of it cannot be read: nothing of it is signed or published, and its rows stay as they are. */
+  | "frozen";
+
+/** The `data` of an error. */
+export interface ErrorData {
+  /** What to do next, for people. */
+  hint: string;
+  /** What went wrong, in snake case: stable, for programs. One of [`ErrorKind`], or of a newer version's. */
+  kind: string;
+  /** The parameter that is at fault, where it is one. */
+  parameter?: string;
+  /** Whether the same call may succeed later without anybody changing anything but time. */
+  retryable: boolean;
+}
+
+/** Something that has happened. Which names it carries follows from its kind. */
+export interface Event {
+  /** The amount concerned, in millisatoshi. */
+  amount_msat?: number;
+  /** The amount concerned on chain, in satoshi. */
+  amount_sat?: number;
+  /** When it was stored, in unix seconds. */
+  at: number;
+  /** The channel concerned: 32 bytes, hex. */
+  channel_id?: string;
+  /** What is paid in fees on chain, in satoshi. */
+  fee_sat?: number;
+  /** What happened. */
+  kind: EventKind;
+  /** What there is to say about it; what a peer sent is escaped and cut short. */
+  message?: string;
+  /** The peer concerned: 33 bytes, hex. */
+  node_id?: string;
+  /** The opening concerned. */
+  op_id?: string;
+  /** The payment hash concerned: 32 bytes, hex. */
+  payment_hash?: string;
+  /** The payment concerned. */
+  payment_id?: string;
+  /** Its number: one order for the whole node, rising. */
+  seq: number;
+  /** The transaction concerned. */
+  txid?: string;
+}
+
+/** What happened. */
+export type EventKind =
+  /** A channel has its name and its funding transaction; it waits for confirmations. */
+  | "channel_pending"
+  /** A channel carries payments. */
+  | "channel_ready"
+  /** The funding transaction of a channel that we opened is not confirmed after a day of blocks. */
+  | "channel_funding_stuck"
+  /** A channel is closing: no new payments. */
+  | "channel_closing"
+  /** A cooperative close was begun and does not come about: why and what to do. */
+  | "channel_close_stuck"
+  /** A channel is closed for good. */
+  | "channel_closed"
+  /** A channel failed: our newest commitment transaction goes on chain. Where a required backup refused the channel, only what every required backup has goes there, at the first deadline of an HTLC or by `channel.force_close`, or nothing where that is not known; in restored mode nothing. `reason` of `channel.get` says which. */
+  | "channel_failed"
+  /** A transaction that pays `fee_sat` goes out for a failed channel: it carries the fee of our commitment, or brings our balance to the wallet. A later one for the same output takes its place. */
+  | "channel_fee_paid"
+  /** A transaction of a failed channel cannot pay the fee that it should: what lacks and what to do. */
+  | "channel_underpaid"
+  /** `amount_sat` of a failed channel is in the wallet to stay, `fee_sat` less than stood in the channel. */
+  | "channel_swept"
+  /** Something is in the chain that should never be there: money may be lost. */
+  | "channel_alarm"
+  /** The wallet holds less than it should keep to pay for closing its channels alone. */
+  | "wallet_reserve_low"
+  /** A restore from a backup was tried, and would not bring back what the node has: which one, why, and what to do. Told once, until one is right again. */
+  | "backup_not_verified"
+  /** A start found rows of a channel that it cannot read; the message says what to do. Told again at each start. */
+  | "channel_frozen"
+  /** An opening ended without a channel. */
+  | "open_failed"
+  /** The node's database proved to be older than what its peers were told: it signs nothing any more and waits for its peers to close the channels. */
+  | "node_restored"
+  /** An invoice was paid. */
+  | "invoice_paid"
+  /** A payment came that nobody asked for; `invoice.get` shows it by its payment hash. */
+  | "keysend_received"
+  /** A payment succeeded. */
+  | "payment_succeeded"
+  /** A payment failed. */
+  | "payment_failed";
+
+/** Lists events after a number, oldest first. Following `next_seq` misses nothing. */
+export interface EventList {
+  /** Only events after this number; from the oldest kept without it. */
+  after_seq?: number;
+  /** Only events of these kinds. */
+  kinds?: EventKind[];
+  /** How many events to give at most: 1 to 1000; 100 without it. */
+  limit?: number;
+}
+
+/** A page of events. */
+export interface EventPage {
+  /** The events, oldest first. */
+  items: Event[];
+  /** What to give as `after_seq` to go on from here. */
+  next_seq: number;
+}
+
+/** What was forwarded over one channel. */
+export interface ForwardChannel {
+  /** The channel, hex. */
+  channel_id: string;
+  /** HTLCs that went by it and failed. */
+  failed: number;
+  /** What was earned with those that went by it, in millisatoshi. */
+  fees_msat: number;
+  /** Forwards that came by it and were settled. */
+  incoming: number;
+  /** What they brought, in millisatoshi. */
+  incoming_msat: number;
+  /** Forwards that went by it and were settled. */
+  outgoing: number;
+  /** What went on by it, in millisatoshi. */
+  outgoing_msat: number;
+  /** HTLCs that were to go by it and were not handed on. */
+  refused: number;
+}
+
+/** An HTLC that was received from one peer, offered to another and claimed by it. */
+export interface ForwardInfo {
+  /** What was earned, in millisatoshi. */
+  fee_msat: number;
+  /** The channel that it came by, hex. */
+  incoming_channel_id: string;
+  /** What it brought, in millisatoshi. */
+  incoming_msat: number;
+  /** The channel that it went by, hex. */
+  outgoing_channel_id: string;
+  /** What went on, in millisatoshi; 0 where that came back, and the preimage was known from another HTLC of the same payment: then all that was brought was earned. */
+  outgoing_msat: number;
+  /** The number of this forward, rising. */
+  seq: number;
+  /** When its fee was earned: the received HTLC was claimed and is gone; in unix seconds. */
+  settled_at: number;
+}
+
+/** Lists HTLCs that were relayed and whose fee is earned, the newest million of them, oldest first. `after` the last page seen, it gives what came since. */
+export interface ForwardList {
+  /** The `next` of the page before, or the `seq` of the last forward that is known; the first page without it. */
+  after?: string;
+  /** How many forwards to give at most: 1 to 1000; 100 without it. */
+  limit?: number;
+  /** Whether the newest come first; false without it. */
+  newest_first?: boolean;
+}
+
+/** A page of forwards. */
+export interface ForwardPage {
+  /** The forwards. */
+  items: ForwardInfo[];
+  /** What to give as `after` for the next page; absent on the last. */
+  next?: string;
+}
+
+/** Sums over forwards. */
+export interface ForwardReport {
+  /** The channels that had a part in it, those that earned the most first. */
+  channels: ForwardChannel[];
+  /** HTLCs that were handed on and failed. */
+  failed: number;
+  /** What was earned, in millisatoshi. */
+  fees_msat: number;
+  /** What the settled ones brought, in millisatoshi. */
+  incoming_msat: number;
+  /** What of it went on, in millisatoshi. */
+  outgoing_msat: number;
+  /** HTLCs that are being forwarded now. */
+  pending: number;
+  /** What those brought, in millisatoshi. */
+  pending_msat: number;
+  /** HTLCs that this node did not hand on. */
+  refused: number;
+  /** Forwards that went through. */
+  settled: number;
+  /** The first second that counts, in unix seconds. */
+  since_at: number;
+  /** The last second that counts, in unix seconds. */
+  until_at: number;
+}
+
+/** Sums over forwards by day and channel, and what is being forwarded now. */
+export interface ForwardStats {
+  /** How many channels to give at most, those that earned the most: 1 to 1000; 100 without it. */
+  limit?: number;
+  /** The start of the time that counts, in unix seconds, taken to the start of its day by UTC; 30 days before `until_at` without it. */
+  since_at?: number;
+  /** The end of that time, in unix seconds, taken to the end of its day by UTC; now without it. */
+  until_at?: number;
+}
+
+/** What is asked for forwarding HTLCs over a channel to its peer (BOLT 7, `channel_update`). */
+export interface ForwardingTerms {
+  /** Blocks between the expiry of the incoming and of the outgoing HTLC. */
+  cltv_delta_blocks: number;
+  /** The fee of each HTLC, in millisatoshi. */
+  fee_base_msat: number;
+  /** The fee for each million that is forwarded. */
+  fee_proportional_millionths: number;
+  /** The largest HTLC that is forwarded, in millisatoshi; absent for as much as the channel carries. */
+  htlc_maximum_msat?: number;
+  /** The smallest HTLC that is forwarded, in millisatoshi; the peer may take only larger ones. */
+  htlc_minimum_msat: number;
+}
+
+/** Creates an invoice. It is stored before it is given out. */
+export interface InvoiceCreate {
+  /** The amount asked for, in millisatoshi; without it the payer decides. */
+  amount_msat?: number;
+  /** What the payment is for; the payer sees it. At most 639 bytes. */
+  description: string;
+  /** How long the invoice can be paid, in seconds: 1 to 31,536,000; 3600 without it. */
+  expiry_secs?: number;
+  /** Any text of 1 to 128 characters that names this invoice: the same text with the same parameters gives the same invoice again, and with other parameters is refused. */
+  idempotency_key?: string;
+  /** A text of the operator's own, at most 128 characters; the payer does not see it. */
+  label?: string;
+}
+
+/** An invoice to hand to the payer. */
+export interface InvoiceCreated {
+  /** When it expires, in unix seconds. */
+  expires_at: number;
+  /** The invoice (BOLT 11). */
+  invoice: string;
+  /** Its payment hash: 32 bytes, hex. */
+  payment_hash: string;
+  /** How many ways to this node it names, a count: channels whose peers have told what they ask for forwarding. With none, only a node that has a channel with this one can pay it. */
+  route_hints: number;
+}
+
+/** Shows one invoice of this node. It tells what the database has: where backups are required, what every one of them has is told by events. Rely on `invoice_paid` of `event.list` before goods are shipped. */
+export interface InvoiceGet {
+  /** The invoice's payment hash: 32 bytes, hex. */
+  payment_hash: string;
+}
+
+/** An invoice of this node, or what came to it without one. */
+export interface InvoiceInfo {
+  /** The amount asked for, in millisatoshi; absent where the payer decides. */
+  amount_msat?: number;
+  /** When it was created, in unix seconds. */
+  created_at: number;
+  /** What the payment is for. */
+  description: string;
+  /** When it expires, in unix seconds. */
+  expires_at: number;
+  /** The invoice (BOLT 11); absent for a payment that nobody asked for (keysend). */
+  invoice?: string;
+  /** The operator's own text; absent where none was given. */
+  label?: string;
+  /** When it was paid, in unix seconds; absent until then. */
+  paid_at?: number;
+  /** Its payment hash: 32 bytes, hex. */
+  payment_hash: string;
+  /** The amount received, in millisatoshi; absent until it is paid. */
+  received_msat?: number;
+  /** The state of the invoice. */
+  state: InvoiceState;
+}
+
+/** The state of an invoice. */
+export type InvoiceState =
+  /** Can be paid. */
+  | "open"
+  /** Has been paid: its preimage has been released. */
+  | "paid"
+  /** Was not paid in time. */
+  | "expired";
+
+/** Tells who this node is and how much it holds. */
+export interface NodeInfo {}
+
+/** Who a node is. */
+export interface NodeInfoReport {
+  /** Where peers can reach the node, as `host:port`. */
+  addresses: string[];
+  /** The name the operator gave to the node. */
+  alias: string;
+  /** Hash of that block, hex in display order; absent before the first. */
+  block_hash?: string;
+  /** Height of the newest block that the node has taken in; absent before the first. */
+  block_height?: number;
+  /** How many channels are not in history; one that is closed goes there once its end is buried. */
+  channels: number;
+  /** The features that the node offers in `init` (BOLT 9): the bit field as hex, most significant byte first. */
+  features: string;
+  /** The Bitcoin network: `regtest` or `signet`. */
+  network: string;
+  /** The node's public key: 33 bytes, hex. */
+  node_id: string;
+  /** How many peers are connected. */
+  peers: number;
+  /** What the store has written since the daemon was started. */
+  store: StoreReport;
+  /** The version of the daemon. */
+  version: string;
+}
+
+/** Tells in which phase the daemon is. Answers from the first moment of the process on. */
+export interface NodeStatus {}
+
+/** The phase of the daemon and its progress. */
+export interface NodeStatusReport {
+  /** What is wrong with backups and what to do; absent where nothing is. `backup.status` tells more. */
+  backups?: string;
+  /** Height of the newest block that the node has taken in. */
+  block_height?: number;
+  /** The Bitcoin network: `regtest` or `signet`. */
+  network: string;
+  /** The phase. */
+  phase: Phase;
+  /** Why the daemon is in this phase, and what to do about it; absent where the phase says it all. */
+  reason?: string;
+  /** Height that bitcoind has reached. */
+  target_height?: number;
+  /** The version of the daemon. */
+  version: string;
+}
+
+/** Stops the daemon. It answers first, then ends its connections and closes its store. */
+export interface NodeStop {}
+
+/** The daemon has been told to stop. */
+export interface NodeStopping {
+  /** Always `stopping`. */
+  phase: Phase;
+}
+
+/** How far an opening is. */
+export type OpenState =
+  /** The peers are still agreeing, or a required backup is waited for (`backup.status`); nothing can have been spent. */
+  | "opening"
+  /** The funding transaction is signed and stored, and is being published; `channel.get` tells the rest. */
+  | "pending"
+  /** The opening has ended without a channel. */
+  | "failed";
+
+/** Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until then, and may still succeed. Of a payment that has ended it only tells the end. */
+export interface PaymentAbandon {
+  /** The payment. */
+  payment_id: string;
+}
+
+/** Why a payment failed. */
+export interface PaymentFailure {
+  /** The kind of failure, in snake case: the name of a BOLT 4 failure such as `incorrect_or_unknown_payment_details`, or of an error of this interface such as `no_route`. */
+  kind: string;
+  /** The same for people: who failed it, over which channel, with which code, what that means and what to do. */
+  message: string;
+}
+
+/** Shows one payment. */
+export interface PaymentGet {
+  /** The payment. */
+  payment_id: string;
+}
+
+/** A payment of this node. */
+export interface PaymentInfo {
+  /** What the receiver gets, in millisatoshi. */
+  amount_msat: number;
+  /** When it succeeded or failed, in unix seconds; absent until then. */
+  completed_at?: number;
+  /** When it was asked for, in unix seconds. */
+  created_at: number;
+  /** Why it failed; present where the state is `failed`. */
+  failure?: PaymentFailure;
+  /** What was paid in fees, in millisatoshi; present where the state is `succeeded`. Of a payment in parts it may still fall: parts that are not decided yet are counted as paid. */
+  fee_msat?: number;
+  /** The node paid: 33 bytes, hex. */
+  node_id: string;
+  /** Its payment hash: 32 bytes, hex. */
+  payment_hash: string;
+  /** Names the payment. */
+  payment_id: string;
+  /** The proof of payment: 32 bytes, hex; present where the state is `succeeded`. */
+  preimage?: string;
+  /** The state of the payment. */
+  state: PaymentState;
+}
+
+/** Pays an invoice, or a node without one (keysend: `node_id`, `amount_msat` and `idempotency_key`). Answers as soon as the attempt is stored; `payment.wait` gives the outcome. The same invoice is never paid twice. What one channel cannot send goes in parts over several, where the receiver takes them; what fails on one way is tried over another. */
+export interface PaymentSend {
+  /** The amount in millisatoshi, for an invoice that leaves it to the payer or for a payment without an invoice. */
+  amount_msat?: number;
+  /** Any text of 1 to 128 characters that names this payment: the same text with the same parameters never pays twice, and with other parameters is refused. Required without an invoice. */
+  idempotency_key?: string;
+  /** The invoice to pay (BOLT 11). */
+  invoice?: string;
+  /** The most to pay in fees over all attempts, in millisatoshi. Without it the larger of 5,000 msat and 1 % of the amount. */
+  max_fee_msat?: number;
+  /** The node to pay without an invoice: 33 bytes, hex. */
+  node_id?: string;
+  /** The only way to take, from the peer that gets the first HTLC to the receiver: 1 to 20 hops. It is tried once, and the payment is not split. Without it the node finds ways: a channel with the receiver, and those that the invoice names. */
+  route?: RouteHop[];
+  /** How long new attempts are made, in seconds: 1 to 3600; 60 without it. What is in flight then is still waited for. */
+  timeout_secs?: number;
+}
+
+/** A payment is stored and under way, or was so before. */
+export interface PaymentSent {
+  /** Its payment hash: 32 bytes, hex. */
+  payment_hash: string;
+  /** Names the payment. */
+  payment_id: string;
+  /** The state of the payment. */
+  state: PaymentState;
+}
+
+/** The state of a payment. */
+export type PaymentState =
+  /** Not known yet: the money may or may not arrive. */
+  | "pending"
+  /** The receiver has it, and the preimage is the proof. */
+  | "succeeded"
+  /** Nothing was paid, and nothing of this payment can be paid any more. */
+  | "failed";
+
+/** Waits until a payment has succeeded or failed, or the time is over; then says how it stands. */
+export interface PaymentWait {
+  /** The payment. */
+  payment_id: string;
+  /** How long to wait, in seconds: 0 to 600; 60 without it. */
+  timeout_secs?: number;
+}
+
+/** Connects to a peer. Where it is connected already, says so at once. */
+export interface PeerConnect {
+  /** Where it listens, as `host:port`; an IPv6 address stands in brackets. */
+  address: string;
+  /** The peer's public key: 33 bytes, hex. */
+  node_id: string;
+}
+
+/** A peer is connected and has sent its `init`. */
+export interface PeerConnected {
+  /** The features that the peer offers (BOLT 9): the bit field as hex, most significant byte first. */
+  features: string;
+  /** The peer's public key: 33 bytes, hex. */
+  node_id: string;
+}
+
+/** A peer. */
+export interface PeerInfo {
+  /** Where it was reached last, as `host:port`; absent where it has only ever come to us. */
+  address?: string;
+  /** How many channels with it are not in history. */
+  channels: number;
+  /** Whether it is connected now. */
+  connected: boolean;
+  /** The features that the peer offers (BOLT 9), as hex; absent while it is not connected. */
+  features?: string;
+  /** The peer's public key: 33 bytes, hex. */
+  node_id: string;
+}
+
+/** Lists the peers that are connected or have a channel with this node, in the order of their keys. */
+export interface PeerList {
+  /** The `next` of the page before; the first page without it. */
+  after?: string;
+  /** How many peers to give at most: 1 to 1000; 100 without it. */
+  limit?: number;
+}
+
+/** A page of peers. */
+export interface PeerPage {
+  /** The peers. */
+  items: PeerInfo[];
+  /** What to give as `after` for the next page; absent on the last. */
+  next?: string;
+}
+
+/** A phase in the life of the daemon. */
+export type Phase =
+  /** The daemon is opening its store. */
+  | "starting"
+  /** bitcoind does not answer yet, or is not ready. */
+  | "waiting_for_bitcoind"
+  /** Blocks are being taken in; nothing is opened, accepted or paid. */
+  | "syncing"
+  /** All methods work. */
+  | "ready"
+  /** The database is older than what peers were told: the node signs nothing and only collects what is its own. */
+  | "restored"
+  /** The daemon is closing its store. */
+  | "stopping";
+
+/** A hop of a route: a node, and the HTLC that leads to it. What a node keeps for itself is the difference to the next hop. */
+export interface RouteHop {
+  /** What the HTLC over that channel brings, in millisatoshi. The last hop's is the amount of the payment. */
+  amount_msat: number;
+  /** Blocks from now until that HTLC expires: for the last hop at least what the invoice asks for, and a few more in case blocks are found on the way. */
+  expiry_blocks: number;
+  /** The node that the hop leads to: 33 bytes, hex. */
+  node_id: string;
+  /** The channel that leads there, `BxTxO`, as the node before calls it. Needed but for the first hop, whose channel is one of ours: without it the one that fits is taken. */
+  short_channel_id?: string;
+}
+
+/** What the store has written since the daemon was started. */
+export interface StoreReport {
+  /** Time that the commits took together, in microseconds, syncs included. */
+  commit_micros: number;
+  /** Transactions that were written and synced; each holds the steps of all channels that waited for it. */
+  commits: number;
+  /** Rows that were written or deleted. */
+  rows: number;
+  /** What was in the rows that were written, in bytes; the file takes more, since it is written in pages. */
+  staged_bytes: number;
+}
+
+/** An address of the wallet. */
+export interface WalletAddress {
+  /** A segwit address of the node's network. */
+  address: string;
+}
+
+/** Tells what the on-chain wallet holds. Channels are not in it. */
+export interface WalletBalance {}
+
+/** What the on-chain wallet holds. */
+export interface WalletBalanceReport {
+  /** Satoshis in confirmed outputs that nothing has claimed: what a channel can be funded with. */
+  confirmed_sat: number;
+  /** Satoshis in outputs that a funding transaction under way has claimed. */
+  locked_sat: number;
+  /** Satoshis in outputs that wait for their first confirmation. */
+  unconfirmed_sat: number;
+}
+
+/** Gives a new address of the wallet, never given before. */
+export interface WalletNewAddress {}
+
+/** What went wrong, where this version knows it: `kind` of `ErrorData`. */
+export type ErrorKind =
+  | "parse_error"
+  | "invalid_request"
+  | "notification_refused"
+  | "unknown_method"
+  | "invalid_parameter"
+  | "internal"
+  | "starting"
+  | "stopping"
+  | "restored"
+  | "idempotency_conflict"
+  | "chain_not_synced"
+  | "bitcoind_unavailable"
+  | "chain_blind"
+  | "insufficient_funds"
+  | "wallet_failed"
+  | "peer_not_connected"
+  | "peer_unreachable"
+  | "peer_handshake_failed"
+  | "peer_incompatible"
+  | "peer_is_self"
+  | "channel_not_found"
+  | "channel_state_unfit"
+  | "funding_out_of_range"
+  | "feerate_out_of_range"
+  | "too_many_pending"
+  | "channel_refused"
+  | "invoice_not_found"
+  | "invoice_invalid"
+  | "invoice_expired"
+  | "invoice_wrong_network"
+  | "invoice_amount_required"
+  | "invoice_amount_mismatch"
+  | "payment_not_found"
+  | "no_route"
+  | "insufficient_capacity"
+  | "payment_to_self"
+  | "fee_too_high"
+  | "event_gap"
+  | "storage_failed";
+
+/** Every method, with the types of its parameters and of its result. */
+export interface Methods {
+  /** Tells who this node is and how much it holds. */
+  "node.info": { parameters: NodeInfo; result: NodeInfoReport };
+  /** Tells in which phase the daemon is. Answers from the first moment of the process on. */
+  "node.status": { parameters: NodeStatus; result: NodeStatusReport };
+  /** Stops the daemon. It answers first, then ends its connections and closes its store. */
+  "node.stop": { parameters: NodeStop; result: NodeStopping };
+  /** Tells how far the node follows the chain. */
+  "chain.status": { parameters: ChainStatus; result: ChainStatusReport };
+  /** Tells what the on-chain wallet holds. Channels are not in it. */
+  "wallet.balance": { parameters: WalletBalance; result: WalletBalanceReport };
+  /** Gives a new address of the wallet, never given before. */
+  "wallet.new_address": { parameters: WalletNewAddress; result: WalletAddress };
+  /** Connects to a peer. Where it is connected already, says so at once. */
+  "peer.connect": { parameters: PeerConnect; result: PeerConnected };
+  /** Lists the peers that are connected or have a channel with this node, in the order of their keys. */
+  "peer.list": { parameters: PeerList; result: PeerPage };
+  /** Opens a channel with a connected peer. Answers when the channel has its name and every required backup has it, after 30 seconds at the latest; the opening goes on then, and a repeat of the same call tells how far it is. */
+  "channel.open": { parameters: ChannelOpen; result: ChannelOpened };
+  /** Lists channels that are not forgotten, in the order of their names. It tells what the database has, as `channel.get`. */
+  "channel.list": { parameters: ChannelList; result: ChannelPage };
+  /** Shows one channel. It tells what the database has: where backups are required, what every one of them has is told by events. */
+  "channel.get": { parameters: ChannelGet; result: ChannelInfo };
+  /** Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is; with a higher feerate it replaces the closing transaction, where the peer knows `option_simple_close`. */
+  "channel.close": { parameters: ChannelClose; result: ChannelClosing };
+  /** Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has proved a newer state. Answers at once; a repeat tells how far it is. */
+  "channel.force_close": { parameters: ChannelForceClose; result: ChannelForceClosing };
+  /** Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are then. */
+  "channel.set_policy": { parameters: ChannelSetPolicy; result: ForwardingTerms };
+  /** Creates an invoice. It is stored before it is given out. */
+  "invoice.create": { parameters: InvoiceCreate; result: InvoiceCreated };
+  /** Shows one invoice of this node. It tells what the database has: where backups are required, what every one of them has is told by events. Rely on `invoice_paid` of `event.list` before goods are shipped. */
+  "invoice.get": { parameters: InvoiceGet; result: InvoiceInfo };
+  /** Pays an invoice, or a node without one (keysend: `node_id`, `amount_msat` and `idempotency_key`). Answers as soon as the attempt is stored; `payment.wait` gives the outcome. The same invoice is never paid twice. What one channel cannot send goes in parts over several, where the receiver takes them; what fails on one way is tried over another. */
+  "payment.send": { parameters: PaymentSend; result: PaymentSent };
+  /** Waits until a payment has succeeded or failed, or the time is over; then says how it stands. */
+  "payment.wait": { parameters: PaymentWait; result: PaymentInfo };
+  /** Shows one payment. */
+  "payment.get": { parameters: PaymentGet; result: PaymentInfo };
+  /** Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until then, and may still succeed. Of a payment that has ended it only tells the end. */
+  "payment.abandon": { parameters: PaymentAbandon; result: PaymentInfo };
+  /** Lists HTLCs that were relayed and whose fee is earned, the newest million of them, oldest first. `after` the last page seen, it gives what came since. */
+  "forward.list": { parameters: ForwardList; result: ForwardPage };
+  /** Sums over forwards by day and channel, and what is being forwarded now. */
+  "forward.stats": { parameters: ForwardStats; result: ForwardReport };
+  /** Tells how every backup of the configuration stands, and how far it is behind. */
+  "backup.status": { parameters: BackupStatus; result: BackupReport };
+  /** Lists events after a number, oldest first. Following `next_seq` misses nothing. */
+  "event.list": { parameters: EventList; result: EventPage };
+}
+
+/** The methods that must be called with an id, as they move money. */
+export const MOVES_MONEY = [
+  "channel.open",
+  "channel.close",
+  "channel.force_close",
+  "payment.send",
+] as const;

@@ -1,0 +1,16 @@
+// Finding a daemon from Node: by the files that it leaves in the directory of its network.
+
+import { readFile } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join } from "node:path";
+
+import { Outrigger } from "./client.js";
+
+/** A client of the daemon whose network directory this is; `~/.outrigger/signet` without one. */
+export async function connect(directory = join(homedir(), ".outrigger", "signet")): Promise<Outrigger> {
+  const [address, cookie] = await Promise.all([
+    readFile(join(directory, "rpc_address"), "utf8"),
+    readFile(join(directory, ".cookie"), "utf8"),
+  ]);
+  return new Outrigger({ url: `http://${address.trim()}`, cookie });
+}

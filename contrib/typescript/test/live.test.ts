@@ -1,0 +1,78 @@
+// The client before two daemons with a channel between them; OUTRIGGER_PAYER and OUTRIGGER_PAYEE name their network directories.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { NoAnswer, Outrigger, parse, Refused, type InvoiceCreated, type PaymentInfo } from "../src/client.js";
+import { connect } from "../src/node.js";
+
+function directory(name: string): string {
+  const directory = process.env[name];
+  assert.ok(directory, `${name} is not set: integration/tests/typescript.rs starts the daemons and sets it`);
+  return directory;
+}
+
+const payer = await connect(directory("OUTRIGGER_PAYER"));
+const payee = await connect(directory("OUTRIGGER_PAYEE"));
+
+test("a payment is made, waited for and told by an event", async () => {
+  const invoice: InvoiceCreated = await payee.call("invoice.create", { amount_msat: 7_000_000, description: "from TypeScript" });
+  const sent = await payer.call("payment.send", { invoice: invoice.invoice });
+  const paid: PaymentInfo = await payer.call("payment.wait", { payment_id: sent.payment_id, timeout_secs: 30 });
+  assert.equal(paid.state, "succeeded", JSON.stringify(paid));
+  assert.equal(paid.amount_msat, 7_000_000);
+  for await (const event of payee.events({ kinds: ["invoice_paid"], every_secs: 0.05 })) {
+    if (event.payment_hash === invoice.payment_hash) {
+      assert.equal(event.amount_msat, 7_000_000);
+      break;
+    }
+  }
+  const again = await payer.call("payment.send", { invoice: invoice.invoice });
+  assert.equal(again.payment_id, sent.payment_id, "the same invoice is not paid twice");
+});
+
+test("parameters may be left out where none is required", async () => {
+  const [payer_info, payee_info] = await Promise.all([payer.call("node.info"), payee.call("node.info")]);
+  assert.notEqual(payer_info.node_id, payee_info.node_id);
+  assert.equal((await payer.call("channel.list", {})).items[0]?.node_id, payee_info.node_id);
+});
+
+test("a refusal carries kind, hint and parameter", async () => {
+  const refused = await payer.call("channel.get", { channel_id: "00".repeat(32) }).catch((error: unknown) => error);
+  assert.ok(refused instanceof Refused, String(refused));
+  assert.deepEqual([refused.code, refused.kind, refused.retryable], [1401, "channel_not_found", false]);
+  assert.ok(refused.hint);
+  // @ts-expect-error The types do not let such a call through.
+  const unknown = await payer.call("channel.get", { chanel_id: "00" }).catch((error: unknown) => error);
+  assert.ok(unknown instanceof Refused, String(unknown));
+  assert.deepEqual([unknown.kind, unknown.data?.parameter], ["invalid_parameter", "chanel_id"]);
+});
+
+test("a wrong cookie, and nobody at the address, are told apart", async () => {
+  const url = `http://${(await import("node:fs")).readFileSync(`${directory("OUTRIGGER_PAYER")}/rpc_address`, "utf8").trim()}`;
+  const wrong = await new Outrigger({ url, cookie: "__cookie__:00" }).call("node.info").catch((error: unknown) => error);
+  assert.ok(wrong instanceof NoAnswer, String(wrong));
+  assert.equal(wrong.status, 401);
+  const nobody = await new Outrigger({ url: "http://127.0.0.1:1", cookie: "" }).call("node.info").catch((error: unknown) => error);
+  assert.ok(nobody instanceof NoAnswer, String(nobody));
+  assert.equal(nobody.status, undefined);
+});
+
+test("a number that would be rounded is an error", () => {
+  assert.deepEqual(parse('{ "amount_msat": 9007199254740991 }'), { amount_msat: 9007199254740991 });
+  assert.throws(() => parse('{ "amount_msat": 9007199254740993 }'), /amount_msat/);
+});
+
+// What the types refuse: tsc fails where one of these lines is no error.
+export function refused_by_the_types(): void {
+  // @ts-expect-error A required parameter is missing.
+  void payer.call("invoice.create", {});
+  // @ts-expect-error There is no such method.
+  void payer.call("invoice.make", { description: "" });
+  // @ts-expect-error An amount is a number.
+  void payer.call("invoice.create", { description: "", amount_msat: "1" });
+  // @ts-expect-error Parameters that are required cannot be left out.
+  void payer.call("channel.get");
+  // @ts-expect-error There is no state of this name.
+  void payer.call("channel.list", { state: "open" });
+}

@@ -1,0 +1,231 @@
+//! The schema that every call of a test is held against: what was asked, and what was answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use outrigger_rpc_schema::{CallError, document};
+use serde_json::{Map, Value, json};
+
+use crate::Done;
+
+/// The code of a parameter that is unknown, missing or does not fit.
+const INVALID_PARAMETER: i32 = -32602;
+/// The code of a method that there is not.
+const UNKNOWN_METHOD: i32 = -32601;
+
+/// The OpenRPC document, ready to judge calls.
+pub struct Schema {
+    methods: BTreeMap<String, Described>,
+    errors: BTreeSet<(i64, String)>,
+    error_data: Value,
+}
+
+struct Described {
+    parameters: Value,
+    result: Value,
+}
+
+impl Schema {
+    /// The schema of this version of the interface.
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
+    pub fn current() -> &'static Self {
+        static CURRENT: LazyLock<Schema> = LazyLock::new(|| {
+            Schema::of(&document()).expect("the document has the parts that its own tests find in it")
+        });
+        &CURRENT
+    }
+
+    /// The schema that an OpenRPC document tells.
+    pub fn of(document: &Value) -> Done<Self> {
+        let mut methods = BTreeMap::new();
+        for method in document["methods"].as_array().ok_or("no methods")? {
+            let (mut properties, mut required) = (Map::new(), Vec::new());
+            for parameter in method["params"].as_array().ok_or("no parameters")? {
+                let name = parameter["name"].as_str().ok_or("a parameter without a name")?;
+                properties.insert(name.to_owned(), parameter["schema"].clone());
+                if parameter["required"] == true {
+                    required.push(name.to_owned());
+                }
+            }
+            let described = Described {
+                parameters: json!({ "type": "object", "properties": properties, "required": required }),
+                result: method["result"]["schema"].clone(),
+            };
+            methods.insert(method["name"].as_str().ok_or("a method without a name")?.to_owned(), described);
+        }
+        let components = &document["components"];
+        let errors = components["errors"].as_object().ok_or("no errors")?;
+        let errors = errors.iter().filter_map(|(kind, error)| Some((error["code"].as_i64()?, kind.clone()))).collect();
+        Ok(Self { methods, errors, error_data: components["schemas"]["ErrorData"].clone() })
+    }
+
+    /// What of a call is not as the document tells; nothing where all is. A call that the document does not admit must have been
+    /// refused for it. An answer that never came is no fault of the schema's.
+    pub fn fault(&self, method: &str, parameters: &Value, answer: &Result<Value, CallError>) -> Option<String> {
+        let described = self.methods.get(method);
+        let wanted = match described {
+            None => Some(UNKNOWN_METHOD),
+            Some(described) => complaint(&described.parameters, parameters, "$").map(|_| INVALID_PARAMETER),
+        };
+        match (answer, wanted) {
+            (Ok(_), Some(code)) => Some(format!("{method}: answered, and should be refused with {code}: {parameters}")),
+            (Ok(result), None) => self.result_fault(method, result),
+            (Err(CallError::Refused(refusal)), wanted) => {
+                let data = refusal.data.as_ref().and_then(|data| serde_json::to_value(data).ok()).unwrap_or_default();
+                self.error_fault(refusal.code, &data, wanted).map(|fault| format!("{method}: {fault}: {parameters}"))
+            }
+            (Err(_), _) => None,
+        }
+    }
+
+    /// What of a method's result is not as the document tells; nothing where all is.
+    pub fn result_fault(&self, method: &str, result: &Value) -> Option<String> {
+        let Some(described) = self.methods.get(method) else {
+            return Some(format!("{method}: there is no such method"));
+        };
+        let complaint = complaint(&described.result, result, "$")?;
+        Some(format!("{method}: its result is not as its schema tells: {complaint}: {result}"))
+    }
+
+    /// What of an error is not as the document tells, `wanted` being the code that there must be.
+    fn error_fault(&self, code: i32, data: &Value, wanted: Option<i32>) -> Option<String> {
+        if let Some(complaint) = complaint(&self.error_data, data, "$") {
+            return Some(format!("the error's data is not as its schema tells: {complaint}: {data}"));
+        }
+        let kind = data["kind"].as_str().unwrap_or_default();
+        if !self.errors.contains(&(code.into(), kind.to_owned())) {
+            return Some(format!("the schema lists no error {code} {kind}"));
+        }
+        let other = wanted.filter(|wanted| *wanted != code);
+        other.map(|wanted| format!("refused with {code} {kind}, and should be with {wanted}"))
+    }
+}
+
+/// Why a value is not as a schema tells, and where in it; nothing where it is. It takes no field that the schema does not name, and
+/// no keyword that it does not know: a schema that it cannot judge by is a fault.
+fn complaint(schema: &Value, value: &Value, path: &str) -> Option<String> {
+    let Some(keywords) = schema.as_object() else { return Some(format!("{path}: there is no schema")) };
+    let mut faults = keywords.iter().filter_map(|(keyword, told)| match keyword.as_str() {
+        "title" | "description" | "format" | "default" | "additionalProperties" => None,
+        "type" => (!is_of(told, value)).then(|| format!("{path}: is not of type {told}")),
+        "const" => (value != told).then(|| format!("{path}: is not {told}")),
+        "enum" => (!told.as_array()?.contains(value)).then(|| format!("{path}: is none of {told}")),
+        "oneOf" => {
+            let fitting = told.as_array()?.iter().filter(|option| complaint(option, value, path).is_none()).count();
+            (fitting != 1).then(|| format!("{path}: fits {fitting} of {told}"))
+        }
+        "minimum" => (value.as_u64() < told.as_u64()).then(|| format!("{path}: is less than {told}")),
+        "maximum" => (value.as_u64() > told.as_u64()).then(|| format!("{path}: is more than {told}")),
+        "items" => {
+            let items = value.as_array()?.iter().enumerate();
+            items.filter_map(|(at, item)| complaint(told, item, &format!("{path}[{at}]"))).next()
+        }
+        "required" => {
+            let given = value.as_object()?;
+            let missing = told.as_array()?.iter().filter_map(Value::as_str).find(|name| !given.contains_key(*name));
+            missing.map(|name| format!("{path}: has no {name}"))
+        }
+        "properties" => {
+            let fields = value.as_object()?.iter();
+            fields.filter_map(|(name, field)| complaint(told.get(name)?, field, &format!("{path}.{name}"))).next()
+        }
+        other => Some(format!("{path}: its schema has {other}, which cannot be judged")),
+    });
+    faults.next().or_else(|| {
+        let known = schema.get("properties").and_then(Value::as_object);
+        let mut names = value.as_object()?.keys();
+        names
+            .find(|name| known.is_none_or(|known| !known.contains_key(*name)))
+            .map(|name| format!("{path}: {name} is unknown"))
+    })
+}
+
+fn is_of(kind: &Value, value: &Value) -> bool {
+    match kind.as_str() {
+        Some("object") => value.is_object(),
+        Some("array") => value.is_array(),
+        Some("string") => value.is_string(),
+        Some("boolean") => value.is_boolean(),
+        Some("integer") => value.is_u64(),
+        Some(_) | None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrigger_rpc_schema::{ErrorData, Refusal};
+
+    use super::*;
+
+    /// What is wrong with a value, of which the first and the last stand for what is right.
+    #[test]
+    fn a_value_is_judged_by_every_keyword_that_the_document_has() {
+        let state = json!({ "oneOf": [{ "const": "open", "type": "string" }, { "const": "shut", "type": "string" }] });
+        let item = json!({ "type": "object", "properties": { "state": state, "fee_msat": { "type": "integer" } }, "required": ["state"] });
+        let schema = json!({
+            "type": "object",
+            "required": ["items"],
+            "properties": {
+                "items": { "type": "array", "items": item },
+                "limit": { "type": "integer", "format": "uint32", "minimum": 1, "maximum": 1000 },
+                "kind": { "type": "string", "enum": ["a", "b"] },
+                "is_new": { "type": "boolean" },
+            },
+        });
+        for (value, fault) in [
+            (json!({ "items": [] }), None),
+            (json!([]), Some("$: is not of type \"object\"")),
+            (json!({}), Some("$: has no items")),
+            (json!({ "items": {} }), Some("$.items: is not of type \"array\"")),
+            (json!({ "items": [{}] }), Some("$.items[0]: has no state")),
+            (json!({ "items": [{ "state": "ajar" }] }), Some("$.items[0].state: fits 0 of")),
+            (json!({ "items": [{ "state": "open", "more": 1 }] }), Some("$.items[0]: more is unknown")),
+            (json!({ "items": [{ "state": "open", "fee_msat": -1 }] }), Some("$.items[0].fee_msat: is not of type")),
+            (json!({ "items": [{ "state": "open", "fee_msat": 1.5 }] }), Some("$.items[0].fee_msat: is not of type")),
+            (json!({ "items": [{ "state": "open", "fee_msat": null }] }), Some("$.items[0].fee_msat: is not of type")),
+            (json!({ "items": [], "limit": 0 }), Some("$.limit: is less than 1")),
+            (json!({ "items": [], "limit": 1001 }), Some("$.limit: is more than 1000")),
+            (json!({ "items": [], "kind": "c" }), Some("$.kind: is none of")),
+            (json!({ "items": [], "is_new": "true" }), Some("$.is_new: is not of type")),
+            (
+                json!({ "items": [{ "state": "shut", "fee_msat": 1 }], "limit": 1000, "kind": "b", "is_new": true }),
+                None,
+            ),
+        ] {
+            let found = complaint(&schema, &value, "$");
+            let is_expected = found.as_deref().unwrap_or_default().starts_with(fault.unwrap_or_default());
+            assert!(is_expected && found.is_some() == fault.is_some(), "{value}: {found:?}");
+        }
+        let odd = json!({ "type": "object", "anyOf": [] });
+        assert_eq!(
+            complaint(&odd, &json!({}), "$").as_deref(),
+            Some("$: its schema has anyOf, which cannot be judged")
+        );
+    }
+
+    fn refused(code: i32, kind: &str) -> Result<Value, CallError> {
+        let data = ErrorData { kind: kind.to_owned(), retryable: false, hint: "None.".to_owned(), parameter: None };
+        Err(CallError::Refused(Refusal { code, message: "no".to_owned(), data: Some(data) }))
+    }
+
+    #[test]
+    fn a_call_is_judged_with_its_answer() {
+        let fault = |method: &str, parameters: Value, answer| Schema::current().fault(method, &parameters, &answer);
+        let address = json!({ "address": "bcrt1q" });
+        assert_eq!(fault("wallet.new_address", json!({}), Ok(address.clone())), None);
+        let answered = fault("wallet.new_address", json!({ "more": 1 }), Ok(address.clone())).expect("a fault");
+        assert!(answered.contains("answered, and should be refused with -32602"), "{answered}");
+        assert!(fault("wallet.old_address", json!({}), Ok(address)).is_some());
+        assert!(fault("wallet.new_address", json!({}), Ok(json!({ "address": 1 }))).is_some());
+
+        let (get, wrong) = (json!({ "channel_id": "00" }), json!({ "channel_id": 0 }));
+        assert_eq!(fault("channel.get", get.clone(), refused(1401, "channel_not_found")), None);
+        assert_eq!(fault("channel.get", get.clone(), refused(-32602, "invalid_parameter")), None, "by its meaning");
+        assert_eq!(fault("channel.get", wrong.clone(), refused(-32602, "invalid_parameter")), None);
+        assert!(fault("channel.get", wrong, refused(1401, "channel_not_found")).is_some());
+        assert!(fault("channel.get", get.clone(), refused(1402, "channel_not_found")).is_some(), "another kind's code");
+        assert!(fault("channel.get", get, refused(1401, "no_such_kind")).is_some());
+        assert_eq!(fault("channel.fetch", json!({}), refused(-32601, "unknown_method")), None);
+        assert!(fault("channel.fetch", json!({}), refused(-32603, "internal")).is_some());
+    }
+}
