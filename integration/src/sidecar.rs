@@ -103,6 +103,12 @@ impl Sidecar {
         Ok(())
     }
 
+    /// Waits until the process ends by itself; gives its exit code.
+    pub async fn until_ended(&mut self) -> Done<Option<i32>> {
+        let mut child = self.child.take().ok_or("the process does not run")?;
+        Ok(tokio::time::timeout(LIMIT, child.wait()).await??.code())
+    }
+
     /// The disk dies: the process is killed and everything in its place is gone, but for the seed, which the operator has on
     /// paper.
     pub async fn lose_disk(&mut self) -> Done<()> {

@@ -1,5 +1,5 @@
 //! The dangers that this project covers, each by the number of its row: what once lost, froze or crashed Lightning nodes
-//! (`FND` funding, `CST` channel state, `PRS` parsing, `PAY` payments, `CLK` clocks), and inputs that a peer, a file or a chain may give
+//! (`FND` funding, `CST` channel state, `PRS` parsing, `PAY` payments, `CLK` clocks, `PER` persistence, `BAK` backups, `DSK` disks), and inputs that a peer, a file or a chain may give
 //! (`bad_input`). A row is covered by a test that carries its number in its name, or stands here with the reason why not.
 
 use std::collections::BTreeSet;
@@ -15,6 +15,9 @@ const COVERED: &[(&str, &[RangeInclusive<u32>])] = &[
     ("prs", &[1..=10]),
     ("pay", &[1..=11]),
     ("clk", &[1..=3]),
+    ("per", &[1..=9]),
+    ("bak", &[1..=8]),
+    ("dsk", &[1..=11]),
 ];
 
 /// Rows about what this node does not have, or does not have yet.

@@ -212,6 +212,12 @@ impl Phase {
         }
     }
 
+    /// Whether it failed without publishing, keeps nothing for later, and nothing spends its funding output yet: a required backup
+    /// refused it, and which commitment the others have was not known, or the whole node is in restored mode.
+    pub const fn is_withheld(&self) -> bool {
+        matches!(self, Self::Failed { publish: false, reserved: false, spend: None, .. })
+    }
+
     /// What callers call it.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -309,9 +309,11 @@ fn on_command(draft: &mut Draft<'_>, id: CommandId, command: Command, cx: &Conte
     }
     if let Some(rule) = failure {
         fail(draft, &rule);
-        if let Command::Withhold { complete: Some(number), .. } = command {
-            draft.reserve(number);
-        }
+    }
+    if let Command::Withhold { complete: Some(number), .. } = command
+        && !cx.restored
+    {
+        draft.reserve(number);
     }
     let reply = if ended || matches!(command, Command::Fail { .. } | Command::Withhold { .. }) {
         ended::on_command(draft, command)

@@ -226,9 +226,10 @@ impl<'a> Draft<'a> {
         self.effect(Effect::Note(ChannelNote::Failed { reason }));
     }
 
-    /// Keeps the local commitment of this number for later, where the channel has just failed without publishing.
+    /// Keeps the local commitment of this number for later, where the channel has failed without publishing and keeps none yet. Not
+    /// for a channel under restored mode.
     pub(crate) fn reserve(&mut self, number: u64) {
-        if !matches!(self.head().phase, Phase::Failed { publish: false, spend: None, .. }) {
+        if !self.head().phase.is_withheld() {
             return;
         }
         if let Phase::Failed { reserved, .. } = &mut self.head_mut().phase {

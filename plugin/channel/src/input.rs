@@ -51,7 +51,7 @@ pub enum Command {
     /// End the channel: a required backup will never have its newest state. Where `is_new`, nothing of the channel has left this
     /// node since it was signed, so it never was. `complete` is the number of the newest local commitment that every required
     /// backup has, where that is known: only that one is ever published, at the first deadline of an HTLC or by
-    /// [`Fail`](Self::Fail).
+    /// [`Fail`](Self::Fail). Given again once that is known; of a channel that keeps one, or publishes, it changes nothing.
     Withhold { reason: String, is_new: bool, complete: Option<u64> },
 }
 

@@ -17,10 +17,17 @@ use crate::store::row::{EventRow, OperationRow};
 use crate::store::schema::{Table, UnderWay};
 use crate::store::{Address, ChainOrder, FundingRequest, Held, Step};
 
+/// Why an opening is refused that bears the name of a channel, or of another opening, with the same peer.
+const IN_USE: &str = "this temporary_channel_id is in use";
+
 impl Drive<'_> {
     /// The peer wants to open a channel.
     pub(super) fn accept(&mut self, peer: &mut Peer, open: &OpenChannel) {
         let at = opening_address(peer, open.temporary_channel_id);
+        if self.is_taken(peer, &at.channel) {
+            tracing::info!(peer = %peer.node_id, channel = %at.channel, "refused a channel: {IN_USE}");
+            return self.send(at, Message::Warning(Warning { channel_id: at.channel, data: IN_USE.into() }));
+        }
         if let Some(reason) = self.refusal(peer, open) {
             tracing::info!(peer = %peer.node_id, reason, "refused a channel");
             return self.send_error(at, reason);
@@ -60,16 +67,17 @@ impl Drive<'_> {
             Some("too many pending channels; wait until one is confirmed")
         } else if open.temporary_channel_id == ChannelId([0; 32]) {
             Some("a temporary_channel_id of zeros would name every channel")
-        } else if peer.openings.contains_key(&open.temporary_channel_id)
-            || peer.slots.contains_key(&open.temporary_channel_id)
-            || self.env.frozen.contains(&open.temporary_channel_id)
-        {
-            Some("this temporary_channel_id is in use")
         } else if !self.admits(peer) {
             Some("too many pending channels with other peers; try again later")
         } else {
             None
         }
+    }
+
+    /// Whether a channel or an opening with the peer has this name. It is told so in a `warning`: an `error` would speak of that
+    /// channel, of which nobody has complained (BOLT 1).
+    fn is_taken(&self, peer: &Peer, name: &ChannelId) -> bool {
+        peer.openings.contains_key(name) || peer.slots.contains_key(name) || self.env.frozen.contains(name)
     }
 
     fn admits(&self, peer: &mut Peer) -> bool {
@@ -219,11 +227,13 @@ impl Drive<'_> {
         };
         let Some(slot) = peer.openings.get(&opening) else { return };
         let registered = Registered::new(peer.node_id, slot.signer.clone());
-        let is_taken = self.env.frozen.contains(&birth.channel_id)
+        let is_named = opening != birth.channel_id && peer.openings.contains_key(&birth.channel_id);
+        let is_taken = is_named
+            || self.env.frozen.contains(&birth.channel_id)
             || self.in_history(&birth.channel_id).is_some()
             || !self.deliver.register(birth.channel_id, registered);
         if is_taken {
-            // Bad input 35: a funding output serves one channel.
+            // Bad input 35: a funding output serves one channel, and a name one channel or opening.
             let reason = "this funding output belongs to another channel";
             self.send_error(at, reason);
             return self.gone(peer, opening, reason);

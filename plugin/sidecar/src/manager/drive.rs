@@ -280,7 +280,7 @@ impl<'a> Drive<'a> {
         if peer.live.is_some() {
             self.lost(peer);
         }
-        peer.live = Some(Live { connection, features: features.clone() });
+        peer.live = Some(Live { connection, features: features.clone(), answered: BTreeSet::new() });
         for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
             self.step_channel(peer, channel, Input::Connected(&features));
         }
@@ -329,6 +329,9 @@ impl<'a> Drive<'a> {
             }
             return;
         };
+        if matches!(message, Message::ChannelReestablish(_)) && peer.has_heard_the_end_of(&channel) {
+            return;
+        }
         if peer.openings.contains_key(&channel) {
             self.step_opening(peer, channel, OpeningInput::Message(message));
         } else if peer.slots.contains_key(&channel) {

@@ -31,7 +31,7 @@ impl Drive<'_> {
 
     /// A message for a channel that is not in memory. One of this peer in history answers `channel_reestablish` with its
     /// numbers, and then as any closed channel does; of others nothing is known (BOLT 2, "Message Retransmission").
-    pub(super) fn unknown_channel(&mut self, peer: &Peer, channel_id: ChannelId, message: &Message) {
+    pub(super) fn unknown_channel(&mut self, peer: &mut Peer, channel_id: ChannelId, message: &Message) {
         let at = Address { peer: peer.node_id, connection: peer.connection(), channel: channel_id };
         if matches!(message, Message::AcceptChannel(_)) {
             // Bad input 32: there is no channel that an error could speak of.
@@ -42,6 +42,9 @@ impl Drive<'_> {
         let known = matches!(message, Message::ChannelReestablish(_)).then(|| self.in_history(&channel_id)).flatten();
         match known.filter(|channel| channel.rows().params.peer == peer.node_id) {
             Some(channel) => {
+                if let Some(live) = &mut peer.live {
+                    live.answered.insert(channel_id);
+                }
                 let signer = self.env.signer(channel.rows().params.keys_index);
                 self.answer_for(at, &channel, &*signer, Input::Message(message));
             }

@@ -176,6 +176,7 @@ impl Manager {
                 if self.env.is_restored() {
                     drive.restored(peer);
                 }
+                drive.keep_withheld(peer);
                 drive.resume(peer);
             });
         }

@@ -66,6 +66,9 @@ pub(super) struct OpenerOrder {
 pub(super) struct Live {
     pub(super) connection: u64,
     pub(super) features: Features,
+    /// Channels that are over and whose `channel_reestablish` was answered on it. It is answered once: the answer has our numbers, and
+    /// two nodes that hold a channel for over would answer each other for ever.
+    pub(super) answered: BTreeSet<ChannelId>,
 }
 
 /// Everything of one peer, behind one lock.
@@ -141,6 +144,14 @@ impl Peer {
     /// The generation of the live connection; 0 means none.
     pub(super) fn connection(&self) -> u64 {
         self.live.as_ref().map_or(0, |live| live.connection)
+    }
+
+    /// Takes note that the peer asks for a channel that is in memory and over. Says whether it was answered on this connection before.
+    pub(super) fn has_heard_the_end_of(&mut self, channel: &ChannelId) -> bool {
+        let is_over = |slot: &Slot| matches!(slot.channel.phase(), Phase::Failed { .. } | Phase::Closed { .. });
+        let is_over = self.slots.get(channel).is_some_and(is_over);
+        let Some(live) = &mut self.live else { return false };
+        live.answered.contains(channel) || (is_over && !live.answered.insert(*channel))
     }
 
     /// Features that the peer told in `init`.

@@ -17,7 +17,9 @@ use crate::store::{Address, Batch, ChainOrder, Held};
 pub(super) fn refused(slot: &Slot) -> Option<String> {
     let Phase::Failed { publish: false, reserved, spend: None, .. } = slot.channel.phase() else { return None };
     if !reserved {
-        return waits_for_peer(slot);
+        let replaced = "a required backup refused the channel and lacks its newest commitment, so that is not published. Replace that \
+            backup and start again: once every required backup has it, or none is left to ask, channel.force_close publishes it. Until then";
+        return waits_for_peer(slot).map(|words| format!("{replaced} {words}"));
     }
     let kept = "the newest commitment that every required backup has is kept: it is published at the first deadline of an HTLC, or now \
         by channel.force_close";
@@ -40,6 +42,14 @@ impl Manager {
         self.env.writer.submit(batch);
         if let Some(registered) = self.deliver.registered(&unstored.channel) {
             self.post(&registered.peer, Mail::Unstored(Box::new(unstored)));
+        }
+    }
+
+    /// It is known by now that every required backup has the local commitment of this number, of a channel that failed for want of
+    /// one: it is kept, to be published at the first deadline of an HTLC or by order.
+    pub fn keep(&self, channel: ChannelId, number: u64) {
+        if let Some(registered) = self.deliver.registered(&channel) {
+            self.post(&registered.peer, Mail::Order { channel, id: NOBODY, command: kept(number) });
         }
     }
 
@@ -113,7 +123,24 @@ impl Manager {
     }
 }
 
+/// The order to keep a commitment, for a channel that has failed.
+fn kept(number: u64) -> Command {
+    Command::Withhold { reason: String::new(), is_new: false, complete: Some(number) }
+}
+
 impl Drive<'_> {
+    /// Channels that failed for want of a backup, where none is required any more: what every required backup has is what there is.
+    pub(super) fn keep_withheld(&mut self, peer: &mut Peer) {
+        if self.env.waits_for_sinks || self.env.is_restored() {
+            return;
+        }
+        let withheld = peer.slots.iter().filter(|(_, slot)| slot.channel.phase().is_withheld());
+        let withheld: Vec<_> = withheld.map(|(id, slot)| (*id, slot.channel.rows().head.local_number)).collect();
+        for (channel, number) in withheld {
+            self.step_channel(peer, channel, Input::Command(NOBODY, kept(number)));
+        }
+    }
+
     /// A required backup will never have the channel. One of which nothing has left never was: the coins of its funding transaction
     /// are free again, and the call that asked for it is answered.
     pub(super) fn unstored(&mut self, peer: &mut Peer, unstored: Unstored) {

@@ -171,6 +171,7 @@ fn take(manager: &Manager, news: News) {
     match news {
         News::Ahead { proof } => manager.prove_old(&proof),
         News::Unstored(unstored) => manager.fail_unstored(unstored),
+        News::Kept { channel, number } => manager.keep(channel, number),
         News::Dead { reason } => {
             tracing::error!(%reason, "a backup refused a second channel for good: the node stops before it loses more");
             std::process::exit(BACKUP_EXIT_CODE.into());

@@ -154,6 +154,8 @@ pub struct Batch {
     pub(super) forwards: Vec<ForwardRow>,
     /// To be added to what the rows hold: several peers' workers have a part in one sum, so the writer makes it.
     pub(super) totals: BTreeMap<TotalsKey, ForwardTotals>,
+    /// The numbers of the local commitments that come with it.
+    pub(super) commitments: BTreeMap<ChannelId, u64>,
     held: Vec<Held>,
     /// Nothing comes after it: the generation of the file rises.
     pub(super) is_last: bool,
@@ -202,10 +204,21 @@ impl Batch {
     pub fn stage(&mut self, at: Address, step: Step<'_>, at_unix: u64) {
         self.stage_channel(&at.channel, step.changes);
         self.stage_monitor(&at.channel, step.monitor);
+        let revoked = step.effects.iter().rev().find_map(revoked);
+        let is_first = step.changes.params.is_some();
+        let number = revoked.map(|number| number.saturating_add(1)).or(is_first.then_some(0));
+        if let Some(number) = number {
+            self.comes(at.channel, number);
+        }
         for effect in step.effects {
             self.stage_effect(at, &effect, at_unix);
             self.held.push(Held::Channel { at, effect: Box::new(effect), guard: Some(step.guard) });
         }
+    }
+
+    /// A local commitment comes with this batch. One that came before may be told again: it counts as having come with this one.
+    pub(super) fn comes(&mut self, channel: ChannelId, number: u64) {
+        self.commitments.insert(channel, number);
     }
 
     /// Holds an effect behind which no row stands: a message of an opening, a refusal.
@@ -274,6 +287,7 @@ impl Batch {
         self.events.extend(later.events);
         self.forwards.extend(later.forwards);
         later.totals.iter().for_each(|(key, more)| self.count(*key, more));
+        self.commitments.extend(later.commitments);
         self.held.extend(later.held);
         self.is_last |= later.is_last;
         later.fault.into_iter().for_each(|fault| self.give_up(fault));
@@ -423,6 +437,11 @@ impl Batch {
             }
         }
     }
+}
+
+/// The number of the commitment that is revoked, once its successor is durable.
+fn revoked(effect: &Effect) -> Option<u64> {
+    if let Effect::Revoke { number } = effect { Some(*number) } else { None }
 }
 
 /// What needs no more broadcasting after this news.

@@ -397,7 +397,8 @@ impl Commits {
             return Ok(());
         }
         let begun = (self.rest.now)();
-        let updates = self.sinks.as_ref().map(|sinks| sinks.number(&mut batch.writes)).transpose()?;
+        let updates =
+            self.sinks.as_ref().map(|sinks| sinks.number(&mut batch.writes, &batch.commitments)).transpose()?;
         self.keeper.commit(batch, begun)?;
         if let (Some(sinks), Some(updates)) = (&self.sinks, updates) {
             sinks.committed(updates);

@@ -315,6 +315,7 @@ impl World {
                     News::Ahead { proof } => self.nodes[node].live().core.manager.prove_old(&proof),
                     News::Storage(fault) => self.failed(node, fault),
                     News::Unstored(unstored) => self.nodes[node].live().core.manager.fail_unstored(unstored),
+                    News::Kept { channel, number } => self.nodes[node].live().core.manager.keep(channel, number),
                     News::Dead { reason } => panic!("node {node} stops for its backup: {reason}"),
                 }
                 node

@@ -124,9 +124,9 @@ async fn answers_safely(rogue: &mut Rogue, first: ChannelId, second: ChannelId) 
     ] {
         rogue.tell(message);
     }
-    // Its name cannot be taken for another channel either: what is told back names it, and is a refusal.
+    // Its name cannot be taken for another channel either: what is told back names it, and is no error of that channel.
     rogue.tell(Message::OpenChannel(open_named(first)));
-    let Message::Error(refused) = rogue.hear_type(Error::TYPE).await else { panic!("refused") };
+    let Message::Warning(refused) = rogue.hear_type(Warning::TYPE).await else { panic!("refused") };
     assert_eq!((refused.channel_id, refused.data.to_string().as_str()), (first, "this temporary_channel_id is in use"));
     // All that was before has been handled, and the connection and the other channel stand.
     rogue.tell(Message::ChannelReestablish(ChannelReestablish { channel_id: second, ..of_second }));

@@ -137,7 +137,40 @@ async fn cst_20_bad_input_59_a_channel_in_history_answers_from_its_stub() {
     mine(&restarted, height + 2016);
     let mut rogue = Rogue::connect_to(restarted);
     rogue.assert_answers(&channel).await;
+    rogue.reconnect(rogue.bench.clone());
     rogue.assert_answers(&channel).await;
+}
+
+/// Two nodes that hold a channel for over would tell each other their numbers, each for the other's, as long as they are connected.
+#[tokio::test(flavor = "multi_thread")]
+async fn cst_20_dos_a_channel_that_is_over_answers_once_on_each_connection() {
+    // In memory and failed: on each connection its numbers and its error come unasked, and the error once more.
+    let mut rogue = Rogue::connect();
+    let channel = rogue.open_normal().await;
+    let fail = Command::Fail { reason: "by order".to_owned() };
+    assert!(rogue.bench.manager.command(channel.id(), fail).await.is_ok());
+    rogue.reconnect(rogue.bench.clone());
+    let kinds = |heard: Vec<Message>| heard.iter().map(Message::name).collect::<Vec<_>>();
+    assert_eq!(kinds(rogue.dealt_with().await), ["channel_reestablish", "error"]);
+    rogue.tell(rogue.reestablish(&channel));
+    assert_eq!(kinds(rogue.dealt_with().await), ["error"]);
+    rogue.tell(rogue.reestablish(&channel));
+    assert!(rogue.dealt_with().await.is_empty());
+    rogue.reconnect(rogue.bench.clone());
+    rogue.tell(rogue.reestablish(&channel));
+    assert_eq!(kinds(rogue.dealt_with().await), ["channel_reestablish", "error", "error"]);
+
+    // In history, where its row is read for it.
+    let mut rogue = Rogue::connect();
+    let (channel, _) = rogue.open_close_and_bury().await;
+    rogue.reconnect(rogue.bench.clone());
+    for _ in 0..2 {
+        rogue.assert_answers(&channel).await;
+        rogue.tell(rogue.reestablish(&channel));
+        rogue.tell(rogue.reestablish(&channel));
+        assert!(rogue.dealt_with().await.is_empty());
+        rogue.reconnect(rogue.bench.clone());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

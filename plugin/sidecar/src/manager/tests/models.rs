@@ -195,7 +195,8 @@ impl Delivery {
         assert!(self.deliver.connected(peer, connection, Origin::Us, outbox));
         self.directory.ensure(peer);
         let features = Features::init();
-        self.directory.with(&peer, |peer| peer.live = Some(Live { connection, features }));
+        self.directory
+            .with(&peer, |peer| peer.live = Some(Live { connection, features, answered: Default::default() }));
         socket
     }
 

@@ -1,7 +1,7 @@
 //! A node with a required backup: what leaves, what is told and what is kept when that is late or refuses a channel, over starts.
 
 use bitcoin::OutPoint;
-use outrigger_bolt::wire::{Error, RevokeAndAck as Revocation};
+use outrigger_bolt::wire::{Error, OpenChannel, RevokeAndAck as Revocation, Warning};
 
 use super::*;
 use crate::clock::Clock;
@@ -33,15 +33,28 @@ struct Shelf {
     kept: BTreeMap<ChannelId, u64>,
     open: Vec<(ChannelId, u64)>,
     ends: Option<SinkEnds>,
+    /// Else nothing waits for it.
+    is_required: bool,
 }
 
 impl Vault {
     fn new(manner: Manner) -> Self {
-        Self(Arc::new(Mutex::new(Shelf { manner, kept: BTreeMap::new(), open: Vec::new(), ends: None })))
+        Self(Arc::new(Mutex::new(Shelf {
+            manner,
+            kept: BTreeMap::new(),
+            open: Vec::new(),
+            ends: None,
+            is_required: true,
+        })))
     }
 
     pub(super) fn is_now(&self, manner: Manner) {
         self.0.lock().manner = manner;
+    }
+
+    /// Nothing waits for it from the next start on.
+    fn only_follows(&self) {
+        self.0.lock().is_required = false;
     }
 
     /// Completes all that it was given.
@@ -134,7 +147,8 @@ impl Node {
     fn over((dir, db): (Arc<tempfile::TempDir>, Arc<redb::Database>), keys: Arc<NodeKeys>, vault: Vault) -> Self {
         let mut file = store::load::load(&*db).unwrap();
         let start = Start::of(&db, &file, &["vault"], &["vault"]).unwrap();
-        let terms = SinkTerms { name: "vault".to_owned(), kind: "mirror", is_required: true };
+        let is_required = vault.0.lock().is_required;
+        let terms = SinkTerms { name: "vault".to_owned(), kind: "mirror", is_required };
         let shelf = vault.clone();
         let open: Open = Box::new(move |ends| {
             shelf.0.lock().ends = Some(ends);
@@ -161,7 +175,7 @@ impl Node {
         let reader = Reader::new(db.clone());
         let (view, terms) = (ChainView::new(HEIGHT, feerates()), (forwarding_policy(), CAPS));
         let env = Env::new(view, policy(), terms, keys, (writer, reader.clone()), file.restored.take());
-        let env = env.waiting_for_sinks(true);
+        let env = env.waiting_for_sinks(is_required);
         env.chain.set_synced(true);
         env.set_shutdown_script(script());
         let manager = Arc::new(Manager::new(directory, deliver, env, std::mem::take(&mut file.channels)));
@@ -177,6 +191,7 @@ impl Node {
             for news in news {
                 match news {
                     News::Unstored(unstored) => hears.fail_unstored(unstored),
+                    News::Kept { channel, number } => hears.keep(channel, number),
                     News::Dead { reason } => drop(told.send(reason)),
                     other => panic!("{other:?}"),
                 }
@@ -217,13 +232,18 @@ impl Node {
 
     /// What the newest order says is to be published.
     async fn published(&self) -> Option<bitcoin::Txid> {
+        self.published_now().await.expect("an order")
+    }
+
+    /// The same, where there is a new order.
+    async fn published_now(&self) -> Option<Option<bitcoin::Txid>> {
         self.bench.manager.env().writer.barrier().await;
         let enforced = self.bench.orders.try_iter().filter_map(|order| match order {
             ChainOrder::Enforce { enforcement, .. } => Some(enforcement),
             _ => None,
         });
-        let newest = enforced.last().expect("an order").expect("a failed channel");
-        newest.publish.map(|publish| publish.tx.compute_txid())
+        let newest = enforced.last()?.expect("a failed channel");
+        Some(newest.publish.map(|publish| publish.tx.compute_txid()))
     }
 }
 
@@ -408,8 +428,8 @@ async fn per_5_a_refusal_amid_a_payment_keeps_the_commitment_that_the_backup_has
     assert_eq!(node.bench.manager.channel(&id).unwrap().closing_txid, Some(kept));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn per_5_a_crash_between_the_refusal_and_its_row_publishes_nothing_that_may_be_revoked() {
+/// A node that started after a crash; the backup lacks our newest commitment, which follows the one of this number, and refuses it.
+async fn unknown_after_a_crash() -> (Node, ChannelId, u64) {
     let node = Node::new(Manner::Sound);
     let mut rogue = Rogue::connect_to(node.bench.clone()).that_keeps_its_word();
     let mut channel = rogue.is_opened_to(Msat::new(100_000_000)).await;
@@ -423,6 +443,12 @@ async fn per_5_a_crash_between_the_refusal_and_its_row_publishes_nothing_that_ma
     // Whether its revocation has left is not known any more, whatever the backup says that it has.
     let node = node.restarted(Manner::Refusing).await;
     node.bench.manager.resume();
+    (node, id, number)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn per_5_a_crash_between_the_refusal_and_its_row_publishes_nothing_that_may_be_revoked() {
+    let (node, id, number) = unknown_after_a_crash().await;
     node.until("the failure", |node| node.head(&id).failed).await;
     let head = node.head(&id);
     assert_eq!((head.closing, head.reserved, head.may_publish), (None, false, false));
@@ -431,7 +457,78 @@ async fn per_5_a_crash_between_the_refusal_and_its_row_publishes_nothing_that_ma
     assert_eq!(node.published().await, None);
     let view = node.bench.manager.channel(&id).unwrap();
     assert_eq!(view.closing_txid, None);
-    assert!(view.obstacle.unwrap().contains("the peer alone can close the channel now"));
+    let words = view.obstacle.unwrap();
+    assert!(
+        words.contains("Replace that backup") && words.contains("the peer alone can close the channel now"),
+        "{words}"
+    );
+    // Nor do more starts with that backup change anything.
+    let node = node.restarted(Manner::Refusing).await;
+    node.bench.manager.resume();
+    node.until("the refusal", |node| node.hub.views()[0].lag.updates == 0).await;
+    assert_eq!(node.head(&id).closing, None);
+    // It is mended, and has everything.
+    let node = node.restarted(Manner::Sound).await;
+    node.bench.manager.resume();
+    node.until("the commitment", |node| node.head(&id).reserved).await;
+    let head = node.head(&id);
+    assert_eq!((head.closing, head.may_publish, head.replaced), (Some(number + 1), false, None));
+    assert_eq!(node.published().await, None);
+    let fail = Command::Fail { reason: "by order".to_owned() };
+    assert_eq!(node.bench.manager.command(id, fail).await, Ok(Reply::Done));
+    assert_eq!(node.published().await, Some(node.newest(&id)));
+}
+
+/// The operator has taken it out of the configuration: no required backup lacks anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn per_5_where_the_backup_that_refused_is_not_required_any_more_the_newest_commitment_is_kept() {
+    let (node, id, number) = unknown_after_a_crash().await;
+    node.until("the failure", |node| node.head(&id).failed).await;
+    assert_eq!(node.head(&id).closing, None);
+    node.vault.only_follows();
+    let node = node.restarted(Manner::Refusing).await;
+    node.bench.manager.resume();
+    node.until("the commitment", |node| node.head(&id).reserved).await;
+    assert_eq!((node.head(&id).closing, node.published().await), (Some(number + 1), None));
+    assert!(node.bench.manager.channel(&id).unwrap().obstacle.unwrap().contains("channel.force_close"));
+    // Restored mode takes it back.
+    node.bench.manager.prove_old("a proof");
+    node.until("restored mode", |node| !node.head(&id).reserved).await;
+    assert_eq!(node.published().await, None);
+    node.bench.manager.keep(id, number + 1);
+    node.bench.manager.command(id, Command::Commit).await.unwrap();
+    node.bench.durable().await;
+    assert!(!node.head(&id).reserved && node.published_now().await.is_none());
+}
+
+/// The backup had our newest commitment, and not the step that followed it, when the process ended; the start is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn per_5_a_refusal_right_after_a_start_keeps_the_commitment_that_the_backup_had_before() {
+    let node = Node::new(Manner::Sound);
+    let mut rogue = Rogue::connect_to(node.bench.clone()).that_keeps_its_word();
+    let mut channel = rogue.is_opened_to(Msat::new(100_000_000)).await;
+    let id = channel.id();
+    node.until("rest", |node| node.hub.is_drained()).await;
+    let number = node.head(&id).local.number;
+    rogue.step(&mut channel, Input::Command(CommandId(1), add(1)));
+    rogue.step(&mut channel, Input::Command(CommandId(1), Command::Commit));
+    node.until("the commitment", |node| node.head(&id).local.number == number + 1).await;
+    node.until("rest", |node| node.hub.is_drained()).await;
+    // The peer's revocation is the next step.
+    let remote = node.head(&id).remote.number;
+    node.vault.is_now(Manner::Slow);
+    rogue.until(&mut channel, |_, message| matches!(message, Message::CommitmentSigned(_))).await;
+    node.until("the revocation", |node| node.head(&id).remote.number == remote + 1).await;
+    assert_eq!(node.head(&id).local.number, number + 1);
+    let node = node.restarted(Manner::Refusing).await;
+    node.bench.manager.resume();
+    node.until("the failure", |node| node.head(&id).failed).await;
+    let head = node.head(&id);
+    assert_eq!((head.closing, head.reserved, head.may_publish), (Some(number + 1), true, false));
+    assert_eq!(node.published().await, None);
+    let fail = Command::Fail { reason: "by order".to_owned() };
+    assert_eq!(node.bench.manager.command(id, fail).await, Ok(Reply::Done));
+    assert_eq!(node.published().await, Some(node.newest(&id)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -450,4 +547,28 @@ async fn per_5_it_is_published_when_a_block_brings_the_first_deadline() {
     assert_eq!(node.bench.manager.command(id, Command::Fulfill { htlc_id: 0, preimage }).await, Ok(Reply::Done));
     node.until("the deadline", |node| node.head(&id).may_publish).await;
     assert_eq!(node.published().await, Some(kept));
+}
+
+/// What waits for a channel waits under its name, and so does what an opening is told that takes the same one.
+#[tokio::test(flavor = "multi_thread")]
+async fn dos_an_opening_under_the_name_of_a_channel_drops_nothing_that_waits_for_it() {
+    let node = Node::new(Manner::Sound);
+    let mut rogue = Rogue::connect_to(node.bench.clone()).that_keeps_its_word();
+    let mut channel = rogue.is_opened_to(Msat::new(100_000_000)).await;
+    let id = channel.id();
+    node.until("rest", |node| node.hub.is_drained()).await;
+    node.vault.is_now(Manner::Slow);
+    rogue.step(&mut channel, Input::Command(CommandId(1), add(1)));
+    rogue.step(&mut channel, Input::Command(CommandId(1), Command::Commit));
+    node.until("the commitment", |node| node.vault.has_open(&id)).await;
+    let (_, open) = Opening::open(rogue.wish(9), &rogue.context(HEIGHT)).unwrap();
+    let Message::OpenChannel(open) = open else { panic!("{open:?}") };
+    rogue.tell(Message::OpenChannel(OpenChannel { temporary_channel_id: id, ..open }));
+    assert!(rogue.dealt_with().await.is_empty(), "what answers it waits behind the rest");
+    node.vault.is_now(Manner::Sound);
+    node.vault.catch_up();
+    rogue.hear_type(Revocation::TYPE).await;
+    let Message::Warning(refused) = rogue.hear_type(Warning::TYPE).await else { panic!("a warning") };
+    assert_eq!((refused.channel_id, &*refused.data.to_string()), (id, "this temporary_channel_id is in use"));
+    assert_eq!(node.bench.manager.channel(&id).unwrap().summary.state, "normal");
 }

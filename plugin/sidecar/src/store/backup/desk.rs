@@ -120,6 +120,11 @@ impl Desk {
         self.lanes.lock().complete(channel)
     }
 
+    /// Up to which id it is known to have the channel, also one that it refuses.
+    pub(super) fn had(&self, channel: &ChannelId) -> Option<u64> {
+        self.lanes.lock().had(channel)
+    }
+
     pub(super) fn has_completed(&self, at_unix: u64) {
         self.completed_at_unix.store(at_unix, Ordering::Relaxed);
     }

@@ -5,11 +5,17 @@ use std::time::{Duration, Instant};
 
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::Message;
-use outrigger_channel::{ChannelNote, Effect, HtlcOutcome, Publication, Reply};
+use outrigger_channel::{ChannelNote, Effect};
 
+use self::kinds::{are_numbers, is_end, is_word, is_word_before, is_word_held, survives_error, survives_failure};
 use super::commitments::LocalCommitments;
+use super::start::AtStart;
 use crate::store::Address;
 use crate::store::batch::{Held, Released};
+
+mod kinds;
+
+pub(in crate::store) use self::kinds::is_promise;
 
 /// A channel whose promises are held for longer takes no new HTLCs and is shown as stalled.
 pub(super) const STALLED_AFTER: Duration = Duration::from_secs(20);
@@ -22,6 +28,9 @@ pub(super) const MOST_WORDS: usize = 1024;
 /// So many entries of events wait before it is looked which of them wait for nothing of their own any more.
 pub(super) const MANY_ENTRIES: usize = 64;
 
+/// Entries of events that wait, at most. Beyond it neighbours become one, whose events are told once both might be.
+pub(super) const MOST_ENTRIES: usize = 1024;
+
 /// Why such a connection ends.
 const TOO_MANY_WORDS: &str = "too much of one channel waits for a backup";
 
@@ -33,8 +42,11 @@ struct Waiting {
     peer: Option<NodeId>,
     /// The newest id that a commit gave it.
     id: u64,
-    /// Every required sink has everything up to this one.
+    /// Every required sink that is to have the channel has everything up to this one.
     cleared: u64,
+    /// Every required sink has it up to this one, those that refuse it too, as far as they have told: never less than `cleared`, but
+    /// where one of them refuses it.
+    has: u64,
     held: VecDeque<Kept>,
     /// The oldest id that a promise waits for, or waited for until a new connection dropped it, and since when. It ends
     /// once that id is cleared, and no sooner.
@@ -43,6 +55,8 @@ struct Waiting {
     commitments: LocalCommitments,
     /// A sink will never have it: it says no more than its numbers and why it failed.
     is_failed: bool,
+    /// It has failed so, and which of its commitments every required sink has was not known then.
+    is_unknown: bool,
     /// Its rows are in history.
     is_over: bool,
 }
@@ -84,7 +98,6 @@ impl Waiting {
     /// Every required sink has everything up to this id: what waited for that.
     fn clear(&mut self, id: u64) -> Vec<Held> {
         self.cleared = self.cleared.max(id);
-        self.commitments.clear(self.cleared);
         let mut freed = Vec::new();
         while self.held.front().is_some_and(|kept| kept.need <= self.cleared)
             && let Some(kept) = self.held.pop_front()
@@ -115,6 +128,12 @@ impl WaitingEvents {
             waiting.is_some_and(|waiting| waiting.cleared < *id && !waiting.is_failed)
         });
         !self.waits.is_empty()
+    }
+
+    /// Takes in the entry behind it: what either waits for, both wait for. Ids of a channel only rise.
+    fn take_in(&mut self, next: Self) {
+        self.up_to = next.up_to;
+        self.waits.extend(next.waits);
     }
 }
 
@@ -154,11 +173,11 @@ impl Gate {
         Self { readable: event, newest_event: event, ..Self::default() }
     }
 
-    /// A channel that the start found: nothing is promised for it before every required sink has it at this id. Its newest local
-    /// commitment has this number.
-    pub(super) fn load(&mut self, channel: ChannelId, peer: NodeId, (id, local_number): (u64, u64)) {
-        let mut waiting = Waiting { peer: Some(peer), id, ..Waiting::default() };
-        waiting.commitments.came(local_number, id);
+    /// A channel that the start found: nothing is promised for it before every required sink has it at its id.
+    pub(super) fn load(&mut self, channel: ChannelId, found: &AtStart) {
+        let (peer, id, is_unknown) = (Some(found.peer), found.id, found.is_withheld);
+        let mut waiting = Waiting { peer, id, is_unknown, ..Waiting::default() };
+        waiting.commitments.came(found.local_number, found.committed);
         self.channels.insert(channel, waiting);
     }
 
@@ -198,8 +217,9 @@ impl Gate {
         }
     }
 
-    /// Puts entries that wait for nothing of their own to those before them: while one channel waits, the others go on. A look
-    /// is paid for by as many entries that came since the last one.
+    /// Puts entries that wait for nothing of their own to those before them: while one channel waits, the others go on. Of those that
+    /// still wait neighbours become one where there are many: the channel that waits may go on making events. A look is paid for
+    /// by as many entries that came since the last one.
     fn fold_events(&mut self) {
         if self.events.len() < self.fold_at.max(MANY_ENTRIES) {
             return;
@@ -212,7 +232,10 @@ impl Gate {
                 Some(_) | None => kept.push_back(entry),
             }
         }
-        self.fold_at = kept.len().saturating_mul(2);
+        if kept.len() > MOST_ENTRIES / 2 {
+            kept = in_pairs(kept);
+        }
+        self.fold_at = kept.len().saturating_mul(2).min(MOST_ENTRIES);
         self.events = kept;
     }
 
@@ -254,7 +277,18 @@ impl Gate {
         }
     }
 
-    /// Every required sink has the channel up to this id: what waited for that goes on.
+    /// Every required sink has the channel up to this id, also those that refuse what follows. Gives the newest local commitment that
+    /// all of them have, where the channel has failed without its being known.
+    pub(super) fn has(&mut self, channel: &ChannelId, id: u64) -> Option<u64> {
+        let waiting = self.channels.get_mut(channel).filter(|_| !self.is_sealed)?;
+        waiting.has = waiting.has.max(id);
+        waiting.commitments.clear(waiting.has);
+        let complete = waiting.commitments.complete().filter(|_| waiting.is_unknown);
+        waiting.is_unknown &= complete.is_none();
+        complete
+    }
+
+    /// Every required sink that is to have the channel has it up to this id: what waited for that goes on.
     pub(super) fn cleared(&mut self, channel: &ChannelId, id: u64) -> Released {
         // One that is over is not known any more.
         let Some(waiting) = self.channels.get_mut(channel).filter(|_| !self.is_sealed) else {
@@ -272,6 +306,7 @@ impl Gate {
         let waiting = self.channels.entry(*channel).or_default();
         (waiting.is_failed, waiting.oldest) = (true, None);
         let complete = waiting.commitments.complete();
+        waiting.is_unknown = complete.is_none();
         waiting.held.retain(|kept| survives_failure(&kept.held) || are_numbers(&kept.held));
         if self.is_sealed {
             return (Released::of(Vec::new()), complete);
@@ -322,7 +357,7 @@ impl Gate {
         }
         if let Effect::Revoke { number } = **effect {
             waiting.commitments.came(number.saturating_add(1), waiting.id);
-            waiting.commitments.clear(waiting.cleared);
+            waiting.commitments.clear(waiting.has);
         }
         if matches!(**effect, Effect::Send(Message::Error(_)) | Effect::Note(ChannelNote::Failed { .. })) {
             // The channel has failed: a commitment of ours may be published any moment, and nothing that was to follow it is said. The
@@ -370,89 +405,14 @@ impl Gate {
     }
 }
 
-/// Whether an effect binds us to what the rows of its commit say. An enforcement does not, nor does what stays within
-/// the node and takes nothing back: a preimage from downstream is told upstream at once, a failure waits for this
-/// channel's sinks too. Nor do answers to callers, except that an HTLC was offered: a refusal has no rows, and an order
-/// that was taken, such as a close, is safe to lose and to give again.
-pub(in crate::store) fn is_promise(effect: &Effect) -> bool {
-    match effect {
-        Effect::Send(_)
-        | Effect::Revoke { .. }
-        | Effect::Disconnect(_)
-        | Effect::Publish { what: Publication::Funding, .. }
-        | Effect::Incoming(_)
-        | Effect::Reply(_, Ok(Reply::Added { .. }))
-        | Effect::Settle {
-            outcome: HtlcOutcome::Failed(_) | HtlcOutcome::NoOutput | HtlcOutcome::NeverCommitted,
-            ..
-        } => true,
-        Effect::Publish { what: Publication::MutualClose, .. }
-        | Effect::Settle { outcome: HtlcOutcome::Fulfilled(_), .. }
-        | Effect::Reply(_, Ok(Reply::Done) | Err(_))
-        | Effect::Restored { .. }
-        | Effect::Watch(_)
-        | Effect::Removed { .. }
-        | Effect::Note(_) => false,
+/// Every second entry put to the one before it.
+fn in_pairs(entries: VecDeque<WaitingEvents>) -> VecDeque<WaitingEvents> {
+    let mut paired: VecDeque<WaitingEvents> = VecDeque::with_capacity(entries.len().div_ceil(2));
+    for (number, entry) in entries.into_iter().enumerate() {
+        match paired.back_mut().filter(|_| number % 2 == 1) {
+            Some(before) => before.take_in(entry),
+            None => paired.push_back(entry),
+        }
     }
-}
-
-/// Whether it is for one connection alone.
-fn is_word(effect: &Effect) -> bool {
-    match effect {
-        Effect::Send(_) | Effect::Revoke { .. } | Effect::Disconnect(_) => true,
-        Effect::Publish { .. }
-        | Effect::Restored { .. }
-        | Effect::Watch(_)
-        | Effect::Incoming(_)
-        | Effect::Settle { .. }
-        | Effect::Removed { .. }
-        | Effect::Reply(..)
-        | Effect::Note(_) => false,
-    }
-}
-
-fn is_word_held(held: &Held) -> bool {
-    matches!(held, Held::Channel { effect, .. } if is_word(effect))
-}
-
-fn is_word_before(held: &Held, connection: u64) -> bool {
-    matches!(held, Held::Channel { at, effect, .. } if at.connection < connection && is_word(effect))
-}
-
-/// Whether a connection ends with it.
-fn is_end(held: &Held) -> bool {
-    matches!(held, Held::Channel { effect, .. } if matches!(**effect, Effect::Disconnect(_)))
-}
-
-/// Whether it still happens once the peer is to be told of an `error` on this connection: no other word does but our numbers on
-/// the same one, nor does the chain's answer to a received HTLC come from anywhere but the chain.
-fn survives_error(held: &Held, connection: u64) -> bool {
-    let is_funding = |effect: &Effect| matches!(effect, Effect::Publish { what: Publication::Funding, .. });
-    let is_on_it = |at: &Address| at.connection == connection;
-    survives_failure(held)
-        || matches!(held, Held::Channel { at, effect, .. } if is_funding(effect) || (is_on_it(at) && are_numbers(held)))
-}
-
-/// Whether it is our `channel_reestablish`. It promises nothing that the rows of the `error` behind it do not say, and a peer with an
-/// old copy of its own learns from it alone that the copy is old: by the `error` it would publish what it has revoked (BAK-1).
-fn are_numbers(held: &Held) -> bool {
-    matches!(held, Held::Channel { effect, .. } if matches!(**effect, Effect::Send(Message::ChannelReestablish(_))))
-}
-
-/// Whether it still happens once the channel has failed for want of a sink: words but the `error`, HTLCs that nobody was told of and the funding
-/// transaction do not.
-fn survives_failure(held: &Held) -> bool {
-    let Held::Channel { effect, .. } = held else { return true };
-    match &**effect {
-        Effect::Send(message) => matches!(message, Message::Error(_)),
-        Effect::Revoke { .. } | Effect::Incoming(_) | Effect::Publish { what: Publication::Funding, .. } => false,
-        Effect::Disconnect(_)
-        | Effect::Publish { what: Publication::MutualClose, .. }
-        | Effect::Restored { .. }
-        | Effect::Watch(_)
-        | Effect::Settle { .. }
-        | Effect::Removed { .. }
-        | Effect::Reply(..)
-        | Effect::Note(_) => true,
-    }
+    paired
 }

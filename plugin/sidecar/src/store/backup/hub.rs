@@ -1,7 +1,7 @@
 //! The hub: from the writer to every sink and back. It knows which sinks there are, gives each what commits changed, and lets
 //! promises go once the required ones have completed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
@@ -104,7 +104,7 @@ impl Hub {
             let has_required = desks.iter().any(|desk| desk.terms.is_required);
             let mut gate = Gate::starting_at(last_event);
             if has_required {
-                start.channels().for_each(|(channel, at)| gate.load(*channel, at.peer, (at.id, at.local_number)));
+                start.channels().for_each(|(channel, at)| gate.load(*channel, at));
             }
             Self {
                 network: network.to_owned(),
@@ -157,8 +157,13 @@ impl Hub {
     }
 
     /// Numbers the writes of a commit to come: what they are to sinks. The ids become writes of the same commit.
-    pub(in crate::store) fn number(&self, writes: &mut Vec<Write>) -> Result<Vec<Arc<Update>>, StoreError> {
-        self.numbering.lock().number(writes)
+    /// `commitments` are the numbers of the local commitments that come with it.
+    pub(in crate::store) fn number(
+        &self,
+        writes: &mut Vec<Write>,
+        commitments: &BTreeMap<ChannelId, u64>,
+    ) -> Result<Vec<Arc<Update>>, StoreError> {
+        self.numbering.lock().number(writes, commitments)
     }
 
     /// The commit of these updates is durable: sinks are given them. Called before what it released is.
@@ -433,11 +438,17 @@ impl Hub {
     /// one that has none of it has completed its end, or will never have it, and then the gate knows.
     fn clear(&self, channel: &ChannelId) {
         let mut gate = self.gate.lock();
-        let required = self.desks.iter().filter(|desk| desk.terms.is_required);
-        let cleared = required.filter_map(|desk| desk.complete(channel)).min().unwrap_or(u64::MAX);
+        let required = || self.desks.iter().filter(|desk| desk.terms.is_required);
+        let cleared = required().filter_map(|desk| desk.complete(channel)).min().unwrap_or(u64::MAX);
+        let has = required().filter_map(|desk| desk.had(channel)).min().unwrap_or(u64::MAX);
+        let kept = gate.has(channel, has);
         let freed = gate.cleared(channel, cleared);
         let newest = gate.newest();
         self.tell(&gate, freed, newest);
+        drop(gate);
+        if let Some(number) = kept {
+            let _ = self.news.send(News::Kept { channel: *channel, number });
+        }
     }
 
     fn clear_all(&self) {

@@ -78,6 +78,25 @@ pub fn id_in(transaction: &ReadTransaction, channel: &ChannelId) -> Result<u64, 
     row.try_into().map(u64::from_be_bytes).map_err(|_| unreadable("an id that is no number"))
 }
 
+/// The key of the row beside the id of a channel: which local commitment came last, and with which id.
+pub(super) fn committed_key(channel: &ChannelId) -> Vec<u8> {
+    [channel.0.as_slice(), &[0]].concat()
+}
+
+/// The number of the newest local commitment of a channel that came while there was a sink, and the id of the commit that it came
+/// with; nothing where there is no such row.
+pub(super) fn committed_in(
+    transaction: &ReadTransaction,
+    channel: &ChannelId,
+) -> Result<Option<(u64, u64)>, StoreError> {
+    let (key, table) = (committed_key(channel), transaction.open_table(Table::Persist.definition())?);
+    let Some(row) = table.get(key.as_slice())? else { return Ok(None) };
+    let row = unseal(Table::Persist, &key, row.value()).map_err(unreadable)?;
+    let (number, id) = row.split_first_chunk().ok_or_else(|| unreadable("a commitment without a number"))?;
+    let id = id.try_into().map_err(|_| unreadable("a commitment without an id"))?;
+    Ok(Some((u64::from_be_bytes(*number), u64::from_be_bytes(id))))
+}
+
 /// All that is kept of a channel, as it stands in this transaction: no lock is needed, and nothing of it is newer than its id.
 pub fn image_in(
     transaction: &ReadTransaction,

@@ -65,6 +65,8 @@ struct Lane {
     given: u64,
     /// Everything up to this id is durable.
     complete: u64,
+    /// The newest id that the sink is known to have: told at the start, or complete. It stays where the sink refuses what follows.
+    had: u64,
     queue: VecDeque<(Arc<Update>, Instant)>,
     whole: Option<(Whole, Instant)>,
     /// Given and not completed: whether it was a full write, and when it was given.
@@ -82,8 +84,8 @@ struct Lane {
 impl Lane {
     fn new(funding: OutPoint, wanted: u64, whole: Option<(Whole, Instant)>) -> Self {
         let (queue, open, done) = (VecDeque::new(), BTreeMap::new(), BTreeSet::new());
-        let (given, complete, is_ready, is_dead, is_over) = (0, 0, false, false, false);
-        Self { funding, wanted, given, complete, queue, whole, open, done, is_ready, is_dead, is_over }
+        let (given, complete, had, is_ready, is_dead, is_over) = (0, 0, 0, false, false, false);
+        Self { funding, wanted, given, complete, had, queue, whole, open, done, is_ready, is_dead, is_over }
     }
 
     fn has_work(&self) -> bool {
@@ -119,6 +121,7 @@ impl Lane {
         while self.done.remove(&self.complete.saturating_add(1)) {
             self.complete = self.complete.saturating_add(1);
         }
+        self.had = self.had.max(self.complete);
         Completed::UpTo(self.complete)
     }
 }
@@ -157,11 +160,9 @@ impl Lanes {
     /// What the sink holds is known now. A channel that it holds at the id of the start needs no full write.
     pub(super) fn told(&mut self, holdings: &[Holding], at_start: &HashMap<ChannelId, u64>) {
         for Holding { channel, id } in holdings {
-            if let Some(lane) = self.lanes.get_mut(channel)
-                && at_start.get(channel) == Some(id)
-                && lane.given == 0
-                && lane.is_followed(*id)
-            {
+            let Some(lane) = self.lanes.get_mut(channel) else { continue };
+            lane.had = lane.had.max(*id);
+            if at_start.get(channel) == Some(id) && lane.given == 0 && lane.is_followed(*id) {
                 (lane.given, lane.complete, lane.whole) = (*id, *id, None);
                 if let Some(waiting) = self.tip.as_mut().filter(|_| lane.complete >= lane.wanted) {
                     waiting.behind.remove(channel);
@@ -297,7 +298,7 @@ impl Lanes {
     /// The sink has lost what was complete there.
     pub(super) fn lost(&mut self, channel: &ChannelId, now: Instant) {
         let Some(lane) = self.lanes.get_mut(channel).filter(|lane| !lane.is_dead) else { return };
-        lane.complete = 0;
+        (lane.complete, lane.had) = (0, 0);
         lane.done.clear();
         if let Some(waiting) = &mut self.tip {
             waiting.behind.insert(*channel, lane.wanted);
@@ -322,6 +323,11 @@ impl Lanes {
             return None;
         }
         self.lanes.get(channel).filter(|lane| !lane.is_dead).map(|lane| lane.complete)
+    }
+
+    /// Up to which id the sink is known to have the channel, also one that it refuses; nothing where it is none of its concern.
+    pub(super) fn had(&self, channel: &ChannelId) -> Option<u64> {
+        self.lanes.get(channel).filter(|_| !self.is_off).map(|lane| lane.had)
     }
 
     /// Whether the sink is known to have everything of every channel.

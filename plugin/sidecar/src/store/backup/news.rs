@@ -12,6 +12,8 @@ pub enum News {
     Ahead { proof: String },
     /// A required sink will never have a channel, which is to be failed.
     Unstored(Unstored),
+    /// It is known by now which local commitment every required sink has of a channel that failed for want of one.
+    Kept { channel: ChannelId, number: u64 },
     /// The same sink has refused a second channel: the node is to stop.
     Dead { reason: String },
     /// The database cannot be read: the node is to stop.

@@ -9,7 +9,7 @@ use redb::{Database, ReadableDatabase};
 
 use super::followed::Followed;
 use super::image::{RowChange, Update};
-use super::kept::{channel_of, id_in};
+use super::kept::{channel_of, committed_key, id_in};
 use crate::store::StoreError;
 use crate::store::batch::Write;
 use crate::store::schema::{FOLLOWED_KEY, Table, channel_key};
@@ -42,8 +42,13 @@ impl Numbering {
     }
 
     /// What these writes are to sinks, an update for each channel that they concern. The ids that these take become rows of the same
-    /// transaction. Of two writes of one row the later one stands.
-    pub(super) fn number(&mut self, writes: &mut Vec<Write>) -> Result<Vec<Arc<Update>>, StoreError> {
+    /// transaction. Of two writes of one row the later one stands. `commitments` are the numbers of the local commitments that come
+    /// with them: with which id is a row too.
+    pub(super) fn number(
+        &mut self,
+        writes: &mut Vec<Write>,
+        commitments: &BTreeMap<ChannelId, u64>,
+    ) -> Result<Vec<Arc<Update>>, StoreError> {
         let mut changed: BTreeMap<ChannelId, Rows<'_>> = BTreeMap::new();
         let is_block = |write: &&Write| write.table == Table::Meta && write.key == FOLLOWED_KEY;
         if let Some(block) = writes.iter().rev().find(is_block) {
@@ -81,6 +86,14 @@ impl Numbering {
             key: channel_key(&update.channel),
             value: Some(update.id.to_be_bytes().to_vec()),
         }));
+        for update in &updates {
+            let row = |value| Write { table: Table::Persist, key: committed_key(&update.channel), value };
+            if update.is_last() {
+                writes.push(row(None));
+            } else if let Some(number) = commitments.get(&update.channel) {
+                writes.push(row(Some([number.to_be_bytes(), update.id.to_be_bytes()].concat())));
+            }
+        }
         Ok(updates)
     }
 

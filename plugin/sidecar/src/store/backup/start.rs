@@ -8,7 +8,7 @@ use outrigger_channel::ChannelRows;
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase};
 
 use super::Holding;
-use super::kept::id_in;
+use super::kept::{committed_in, id_in};
 use super::owed::Owed;
 use super::refusals::Refusals;
 use crate::store::StoreError;
@@ -26,8 +26,22 @@ pub(super) struct AtStart {
     found: u64,
     /// The id that it has now.
     pub(super) id: u64,
-    /// The number of its newest local commitment.
+    /// The number of its newest local commitment, and the id of the commit that it came with, where that is known; else the
+    /// newest id.
     pub(super) local_number: u64,
+    pub(super) committed: u64,
+    /// It has failed for want of a sink, and nothing of it is kept: what every required sink has was not known.
+    pub(super) is_withheld: bool,
+}
+
+/// A channel as its rows are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) channel: ChannelId,
+    pub(super) peer: NodeId,
+    pub(super) funding: OutPoint,
+    pub(super) local_number: u64,
+    pub(super) is_withheld: bool,
 }
 
 /// The channels that live, frozen ones apart: nothing of those is written.
@@ -46,7 +60,8 @@ impl Start {
         let loaded = || snapshot.channels.iter().filter(|_| !names.is_empty());
         let channels = loaded().map(|loaded| {
             let ChannelRows { params, head, .. } = loaded.channel.rows();
-            (params.channel_id, params.peer, params.funding, head.local_number)
+            let (peer, funding, local_number) = (params.peer, params.funding, head.local_number);
+            Found { channel: params.channel_id, peer, funding, local_number, is_withheld: head.phase.is_withheld() }
         });
         let mut start = Self::over(db, channels, (names, standing))?;
         for loaded in loaded() {
@@ -57,10 +72,10 @@ impl Start {
         Ok(start)
     }
 
-    /// The same for channels, their peers, their funding outputs and the numbers of their local commitments.
+    /// The same for these channels.
     pub(super) fn over(
         db: &Database,
-        channels: impl Iterator<Item = (ChannelId, NodeId, OutPoint, u64)>,
+        channels: impl Iterator<Item = Found>,
         (names, standing): (&[&str], &[&str]),
     ) -> Result<Self, StoreError> {
         let transaction = db.begin_read()?;
@@ -69,10 +84,14 @@ impl Start {
         let refused = known_refusals(&transaction)?;
         let mut start = Self { refusals: refused.clone(), ..Self::default() };
         start.refusals.0.retain(|name, _| names.contains(&name.as_str()));
-        for (channel, peer, funding, local_number) in channels {
+        for Found { channel, peer, funding, local_number, is_withheld } in channels {
             let found = id_in(&transaction, &channel)?;
             let id = if is_new || found == 0 { found.saturating_add(1) } else { found };
-            start.channels.insert(channel, AtStart { peer, funding, found, id, local_number });
+            // A row of another number is of another time: what a version without such rows has written came between.
+            let committed = committed_in(&transaction, &channel)?.filter(|(number, _)| *number == local_number);
+            let committed = committed.map_or(id, |(_, with)| with.min(id));
+            let at_start = AtStart { peer, funding, found, id, local_number, committed, is_withheld };
+            start.channels.insert(channel, at_start);
         }
         drop(transaction);
         start.write(db, standing, known == standing && refused == start.refusals)?;

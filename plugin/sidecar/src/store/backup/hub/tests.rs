@@ -21,7 +21,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::super::stand_in::{Kept, Manner, StandIn};
-use super::super::start::known_sinks;
+use super::super::start::{Found, known_sinks};
 use super::*;
 use crate::store::row::{Downstream, EventRow, SettlementRow};
 use crate::store::schema::{channel_key, htlc_key, numbered_key, preimage_key};
@@ -34,6 +34,8 @@ mod refused;
 thread_local! {
     static BEGUN: Instant = Instant::now();
     static PASSED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// A channel that the next start finds failed for want of a sink.
+    static WITHHELD: Cell<Option<ChannelId>> = const { Cell::new(None) };
 }
 
 fn now() -> Instant {
@@ -95,6 +97,12 @@ fn params_of(channel: ChannelId) -> Vec<u8> {
         remote: side,
     };
     params.encode()
+}
+
+/// A channel as a start finds it.
+fn found(channel: ChannelId) -> Found {
+    let is_withheld = WITHHELD.get() == Some(channel);
+    Found { channel, peer: node(9), funding: unknown_funding(), local_number: LOADED, is_withheld }
 }
 
 /// A word for the peer of a channel.
@@ -213,7 +221,7 @@ impl Bench {
             terms.push((SinkTerms { name, kind: "mirror", is_required: *is_required }, Box::new(open)));
         }
         let names: Vec<_> = terms.iter().map(|(terms, _)| terms.name.as_str()).collect();
-        let found = live.iter().map(|channel| (*channel, node(9), unknown_funding(), LOADED));
+        let found = live.iter().map(|channel| found(*channel));
         let start = Start::over(&db, found, (&names, &names)).unwrap();
         let last_event = store::last_event(&db).unwrap();
         let (hub, _) = Hub::new(("regtest", node(1)), db.clone(), (start, last_event), CLOCKS, terms, told);
@@ -793,7 +801,7 @@ fn ids_are_rows_of_the_transaction_that_they_number() {
 fn a_sink_without_its_place_is_new_to_the_next_start_too() {
     let bench = Bench::new(&[]);
     let start = |standing: &[&str]| {
-        let live = [(FIRST, node(9), unknown_funding(), LOADED)].into_iter();
+        let live = [found(FIRST)].into_iter();
         let start = Start::over(&bench.db, live, (&["first", "second"], standing)).unwrap();
         (start.ids()[&FIRST], known_sinks(&bench.db).unwrap())
     };

@@ -1,6 +1,6 @@
 //! What waits at the gate, and what nobody makes it let go or forget.
 
-use super::super::super::gate::{Gate, MANY_ENTRIES, MOST_WORDS};
+use super::super::super::gate::{Gate, MANY_ENTRIES, MOST_ENTRIES, MOST_WORDS};
 use super::*;
 use outrigger_bolt::wire::{ChannelReestablish, PerCommitmentSecret};
 use outrigger_channel::{ChannelNote, Refusal};
@@ -248,4 +248,27 @@ fn per_5_events_that_one_channel_holds_back_take_little_memory_however_many_othe
     assert_eq!(gate.readable(), COMMITS, "the newest waits for itself");
     drop(gate.cleared(&SECOND, COMMITS));
     assert_eq!((gate.readable(), gate.entries()), (COMMITS + 1, 0));
+}
+
+/// The channel that waits makes events of its own, each of which waits for it.
+#[test]
+fn per_5_events_of_a_channel_that_waits_take_little_memory_however_many_it_makes() {
+    const COMMITS: u64 = 50_000;
+    let mut gate = Gate::default();
+    let mut most = 0;
+    for number in 1..=COMMITS {
+        gate.committed([(FIRST, number)].into(), std::iter::empty());
+        gate.events(number, now());
+        most = most.max(gate.entries());
+    }
+    assert!(most <= MOST_ENTRIES, "{most} entries");
+    assert_eq!((gate.readable(), gate.held_events(now()).count), (0, COMMITS));
+    // No event is told before its own id is complete, and most are not much later.
+    for cleared in (1..=COMMITS).step_by(977) {
+        drop(gate.cleared(&FIRST, cleared));
+        assert!(gate.readable() <= cleared, "{} at {cleared}", gate.readable());
+    }
+    assert!(gate.readable() > COMMITS - 5_000, "{}", gate.readable());
+    drop(gate.cleared(&FIRST, COMMITS));
+    assert_eq!((gate.readable(), gate.entries()), (COMMITS, 0));
 }

@@ -3,6 +3,7 @@
 use super::held::{numbers, rowless};
 use super::*;
 use crate::store::backup::State;
+use crate::store::backup::kept::committed_in;
 use crate::store::schema::REFUSALS_KEY;
 
 /// The commitment of this number comes, and with it the revocation of the one before.
@@ -127,6 +128,109 @@ fn per_5_a_start_knows_what_is_complete_once_every_required_sink_has_told_or_wri
     let mut bench = bench.restarted(&[FIRST]);
     bench.hear();
     assert_eq!(refuses_next(&mut bench, 1).complete, None);
+}
+
+/// A commit of the channel, and whether a local commitment of this number comes with it.
+fn stepped(bench: &mut Bench, number: Option<u64>) {
+    let mut batch = changed(FIRST, 1, vec![]);
+    number.into_iter().for_each(|number| batch.comes(FIRST, number));
+    bench.commit(batch);
+}
+
+/// Of two sinks that have the channel, both told what they hold or not yet.
+fn begun_with(numbers: &[Option<u64>]) -> Bench {
+    let mut bench = Bench::new(&[(Manner::Sound, true), (Manner::Sound, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![]);
+    for number in numbers {
+        bench.give_all();
+        stepped(&mut bench, *number);
+    }
+    // The last commit comes to no sink before the process ends.
+    bench.restarted(&[FIRST])
+}
+
+#[test]
+fn per_5_after_a_start_a_sink_that_lacks_only_what_followed_the_newest_commitment_has_it() {
+    let mut bench = begun_with(&[Some(LOADED), None]);
+    bench.hear();
+    assert_eq!(refuses_next(&mut bench, 1).complete, Some(LOADED));
+    // It lacks the commitment itself: whether the one before it is revoked is not known.
+    let mut bench = begun_with(&[Some(LOADED)]);
+    bench.hear();
+    assert_eq!(refuses_next(&mut bench, 1).complete, None);
+    let mut bench = begun_with(&[Some(LOADED), Some(LOADED)]);
+    bench.hear();
+    assert_eq!(refuses_next(&mut bench, 1).complete, None, "told again it counts as newer");
+    // A sink that was set back has less.
+    let bench = begun_with(&[Some(LOADED), None, None]);
+    bench.sinks[1].kept.lock().images.get_mut(&FIRST).unwrap().id = 1;
+    let mut bench = bench;
+    bench.hear();
+    assert_eq!(refuses_next(&mut bench, 1).complete, None);
+    // A row that is of another commitment says nothing.
+    let mut bench = begun_with(&[Some(LOADED - 1), None]);
+    bench.hear();
+    assert_eq!(refuses_next(&mut bench, 1).complete, None);
+}
+
+#[test]
+fn per_5_the_row_of_the_newest_commitment_goes_with_the_channel() {
+    let mut bench = Bench::new(&[(Manner::Sound, true)]);
+    bench.hear();
+    let row = |bench: &Bench| committed_in(&bench.db.begin_read().unwrap(), &FIRST).unwrap();
+    let mut batch = changed(FIRST, 0, vec![]);
+    batch.put(Table::ChannelParams, channel_key(&FIRST), Some(params_of(FIRST)));
+    batch.comes(FIRST, 0);
+    bench.commit(batch);
+    assert_eq!(row(&bench), Some((0, 1)));
+    stepped(&mut bench, None);
+    assert_eq!(row(&bench), Some((0, 1)));
+    stepped(&mut bench, Some(1));
+    assert_eq!(row(&bench), Some((1, 3)));
+    let mut batch = changed(FIRST, 0, vec![]);
+    batch.put(Table::ChannelParams, channel_key(&FIRST), None);
+    bench.commit(batch);
+    assert_eq!((row(&bench), bench.id(&FIRST)), (None, 4));
+}
+
+/// What another sink tells later counts as well, and so does what the one that refuses has told.
+#[test]
+fn per_5_what_is_not_known_at_the_refusal_is_told_once_when_the_last_sink_has_told_what_it_holds() {
+    let mut bench = begun_with(&[Some(LOADED), None]);
+    let holdings = |bench: &Bench, number: usize| bench.sinks[number].clone().holdings().unwrap();
+    let told = holdings(&bench, 1);
+    bench.hub.learn(1, &told);
+    assert_eq!(refuses_next(&mut bench, 1).complete, None, "the other one has not told");
+    let told = holdings(&bench, 0);
+    bench.hub.learn(0, &told);
+    let News::Kept { channel, number } = bench.news.try_recv().unwrap() else { panic!("it is known now") };
+    assert_eq!((channel, number), (FIRST, LOADED));
+    bench.give_all();
+    assert!(bench.news.try_recv().is_err(), "once");
+    assert!(bench.taken().is_empty(), "the channel has failed all the same");
+}
+
+/// The sink that refused it has been mended or replaced, or has told at last.
+#[test]
+fn per_5_a_start_tells_of_a_channel_that_had_failed_without_its_being_known() {
+    WITHHELD.set(Some(FIRST));
+    let bench = begun_with(&[Some(LOADED), None]);
+    assert!(bench.news.try_recv().is_err());
+    bench.hear();
+    let News::Kept { channel, number } = bench.news.try_recv().unwrap() else { panic!("it is known now") };
+    assert_eq!((channel, number), (FIRST, LOADED));
+    let mut bench = begun_with(&[Some(LOADED)]);
+    bench.hear();
+    assert!(bench.news.try_recv().is_err(), "they lack it");
+    assert!(bench.give(0));
+    assert!(bench.news.try_recv().is_err(), "one of them does");
+    assert!(bench.give(1));
+    assert!(matches!(bench.news.try_recv(), Ok(News::Kept { channel: FIRST, number: LOADED })));
+    WITHHELD.set(None);
+    let bench = begun_with(&[Some(LOADED), None]);
+    bench.hear();
+    assert!(bench.news.try_recv().is_err(), "of a channel that lives there is nothing to tell");
 }
 
 #[test]
