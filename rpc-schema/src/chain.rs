@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Method;
+use crate::{Method, Scope};
 
 /// Tells how far the node follows the chain.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -12,6 +12,7 @@ pub struct ChainStatus {}
 
 impl Method for ChainStatus {
     const NAME: &'static str = "chain.status";
+    const SCOPES: &'static [Scope] = &[Scope::Read];
     type Result = ChainStatusReport;
 }
 

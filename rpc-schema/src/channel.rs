@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Method;
+use crate::{Method, Scope};
 
 /// Opens a channel with a connected peer. Answers when the channel has its name and every required backup has it, after
 /// 30 seconds at the latest; the opening goes on then, and a repeat of the same call tells how far it is.
@@ -33,6 +33,7 @@ impl Method for ChannelOpen {
     const NAME: &'static str = "channel.open";
     const MOVES_MONEY: bool = true;
     const EXAMPLE: &'static str = r#"{ "node_id": "$node_id", "funding_sat": 500000, "idempotency_key": "my-first" }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Channel];
     type Result = ChannelOpened;
 }
 
@@ -89,6 +90,7 @@ pub struct ChannelList {
 impl Method for ChannelList {
     const NAME: &'static str = "channel.list";
     const EXAMPLE: &'static str = r#"{ "state": "normal", "limit": 10 }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
     type Result = ChannelPage;
 }
 
@@ -114,6 +116,7 @@ pub struct ChannelGet {
 impl Method for ChannelGet {
     const NAME: &'static str = "channel.get";
     const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id" }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
     type Result = ChannelInfo;
 }
 
@@ -225,6 +228,7 @@ impl Method for ChannelSetPolicy {
     const NAME: &'static str = "channel.set_policy";
     const EXAMPLE: &'static str =
         r#"{ "channel_id": "$channel_id", "fee_base_msat": 0, "fee_proportional_millionths": 250 }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Channel];
     type Result = ForwardingTerms;
 }
 
@@ -267,6 +271,7 @@ impl Method for ChannelClose {
     const NAME: &'static str = "channel.close";
     const MOVES_MONEY: bool = true;
     const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id", "feerate_sat_per_vb": 5 }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Channel];
     type Result = ChannelClosing;
 }
 
@@ -294,6 +299,7 @@ impl Method for ChannelForceClose {
     const NAME: &'static str = "channel.force_close";
     const MOVES_MONEY: bool = true;
     const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id" }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Channel];
     type Result = ChannelForceClosing;
 }
 

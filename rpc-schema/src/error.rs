@@ -96,13 +96,25 @@ pub enum ErrorKind {
     FeeTooHigh,
     /// The events asked for are no longer kept.
     EventGap,
+    /// There is no token of this name.
+    AuthTokenNotFound,
+    /// The token that the call came with was revoked, or has expired.
+    AuthTokenEnded,
+    /// The token does not allow this.
+    AuthScopeMissing,
+    /// The payment may cost more than the token may spend yet.
+    AuthBudgetExceeded,
+    /// There is a token of this name already.
+    AuthNameTaken,
+    /// There are as many tokens as are kept.
+    AuthTooManyTokens,
     /// The store failed.
     StorageFailed,
 }
 
 impl ErrorKind {
     /// Every kind, by code.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 45] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::NotificationRefused,
@@ -141,6 +153,12 @@ impl ErrorKind {
         Self::PaymentToSelf,
         Self::FeeTooHigh,
         Self::EventGap,
+        Self::AuthTokenNotFound,
+        Self::AuthTokenEnded,
+        Self::AuthScopeMissing,
+        Self::AuthBudgetExceeded,
+        Self::AuthNameTaken,
+        Self::AuthTooManyTokens,
         Self::StorageFailed,
     ];
 
@@ -186,6 +204,12 @@ impl ErrorKind {
             Self::PaymentToSelf => (1604, "payment_to_self"),
             Self::FeeTooHigh => (1605, "fee_too_high"),
             Self::EventGap => (1701, "event_gap"),
+            Self::AuthTokenNotFound => (1801, "auth_token_not_found"),
+            Self::AuthTokenEnded => (1802, "auth_token_ended"),
+            Self::AuthScopeMissing => (1803, "auth_scope_missing"),
+            Self::AuthBudgetExceeded => (1804, "auth_budget_exceeded"),
+            Self::AuthNameTaken => (1805, "auth_name_taken"),
+            Self::AuthTooManyTokens => (1806, "auth_too_many_tokens"),
             Self::StorageFailed => (1901, "storage_failed"),
         }
     }

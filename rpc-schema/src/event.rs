@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Method;
+use crate::{Method, Scope};
 
 /// Lists events after a number, oldest first. Following `next_seq` misses nothing.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +24,7 @@ pub struct EventList {
 impl Method for EventList {
     const NAME: &'static str = "event.list";
     const EXAMPLE: &'static str = r#"{ "after_seq": 0, "kinds": ["channel_ready", "invoice_paid"] }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Read];
     type Result = EventPage;
 }
 
@@ -126,4 +127,8 @@ pub enum EventKind {
     PaymentSucceeded,
     /// A payment failed.
     PaymentFailed,
+    /// A token was made; the message is its name.
+    TokenCreated,
+    /// A token was taken back; the message is its name.
+    TokenRevoked,
 }

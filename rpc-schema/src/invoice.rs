@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Method;
+use crate::{Method, Scope};
 
 /// Creates an invoice. It is stored before it is given out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +31,7 @@ pub struct InvoiceCreate {
 impl Method for InvoiceCreate {
     const NAME: &'static str = "invoice.create";
     const EXAMPLE: &'static str = r#"{ "amount_msat": 100000, "description": "coffee", "label": "table 7" }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Invoice];
     type Result = InvoiceCreated;
 }
 
@@ -60,6 +61,7 @@ pub struct InvoiceGet {
 impl Method for InvoiceGet {
     const NAME: &'static str = "invoice.get";
     const EXAMPLE: &'static str = r#"{ "payment_hash": "$payment_hash" }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Invoice];
     type Result = InvoiceInfo;
 }
 

@@ -37,6 +37,7 @@ mod peer;
 mod reference;
 pub mod rendezvous;
 mod spelling;
+mod token;
 mod typescript;
 mod wallet;
 
@@ -62,5 +63,6 @@ pub use payment::{
 pub use peer::{PeerConnect, PeerConnected, PeerInfo, PeerList, PeerPage};
 pub use reference::reference;
 pub use spelling::nearest;
+pub use token::{Scope, TokenCreate, TokenCreated, TokenInfo, TokenList, TokenPage, TokenRevoke, TokenRevoked};
 pub use typescript::typescript;
 pub use wallet::{WalletAddress, WalletBalance, WalletBalanceReport, WalletNewAddress};

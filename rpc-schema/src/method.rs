@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::parameter::{self, Parameter};
-use crate::{backup, chain, channel, event, forward, invoice, node, payment, peer, wallet};
+use crate::{Scope, backup, chain, channel, event, forward, invoice, node, payment, peer, token, wallet};
 
 /// A method of the interface: the struct that implements it holds the parameters.
 pub trait Method: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
@@ -20,6 +20,8 @@ pub trait Method: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'sta
     /// The parameters of a call that can be tried, as a JSON object. A text that begins with `$` is the reader's own: it stands
     /// for a variable of their shell, and has a sample in `example.rs`.
     const EXAMPLE: &'static str = "{}";
+    /// What a token must allow for it: one of these, or admin.
+    const SCOPES: &'static [Scope];
     /// What it answers: always an object.
     type Result: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static;
 }
@@ -33,6 +35,8 @@ pub struct MethodInfo {
     pub summary: String,
     /// Whether a notification of it is refused.
     pub moves_money: bool,
+    /// What a token must allow for it: one of these, or admin.
+    pub scopes: &'static [Scope],
     /// Its parameters, the required ones first.
     pub parameters: Vec<Parameter>,
     /// The parameters of a call that can be tried; [`Method::EXAMPLE`] says what `$` means in it.
@@ -52,6 +56,7 @@ impl MethodInfo {
             name: M::NAME,
             summary: parameter::description(schema.as_value()),
             moves_money: M::MOVES_MONEY,
+            scopes: M::SCOPES,
             parameters: parameter::parameters(schema.as_value()),
             // A test reads every example.
             example: serde_json::from_str(M::EXAMPLE).unwrap_or_default(),
@@ -95,6 +100,9 @@ pub fn methods() -> &'static [MethodInfo] {
             MethodInfo::of::<forward::ForwardStats>(),
             MethodInfo::of::<backup::BackupStatus>(),
             MethodInfo::of::<event::EventList>(),
+            MethodInfo::of::<token::TokenCreate>(),
+            MethodInfo::of::<token::TokenList>(),
+            MethodInfo::of::<token::TokenRevoke>(),
         ]
     });
     &METHODS

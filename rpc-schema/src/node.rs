@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Method;
+use crate::{Method, Scope};
 
 /// Tells who this node is and how much it holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -12,6 +12,7 @@ pub struct NodeInfo {}
 
 impl Method for NodeInfo {
     const NAME: &'static str = "node.info";
+    const SCOPES: &'static [Scope] = &[Scope::Read];
     type Result = NodeInfoReport;
 }
 
@@ -64,6 +65,7 @@ pub struct NodeStatus {}
 
 impl Method for NodeStatus {
     const NAME: &'static str = "node.status";
+    const SCOPES: &'static [Scope] = &Scope::ALL;
     type Result = NodeStatusReport;
 }
 
@@ -116,6 +118,7 @@ pub struct NodeStop {}
 
 impl Method for NodeStop {
     const NAME: &'static str = "node.stop";
+    const SCOPES: &'static [Scope] = &[Scope::Admin];
     type Result = NodeStopping;
 }
 

@@ -33,6 +33,7 @@ fn method(method: &MethodInfo) -> Value {
         "result": { "name": method.result_name, "schema": method.result },
         "examples": [example_of(method)],
         "x-moves-money": method.moves_money,
+        "x-scopes": method.scopes,
     })
 }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Method;
+use crate::{Method, Scope};
 
 /// Pays an invoice, or a node without one (keysend: `node_id`, `amount_msat` and `idempotency_key`). Answers as soon
 /// as the attempt is stored; `payment.wait` gives the outcome. The same invoice is never paid twice. What one channel cannot
@@ -62,6 +62,7 @@ impl Method for PaymentSend {
     const NAME: &'static str = "payment.send";
     const MOVES_MONEY: bool = true;
     const EXAMPLE: &'static str = r#"{ "invoice": "$invoice", "max_fee_msat": 10000 }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Pay];
     type Result = PaymentSent;
 }
 
@@ -91,6 +92,7 @@ pub struct PaymentWait {
 impl Method for PaymentWait {
     const NAME: &'static str = "payment.wait";
     const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id", "timeout_secs": 30 }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Pay];
     type Result = PaymentInfo;
 }
 
@@ -105,6 +107,7 @@ pub struct PaymentGet {
 impl Method for PaymentGet {
     const NAME: &'static str = "payment.get";
     const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id" }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Pay];
     type Result = PaymentInfo;
 }
 
@@ -120,6 +123,7 @@ pub struct PaymentAbandon {
 impl Method for PaymentAbandon {
     const NAME: &'static str = "payment.abandon";
     const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id" }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Pay];
     type Result = PaymentInfo;
 }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Method;
+use crate::{Method, Scope};
 
 /// Connects to a peer. Where it is connected already, says so at once.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +18,7 @@ pub struct PeerConnect {
 impl Method for PeerConnect {
     const NAME: &'static str = "peer.connect";
     const EXAMPLE: &'static str = r#"{ "node_id": "$node_id", "address": "$peer_address" }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Channel];
     type Result = PeerConnected;
 }
 
@@ -46,6 +47,7 @@ pub struct PeerList {
 impl Method for PeerList {
     const NAME: &'static str = "peer.list";
     const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
+    const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
     type Result = PeerPage;
 }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Method;
+use crate::{Method, Scope};
 
 /// Tells what the on-chain wallet holds. Channels are not in it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -12,6 +12,7 @@ pub struct WalletBalance {}
 
 impl Method for WalletBalance {
     const NAME: &'static str = "wallet.balance";
+    const SCOPES: &'static [Scope] = &[Scope::Read];
     type Result = WalletBalanceReport;
 }
 
@@ -33,6 +34,7 @@ pub struct WalletNewAddress {}
 
 impl Method for WalletNewAddress {
     const NAME: &'static str = "wallet.new_address";
+    const SCOPES: &'static [Scope] = &[Scope::Invoice, Scope::Channel];
     type Result = WalletAddress;
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use outrigger_rpc_schema::{ErrorKind, document, methods, reference, typescript};
+use outrigger_rpc_schema::{ErrorKind, Scope, document, methods, reference, typescript};
 use serde_json::{Map, Value, json};
 
 /// Units that an integer carries at the end of its name.
@@ -81,7 +81,7 @@ fn methods_are_those_of_the_release_and_named_group_verb() {
     let release = "node.info node.status node.stop chain.status wallet.balance wallet.new_address peer.connect \
                    peer.list channel.open channel.list channel.get channel.close channel.force_close channel.set_policy \
                    invoice.create invoice.get payment.send payment.wait payment.get \
-                   payment.abandon forward.list forward.stats backup.status event.list";
+                   payment.abandon forward.list forward.stats backup.status event.list token.create token.list token.revoke";
     assert_eq!(names.join(" "), release);
 }
 
@@ -177,6 +177,7 @@ fn error_kinds_have_names_of_their_own_and_codes_in_their_bands() {
         ("invoice_", 1500),
         ("payment_", 1600),
         ("event_", 1700),
+        ("auth_", 1800),
         ("storage_", 1900),
     ];
     for kind in ErrorKind::ALL {
@@ -264,5 +265,16 @@ fn below(path: &str, schema: &Value, found: &mut Vec<Field>) {
             | "const" => {}
             other => panic!("{path}: {other} is not looked into"),
         }
+    }
+}
+
+#[test]
+fn rpc_6_every_method_names_the_scopes_that_allow_it() {
+    for method in methods() {
+        assert!(!method.scopes.is_empty(), "{}: no token but one of admin could ever call it", method.name);
+        let gives_away = ["payment.send", "payment.abandon"].contains(&method.name);
+        assert_eq!(method.scopes == [Scope::Pay], gives_away, "{}", method.name);
+        let of_tokens = method.name.starts_with("token.") || method.name == "node.stop";
+        assert_eq!(method.scopes == [Scope::Admin], of_tokens, "{}", method.name);
     }
 }

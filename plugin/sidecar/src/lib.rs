@@ -15,4 +15,5 @@ pub mod payment;
 pub mod rpc;
 pub mod store;
 pub mod sweep;
+pub mod token;
 pub mod wallet;

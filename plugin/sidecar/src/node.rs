@@ -12,6 +12,7 @@ mod keyed;
 mod lock;
 pub mod restore;
 mod settings;
+mod tokens;
 mod verify;
 mod workers;
 

@@ -48,10 +48,11 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("lock", &["lock"]),
     ("manager", &["manager", "store", "key", "clock", "lock"]),
     ("net", &["net", "manager", "clock", "lock"]),
-    ("payment", &["payment", "manager", "store", "key", "clock", "lock"]),
-    ("rpc", &["rpc", "manager", "payment", "config", "clock", "lock"]),
+    ("payment", &["payment", "manager", "store", "key", "clock", "lock", "token"]),
+    ("rpc", &["rpc", "manager", "payment", "config", "clock", "lock", "token"]),
     ("store", &["store", "clock", "fatal", "lock"]),
     ("sweep", &["sweep", "chain", "wallet", "store", "key", "clock", "lock"]),
+    ("token", &["token", "store", "clock", "lock"]),
     ("wallet", &["wallet", "key", "clock", "lock"]),
 ];
 

@@ -76,6 +76,7 @@ async fn bad_input_95_bak_6_a_frozen_channel_is_shown_with_its_reason_and_refuse
         created_at: 7,
         next_part: 0,
         again: None,
+        charge: None,
         state: PaymentState::Pending,
     };
     let (id, begun) = (payment.payment_id, UnderWay::Payment(payment.payment_id).key());

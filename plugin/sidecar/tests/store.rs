@@ -52,6 +52,7 @@ fn payment(byte: u8, state: PaymentState) -> PaymentRow {
         created_at: 7,
         next_part: 0,
         again: None,
+        charge: None,
         state,
     }
 }

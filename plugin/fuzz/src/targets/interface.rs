@@ -4,7 +4,7 @@ use outrigger_rpc_schema::{
     BackupStatus, ChainStatus, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, ChannelSetPolicy,
     EventList, ForwardList, ForwardStats, InvoiceCreate, InvoiceGet, Method, MethodInfo, NodeInfo, NodeStatus,
     NodeStop, Parameter, ParameterType, PaymentAbandon, PaymentGet, PaymentSend, PaymentWait, PeerConnect, PeerList,
-    WalletBalance, WalletNewAddress, methods,
+    TokenCreate, TokenList, TokenRevoke, WalletBalance, WalletNewAddress, methods,
 };
 use serde_json::{Map, Value, json};
 
@@ -130,6 +130,9 @@ const READERS: &[(&str, Reader)] = &[
     reader::<ForwardStats>(),
     reader::<BackupStatus>(),
     reader::<EventList>(),
+    reader::<TokenCreate>(),
+    reader::<TokenList>(),
+    reader::<TokenRevoke>(),
 ];
 
 #[cfg(test)]

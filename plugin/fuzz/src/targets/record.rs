@@ -30,6 +30,7 @@ use outrigger_sidecar::store::schema::{
 };
 
 use outrigger_sidecar::store::terms::TermsRow;
+use outrigger_sidecar::store::token::{Charge, TokenRow};
 use serde_json::json;
 
 use super::Target;
@@ -44,6 +45,19 @@ pub(super) fn targets() -> Vec<Target> {
             settlements().into_iter().map(Some).chain([None]).map(row).collect()
         }),
         of("record_payment", PaymentRow::decode, PaymentRow::encode, payments),
+        of("record_token", TokenRow::decode, TokenRow::encode, || {
+            let row = |expires_at, budget: Option<u64>| TokenRow {
+                id: [1; 8],
+                name: "shop".into(),
+                salt: [2; 16],
+                hash: [3; 32],
+                scopes: 4,
+                created_at: 7,
+                expires_at,
+                budget: budget.map(Msat::new),
+            };
+            vec![row(None, None), row(Some(8), Some(9))]
+        }),
         of("record_invoice", InvoiceRow::decode, InvoiceRow::encode, || vec![invoice()]),
         of("record_operation", OperationRow::decode, OperationRow::encode, operations),
         of("record_event", EventRow::decode, EventRow::encode, || {
@@ -283,6 +297,7 @@ fn payments() -> Vec<PaymentRow> {
         created_at: 7,
         next_part: 0,
         again: None,
+        charge: Some(Charge { token: [5; 8], amount: Msat::new(1006) }),
         state,
     };
     let pending = [invoice, keysend].map(|again| PaymentRow { again, next_part: 9, ..row(PaymentState::Pending) });

@@ -32,6 +32,7 @@ use crate::store::backup::Hub;
 use crate::store::row::{OperationRow, OperationState};
 use crate::store::schema::Table;
 use crate::store::{Batch, Held, Reader};
+use crate::token::{Token, TokenOrder, Tokens};
 
 /// How long `channel.open` waits for the channel's final name before it answers with the operation alone.
 const OPEN_PATIENCE: Duration = Duration::from_secs(30);
@@ -40,6 +41,7 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Doorkeeper {
     pub(super) manager: Arc<Manager>,
     pub(super) payments: Arc<Payments>,
+    pub(super) tokens: Arc<Tokens>,
     pub(super) wallet: Arc<StoredWallet>,
     pub(super) reader: Reader,
     pub(super) dialer: Dialer,
@@ -333,6 +335,24 @@ impl Backend for Doorkeeper {
         }
         let items = rows.into_iter().map(|(seq, row)| event(seq, row)).collect::<Answer<_>>()?;
         Ok(schema::EventPage { items, next_seq })
+    }
+
+    fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    async fn token_create(&self, order: TokenOrder) -> Answer<schema::TokenCreated> {
+        self.create_token(order).await
+    }
+
+    async fn token_list(&self, after: Option<&str>, count: usize) -> Answer<Vec<Token>> {
+        let tokens = self.tokens.list(after, count);
+        self.told().await;
+        Ok(tokens)
+    }
+
+    async fn token_revoke(&self, name: &str) -> Answer<()> {
+        self.revoke_token(name).await
     }
 }
 

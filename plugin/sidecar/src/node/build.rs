@@ -159,6 +159,7 @@ impl Assembly<'_> {
         Doorkeeper {
             manager: self.core.manager.clone(),
             payments: self.core.payments.clone(),
+            tokens: self.core.tokens.clone(),
             wallet: self.wallet.clone(),
             reader: self.core.reader.clone(),
             dialer,

@@ -24,6 +24,7 @@ use crate::store::backup::Hub;
 use crate::store::load::LoadedChannel;
 use crate::store::row::OperationState;
 use crate::store::{ChainOrder, Commits, Reader, Snapshot, StoreError, Writer};
+use crate::token::Tokens;
 
 /// What a core stands on, besides its file.
 pub struct Ground {
@@ -44,6 +45,7 @@ pub struct Ground {
 pub struct Core {
     pub manager: Arc<Manager>,
     pub payments: Arc<Payments>,
+    pub tokens: Arc<Tokens>,
     pub reader: Reader,
     /// The newest released event.
     pub events: watch::Receiver<u64>,
@@ -95,14 +97,16 @@ pub fn build(db: Arc<Database>, file: &mut Snapshot, ground: Ground) -> Result<(
     fail_interrupted(&manager, interrupted);
     // What a frozen channel carries is not known: a pending payment may be in it, and must not be made again.
     let nothing_frozen = manager.env().frozen.of(None).next().is_none();
+    let tokens = Arc::new(Tokens::found(std::mem::take(&mut file.tokens)));
     let unfinished = Unfinished {
         pending: std::mem::take(&mut file.pending_payments),
         parts: std::mem::take(&mut file.parts),
         outcomes: std::mem::take(&mut file.outcomes),
+        tokens: tokens.clone(),
     };
     let may_be_carried = |payment: &[u8; 32], part: u16| !nothing_frozen || carried.contains(&(*payment, part));
     let payments = Payments::new(manager.clone(), reader.clone(), payments, events.clone(), unfinished, may_be_carried);
-    let core = Core { manager, payments: Arc::new(payments), reader, events };
+    let core = Core { manager, payments: Arc::new(payments), tokens, reader, events };
     Ok((core, Duties { commits, mailboxes, notices, orders }))
 }
 

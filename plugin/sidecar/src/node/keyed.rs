@@ -11,6 +11,7 @@ use super::backend::Doorkeeper;
 use crate::payment::{self, GivenHop, InvoiceFault, PayOrder, SendFault, Whom};
 use crate::rpc::{self, Answer, Fault, PaymentTarget};
 use crate::store::row::{InvoiceRow, OperationState};
+use crate::token::NotCharged;
 
 impl Doorkeeper {
     /// `invoice.create`. A key that made one before is answered with that one.
@@ -64,8 +65,8 @@ impl Doorkeeper {
                     PaymentTarget::Invoice { invoice, amount } => Whom::Invoice { invoice, amount },
                     PaymentTarget::Node { node_id, amount } => Whom::Node { node_id, amount },
                 };
-                let rpc::PaymentOrder { max_fee, timeout, route, .. } = order;
-                let sent = self.payments.send(PayOrder { whom, max_fee, timeout, route, idempotency }).await;
+                let rpc::PaymentOrder { max_fee, timeout, route, payer, .. } = order;
+                let sent = self.payments.send(PayOrder { whom, max_fee, timeout, route, idempotency, payer }).await;
                 sent.map_err(|fault| self.send_fault(fault))?
             }
         };
@@ -95,6 +96,8 @@ impl Doorkeeper {
             SendFault::TooManyAttempts(_) => Fault::internal(fault),
             SendFault::Onion => Fault::invoice_invalid("it does not fit an onion"),
             SendFault::NoEntropy(fault) => Fault::internal(fault),
+            SendFault::NotCharged(NotCharged::Gone) => Fault::token_ended(),
+            SendFault::NotCharged(fault @ NotCharged::OverBudget { .. }) => Fault::budget_exceeded(fault),
             SendFault::Store(fault) => storage(fault),
         }
     }

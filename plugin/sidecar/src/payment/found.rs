@@ -3,6 +3,7 @@
 //! (BAK-1, PAY-2).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::ChannelId;
@@ -17,6 +18,7 @@ use crate::store::load::LoadedOutcome;
 use crate::store::part::PartRow;
 use crate::store::row::{PaymentRow, PaymentState};
 use crate::store::schema::Table;
+use crate::token::Tokens;
 
 /// What a start found of payments that have not ended.
 #[derive(Debug, Default)]
@@ -25,6 +27,8 @@ pub struct Unfinished {
     pub parts: Vec<(([u8; 32], u16), PartRow)>,
     /// Outcomes that were learned but not taken in.
     pub outcomes: Vec<LoadedOutcome>,
+    /// Who pays for those that a token made.
+    pub tokens: Arc<Tokens>,
 }
 
 /// Parts of a payment for which nothing was signed, as far as the file knows.
@@ -75,7 +79,7 @@ impl Pending {
 impl Payments {
     /// Takes in what a start found. `carried` says whether the HTLC of a part may stand in some channel.
     pub(super) fn take_in(&self, unfinished: Unfinished, carried: impl Fn(&[u8; 32], u16) -> bool) {
-        let Unfinished { pending, parts, outcomes } = unfinished;
+        let Unfinished { pending, parts, outcomes, tokens: _ } = unfinished;
         let decided: HashSet<_> = outcomes.iter().map(|outcome| (outcome.payment_id, outcome.row.part)).collect();
         let mut flights: HashMap<[u8; 32], BTreeMap<u16, PartRow>> = HashMap::new();
         let mut unsigned: HashMap<[u8; 32], Unsigned> = HashMap::new();
@@ -125,7 +129,7 @@ impl Payments {
         // Until all have proved to be so, another start must ask the same channels.
         if !pending.row.is_pending() || pending.unproven.is_empty() {
             let mut batch = pending.take_deferred();
-            batch.put(Table::Payment, payment_id.to_vec(), Some(pending.row.encode()));
+            self.put(&mut batch, &mut pending.row);
             self.manager.env().writer.submit(batch);
         }
         let looks = (pending.lacks_parts() || waits) && !is_old;

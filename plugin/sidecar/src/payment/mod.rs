@@ -31,6 +31,7 @@ use crate::manager::deliver::PaymentNotice;
 use crate::store::row::{OperationRow, OperationState, PaymentRow};
 use crate::store::schema::{Table, outcome_key};
 use crate::store::{Batch, Queued, Reader};
+use crate::token::Tokens;
 use pending::Pending;
 use sets::Sets;
 
@@ -39,6 +40,7 @@ pub struct Payments {
     manager: Arc<Manager>,
     reader: Reader,
     terms: Terms,
+    tokens: Arc<Tokens>,
     /// The newest released event: waiters look again when it moves.
     events: watch::Receiver<u64>,
     state: Mutex<State>,
@@ -87,10 +89,11 @@ impl Payments {
         reader: Reader,
         terms: Terms,
         events: watch::Receiver<u64>,
-        unfinished: Unfinished,
+        mut unfinished: Unfinished,
         carried: impl Fn(&[u8; 32], u16) -> bool,
     ) -> Self {
-        let payments = Self { manager, reader, terms, events, state: Mutex::default() };
+        let tokens = std::mem::take(&mut unfinished.tokens);
+        let payments = Self { manager, reader, terms, tokens, events, state: Mutex::default() };
         payments.take_in(unfinished, carried);
         payments
     }

@@ -12,6 +12,8 @@ use super::{Idempotency, Payments};
 use crate::clock::{Clock, NoEntropy};
 use crate::store::StoreError;
 use crate::store::row::{AgainRow, PaidFor, PaymentRow};
+use crate::store::token::TokenId;
+use crate::token::NotCharged;
 
 /// Blocks that a payment leaves that its payee has named no number for.
 const KEYSEND_BLOCKS: u32 = 80;
@@ -32,6 +34,8 @@ pub struct PayOrder {
     /// The only way to take, hop by hop.
     pub route: Option<Vec<GivenHop>>,
     pub idempotency: Option<Idempotency>,
+    /// The token that it is made with, and counted for; none for whoever may do everything.
+    pub payer: Option<TokenId>,
 }
 
 /// Whom to pay.
@@ -90,6 +94,8 @@ pub enum SendFault {
     #[error("{0}")]
     NoEntropy(#[from] NoEntropy),
     #[error("{0}")]
+    NotCharged(#[from] NotCharged),
+    #[error("{0}")]
     Store(#[from] StoreError),
 }
 
@@ -113,6 +119,7 @@ impl SendFault {
             | Self::TooManyAttempts(_)
             | Self::Onion
             | Self::NoEntropy(_)
+            | Self::NotCharged(_)
             | Self::Store(_) => 0,
         }
     }

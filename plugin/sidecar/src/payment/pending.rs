@@ -209,6 +209,20 @@ const INTERRUPTED: &str =
     "the node stopped before the payment was offered to the peer; nothing was paid, and it is safe to pay again";
 
 impl Payments {
+    /// Stages the row of a payment. What it counts for in its token's sum follows what it costs, in the same transaction.
+    pub(super) fn put(&self, batch: &mut Batch, row: &mut PaymentRow) {
+        if let Some(charge) = &mut row.charge {
+            let costs = match &row.state {
+                // What was counted when it was begun: the most that it may come to.
+                PaymentState::Pending => charge.amount,
+                PaymentState::Succeeded { fee, .. } => row.amount.saturating_add(*fee),
+                PaymentState::Failed { .. } => Msat::ZERO,
+            };
+            self.tokens.settle(batch, charge, costs);
+        }
+        batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
+    }
+
     /// The channel took the HTLC, or refused it: then nothing was sent.
     pub(super) fn answered(&self, payment_id: [u8; 32], part: u16, answer: Result<Reply, Refusal>) {
         if let Err(refusal) = answer {
@@ -254,7 +268,8 @@ impl Payments {
             if pending.row.is_pending() {
                 let fee = flight.row.fee().saturating_add(pending.in_flight(PartRow::fee));
                 pending.row.state = PaymentState::Succeeded { preimage, fee, at: Clock::now_unix() };
-                end(&mut batch, &pending.row);
+                tell_end(&mut batch, &pending.row);
+                self.put(&mut batch, &mut pending.row);
             }
             if pending.flights.is_empty() {
                 batch.end(&UnderWay::Payment(payment_id));
@@ -303,7 +318,7 @@ impl Payments {
                         // Another start must ask the channels of the parts that have ended, too.
                         pending.deferred.merge(std::mem::take(&mut batch));
                     }
-                    batch.put(Table::Payment, payment_id.to_vec(), Some(pending.row.encode()));
+                    self.put(&mut batch, &mut pending.row);
                 }
                 self.manager.env().writer.submit(batch);
             }
@@ -347,7 +362,7 @@ impl Payments {
         }
         if !pending.flights.is_empty() {
             batch.merge(pending.take_deferred());
-            batch.put(Table::Payment, payment_id.to_vec(), Some(pending.row.encode()));
+            self.put(&mut batch, &mut pending.row);
             return self.manager.env().writer.submit(batch);
         }
         let pending = state.forget(&payment_id);
@@ -362,17 +377,16 @@ impl Payments {
         let had_ended = !pending.row.is_pending();
         if !had_ended && self.manager.env().is_restored() {
             // BAK-1: of a file that is old, nothing says that nothing was paid.
-            batch.put(Table::Payment, pending.row.payment_id.to_vec(), Some(pending.row.encode()));
+            self.put(&mut batch, &mut pending.row);
             self.manager.env().writer.submit(batch);
             return self.state.lock().remember(pending);
         }
         batch.merge(pending.take_deferred());
-        let row = pending.failed_row();
-        if had_ended {
-            batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
-        } else {
-            end(&mut batch, &row);
+        let mut row = pending.failed_row();
+        if !had_ended {
+            tell_end(&mut batch, &row);
         }
+        self.put(&mut batch, &mut row);
         batch.end(&UnderWay::Payment(row.payment_id));
         self.manager.env().writer.submit(batch);
     }
@@ -388,7 +402,7 @@ impl Payments {
         let (waiter, durable) = oneshot::channel();
         let mut batch = Batch::default();
         batch.hold(Held::Durable(waiter));
-        batch.put(Table::Payment, payment_id.to_vec(), Some(pending.row.encode()));
+        self.put(&mut batch, &mut pending.row);
         let is_over = |found: &Pending| found.flights.is_empty() && !found.waits_for_proofs();
         if state.waiting.contains(payment_id) && state.pending.get(payment_id).is_some_and(is_over) {
             let pending = state.forget(payment_id);
@@ -462,8 +476,8 @@ impl super::State {
     }
 }
 
-/// Stages the row of a payment that has ended, and its event.
-fn end(batch: &mut Batch, row: &PaymentRow) {
+/// The one event of a payment that has ended.
+fn tell_end(batch: &mut Batch, row: &PaymentRow) {
     let (id, hash) = (super::hex(&row.payment_id), row.payment_hash.to_string());
     let mut fields = json!({ "payment_id": id, "payment_hash": hash, "amount_msat": row.amount.get() });
     let kind = match &row.state {
@@ -476,7 +490,6 @@ fn end(batch: &mut Batch, row: &PaymentRow) {
             "payment_failed"
         }
     };
-    batch.put(Table::Payment, row.payment_id.to_vec(), Some(row.encode()));
     batch.event(EventRow::new(Clock::now_unix(), kind, fields));
 }
 

@@ -22,6 +22,7 @@ use crate::manager::deliver::ReplyTo;
 use crate::store::part::{PartHop, PartRow};
 use crate::store::row::{OperationState, PaymentRow, PaymentState};
 use crate::store::schema::{Table, UnderWay};
+use crate::store::token::TokenId;
 use crate::store::{Batch, Held, StoreError};
 
 /// Blocks added to the payee's final expiry, so that a block found on the way fails nothing (BOLT 7, "shadow route").
@@ -84,10 +85,11 @@ impl Payments {
             created_at: Clock::now_unix(),
             next_part: 0,
             again: recipe.again(&order),
+            charge: None,
             state: PaymentState::Pending,
         };
         let attempts = self.first_attempts(&row.payment_id, &recipe)?;
-        let (row, durable) = self.begin(row, recipe, attempts, order.idempotency)?;
+        let (row, durable) = self.begin(row, recipe, attempts, (order.idempotency, order.payer))?;
         // The writer drops the waiter only with the process.
         let _ = durable.await;
         Ok(row)
@@ -220,10 +222,10 @@ impl Payments {
     /// payment that is returned: it may even have ended by now (PAY-2).
     fn begin(
         &self,
-        row: PaymentRow,
+        mut row: PaymentRow,
         recipe: Recipe,
         attempts: Vec<Attempt>,
-        idempotency: Option<Idempotency>,
+        (idempotency, payer): (Option<Idempotency>, Option<TokenId>),
     ) -> Result<(PaymentRow, oneshot::Receiver<()>), SendFault> {
         let (waiter, durable) = oneshot::channel();
         let env = self.manager.env();
@@ -237,6 +239,9 @@ impl Payments {
             return Ok((existing, durable));
         }
         remember(&mut batch, idempotency, OperationState::Payment { payment_id: row.payment_id })?;
+        let most = recipe.amount.saturating_add(recipe.max_fee);
+        // The last that can refuse the payment: whatever is counted is begun.
+        row.charge = payer.map(|token| self.tokens.charge(&mut batch, &token, most)).transpose()?;
         batch.begin(&UnderWay::Payment(row.payment_id));
         batch.put(Table::PaymentByHash, row.payment_hash.0.to_vec(), Some(row.payment_id.to_vec()));
         let mut pending = Pending::of(row, BTreeMap::new());
@@ -263,7 +268,7 @@ impl Payments {
             batch.hold(Held::Order { peer, channel, id, command });
             pending.takes_off(part, flight);
         }
-        batch.put(Table::Payment, payment_id.to_vec(), Some(pending.row.encode()));
+        self.put(batch, &mut pending.row);
     }
 
     /// Reads what came back with the keys that the packet was built with: the place of the node that failed it, and what

@@ -151,6 +151,7 @@ async fn pay_2_a_start_finds_what_is_pending_and_nothing_that_has_ended() {
         created_at: 1,
         next_part: 0,
         again: None,
+        charge: None,
         state: PaymentState::Pending,
     };
     let mut batch = Batch::default();
@@ -176,6 +177,7 @@ async fn pay_2_fwd_8_a_payment_without_an_output_ends_and_may_be_made_again() {
         created_at: 1,
         next_part: 0,
         again: None,
+        charge: None,
         state: PaymentState::Pending,
     };
     let mut batch = Batch::default();
@@ -192,7 +194,12 @@ async fn pay_2_fwd_8_a_payment_without_an_output_ends_and_may_be_made_again() {
     all_durable(&bench).await;
     let found = bench.load();
     assert_eq!((found.outcomes.len(), found.parts.len()), (1, 1));
-    let unfinished = Unfinished { pending: found.pending_payments, parts: found.parts, outcomes: found.outcomes };
+    let unfinished = Unfinished {
+        pending: found.pending_payments,
+        parts: found.parts,
+        outcomes: found.outcomes,
+        ..Unfinished::default()
+    };
     let terms = terms_of_node();
     let (manager, reader, events) = (bench.manager.clone(), bench.reader.clone(), bench.events.clone());
     // Its HTLC has its row still, until the channel is history.

@@ -1,4 +1,4 @@
-//! Who may call: whoever can read the cookie file, exactly as with bitcoind.
+//! Who may call: whoever can read the cookie file, exactly as with bitcoind, and whoever shows a token.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -13,7 +13,50 @@ use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, COOKIE_FILE, COOKIE_USER};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// What a caller must show. It has no `Debug`.
+use crate::token::TokenId;
+
+/// Who calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Whoever may do everything: it can read the cookie file.
+    Owner,
+    /// Whoever showed this token.
+    Token(TokenId),
+}
+
+impl Caller {
+    /// The token that what it pays is counted for.
+    pub(super) fn payer(&self) -> Option<TokenId> {
+        match self {
+            Self::Owner => None,
+            Self::Token(token) => Some(*token),
+        }
+    }
+}
+
+/// What a request shows.
+pub(super) enum Shown<'a> {
+    /// Something that may be the cookie.
+    Basic(Zeroizing<Vec<u8>>),
+    /// Something that may be a token.
+    Bearer(&'a str),
+}
+
+impl<'a> Shown<'a> {
+    /// What the one `Authorization` of the request shows; none where there is none, more than one, or another kind.
+    pub(super) fn in_headers(headers: &'a HeaderMap) -> Option<Self> {
+        let mut given = headers.get_all(AUTHORIZATION).iter();
+        let (Some(only), None) = (given.next(), given.next()) else { return None };
+        let (scheme, credentials) = only.to_str().ok()?.split_once(' ')?;
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Some(Self::Bearer(credentials.trim()));
+        }
+        let basic = scheme.eq_ignore_ascii_case("basic").then(|| STANDARD.decode(credentials.trim()))?;
+        basic.ok().map(|text| Self::Basic(Zeroizing::new(text)))
+    }
+}
+
+/// What the owner must show. It has no `Debug`.
 pub struct Cookie(Zeroizing<String>);
 
 impl Cookie {
@@ -26,18 +69,9 @@ impl Cookie {
         Self(text)
     }
 
-    /// Whether the request carries exactly one `Authorization` and it is this cookie as basic auth. The time it takes
-    /// tells nothing of the cookie but its length, which everybody knows.
-    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
-        let mut given = headers.get_all(AUTHORIZATION).iter();
-        let (Some(only), None) = (given.next(), given.next()) else { return false };
-        let Some((scheme, credentials)) = only.to_str().ok().and_then(|text| text.split_once(' ')) else {
-            return false;
-        };
-        if !scheme.eq_ignore_ascii_case("basic") {
-            return false;
-        }
-        STANDARD.decode(credentials.trim()).is_ok_and(|shown| shown.ct_eq(self.0.as_bytes()).into())
+    /// Whether this is the cookie. The time it takes tells nothing of the cookie but its length, which everybody knows.
+    pub(super) fn is(&self, shown: &[u8]) -> bool {
+        shown.ct_eq(self.0.as_bytes()).into()
     }
 }
 
@@ -93,6 +127,10 @@ mod tests {
         Cookie::new(&Zeroizing::new([7; 32]))
     }
 
+    fn admits(headers: &HeaderMap) -> bool {
+        matches!(Shown::in_headers(headers), Some(Shown::Basic(shown)) if cookie().is(&shown))
+    }
+
     fn headers(values: &[&str]) -> HeaderMap {
         values.iter().map(|value| (AUTHORIZATION, value.parse().expect("a header"))).collect()
     }
@@ -100,7 +138,7 @@ mod tests {
     #[test]
     fn bad_input_79_only_the_cookie_is_admitted() {
         let right = STANDARD.encode(format!("__cookie__:{}", "07".repeat(32)));
-        assert!(cookie().admits(&headers(&[&format!("Basic {right}")])));
+        assert!(admits(&headers(&[&format!("Basic {right}")])));
         let wrong = STANDARD.encode(format!("__cookie__:{}", "08".repeat(32)));
         let short = STANDARD.encode("__cookie__:");
         let basic = |text: &str| format!("Basic {text}");
@@ -115,7 +153,7 @@ mod tests {
             &[&basic(&right), &basic(&right)],
         ];
         for values in bad {
-            assert!(!cookie().admits(&headers(values)), "{values:?}");
+            assert!(!admits(&headers(values)), "{values:?}");
         }
     }
 

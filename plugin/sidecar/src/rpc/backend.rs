@@ -10,6 +10,7 @@ use outrigger_rpc_schema as schema;
 use super::Answer;
 use crate::manager::terms::TermsChange;
 use crate::payment::GivenHop;
+use crate::token::{Token, TokenId, TokenOrder, Tokens};
 
 /// The node behind the interface; tests have one of their own.
 ///
@@ -80,6 +81,14 @@ pub trait Backend: Send + Sync + 'static {
     fn backup_status(&self) -> impl Future<Output = Answer<schema::BackupReport>> + Send;
     /// `event.list`.
     fn event_list(&self, query: EventQuery) -> impl Future<Output = Answer<schema::EventPage>> + Send;
+    /// The tokens that admit callers.
+    fn tokens(&self) -> &Tokens;
+    /// `token.create`.
+    fn token_create(&self, order: TokenOrder) -> impl Future<Output = Answer<schema::TokenCreated>> + Send;
+    /// `token.list`: the first `count` tokens whose names come after `after`, by name.
+    fn token_list(&self, after: Option<&str>, count: usize) -> impl Future<Output = Answer<Vec<Token>>> + Send;
+    /// `token.revoke`.
+    fn token_revoke(&self, name: &str) -> impl Future<Output = Answer<()>> + Send;
 }
 
 /// Where a peer listens.
@@ -191,6 +200,8 @@ pub struct PaymentOrder {
     pub route: Option<Vec<GivenHop>>,
     /// The name of this payment; always there without an invoice.
     pub idempotency_key: Option<String>,
+    /// The token that it is counted for; none for whoever may do everything.
+    pub payer: Option<TokenId>,
 }
 
 /// Whom to pay.

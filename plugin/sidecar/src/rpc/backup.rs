@@ -5,10 +5,10 @@ use std::sync::Arc;
 use outrigger_rpc_schema::{BackupReport, BackupStatus};
 
 use super::serve::Serve;
-use super::{Answer, Backend, Doors};
+use super::{Answer, Backend, Caller, Doors};
 
 impl<B: Backend> Serve<B> for BackupStatus {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<BackupReport> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<BackupReport> {
         doors.node()?.backup_status().await
     }
 }

@@ -1,24 +1,47 @@
 //! The JSON-RPC gate: unknown methods, and calls without an id.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use jsonrpsee::core::middleware::{Batch, BatchEntry, Notification, RpcServiceT};
 use jsonrpsee::server::{BatchResponseBuilder, MethodResponse};
 use jsonrpsee::types::{ErrorObjectOwned, Id, Request};
 use outrigger_rpc_schema::{MethodInfo, methods, nearest};
+use tower::Layer;
 
-use super::Fault;
+use super::rights::Bearers;
 use super::server::MAX_ANSWER_BYTES;
+use super::{Answer, Caller, Fault, token};
 
-/// Lets known methods through to the service behind it.
+/// Puts the gate before a service.
+#[derive(Clone)]
+pub(super) struct CallsLayer(pub(super) Arc<dyn Bearers>);
+
+impl<S> Layer<S> for CallsLayer {
+    type Service = Calls<S>;
+
+    fn layer(&self, inner: S) -> Calls<S> {
+        Calls { bearers: Arc::clone(&self.0), inner }
+    }
+}
+
+/// Lets known methods through to the service behind it, for callers that may use them.
 #[derive(Clone)]
 pub(super) struct Calls<S> {
+    bearers: Arc<dyn Bearers>,
     inner: S,
 }
 
-impl<S> Calls<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner }
+/// Whether the caller may use the method. A token may have ended since the request came in.
+fn admitted(bearers: &dyn Bearers, request: &Request<'_>, method: &MethodInfo) -> Answer<()> {
+    match request.extensions.get::<Caller>() {
+        Some(Caller::Owner) => Ok(()),
+        Some(Caller::Token(token)) => match bearers.rights(token) {
+            None => Err(Fault::token_ended()),
+            Some(rights) if token::allows(rights.scopes, method.scopes) => Ok(()),
+            Some(_) => Err(Fault::scope_missing(method.name, method.scopes)),
+        },
+        None => Err(Fault::internal("a call of nobody")),
     }
 }
 
@@ -31,10 +54,13 @@ where
     type BatchResponse = MethodResponse;
 
     fn call<'a>(&self, request: Request<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
-        let inner = self.inner.clone();
+        let Self { bearers, inner } = self.clone();
         async move {
-            if MethodInfo::named(request.method_name()).is_some() {
-                return inner.call(request).await;
+            if let Some(method) = MethodInfo::named(request.method_name()) {
+                return match admitted(bearers.as_ref(), &request, method) {
+                    Ok(()) => inner.call(request).await,
+                    Err(fault) => MethodResponse::error(request.id, ErrorObjectOwned::from(fault)),
+                };
             }
             let known = methods().iter().map(|method| method.name);
             let fault = Fault::unknown_method(request.method_name(), nearest(request.method_name(), known));

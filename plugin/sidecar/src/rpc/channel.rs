@@ -5,16 +5,22 @@ use std::sync::Arc;
 use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_rpc_schema::{
     ChannelClose, ChannelClosing, ChannelForceClose, ChannelForceClosing, ChannelGet, ChannelInfo, ChannelList,
-    ChannelOpen, ChannelOpened, ChannelPage, ChannelSetPolicy, ForwardingTerms,
+    ChannelOpen, ChannelOpened, ChannelPage, ChannelSetPolicy, ForwardingTerms, Scope,
 };
 
+use super::rights::Bearers;
 use super::serve::Serve;
-use super::{Answer, Backend, ChannelQuery, Doors, Fault, OpenOrder, page, read};
+use super::{Answer, Backend, Caller, ChannelQuery, Doors, Fault, OpenOrder, page, read, token};
 use crate::manager::terms::{TermsChange, TermsRow};
 
 impl<B: Backend> Serve<B> for ChannelOpen {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ChannelOpened> {
+    async fn serve(self, doors: Arc<Doors<B>>, caller: Caller) -> Answer<ChannelOpened> {
         let order = open_order(self)?;
+        // What is pushed is given away, and counts for no budget.
+        let rights = caller.payer().map(|token| doors.rights(&token).ok_or_else(Fault::token_ended)).transpose()?;
+        if order.push > Msat::ZERO && rights.is_some_and(|rights| !token::allows(rights.scopes, &[Scope::Admin])) {
+            return Err(Fault::scope_missing("channel.open with push_msat", &[Scope::Admin]));
+        }
         doors.node()?.channel_open(order).await
     }
 }
@@ -38,7 +44,7 @@ fn open_order(call: ChannelOpen) -> Answer<OpenOrder> {
 }
 
 impl<B: Backend> Serve<B> for ChannelList {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ChannelPage> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<ChannelPage> {
         let limit = page::limit(self.limit);
         let query = ChannelQuery {
             state: self.state,
@@ -53,14 +59,14 @@ impl<B: Backend> Serve<B> for ChannelList {
 }
 
 impl<B: Backend> Serve<B> for ChannelGet {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ChannelInfo> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<ChannelInfo> {
         let channel_id = read::id("channel_id", &self.channel_id)?;
         doors.node()?.channel_get(channel_id).await
     }
 }
 
 impl<B: Backend> Serve<B> for ChannelClose {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ChannelClosing> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<ChannelClosing> {
         let channel_id = read::id("channel_id", &self.channel_id)?;
         let feerate = read::feerate(self.feerate_sat_per_vb)?;
         doors.node()?.channel_close(channel_id, feerate).await
@@ -68,14 +74,14 @@ impl<B: Backend> Serve<B> for ChannelClose {
 }
 
 impl<B: Backend> Serve<B> for ChannelForceClose {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ChannelForceClosing> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<ChannelForceClosing> {
         let channel_id = read::id("channel_id", &self.channel_id)?;
         doors.node()?.channel_force_close(channel_id).await
     }
 }
 
 impl<B: Backend> Serve<B> for ChannelSetPolicy {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<ForwardingTerms> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<ForwardingTerms> {
         let channel_id = read::id("channel_id", &self.channel_id)?;
         let change = TermsChange {
             from_config: self.from_config.unwrap_or(false),

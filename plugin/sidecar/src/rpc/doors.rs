@@ -63,11 +63,16 @@ impl<B> Doors<B> {
         let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
     }
 
+    /// The node, also where it is stopping; none before it is there.
+    pub(super) fn opened(&self) -> Option<&B> {
+        self.node.get().map(Arc::as_ref)
+    }
+
     /// The node, or why there is none to ask.
     pub(super) fn node(&self) -> Answer<&B> {
         if self.status.lock().phase == Phase::Stopping {
             return Err(Fault::stopping());
         }
-        self.node.get().map(Arc::as_ref).ok_or_else(Fault::starting)
+        self.opened().ok_or_else(Fault::starting)
     }
 }

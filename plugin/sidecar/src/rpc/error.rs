@@ -5,7 +5,7 @@ use std::fmt;
 use jsonrpsee::types::ErrorObjectOwned;
 use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
-use outrigger_rpc_schema::{ErrorData, ErrorKind, ParameterFault};
+use outrigger_rpc_schema::{ErrorData, ErrorKind, ParameterFault, Scope};
 
 /// What a method answers.
 pub type Answer<T> = Result<T, Fault>;
@@ -107,6 +107,62 @@ impl From<ParameterFault> for Fault {
                 "outrigger-cli METHOD --help describes the parameters.",
             )
         }
+    }
+}
+
+/// Faults of what a token allows.
+impl Fault {
+    /// There is no token of this name.
+    pub fn token_not_found(name: &str) -> Self {
+        Self::lasting(
+            ErrorKind::AuthTokenNotFound,
+            format!("no token {name:?}"),
+            "token.list shows the tokens. One that was revoked before admits nobody any more.",
+        )
+    }
+
+    /// The token was good when the connection was made, and is no more.
+    pub fn token_ended() -> Self {
+        Self::lasting(
+            ErrorKind::AuthTokenEnded,
+            "the token was revoked, or has expired",
+            "Nothing was done. Ask whoever runs the node for a new token.",
+        )
+    }
+
+    /// The token allows none of these. `what` is what was asked for.
+    pub(super) fn scope_missing(what: &str, enough: &[Scope]) -> Self {
+        let names: Vec<_> = enough.iter().map(|scope| scope.name()).collect();
+        let names = if enough.contains(&Scope::Admin) { names.join(" or ") } else { names.join(" or ") + " or admin" };
+        Self::lasting(
+            ErrorKind::AuthScopeMissing,
+            format!("{what} needs a token with the scope {names}"),
+            "Nothing was done. Use a token that has it: token.create.",
+        )
+    }
+
+    /// The payment may cost more than the token may spend yet.
+    pub fn budget_exceeded(reason: impl fmt::Display) -> Self {
+        Self::lasting(
+            ErrorKind::AuthBudgetExceeded,
+            reason,
+            "Nothing was sent. A lower max_fee_msat asks for less; what pending payments do not spend comes back; token.list tells \
+             what was spent.",
+        )
+    }
+
+    /// There is a token of this name already.
+    pub fn token_name_taken(name: &str) -> Self {
+        Self::lasting(
+            ErrorKind::AuthNameTaken,
+            format!("there is a token {name:?} already"),
+            "Its secret cannot be shown again. Choose another name, or token.revoke it first.",
+        )
+    }
+
+    /// There are as many tokens as are kept.
+    pub fn too_many_tokens(reason: impl fmt::Display) -> Self {
+        Self::lasting(ErrorKind::AuthTooManyTokens, reason, "Revoke those that nobody uses: token.list, token.revoke.")
     }
 }
 

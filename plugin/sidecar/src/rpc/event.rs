@@ -5,10 +5,10 @@ use std::sync::Arc;
 use outrigger_rpc_schema::{EventList, EventPage};
 
 use super::serve::Serve;
-use super::{Answer, Backend, Doors, EventQuery, page};
+use super::{Answer, Backend, Caller, Doors, EventQuery, page};
 
 impl<B: Backend> Serve<B> for EventList {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<EventPage> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<EventPage> {
         let query = EventQuery {
             after_seq: self.after_seq,
             kinds: self.kinds.unwrap_or_default(),

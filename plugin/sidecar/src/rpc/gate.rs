@@ -1,4 +1,4 @@
-//! The HTTP gate: what does not come from a caller on this machine who holds the cookie is turned away before a byte
+//! The HTTP gate: what does not come from a caller on this machine who holds the cookie or a token is turned away before a byte
 //! of its body is read, and an unsound body before anything in it is looked at.
 
 use std::future::Future;
@@ -17,8 +17,9 @@ use jsonrpsee::server::{HttpBody, HttpRequest, HttpResponse};
 use jsonrpsee::types::{ErrorObjectOwned, Id, Response, ResponsePayload};
 use tower::{Layer, Service};
 
-use super::auth::Cookie;
-use super::{Fault, sound};
+use super::auth::{Cookie, Shown};
+use super::rights::{Bearers, NotOpen};
+use super::{Caller, Fault, sound};
 
 /// The largest body: 1 MiB.
 pub(super) const MAX_BODY_BYTES: u32 = 1024 * 1024;
@@ -30,12 +31,13 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Rules {
     hosts: Vec<String>,
     cookie: Cookie,
+    bearers: Arc<dyn Bearers>,
 }
 
 impl Rules {
-    /// Callers that show the cookie and mean the server at this address, by its own name or as localhost. A page of
+    /// Callers that show the cookie or a token and mean the server at this address, by its own name or as localhost. A page of
     /// another name that resolves to this machine (DNS rebinding) does not mean it.
-    pub(super) fn new(bound: SocketAddr, cookie: Cookie) -> Self {
+    pub(super) fn new(bound: SocketAddr, cookie: Cookie, bearers: Arc<dyn Bearers>) -> Self {
         let port = bound.port();
         let mut hosts = vec![bound.to_string(), format!("localhost:{port}")];
         if matches!(bound.ip(), IpAddr::V4(_)) {
@@ -43,11 +45,11 @@ impl Rules {
         } else {
             hosts.push(format!("[::1]:{port}"));
         }
-        Self { hosts, cookie }
+        Self { hosts, cookie, bearers }
     }
 
-    /// The first rule that a request's head breaks, as the status to answer with.
-    fn verdict<T>(&self, request: &HttpRequest<T>) -> Result<(), StatusCode> {
+    /// Who calls, or the first rule that a request's head breaks, as the status to answer with.
+    fn verdict<T>(&self, request: &HttpRequest<T>) -> Result<Caller, StatusCode> {
         let headers = request.headers();
         if !self.names_this_server(request) || headers.contains_key(ORIGIN) {
             return Err(StatusCode::FORBIDDEN);
@@ -55,16 +57,27 @@ impl Rules {
         if request.method() != Method::POST {
             return Err(StatusCode::METHOD_NOT_ALLOWED);
         }
-        if !self.cookie.admits(headers) {
-            return Err(StatusCode::UNAUTHORIZED);
-        }
+        let caller = self.caller(headers)?;
         if !is_json(headers.get(CONTENT_TYPE)) {
             return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
         }
         if declared_bytes(headers).is_some_and(|bytes| bytes > u64::from(MAX_BODY_BYTES)) {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
-        Ok(())
+        Ok(caller)
+    }
+
+    /// Whose secret the request shows.
+    fn caller(&self, headers: &HeaderMap) -> Result<Caller, StatusCode> {
+        match Shown::in_headers(headers) {
+            Some(Shown::Basic(shown)) if self.cookie.is(&shown) => Ok(Caller::Owner),
+            Some(Shown::Bearer(shown)) => match self.bearers.admit(shown) {
+                Ok(Some(token)) => Ok(Caller::Token(token)),
+                Ok(None) => Err(StatusCode::UNAUTHORIZED),
+                Err(NotOpen) => Err(StatusCode::SERVICE_UNAVAILABLE),
+            },
+            Some(Shown::Basic(_)) | None => Err(StatusCode::UNAUTHORIZED),
+        }
     }
 
     /// Whether everything in the request that names its server names this one: one `Host` at most, and the target's
@@ -118,14 +131,16 @@ where
     }
 
     fn call(&mut self, request: HttpRequest) -> Self::Future {
-        if let Err(status) = self.rules.verdict(&request) {
-            return Box::pin(async move { Ok(turned_away(status)) });
-        }
+        let caller = match self.rules.verdict(&request) {
+            Ok(caller) => caller,
+            Err(status) => return Box::pin(async move { Ok(turned_away(status)) }),
+        };
         // The clone is not known to be ready; the service that was polled is, and goes into the future.
         let next = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, next);
         Box::pin(async move {
-            let (head, body) = request.into_parts();
+            let (mut head, body) = request.into_parts();
+            head.extensions.insert(caller);
             let body = match whole(body).await {
                 Ok(body) => body,
                 Err(status) => return Ok(turned_away(status)),

@@ -7,7 +7,7 @@ use outrigger_bolt::amount::Msat;
 use outrigger_rpc_schema::{InvoiceCreate, InvoiceCreated, InvoiceGet, InvoiceInfo};
 
 use super::serve::Serve;
-use super::{Answer, Backend, Doors, Fault, InvoiceOrder, read};
+use super::{Answer, Backend, Caller, Doors, Fault, InvoiceOrder, read};
 
 /// What fits into field `d` (BOLT 11): 1023 groups of five bits.
 const DESCRIPTION_BYTES: usize = 639;
@@ -16,7 +16,7 @@ const DESCRIPTION_BYTES: usize = 639;
 const DEFAULT_EXPIRY_SECS: u32 = 3600;
 
 impl<B: Backend> Serve<B> for InvoiceCreate {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<InvoiceCreated> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<InvoiceCreated> {
         if self.description.len() > DESCRIPTION_BYTES {
             return Err(Fault::invalid_parameter("description", "must have at most 639 bytes"));
         }
@@ -32,7 +32,7 @@ impl<B: Backend> Serve<B> for InvoiceCreate {
 }
 
 impl<B: Backend> Serve<B> for InvoiceGet {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<InvoiceInfo> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<InvoiceInfo> {
         let payment_hash = read::id("payment_hash", &self.payment_hash)?;
         doors.node()?.invoice_get(payment_hash).await
     }

@@ -21,11 +21,14 @@ mod page;
 mod payment;
 mod peer;
 mod read;
+mod rights;
 mod serve;
 pub mod server;
 mod sound;
+mod token;
 mod wallet;
 
+pub use auth::Caller;
 pub use backend::{
     Backend, ChannelQuery, EventQuery, ForwardQuery, InvoiceOrder, OpenOrder, PaymentOrder, PaymentTarget, PeerAddress,
     PeerQuery, StatsQuery,

@@ -7,8 +7,9 @@ use outrigger_bolt::amount::Msat;
 use outrigger_rpc_schema::{PaymentAbandon, PaymentGet, PaymentInfo, PaymentSend, PaymentSent, PaymentWait, RouteHop};
 
 use super::serve::Serve;
-use super::{Answer, Backend, Doors, Fault, PaymentOrder, PaymentTarget, read};
+use super::{Answer, Backend, Caller, Doors, Fault, PaymentOrder, PaymentTarget, read};
 use crate::payment::GivenHop;
+use crate::token::TokenId;
 
 /// How long `payment.wait` waits where the caller does not say.
 const DEFAULT_WAIT_SECS: u32 = 60;
@@ -17,13 +18,13 @@ const DEFAULT_WAIT_SECS: u32 = 60;
 const DEFAULT_TIMEOUT_SECS: u32 = 60;
 
 impl<B: Backend> Serve<B> for PaymentSend {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<PaymentSent> {
-        let order = payment_order(self)?;
+    async fn serve(self, doors: Arc<Doors<B>>, caller: Caller) -> Answer<PaymentSent> {
+        let order = payment_order(self, caller.payer())?;
         doors.node()?.payment_send(order).await
     }
 }
 
-fn payment_order(call: PaymentSend) -> Answer<PaymentOrder> {
+fn payment_order(call: PaymentSend, payer: Option<TokenId>) -> Answer<PaymentOrder> {
     let max_fee = call.max_fee_msat.map(Msat::new);
     let idempotency_key = call.idempotency_key.map(|key| read::name("idempotency_key", key)).transpose()?;
     let amount = call.amount_msat.map(Msat::new);
@@ -42,7 +43,7 @@ fn payment_order(call: PaymentSend) -> Answer<PaymentOrder> {
     };
     let timeout = Duration::from_secs(call.timeout_secs.unwrap_or(DEFAULT_TIMEOUT_SECS).into());
     let route = call.route.as_deref().map(route).transpose()?;
-    Ok(PaymentOrder { target, max_fee, timeout, route, idempotency_key })
+    Ok(PaymentOrder { target, max_fee, timeout, route, idempotency_key, payer })
 }
 
 /// The hops of a route; what is wrong with one is told with its number, from 1.
@@ -61,14 +62,14 @@ fn route(hops: &[RouteHop]) -> Answer<Vec<GivenHop>> {
 }
 
 impl<B: Backend> Serve<B> for PaymentAbandon {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<PaymentInfo> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<PaymentInfo> {
         let payment_id = read::name("payment_id", self.payment_id)?;
         doors.node()?.payment_abandon(payment_id).await
     }
 }
 
 impl<B: Backend> Serve<B> for PaymentWait {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<PaymentInfo> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<PaymentInfo> {
         let timeout = Duration::from_secs(self.timeout_secs.unwrap_or(DEFAULT_WAIT_SECS).into());
         let payment_id = read::name("payment_id", self.payment_id)?;
         let node = doors.node()?;
@@ -81,7 +82,7 @@ impl<B: Backend> Serve<B> for PaymentWait {
 }
 
 impl<B: Backend> Serve<B> for PaymentGet {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<PaymentInfo> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<PaymentInfo> {
         let payment_id = read::name("payment_id", self.payment_id)?;
         doors.node()?.payment_get(payment_id).await
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use outrigger_rpc_schema::{PeerConnect, PeerConnected, PeerList, PeerPage};
 
 use super::serve::Serve;
-use super::{Answer, Backend, Doors, PeerQuery, page, read};
+use super::{Answer, Backend, Caller, Doors, PeerQuery, page, read};
 
 impl<B: Backend> Serve<B> for PeerConnect {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<PeerConnected> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<PeerConnected> {
         let node_id = read::id("node_id", &self.node_id)?;
         let address = read::peer_address(&self.address)?;
         doors.node()?.peer_connect(node_id, address).await
@@ -16,7 +16,7 @@ impl<B: Backend> Serve<B> for PeerConnect {
 }
 
 impl<B: Backend> Serve<B> for PeerList {
-    async fn serve(self, doors: Arc<Doors<B>>) -> Answer<PeerPage> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<PeerPage> {
         let limit = page::limit(self.limit);
         let query = PeerQuery { after: read::cursor(self.after.as_deref())?, count: limit.saturating_add(1) };
         let peers = doors.node()?.peer_list(query).await?;

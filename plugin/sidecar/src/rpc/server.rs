@@ -11,8 +11,9 @@ use outrigger_rpc_schema as schema;
 use zeroize::Zeroizing;
 
 use super::auth::{Cookie, Rendezvous};
-use super::calls::Calls;
+use super::calls::CallsLayer;
 use super::gate::{GateLayer, MAX_BODY_BYTES, Rules};
+use super::rights::Bearers;
 use super::serve::register;
 use super::{Backend, Doors};
 
@@ -73,6 +74,7 @@ pub async fn start<B: Backend>(
     if !address.ip().is_loopback() {
         return Err(ServerFault::NotLoopback(address));
     }
+    let bearers: Arc<dyn Bearers> = doors.clone();
     let methods = methods(doors)?;
     let bind = |error| ServerFault::Bind { address, error };
     let listener = std::net::TcpListener::bind(address).map_err(bind)?;
@@ -90,8 +92,12 @@ pub async fn start<B: Backend>(
         .build();
     let server = jsonrpsee::server::Server::builder()
         .set_config(config)
-        .set_http_middleware(tower::ServiceBuilder::new().layer(GateLayer(Arc::new(Rules::new(bound, cookie)))))
-        .set_rpc_middleware(RpcServiceBuilder::new().layer_fn(Calls::new))
+        .set_http_middleware(tower::ServiceBuilder::new().layer(GateLayer(Arc::new(Rules::new(
+            bound,
+            cookie,
+            bearers.clone(),
+        )))))
+        .set_rpc_middleware(RpcServiceBuilder::new().layer(CallsLayer(bearers)))
         .build_from_tcp(listener)
         .map_err(bind)?;
     let handle = server.start(methods);
@@ -140,5 +146,8 @@ fn methods<B: Backend>(doors: Arc<Doors<B>>) -> Result<RpcModule<Doors<B>>, Regi
     register::<B, schema::ForwardStats>(&mut module)?;
     register::<B, schema::BackupStatus>(&mut module)?;
     register::<B, schema::EventList>(&mut module)?;
+    register::<B, schema::TokenCreate>(&mut module)?;
+    register::<B, schema::TokenList>(&mut module)?;
+    register::<B, schema::TokenRevoke>(&mut module)?;
     Ok(module)
 }

@@ -22,6 +22,7 @@ use super::row::{BroadcastRow, Downstream, EventRow, OutcomeRow, PUBLICATIONS, S
 use super::schema::{
     RESTORED_KEY, Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, outpoint_key, preimage_key,
 };
+use super::token::{Spent, TokenId};
 
 /// Where an effect of a channel belongs. `connection` is the one that stood when the step was made: a message for an
 /// older one is dropped, since `channel_reestablish` says what to send again (CST-2).
@@ -154,6 +155,8 @@ pub struct Batch {
     pub(super) forwards: Vec<ForwardRow>,
     /// To be added to what the rows hold: several peers' workers have a part in one sum, so the writer makes it.
     pub(super) totals: BTreeMap<TotalsKey, ForwardTotals>,
+    /// To be added to what was spent with a token, likewise.
+    pub(super) spent: BTreeMap<TokenId, Spent>,
     /// The numbers of the local commitments that come with it.
     pub(super) commitments: BTreeMap<ChannelId, u64>,
     held: Vec<Held>,
@@ -265,6 +268,11 @@ impl Batch {
         self.totals.entry(key).or_default().add(more);
     }
 
+    /// Adds to what was spent with a token.
+    pub fn spend(&mut self, token: TokenId, more: Spent) {
+        self.spent.entry(token).or_default().add(&more);
+    }
+
     /// What was to be decided in this batch could not be read from the file: it is never written, nor is any after it, and
     /// the process stops. No decision is safer than a wrong one.
     pub fn give_up(&mut self, fault: StoreError) {
@@ -287,6 +295,7 @@ impl Batch {
         self.events.extend(later.events);
         self.forwards.extend(later.forwards);
         later.totals.iter().for_each(|(key, more)| self.count(*key, more));
+        later.spent.iter().for_each(|(token, more)| self.spend(*token, *more));
         self.commitments.extend(later.commitments);
         self.held.extend(later.held);
         self.is_last |= later.is_last;
@@ -296,7 +305,8 @@ impl Batch {
     /// Whether the batch has no row. It still keeps its place in the queue.
     pub fn is_rowless(&self) -> bool {
         let has_rows = !self.writes.is_empty() || !self.events.is_empty();
-        !has_rows && !self.is_last && self.forwards.is_empty() && self.totals.is_empty()
+        let has_sums = !self.totals.is_empty() || !self.spent.is_empty();
+        !has_rows && !self.is_last && self.forwards.is_empty() && !has_sums
     }
 
     /// Whether anybody waits for these rows to be durable: a peer for a message, a caller for an answer, a reader of events; or

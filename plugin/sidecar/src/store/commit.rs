@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use outrigger_bolt::amount::Msat;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
@@ -17,6 +18,7 @@ use super::journal::{self, Journal};
 use super::read::unreadable;
 use super::schema::{GENERATION_KEY, JOURNAL_KEY, RESTORED_KEY, Table};
 use super::seal::{seal, unseal};
+use super::token::TokenId;
 use super::writer::WriterStats;
 
 /// Commits of a database without a journal between two that also save the allocator state, so that a start after a crash need
@@ -149,6 +151,7 @@ impl Keeper {
             self.next_forward = self.next_forward.saturating_add(1);
         }
         self.add_totals(batch, &mut rows)?;
+        self.add_spent(batch, &mut rows)?;
         Ok(rows)
     }
 
@@ -163,6 +166,30 @@ impl Keeper {
             let mut sum = open.get(key.as_slice())?.map(|row| read_totals(&key, row.value())).unwrap_or_default();
             sum.add(more);
             rows.push(self.written(Table::ForwardTotals, key, &sum.encode()));
+        }
+        Ok(())
+    }
+
+    /// What was spent with tokens gets what is to be added. A token that is no more has no sum, and gets none.
+    fn add_spent(&self, batch: &Batch, rows: &mut Vec<SealedRow>) -> Result<(), StoreError> {
+        if batch.spent.is_empty() {
+            return Ok(());
+        }
+        let open = self.db.begin_read()?.open_table(Table::TokenSpent.definition())?;
+        for (token, more) in &batch.spent {
+            let is_its = |row: &SealedRow| row.table == Table::TokenSpent && row.key == token;
+            let sum = match rows.iter().position(is_its) {
+                // Written in this very commit: the token is made, or taken back.
+                Some(place) => rows.remove(place).value.map(|value| read_spent(token, &value)),
+                None => open.get(token.as_slice())?.map(|row| read_spent(token, row.value())),
+            };
+            match sum {
+                Some(sum) => {
+                    let sum = more.applied(sum?).get().to_be_bytes();
+                    rows.push(self.written(Table::TokenSpent, token.to_vec(), &sum));
+                }
+                None => rows.push(SealedRow { table: Table::TokenSpent, key: token.to_vec(), value: None }),
+            }
         }
         Ok(())
     }
@@ -213,6 +240,12 @@ fn read_totals(key: &[u8], row: &[u8]) -> ForwardTotals {
         tracing::error!(%fault, "the totals of a day's forwards were lost");
         ForwardTotals::default()
     })
+}
+
+/// A sum as it stands. One that is damaged is no sum: to begin anew would let the token spend again.
+fn read_spent(token: &TokenId, row: &[u8]) -> Result<Msat, StoreError> {
+    let row = unseal(Table::TokenSpent, token, row).map_err(unreadable)?;
+    row.try_into().map(|sum| Msat::new(u64::from_be_bytes(sum))).map_err(|_| unreadable("a sum that is no number"))
 }
 
 /// One past the newest number on disk; the first is 1.

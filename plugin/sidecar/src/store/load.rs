@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bitcoin::OutPoint;
 use bitcoin::secp256k1::ecdsa::Signature;
+use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage};
 use outrigger_channel::{
     Channel, ChannelHead, ChannelParams, ChannelRows, CorruptRows, FundingSpend, HtlcKey, HtlcRow, Monitor,
@@ -23,6 +24,7 @@ use super::schema::{
 };
 use super::seal::unseal;
 use super::terms::TermsRow;
+use super::token::TokenRow;
 
 /// A channel and its monitor as they stood at the last commit.
 pub struct LoadedChannel {
@@ -75,6 +77,8 @@ pub struct Snapshot {
     /// Change sets of the wallet by row number.
     pub wallet: Vec<(u64, Vec<u8>)>,
     pub peer_addresses: Vec<(NodeId, String)>,
+    /// Tokens, each with what was spent with it.
+    pub tokens: Vec<(TokenRow, Msat)>,
     /// Decisions on HTLCs of channels that are no more.
     pub stray_settlements: Vec<(ChannelId, u64)>,
     /// The proof that this file is older than what peers were told, if one was seen: the node stays in restored mode.
@@ -124,6 +128,7 @@ impl Loader {
         let restored = self.restored()?;
         let mut snapshot =
             Snapshot { restored, channels, frozen, stray_settlements, broadcasts, sweeps, ..Snapshot::default() };
+        snapshot.tokens = self.tokens()?;
         snapshot.is_reserve_low = self.fact(RESERVE_LOW_KEY)?.is_some();
         self.under_way(&mut snapshot)?;
         self.each(Table::Wallet, |key, value| {
@@ -150,6 +155,20 @@ impl Loader {
             Ok(())
         })?;
         Ok(snapshot)
+    }
+
+    fn tokens(&self) -> Result<Vec<(TokenRow, Msat)>, StoreError> {
+        let mut tokens = Vec::new();
+        self.each(Table::Token, |key, value| {
+            let row = TokenRow::decode(value).map_err(|fault| corrupt(Table::Token, fault))?;
+            if row.id != key {
+                return Err(corrupt(Table::Token, "a key that is not the row's"));
+            }
+            let spent = self.row(Table::TokenSpent, key, |sum| sum.try_into().map(u64::from_be_bytes))?;
+            tokens.push((row, Msat::new(spent)));
+            Ok(())
+        })?;
+        Ok(tokens)
     }
 
     fn restored(&self) -> Result<Option<String>, StoreError> {

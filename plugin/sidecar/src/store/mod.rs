@@ -20,6 +20,7 @@ pub mod row;
 pub mod schema;
 pub mod seal;
 pub mod terms;
+pub mod token;
 pub mod writer;
 
 use std::fs::File;

@@ -122,6 +122,12 @@ impl Reader {
         Ok((found, last))
     }
 
+    /// How many rows a table has.
+    #[cfg(test)]
+    pub fn count(&self, table: Table) -> Result<u64, StoreError> {
+        Ok(redb::ReadableTableMetadata::len(&self.table(table)?)?)
+    }
+
     pub(super) fn table(&self, table: Table) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, StoreError> {
         Ok(self.db.begin_read()?.open_table(table.definition())?)
     }

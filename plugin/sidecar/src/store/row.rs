@@ -7,6 +7,7 @@ use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash, PaymentPreimage, Paymen
 use outrigger_channel::Publication;
 
 use super::record::{BadRecord, RecordReader, RecordWriter};
+use super::token::Charge;
 
 mod event;
 mod settlement;
@@ -119,6 +120,8 @@ pub struct PaymentRow {
     pub next_part: u16,
     /// By what new attempts are made; none where none is to be made any more.
     pub again: Option<AgainRow>,
+    /// What it counts for in the sum of the token that it was made with; none where no token made it.
+    pub charge: Option<Charge>,
     pub state: PaymentState,
 }
 
@@ -197,6 +200,7 @@ impl PaymentRow {
             Some(again) => again.put(record),
             None => record,
         }
+        .put_some(30, self.charge.map(Charge::to_bytes))
         .finish()
     }
 
@@ -212,6 +216,7 @@ impl PaymentRow {
             // No number may be used twice: where none is known, none is left.
             next_part: record.array_some(20, "next part")?.map_or(u16::MAX, u16::from_be_bytes),
             again: AgainRow::read(&mut record)?,
+            charge: record.array_some(30, "charge")?.map(Charge::from_bytes),
             state: match record.u64_some(10, "time")? {
                 None => PaymentState::Pending,
                 Some(at) => match record.array_some(12, "preimage")? {

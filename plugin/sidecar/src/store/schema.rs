@@ -150,6 +150,10 @@ tables! {
     PeerAddress = "peer_address",
     /// The id of a channel's rows in its persist sequence, a u64 (see [`backup`](super::backup)).
     Persist = "persist",
+    /// Tokens that admit callers, without their secrets.
+    Token = "token",
+    /// What was spent with each, a u64.
+    TokenSpent = "token_spent",
     /// A block that the channel's rows have taken in, with all before it (see [`backup::followed`](super::backup::followed)).
     Followed = "followed",
 }

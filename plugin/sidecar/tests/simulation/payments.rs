@@ -211,7 +211,7 @@ impl World {
     fn send(&mut self, payment: usize, whom: Whom) {
         let payer = self.payments[payment].payer;
         let (max_fee, timeout) = (Some(Msat::new(1_000_000)), Duration::from_secs(60));
-        let order = PayOrder { whom, max_fee, timeout, route: None, idempotency: None };
+        let order = PayOrder { whom, max_fee, timeout, route: None, idempotency: None, payer: None };
         let Some(live) = &mut self.nodes[payer].live else { return };
         let payments = live.core.payments.clone();
         let future = Box::pin(async move { payments.send(order).await });

@@ -28,6 +28,7 @@ fn pending(in_parts: bool) -> Pending {
         created_at: 1,
         next_part: 0,
         again: None,
+        charge: None,
         state: PaymentState::Pending,
     };
     let mut pending = Pending::of(row, BTreeMap::new());

@@ -41,6 +41,7 @@ fn row(bench: &Bench) -> PaymentRow {
         created_at: 1,
         next_part: 0,
         again: None,
+        charge: None,
         state: PaymentState::Pending,
     }
 }
@@ -66,7 +67,12 @@ fn begun(bench: &Bench, parts: u16) {
 async fn start(bench: &Bench, carried: &[u16]) -> Payments {
     all_durable(bench).await;
     let found = bench.load();
-    let unfinished = Unfinished { pending: found.pending_payments, parts: found.parts, outcomes: found.outcomes };
+    let unfinished = Unfinished {
+        pending: found.pending_payments,
+        parts: found.parts,
+        outcomes: found.outcomes,
+        ..Unfinished::default()
+    };
     let (manager, reader, events) = (bench.manager.clone(), bench.reader.clone(), bench.events.clone());
     Payments::new(manager, reader, terms_of_node(), events, unfinished, |_, part| carried.contains(&part))
 }

@@ -14,6 +14,8 @@ use super::*;
 use crate::manager::tests::{HEIGHT, Rogue, peel};
 use crate::store::row::{AgainRow, PaidFor};
 
+mod budget;
+
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// What the node can spend with each peer is a little less than what they have pushed to it: 400,000,000 msat.
@@ -83,7 +85,9 @@ impl Payer {
         let rows = found.channels.iter().flat_map(|loaded| loaded.channel.rows().htlcs.values());
         let sources: Vec<_> = rows.filter_map(|row| row.source).collect();
         let carried = |id: &[u8; 32], part: u16| sources.contains(&HtlcSource::Payment { payment_id: *id, part });
-        let unfinished = Unfinished { pending: found.pending_payments, parts: found.parts, outcomes: found.outcomes };
+        let tokens = Arc::new(crate::token::Tokens::found(found.tokens));
+        let (pending, parts, outcomes) = (found.pending_payments, found.parts, found.outcomes);
+        let unfinished = Unfinished { pending, parts, outcomes, tokens };
         let (manager, reader, events) =
             (self.bench.manager.clone(), self.bench.reader.clone(), self.bench.events.clone());
         self.payments = Arc::new(Payments::new(manager, reader, terms_of_node(), events, unfinished, carried));
@@ -123,6 +127,7 @@ impl Payer {
             created_at: now - 1,
             next_part: 1,
             again: Some(AgainRow { whom, max_fee: Msat::new(max_fee), until: now + secs }),
+            charge: None,
             state: PaymentState::Pending,
         };
         let route = vec![PartHop { node: self.peers[0].0.id(), channel: None }];
@@ -168,7 +173,7 @@ impl Payer {
 
     fn order(&self, amount: u64, basic_mpp: bool) -> PayOrder {
         let whom = Whom::Invoice { invoice: self.invoice(amount, basic_mpp), amount: None };
-        PayOrder { whom, max_fee: None, timeout: LIMIT, route: None, idempotency: None }
+        PayOrder { whom, max_fee: None, timeout: LIMIT, route: None, idempotency: None, payer: None }
     }
 
     async fn send(&self, order: PayOrder) -> [u8; 32] {

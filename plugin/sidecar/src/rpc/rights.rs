@@ -1,0 +1,27 @@
+//! What gate and calls ask about tokens, whatever node is behind the doors.
+
+use super::{Backend, Doors};
+use crate::token::{Rights, TokenId};
+
+/// The node is not there yet: no token can be told from another.
+#[derive(Debug)]
+pub(super) struct NotOpen;
+
+/// Tokens as the doors know them.
+pub(super) trait Bearers: Send + Sync + 'static {
+    /// The token whose secret this text is, where there is one.
+    fn admit(&self, shown: &str) -> Result<Option<TokenId>, NotOpen>;
+
+    /// What this token allows now; none where it was revoked or has expired.
+    fn rights(&self, token: &TokenId) -> Option<Rights>;
+}
+
+impl<B: Backend> Bearers for Doors<B> {
+    fn admit(&self, shown: &str) -> Result<Option<TokenId>, NotOpen> {
+        self.opened().map(|node| node.tokens().admit(shown)).ok_or(NotOpen)
+    }
+
+    fn rights(&self, token: &TokenId) -> Option<Rights> {
+        self.opened()?.tokens().rights(token)
+    }
+}
