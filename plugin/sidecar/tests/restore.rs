@@ -112,7 +112,9 @@ impl Lost {
         for image in &self.images {
             let read = || Ok(image.clone());
             let funding = OutPoint { txid: Txid::from_byte_array([1; 32]), vout: 0 };
-            match sink.persist_new_channel(&image.channel, funding, &Full::new(&read), image.id) {
+            let answer = sink.persist_new_channel(&image.channel, funding, &Full::new(&read), image.id);
+            sink.all_given();
+            match answer {
                 Answer::Completed => {}
                 Answer::InProgress => assert_eq!(heard.recv_timeout(LIMIT), Ok((image.channel, image.id))),
                 Answer::PermanentFailure(words) => panic!("{words}"),

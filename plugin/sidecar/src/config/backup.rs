@@ -73,7 +73,7 @@ pub(super) const EXAMPLE: &str = "
 # A restore from each is tried once it has everything, and then every so many hours: verify_every_hours, 1 to 8760, else
 # 24; 0 for never.
 #
-# A second database, best on another disk. Its directory must be there.
+# A second database, best on another disk, with a journal of 16 MiB beside it. Its directory must be there.
 #   [[backup]]
 #   name = \"second-disk\"
 #   kind = \"mirror\"

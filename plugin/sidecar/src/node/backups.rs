@@ -31,7 +31,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait at the start for what the backups hold: a database that is behind one of them is not met with peers before.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The longest wait at the end for what they lack.
+/// The longest wait at the end for what they lack, and for them to end.
 const LAST_WRITES: Duration = Duration::from_secs(3);
 
 /// How often it is looked during either.
@@ -216,15 +216,21 @@ pub(super) async fn hear(manager: &Manager, sinks: &Hub) {
     }
 }
 
-/// Waits until every backup has what there is, or patience ends: what they lack then they get in full at the next start.
+/// Waits until every backup has what there is, or patience ends: what they lack then they get in full at the next start. Then until
+/// they have put in order what they keep, a mirror its journal, with as much patience.
 pub(super) async fn drain(sinks: &Hub) {
-    let drained = async {
-        while !sinks.is_drained() {
+    patiently(|| sinks.is_drained()).await;
+    sinks.stop();
+    patiently(|| sinks.has_ended()).await;
+}
+
+async fn patiently(is_done: impl Fn() -> bool) {
+    let done = async {
+        while !is_done() {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };
-    let _ = tokio::time::timeout(LAST_WRITES, drained).await;
-    sinks.stop();
+    let _ = tokio::time::timeout(LAST_WRITES, done).await;
 }
 
 /// The sinks as callers are shown them.

@@ -16,7 +16,7 @@ use super::generation::{self, Generation};
 use super::journal::rows::{self, SealedRow};
 use super::journal::{self, Journal};
 use super::read::unreadable;
-use super::schema::{GENERATION_KEY, JOURNAL_KEY, RESTORED_KEY, Table};
+use super::schema::{GENERATION_KEY, RESTORED_KEY, Table};
 use super::seal::{seal, unseal};
 use super::token::TokenId;
 use super::writer::WriterStats;
@@ -67,14 +67,13 @@ impl Keeper {
         }
         let mut rows = self.rows_of(batch)?;
         if is_proven_old {
-            rows.push(SealedRow { table: Table::Meta, key: JOURNAL_KEY.to_vec(), value: None });
+            rows.push(journal::meta(None));
         }
         let body = if self.journal.is_some() { rows::encode(&rows) } else { Vec::new() };
         if batch.is_last || !self.journal.as_ref().is_some_and(|journal| journal.fits(body.len())) {
             return self.through(&rows, batch.is_last, now);
         }
-        let takes_it = |journal: &Journal| journal.has_room(body.len()) && !journal.is_closed();
-        if !self.journal.as_ref().is_some_and(takes_it) {
+        if !self.journal.as_ref().is_some_and(|journal| journal.takes(body.len())) {
             self.checkpoint(now)?;
         }
         if let Some(journal) = &mut self.journal {
@@ -105,16 +104,21 @@ impl Keeper {
     ///
     /// Rows that come this way past the journal raise the generation: what is lost with them is known to be.
     fn through(&mut self, rows: &[SealedRow], is_last: bool, now: Option<Instant>) -> Result<(), StoreError> {
-        let next = self.journal.as_ref().map(|journal| journal.begin(is_last)).transpose()?;
-        let goes_past = next.is_some() && !rows.is_empty();
+        let goes_past = self.journal.is_some() && !rows.is_empty();
         let number = self.generation.as_ref().and_then(|age| age.due(now, is_last || goes_past));
-        let row = |key: &[u8], value| SealedRow { table: Table::Meta, key: key.to_vec(), value: Some(value) };
-        let own = number.map(|number| row(GENERATION_KEY, generation::sealed(number))).into_iter();
-        let own: Vec<_> = own.chain(next.iter().map(|next| row(JOURNAL_KEY, next.sealed()))).collect();
-        let saves = next.is_some() || self.stats.commits.load(Ordering::Relaxed).is_multiple_of(ALLOCATOR_EVERY);
-        apply(&self.db, rows.iter().chain(&own), Durability::Immediate, saves)?;
-        if let (Some(journal), Some(next)) = (&mut self.journal, next) {
-            journal.turn(next);
+        let row = |number| SealedRow {
+            table: Table::Meta,
+            key: GENERATION_KEY.to_vec(),
+            value: Some(generation::sealed(number)),
+        };
+        let own = number.map(row);
+        let rows = rows.iter().chain(&own);
+        match &mut self.journal {
+            Some(journal) => journal.turn_over(&self.db, rows, is_last)?,
+            None => {
+                let saves = self.stats.commits.load(Ordering::Relaxed).is_multiple_of(ALLOCATOR_EVERY);
+                apply(&self.db, rows, Durability::Immediate, saves)?;
+            }
         }
         if let (Some(age), Some(number)) = (&mut self.generation, number) {
             age.is_durable(number, now)?;

@@ -127,6 +127,29 @@ impl StoreError {
         }
     }
 
+    /// Names a file of another name than the database, where redb met something in it.
+    fn of_file(self, path: &Path) -> Self {
+        match self {
+            Self::Io(told) => match told.strip_prefix(FILE) {
+                Some(what) => Self::Io(format!("{}{what}", path.display())),
+                None => Self::Io(told),
+            },
+            Self::Corrupt { path: met, reason } if met == Path::new(FILE) => {
+                Self::Corrupt { path: path.to_owned(), reason }
+            }
+            Self::InUse(_) => Self::InUse(path.to_owned()),
+            other @ (Self::Corrupt { .. }
+            | Self::Newer { .. }
+            | Self::Companion { .. }
+            | Self::Missing { .. }
+            | Self::OnlyJournal { .. }
+            | Self::NoJournal { .. }
+            | Self::Apart { .. }
+            | Self::DeadLink(_)
+            | Self::Foreign { .. }) => other,
+        }
+    }
+
     /// What redb met: pages that lead past the end of the file, or name no table of ours, are damage. To start again would
     /// not help.
     fn of(fault: &redb::Error) -> Self {
@@ -178,7 +201,7 @@ const CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// goes into it; none is made, and commits are the file's own.
 pub fn open(dir: &Path, network: &str, node_id: &NodeId) -> Result<Arc<Database>, StoreError> {
     let file = database(dir, network, node_id)?;
-    let opened = open_after(file, (&dir.join(FILE), network, node_id), (&Beside(dir), false), |_| Ok(()));
+    let opened = open_after(file, (&dir.join(FILE), network, node_id), (&Beside::node(dir), false), |_| Ok(()));
     Ok(opened.map_err(|fault| fault.within(dir))?.db)
 }
 
@@ -186,7 +209,7 @@ pub fn open(dir: &Path, network: &str, node_id: &NodeId) -> Result<Arc<Database>
 /// as it was: what redb writes as it opens it reaches the file only after everything was read.
 pub fn open_and_load(dir: &Path, network: &str, node_id: &NodeId) -> Result<(Arc<Database>, Snapshot), StoreError> {
     let file = database(dir, network, node_id)?;
-    let opened = open_after(file, (&dir.join(FILE), network, node_id), (&Beside(dir), true), load::load);
+    let opened = open_after(file, (&dir.join(FILE), network, node_id), (&Beside::node(dir), true), load::load);
     Ok(opened.map_err(|fault| fault.within(dir))?.loaded())
 }
 
@@ -209,7 +232,7 @@ pub fn open_to_look(dir: &Path, network: &str, node_id: &NodeId) -> Result<Datab
         check_identity(&db, &path, network, node_id)?;
         refuse_mirror(&db, &path)?;
         // What the journal has goes into what is kept back; what would be done to the journal is not.
-        drop(journal::start::attach(&db, &Beside(dir), false, false)?);
+        drop(journal::start::attach(&db, &Beside::node(dir), false, false)?);
         load::load(&db)?;
         Ok(db)
     };
@@ -278,16 +301,24 @@ fn open_reserved<R>(
     // What is decided by this file, about others too, is not to be taken back by a crash of the machine: a process that died
     // may have left in the system's cache what is on no disk yet.
     file.sync_data().map_err(refused)?;
-    let storage = Reserve::of(file);
-    let opened = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(storage.clone());
-    let db = opened.map_err(|fault| match fault {
-        redb::DatabaseError::Storage(redb::StorageError::Io(fault)) if is_of_the_disk(&fault) => refused(fault),
-        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
-        fault => StoreError::Corrupt { path: path.to_owned(), reason: fault.to_string() },
-    })?;
+    let (db, storage) = reserved(file, path)?;
     let found = read(&db)?;
     storage.release().map_err(refused)?;
     Ok((db, found))
+}
+
+/// Opens a file; all that is written to it is kept back until it is released.
+fn reserved(file: Box<dyn StorageBackend>, path: &Path) -> Result<(Database, Reserve), StoreError> {
+    let storage = Reserve::of(file);
+    let opened = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(storage.clone());
+    let db = opened.map_err(|fault| match fault {
+        redb::DatabaseError::Storage(redb::StorageError::Io(fault)) if is_of_the_disk(&fault) => {
+            StoreError::io_of(path, fault)
+        }
+        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
+        fault => StoreError::Corrupt { path: path.to_owned(), reason: fault.to_string() },
+    })?;
+    Ok((db, storage))
 }
 
 /// What a start finds.

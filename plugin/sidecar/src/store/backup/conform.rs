@@ -166,7 +166,8 @@ impl<'a> Bench<'a> {
 
     /// The sink is killed, and begins again.
     fn kill(&mut self) -> Result<(), String> {
-        if let Some(life) = self.life.take() {
+        if let Some(mut life) = self.life.take() {
+            life.sink.all_given();
             // What it had completed until then counts.
             self.heard_so_far(&life)?;
             life.ends.stop();
@@ -258,6 +259,7 @@ impl<'a> Bench<'a> {
     /// Waits until everything that was given is complete.
     fn settle(&mut self) -> Result<(), String> {
         let Some(life) = &mut self.life else { return Ok(()) };
+        life.sink.all_given();
         let mut done = Vec::new();
         while let Some(waits) = life.open.first().copied() {
             // A sink that was stopped has had its time.

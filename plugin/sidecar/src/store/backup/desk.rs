@@ -105,9 +105,9 @@ impl Desk {
         }
     }
 
-    /// The next thing to give, where there is any now.
+    /// The next thing to give, where there is any now. None once the process ends.
     pub(super) fn next_now(&self) -> Option<Work> {
-        self.lanes.lock().next()
+        if self.ends.is_stopping() { None } else { self.lanes.lock().next() }
     }
 
     pub(super) fn stop(&self) {

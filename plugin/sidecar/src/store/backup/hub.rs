@@ -2,7 +2,7 @@
 //! promises go once the required ones have completed.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 
@@ -53,6 +53,8 @@ pub struct Hub {
     clocks: Clocks,
     has_required: bool,
     desks: Vec<Desk>,
+    /// Threads of sinks that have not ended.
+    living: AtomicUsize,
     numbering: Mutex<Numbering>,
     gate: Mutex<Gate>,
     owed: Mutex<Owed>,
@@ -114,6 +116,7 @@ impl Hub {
                 clocks,
                 has_required,
                 desks,
+                living: AtomicUsize::new(0),
                 gate: Mutex::new(gate),
                 owed: Mutex::new(start.owed()),
                 start,
@@ -136,7 +139,12 @@ impl Hub {
         self.deliver_to(deliver);
         let serve = |(number, sink): (usize, Box<dyn Persist>)| {
             let hub = self.clone();
-            std::thread::Builder::new().name(format!("sink-{number}")).spawn(move || hub.serve(number, sink))
+            self.living.fetch_add(1, Ordering::AcqRel);
+            let work = move || {
+                hub.serve(number, sink);
+                hub.living.fetch_sub(1, Ordering::AcqRel);
+            };
+            std::thread::Builder::new().name(format!("sink-{number}")).spawn(work)
         };
         sinks.into_iter().enumerate().map(serve).collect()
     }
@@ -236,6 +244,11 @@ impl Hub {
     pub fn is_drained(&self) -> bool {
         let now = (self.clocks.now)();
         self.desks.iter().all(|desk| desk.with(|lanes| lanes.lag(now).updates == 0))
+    }
+
+    /// Whether every sink's thread has ended, and what it had to put in order before.
+    pub fn has_ended(&self) -> bool {
+        self.living.load(Ordering::Acquire) == 0
     }
 
     /// The proof that the file is an old copy, where a sink has told of one: known before that sink counts as heard.

@@ -107,7 +107,8 @@ pub type Reader = Box<dyn FnMut() -> Result<Box<dyn Source>, SourceFault> + Send
 /// What an implementation may rely on: ids of one channel rise from call to call, and a call of an update at `id` comes after the
 /// sink was given every id before it, since its last full write. What it must do: complete each id it was given once (by its
 /// answer or by a call); not complete what is not durable; keep what it completed over a crash at any moment; take a full write at
-/// `n` for the end of everything before `n`; ignore, and complete, what comes at or below an id that it has.
+/// `n` for the end of everything before `n`; ignore, and complete, what comes at or below an id that it has. It may gather what it is
+/// given until [`all_given`](Self::all_given).
 pub trait Persist: Send {
     /// A channel comes to life: nothing of it was written before. Nothing of it has been broadcast either.
     fn persist_new_channel(&mut self, channel: &ChannelId, funding: OutPoint, full: &Full<'_>, id: u64) -> Answer;
@@ -128,6 +129,10 @@ pub trait Persist: Send {
     /// The chain as it stood when everything before this call was committed: a restore needs no block further back. Comes at the
     /// start and every 144 blocks. Nobody waits for it: a sink that cannot keep it now keeps the next one.
     fn persist_tip(&mut self, tip: &TipRecord) -> Answer;
+
+    /// Nothing else waits to be given now: what was gathered is to be made durable. Comes after each run of calls, so what one commit of
+    /// the database changed can be made durable in one piece.
+    fn all_given(&mut self) {}
 
     /// What reads back what is kept while the sink lives, on any thread; nothing where it can only be read when the sink does not
     /// live. Asked once, before any other call.

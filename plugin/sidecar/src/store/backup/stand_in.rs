@@ -35,6 +35,8 @@ pub(super) struct Kept {
     pub(super) tips: Vec<TipRecord>,
     /// Every call: whether it was a first, a full write or an update, of which channel, and at which id.
     pub(super) calls: Vec<(&'static str, ChannelId, u64)>,
+    /// How many calls there had been each time when that was all.
+    pub(super) runs: Vec<usize>,
     /// Given and not completed.
     pub(super) open: VecDeque<(ChannelId, u64)>,
 }
@@ -131,6 +133,12 @@ impl Persist for StandIn {
     fn persist_tip(&mut self, tip: &TipRecord) -> Answer {
         self.kept.lock().tips.push(tip.clone());
         Answer::Completed
+    }
+
+    fn all_given(&mut self) {
+        let mut kept = self.kept.lock();
+        let calls = kept.calls.len();
+        kept.runs.push(calls);
     }
 
     fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault> {

@@ -10,9 +10,10 @@ pub(crate) mod start;
 
 use std::io;
 
-use redb::{Database, ReadableDatabase, StorageBackend};
+use redb::{Database, Durability, ReadableDatabase, StorageBackend};
 
 use super::StoreError;
+use super::commit::apply;
 use super::record::{BadRecord, RecordReader, RecordWriter};
 use super::schema::{JOURNAL_KEY, Table};
 use super::seal::{seal, unseal};
@@ -23,6 +24,7 @@ pub use shelf::{Beside, Shelf};
 
 use image::start_of;
 use record::{Key, PAGE};
+use rows::SealedRow;
 
 /// The name of the journal.
 pub const FILE: &str = "outrigger.journal";
@@ -101,6 +103,11 @@ impl JournalRow {
     }
 }
 
+/// The row as a write of the database; none takes it away.
+pub(super) fn meta(row: Option<&JournalRow>) -> SealedRow {
+    SealedRow { table: Table::Meta, key: JOURNAL_KEY.to_vec(), value: row.map(JournalRow::sealed) }
+}
+
 fn random<const N: usize>() -> Result<[u8; N], StoreError> {
     Clock::random_bytes().map_err(StoreError::io)
 }
@@ -128,9 +135,9 @@ impl Journal {
         record::span(body_len) <= self.half_len.saturating_sub(PAGE)
     }
 
-    /// Whether it fits behind those that stand.
-    pub(super) fn has_room(&self, body_len: usize) -> bool {
-        record::span(body_len) <= self.half_len.saturating_sub(self.used())
+    /// Whether it may be appended: it fits behind those that stand, and the database does not say that it has everything.
+    pub(super) fn takes(&self, body_len: usize) -> bool {
+        record::span(body_len) <= self.half_len.saturating_sub(self.used()) && !self.row.is_closed
     }
 
     /// Whether a checkpoint should come before the epoch is full.
@@ -153,7 +160,7 @@ impl Journal {
         self.next.0.saturating_sub(start_of(self.row.epoch.number, self.half_len))
     }
 
-    /// Makes a record durable; `has_room` for it was asked. After a fault there must be no other.
+    /// Makes a record durable; it was asked whether it [takes](Self::takes) it. After a fault there must be no other.
     pub(super) fn append(&mut self, body: &[u8]) -> io::Result<()> {
         let (at, index) = self.next;
         let bytes = record::seal(&self.key, (self.row.epoch, index), at, body);
@@ -163,12 +170,25 @@ impl Journal {
         Ok(())
     }
 
-    /// Begins the next epoch in the other half: what stands there is in the database for good. The database goes on with the
-    /// one that stands until it has the row, which then is to be given to [`turn`](Self::turn).
-    pub(super) fn begin(&self, is_closed: bool) -> Result<JournalRow, StoreError> {
+    /// Makes durable in the database what the journal alone has for good, and these rows with it, by a transaction that is two-phase:
+    /// peers choose some of our bytes, and a one-phase commit could be steered into a checksum collision.
+    ///
+    /// The next epoch is begun before that in the other half: what stands there is in the database for good. The database goes on with
+    /// the one that stands until it has the row that names the next.
+    pub(super) fn turn_over<'a>(
+        &mut self,
+        db: &Database,
+        rows: impl IntoIterator<Item = &'a SealedRow>,
+        is_closed: bool,
+    ) -> Result<(), StoreError> {
         let next = self.row.next(is_closed)?;
         self.begin_as(&next).map_err(StoreError::io)?;
-        Ok(next)
+        let own = meta(Some(&next));
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        rows.push(&own);
+        apply(db, rows, Durability::Immediate, true)?;
+        self.turn(next);
+        Ok(())
     }
 
     fn begin_as(&self, next: &JournalRow) -> io::Result<()> {
@@ -178,7 +198,7 @@ impl Journal {
     }
 
     /// The database has this row for good: what comes now belongs to its epoch.
-    pub(super) fn turn(&mut self, row: JournalRow) {
+    fn turn(&mut self, row: JournalRow) {
         self.next = (start_of(row.epoch.number, self.half_len).saturating_add(PAGE), 1);
         self.row = row;
     }

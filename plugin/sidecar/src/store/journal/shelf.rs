@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
-use super::super::sync_directory;
+use super::super::{FILE as DATABASE, sync_directory};
 use super::{FILE, HALF_LEN};
 
 /// A place for one journal.
@@ -24,27 +24,51 @@ pub trait Shelf {
     /// What it is called in words to an operator.
     fn path(&self) -> PathBuf;
 
+    /// What its database is called in words to an operator.
+    fn database(&self) -> PathBuf {
+        DATABASE.into()
+    }
+
     /// Whether the operator has said that it is lost for good.
     fn is_given_up(&self) -> bool;
 }
 
-/// The place beside the database in a directory.
-#[derive(Clone, Copy, Debug)]
-pub struct Beside<'a>(pub &'a Path);
+/// The place beside a database.
+#[derive(Clone, Debug)]
+pub struct Beside {
+    path: PathBuf,
+    database: PathBuf,
+}
 
-impl Beside<'_> {
+impl Beside {
+    /// Beside the database of a node, which stands in this directory under its own name.
+    pub fn node(dir: &Path) -> Self {
+        Self { path: dir.join(FILE), database: DATABASE.into() }
+    }
+
+    /// Beside a file of any name, which it has with `.journal` behind it.
+    pub fn file(database: &Path) -> Self {
+        Self { path: with_ending(database, ".journal"), database: database.to_owned() }
+    }
+
     /// The file by which an operator says that the journal is lost for good.
     pub fn given_up(&self) -> PathBuf {
-        self.0.join(format!("{FILE}.lost"))
+        with_ending(&self.path, ".lost")
     }
 }
 
-impl Shelf for Beside<'_> {
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+impl Shelf for Beside {
     fn open(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
-        match File::options().read(true).write(true).open(self.path()) {
+        match File::options().read(true).write(true).open(&self.path) {
             Ok(file) => Ok(Some(backend(file)?)),
             // Nor is one made in the place of one that another disk holds.
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound && self.path().is_symlink() => {
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound && self.path.is_symlink() => {
                 Err(io::Error::other("a link to a file that is missing: put that back, or its disk"))
             }
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -56,17 +80,26 @@ impl Shelf for Beside<'_> {
         &self,
         lay: &dyn Fn(&dyn StorageBackend, usize) -> io::Result<()>,
     ) -> io::Result<(Box<dyn StorageBackend>, usize)> {
-        let unfinished = self.0.join(format!("{FILE}.new"));
+        let unfinished = with_ending(&self.path, ".new");
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&unfinished)?;
         let file = backend(file)?;
-        lay(&*file, HALF_LEN)?;
-        fs::rename(&unfinished, self.path())?;
-        sync_directory(self.0)?;
+        if let Err(fault) = lay(&*file, HALF_LEN) {
+            // A disk without room for it gets back what it took.
+            drop(fs::remove_file(&unfinished));
+            return Err(fault);
+        }
+        fs::rename(&unfinished, &self.path)?;
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        sync_directory(dir)?;
         Ok((file, HALF_LEN))
     }
 
     fn path(&self) -> PathBuf {
-        self.0.join(FILE)
+        self.path.clone()
+    }
+
+    fn database(&self) -> PathBuf {
+        self.database.clone()
     }
 
     fn is_given_up(&self) -> bool {

@@ -3,13 +3,13 @@
 
 use redb::{Database, Durability, ReadableDatabase, StorageBackend};
 
+use super::super::StoreError;
 use super::super::commit::apply;
-use super::super::schema::{JOURNAL_KEY, RESTORED_KEY, Table};
-use super::super::{FILE as DATABASE, StoreError};
+use super::super::schema::{RESTORED_KEY, Table};
 use super::image::{FORMAT_VERSION, Image, NoImage, Verdict, fresh};
 use super::rows::SealedRow;
 use super::shelf::Shelf;
-use super::{Journal, JournalRow};
+use super::{Journal, JournalRow, meta};
 
 /// What is to be done with the journal once the database was found to be sound.
 pub(crate) struct Attached {
@@ -53,7 +53,10 @@ pub(crate) fn attach(db: &Database, shelf: &dyn Shelf, is_old: bool, may_make: b
         if is_old || is_restored || !may_make {
             return attached(Plan::Without);
         }
-        refuse_orphan(shelf)?;
+        if is_orphaned(db, shelf)? {
+            let reason = format!("it does not name {}, which stands beside it", shelf.path().display());
+            return Err(StoreError::Corrupt { path: shelf.database(), reason });
+        }
         let row = JournalRow::first()?;
         durably(db, &[meta(Some(&row))])?;
         return attached(Plan::Make(row));
@@ -89,7 +92,8 @@ pub(crate) fn attach(db: &Database, shelf: &dyn Shelf, is_old: bool, may_make: b
         }
         Found::Ahead(proof) => Ok(Attached { plan: Plan::Without, old: Some(proof) }),
         Found::Missing if shelf.is_given_up() => {
-            let proof = format!("{} is lost, with the newest commits of {DATABASE}", shelf.path().display());
+            let (path, database) = (shelf.path(), shelf.database());
+            let proof = format!("{} is lost, with the newest commits of {}", path.display(), database.display());
             Ok(Attached { plan: Plan::Without, old: Some(proof) })
         }
         Found::Missing => Err(StoreError::NoJournal { path: shelf.path() }),
@@ -138,12 +142,14 @@ fn found(shelf: &dyn Shelf, row: &JournalRow) -> Result<Found, StoreError> {
     Ok(match image.judge(row) {
         Verdict::Kept(rows) => Found::Kept(Box::new(Journal::over(file, image.half_len, row.clone())), rows),
         Verdict::Ahead => Found::Ahead(format!(
-            "{DATABASE} is at epoch {} and {} holds later commits: an old copy was put back",
+            "{} is at epoch {} and {} holds later commits: an old copy was put back",
+            shelf.database().display(),
             row.epoch.number,
             path.display()
         )),
         Verdict::Foreign => {
-            let (found, wanted) = ("another database".to_owned(), format!("{DATABASE} as it stands beside it"));
+            let wanted = format!("{} as it stands beside it", shelf.database().display());
+            let found = "another database".to_owned();
             Found::Refused(StoreError::Foreign { path, found, wanted })
         }
         Verdict::Apart => Found::Refused(StoreError::Apart { path }),
@@ -151,18 +157,16 @@ fn found(shelf: &dyn Shelf, row: &JournalRow) -> Result<Found, StoreError> {
     })
 }
 
-/// No journal is made in the place of one that was used: the database has lost the row that names it. What a crash on the very
-/// first start leaves has no record yet.
-fn refuse_orphan(shelf: &dyn Shelf) -> Result<(), StoreError> {
+/// Whether a journal that was used stands beside a database that names none: the database has lost the row, or is of another time. None
+/// is made in its place. What a crash on the very first start leaves has no record yet.
+pub(crate) fn is_orphaned(db: &Database, shelf: &dyn Shelf) -> Result<bool, StoreError> {
+    if JournalRow::in_database(db)?.is_some() {
+        return Ok(false);
+    }
     let opened = shelf.open().map_err(|fault| StoreError::io_of(&shelf.path(), fault));
-    let Some(file) = opened? else { return Ok(()) };
+    let Some(file) = opened? else { return Ok(false) };
     let is_new = Image::read(&*file).map_err(StoreError::io)?.is_ok_and(|image| !image.was_used());
-    let reason = || format!("it does not name {}, which stands beside it", shelf.path().display());
-    if is_new { Ok(()) } else { Err(StoreError::Corrupt { path: DATABASE.into(), reason: reason() }) }
-}
-
-fn meta(row: Option<&JournalRow>) -> SealedRow {
-    SealedRow { table: Table::Meta, key: JOURNAL_KEY.to_vec(), value: row.map(JournalRow::sealed) }
+    Ok(!is_new)
 }
 
 fn durably(db: &Database, rows: &[SealedRow]) -> Result<(), StoreError> {

@@ -72,20 +72,39 @@ fn per_2_a_directory_keeps_the_contract_however_often_it_consolidates() {
     }
 }
 
+/// Copies the files into a directory as a kill leaves them.
+type Killer = Box<dyn Fn(&Path)>;
+
 /// A mirror, which one program opens at a time.
-struct InMirror(tempfile::TempDir);
+struct InMirror {
+    dir: tempfile::TempDir,
+    killer: Option<Killer>,
+}
 
 impl InMirror {
     fn place(&self) -> MirrorPlace {
         let Terms { network, node_id, .. } = terms();
-        MirrorPlace { path: self.0.path().join("mirror.redb"), network, node_id }
+        MirrorPlace { path: self.dir.path().join("mirror.redb"), network, node_id }
     }
 }
 
 impl Subject for InMirror {
     fn sink(&mut self, ends: SinkEnds) -> Result<Box<dyn Persist>, String> {
         self.place().make().map_err(|fault| fault.to_string())?;
-        Ok(Box::new(Mirror::new(self.place(), ends)))
+        let mirror = Mirror::new(self.place(), ends);
+        self.killer = Some(Box::new(mirror.killer()));
+        Ok(Box::new(mirror))
+    }
+
+    /// What an end in order does to the files does not count.
+    fn kill(&mut self, sink: Box<dyn Persist>) {
+        let left = tempfile::tempdir().unwrap();
+        self.killer.take().unwrap()(left.path());
+        drop(sink);
+        for file in std::fs::read_dir(left.path()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), self.dir.path().join(file.file_name())).unwrap();
+        }
     }
 
     fn reads_beside(&self) -> bool {
@@ -100,7 +119,7 @@ impl Subject for InMirror {
 
 #[test]
 fn per_2_a_mirror_keeps_the_contract() {
-    assert_eq!(faults(run(&mut InMirror(tempfile::tempdir().unwrap()), &terms())), none());
+    assert_eq!(faults(run(&mut InMirror { dir: tempfile::tempdir().unwrap(), killer: None }, &terms())), none());
 }
 
 /// The program of `contrib/examples`, its text spoilt or not.
@@ -240,6 +259,10 @@ impl Persist for Between {
 
     fn persist_tip(&mut self, tip: &TipRecord) -> Answer {
         self.good.persist_tip(tip)
+    }
+
+    fn all_given(&mut self) {
+        self.good.all_given();
     }
 
     fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault> {

@@ -19,6 +19,10 @@ impl Hub {
         }
         while let Some(work) = desk.next() {
             self.give(number, &mut *sink, work);
+            while let Some(work) = desk.next_now() {
+                self.give(number, &mut *sink, work);
+            }
+            sink.all_given();
         }
     }
 
@@ -35,6 +39,9 @@ impl Hub {
         if desk.has_told.load(Ordering::Acquire) {
             if let Some(work) = desk.next_now() {
                 self.give(number, sink, work);
+            }
+            if !desk.with(|lanes| lanes.has_work()) {
+                sink.all_given();
             }
             return;
         }

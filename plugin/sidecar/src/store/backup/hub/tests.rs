@@ -30,6 +30,7 @@ use crate::store::{self, Address, Batch, Commits, Writer};
 
 mod held;
 mod refused;
+mod runs;
 
 thread_local! {
     static BEGUN: Instant = Instant::now();

@@ -1,14 +1,17 @@
-//! What the thread that writes a mirror shares: the open file, and how much waits for it.
+//! What the thread that writes a mirror shares: the open files, and how much waits for them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use redb::Database;
 
-use super::{GONE, MirrorPlace};
+use super::place::{Files, MirrorPlace};
+use super::{GONE, Job};
 use crate::lock::{Condvar, Mutex};
 use crate::store::StoreError;
-use crate::store::backup::{MISSING, SinkEnds};
+use crate::store::backup::SinkEnds;
+use crate::store::commit::apply;
+use crate::store::journal::{Journal, rows};
 
 /// What waits for the thread, and what it is writing, in bytes.
 pub(super) const BACKLOG_BYTES: usize = 16 * 1024 * 1024;
@@ -24,18 +27,19 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
+    /// Whether [`enter`](Self::enter) would not wait.
+    pub(super) fn has_room(&self, size: usize) -> bool {
+        is_room(*self.bytes.lock(), size)
+    }
+
     /// Waits until there is room, which there is for one thing of any size. False where the process ends before.
     pub(super) fn enter(&self, size: usize, ends: &SinkEnds) -> bool {
         let mut bytes = self.bytes.lock();
-        while *bytes > 0 && bytes.saturating_add(size) > BACKLOG_BYTES {
+        while !is_room(*bytes, size) {
             if ends.is_stopping() {
                 return false;
             }
-            self.freed.wait_while_for(
-                &mut bytes,
-                |bytes| *bytes > 0 && bytes.saturating_add(size) > BACKLOG_BYTES,
-                LOOK_WHETHER_IT_ENDS,
-            );
+            self.freed.wait_while_for(&mut bytes, |bytes| !is_room(*bytes, size), LOOK_WHETHER_IT_ENDS);
         }
         *bytes = bytes.saturating_add(size);
         true
@@ -49,21 +53,73 @@ impl Backlog {
     }
 }
 
-/// Device and number of a file.
-type File = (u64, u64);
+fn is_room(bytes: usize, size: usize) -> bool {
+    bytes == 0 || bytes.saturating_add(size) <= BACKLOG_BYTES
+}
 
-/// An open database, and the file that had its name when it was opened.
-type Open = (Arc<Database>, File);
+/// The open files, and which ones had their names when they were opened.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    pub(super) db: Arc<Database>,
+    journal: Arc<Mutex<Journal>>,
+    files: Files,
+}
+
+impl Open {
+    pub(super) fn over(db: Database, journal: Journal, files: Files) -> Self {
+        Self { db: Arc::new(db), journal: Arc::new(Mutex::new(journal)), files }
+    }
+
+    /// Makes what the jobs change durable, by one sync of the journal, and then seen by those who read; all of it or nothing. Says
+    /// whether the mirror is the one that was written before: one that is not is left as it is. After a fault there must be no other
+    /// commit before the files are opened anew.
+    pub(super) fn commit(&self, jobs: &[Job]) -> Result<bool, StoreError> {
+        let mut journal = self.journal.lock();
+        let Some(changed) = super::draft::rows_of(&self.db, jobs)? else { return Ok(false) };
+        // What is seen is durable.
+        if changed.is_empty() {
+            return Ok(true);
+        }
+        let body = rows::encode(&changed);
+        if !journal.fits(body.len()) {
+            journal.turn_over(&self.db, &changed, false)?;
+            return Ok(true);
+        }
+        if !journal.takes(body.len()) {
+            journal.turn_over(&self.db, &[], false)?;
+        }
+        journal.append(&body).map_err(StoreError::io)?;
+        apply(&self.db, &changed, redb::Durability::None, false)?;
+        Ok(true)
+    }
+
+    /// Makes durable in the mirror's own file what the journal alone has for good, where there is any or `is_last`.
+    pub(super) fn checkpoint(&self, is_last: bool) -> Result<(), StoreError> {
+        let mut journal = self.journal.lock();
+        let is_due = journal.has_records() || (is_last && !journal.is_closed());
+        if is_due { journal.turn_over(&self.db, &[], is_last) } else { Ok(()) }
+    }
+
+    /// Nothing is written while this is held.
+    #[cfg(test)]
+    pub(super) fn at_rest(&self) -> crate::lock::MutexGuard<'_, Journal> {
+        self.journal.lock()
+    }
+
+    /// Whether the journal fills up.
+    pub(super) fn is_filling(&self) -> bool {
+        self.journal.lock().is_filling()
+    }
+}
 
 /// Why nothing is read while the file is not open.
 const CLOSED: &str = "it was closed after a fault, and is opened again with the next write";
 
-/// The open file, which the thread that writes shares with those that read what it holds.
+/// The open files, which the thread that writes shares with those that read what they hold.
 #[derive(Debug)]
 pub(super) struct Handle {
     pub(super) place: MirrorPlace,
-    /// Closed after a fault: redb writes nothing more then
-    /// before it is opened anew.
+    /// Closed after a fault: redb writes nothing more then before it is opened anew.
     open: Mutex<Option<Open>>,
 }
 
@@ -72,34 +128,46 @@ impl Handle {
         Self { place, open: Mutex::default() }
     }
 
-    /// The file, which is opened where it is not, or where another one stands under its name by now. For the thread that writes.
-    pub(super) fn database(&self) -> Result<Open, StoreError> {
+    /// The files, which are opened where they are not, or where others stand under their names by now. For the thread that writes.
+    pub(super) fn open(&self) -> Result<Open, StoreError> {
         let mut open = self.open.lock();
-        if let Some((db, file)) = &*open
-            && self.place.file() == Some(*file)
-        {
-            return Ok((db.clone(), *file));
+        if let Some(open) = open.as_ref().filter(|open| self.stands(open)) {
+            return Ok(open.clone());
         }
         *open = None;
-        let before = self.place.file();
-        let db = Arc::new(self.place.opened()?);
-        // One that was put there meanwhile is found before anything counts as written.
-        let file = before.ok_or_else(|| StoreError::io_of(&self.place.path, MISSING))?;
-        *open = Some((db.clone(), file));
-        Ok((db, file))
+        // A journal that never had a record may have been made anew: a second look finds it.
+        let opened = match self.opened()? {
+            None => self.opened()?.ok_or_else(|| StoreError::io_of(&self.place.path, GONE))?,
+            Some(opened) => opened,
+        };
+        *open = Some(opened.clone());
+        Ok(opened)
     }
 
-    /// The file as it is open, where it still has its name; says why there is none. For those that only read: they neither open it
-    /// nor keep it, so the thread that writes can close it after a fault and open it again.
+    /// None where other files had the names before than have them now: which ones were opened is not known.
+    fn opened(&self) -> Result<Option<Open>, StoreError> {
+        let before = self.place.files();
+        let (db, journal) = self.place.opened()?;
+        let now = self.place.files().filter(|now| before.is_some_and(|before| now.may_be(&before)));
+        Ok(now.map(|files| Open::over(db, journal, files)))
+    }
+
+    /// The files as they are open.
+    pub(super) fn now(&self) -> Option<Open> {
+        self.open.lock().clone()
+    }
+
+    /// The mirror as it is open, where the files still have their names; says why there is none. For those that only read: they neither
+    /// open it nor keep it, so the thread that writes can close it after a fault and open it again.
     pub(super) fn standing(&self) -> Result<Arc<Database>, &'static str> {
         let open = self.open.lock();
-        let (db, file) = open.as_ref().ok_or(CLOSED)?;
-        if self.stands(*file) { Ok(db.clone()) } else { Err(GONE) }
+        let open = open.as_ref().ok_or(CLOSED)?;
+        if self.stands(open) { Ok(open.db.clone()) } else { Err(GONE) }
     }
 
-    /// Whether this file has its name yet: who finds another there, or none, has written to what nobody will find.
-    pub(super) fn stands(&self, file: File) -> bool {
-        self.place.file() == Some(file)
+    /// Whether these files have their names yet: who finds others there, or none, has written to what nobody will find.
+    pub(super) fn stands(&self, open: &Open) -> bool {
+        self.place.files() == Some(open.files)
     }
 
     pub(super) fn close(&self) {

@@ -1,28 +1,28 @@
-//! Reading a mirror back, without changing a byte of it: what redb writes as it opens and repairs a file is kept from it.
+//! Reading a mirror back, without changing a byte of it or of its journal: what redb writes as it opens and repairs a file, and what
+//! the journal has beyond it, is kept from the disk.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use outrigger_bolt::id::ChannelId;
-use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::handle::Handle;
-use super::{MirrorPlace, broken, is_mirror};
+use super::{MirrorPlace, broken, words_to_read};
 use crate::fatal::contain;
+use crate::store::StoreError;
 use crate::store::backup::SinkEnds;
 use crate::store::backup::kept::image_in;
 use crate::store::backup::sealed::RecordName;
 use crate::store::backup::source::{NamedRecord, Source, SourceFault, StoredChannel};
-use crate::store::reserve::Reserve;
 use crate::store::schema::{TIP_KEY, Table};
 use crate::store::seal::unseal;
-use crate::store::{StoreError, check_identity};
 
 /// A mirror that is read.
 pub struct MirrorSource {
     place: MirrorPlace,
     file: OpenFile,
+    /// What is told with each channel where the journal was given up.
+    lost: Option<String>,
 }
 
 /// How it is open.
@@ -34,24 +34,16 @@ enum OpenFile {
 }
 
 impl MirrorSource {
-    /// Opens the mirror of this node and network.
+    /// Opens the mirror of this node and network, with its journal.
     pub fn open(place: MirrorPlace) -> Result<Self, SourceFault> {
-        let unreadable = |fault: &dyn std::fmt::Display| SourceFault::unreadable(place.path.display(), fault);
-        let file = File::options().read(true).write(true).open(&place.path).map_err(|fault| unreadable(&fault))?;
-        // redb would make a new database of an empty file.
-        if file.metadata().map_err(|fault| unreadable(&fault))?.len() == 0 {
-            return Err(unreadable(&"it is empty"));
-        }
-        let storage = Reserve::of(Box::new(FileBackend::new(file).map_err(|fault| unreadable(&fault))?));
-        let db = Database::builder().create_with_backend(storage).map_err(|fault| unreadable(&fault))?;
-        let source = Self { place, file: OpenFile::Own(db) };
-        source.read_in(|db| source.check(db))?;
-        Ok(source)
+        let (db, lost) =
+            place.looked_at().map_err(|fault| SourceFault::unreadable(place.path.display(), words_to_read(&fault)))?;
+        Ok(Self { place, file: OpenFile::Own(db), lost })
     }
 
     /// What a sink of this node writes, read beside it.
     pub(super) fn beside(handle: Arc<Handle>, ends: SinkEnds) -> Result<Self, SourceFault> {
-        let source = Self { place: handle.place.clone(), file: OpenFile::Sinks(handle, ends) };
+        let source = Self { place: handle.place.clone(), file: OpenFile::Sinks(handle, ends), lost: None };
         source.read_in(|_| Ok(()))?;
         Ok(source)
     }
@@ -78,18 +70,9 @@ impl MirrorSource {
         done.map_err(|fault| self.unreadable(&fault))
     }
 
-    fn check(&self, db: &Database) -> Result<(), StoreError> {
-        check_identity(db, &self.place.path, &self.place.network, &self.place.node_id)?;
-        if is_mirror(db)? {
-            return Ok(());
-        }
-        let (found, wanted) = ("a node's database", "a mirror: start from a database only where it is the newest");
-        Err(StoreError::Foreign { path: self.place.path.clone(), found: found.to_owned(), wanted: wanted.to_owned() })
-    }
-
     /// Store faults name their file themselves, but for those of rows.
     fn unreadable(&self, fault: &StoreError) -> SourceFault {
-        SourceFault::unreadable(format_args!("the mirror {}", self.place.path.display()), fault)
+        SourceFault::unreadable(format_args!("the mirror {}", self.place.path.display()), words_to_read(fault))
     }
 }
 
@@ -130,6 +113,7 @@ impl Source for MirrorSource {
         };
         let mut stored =
             StoredChannel { channel: *channel, full: None, updates: Vec::new(), newest: None, faults: Vec::new() };
+        stored.faults.extend(self.lost.clone());
         match self.read_in(image)? {
             Ok(image) => {
                 stored.newest = Some(image.id);

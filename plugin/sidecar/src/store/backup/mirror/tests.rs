@@ -1,5 +1,7 @@
 //! The mirror on a disk: what it holds, what it refuses, and that a fault of its disk costs nothing.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex as StdMutex;
 use std::time::{Duration, Instant};
 
@@ -7,10 +9,19 @@ use bitcoin::Txid;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 
+use outrigger_bolt::id::NodeId;
+
 use super::super::{RowChange, kept};
-use super::handle::BACKLOG_BYTES;
+use super::handle::{BACKLOG_BYTES, Open};
+use super::place::Files;
 use super::*;
+use crate::store::journal::{Beside, Shelf};
+use crate::store::open_reserved;
 use crate::store::schema::{FORMAT_VERSION, channel_key, htlc_key};
+use crate::store::seal::seal;
+
+mod paired;
+mod swept;
 
 const CHANNEL: ChannelId = ChannelId([1; 32]);
 const LIMIT: Duration = Duration::from_secs(30);
@@ -69,6 +80,7 @@ impl Bench {
         let read = || Ok(image.clone());
         let answer = self.mirror.persist_new_channel(&CHANNEL, funding(), &Full::new(&read), image.id);
         assert_eq!(answer, Answer::InProgress);
+        self.mirror.all_given();
     }
 
     fn update(&mut self, update: &Update, image: &Image) {
@@ -76,6 +88,7 @@ impl Bench {
         let full = Full::new(&read);
         let answer = self.mirror.update_persisted_channel(&CHANNEL, funding(), Some(update), &full, update.id);
         assert_eq!(answer, Answer::InProgress);
+        self.mirror.all_given();
     }
 
     fn completed(&self) -> u64 {
@@ -95,19 +108,44 @@ impl Bench {
     }
 }
 
-/// Takes the file away until the thread that writes has closed it for that, and puts it back.
+impl Mirror {
+    /// Copies both files into a directory as a kill at a moment between two writes leaves them.
+    pub(in crate::store::backup) fn killer(&self) -> impl Fn(&Path) + Send + use<> {
+        let handle = self.handle.clone();
+        move |to| {
+            let open = handle.now();
+            let _at_rest = open.as_ref().map(Open::at_rest);
+            let names = [handle.place.path.clone(), handle.place.shelf().path()];
+            for from in names.iter().filter(|name| name.exists()) {
+                fs::copy(from, to.join(from.file_name().unwrap())).unwrap();
+            }
+        }
+    }
+}
+
+fn journal_of(path: &Path) -> PathBuf {
+    Beside::file(path).path()
+}
+
+/// Takes a mirror and its journal to other names.
+fn take(from: &Path, to: &Path) {
+    fs::rename(from, to).unwrap();
+    fs::rename(journal_of(from), journal_of(to)).unwrap();
+}
+
+/// Takes the files away until the thread that writes has closed it for that, and puts it back.
 fn fail_once(bench: &mut Bench, place: &MirrorPlace, given: &Update) {
     let away = place.path.with_extension("away");
-    fs::rename(&place.path, &away).unwrap();
+    take(&place.path, &away);
     bench.update(given, &image(given.id));
     let words = bench.trouble();
     assert!(words.contains("there is no backup in this place"), "{words}");
-    fs::rename(&away, &place.path).unwrap();
+    take(&away, &place.path);
 }
 
 /// What a restore would find.
 fn read_back(place: &MirrorPlace) -> Image {
-    let db = place.opened().unwrap();
+    let (db, _) = place.opened().unwrap();
     let transaction = db.begin_read().unwrap();
     kept::image_in(&transaction, ("regtest", &node(1)), &CHANNEL).unwrap()
 }
@@ -186,14 +224,14 @@ fn per_2_a_mirror_that_goes_away_is_not_made_anew_while_the_node_runs() {
     drop(bench);
     let mut bench = Bench::at(place.clone());
     let away = dir.path().join("away.redb");
-    fs::rename(&place.path, &away).unwrap();
+    take(&place.path, &away);
     let five = update(5, vec![change(Table::ChannelHead, channel_key(&CHANNEL), Some(b"5"))]);
     bench.update(&five, &image(5));
     let words = bench.trouble();
     assert!(words.contains("mirror.redb: there is no backup in this place. Its disk may not be mounted"), "{words}");
     assert!(matches!(bench.mirror.holdings(), Err(SinkFault::Passing(_))));
     assert!(!place.path.exists() && bench.completed.is_empty());
-    fs::rename(&away, &place.path).unwrap();
+    take(&away, &place.path);
     assert_eq!(bench.completed(), 5);
     drop(bench);
     assert_eq!(read_back(&place).rows[&(Table::ChannelHead, channel_key(&CHANNEL))], b"5");
@@ -213,19 +251,26 @@ fn per_2_a_mirror_that_is_deleted_or_replaced_while_it_is_open_completes_nothing
     fs::remove_file(&place.path).unwrap();
     bench.update(&update(6, Vec::new()), &image(6));
     let words = bench.trouble();
-    assert!(words.contains("there is no backup in this place") && bench.completed.is_empty(), "{words}");
-    assert!(!place.path.exists(), "none is made in its place");
-    // An empty one is not the one that was there.
+    assert!(words.contains("the mirror that this journal belongs to is not there"), "{words}");
+    assert!(!place.path.exists() && bench.completed.is_empty(), "none is made in its place");
+    // An empty one is not the one that was there, alone or with a journal of its own.
     let empty = MirrorPlace { path: dir.path().join("empty.redb"), ..place.clone() };
+    let until_told = |bench: &Bench, words: &str| {
+        let begun = Instant::now();
+        while !bench.trouble().contains(words) {
+            assert!(begun.elapsed() < LIMIT, "{}", bench.trouble());
+            std::thread::yield_now();
+        }
+        assert!(bench.completed.is_empty());
+    };
     empty.make().unwrap();
     fs::rename(&empty.path, &place.path).unwrap();
-    let begun = Instant::now();
-    while !bench.trouble().contains("an older copy or an empty one") {
-        assert!(begun.elapsed() < LIMIT, "{}", bench.trouble());
-        std::thread::yield_now();
-    }
-    assert!(bench.completed.is_empty());
+    until_told(&bench, "not of one time");
+    let kept = dir.path().join("kept.journal");
+    fs::rename(journal_of(&place.path), &kept).unwrap();
+    until_told(&bench, "an older copy or an empty one");
     // A whole copy is as good as the one that was there.
+    fs::rename(&kept, journal_of(&place.path)).unwrap();
     fs::rename(&copy, &place.path).unwrap();
     assert_eq!(bench.completed(), 6);
     drop(bench);
@@ -248,7 +293,7 @@ fn bak_1_a_mirror_that_is_read_while_its_disk_fails_goes_on_and_is_read_on() {
     assert!(bench.ends.trouble_now().is_none());
     assert_eq!(source.read(&CHANNEL).unwrap().reached(), Some(5));
     // In the middle of a read: the file is tried again until that has ended.
-    let (db, _) = bench.mirror.handle.database().unwrap();
+    let open = bench.mirror.handle.open().unwrap();
     fail_once(&mut bench, &place, &update(6, Vec::new()));
     let begun = Instant::now();
     while !bench.trouble().contains("is open already") {
@@ -258,13 +303,13 @@ fn bak_1_a_mirror_that_is_read_while_its_disk_fails_goes_on_and_is_read_on() {
     assert!(bench.completed.is_empty());
     let closed = source.read(&CHANNEL).unwrap_err().to_string();
     assert!(closed.contains("it was closed after a fault"), "{closed}");
-    drop(db);
+    drop(open);
     assert_eq!(bench.completed(), 6);
     assert_eq!(source.read(&CHANNEL).unwrap().reached(), Some(6));
     // What is read has the mirror's name.
     fs::remove_file(&place.path).unwrap();
     let gone = source.read(&CHANNEL).unwrap_err().to_string();
-    assert!(gone.contains("it was deleted or replaced") && reader().is_err(), "{gone}");
+    assert!(gone.contains("was deleted or replaced") && reader().is_err(), "{gone}");
 }
 
 #[test]
@@ -273,14 +318,14 @@ fn per_2_what_was_written_counts_by_the_file_it_was_written_to() {
     let place = place(dir.path());
     place.make().unwrap();
     let handle = Handle::of(place.clone());
-    let (_written, file) = handle.database().unwrap();
-    assert!(handle.stands(file));
+    let written = handle.open().unwrap();
+    assert!(handle.stands(&written));
     let another = MirrorPlace { path: dir.path().join("another.redb"), ..place.clone() };
     another.make().unwrap();
     fs::rename(&another.path, &place.path).unwrap();
     // Another thread opens the new one meanwhile.
-    let (_, new) = handle.database().unwrap();
-    assert!(handle.stands(new) && !handle.stands(file));
+    let new = handle.open().unwrap();
+    assert!(handle.stands(&new) && !handle.stands(&written));
 }
 
 /// Large channels wait for room, and not in memory.
@@ -310,20 +355,21 @@ fn per_2_an_update_does_not_go_into_another_copy_of_the_mirror() {
     assert_eq!(bench.completed(), 4);
     drop(bench);
     fs::copy(&place.path, &old).unwrap();
+    fs::copy(journal_of(&place.path), journal_of(&old)).unwrap();
     let mut bench = Bench::at(place.clone());
     bench.update(&update(5, Vec::new()), &image(5));
     assert_eq!(bench.completed(), 5);
     drop(bench);
     let mut bench = Bench::at(place.clone());
-    fs::rename(&place.path, &new).unwrap();
-    fs::rename(&old, &place.path).unwrap();
+    take(&place.path, &new);
+    take(&old, &place.path);
     bench.update(&update(6, Vec::new()), &image(6));
     // One that was complete before is not in the old copy either.
     bench.update(&update(5, Vec::new()), &image(6));
     let words = bench.trouble();
     assert!(words.contains("an older copy or an empty one") && bench.completed.is_empty(), "{words}");
-    fs::rename(&place.path, &old).unwrap();
-    fs::rename(&new, &place.path).unwrap();
+    take(&place.path, &old);
+    take(&new, &place.path);
     assert_eq!([bench.completed(), bench.completed()], [6, 5]);
     drop(bench);
     assert_eq!(read_back(&place).id, 6);
@@ -336,26 +382,32 @@ fn per_2_a_commit_that_came_to_the_disk_can_be_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let place = place(dir.path());
     place.make().unwrap();
-    let db = place.opened().unwrap();
+    let handle = Handle::of(place.clone());
     let job = |update: Update| Job::Update(Arc::new(update));
     let row = |table, value: Option<&[u8]>| change(table, channel_key(&CHANNEL), value);
-    let twice = |jobs: &[Job]| [(); 2].map(|()| write(&db, jobs).unwrap());
-    assert!(!write(&db, &[job(update(5, Vec::new()))]).unwrap(), "nothing is there that it follows");
-    assert!(!write(&db, &[Job::Known(CHANNEL, 1)]).unwrap());
-    assert!(holdings_in(&db).unwrap().is_empty());
+    let write = |jobs: &[Job]| handle.open().unwrap().commit(jobs).unwrap();
+    let held = || holdings_in(&handle.open().unwrap().db).unwrap();
+    let twice = |jobs: &[Job]| {
+        let first = write(jobs);
+        handle.close();
+        [first, write(jobs)]
+    };
+    assert!(!write(&[job(update(5, Vec::new()))]), "nothing is there that it follows");
+    assert!(!write(&[Job::Known(CHANNEL, 1)]));
+    assert!(held().is_empty());
     let begun = [Job::Full(Box::new(image(4)), 4), job(update(5, Vec::new())), Job::Known(CHANNEL, 5)];
     assert_eq!(twice(&begun), [true; 2]);
     assert_eq!(twice(&[job(update(6, vec![row(Table::ChannelHead, Some(b"6"))])), Job::Known(CHANNEL, 4)]), [true; 2]);
-    assert!(!write(&db, &[job(update(8, Vec::new()))]).unwrap(), "a gap");
-    assert_eq!(holdings_in(&db).unwrap(), [Holding { channel: CHANNEL, id: 6 }]);
+    assert!(!write(&[job(update(8, Vec::new()))]), "a gap");
+    assert_eq!(held(), [Holding { channel: CHANNEL, id: 6 }]);
     let mut ends =
         [Table::ChannelParams, Table::ChannelHead, Table::MonitorHead].map(|table| row(table, None)).to_vec();
     ends.push(row(Table::ClosedChannel, Some(b"over")));
     let over =
         [job(update(7, vec![row(Table::ChannelHead, Some(b"7"))])), job(update(8, ends)), Job::Known(CHANNEL, 7)];
     assert_eq!(twice(&over), [true; 2]);
-    assert!(holdings_in(&db).unwrap().is_empty());
-    drop(db);
+    assert!(held().is_empty());
+    handle.close();
     let left = read_back(&place).rows;
     assert_eq!(left.into_keys().collect::<Vec<_>>(), [(Table::ClosedChannel, channel_key(&CHANNEL))]);
 }
@@ -389,6 +441,7 @@ fn a_mirror_ends_with_its_process_though_its_disk_is_away() {
     let mut mirror = Mirror::new(away, ends.clone());
     let read = || Ok(image(1));
     assert_eq!(mirror.persist_new_channel(&CHANNEL, funding(), &Full::new(&read), 1), Answer::InProgress);
+    mirror.all_given();
     ends.stop();
     drop(mirror);
 }
@@ -424,7 +477,7 @@ fn bad_input_91_a_mirror_refuses_what_is_not_its_own() {
     assert!(words.contains("is open already") && !words.contains("damaged"), "{words}");
     drop(open);
     {
-        let db = place.opened().unwrap();
+        let (db, _) = place.opened().unwrap();
         let transaction = db.begin_write().unwrap();
         let newer = seal(Table::Meta, b"format", &(FORMAT_VERSION + 1).to_be_bytes());
         transaction.open_table(Table::Meta.definition()).unwrap().insert(&b"format"[..], newer.as_slice()).unwrap();

@@ -1,0 +1,212 @@
+//! Where a mirror stands: its file with the journal beside it, and how the two are made, opened and looked at.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use outrigger_bolt::id::NodeId;
+use redb::{Database, ReadableDatabase};
+
+use super::super::MISSING;
+use super::DAMAGED;
+use crate::store::journal::start::{Attached, attach, is_orphaned};
+use crate::store::journal::{self, Beside, Journal, Shelf};
+use crate::store::schema::{MIRROR_KEY, Table};
+use crate::store::seal::seal;
+use crate::store::{StoreError, check_identity, initialise, open_sound, reserved, stored, sync_directory};
+
+/// Whose mirror it is, and where.
+#[derive(Clone, Debug)]
+pub struct MirrorPlace {
+    /// The file. Its journal has the same name with `.journal` behind it.
+    pub path: PathBuf,
+    pub network: String,
+    pub node_id: NodeId,
+}
+
+/// Device and number of a file.
+type FileId = (u64, u64);
+
+/// Which files have the names of a mirror and of its journal, and how long the journal is, which never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Files {
+    mirror: FileId,
+    /// None before one is made.
+    journal: Option<(FileId, u64)>,
+}
+
+impl Files {
+    /// Whether these are the ones that stood there before, but for a journal that was not there.
+    pub(super) fn may_be(&self, before: &Self) -> bool {
+        self.mirror == before.mirror && (before.journal.is_none() || self.journal == before.journal)
+    }
+}
+
+impl MirrorPlace {
+    /// The place of the journal: beside the file itself where the name is a link to it, so that both are on one disk.
+    pub(super) fn shelf(&self) -> Beside {
+        Beside::file(&self.path.canonicalize().unwrap_or_else(|_| self.path.clone()))
+    }
+
+    /// The files that stand there, where the mirror's does.
+    pub(super) fn files(&self) -> Option<Files> {
+        let found = |path: &Path| fs::metadata(path).map(|file| ((file.dev(), file.ino()), file.len())).ok();
+        let (mirror, _) = found(&self.path)?;
+        Some(Files { mirror, journal: found(&self.shelf().path()) })
+    }
+
+    /// Refuses, before the node starts, a mirror that no waiting makes right: the database itself, a file that is no mirror, another
+    /// node's or network's, or one that a newer version wrote. A file that is not there, or cannot be read now, is none of these, nor
+    /// is one whose journal is missing or of another time: the right one may be put back while the node runs. Nothing is changed.
+    /// The text says what is wrong and what to do.
+    pub fn check(&self, database: &Path) -> Result<(), String> {
+        let path = self.path.display();
+        if is_same_file(&self.path, database) || self.is_in_the_way_of(database) {
+            return Err(format!(
+                "{path} is the node's own database, or takes the name of its journal; name a file on another disk"
+            ));
+        }
+        match self.looked_at() {
+            Ok(_) | Err(StoreError::Io(_) | StoreError::NoJournal { .. } | StoreError::Apart { .. }) => Ok(()),
+            // It is a copy: what is damaged may be moved away.
+            Err(StoreError::Corrupt { path, reason }) => Err(format!("{}: {reason}; {DAMAGED}", path.display())),
+            Err(
+                fault @ (StoreError::Newer { .. }
+                | StoreError::Companion { .. }
+                | StoreError::Missing { .. }
+                | StoreError::OnlyJournal { .. }
+                | StoreError::DeadLink(_)
+                | StoreError::InUse(_)
+                | StoreError::Foreign { .. }),
+            ) => Err(fault.to_string()),
+        }
+    }
+
+    /// Whether the mirror or its journal would have a name that one of the node's own files has.
+    fn is_in_the_way_of(&self, database: &Path) -> bool {
+        let directory = |path: &Path| path.parent().and_then(|dir| dir.canonicalize().ok());
+        let is_own = |path: &Path| {
+            directory(path).is_some_and(|dir| Some(dir) == directory(database))
+                && (path.file_name() == database.file_name() || path.file_name() == Some(OsStr::new(journal::FILE)))
+        };
+        is_own(&self.path) || is_own(&self.shelf().path())
+    }
+
+    /// Makes the mirror where there is none, and is for the first start with it: one that goes away later has what was completed,
+    /// and an empty one in its place has not. Its directory must be there: it may be a disk that is away. The journal is made when it
+    /// is opened first.
+    pub fn make(&self) -> Result<(), StoreError> {
+        if self.is_there()? {
+            return Ok(());
+        }
+        let shelf = self.shelf();
+        match shelf.open().map_err(|fault| StoreError::io_of(&shelf.path(), fault))? {
+            Some(_) => Err(StoreError::io_of(&shelf.path(), ALONE)),
+            None => self.create(),
+        }
+    }
+
+    fn is_there(&self) -> Result<bool, StoreError> {
+        self.path.try_exists().map_err(|fault| StoreError::io_of(&self.path, fault))
+    }
+
+    /// The mirror and its journal, for writing; the mirror must be there. One that never had a journal gets one.
+    pub(super) fn opened(&self) -> Result<(Database, Journal), StoreError> {
+        let shelf = self.shelf();
+        if !self.is_there()? {
+            return Err(match shelf.open() {
+                Ok(Some(_)) => StoreError::io_of(&shelf.path(), ALONE),
+                Ok(None) | Err(_) => StoreError::io_of(&self.path, MISSING),
+            });
+        }
+        let read = |db: &Database| {
+            self.check_file(db)?;
+            let attached = attached(db, &shelf, true)?;
+            if attached.old.is_some() {
+                return Err(StoreError::Apart { path: shelf.path() });
+            }
+            attached.settle(&shelf)?.ok_or_else(|| StoreError::Apart { path: shelf.path() })
+        };
+        open_sound(&self.path, read).map_err(|fault| fault.of_file(&self.path))
+    }
+
+    /// The mirror with what its journal has, for looking at: neither is changed by a byte. Where the operator has given the journal up
+    /// it comes with the words for what that costs.
+    pub(super) fn looked_at(&self) -> Result<(Database, Option<String>), StoreError> {
+        let looked = || {
+            let (db, _kept_back) = reserved(stored(&self.path)?, &self.path)?;
+            self.check_file(&db)?;
+            let shelf = self.shelf();
+            let lost = attached(&db, &shelf, false)?.old;
+            match lost {
+                Some(_) if !shelf.is_given_up() => Err(StoreError::Apart { path: shelf.path() }),
+                lost => Ok((db, lost)),
+            }
+        };
+        looked().map_err(|fault: StoreError| fault.of_file(&self.path))
+    }
+
+    /// Refuses what is no mirror of this node and network.
+    fn check_file(&self, db: &Database) -> Result<(), StoreError> {
+        if !is_mirror(db)? {
+            let found = "a node's database".to_owned();
+            let wanted = "a mirror: start from a database only where it is the newest".to_owned();
+            return Err(StoreError::Foreign { path: self.path.clone(), found, wanted });
+        }
+        check_identity(db, &self.path, &self.network, &self.node_id)
+    }
+
+    /// Made under another name and renamed when it is whole, so that a crash leaves no half of one.
+    fn create(&self) -> Result<(), StoreError> {
+        let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let unfinished = self.path.with_file_name(format!("{name}.new"));
+        match fs::remove_file(&unfinished) {
+            Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(fault)),
+            Ok(()) | Err(_) => {}
+        }
+        let db = Database::create(&unfinished).map_err(StoreError::from)?;
+        initialise(&db, &self.network, &self.node_id)?;
+        let transaction = db.begin_write()?;
+        transaction
+            .open_table(Table::Meta.definition())?
+            .insert(MIRROR_KEY, seal(Table::Meta, MIRROR_KEY, &[1]).as_slice())?;
+        transaction.commit()?;
+        drop(db);
+        fs::rename(&unfinished, &self.path).map_err(StoreError::io)?;
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        sync_directory(dir).map_err(StoreError::io)
+    }
+}
+
+/// What a journal says to an operator whose mirror is not there.
+const ALONE: &str = "the mirror that this journal belongs to is not there. Put it back; where it is lost, move the journal away too, \
+    and take this backup out of the configuration for one start: the next one makes another";
+
+/// What the journal has goes into the file, which is told from one that is of another time, or another's.
+fn attached(db: &Database, shelf: &Beside, may_make: bool) -> Result<Attached, StoreError> {
+    if is_orphaned(db, shelf)? {
+        return Err(StoreError::Apart { path: shelf.path() });
+    }
+    attach(db, shelf, false, may_make).map_err(|fault| match fault {
+        StoreError::Foreign { path, .. } if path == shelf.path() => StoreError::Apart { path },
+        fault => fault,
+    })
+}
+
+/// Whether the file bears the mark of a mirror.
+pub(in crate::store) fn is_mirror(db: &impl ReadableDatabase) -> Result<bool, StoreError> {
+    let transaction = db.begin_read()?;
+    match transaction.open_table(Table::Meta.definition()) {
+        Ok(meta) => Ok(meta.get(MIRROR_KEY)?.is_some()),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+/// Whether two names lead to one file.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let name = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    name(one).is_some() && name(one) == name(other)
+}
