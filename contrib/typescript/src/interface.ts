@@ -346,7 +346,11 @@ export type EventKind =
   /** A payment succeeded. */
   | "payment_succeeded"
   /** A payment failed. */
-  | "payment_failed";
+  | "payment_failed"
+  /** A token was made; the message is its name. */
+  | "token_created"
+  /** A token was taken back; the message is its name. */
+  | "token_revoked";
 
 /** Lists events after a number, oldest first. Following `next_seq` misses nothing. */
 export interface EventList {
@@ -767,6 +771,19 @@ export interface RouteHop {
   short_channel_id?: string;
 }
 
+/** What a caller may do. The cookie, the unix socket and the parent of a child process may do everything. */
+export type Scope =
+  /** Look at everything. */
+  | "read"
+  /** Create invoices, and look at those. */
+  | "invoice"
+  /** Pay over channels, within the token's budget where it has one, and look at payments by their id. */
+  | "pay"
+  /** Open, close and set channels, and connect peers. Nothing is given away: `push_msat` needs admin. */
+  | "channel"
+  /** Everything, tokens and coins on chain included. */
+  | "admin";
+
 /** What the store has written since the daemon was started. */
 export interface StoreReport {
   /** Time that the commits took together, in microseconds, syncs included. */
@@ -777,6 +794,72 @@ export interface StoreReport {
   rows: number;
   /** What was in the rows that were written, in bytes; the file takes more, since it is written in pages. */
   staged_bytes: number;
+}
+
+/** Makes a token, a secret that stands for some rights. It is shown in this answer and never again: only a salted hash of it is kept. Callers send it as `Authorization: Bearer TOKEN`. */
+export interface TokenCreate {
+  /** The most that payments made with it may cost together, fees included, in millisatoshi; no limit without it. It needs the scope pay, and not admin, which could make itself another token. */
+  budget_msat?: number;
+  /** Seconds until it is good no more: at most ten years; for ever without it. */
+  expiry_secs?: number;
+  /** What the token is called: 1 to 128 characters, and no other token's name. */
+  name: string;
+  /** What its holder may do; one scope at least. */
+  scopes: Scope[];
+}
+
+/** A new token. */
+export interface TokenCreated {
+  /** When it is good no more, in unix seconds; absent where it is good for ever. */
+  expires_at?: number;
+  /** What it is called. */
+  name: string;
+  /** The secret itself. It cannot be shown again. */
+  token: string;
+}
+
+/** A token, without its secret. */
+export interface TokenInfo {
+  /** The most that payments made with it may cost together, in millisatoshi; absent where there is no limit. */
+  budget_msat?: number;
+  /** When it was made, in unix seconds. */
+  created_at: number;
+  /** When it is good no more, in unix seconds; absent where it is good for ever. */
+  expires_at?: number;
+  /** What it is called. */
+  name: string;
+  /** What its holder may do. */
+  scopes: Scope[];
+  /** What payments made with it have cost, and pending ones may cost at most, fees included, in millisatoshi. */
+  spent_msat: number;
+}
+
+/** Lists the tokens, by name. Their secrets are not kept. */
+export interface TokenList {
+  /** The `next` of the page before; the first page without it. */
+  after?: string;
+  /** How many tokens to give at most: 1 to 1000; 100 without it. */
+  limit?: number;
+}
+
+/** A page of tokens. */
+export interface TokenPage {
+  /** The tokens. */
+  items: TokenInfo[];
+  /** What to give as `after` for the next page; absent on the last. */
+  next?: string;
+}
+
+/** Takes a token back at once, also from connections that are open. Payments that it has begun go on. */
+export interface TokenRevoke {
+  /** What the token is called. */
+  name: string;
+}
+
+/** A token that is no more. */
+export interface TokenRevoked {
+  /** What it was called. */
+  name: string;
 }
 
 /** An address of the wallet. */
@@ -841,6 +924,12 @@ export type ErrorKind =
   | "payment_to_self"
   | "fee_too_high"
   | "event_gap"
+  | "auth_token_not_found"
+  | "auth_token_ended"
+  | "auth_scope_missing"
+  | "auth_budget_exceeded"
+  | "auth_name_taken"
+  | "auth_too_many_tokens"
   | "storage_failed";
 
 /** Every method, with the types of its parameters and of its result. */
@@ -893,6 +982,12 @@ export interface Methods {
   "backup.status": { parameters: BackupStatus; result: BackupReport };
   /** Lists events after a number, oldest first. Following `next_seq` misses nothing. */
   "event.list": { parameters: EventList; result: EventPage };
+  /** Makes a token, a secret that stands for some rights. It is shown in this answer and never again: only a salted hash of it is kept. Callers send it as `Authorization: Bearer TOKEN`. */
+  "token.create": { parameters: TokenCreate; result: TokenCreated };
+  /** Lists the tokens, by name. Their secrets are not kept. */
+  "token.list": { parameters: TokenList; result: TokenPage };
+  /** Takes a token back at once, also from connections that are open. Payments that it has begun go on. */
+  "token.revoke": { parameters: TokenRevoke; result: TokenRevoked };
 }
 
 /** The methods that must be called with an id, as they move money. */
