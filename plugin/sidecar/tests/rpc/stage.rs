@@ -24,11 +24,11 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-pub const NODE_ID: &str = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619";
+pub(crate) const NODE_ID: &str = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619";
 
 /// A node that remembers its orders.
 #[derive(Default)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     pub orders: Mutex<Vec<String>>,
     pub tokens: Tokens,
     /// An opening with the key `slow` says here that it has begun, and goes on when `released`.
@@ -226,7 +226,7 @@ fn channel(channel_id: ChannelId) -> schema::ChannelInfo {
 }
 
 /// A served node, and raw access to its port.
-pub struct Stage {
+pub(crate) struct Stage {
     pub server: Server,
     pub doors: Arc<Doors<Recorder>>,
     pub node: Arc<Recorder>,
@@ -235,19 +235,19 @@ pub struct Stage {
 
 /// An HTTP answer.
 #[derive(Debug)]
-pub struct HttpAnswer {
+pub(crate) struct HttpAnswer {
     pub status: u16,
     pub body: String,
 }
 
 impl HttpAnswer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.status, 200, "{self:?}");
         serde_json::from_str(&self.body).expect("JSON")
     }
 
     /// Code and kind of the error that a JSON-RPC answer carries.
-    pub fn error(&self) -> (i64, String) {
+    pub(crate) fn error(&self) -> (i64, String) {
         let error = &self.json()["error"];
         (error["code"].as_i64().expect("a code"), error["data"]["kind"].as_str().unwrap_or_default().to_owned())
     }
@@ -255,7 +255,7 @@ impl HttpAnswer {
 
 impl Stage {
     /// Just started: no node yet.
-    pub async fn empty() -> Self {
+    pub(crate) async fn empty() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let doors = Doors::new("regtest");
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
@@ -264,40 +264,40 @@ impl Stage {
     }
 
     /// With its node.
-    pub async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let stage = Self::empty().await;
         stage.doors.open(Arc::clone(&stage.node));
         stage
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::in_directory(self.directory.path()).expect("cookie and address are there")
     }
 
-    pub fn orders(&self) -> Vec<String> {
+    pub(crate) fn orders(&self) -> Vec<String> {
         self.node.orders.lock().clone()
     }
 
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("Host: {}", self.server.address())
     }
 
-    pub fn authorization(&self) -> String {
+    pub(crate) fn authorization(&self) -> String {
         format!("Authorization: Basic {}", STANDARD.encode(format!("__cookie__:{}", "07".repeat(32))))
     }
 
     /// Sends a POST with the right headers and this body.
-    pub async fn post(&self, body: &[u8]) -> HttpAnswer {
+    pub(crate) async fn post(&self, body: &[u8]) -> HttpAnswer {
         let headers = [self.host(), self.authorization(), "Content-Type: application/json".to_owned()];
         self.send("POST", &headers, body).await
     }
 
-    pub async fn rpc(&self, request: Value) -> HttpAnswer {
+    pub(crate) async fn rpc(&self, request: Value) -> HttpAnswer {
         self.post(request.to_string().as_bytes()).await
     }
 
     /// A token with these scopes.
-    pub fn token(&self, name: &str, scopes: &[schema::Scope]) -> String {
+    pub(crate) fn token(&self, name: &str, scopes: &[schema::Scope]) -> String {
         let bits = scopes
             .iter()
             .fold(0, |bits, scope| bits | 1 << schema::Scope::ALL.iter().position(|one| one == scope).expect("one"));
@@ -306,7 +306,7 @@ impl Stage {
     }
 
     /// Calls a method with these parameters, showing this token.
-    pub async fn call_with(&self, token: &str, method: &str, params: Value) -> HttpAnswer {
+    pub(crate) async fn call_with(&self, token: &str, method: &str, params: Value) -> HttpAnswer {
         let headers =
             [self.host(), format!("Authorization: Bearer {token}"), "Content-Type: application/json".to_owned()];
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
@@ -314,11 +314,11 @@ impl Stage {
     }
 
     /// Calls a method with these parameters.
-    pub async fn call(&self, method: &str, params: Value) -> HttpAnswer {
+    pub(crate) async fn call(&self, method: &str, params: Value) -> HttpAnswer {
         self.rpc(json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })).await
     }
 
-    pub async fn send(&self, verb: &str, headers: &[String], body: &[u8]) -> HttpAnswer {
+    pub(crate) async fn send(&self, verb: &str, headers: &[String], body: &[u8]) -> HttpAnswer {
         let mut head = format!("{verb} / HTTP/1.1\r\n");
         for header in headers {
             head.push_str(&format!("{header}\r\n"));
@@ -327,7 +327,7 @@ impl Stage {
         self.exchange(&[head.as_bytes(), body].concat()).await
     }
 
-    pub async fn exchange(&self, request: &[u8]) -> HttpAnswer {
+    pub(crate) async fn exchange(&self, request: &[u8]) -> HttpAnswer {
         let socket = TcpStream::connect(self.server.address()).await.expect("connects");
         let (mut reader, mut writer) = socket.into_split();
         // A server that turns the head away may close before it has read the body.
