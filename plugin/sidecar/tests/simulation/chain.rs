@@ -15,11 +15,16 @@ use outrigger_sidecar::store::FundingRequest;
 /// The height at which every simulation begins.
 pub const BEGIN: u32 = 500;
 
+/// What the names of transactions end in that nobody looks for.
+const COIN: u8 = 0xc0;
+
 #[derive(Clone, Default)]
 pub struct Chain {
     blocks: Vec<Block>,
     mempool: BTreeMap<Txid, Transaction>,
     spent: BTreeSet<OutPoint>,
+    /// What is in blocks.
+    known: BTreeSet<Txid>,
     /// Outputs that are to be spent, and the lowest height of a block that may do so.
     claims: BTreeMap<OutPoint, (Amount, u32)>,
     coins: u64,
@@ -66,9 +71,15 @@ impl Chain {
         self.publish_claims();
         let mut txdata = vec![self.coin(Vec::new())];
         for tx in std::mem::take(&mut self.mempool).into_values() {
-            if tx.input.iter().all(|input| !self.spent.contains(&input.previous_output)) {
+            if tx.input.iter().any(|input| self.spent.contains(&input.previous_output)) {
+                continue;
+            }
+            if tx.input.iter().all(|input| self.has(&input.previous_output.txid)) {
                 self.spent.extend(tx.input.iter().map(|input| input.previous_output));
                 txdata.push(tx);
+            } else {
+                // Whoever publishes it does so again with each block.
+                self.mempool.insert(tx.compute_txid(), tx);
             }
         }
         let header = Header {
@@ -80,6 +91,7 @@ impl Chain {
             nonce: self.height() + 1,
         };
         let count = txdata.len() - 1;
+        self.known.extend(txdata.iter().map(Transaction::compute_txid));
         self.blocks.push(Block { header, txdata });
         count
     }
@@ -99,11 +111,23 @@ impl Chain {
                 for input in &tx.input {
                     self.spent.remove(&input.previous_output);
                 }
+                self.known.remove(&tx.compute_txid());
                 self.mempool.insert(tx.compute_txid(), tx);
             }
         }
         self.forks.push(self.height() + 1);
         true
+    }
+
+    /// Whether a transaction is in a block, or one of those that coins come from.
+    pub fn has(&self, txid: &Txid) -> bool {
+        self.known.contains(txid) || txid.as_byte_array()[8..] == [COIN; 24]
+    }
+
+    /// What spends this output in a block.
+    pub fn spender(&self, outpoint: &OutPoint) -> Option<&Transaction> {
+        let spends = |tx: &&Transaction| tx.input.iter().any(|input| input.previous_output == *outpoint);
+        self.blocks.iter().flat_map(|block| &block.txdata).find(spends)
     }
 
     /// Whether something in a block spends this output.
@@ -121,7 +145,7 @@ impl Chain {
 
     fn coin(&mut self, output: Vec<TxOut>) -> Transaction {
         self.coins += 1;
-        let mut txid = [0xc0; 32];
+        let mut txid = [COIN; 32];
         txid[..8].copy_from_slice(&self.coins.to_be_bytes());
         let previous_output = OutPoint { txid: Txid::from_byte_array(txid), vout: 0 };
         let input = TxIn {

@@ -194,6 +194,11 @@ impl Disk {
         self.0.lock().has_failed
     }
 
+    /// How it fails, or is about to.
+    pub fn failing(&self) -> Option<Failing> {
+        self.0.lock().fails.map(|(_, failing)| failing)
+    }
+
     /// What was asked of it since it was put in.
     pub fn asked(&self) -> Vec<(File, Operation)> {
         self.0.lock().asked.clone()

@@ -30,13 +30,15 @@ pub struct Plan {
     pub acts: BTreeMap<usize, usize>,
     /// How often a node has fallen as planned.
     pub fallen: u32,
+    /// Nothing is planned: the seed draws what goes wrong.
+    pub is_drawn: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
         let (again, killed, stopped) = (None, None, None);
         let (released, ordered, acts) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { damage: Damage::Kept, again, killed, stopped, released, ordered, acts, fallen: 0 }
+        Self { damage: Damage::Kept, again, killed, stopped, released, ordered, acts, fallen: 0, is_drawn: false }
     }
 }
 
@@ -135,7 +137,31 @@ impl World {
         let words = fault.to_string();
         assert!(self.nodes[node].disk.has_failed(), "node {node} ends on a good disk: {words}");
         assert_eq!(StartFault::from(fault).exit_code(), STORAGE_EXIT_CODE, "node {node}: {words}");
-        self.fall_as_planned(node);
+        if self.plan.is_drawn { self.fall_for_disk(node) } else { self.fall_as_planned(node) }
+    }
+
+    /// The disk of a node refuses something soon: once, everything from then on, or what takes room.
+    pub fn hurt_disk(&mut self, node: usize) {
+        let failing = *[Failing::Once, Failing::ForEver, Failing::Full].choose(&mut self.rng).expect("some");
+        let operations = self.rng.random_range(0..24);
+        self.note(format_args!("{node}: after {operations} operations its disk fails, {failing:?}"));
+        self.nodes[node].disk.fail_after(operations, failing);
+    }
+
+    /// The process of a node has ended for its disk, which is well at the next start, or is still full.
+    fn fall_for_disk(&mut self, node: usize) {
+        let failing = self.nodes[node].disk.failing();
+        self.counts.one(match failing {
+            Some(Failing::Full) => "full disks",
+            Some(Failing::ForEver) => "disks that refuse all from some operation on",
+            Some(Failing::Once | Failing::Power) | None => "disks that refuse one operation",
+        });
+        let damage = *Damage::ALL.choose(&mut self.rng).expect("some");
+        self.note(format_args!("{node}: falls, for its disk fails, {failing:?}, {damage:?}"));
+        self.fall(node, damage);
+        if failing == Some(Failing::Full) && self.rng.random_bool(0.5) {
+            self.nodes[node].disk.fail_after(0, Failing::Full);
+        }
     }
 
     /// A node does something for its backup, or the backup for it, unless the machine stops.
@@ -185,7 +211,7 @@ impl World {
     }
 
     /// The process of a node is gone; this is left on its disk of what was not synced.
-    fn fall(&mut self, node: usize, damage: Damage) {
+    pub fn fall(&mut self, node: usize, damage: Damage) {
         let live = self.nodes[node].live.take();
         self.nodes[node].disk = self.nodes[node].disk.crash(damage, &mut self.rng);
         drop(live);
@@ -199,8 +225,12 @@ impl World {
                 link.lose(side, &mut self.rng);
             }
         }
-        if let Some(backup) = &self.nodes[node].backup {
-            backup.lose_node(&mut self.rng);
+        for at in 0..self.nodes[node].backups.len() {
+            let backup = self.nodes[node].backups[at].clone();
+            if backup.lose_node(&mut self.rng) {
+                self.counts.one("backups that forgot");
+                self.note(format_args!("{node}: backup {at} forgets"));
+            }
         }
     }
 
@@ -261,9 +291,10 @@ impl World {
         self.note(format_args!("{node}: starts"));
         match self.nodes[node].start(&self.chain) {
             Ok(published) => {
+                self.look_at_age(node);
                 published.into_iter().for_each(|tx| self.chain.publish(tx));
                 if !self.nodes[node].is_old {
-                    self.ledger.seen.held_against(&self.nodes[node], &self.ledger.never_funded);
+                    self.ledger.seen.held_against(&self.nodes[node], |channel| self.is_had(channel));
                     self.told_is_kept(node);
                 }
                 self.after(node);
@@ -274,6 +305,10 @@ impl World {
 
     /// Everything runs and is connected, and comes to rest.
     pub fn heal(&mut self) {
+        self.bring_backups_back();
+        if self.plan.is_drawn {
+            self.nodes.iter().for_each(|node| node.disk.mend());
+        }
         for _ in 0..STARTS {
             for node in 0..self.nodes.len() {
                 if self.nodes[node].live.is_none() {

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey, SignOnly};
-use bitcoin::{Amount, OutPoint};
+use bitcoin::{Amount, OutPoint, Txid};
 use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::{ChannelId, PaymentHash, PaymentPreimage};
 use outrigger_bolt::wire::{CommitmentSigned, Message, RevokeAndAck, UpdateAddHtlc};
 use outrigger_channel::{ChannelHead, HtlcKey, HtlcSource, Offerer, Phase, Totals};
 use outrigger_sidecar::store::backup::Image;
 use outrigger_sidecar::store::row::SettlementRow;
-use outrigger_sidecar::store::schema::Table;
 
 use super::backup::{head_in, settlement_in};
 use super::node::Node;
@@ -44,6 +43,7 @@ pub struct Htlc {
 pub struct Founded {
     pub nodes: [usize; 2],
     pub balances: [Msat; 2],
+    pub funding: OutPoint,
     /// One of its nodes alone has had rows of it so far.
     pub is_untouched: bool,
 }
@@ -54,17 +54,23 @@ pub struct Ledger {
     pub channels: BTreeMap<ChannelId, Founded>,
     /// Channels that their opener has forgotten before it signed the funding transaction: they end, and nothing was in them.
     pub never_funded: BTreeSet<ChannelId>,
-    /// Channels that their operators have ended alone.
+    /// Channels that their operators have ended alone, or that a backup refused.
     pub ended_alone: BTreeSet<ChannelId>,
+    /// Nodes in restored mode: all of their channels are closed by the peers.
+    pub old: BTreeSet<usize>,
+    /// Channels that a backup refused to a node.
+    pub refused: BTreeSet<(usize, ChannelId)>,
+    /// Who published a commitment.
+    pub published: BTreeMap<Txid, usize>,
     /// What each node may take from the chain by itself, with its value.
     pub claimed: BTreeMap<(usize, OutPoint), Amount>,
     /// What left each node, for a start to be held against.
     pub seen: Seen,
     /// What was offered for what was received, both ways.
-    downstream: HashMap<Name, Name>,
-    upstream: HashMap<Name, Name>,
+    pub downstream: HashMap<Name, Name>,
+    pub upstream: HashMap<Name, Name>,
     /// Preimages that reached a node.
-    told: HashSet<(usize, PaymentHash)>,
+    pub told: HashSet<(usize, PaymentHash)>,
     /// The signature that went out for a commitment, by its per-commitment point.
     signatures: HashMap<PublicKey, Signature>,
     /// What was offered, and the onion of each HTLC.
@@ -84,6 +90,9 @@ impl Ledger {
             channels: BTreeMap::new(),
             never_funded: BTreeSet::new(),
             ended_alone: BTreeSet::new(),
+            old: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            published: BTreeMap::new(),
             claimed: BTreeMap::new(),
             seen: Seen::default(),
             downstream: HashMap::new(),
@@ -131,11 +140,20 @@ impl Ledger {
 
     /// Only what was never opened is refused: an opening, or a channel whose opener died before its rows were durable.
     fn fails_channel(&mut self, by: &Node, channel: &ChannelId, words: &str) {
-        let Some(founded) = self.channels.get(channel).filter(|_| !self.ended_alone.contains(channel)) else { return };
+        let Some(founded) = self.channels.get(channel) else { return };
         let forgotten = rows::head(&by.live().db, channel).is_none();
         let is_new = founded.is_untouched && forgotten;
+        if !is_new && self.ends_alone(channel) {
+            return;
+        }
         assert!(is_new || self.never_funded.contains(channel), "node {} fails channel {channel}: {words}", by.number);
         self.never_funded.insert(*channel);
+    }
+
+    /// Whether a channel may end by what one side does: its operator, a backup, or a node in restored mode.
+    pub fn ends_alone(&self, channel: &ChannelId) -> bool {
+        let is_of_old = |founded: &Founded| founded.nodes.iter().any(|node| self.old.contains(node));
+        self.ended_alone.contains(channel) || self.channels.get(channel).is_some_and(is_of_old)
     }
 
     /// Channels that were funded, as far as anybody knows.
@@ -248,9 +266,7 @@ impl Ledger {
         assert!(newest > whose.number, "the secret of {whose:?} is out while the disk holds commitment {newest}");
         let stands = |head: ChannelHead| head.local_number > whose.number;
         assert_backed(by, &revoked.channel_id, |image| head_in(image).is_some_and(stands), "a secret");
-        journal.revealed.insert(point);
-        let below = journal.released_below.entry((whose.node, whose.keys_index)).or_default();
-        *below = (*below).max(whose.number + 1);
+        journal.reveals(point, whose);
         let newest = self.seen.revoked.entry((by.number, revoked.channel_id)).or_default();
         *newest = whose.number.max(*newest);
     }
@@ -270,7 +286,7 @@ impl Ledger {
         for (channel, head) in rows::heads(db, &mut is_new) {
             if let Phase::Failed { reason, .. } = &head.phase
                 && !self.never_funded.contains(&channel)
-                && !self.ended_alone.contains(&channel)
+                && !self.ends_alone(&channel)
             {
                 panic!("node {} has failed channel {channel}: {reason:?}", node.number);
             }
@@ -278,6 +294,7 @@ impl Ledger {
             let founded = self.channels.entry(channel).or_insert_with(|| Founded {
                 nodes: [node.number, peer],
                 balances: [head.local_commitment.to_local, head.local_commitment.to_remote],
+                funding: rows::params(db, &channel).expect("a channel with a head").funding,
                 is_untouched: true,
             });
             founded.is_untouched &= founded.nodes[0] == node.number;
@@ -309,7 +326,7 @@ impl Ledger {
         assert!(brings >= amount, "node {node} relays {amount} of {brings}");
     }
 
-    fn other_of(&self, channel: &ChannelId, node: usize) -> usize {
+    pub fn other_of(&self, channel: &ChannelId, node: usize) -> usize {
         let founded = &self.channels[channel];
         if founded.nodes[0] == node { founded.nodes[1] } else { founded.nodes[0] }
     }
@@ -326,7 +343,7 @@ impl Ledger {
     }
 
     /// Whether the node had the preimage for its money, from another HTLC than this.
-    fn was_paid_for(&self, node: usize, hash: &PaymentHash, but: &Name) -> bool {
+    pub fn was_paid_for(&self, node: usize, hash: &PaymentHash, but: &Name) -> bool {
         self.htlcs.iter().any(|(name, htlc)| {
             name.1 == node && name != but && htlc.hash == *hash && htlc.outcome == Some(Outcome::Fulfilled)
         })
@@ -343,48 +360,6 @@ impl Ledger {
             }
         }
         expected
-    }
-
-    /// Nothing is under way any more: both sides of each channel have what the HTLCs that were fulfilled leave them, both
-    /// edges of each relay have the same outcome, and no row waits for anything.
-    pub fn at_rest(&self, nodes: &[Node]) {
-        for (down, up) in &self.upstream {
-            let (down_outcome, up_outcome) = (self.htlcs[down].outcome, self.htlcs[up].outcome);
-            // A preimage that is known claims what is there for it, whatever became of the other edge (FWD-1).
-            let knew = self.was_paid_for(down.1, &self.htlcs[up].hash, down);
-            let agree = down_outcome == up_outcome || (up_outcome == Some(Outcome::Fulfilled) && knew);
-            assert!(agree, "the edges of one relay: {down:?} {down_outcome:?} and {up:?} {up_outcome:?}");
-        }
-        for (channel, founded) in self.funded() {
-            let expected = self.balances(channel, founded);
-            for side in 0..2 {
-                let head = rows::head(&nodes[founded.nodes[side]].live().db, channel).expect("an open channel");
-                let mine = [expected[side], expected[1 - side]];
-                for totals in [&head.local_commitment, &head.remote_commitment] {
-                    let found = [totals.to_local, totals.to_remote].map(|msat| i128::from(msat.get()));
-                    assert_eq!(found, mine, "node {} in {channel}", founded.nodes[side]);
-                }
-                assert_agree(&head, &nodes[founded.nodes[1 - side]], channel);
-            }
-        }
-        for node in nodes {
-            let relayed = self.downstream.keys().filter(|up| self.htlcs[*up].to == node.number);
-            let earned = relayed.filter(|up| self.htlcs[*up].outcome == Some(Outcome::Fulfilled)).count() as u64;
-            assert_eq!(rows::count(&node.live().db, Table::Forward), earned, "the forwards of node {}", node.number);
-            let under_way = [
-                Table::Htlc,
-                Table::Onion,
-                Table::Settlement,
-                Table::Outcome,
-                Table::Part,
-                Table::UnderWay,
-                Table::Preimage,
-            ];
-            for table in under_way {
-                let left = rows::count(&node.live().db, table);
-                assert_eq!(left, 0, "node {} has {left} rows of {table:?} left", node.number);
-            }
-        }
     }
 }
 
@@ -403,17 +378,15 @@ fn binds(message: &Message) -> bool {
     )
 }
 
-/// What a promise stands on is in the backup of who makes it, where that has one.
-fn assert_backed(by: &Node, channel: &ChannelId, holds: impl FnOnce(&Image) -> bool, what: &str) {
-    let Some(backup) = &by.backup else { return };
-    assert!(backup.has(channel, holds), "node {} tells {what} of {channel} before its backup has its rows", by.number);
-}
-
-/// Both sides count the commitments alike.
-fn assert_agree(head: &ChannelHead, other: &Node, channel: &ChannelId) {
-    let theirs = rows::head(&other.live().db, channel).expect("an open channel");
-    assert_eq!((head.local_number, head.remote_number), (theirs.remote_number, theirs.local_number));
-    assert_eq!((head.fee.local, head.fee.change), (theirs.fee.local, theirs.fee.change), "the feerates of {channel}");
+/// What a promise stands on is in the required backups of who makes it, but for those that lie.
+fn assert_backed(by: &Node, channel: &ChannelId, holds: impl Fn(&Image) -> bool, what: &str) {
+    for backup in by.backups.iter().filter(|backup| backup.is_relied_on()) {
+        let (number, name) = (by.number, backup.name());
+        assert!(
+            backup.has(channel, &holds),
+            "node {number} tells {what} of {channel} before backup {name} has its rows"
+        );
+    }
 }
 
 fn sum(totals: &Totals) -> Msat {

@@ -7,7 +7,6 @@ use std::task::{Context, Poll, Waker};
 
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network, ScriptBuf, Transaction, WPubkeyHash};
-use crossbeam_channel::Receiver;
 use outrigger_bolt::id::NodeId;
 use outrigger_channel::{Feerates, Policy, Refusal, Reply};
 use outrigger_sidecar::key::{NodeKeys, Seed};
@@ -18,16 +17,17 @@ use outrigger_sidecar::manager::relay::register::Caps;
 use outrigger_sidecar::manager::terms::ForwardingPolicy;
 use outrigger_sidecar::node::core::{self, Core, Duties, Ground};
 use outrigger_sidecar::payment::{InvoiceFault, SendFault, Terms};
-use outrigger_sidecar::store::backup::{Hub, News, Open, Persist, Start};
+use outrigger_sidecar::store::backup::Followed;
 use outrigger_sidecar::store::row::{InvoiceRow, PaymentRow};
 use outrigger_sidecar::store::schema::Table;
-use outrigger_sidecar::store::{self, Batch, Gathered, Generation, Released, Snapshot, StoreError};
+use outrigger_sidecar::store::{self, Batch, Gathered, Generation, Released, StoreError};
 use redb::Database;
 
-use super::backup::{self, Backup};
+use super::backup::Backup;
 use super::chain::{self, Chain};
 use super::disk::Disk;
 use super::signer::Signers;
+use super::sinks::Sinks;
 
 /// The network of every simulation.
 pub const NETWORK: &str = "regtest";
@@ -44,6 +44,9 @@ static KEYS: LazyLock<Vec<Arc<NodeKeys>>> = LazyLock::new(|| {
     };
     (0..MOST_NODES).map(keys).collect()
 });
+
+/// Blocks between two records of the tip.
+const TIP_EVERY: u32 = 4;
 
 /// Blocks that an HTLC to a node must leave before it expires.
 const FINAL_CLTV_BLOCKS: u16 = 18;
@@ -91,24 +94,18 @@ pub struct Live {
     pub sinks: Option<Sinks>,
 }
 
-/// What runs for a backup. Its thread is steps that the world takes.
-pub struct Sinks {
-    pub hub: Arc<Hub>,
-    sink: Box<dyn Persist>,
-    pub news: Receiver<News>,
-    has_given_up: bool,
-}
-
 pub struct Node {
     pub number: usize,
     pub id: NodeId,
     pub keys: Arc<NodeKeys>,
     pub config: Config,
     pub disk: Disk,
-    /// A required one.
-    pub backup: Option<Backup>,
-    /// An older copy was put into the place of its disk, or what came of its backup.
+    pub backups: Vec<Backup>,
+    /// It may believe that its rows are old: an older copy was put into the place of its disk, or what came of a backup; or a backup
+    /// has told it so.
     pub is_old: bool,
+    /// It believes so for a lie alone.
+    pub is_fooled: bool,
     /// It may end a connection.
     pub hangs_up: bool,
     pub live: Option<Live>,
@@ -128,8 +125,9 @@ impl Node {
             keys,
             config,
             disk,
-            backup: None,
+            backups: Vec::new(),
             is_old: false,
+            is_fooled: false,
             hangs_up: false,
             live: None,
             pace,
@@ -150,9 +148,13 @@ impl Node {
         let age = Generation::at_start_in(Box::new(self.disk.clone()), owner, &db, file.restored.is_some())?;
         let generation = file.aged(age);
         assert!(file.frozen.is_empty(), "node {} froze channels: {:?}", self.number, file.frozen);
-        let is_fooled = file.restored.is_some() && !self.is_old;
-        assert!(!is_fooled, "node {} believes that its file is old: {:?}", self.number, file.restored);
-        let sinks = self.sinks(&db, &file)?;
+        assert!(
+            file.restored.is_none() || self.is_old,
+            "node {} believes that its file is old: {:?}",
+            self.number,
+            file.restored
+        );
+        let sinks = Sinks::of(self, &db, &file)?;
         let place = file.wallet.first().map(|(_, row)| u64::from_be_bytes(row.as_slice().try_into().unwrap()));
         let (tip, forks) = place.map_or((chain::BEGIN, 0), |place| (place as u32, (place >> 32) as usize));
         let (signers, keys, number) = (self.signers.clone(), self.keys.clone(), self.number);
@@ -191,25 +193,13 @@ impl Node {
         while self.is_behind(chain) {
             self.follow(chain);
         }
-        self.live.as_mut().unwrap().hear()?;
+        self.live.as_mut().unwrap().hear(&self.backups)?;
         let manager = &self.live().core.manager;
         manager.env().set_shutdown_script(self.script());
         manager.set_feerates(self.feerates, true);
         manager.env().chain.set_synced(true);
         manager.resume();
         Ok(published)
-    }
-
-    /// Its backup over what the start found, as `node.rs` makes it.
-    fn sinks(&self, db: &Arc<Database>, file: &Snapshot) -> Result<Option<Sinks>, StoreError> {
-        let Some(backup) = self.backup.clone().filter(|_| file.restored.is_none()) else { return Ok(None) };
-        let start = Start::of(db, file, &[backup::NAME], &[backup::NAME])?;
-        let (told, news) = crossbeam_channel::unbounded();
-        let open: Open = Box::new(move |ends| backup.open(ends));
-        let (owner, found) = ((NETWORK, self.id), (start, store::last_event(db)?));
-        let (hub, made) = Hub::new(owner, db.clone(), found, backup::CLOCKS, vec![(Backup::terms(), open)], told);
-        let sink = made.into_iter().next().unwrap();
-        Ok(Some(Sinks { hub, sink, news, has_given_up: false }))
     }
 
     /// Whether the chain has something new for the node, which runs.
@@ -238,7 +228,11 @@ impl Node {
         let mut batch = Batch::default();
         let place = (live.forks as u64) << 32 | u64::from(live.tip);
         batch.put(Table::Wallet, 0u64.to_be_bytes().to_vec(), Some(place.to_be_bytes().to_vec()));
+        live.place().note(&mut batch);
         live.core.manager.env().writer.submit(batch);
+        if live.tip.is_multiple_of(TIP_EVERY) {
+            live.tell_tip();
+        }
     }
 
     /// Where its closes pay.
@@ -261,18 +255,6 @@ impl Node {
     }
 }
 
-impl Sinks {
-    /// Whether there is anything to do for the backup.
-    pub fn has_work(&self) -> bool {
-        self.hub.has_work(0)
-    }
-
-    /// Gives it the next thing.
-    pub fn step(&mut self) {
-        self.hub.step(0, &mut *self.sink);
-    }
-}
-
 impl Waits {
     fn poll(&mut self) -> Poll<Told> {
         let mut context = Context::from_waker(Waker::noop());
@@ -289,20 +271,27 @@ impl Waits {
 }
 
 impl Live {
-    /// Hears what the backup holds, before a peer is met, and tells it of the tip.
-    fn hear(&mut self) -> Result<(), StoreError> {
+    /// Hears what the backups hold, before a peer is met, and tells them of the tip.
+    fn hear(&mut self, backups: &[Backup]) -> Result<(), StoreError> {
         let Some(sinks) = &mut self.sinks else { return Ok(()) };
-        while !sinks.hub.has_heard_all() {
-            sinks.hub.step(0, &mut *sinks.sink);
-            if let Ok(News::Storage(fault)) = sinks.news.try_recv() {
-                return Err(fault);
-            }
-        }
+        sinks.hear(backups)?;
         match sinks.hub.proof() {
             Some(proof) => self.core.manager.prove_old(proof),
-            None => sinks.hub.tip(self.tip, BlockHash::all_zeros(), Vec::new()),
+            None => self.tell_tip(),
         }
         Ok(())
+    }
+
+    /// Up to where all have followed the chain; the hash says how many reorganisations were taken in.
+    fn place(&self) -> Followed {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&(self.forks as u64).to_be_bytes());
+        Followed { height: self.tip, hash: BlockHash::from_byte_array(hash) }
+    }
+
+    fn tell_tip(&self) {
+        let Followed { height, hash } = self.place();
+        self.sinks.iter().for_each(|sinks| sinks.hub.tip(height, hash, Vec::new()));
     }
 
     /// What a commit released goes to the backup's gate, or on.

@@ -54,6 +54,9 @@ impl World {
         let payee = (payer + self.rng.random_range(1..count)) % count;
         let mut ways: Vec<_> = (0..self.rng.random_range(1..3)).filter_map(|_| self.way(payer, payee)).collect();
         ways.dedup();
+        if [payer, payee].into_iter().any(|node| self.nodes[node].is_old) {
+            return;
+        }
         let flaws = [Flaw::Fee, Flaw::Delta, Flaw::Channel, Flaw::Secret];
         let flaw = if self.rng.random_bool(0.15) { *flaws.choose(&mut self.rng).expect("some") } else { Flaw::None };
         let same_as = self.rng.random_bool(0.05).then(|| self.payable_again()).flatten();
@@ -94,6 +97,9 @@ impl World {
 
     /// A node gives to another that it has a channel with.
     pub fn give(&mut self, payer: usize, payee: usize, amount: Msat) {
+        if self.nodes[payer].is_old {
+            return;
+        }
         let number = self.payments.len();
         self.payments.push(Payment { is_keysend: true, ..Payment::plain(payer, payee, amount) });
         self.note(format_args!("payment {number}: {payer} wants to give {amount} to {payee}"));
@@ -245,10 +251,17 @@ impl World {
             }
         }
         for (hash, numbers) in by_hash {
-            self.assert_hash(hash, &numbers);
+            if !self.is_unsure(&hash) {
+                self.assert_hash(hash, &numbers);
+            }
         }
         for number in 0..self.payments.len() {
-            self.assert_row(number);
+            let hash =
+                self.payments[number].answer.as_ref().and_then(|answer| Some(answer.as_ref().ok()?.payment_hash));
+            let is_sure = hash.is_some_and(|hash| !self.is_unsure(&hash));
+            if is_sure && !self.nodes[self.payments[number].payer].is_old {
+                self.assert_row(number);
+            }
         }
     }
 

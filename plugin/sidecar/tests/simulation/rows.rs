@@ -1,7 +1,7 @@
 //! What is on a node's disk, row by row: what the invariants are held against.
 
 use outrigger_bolt::id::ChannelId;
-use outrigger_channel::{ChannelHead, HtlcKey, HtlcRow, MonitorHead, Row};
+use outrigger_channel::{ChannelHead, ChannelParams, HtlcKey, HtlcRow, MonitorHead, Row};
 use outrigger_sidecar::store::schema::{Table, channel_key, htlc_key, parse_htlc_key};
 use outrigger_sidecar::store::seal::unseal;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
@@ -14,6 +14,10 @@ fn row<R>(db: &Database, table: Table, key: &[u8], decode: impl FnOnce(&[u8]) ->
 
 pub fn head(db: &Database, channel: &ChannelId) -> Option<ChannelHead> {
     row(db, Table::ChannelHead, &channel_key(channel), |bytes| ChannelHead::decode(bytes).unwrap())
+}
+
+pub fn params(db: &Database, channel: &ChannelId) -> Option<ChannelParams> {
+    row(db, Table::ChannelParams, &channel_key(channel), |bytes| ChannelParams::decode(bytes).unwrap())
 }
 
 pub fn monitor_head(db: &Database, channel: &ChannelId) -> Option<MonitorHead> {

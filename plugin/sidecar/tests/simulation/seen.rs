@@ -1,7 +1,7 @@
 //! What others have seen of a node: the log of its peers, and what readers of its events were told. Whatever a crash
 //! leaves, each start must know as much.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use outrigger_bolt::id::ChannelId;
 use outrigger_channel::{HtlcKey, Offerer};
@@ -43,20 +43,28 @@ impl Seen {
     }
 
     /// What a start found is at least what was seen. Channels that were never funded are forgotten.
-    pub fn held_against(&self, node: &Node, never_funded: &BTreeSet<ChannelId>) {
+    pub fn held_against(&self, node: &Node, is_had: impl Fn(&ChannelId) -> bool) {
+        self.rows_held_against(node, is_had);
+        self.events_are_kept(node);
+    }
+
+    /// The rows of channels that a start found are at least what was seen.
+    pub fn rows_held_against(&self, node: &Node, is_had: impl Fn(&ChannelId) -> bool) {
         let (number, db) = (node.number, &node.live().db);
-        for ((of, channel), signed) in self.signed.iter().filter(|((of, _), _)| *of == number) {
+        let is_of = |of: &usize, channel: &ChannelId| *of == number && is_had(channel);
+        for ((of, channel), signed) in self.signed.iter().filter(|((of, channel), _)| is_of(of, channel)) {
             let Some(head) = head_unless_closed(db, channel) else { continue };
             let known = head.remote_number;
             assert!(known >= *signed, "node {of} has signed commitment {signed} of {channel} and knows of {known}");
         }
-        for ((of, channel), revoked) in self.revoked.iter().filter(|((of, _), _)| *of == number) {
+        for ((of, channel), revoked) in self.revoked.iter().filter(|((of, channel), _)| is_of(of, channel)) {
             let Some(head) = head_unless_closed(db, channel) else { continue };
             let monitor = rows::monitor_head(db, channel).expect("a channel has a monitor");
             let newest = head.local_number.min(monitor.local.number);
             assert!(newest > *revoked, "node {of} has revoked commitment {revoked} of {channel} and holds {newest}");
         }
-        for ((of, channel, htlc_id), outcome) in self.answered.iter().filter(|((of, ..), _)| *of == number) {
+        for ((of, channel, htlc_id), outcome) in self.answered.iter().filter(|((of, channel, _), _)| is_of(of, channel))
+        {
             let received = HtlcKey { offerer: Offerer::Remote, id: *htlc_id };
             if rows::htlc(db, channel, received).is_none() {
                 continue;
@@ -69,16 +77,21 @@ impl Seen {
             };
             assert_eq!(known, Some(*outcome), "node {of} has answered HTLC {htlc_id} of {channel}");
         }
-        for (of, channel) in self.shut_down.iter().filter(|(of, _)| *of == number) {
+        for (of, channel) in self.shut_down.iter().filter(|(of, channel)| is_of(of, channel)) {
             let Some(head) = head_unless_closed(db, channel) else { continue };
             assert!(head.local_shutdown.is_some(), "node {of} has shut {channel} down and does not know it");
         }
-        let funded = self.funded.iter().filter(|(_, channel)| !never_funded.contains(channel));
-        for (of, channel) in funded.filter(|(of, _)| *of == number) {
+        for (of, channel) in self.funded.iter().filter(|(of, channel)| is_of(of, channel)) {
             let is_known = rows::head(db, channel).is_some() || rows::is_closed(db, channel);
             assert!(is_known, "node {of} has signed for the funding of {channel} and does not know it");
         }
-        self.events_are_kept(node);
+    }
+
+    /// Whether the rows of a start know less of some channel than was seen, or do not know it.
+    pub fn is_behind(&self, node: &Node) -> bool {
+        let own = self.signed.iter().filter(|((of, _), _)| *of == node.number);
+        let mut known = own.map(|((_, channel), signed)| (rows::head(&node.live().db, channel), *signed));
+        known.any(|(head, signed)| head.is_none_or(|head| head.remote_number < signed))
     }
 
     /// Nothing that was seen of a node counts any more: an older disk was put into the place of its own.

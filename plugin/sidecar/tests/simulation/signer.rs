@@ -32,11 +32,37 @@ pub struct Journal {
     pub revealed: HashSet<PublicKey>,
     /// The lowest number of each channel side whose secret has not left.
     pub released_below: HashMap<(usize, u64), u64>,
+    /// The newest own commitment of each channel side that was signed.
+    pub signed_local: HashMap<(usize, u64), u64>,
+    /// Channel sides of which a commitment was published: their secrets stay where they are.
+    pub published: HashSet<(usize, u64)>,
     /// For which point of the peer a signature was made.
     pub signed: HashMap<Signature, PublicKey>,
     pub signatures: u64,
     /// What must never happen and did.
     pub violations: Vec<String>,
+}
+
+impl Journal {
+    /// A commitment of this channel side is published, the one that was signed last.
+    pub fn publishes(&mut self, side: (usize, u64)) {
+        let (below, number) = (self.released_below.get(&side).copied(), self.signed_local.get(&side).copied());
+        if number < below {
+            self.violations.push(format!("{side:?} publishes its commitment {number:?}, revoked below {below:?}"));
+        }
+        self.published.insert(side);
+    }
+
+    /// The secret of this commitment leaves.
+    pub fn reveals(&mut self, point: PublicKey, whose: Point) {
+        let side = (whose.node, whose.keys_index);
+        if self.published.contains(&side) {
+            self.violations.push(format!("the secret of {whose:?} leaves after a commitment was published"));
+        }
+        self.revealed.insert(point);
+        let below = self.released_below.entry(side).or_default();
+        *below = (*below).max(whose.number + 1);
+    }
 }
 
 /// Who signs in a simulation.
@@ -121,7 +147,11 @@ impl Layer for Watched {
     ) -> Result<Signature, SigningRefused> {
         let signed = self.inner.sign_local_commitment(guard, params, plan);
         let mut journal = self.journal.lock();
-        let below = journal.released_below.get(&(self.node, self.keys_index)).copied().unwrap_or_default();
+        let side = (self.node, self.keys_index);
+        let below = journal.released_below.get(&side).copied().unwrap_or_default();
+        if signed.is_ok() {
+            journal.signed_local.insert(side, plan.number);
+        }
         if signed.is_ok() && plan.number < below {
             let (node, number) = (self.node, plan.number);
             journal.violations.push(format!("node {node} signs its own commitment {number}, revoked below {below}"));

@@ -37,7 +37,7 @@ pub struct Stopped {
 struct StoppedNode {
     config: Config,
     content: Content,
-    backup: Option<Backup>,
+    backups: Vec<Backup>,
     hangs_up: bool,
     pace: u32,
     feerates: Feerates,
@@ -52,7 +52,7 @@ impl Stopped {
         let node = |node: &Node| StoppedNode {
             config: node.config.clone(),
             content: node.disk.content(),
-            backup: node.backup.as_ref().map(Backup::copied),
+            backups: node.backups.iter().map(Backup::copied).collect(),
             hangs_up: node.hangs_up,
             pace: node.pace,
             feerates: node.feerates,
@@ -78,10 +78,10 @@ impl Stopped {
         let journal = Arc::new(Mutex::new(self.journal.clone()));
         let signers = Signers { signing: self.signing, journal };
         let nodes = self.nodes.iter().enumerate().map(|(number, stopped)| {
-            let StoppedNode { config, content, backup, hangs_up, pace, feerates } = stopped;
+            let StoppedNode { config, content, backups, hangs_up, pace, feerates } = stopped;
             let mut node = Node::new(number, config.clone(), *pace, *feerates, signers.clone());
             node.disk = Disk::with(content.clone());
-            node.backup = backup.as_ref().map(Backup::copied);
+            node.backups = backups.iter().map(Backup::copied).collect();
             node.hangs_up = *hangs_up;
             node
         });

@@ -6,20 +6,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::Transaction;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_bolt::wire::{ChannelUpdate, Message};
-use outrigger_channel::{CHANNEL_PONG_BYTES, Command, Enforcement, Feerates};
+use outrigger_channel::{CHANNEL_PONG_BYTES, Command, Feerates};
 use outrigger_sidecar::clock::{Clock, StandIn};
 use outrigger_sidecar::manager::OpenOrder;
 use outrigger_sidecar::manager::outbox::{Heard, Origin, PeerHandler, outbox};
-use outrigger_sidecar::store::ChainOrder;
-use outrigger_sidecar::store::backup::{Image, News};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::backup::Backup;
 use super::chain::Chain;
 use super::clock::VirtualClock;
 use super::disk::Content;
@@ -28,8 +24,8 @@ use super::ledger::Ledger;
 use super::network::{End, Link, Taken, read};
 use super::node::{Node, Told, Waits};
 use super::payments::Payment;
-use super::rows;
 use super::signer::{Signers, Signing};
+use super::sinks;
 
 /// Bytes that may wait for a peer.
 const OUTBOX_BYTES: usize = 1 << 22;
@@ -56,7 +52,7 @@ impl Counts {
 
 /// One thing that can happen next.
 #[derive(Clone, Copy, Debug)]
-enum Event {
+pub enum Event {
     Deliver {
         link: usize,
         side: usize,
@@ -76,11 +72,17 @@ enum Event {
     Block(usize),
     /// The time of an HTLC set is over.
     Time(usize),
-    /// A node does the next thing for its backup.
-    Sink(usize),
-    /// A backup makes something durable, and says so.
-    Backup(usize),
-    /// A node hears something of its backup.
+    /// A node does the next thing for a backup.
+    Sink {
+        node: usize,
+        at: usize,
+    },
+    /// A backup makes something durable, or says so.
+    Backup {
+        node: usize,
+        at: usize,
+    },
+    /// A node hears something of its backups.
     News(usize),
 }
 
@@ -210,16 +212,7 @@ impl World {
             if live.core.payments.next_time().is_some_and(|end| end <= now) {
                 found.push((Event::Time(number), pace));
             }
-            let Some(sinks) = &live.sinks else { continue };
-            if sinks.has_work() {
-                found.push((Event::Sink(number), pace));
-            }
-            if node.backup.as_ref().is_some_and(Backup::is_behind) {
-                found.push((Event::Backup(number), pace));
-            }
-            if !sinks.news.is_empty() {
-                found.push((Event::News(number), pace));
-            }
+            sinks::possible(node, &mut found);
         }
         found
     }
@@ -238,7 +231,7 @@ impl World {
     /// Lets things happen until nothing can.
     pub fn rest(&mut self) {
         for _ in 0..200_000 {
-            if !self.step() {
+            if !self.step() && !self.look_for_stalls() {
                 return;
             }
         }
@@ -294,30 +287,16 @@ impl World {
                 self.note(format_args!("{node}: the chain is at {tip}"));
                 node
             }
-            Event::Sink(node) => {
-                self.note(format_args!("{node}: does something for its backup"));
-                self.act_for_backup(node, |world| {
-                    world.nodes[node].live.as_mut().expect("a live node").sinks.as_mut().expect("sinks").step();
-                });
+            Event::Sink { node, at } => {
+                self.step_sink(node, at);
                 node
             }
-            Event::Backup(node) => {
-                self.note(format_args!("{node}: its backup has something"));
-                self.act_for_backup(node, |world| {
-                    let backup = world.nodes[node].backup.clone().expect("a backup");
-                    backup.complete_one(&mut world.rng);
-                });
+            Event::Backup { node, at } => {
+                self.complete_in_backup(node, at);
                 node
             }
             Event::News(node) => {
-                let news = self.nodes[node].live().sinks.as_ref().expect("sinks").news.try_recv();
-                match news.expect("news") {
-                    News::Ahead { proof } => self.nodes[node].live().core.manager.prove_old(&proof),
-                    News::Storage(fault) => self.failed(node, fault),
-                    News::Unstored(unstored) => self.nodes[node].live().core.manager.fail_unstored(unstored),
-                    News::Kept { channel, number } => self.nodes[node].live().core.manager.keep(channel, number),
-                    News::Dead { reason } => panic!("node {node} stops for its backup: {reason}"),
-                }
+                self.hear_of_backup(node);
                 node
             }
         }
@@ -365,62 +344,6 @@ impl World {
         };
         ledger.committed(&nodes[node], peer_of);
         ledger.seen.events_are_told(&nodes[node]);
-    }
-
-    fn carry_out(&mut self, node: usize, order: ChainOrder) {
-        match order {
-            ChainOrder::Publish(tx) => {
-                self.assert_backed(node, &tx);
-                self.chain.publish(tx);
-            }
-            ChainOrder::Fund(request) => {
-                let funding = self.chain.fund(&request);
-                self.nodes[node].live().core.manager.funded(&request.peer, request.channel, Ok(funding));
-            }
-            ChainOrder::Enforce { channel, enforcement: Some(found), .. }
-                if self.ledger.never_funded.contains(&channel) =>
-            {
-                assert!(found.publish.is_none() && found.claims.is_empty(), "there is no output to spend");
-            }
-            ChainOrder::Enforce { channel, enforcement: Some(found), .. } => {
-                assert!(self.ledger.ended_alone.contains(&channel), "node {node} ends channel {channel} alone");
-                let is_published = found.publish.is_some();
-                assert!(
-                    !is_published || !self.nodes[node].is_old,
-                    "node {node} publishes an old commitment of {channel}"
-                );
-                self.enforce(node, *found);
-            }
-            ChainOrder::Enforce { enforcement: None, .. }
-            | ChainOrder::Forget(_)
-            | ChainOrder::NewBlock
-            | ChainOrder::BlockLeft
-            | ChainOrder::Release(_) => {}
-        }
-    }
-
-    /// What the wallet and the mempool do for a channel that its operator ended.
-    fn enforce(&mut self, node: usize, found: Enforcement) {
-        found.publish.into_iter().for_each(|publish| self.chain.publish(publish.tx));
-        let own = found.claims.iter().map(|claim| ((node, claim.outpoint), claim.output.value));
-        self.ledger.claimed.extend(own);
-        found
-            .claims
-            .into_iter()
-            .for_each(|claim| self.chain.claim(claim.outpoint, claim.output.value, claim.from_height));
-    }
-
-    /// A channel that is funded by this transaction is in the backup of the node that publishes it.
-    fn assert_backed(&self, node: usize, tx: &Transaction) {
-        let Node { backup: Some(backup), live: Some(live), is_old: false, .. } = &self.nodes[node] else { return };
-        let txid = tx.compute_txid();
-        for view in live.core.manager.channels(None, None, usize::MAX, |view| view.summary.funding.txid == txid) {
-            let channel = view.channel_id;
-            assert!(
-                backup.has(&channel, Image::is_live),
-                "node {node} funds {channel}, which its backup does not have"
-            );
-        }
     }
 
     /// What an event at a node brings with it at once: answers to callers, and messages on the wire.
@@ -473,6 +396,7 @@ impl World {
 
     fn told(&mut self, node: usize, told: Told) {
         match told {
+            Told::Invoice { answer: Err(_), .. } if self.nodes[node].is_old => {}
             Told::Invoice { payment, answer } => self.invoiced(payment, answer.expect("an invoice")),
             Told::Sent { payment, answer } => {
                 let began = if answer.is_ok() { "begins" } else { "does not begin" };
@@ -518,29 +442,6 @@ impl World {
         }
     }
 
-    pub fn mine(&mut self) {
-        let count = self.chain.mine();
-        self.counts.one("blocks");
-        self.clock.pass(Duration::from_secs(600));
-        self.note(format_args!("block {} with {count} transactions", self.chain.height()));
-    }
-
-    /// Blocks are taken back, and one more than those comes in their place. What was in them may come later, or not yet.
-    pub fn reorganise(&mut self) {
-        let depth = self.rng.random_range(1..3);
-        if !self.chain.take_back(depth) {
-            return;
-        }
-        self.counts.one("reorganisations");
-        self.note(format_args!("{depth} blocks are taken back"));
-        let is_late = self.rng.random_bool(0.5);
-        let waiting = if is_late { self.chain.hold_back() } else { Vec::new() };
-        for _ in 0..=depth {
-            self.mine();
-        }
-        waiting.into_iter().for_each(|tx| self.chain.publish(tx));
-    }
-
     pub fn set_feerates(&mut self, node: usize, feerates: Feerates) {
         self.counts.one("fee changes");
         self.nodes[node].feerates = feerates;
@@ -578,11 +479,6 @@ impl World {
         let future = Box::pin(async move { manager.command(channel, command).await });
         live.waits.push(Waits::Order { future });
         self.after(node);
-    }
-
-    /// HTLCs that stand on some disk.
-    pub fn htlcs_left(&self) -> usize {
-        self.nodes.iter().filter_map(|node| node.live.as_ref()).map(|live| rows::htlcs(&live.db).len()).sum()
     }
 }
 

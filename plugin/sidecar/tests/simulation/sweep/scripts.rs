@@ -12,14 +12,12 @@ use outrigger_bolt::wire::{Error, Message};
 use outrigger_channel::{Command, Policy};
 use outrigger_sidecar::manager::relay::register::{Caps, Load};
 use outrigger_sidecar::manager::terms::ForwardingPolicy;
-use outrigger_sidecar::store::backup::Followed;
-use outrigger_sidecar::store::restore::Restore;
 use outrigger_sidecar::store::row::PaymentState;
 
 use super::super::backup::Backup;
-use super::super::disk::{Content, Disk, File, Operation};
+use super::super::disk::{Content, File, Operation};
 use super::super::faults::Plan;
-use super::super::node::{Config, NETWORK, Node};
+use super::super::node::{Config, Node};
 use super::super::payments::Flaw;
 use super::super::rows;
 use super::super::schedule::feerates;
@@ -263,6 +261,7 @@ fn replace(world: &mut World, content: &Content, file: Option<File>) {
     let channels: Vec<_> = world.ledger.funded().filter(|(_, founded)| founded.nodes.contains(&LOSER)).collect();
     let channels: Vec<_> = channels.into_iter().map(|(channel, _)| *channel).collect();
     world.ledger.ended_alone.extend(channels);
+    world.ledger.old.insert(LOSER);
     world.ledger.seen.forget(LOSER);
     world.nodes[LOSER].is_old = true;
     world.nodes[LOSER].disk.put_back(content, file);
@@ -281,13 +280,8 @@ fn put_database_back(world: &mut World) {
 /// The disk is gone, and another one gets what the backup has.
 fn restore(world: &mut World) {
     world.stop(LOSER);
-    let mut backup = world.nodes[LOSER].backup.clone().expect("a backup");
-    let forks = world.chain.forks.len() as u64;
-    let wallet = |from: Followed| Ok((forks << 32 | u64::from(from.height)).to_be_bytes().to_vec());
-    let node_id = world.nodes[LOSER].id;
-    let restore = Restore { network: NETWORK, node_id, proof: "it comes of a backup", wallet: &wallet };
-    let disk = Disk::default();
-    let rebuilt = restore.onto(&mut backup, disk.database()).expect("a restore");
+    let backup = world.nodes[LOSER].backups[0].clone();
+    let (disk, rebuilt) = world.rebuilt(LOSER, backup);
     assert!(rebuilt.is_whole(), "{rebuilt:?}");
     replace(world, &disk.content(), None);
 }
@@ -344,7 +338,7 @@ pub fn found(world: &mut World, nodes: usize, channels_each: usize) {
 fn found_with(world: &mut World, nodes: usize, channels_each: usize, backups: &[usize]) {
     for number in 0..nodes {
         let mut node = node(number, world.signers.clone());
-        node.backup = backups.contains(&number).then(Backup::default);
+        node.backups.extend(backups.contains(&number).then(Backup::default));
         world.nodes.push(node);
         world.start(number);
     }
@@ -437,7 +431,7 @@ impl Script {
             End::Open => {
                 assert_at_rest(world);
                 world.pay_again();
-                world.ledger.at_rest(&world.nodes);
+                world.assert_at_rest();
             }
             End::Closed => {
                 assert_at_rest(world);
@@ -478,7 +472,7 @@ impl Script {
         }
         self.assert_events(world);
         for node in world.nodes.iter().filter(|node| !node.is_old) {
-            node.backup.iter().for_each(|backup| backup.assert_complete(node));
+            node.backups.iter().for_each(|backup| backup.assert_complete(node));
         }
     }
 
@@ -520,9 +514,11 @@ impl Script {
 
 /// Nothing is under way, and every payment has ended as both of its nodes say.
 fn assert_at_rest(world: &mut World) {
-    assert_eq!(world.htlcs_left(), 0, "HTLCs stand although everything is connected and at rest");
+    // Also of channels that are ended alone, where nothing was under way.
+    let ended = std::mem::take(&mut world.ledger.ended_alone);
+    world.assert_at_rest();
     world.assert_paid();
-    world.ledger.at_rest(&world.nodes);
+    world.ledger.ended_alone = ended;
 }
 
 /// Every channel has closed, by a transaction in the chain.
