@@ -224,7 +224,8 @@ impl Backup {
     /// Whether it has anything to make durable or to say.
     pub fn is_behind(&self) -> bool {
         let kept = self.kept.lock();
-        !kept.is_away && !(kept.waiting.is_empty() && kept.untold.is_empty())
+        let has_work = !kept.waiting.is_empty() || !kept.untold.is_empty();
+        has_work && !kept.is_away
     }
 
     pub fn is_away(&self) -> bool {
