@@ -64,6 +64,9 @@ pub struct BackupInfo {
     /// the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_failure: Option<String>,
+    /// Why no restore is tried from it now, or not of all channels; absent where one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unverified: Option<String>,
 }
 
 /// How a backup stands.

@@ -45,6 +45,8 @@ struct Lost {
     dir: tempfile::TempDir,
     keys: NodeKeys,
     images: Vec<Image>,
+    /// Where the record of the chain says that peers are reached.
+    peers: Vec<(NodeId, String)>,
 }
 
 impl Lost {
@@ -79,7 +81,8 @@ impl Lost {
         // An address that the peer had once; the newer one comes with the tip.
         let peer = images[0].params().unwrap().peer.serialize().to_vec();
         images[0].rows.insert((Table::PeerAddress, peer), b"old.example:9735".to_vec());
-        Self { dir, keys, images }
+        let peers = vec![(images[0].params().unwrap().peer, "peer.example:9735".to_owned())];
+        Self { dir, keys, images, peers }
     }
 
     fn node_id(&self) -> NodeId {
@@ -105,7 +108,7 @@ impl Lost {
             height: 144,
             hash: BlockHash::from_byte_array([9; 32]),
             at_unix: 1_800_000_000,
-            peers: vec![(self.images[0].params().unwrap().peer, "peer.example:9735".to_owned())],
+            peers: self.peers.clone(),
             channels: Some(self.images.iter().map(|image| (image.channel, 5)).collect()),
         };
         assert!(!matches!(sink.persist_tip(&tip), Answer::PermanentFailure(_)));
@@ -490,6 +493,7 @@ async fn bak_1_a_restore_is_tried_while_the_node_runs_and_one_that_is_not_right_
     assert!(words.contains(&lost.images[0].channel.to_string()), "{words}");
     assert!(words.contains("0 of its rows are missing or other ones, and 1 are too many"), "{words}");
     assert!(wrong.verified_at.is_none() && wrong.hint.unwrap().contains("Keep both"));
+    assert!(wrong.unverified.is_none());
     let client = Client::in_directory(&lost.network_dir()).unwrap();
     let shown = async {
         loop {
@@ -505,6 +509,49 @@ async fn bak_1_a_restore_is_tried_while_the_node_runs_and_one_that_is_not_right_
     let (status, event) = tokio::time::timeout(LIMIT, shown).await.unwrap();
     assert!(status.contains("second would not bring back what there is"), "{status}");
     assert!(event.contains("the backup second would not bring back what this node has"), "{event}");
+    drop(daemon);
+}
+
+/// A channel that a backup cannot take is shown, with the others complete, and so is that no restore is tried from that backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_a_channel_is_too_large_for_says_so_and_that_no_restore_is_tried_from_it() {
+    let lost = Lost::sample();
+    lost.lives();
+    let large = lost.images[0].channel;
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib/examples/keep-in-directory");
+    let text = fs::read_to_string(example).unwrap();
+    let part = "    case $method in";
+    assert!(text.contains(part));
+    let answer = r#"{"jsonrpc":"2.0","id":%s,"result":{"answer":"too_large","reason":"the bucket is small"}}"#;
+    let spoil = format!(
+        "    if [[ $method == update_persisted_channel && $channel == *{large} ]]; then field id; printf '{answer}\\n' \"$value\"; continue; fi\n{part}"
+    );
+    let program = lost.dir.path().join("spoilt");
+    fs::write(&program, text.replace(part, &spoil)).unwrap();
+    let (kept, files) = (lost.dir.path().join("kept"), lost.dir.path().join("files"));
+    fs::create_dir(&files).unwrap();
+    let config = [
+        backup(
+            "program",
+            "command",
+            format!("command = [\"bash\", \"{}\", \"{}\"]", program.display(), kept.display()),
+        ),
+        backup("files", "directory", format!("path = \"{}\"\nverify_every_hours = 0", files.display())),
+    ];
+    fs::write(lost.dir.path().join("outrigger.toml"), config.concat()).unwrap();
+    let daemon = Daemon::start(lost.dir.path());
+    let told = lost.backups_once(2, |backup| backup.unverified.is_some() && backup.lag_updates <= 2).await;
+    let [program, files] = ["program", "files"].map(|name| told.iter().find(|backup| backup.name == name).unwrap());
+    assert_eq!(program.state, BackupState::Troubled);
+    let place = kept.join(lost.node_id().to_string());
+    assert!(program.lag_updates > 0 && fs::read_dir(place).unwrap().count() == 2, "the others are there");
+    let reason = program.reason.clone().unwrap();
+    let words = format!("channel {large} has a record that is too large for the program: the bucket is small");
+    assert!(reason.starts_with(&words), "{reason}");
+    let words = "it is in trouble, and no restore is tried from it before it is well";
+    assert_eq!((program.unverified.as_deref(), program.verified_at), (Some(words), None));
+    assert!(is_complete(files));
+    assert_eq!(files.unverified.as_deref(), Some("verify_every_hours is 0, so no restore is tried from it"));
     drop(daemon);
 }
 
@@ -621,6 +668,123 @@ fn a_channel_that_a_program_cannot_give_back_is_lost_alone_and_a_program_that_en
     assert!(found["faults"][0].as_str().unwrap().contains("list_records"), "{found}");
 }
 
+/// The example with one part of its text in another's place.
+fn spoilt(lost: &Lost, (part, other): (&str, &str)) -> String {
+    let (example, kept) = lost.keep_by_program();
+    let program = lost.dir.path().join("spoilt");
+    let text = fs::read_to_string(&example).unwrap();
+    assert!(text.contains(part));
+    fs::write(&program, text.replace(part, other)).unwrap();
+    format!("command:bash {} {}", program.display(), kept.display())
+}
+
+fn faults_of(told: &Value, channel: ChannelId) -> Vec<String> {
+    let name = channel.to_string();
+    let found = told["channels"].as_array().unwrap().iter().find(|found| found["channel_id"] == name.as_str());
+    serde_json::from_value(found.unwrap()["faults"].clone()).unwrap()
+}
+
+/// Names that are none, that come twice or out of order: each is told, and what is there comes back.
+#[test]
+fn bad_input_95_faulty_names_of_channels_are_told_and_cost_no_channel() {
+    let lost = Lost::sample();
+    let list = "result=$(list channel_ids \"${found[@]}\")";
+    let faulty = format!(
+        "((${{#found[@]}} > 2)) && found=(\"${{found[3]}}\" \"${{found[0]}}\" \"${{found[@]}}\" 7 '\"zz\"' null); {list}"
+    );
+    let told = lost.restored(&spoilt(&lost, (list, &faulty)), 2);
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
+    let mut channels: Vec<_> = lost.images.iter().map(|image| image.channel).collect();
+    channels.sort_unstable();
+    for channel in &channels {
+        assert_eq!(faults_of(&told, *channel), Vec::<String>::new());
+    }
+    let mut faults: Vec<String> = serde_json::from_value(told["faults"].clone()).unwrap();
+    faults.sort();
+    let [first, second, third, last] = channels.as_slice() else { panic!("four channels") };
+    let mut expected = vec![
+        format!("it lists channel {first} behind a higher one"),
+        format!("it lists channel {second} behind a higher one"),
+        format!("it lists channel {third} behind a higher one"),
+        format!("it lists channel {first} twice"),
+        format!("it lists channel {last} twice"),
+        "it lists 7 as a channel".to_owned(),
+        r#"it lists \"zz\" as a channel"#.to_owned(),
+        "it lists null as a channel".to_owned(),
+    ];
+    expected.sort();
+    assert_eq!(faults, expected);
+    lost.assert_rows();
+}
+
+/// A program that takes no notice of what it is asked for lists the same for ever.
+#[test]
+fn bad_input_95_a_list_that_begins_anew_ends() {
+    let lost = Lost::sample();
+    let told = lost.restored(&spoilt(&lost, ("[[ ${dir##*/} > ${value/null/} ]] &&", "")), 2);
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
+    let words = "it lists no other channels when it is asked for those behind the last one";
+    assert_eq!(told["faults"], serde_json::json!([words]));
+}
+
+#[test]
+fn bad_input_95_faulty_names_of_records_are_told_with_their_channel_and_what_is_whole_comes_back() {
+    let lost = Lost::sample();
+    let channel = lost.images[1].channel;
+    let list = "result=$(list records \"${found[@]}\")";
+    let faulty = [
+        r#"{"kind":"full","update_id":-3}"#,
+        r#"{"kind":"tip","update_id":9}"#,
+        r#"{"kind":"update","follows":9,"update_id":2}"#,
+        r#"{"kind":"update","update_id":2}"#,
+        r#"{"kind":"full","update_id":9,"channel_id":"ab"}"#,
+        r#"{"kind":"full","update_id":18446744073709551616}"#,
+        "7",
+    ];
+    let all: Vec<_> = faulty.iter().map(|entry| format!("'{entry}'")).collect();
+    let spoil = format!("[[ $channel == *{channel} ]] && found+=({} \"${{found[0]}}\"); {list}", all.join(" "));
+    let told = lost.restored(&spoilt(&lost, (list, &spoil)), 2);
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
+    let faults = faults_of(&told, channel);
+    assert_eq!(faults.len(), faulty.len() + 1, "{faults:?}");
+    assert!(
+        faults[..7].iter().all(|fault| fault.starts_with("it lists ") && fault.ends_with(" as a record")),
+        "{faults:?}"
+    );
+    assert_eq!(faults[7], "it lists full 5 twice");
+    assert_eq!(faults_of(&told, lost.images[0].channel), Vec::<String>::new());
+    lost.assert_rows();
+}
+
+/// What it refuses, or gives under another's name, is lost alone.
+#[test]
+fn bad_input_95_records_that_are_refused_or_another_s_are_lost_alone() {
+    let lost = Lost::sample();
+    let [refused, other] = [lost.images[1].channel, lost.images[2].channel];
+    let fetch = "fetch) field kind;";
+    let spoil = format!(
+        "fetch) if [[ $channel == *{refused} ]]; then field id
+            printf '{{\"jsonrpc\":\"2.0\",\"id\":%s,\"error\":{{\"code\":1,\"message\":\"it is locked\"}}}}\\n' \"$value\"; continue; fi
+        if [[ $channel == *{other} ]]; then channel=$node/{refused}; fi; field kind;"
+    );
+    let told = lost.restored(&spoilt(&lost, (fetch, &spoil)), 2);
+    assert_eq!(outcomes(&told), ["history", "lost", "lost", "restored"]);
+    assert!(faults_of(&told, refused)[0].contains("it answered fetch with an error"), "{told}");
+    assert!(faults_of(&told, refused)[0].contains("it is locked"), "{told}");
+    assert!(faults_of(&told, other)[0].contains("it is damaged, stands under another's name"), "{told}");
+}
+
+#[test]
+fn bad_input_95_a_record_of_the_chain_that_is_none_is_told_and_costs_no_channel() {
+    let lost = Lost::sample();
+    let told = lost.restored(&spoilt(&lost, ("\"height\\\":$((10#${file##*.}))", "\"height\\\":-1")), 2);
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
+    assert_eq!(told["block_height"], Value::Null);
+    let faults = told["faults"].as_array().unwrap();
+    assert_eq!(faults.len(), 1, "{told}");
+    assert!(faults[0].as_str().unwrap().starts_with("it answered fetch_tip with something else"), "{told}");
+}
+
 #[test]
 fn a_restore_without_a_record_of_the_chain_is_not_whole_and_says_so() {
     let lost = Lost::sample();
@@ -637,6 +801,43 @@ fn a_restore_without_a_record_of_the_chain_is_not_whole_and_says_so() {
     let told = lost.restored(&from, 2);
     assert_eq!((&told["is_whole"], &told["block_height"]), (&Value::Bool(false), &Value::Null));
     assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
+}
+
+/// Of a channel that is gone without a trace nobody but the record of the chain tells.
+#[test]
+fn bak_1_a_channel_that_the_record_of_the_chain_names_and_the_backup_lacks_is_told_as_lost() {
+    let mut lost = Lost::sample();
+    let gone = lost.images[1].channel;
+    let other = NodeKeys::derive(
+        &Seed::create(&lost.dir.path().join("died"), || Ok([9; 32])).unwrap(),
+        bitcoin::Network::Regtest,
+    );
+    lost.peers.push((other.node_id(), "other.example:9735".to_owned()));
+    let backup = lost.keep_in_directory();
+    fs::remove_dir_all(backup.join(format!("regtest-{}", lost.node_id())).join(gone.to_string())).unwrap();
+    let from = format!("directory:{}", backup.display());
+    let output = lost.restore(&["--dry-run", "--from", &from]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains(&format!("channel {gone}: lost\n")), "{said}");
+    assert!(
+        said.contains("Channels: 1 history, 1 lost, 2 restored. Something that the backup tells of is missing"),
+        "{said}"
+    );
+    let told = lost.restored(&from, 2);
+    assert_eq!(outcomes(&told), ["history", "lost", "restored", "restored"]);
+    assert_eq!(told["is_whole"], false);
+    let missing = &told["channels"][3];
+    assert_eq!((&missing["channel_id"], &missing["outcome"]), (&gone.to_string().into(), &"lost".into()));
+    assert_eq!((&missing["newest"], &missing["restored_to"]), (&5.into(), &Value::Null));
+    let words = format!(
+        "the record of the chain at block 144 names it at write 5, and the backup has nothing of it; its peer may be one of these: \
+         {}@other.example:9735",
+        other.node_id()
+    );
+    assert_eq!(missing["faults"], serde_json::json!([words]));
+    let (_, file) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();
+    assert_eq!(file.channels.len(), 2, "the others come back");
 }
 
 /// A failed channel of which no block has a commitment: nothing of it is published any more.
@@ -741,6 +942,47 @@ fn verify_backup_holds_what_would_be_restored_against_the_database_row_by_row() 
     let found =
         told["channels"].as_array().unwrap().iter().find(|found| found["channel_id"] == "ab".repeat(32)).unwrap();
     assert_eq!((code, &found["faults"][0]), (Some(2), &"the backup does not have it".into()));
+}
+
+/// What the backup has and the database does not is a difference too: the database may be the old one.
+#[test]
+fn bak_1_verify_backup_tells_of_channels_that_only_the_backup_has_and_of_a_backup_that_has_none() {
+    let lost = Lost::sample();
+    let backup = lost.keep_in_directory();
+    let from = format!("directory:{}", backup.display());
+    lost.restored(&from, 0);
+    let [unknown, over] = [&lost.images[0], &lost.images[1]].map(|image| image.channel);
+    let (db, _) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();
+    let transaction = db.begin_write().unwrap();
+    for channel in [unknown, over] {
+        for table in Table::ALL.iter().filter(|table| !matches!(table, Table::Persist)) {
+            let mut open = transaction.open_table(table.definition()).unwrap();
+            open.retain(|key, _| !key.starts_with(&channel.0)).unwrap();
+        }
+    }
+    transaction.open_table(Table::Persist.definition()).unwrap().remove(unknown.0.as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(db);
+    let (code, told) = lost.verify(&from);
+    assert_eq!((code, &told["compared"], &told["dry_run"]), (Some(2), &true.into(), &false.into()));
+    let faults = |told: &Value, channel: ChannelId| {
+        let name = channel.to_string();
+        let found = told["channels"].as_array().unwrap().iter().find(|found| found["channel_id"] == name.as_str());
+        found.unwrap()["faults"].clone()
+    };
+    let words = "this database does not know it, so it is an old copy, or another's";
+    assert_eq!(faults(&told, unknown), serde_json::json!([words]));
+    let words = "it is over here, and the backup has it as it was at write 5";
+    assert_eq!(faults(&told, over), serde_json::json!([words]));
+    assert_eq!(faults(&told, lost.images[2].channel), serde_json::json!([]));
+
+    // The backup is there, and empty.
+    let place = backup.join(format!("regtest-{}", lost.node_id()));
+    fs::remove_dir_all(&place).unwrap();
+    fs::create_dir(&place).unwrap();
+    let (code, told) = lost.verify(&from);
+    assert_eq!((code, outcomes(&told)), (Some(2), vec!["lost"]), "{told}");
+    assert_eq!(faults(&told, lost.images[2].channel), serde_json::json!(["the backup does not have it"]));
 }
 
 #[test]

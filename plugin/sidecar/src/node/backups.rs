@@ -247,7 +247,7 @@ pub(super) fn report(hub: Option<&Hub>, is_restored: bool) -> schema::BackupRepo
 }
 
 fn info(view: SinkView, is_restored: bool) -> schema::BackupInfo {
-    let SinkView { terms, state, lag, completed_at_unix, verified_at_unix, verify_failure } = view;
+    let SinkView { terms, state, lag, completed_at_unix, verified_at_unix, verify_failure, unverified } = view;
     let (state, reason, mut hint) = described(&terms, state, is_restored);
     if verify_failure.is_some() && !is_restored {
         hint = hint.or(Some(NOT_VERIFIED));
@@ -265,6 +265,7 @@ fn info(view: SinkView, is_restored: bool) -> schema::BackupInfo {
         completed_at: completed_at_unix,
         verified_at: verified_at_unix,
         verify_failure,
+        unverified: unverified.filter(|_| !is_restored),
     }
 }
 

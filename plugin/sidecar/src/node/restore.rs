@@ -1,5 +1,6 @@
 //! `outriggerd restore` and `outriggerd sink-check`: what is done without a node.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,6 +63,25 @@ pub struct Told {
     pub is_whole: bool,
 }
 
+/// What is done with a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Errand {
+    Restore,
+    DryRun,
+    Compare,
+}
+
+impl Errand {
+    /// What the words for the operator begin with.
+    const fn heading(self) -> &'static str {
+        match self {
+            Self::Restore => "restored",
+            Self::DryRun => "a dry run, which wrote nothing, of",
+            Self::Compare => "compared with its database",
+        }
+    }
+}
+
 /// Makes the data directory, or tells what would come of it.
 pub fn restore(config: &Config, order: &RestoreOrder) -> Result<Told, NotRestored> {
     let directory = config.network_dir();
@@ -70,8 +90,8 @@ pub fn restore(config: &Config, order: &RestoreOrder) -> Result<Told, NotRestore
     if !order.dry_run {
         check_vacant(&directory)?;
     }
-    let heading = if order.dry_run { "a dry run, which wrote nothing, of" } else { "restored" };
-    told(config, order, heading, |restore, source| match order.dry_run {
+    let errand = if order.dry_run { Errand::DryRun } else { Errand::Restore };
+    told(config, order, errand, |restore, source| match order.dry_run {
         true => restore.in_memory(source).map(|(rebuilt, _)| rebuilt),
         false => restore.into_directory(source, &directory),
     })
@@ -81,7 +101,7 @@ pub fn restore(config: &Config, order: &RestoreOrder) -> Result<Told, NotRestore
 pub fn verify_backup(config: &Config, order: &RestoreOrder) -> Result<Told, NotRestored> {
     let directory = config.network_dir();
     let _lock = lock_directory(&directory)?;
-    told(config, order, "compared with its database", |restore, source| {
+    told(config, order, Errand::Compare, |restore, source| {
         // None is made where there is none.
         if !directory.join(store::FILE).exists() {
             let path = directory.join(store::FILE).display().to_string();
@@ -95,7 +115,7 @@ pub fn verify_backup(config: &Config, order: &RestoreOrder) -> Result<Told, NotR
 fn told(
     config: &Config,
     order: &RestoreOrder,
-    heading: &str,
+    errand: Errand,
     work: impl FnOnce(&Restore<'_>, &mut dyn Source) -> Result<Rebuilt, RestoreFault>,
 ) -> Result<Told, NotRestored> {
     let directory = config.network_dir();
@@ -112,10 +132,11 @@ fn told(
     let rebuilt = work(&restore, &mut *source)?;
     let is_whole = rebuilt.is_whole();
     let text = if order.json {
-        as_json(&rebuilt, (network, &node_id), order, &directory).to_string()
+        as_json(&rebuilt, (network, &node_id), (order, errand), &directory).to_string()
     } else {
-        let mut text = format!("{heading}: node {node_id} on {network} from {}\n", place_text(&order.from));
-        as_text(&mut text, &rebuilt);
+        let (heading, place) = (errand.heading(), place_text(&order.from));
+        let mut text = format!("{heading}: node {node_id} on {network} from {place}\n");
+        as_text(&mut text, &rebuilt, errand);
         text
     };
     Ok(Told { text, is_whole })
@@ -163,7 +184,12 @@ fn prospect(found: &Found) -> &'static str {
     }
 }
 
-fn as_json(rebuilt: &Rebuilt, (network, node_id): (&str, &NodeId), order: &RestoreOrder, directory: &Path) -> Value {
+fn as_json(
+    rebuilt: &Rebuilt,
+    (network, node_id): (&str, &NodeId),
+    (order, errand): (&RestoreOrder, Errand),
+    directory: &Path,
+) -> Value {
     let channels = rebuilt.channels.iter().map(|found| {
         json!({
             "channel_id": found.channel.to_string(),
@@ -182,16 +208,18 @@ fn as_json(rebuilt: &Rebuilt, (network, node_id): (&str, &NodeId), order: &Resto
     json!({
         "from": place_text(&order.from),
         "data_directory": directory.display().to_string(),
-        "dry_run": order.dry_run,
+        "dry_run": errand == Errand::DryRun,
+        "compared": errand == Errand::Compare,
         "network": network,
         "node_id": node_id.to_string(),
         "is_whole": rebuilt.is_whole(),
         "block_height": rebuilt.follows.map(|from| from.height),
+        "faults": rebuilt.faults,
         "channels": channels.collect::<Vec<_>>(),
     })
 }
 
-fn as_text(text: &mut String, rebuilt: &Rebuilt) {
+fn as_text(text: &mut String, rebuilt: &Rebuilt, errand: Errand) {
     for found in &rebuilt.channels {
         let shown = |value: Option<String>| value.unwrap_or_else(|| "?".to_owned());
         let _ = writeln!(
@@ -213,12 +241,40 @@ fn as_text(text: &mut String, rebuilt: &Rebuilt) {
             let _ = writeln!(text, "  wrong: {fault}");
         }
     }
+    for fault in &rebuilt.faults {
+        let _ = writeln!(text, "\nwrong with the backup: {fault}");
+    }
     let chain = match rebuilt.follows {
         Some(from) => format!("The chain is followed from block {} on.", from.height),
         None => "No record of the chain was found: a close that is in a block already will not be seen.".to_owned(),
     };
-    // A string takes whatever is written.
-    let _ = write!(text, "\n{chain} {EXPECTATIONS}");
+    let _ = write!(text, "\n{} {chain} {}", summary(rebuilt, errand), expectations(errand));
+}
+
+/// How many channels there are of each kind, and whether that is all.
+fn summary(rebuilt: &Rebuilt, errand: Errand) -> String {
+    let words: BTreeSet<_> = rebuilt.channels.iter().map(|found| found.fate.word()).collect();
+    let count = |word: &&str| rebuilt.channels.iter().filter(|found| found.fate.word() == *word).count();
+    let counts: Vec<_> = words.iter().map(|word| format!("{} {word}", count(word))).collect();
+    let counts = if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
+    let is_whole = match (rebuilt.is_whole(), errand) {
+        (true, Errand::Restore | Errand::DryRun) => "Nothing that the backup tells of is missing.",
+        (true, Errand::Compare) => "A restore would bring back what the database has.",
+        (false, Errand::Restore | Errand::DryRun) => {
+            "Something that the backup tells of is missing, as told above (exit code 2)."
+        }
+        (false, Errand::Compare) => {
+            "A restore would not bring back what the database has, as told above (exit code 2)."
+        }
+    };
+    format!("Channels: {counts}. {is_whole}")
+}
+
+const fn expectations(errand: Errand) -> &'static str {
+    match errand {
+        Errand::Restore | Errand::DryRun => EXPECTATIONS,
+        Errand::Compare => "Nothing was changed.",
+    }
 }
 
 /// What happens next and what it costs.

@@ -76,6 +76,10 @@ impl Source for Contained {
     fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
         contained(&self.tell, || self.source.tip())
     }
+
+    fn faults(&mut self) -> Vec<String> {
+        contained(&self.tell, || self.source.faults())
+    }
 }
 
 /// All tries, and what they stand on.
@@ -129,6 +133,9 @@ impl Tries {
             Some(Tried { name: backup.name.clone(), every, next: None, reader, unreadable: 0 })
         };
         let all = backups.iter().zip(readers).filter_map(tried).collect();
+        for backup in backups.iter().filter(|backup| backup.verify_every.is_none()) {
+            hub.unverified(&backup.name, Some("verify_every_hours is 0, so no restore is tried from it".to_owned()));
+        }
         Self { ground: Ground { network, node_id, db, hub }, all }
     }
 
@@ -147,19 +154,17 @@ impl Tries {
 impl Ground {
     fn run(&self, mut tried: Tried, listener: &Listener) {
         while !listener.stop.is_raised() {
-            if tried.is_due() && self.is_ready(&tried) {
-                let wait = self.try_one(&mut tried, listener);
-                tried.next = Clock::monotonic().checked_add(wait);
+            if tried.is_due() {
+                match self.state(&tried.name).map_or(Err(None), |state| may_be_tried(&state, tried.next.is_some())) {
+                    Err(reason) => self.hub.unverified(&tried.name, reason.map(str::to_owned)),
+                    Ok(()) => {
+                        let wait = self.try_one(&mut tried, listener);
+                        tried.next = Clock::monotonic().checked_add(wait);
+                    }
+                }
             }
             listener.stop.sleep(LOOK_EVERY);
         }
-    }
-
-    /// Whether the backup has had everything once, and is well.
-    fn is_ready(&self, tried: &Tried) -> bool {
-        // Channels that it is late with are waited for.
-        self.state(&tried.name)
-            .is_some_and(|state| state == State::Complete || (tried.next.is_some() && is_well(&state)))
     }
 
     fn state(&self, name: &str) -> Option<State> {
@@ -174,10 +179,22 @@ impl Ground {
             Verdict::Right(channels) => {
                 tracing::info!(backup = %name, channels, "a restore was tried, and would bring back what there is");
                 self.hub.verified(name);
+                self.hub.unverified(name, None);
                 return *every;
             }
-            Verdict::Later(words) => tracing::info!(backup = %name, %words, "a restore is tried again later"),
-            Verdict::Wrong(words) => listener.tell(name, &words),
+            Verdict::Partly(words) => {
+                tracing::warn!(backup = %name, %words, "a restore was tried of some channels alone");
+                self.hub.unverified(name, Some(words));
+                return *every;
+            }
+            Verdict::Later(words) => {
+                tracing::info!(backup = %name, %words, "a restore is tried again later");
+                self.hub.unverified(name, Some(format!("the last try could not compare everything: {words}")));
+            }
+            Verdict::Wrong(words) => {
+                self.hub.unverified(name, None);
+                listener.tell(name, &words);
+            }
         }
         AGAIN.min(*every)
     }
@@ -202,6 +219,7 @@ impl Ground {
             restore: &restore,
             db: &self.db,
             complete: &|channel| self.hub.complete_in(name, channel),
+            has_tip: &|| self.hub.has_tip(name),
             is_well: &|| self.state(name).is_some_and(|state| is_well(&state)),
             pause: &|length| !listener.stop.sleep(length),
         };
@@ -209,6 +227,18 @@ impl Ground {
             stop_for_storage(fault);
             Verdict::Later("the database cannot be read".to_owned())
         })
+    }
+}
+
+/// Whether a restore is tried from a backup in this state; else why not, where it is more than that it is new or late. Once it has
+/// had everything, channels that it is late with are waited for.
+const fn may_be_tried(state: &State, was_tried: bool) -> Result<(), Option<&'static str>> {
+    match state {
+        State::Complete => Ok(()),
+        State::Behind if was_tried => Ok(()),
+        State::Starting | State::Behind | State::Ahead => Err(None),
+        State::Troubled { .. } => Err(Some("it is in trouble, and no restore is tried from it before it is well")),
+        State::Failed { .. } => Err(Some("it lacks a channel for good, so no restore is tried from it")),
     }
 }
 

@@ -1,15 +1,13 @@
 //! A database made from a backup. It is in restored mode from before its first start, and for good (ADR 5).
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use outrigger_bolt::amount::{Msat, Sat};
-use outrigger_bolt::id::{ChannelId, NodeId};
-use outrigger_bolt::tx::fee::commitment_cost;
-use outrigger_channel::{Channel, Phase};
+use outrigger_bolt::id::NodeId;
+use outrigger_channel::Channel;
 use redb::backends::InMemoryBackend;
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, WriteTransaction};
+use redb::{Database, Durability, ReadableDatabase, StorageBackend, WriteTransaction};
 
 use super::backup::followed::Followed;
 use super::backup::image::{Image, TipRecord};
@@ -20,6 +18,12 @@ use super::reserve::Reserve;
 use super::schema::{RESTORED_KEY, Table};
 use super::seal::seal;
 use super::{FILE, StoreError, create_with, generation, initialise, journal};
+
+pub(in crate::store) mod compare;
+mod found;
+
+pub use found::{Fate, Found, Rebuilt};
+use found::{follows, lost};
 
 /// Why there is nothing to start from.
 #[derive(Debug, thiserror::Error)]
@@ -34,77 +38,6 @@ pub enum RestoreFault {
     Nothing(String),
     #[error("the wallet cannot go on from the backup: {0}")]
     Wallet(String),
-}
-
-/// What became of one channel of a backup.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It is watched, and its peer is asked to close it.
-    Restored,
-    /// It had closed for good, and is shown in history.
-    History,
-    /// It had failed, and no block had a commitment of it: its peer alone may publish one now.
-    Waiting,
-    /// It had begun to close on the chain: what is not home yet is brought home.
-    Closing,
-    /// Its rows do not fit together: they are kept, and nothing is done with them.
-    Frozen,
-    /// It cannot be read, or does not fit: it is left out.
-    Lost,
-}
-
-impl Fate {
-    /// The word for it.
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Restored => "restored",
-            Self::History => "history",
-            Self::Waiting => "waiting",
-            Self::Closing => "closing",
-            Self::Frozen => "frozen",
-            Self::Lost => "lost",
-        }
-    }
-}
-
-/// A channel of a backup.
-#[derive(Clone, Debug)]
-pub struct Found {
-    pub channel: ChannelId,
-    pub fate: Fate,
-    pub peer: Option<NodeId>,
-    pub capacity: Option<Sat>,
-    /// Our balance by these rows; HTLCs apart.
-    pub balance: Option<Msat>,
-    /// HTLCs in flight by these rows.
-    pub htlcs: usize,
-    /// What the peer's commitment takes from our balance for its fee and the anchors, at most: the opener pays both (BOLT 3).
-    pub cost: Option<Sat>,
-    /// The id that it was restored to.
-    pub reached: Option<u64>,
-    /// The newest id that the backup tells of.
-    pub newest: Option<u64>,
-    /// What is damaged, missing or odd.
-    pub faults: Vec<String>,
-}
-
-/// What a backup gave.
-#[derive(Clone, Debug, Default)]
-pub struct Rebuilt {
-    pub channels: Vec<Found>,
-    /// The newest record of how far the chain was followed.
-    pub tip: Option<TipRecord>,
-    /// From where the chain is followed: that block, or an earlier one that the rows of every channel have taken in.
-    pub follows: Option<Followed>,
-}
-
-impl Rebuilt {
-    /// Whether nothing is missing of what the backup tells of, nor how far the chain was followed: without that a close which is in a
-    /// block already is never seen.
-    pub fn is_whole(&self) -> bool {
-        let is_sound = |found: &Found| found.faults.is_empty() && !matches!(found.fate, Fate::Frozen | Fate::Lost);
-        self.follows.is_some() && self.channels.iter().all(is_sound)
-    }
 }
 
 /// Refuses a directory in which a database is or was.
@@ -130,7 +63,7 @@ impl Restore<'_> {
     /// Makes the database in `dir`, all of it or nothing.
     pub fn into_directory(&self, source: &mut dyn Source, dir: &Path) -> Result<Rebuilt, RestoreFault> {
         check_vacant(dir)?;
-        let (rebuilt, images) = self.gather(source)?;
+        let (rebuilt, images) = self.gathered(source)?;
         let wallet = self.wallet_row(&rebuilt)?;
         create_with(dir, self.network, &self.node_id, |db| {
             self.fill(db, &rebuilt, &images, wallet.as_deref())?;
@@ -142,7 +75,7 @@ impl Restore<'_> {
 
     /// Makes it on other storage than a directory, which has nothing yet.
     pub fn onto(&self, source: &mut dyn Source, storage: Box<dyn StorageBackend>) -> Result<Rebuilt, RestoreFault> {
-        let (rebuilt, images) = self.gather(source)?;
+        let (rebuilt, images) = self.gathered(source)?;
         let (wallet, storage) = (self.wallet_row(&rebuilt)?, Reserve::of(storage));
         let db = Database::builder().create_with_backend(storage.clone()).map_err(StoreError::from)?;
         initialise(&db, self.network, &self.node_id)?;
@@ -155,33 +88,16 @@ impl Restore<'_> {
 
     /// Makes it in memory alone, to see what would come of it.
     pub fn in_memory(&self, source: &mut dyn Source) -> Result<(Rebuilt, Arc<Database>), RestoreFault> {
-        let (rebuilt, images) = self.gather(source)?;
-        let (db, wallet) = (self.scratch()?, self.wallet_row(&rebuilt)?);
-        self.fill(&db, &rebuilt, &images, wallet.as_deref())?;
-        load::load(&db)?;
+        let (rebuilt, images) = self.gathered(source)?;
+        let db = self.filled(&rebuilt, &images)?;
         Ok((rebuilt, Arc::new(db)))
     }
 
-    /// Makes it in memory, and holds every channel against the database that lives. Nothing may change that meanwhile.
-    pub fn compared(&self, source: &mut dyn Source, live: &Database) -> Result<Rebuilt, RestoreFault> {
-        let (mut rebuilt, restored) = self.in_memory(source)?;
-        let (live, restored) =
-            (live.begin_read().map_err(StoreError::from)?, restored.begin_read().map_err(StoreError::from)?);
-        let owner = (self.network, &self.node_id);
-        for channel in living(&live)? {
-            let wanted = image_in(&live, owner, &channel)?;
-            let has = rebuilt.channels.iter().position(|found| found.channel == channel);
-            let Some(found) = has.and_then(|place| rebuilt.channels.get_mut(place)) else {
-                let mut missing = Found::lost(channel);
-                missing.faults.push("the backup does not have it".to_owned());
-                rebuilt.channels.push(missing);
-                continue;
-            };
-            if !matches!(found.fate, Fate::Lost) {
-                found.faults.extend(difference(&wanted, &image_in(&restored, owner, &channel)?));
-            }
-        }
-        Ok(rebuilt)
+    fn filled(&self, rebuilt: &Rebuilt, images: &[Image]) -> Result<Database, RestoreFault> {
+        let (db, wallet) = (self.scratch()?, self.wallet_row(rebuilt)?);
+        self.fill(&db, rebuilt, images, wallet.as_deref())?;
+        load::load(&db)?;
+        Ok(db)
     }
 
     fn wallet_row(&self, rebuilt: &Rebuilt) -> Result<Option<Vec<u8>>, RestoreFault> {
@@ -194,12 +110,28 @@ impl Restore<'_> {
         Ok(db)
     }
 
-    /// Every channel of the backup, and the images of those that are taken over.
+    /// The same, where there is anything to restore.
+    fn gathered(&self, source: &mut dyn Source) -> Result<(Rebuilt, Vec<Image>), RestoreFault> {
+        let (rebuilt, images) = self.gather(source)?;
+        if images.is_empty() {
+            let of_channels = rebuilt.channels.iter().flat_map(|found| found.faults.iter());
+            let faults: Vec<_> = rebuilt.faults.iter().chain(of_channels).take(8).cloned().collect();
+            let faults = if faults.is_empty() { String::new() } else { format!(": {}", faults.join("; ")) };
+            return Err(RestoreFault::Nothing(faults));
+        }
+        Ok((rebuilt, images))
+    }
+
+    /// Every channel that the backup has or tells of, and the images of those that are taken over.
     fn gather(&self, source: &mut dyn Source) -> Result<(Rebuilt, Vec<Image>), RestoreFault> {
-        let tip = source.tip()?.and_then(|bytes| TipRecord::decode(&bytes).ok());
-        let tip = tip.filter(|tip| self.is_ours(&tip.network, &tip.node_id));
-        let (mut channels, mut images) = (Vec::new(), Vec::new());
+        let (tip, mut faults) = (source.tip()?, Vec::new());
+        let tip = tip.and_then(|bytes| self.tip_of(&bytes).map_err(|fault| faults.push(fault)).ok());
+        let (mut channels, mut images, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for channel in source.channels()? {
+            if !seen.insert(channel) {
+                faults.push(format!("it lists channel {channel} twice"));
+                continue;
+            }
             let mut stored = match source.read(&channel) {
                 Ok(stored) => stored,
                 // One that cannot be read costs no other its restore, while the backup still answers.
@@ -218,13 +150,21 @@ impl Restore<'_> {
             channels.push(found);
             images.extend(image);
         }
-        if images.is_empty() {
-            let faults: Vec<_> = channels.iter().flat_map(|found| found.faults.iter().cloned()).take(8).collect();
-            let faults = if faults.is_empty() { String::new() } else { format!(": {}", faults.join("; ")) };
-            return Err(RestoreFault::Nothing(faults));
-        }
+        let named = tip.as_ref().map(|tip| lost(tip, &seen, &channels));
+        channels.extend(named.into_iter().flatten());
         let follows = follows(tip.as_ref(), &images, &mut channels);
-        Ok((Rebuilt { channels, tip, follows }, images))
+        faults.extend(source.faults());
+        Ok((Rebuilt { channels, tip, follows, faults }, images))
+    }
+
+    /// The record of the tip, or what is wrong with it.
+    pub(super) fn tip_of(&self, bytes: &[u8]) -> Result<TipRecord, String> {
+        let tip =
+            TipRecord::decode(bytes).map_err(|fault| format!("its record of the chain cannot be read: {fault}"))?;
+        if !self.is_ours(&tip.network, &tip.node_id) {
+            return Err(format!("its record of the chain is of node {} on {}", tip.node_id, tip.network));
+        }
+        Ok(tip)
     }
 
     fn is_ours(&self, network: &str, node_id: &NodeId) -> bool {
@@ -287,14 +227,17 @@ impl Restore<'_> {
         }
     }
 
-    /// A channel as it is read back when it was restored alone, into a database of its own that a start would load.
-    pub(super) fn read_back(&self, image: &Image) -> Result<Image, StoreError> {
+    /// A channel as it is read back when it was restored alone, into a database of its own that a start would load. Holds no more than
+    /// two copies of it at a time.
+    pub(super) fn read_back(&self, image: Image) -> Result<Image, StoreError> {
         let db = self.scratch()?;
         let transaction = db.begin_write()?;
-        write_image(&transaction, image)?;
+        write_image(&transaction, &image)?;
         transaction.commit()?;
+        let channel = image.channel;
+        drop(image);
         load::load(&db)?;
-        image_in(&db.begin_read()?, (self.network, &self.node_id), &image.channel)
+        image_in(&db.begin_read()?, (self.network, &self.node_id), &channel)
     }
 
     fn fill(
@@ -326,98 +269,6 @@ enum Tried {
     Live(Box<Channel>),
     Frozen(FrozenChannel),
     History,
-}
-
-impl Found {
-    /// A channel of which nothing is known.
-    fn lost(channel: ChannelId) -> Self {
-        Self {
-            channel,
-            fate: Fate::Lost,
-            peer: None,
-            capacity: None,
-            balance: None,
-            htlcs: 0,
-            cost: None,
-            reached: None,
-            newest: None,
-            faults: Vec::new(),
-        }
-    }
-
-    /// The record of the tip tells of this id, and the rows are older.
-    fn is_behind(&mut self, id: u64, followed: Option<Followed>) {
-        self.newest = self.newest.max(Some(id));
-        let reached = self.reached.unwrap_or_default();
-        let follows = match followed {
-            Some(Followed { height, .. }) => format!("it is followed from block {height} on"),
-            None => {
-                "how far it had followed the chain is not known, so a close that is in a block already may not be seen"
-                    .to_owned()
-            }
-        };
-        self.faults.push(format!(
-            "the record of the chain tells of write {id}, and those after {reached} are missing: {follows}"
-        ));
-    }
-
-    fn tell(&mut self, channel: &Channel) {
-        let rows = channel.rows();
-        self.balance = Some(rows.head.local_commitment.to_local);
-        self.htlcs = rows.htlcs.len();
-        let cost = || commitment_cost(rows.head.fee.remote, rows.htlcs.len());
-        self.cost = Some(if rows.params.is_opener { cost() } else { Sat::new(0) });
-        self.fate = match channel.phase() {
-            Phase::Failed { spend: None, .. } => Fate::Waiting,
-            Phase::Failed { spend: Some(_), .. } | Phase::Closed { .. } => Fate::Closing,
-            Phase::Funding(_) | Phase::Normal | Phase::ShuttingDown { .. } | Phase::Closing { .. } => Fate::Restored,
-        };
-    }
-}
-
-/// From where the chain is followed. The record of the tip tells which ids of the channels have taken in its block: rows that are
-/// older are followed from what they say themselves, or some close of that channel may never be seen.
-fn follows(tip: Option<&TipRecord>, images: &[Image], channels: &mut [Found]) -> Option<Followed> {
-    let newest = tip.map(|tip| Followed { height: tip.height, hash: tip.hash });
-    let known: Option<HashMap<_, _>> = tip.and_then(|tip| Some(tip.channels.as_ref()?.iter().copied().collect()));
-    let mut from = newest;
-    for image in images.iter().filter(|image| image.is_live()) {
-        let told = known.as_ref().and_then(|known| known.get(&image.channel).copied());
-        let is_behind = newest.is_none() || known.is_none() || told.is_some_and(|id| image.id < id);
-        if !is_behind {
-            continue;
-        }
-        let found = channels.iter_mut().find(|found| found.channel == image.channel);
-        if let (Some(found), Some(id)) = (found, told) {
-            found.is_behind(id, image.followed());
-        }
-        let earlier = image.followed().filter(|own| from.is_none_or(|from| own.height < from.height));
-        from = earlier.or(from);
-    }
-    from
-}
-
-/// The channels that live in this file.
-pub(super) fn living(transaction: &ReadTransaction) -> Result<Vec<ChannelId>, StoreError> {
-    let params = transaction.open_table(Table::ChannelParams.definition())?;
-    let mut channels = Vec::new();
-    for entry in params.iter()? {
-        channels.extend(entry?.0.value().try_into().map(ChannelId));
-    }
-    Ok(channels)
-}
-
-/// How what came of a backup differs from the channel as it is. A backup may have more preimages, for other channels, and another
-/// address of the peer.
-pub(super) fn difference(wanted: &Image, found: &Image) -> Option<String> {
-    if found.id != wanted.id {
-        return Some(format!("it is at write {} in the backup and at {} here", found.id, wanted.id));
-    }
-    let is_compared = |table: Table| !matches!(table, Table::PeerAddress | Table::Preimage);
-    let lacks = wanted.rows.iter().filter(|((table, _), _)| *table != Table::PeerAddress);
-    let lacks = lacks.filter(|(name, row)| found.rows.get(*name) != Some(*row)).count();
-    let extra = found.rows.keys().filter(|name| is_compared(name.0) && !wanted.rows.contains_key(*name)).count();
-    (lacks + extra > 0).then(|| format!("{lacks} of its rows are missing or other ones, and {extra} are too many"))
 }
 
 fn write_image(transaction: &WriteTransaction, image: &Image) -> Result<(), StoreError> {

@@ -49,6 +49,8 @@ pub struct SinkView {
     pub verified_at_unix: Option<u64>,
     /// Why the last restore that was tried from it was not right, where it was not.
     pub verify_failure: Option<String>,
+    /// Why none is tried from it, or not of all channels, where that is so.
+    pub unverified: Option<String>,
 }
 
 /// One sink, shared by the writer, by its own thread and by those that complete.
@@ -64,6 +66,7 @@ pub(super) struct Desk {
     completed_at_unix: AtomicU64,
     verified_at_unix: AtomicU64,
     verify_failure: Mutex<Option<String>>,
+    unverified: Mutex<Option<String>>,
 }
 
 impl Desk {
@@ -80,6 +83,7 @@ impl Desk {
             completed_at_unix: AtomicU64::new(0),
             verified_at_unix: AtomicU64::new(0),
             verify_failure: Mutex::default(),
+            unverified: Mutex::default(),
         }
     }
 
@@ -97,6 +101,7 @@ impl Desk {
             if self.ends.is_stopping() {
                 return None;
             }
+            self.set_apart(&mut lanes);
             if let Some(work) = lanes.next() {
                 return Some(work);
             }
@@ -107,7 +112,17 @@ impl Desk {
 
     /// The next thing to give, where there is any now. None once the process ends.
     pub(super) fn next_now(&self) -> Option<Work> {
-        if self.ends.is_stopping() { None } else { self.lanes.lock().next() }
+        if self.ends.is_stopping() {
+            return None;
+        }
+        let mut lanes = self.lanes.lock();
+        self.set_apart(&mut lanes);
+        lanes.next()
+    }
+
+    /// Channels that have become too large wait from now on.
+    fn set_apart(&self, lanes: &mut Lanes) {
+        self.ends.take_too_large().iter().for_each(|channel| lanes.set_apart(channel, (self.ends.now())()));
     }
 
     pub(super) fn stop(&self) {
@@ -132,6 +147,11 @@ impl Desk {
     pub(super) fn is_verified(&self, at_unix: u64) {
         self.verified_at_unix.store(at_unix, Ordering::Relaxed);
         *self.verify_failure.lock() = None;
+    }
+
+    /// Why no restore is tried from it, or not of all channels; nothing where one is.
+    pub(super) fn is_unverified(&self, reason: Option<String>) {
+        *self.unverified.lock() = reason;
     }
 
     /// A restore was tried and was not right. Says whether the one before it was.
@@ -179,6 +199,7 @@ impl Desk {
             completed_at_unix: at(&self.completed_at_unix),
             verified_at_unix: at(&self.verified_at_unix),
             verify_failure,
+            unverified: self.unverified.lock().clone(),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! A backup in plain files: one for each full write and each update, under names that a person can read, for whatever copies
 //! files elsewhere. FORMAT.md tells the layout.
 //!
-//! A file is written under another name, synced, renamed, and its directory synced. None is overwritten: what stands under a
-//! name is the same, or damaged and set aside, or proof of another history. Of each channel two full writes that open are kept
-//! with all that followed them, so that damage of the newest costs one update and not the channel. What this node does not know
-//! of is never touched (BAK-5).
+//! A file is written under another name, synced, renamed, and its directory synced. None is overwritten, but the record of a block
+//! by a newer one: what stands under a name is the same, or damaged and set aside, or proof of another history. Of each channel two
+//! full writes that open are kept with all that followed them, so that damage of the newest costs one update and not the channel.
+//! What this node does not know of is never touched (BAK-5).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use outrigger_bolt::id::{ChannelId, NodeId};
 
 use super::MISSING;
-use super::image::{Image, Update};
+use super::image::{Image, TipRecord, Update};
 use super::sealed::{CannotOpen, MAX_RECORD_BYTES, RecordKind, RecordName, Sealer};
 use super::source::NamedRecord;
 use crate::store::generation::make_directory;
@@ -283,6 +283,8 @@ impl Directory {
                 Some(there) if there == sealed => return self.before(&path),
                 Some(there) => match self.sealer.open(name, &there) {
                     Ok(there) if is_same(name, &there, content) => return self.before(&path),
+                    // Of one block the newest record counts: it names the channels of its time.
+                    Ok(_) if name.kind == RecordKind::Tip => {}
                     Ok(_) => return Err(DirectoryFault::OtherHistory(path)),
                     Err(CannotOpen::Newer(form)) => return Err(DirectoryFault::Newer { path, form }),
                     Err(CannotOpen::Short | CannotOpen::NotAuthentic) => set_aside(&path).map_err(io_fault)?,
@@ -357,7 +359,10 @@ fn is_same(name: &RecordName, one: &[u8], other: &[u8]) -> bool {
             };
             read(one).is_some_and(|one| Some(one) == read(other))
         }
-        RecordKind::Tip => true,
+        RecordKind::Tip => {
+            let read = |bytes: &[u8]| Some(TipRecord { at_unix: 0, ..TipRecord::decode(bytes).ok()? });
+            read(one).is_some_and(|one| Some(one) == read(other))
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a sink is given of the node: how it tells that something is durable, that it has trouble, and how it waits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,10 @@ struct Shared {
 struct State {
     /// What is wrong now, and since when.
     trouble: Option<(String, Instant)>,
+    /// Channels of which no record takes all, why, and since when.
+    large: BTreeMap<ChannelId, (String, Instant)>,
+    /// Those of them that have not been set apart yet.
+    grown: Vec<ChannelId>,
     is_stopping: bool,
 }
 
@@ -91,7 +96,39 @@ impl SinkEnds {
 
     /// What is wrong, and since when.
     pub fn trouble_now(&self) -> Option<(String, Instant)> {
-        self.shared.state.lock().trouble.clone()
+        let state = self.shared.state.lock();
+        let large = state.large.values().min_by_key(|(_, since)| *since).map(|(words, since)| {
+            let more = match state.large.len() {
+                1 => String::new(),
+                all => format!(" (and {} channels more)", all.saturating_sub(1)),
+            };
+            (format!("{words}{more}"), *since)
+        });
+        state.trouble.clone().or(large)
+    }
+
+    /// No record takes this channel as it is: it is given no more of it before the channel is over, and others go on. Shown to the
+    /// operator until a record of it [fits](Self::fits_again).
+    pub fn too_large(&self, channel: &ChannelId, words: &str) {
+        let mut state = self.shared.state.lock();
+        let since = state.large.remove(channel).map_or_else(self.now, |(_, since)| since);
+        state.large.insert(*channel, (words.to_owned(), since));
+        state.grown.push(*channel);
+    }
+
+    /// A record takes all of this channel.
+    pub fn fits_again(&self, channel: &ChannelId) {
+        self.shared.state.lock().large.remove(channel);
+    }
+
+    /// The channels that have become too large since this was last asked.
+    pub(super) fn take_too_large(&self) -> Vec<ChannelId> {
+        std::mem::take(&mut self.shared.state.lock().grown)
+    }
+
+    /// The clock.
+    pub(super) fn now(&self) -> Now {
+        self.now
     }
 
     /// The process ends: whoever waits gives up.

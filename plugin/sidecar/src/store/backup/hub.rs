@@ -111,7 +111,7 @@ impl Hub {
             Self {
                 network: network.to_owned(),
                 node_id,
-                numbering: Mutex::new(Numbering::new(db.clone(), start.ids())),
+                numbering: Mutex::new(Numbering::new(db.clone(), &start)),
                 db,
                 clocks,
                 has_required,
@@ -177,7 +177,7 @@ impl Hub {
     /// The commit of these updates is durable: sinks are given them. Called before what it released is.
     pub(in crate::store) fn committed(&self, updates: Vec<Arc<Update>>) {
         if updates.is_empty() {
-            return;
+            return self.numbering.lock().committed(&updates);
         }
         let now = (self.clocks.now)();
         {
@@ -199,8 +199,8 @@ impl Hub {
         };
         self.desks.iter().for_each(|desk| desk.with(add));
         drop(gate);
-        let over = updates.iter().filter(|update| update.is_last());
-        over.for_each(|update| self.numbering.lock().forget(&update.channel));
+        // Behind it: a record of the tip that names these ids is given behind them.
+        self.numbering.lock().committed(&updates);
     }
 
     /// What the writer released. Promises stay until every required sink has what they stand on.
@@ -212,8 +212,8 @@ impl Hub {
         self.tell(&gate, passed, last_seq);
     }
 
-    /// A block that sinks are to know of. Where the writer has taken in one since the start it is that one: of it is known which
-    /// ids have it.
+    /// A block that sinks are to know of. Where the file says which one the rows of all channels have taken in it is that one: of it is
+    /// known which ids have it.
     pub fn tip(&self, height: u32, hash: BlockHash, peers: Vec<(NodeId, String)>) {
         let standing = self.numbering.lock().standing();
         let (block, channels) = standing.map_or((Followed { height, hash }, None), |(block, ids)| (block, Some(ids)));

@@ -78,6 +78,25 @@ pub fn id_in(transaction: &ReadTransaction, channel: &ChannelId) -> Result<u64, 
     row.try_into().map(u64::from_be_bytes).map_err(|_| unreadable("an id that is no number"))
 }
 
+/// Looks at each row that is kept of a channel, table by table in the order of their numbers, keys rising; but for the address of its peer.
+pub(in crate::store) fn rows_in(
+    transaction: &ReadTransaction,
+    channel: &ChannelId,
+    mut look: impl FnMut(Table, &[u8], &[u8]),
+) -> Result<(), StoreError> {
+    for table in tables() {
+        let open = transaction.open_table(table.definition())?;
+        for entry in open.range(channel.0.as_slice()..)? {
+            let (key, value) = entry?;
+            if !key.value().starts_with(&channel.0) {
+                break;
+            }
+            look(table, key.value(), unseal(table, key.value(), value.value()).map_err(unreadable)?);
+        }
+    }
+    Ok(())
+}
+
 /// The key of the row beside the id of a channel: which local commitment came last, and with which id.
 pub(super) fn committed_key(channel: &ChannelId) -> Vec<u8> {
     [channel.0.as_slice(), &[0]].concat()
@@ -105,17 +124,7 @@ pub fn image_in(
 ) -> Result<Image, StoreError> {
     let id = id_in(transaction, channel)?;
     let mut image = Image::new(network, *node_id, *channel, id);
-    for table in tables() {
-        let open = transaction.open_table(table.definition())?;
-        for entry in open.range(channel.0.as_slice()..)? {
-            let (key, value) = entry?;
-            if !key.value().starts_with(&channel.0) {
-                break;
-            }
-            let row = unseal(table, key.value(), value.value()).map_err(unreadable)?;
-            image.rows.insert((table, key.value().to_vec()), row.to_vec());
-        }
-    }
+    rows_in(transaction, channel, |table, key, row| drop(image.rows.insert((table, key.to_vec()), row.to_vec())))?;
     let peer = image.params().map(|params| params.peer.serialize());
     if let Some(peer) = peer {
         let open = transaction.open_table(Table::PeerAddress.definition())?;

@@ -79,17 +79,34 @@ struct Lane {
     is_dead: bool,
     /// The channel's life is over: once that is complete the lane goes.
     is_over: bool,
+    /// Whether it waits because no record takes it.
+    apart: Apart,
+}
+
+/// A channel that no record takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Apart {
+    No,
+    /// What is left of it once it is over may fit.
+    UntilOver,
+    /// Nor did that.
+    ForGood,
 }
 
 impl Lane {
     fn new(funding: OutPoint, wanted: u64, whole: Option<(Whole, Instant)>) -> Self {
         let (queue, open, done) = (VecDeque::new(), BTreeMap::new(), BTreeSet::new());
-        let (given, complete, had, is_ready, is_dead, is_over) = (0, 0, 0, false, false, false);
-        Self { funding, wanted, given, complete, had, queue, whole, open, done, is_ready, is_dead, is_over }
+        let (given, complete, had, is_ready, is_dead, is_over, apart) = (0, 0, 0, false, false, false, Apart::No);
+        Self { funding, wanted, given, complete, had, queue, whole, open, done, is_ready, is_dead, is_over, apart }
     }
 
     fn has_work(&self) -> bool {
-        !self.is_dead && self.open.len() < OPEN_WRITES && (self.whole.is_some() || !self.queue.is_empty())
+        let may_be_given = match self.apart {
+            Apart::No => self.open.len() < OPEN_WRITES,
+            Apart::UntilOver => self.is_over,
+            Apart::ForGood => false,
+        };
+        !self.is_dead && may_be_given && (self.whole.is_some() || !self.queue.is_empty())
     }
 
     /// The id that the next update of the queue must follow.
@@ -142,6 +159,8 @@ pub(super) struct Lanes {
     /// Channels with work, in the order in which they get their turn.
     ready: VecDeque<ChannelId>,
     tip: Option<WaitingTip>,
+    /// The newest tip that it was given.
+    given_tip: Option<TipRecord>,
     updates: usize,
     bytes: usize,
     /// Whether it is known what the sink holds: nothing is given to it before.
@@ -177,7 +196,7 @@ impl Lanes {
         self.is_off = true;
         self.lanes.clear();
         self.ready.clear();
-        (self.updates, self.bytes, self.tip) = (0, 0, None);
+        (self.updates, self.bytes, self.tip, self.given_tip) = (0, 0, None, None);
     }
 
     pub(super) fn is_off(&self) -> bool {
@@ -190,12 +209,15 @@ impl Lanes {
             return;
         }
         let (channel, is_first) = (update.channel, update.is_first());
+        if update.forgets() {
+            self.unname(&channel);
+        }
         let whole = if is_first { Whole::New } else { Whole::Again };
         let lane = self.lanes.entry(channel).or_insert_with(|| Lane::new(funding, 0, Some((whole, now))));
         lane.wanted = lane.wanted.max(update.id);
         lane.is_over |= update.is_last();
         // A full write that was read later than this commit has it already; one that comes first needs nothing of it.
-        if lane.is_dead || update.id <= lane.given || is_first {
+        if lane.is_dead || update.id <= lane.given || is_first || lane.apart != Apart::No {
             return self.wake(channel);
         }
         if update.after != lane.last() && lane.whole.is_none() {
@@ -216,8 +238,34 @@ impl Lanes {
         if self.is_off {
             return;
         }
-        let lanes = self.lanes.iter().filter(|(_, lane)| !lane.is_dead && lane.complete < lane.wanted);
+        // What waits alone is not waited for: the tip names ids, and rows that are older are followed from their own block.
+        let may_come = |lane: &Lane| !lane.is_dead && lane.apart == Apart::No;
+        let lanes = self.lanes.iter().filter(|(_, lane)| may_come(lane) && lane.complete < lane.wanted);
         self.tip = Some(WaitingTip { tip, behind: lanes.map(|(channel, lane)| (*channel, lane.wanted)).collect() });
+    }
+
+    /// The channel was never funded, and nothing of it will be there: so that a restore does not count it as lost, the newest tip no
+    /// longer names it, and is given again, before the channel goes, where it did.
+    fn unname(&mut self, channel: &ChannelId) {
+        let unname = |tip: &mut TipRecord| {
+            let Some(named) = &mut tip.channels else { return false };
+            let before = named.len();
+            named.retain(|(named, _)| named != channel);
+            named.len() < before
+        };
+        if let Some(waiting) = &mut self.tip {
+            unname(&mut waiting.tip);
+            waiting.behind.remove(channel);
+        } else if let Some(given) = &mut self.given_tip
+            && unname(given)
+        {
+            self.tip = Some(WaitingTip { tip: given.clone(), behind: BTreeMap::new() });
+        }
+    }
+
+    /// Whether it was given a tip.
+    pub(super) fn has_given_tip(&self) -> bool {
+        self.given_tip.is_some()
     }
 
     /// Whether there is anything to be given.
@@ -232,7 +280,9 @@ impl Lanes {
             return None;
         }
         if self.tip.as_ref().is_some_and(|waiting| waiting.behind.is_empty()) {
-            return self.tip.take().map(|waiting| Work::Tip(waiting.tip));
+            let tip = self.tip.take().map(|waiting| waiting.tip);
+            self.given_tip.clone_from(&tip);
+            return tip.map(Work::Tip);
         }
         while let Some(channel) = self.ready.pop_front() {
             let Some(lane) = self.lanes.get_mut(&channel) else { continue };
@@ -304,6 +354,18 @@ impl Lanes {
             waiting.behind.insert(*channel, lane.wanted);
         }
         self.collapse(*channel, now);
+    }
+
+    /// No record takes the channel: it waits, alone, for a full write of what is left of it once it is over.
+    pub(super) fn set_apart(&mut self, channel: &ChannelId, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(channel).filter(|lane| !lane.is_dead) else { return };
+        lane.apart = if lane.is_over { Apart::ForGood } else { Apart::UntilOver };
+        // What could not be written is not under way.
+        let since = lane.open.remove(&lane.given).map_or(now, |(_, since)| since);
+        if let Some(waiting) = &mut self.tip {
+            waiting.behind.remove(channel);
+        }
+        self.collapse(*channel, since);
     }
 
     /// The sink will never have this channel: nobody waits for it any more.

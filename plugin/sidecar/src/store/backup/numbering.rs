@@ -10,12 +10,22 @@ use redb::{Database, ReadableDatabase};
 use super::followed::Followed;
 use super::image::{RowChange, Update};
 use super::kept::{channel_of, committed_key, id_in};
+use super::start::Start;
 use crate::store::StoreError;
 use crate::store::batch::Write;
 use crate::store::schema::{FOLLOWED_KEY, Table, channel_key};
 
 /// Rows that a commit writes, by table and key.
 type Rows<'a> = BTreeMap<(Table, &'a [u8]), &'a Option<Vec<u8>>>;
+
+/// What the file says of its channels.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    /// A block that the rows of all channels have taken in, with all before it.
+    pub(super) followed: Option<Followed>,
+    /// The ids of the channels that live.
+    pub(super) ids: BTreeMap<ChannelId, u64>,
+}
 
 /// Gives each channel's changes in a commit the next id of its sequence.
 #[derive(Debug)]
@@ -26,19 +36,39 @@ pub(super) struct Numbering {
     /// How far all rows have followed the chain, and how far those of each channel say so.
     followed: Option<Followed>,
     told: HashMap<ChannelId, Followed>,
+    /// What is durable of that.
+    durable: Standing,
 }
 
 impl Numbering {
-    pub(super) fn new(db: Arc<Database>, newest: HashMap<ChannelId, u64>) -> Self {
-        Self { db, newest, followed: None, told: HashMap::new() }
+    /// Goes on from what a start found: nothing is given the number of anything before, and how far the rows had followed the chain
+    /// is known before they change.
+    pub(super) fn new(db: Arc<Database>, start: &Start) -> Self {
+        let durable = start.standing();
+        let newest = durable.ids.iter().map(|(channel, id)| (*channel, *id)).collect();
+        Self { db, newest, followed: durable.followed, told: start.told(), durable }
     }
 
-    /// A block that the rows of all channels have taken in, and the ids from which on they have: nothing before this start has taken
-    /// in a block.
+    /// A block that the rows of all channels have taken in, and the ids at which they have; nothing before the first block. Of what is
+    /// durable alone: a commit under way may never be.
     pub(super) fn standing(&self) -> Option<(Followed, Vec<(ChannelId, u64)>)> {
-        let mut ids: Vec<_> = self.newest.iter().map(|(channel, id)| (*channel, *id)).collect();
-        ids.sort_unstable();
-        self.followed.map(|followed| (followed, ids))
+        let Standing { followed, ids } = &self.durable;
+        followed.map(|followed| (followed, ids.iter().map(|(channel, id)| (*channel, *id)).collect()))
+    }
+
+    /// The commit that was numbered last is durable, and sinks have these updates before them.
+    pub(super) fn committed(&mut self, updates: &[Arc<Update>]) {
+        self.durable.followed = self.followed;
+        for update in updates {
+            let channel = update.channel;
+            if update.is_last() {
+                self.durable.ids.remove(&channel);
+                // Its id is found in the file, should anything still come.
+                self.newest.remove(&channel);
+            } else if update.is_born() || self.durable.ids.contains_key(&channel) {
+                self.durable.ids.insert(channel, update.id);
+            }
+        }
     }
 
     /// What these writes are to sinks, an update for each channel that they concern. The ids that these take become rows of the same
@@ -109,12 +139,6 @@ impl Numbering {
         let before = self.told.insert(update.channel, followed);
         if before == Some(followed) { None } else { row(Some(followed.encode())) }
     }
-
-    /// The channel is over: its id is found in the file, should anything still come.
-    pub(super) fn forget(&mut self, channel: &ChannelId) {
-        self.newest.remove(channel);
-        self.told.remove(channel);
-    }
 }
 
 impl Update {
@@ -128,13 +152,23 @@ impl Update {
         ChannelParams::decode(row).ok()
     }
 
+    /// Whether the channel has a life from here on.
+    fn is_born(&self) -> bool {
+        matches!(self.value(Table::ChannelParams), Some(Some(_)))
+    }
+
     /// Whether the channel comes to life with it.
     pub(super) fn is_first(&self) -> bool {
-        self.after == 0 && matches!(self.value(Table::ChannelParams), Some(Some(_)))
+        self.after == 0 && self.is_born()
     }
 
     /// Whether the channel's life ends with it: its rows go into history, or nowhere.
     pub(super) fn is_last(&self) -> bool {
         matches!(self.value(Table::ChannelParams), Some(None))
+    }
+
+    /// Whether the channel was never funded, and nothing of it is kept from here on.
+    pub(super) fn forgets(&self) -> bool {
+        self.is_last() && !matches!(self.value(Table::ClosedChannel), Some(Some(_)))
     }
 }

@@ -54,6 +54,11 @@ pub trait Source {
 
     /// The newest record of how far the chain was followed.
     fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault>;
+
+    /// What was odd in its answers so far beside what was told of each channel, in words; once each.
+    fn faults(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 impl StoredChannel {

@@ -8,13 +8,15 @@ use outrigger_channel::ChannelRows;
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase};
 
 use super::Holding;
+use super::followed::Followed;
 use super::kept::{committed_in, id_in};
+use super::numbering::Standing;
 use super::owed::Owed;
 use super::refusals::Refusals;
 use crate::store::StoreError;
 use crate::store::load::Snapshot;
 use crate::store::read::unreadable;
-use crate::store::schema::{REFUSALS_KEY, SINKS_KEY, Table};
+use crate::store::schema::{FOLLOWED_KEY, REFUSALS_KEY, SINKS_KEY, Table};
 use crate::store::seal::{seal, unseal};
 
 /// A channel at the start.
@@ -29,6 +31,8 @@ pub(super) struct AtStart {
     /// The number of its newest local commitment, and the id of the commit that it came with, where that is known; else the
     /// newest id.
     pub(super) local_number: u64,
+    /// How far its rows say that they have followed the chain.
+    told: Option<Followed>,
     pub(super) committed: u64,
     /// It has failed for want of a sink, and nothing of it is kept: what every required sink has was not known.
     pub(super) is_withheld: bool,
@@ -50,6 +54,8 @@ pub struct Start {
     channels: BTreeMap<ChannelId, AtStart>,
     owed: Vec<((ChannelId, u64), crate::store::row::SettlementRow)>,
     refusals: Refusals,
+    /// A block that the rows of all channels have taken in.
+    followed: Option<Followed>,
 }
 
 impl Start {
@@ -82,15 +88,20 @@ impl Start {
         let known = known_names(&transaction)?;
         let is_new = names.iter().any(|name| !known.iter().any(|known| known == name));
         let refused = known_refusals(&transaction)?;
-        let mut start = Self { refusals: refused.clone(), ..Self::default() };
+        let followed = followed_in(&transaction, (Table::Meta, FOLLOWED_KEY))?;
+        let mut start = Self { refusals: refused.clone(), followed, ..Self::default() };
         start.refusals.0.retain(|name, _| names.contains(&name.as_str()));
         for Found { channel, peer, funding, local_number, is_withheld } in channels {
             let found = id_in(&transaction, &channel)?;
             let id = if is_new || found == 0 { found.saturating_add(1) } else { found };
+            // Where it gets a number of its own, that is of rows which say how far they have followed.
+            let told = followed.filter(|_| id != found);
+            let told =
+                told.map_or_else(|| followed_in(&transaction, (Table::Followed, &channel.0)), |own| Ok(Some(own)))?;
             // A row of another number is of another time: what a version without such rows has written came between.
             let committed = committed_in(&transaction, &channel)?.filter(|(number, _)| *number == local_number);
             let committed = committed.map_or(id, |(_, with)| with.min(id));
-            let at_start = AtStart { peer, funding, found, id, local_number, committed, is_withheld };
+            let at_start = AtStart { peer, funding, found, id, local_number, committed, is_withheld, told };
             start.channels.insert(channel, at_start);
         }
         drop(transaction);
@@ -121,9 +132,14 @@ impl Start {
                 Some(row) => drop(meta.insert(REFUSALS_KEY, seal(Table::Meta, REFUSALS_KEY, &row).as_slice())?),
             }
             let mut ids = transaction.open_table(Table::Persist.definition())?;
+            let mut follow = transaction.open_table(Table::Followed.definition())?;
             for (channel, at_start) in raised {
                 let row = seal(Table::Persist, &channel.0, &at_start.id.to_be_bytes());
                 ids.insert(channel.0.as_slice(), row.as_slice())?;
+                if let Some(told) = at_start.told {
+                    let row = seal(Table::Followed, &channel.0, &told.encode());
+                    follow.insert(channel.0.as_slice(), row.as_slice())?;
+                }
             }
         }
         transaction.commit()?;
@@ -138,6 +154,16 @@ impl Start {
     /// The ids.
     pub(super) fn ids(&self) -> HashMap<ChannelId, u64> {
         self.channels.iter().map(|(channel, at_start)| (*channel, at_start.id)).collect()
+    }
+
+    /// What stands in the file once the start has written to it.
+    pub(super) fn standing(&self) -> Standing {
+        Standing { followed: self.followed, ids: self.ids().into_iter().collect() }
+    }
+
+    /// How far the rows of each channel say that they have followed the chain.
+    pub(super) fn told(&self) -> HashMap<ChannelId, Followed> {
+        self.channels.iter().filter_map(|(channel, at_start)| Some((*channel, at_start.told?))).collect()
     }
 
     /// Which channel this sink has refused for good before.
@@ -200,6 +226,13 @@ fn known_names(transaction: &ReadTransaction) -> Result<Vec<String>, StoreError>
     let Some(row) = meta.get(SINKS_KEY)? else { return Ok(Vec::new()) };
     let names = unseal(Table::Meta, SINKS_KEY, row.value()).map_err(unreadable)?;
     Ok(String::from_utf8_lossy(names).lines().map(str::to_owned).collect())
+}
+
+/// The block that a row names. One that cannot be understood says nothing, and is written anew.
+fn followed_in(transaction: &ReadTransaction, (table, key): (Table, &[u8])) -> Result<Option<Followed>, StoreError> {
+    let open = transaction.open_table(table.definition())?;
+    let Some(row) = open.get(key)? else { return Ok(None) };
+    Ok(Followed::decode(unseal(table, key, row.value()).map_err(unreadable)?).ok())
 }
 
 fn known_refusals(transaction: &ReadTransaction) -> Result<Refusals, StoreError> {

@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -13,6 +14,8 @@ use outrigger_bolt::id::ChannelId;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use super::life::{Life, Living};
 
 /// Bytes of an answer that carries no record.
 pub(super) const SHORT_LINE: usize = 64 * 1024;
@@ -59,11 +62,15 @@ pub(super) type OnCompleted = Arc<dyn Fn(ChannelId, u64) -> bool + Send + Sync>;
 /// Told that the program has ended, or is not listened to any more.
 pub(super) type OnEnd = Arc<dyn Fn() + Send + Sync>;
 
-/// One life of the program.
+/// One life of the program. Once it is dropped nothing that came in it is told any more.
 pub(super) struct Child {
     process: std::process::Child,
+    life: Life,
     lines: Option<Sender<String>>,
     answers: Receiver<Heard>,
+    /// The threads that wait for its end and hear what it says.
+    watcher: Option<JoinHandle<()>>,
+    hearer: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
     next_request: u64,
     limit: Duration,
@@ -120,10 +127,11 @@ impl Child {
         limit: Duration,
         (on_completed, on_end): (OnCompleted, OnEnd),
     ) -> Result<Self, ChildFault> {
-        let refused = |fault: io::Error| ChildFault::Start(fault.to_string());
         let (program, arguments) =
             command.split_first().ok_or_else(|| ChildFault::Start("no program is named".to_owned()))?;
-        let mut process = Command::new(program)
+        let refused = |fault: io::Error| ChildFault::Start(fault.to_string());
+        let life = Life::begin().map_err(refused)?;
+        let process = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -144,18 +152,38 @@ impl Child {
         let (lines, to_write) = bounded(1);
         // One request is open at a time, so one answer waits at most, and one fault behind it.
         let (heard, answers) = bounded(2);
-        if let Some(stdin) = process.stdin.take() {
-            spawn("sink-input", move || write(stdin, &to_write)).map_err(refused)?;
+        let lines = Some(lines);
+        let mut child =
+            Self { process, life, lines, answers, watcher: None, hearer: None, shared, next_request: 1, limit };
+        // One that cannot be attended to is ended as it is dropped.
+        child.attend(to_write, heard).map_err(refused)?;
+        Ok(child)
+    }
+
+    /// Starts the threads of a life.
+    fn attend(&mut self, to_write: Receiver<String>, heard: Sender<Heard>) -> io::Result<()> {
+        let life = self.life.clone();
+        if let Some(leader) = self.group() {
+            self.watcher = Some(spawn("sink-end", move || life.watch(leader))?);
         }
-        if let Some(stdout) = process.stdout.take() {
-            let shared = shared.clone();
-            spawn("sink-output", move || shared.hear(stdout, &heard)).map_err(refused)?;
+        if let Some(stdin) = self.process.stdin.take() {
+            let stdin = self.life.writes(stdin)?;
+            spawn("sink-input", move || write(stdin, &to_write))?;
         }
-        if let Some(stderr) = process.stderr.take() {
-            let shared = shared.clone();
-            spawn("sink-log", move || shared.log(stderr)).map_err(refused)?;
+        if let Some(stdout) = self.process.stdout.take() {
+            let (shared, stdout) = (self.shared.clone(), self.life.reads(stdout));
+            self.hearer = Some(spawn("sink-output", move || shared.hear(stdout, &heard))?);
         }
-        Ok(Self { process, lines: Some(lines), answers, shared, next_request: 1, limit })
+        if let Some(stderr) = self.process.stderr.take() {
+            let (shared, stderr) = (self.shared.clone(), self.life.reads(stderr));
+            spawn("sink-log", move || shared.log(stderr))?;
+        }
+        Ok(())
+    }
+
+    /// The process group that it leads.
+    fn group(&self) -> Option<Pid> {
+        i32::try_from(self.process.id()).ok().and_then(Pid::from_raw)
     }
 
     /// Whether it has ended, or is not listened to any more.
@@ -197,24 +225,31 @@ impl Child {
 }
 
 impl Child {
-    /// Ends the program at once, with what it started.
+    /// Ends the program at once, with what it started. It is buried by [`drop`] alone: until then its number is nobody else's.
     pub(super) fn kill(&mut self) {
-        if let Some(group) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
+        if let Some(group) = self.group() {
             // It may have ended by now.
             let _ = kill_process_group(group, Signal::KILL);
         }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
 impl Drop for Child {
-    /// Its input ends; a program that does not end then is killed.
+    /// Its input ends; a program that does not end then is killed, and in any case what it started. What it said before it ended
+    /// counts, and nothing that comes later.
     fn drop(&mut self) {
         self.lines = None;
         while let Ok(Heard::Answer(_)) = self.answers.recv_timeout(FAREWELL) {}
-        if !matches!(self.process.try_wait(), Ok(Some(_))) {
-            self.kill();
+        self.kill();
+        if let Some(watcher) = self.watcher.take() {
+            let _ = watcher.join();
+        }
+        let _ = self.process.wait();
+        self.life.end();
+        // Whoever has something to tell yet finds that nobody listens.
+        self.answers = crossbeam_channel::never();
+        if let Some(hearer) = self.hearer.take() {
+            let _ = hearer.join();
         }
     }
 }
@@ -224,12 +259,12 @@ pub(super) fn odd_answer(method: &'static str, answer: &Value) -> ChildFault {
     ChildFault::Answer { method, words: shown(answer.to_string().as_bytes()) }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
 /// Writes lines until there are no more, or nobody reads them.
-fn write(mut stdin: ChildStdin, lines: &Receiver<String>) {
+fn write(mut stdin: Living<ChildStdin>, lines: &Receiver<String>) {
     for mut line in lines {
         line.push('\n');
         if stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush()).is_err() {
@@ -240,7 +275,7 @@ fn write(mut stdin: ChildStdin, lines: &Receiver<String>) {
 
 impl Shared {
     /// Takes in lines until the program ends or breaks the protocol. It waits while nobody takes what it heard.
-    fn hear(&self, stdout: ChildStdout, heard: &Sender<Heard>) {
+    fn hear(&self, stdout: Living<ChildStdout>, heard: &Sender<Heard>) {
         let mut reader = BufReader::new(stdout);
         let fault = loop {
             let taken = self.line(&mut reader).and_then(|line| self.take(&line));
@@ -328,7 +363,7 @@ impl Shared {
     }
 
     /// Logs what the program says of itself, within limits.
-    fn log(&self, stderr: ChildStderr) {
+    fn log(&self, stderr: Living<ChildStderr>) {
         let mut reader = BufReader::new(stderr);
         loop {
             let mut line = Vec::new();

@@ -14,6 +14,10 @@ use crate::store::backup::{Answer, Holding, SinkEnds, Update};
 /// Open updates of one channel that are held to be given again. Beyond, a full write takes their place.
 const MAX_OPEN: usize = 64;
 
+/// Updates of one channel behind a full record. Beyond, another one takes their place: a program need not list, nor a restore read, more
+/// than these.
+const FULL_EVERY: usize = 4096;
+
 /// Open writes of all channels.
 pub(super) struct Ledger {
     channels: Mutex<HashMap<ChannelId, Open>>,
@@ -30,6 +34,8 @@ struct Open {
     newest: u64,
     /// The newest id that the program completed: it has to hold all up to it.
     kept: u64,
+    /// Updates that were given since the newest full record.
+    updates: usize,
     /// By the id of the record.
     writes: BTreeMap<u64, Write>,
 }
@@ -71,6 +77,7 @@ impl Ledger {
         }
         open.newest = open.newest.max(name.id);
         let is_full = name.kind == RecordKind::Full;
+        open.updates = if is_full { 0 } else { open.updates.saturating_add(1) };
         // A full write may stand at the id of an update that is open: it takes its place.
         let mut awaited = open.writes.remove(&name.id).map(|write| write.awaited).unwrap_or_default();
         awaited.push(given);
@@ -96,9 +103,15 @@ impl Ledger {
     }
 
     /// Takes a write back; whether it was still open.
-    pub(super) fn withdraw(&self, name: &RecordName) -> bool {
+    pub(super) fn withdraw(&self, channel: &ChannelId, id: u64) -> bool {
         let mut channels = self.channels.lock();
-        channels.get_mut(&name.channel).is_some_and(|open| open.writes.remove(&name.id).is_some())
+        channels.get_mut(channel).is_some_and(|open| open.writes.remove(&id).is_some())
+    }
+
+    /// The program takes no record as large as one of this channel, in its own words: the channel waits, alone.
+    pub(super) fn too_large(&self, channel: &ChannelId, words: &str) {
+        self.ends
+            .too_large(channel, &format!("channel {channel} has a record that is too large for the program: {words}"));
     }
 
     /// The program tells a completion; whether there was anything to complete. One that a full write has voided comes late and
@@ -140,7 +153,8 @@ impl Ledger {
     pub(super) fn takes(&self, update: &Update) -> bool {
         let held = |open: &Open| open.writes.values().filter(|write| write.request.is_some()).count();
         let channels = self.channels.lock();
-        channels.get(&update.channel).is_some_and(|open| update.after <= open.newest && held(open) < MAX_OPEN)
+        let few = |open: &Open| held(open) < MAX_OPEN && open.updates < FULL_EVERY;
+        channels.get(&update.channel).is_some_and(|open| update.after <= open.newest && few(open))
     }
 
     /// Whether what the update follows was given.
@@ -148,13 +162,14 @@ impl Ledger {
         self.channels.lock().get(&name.channel).is_some_and(|open| name.from <= open.newest)
     }
 
-    /// The program was found to hold this.
-    pub(super) fn holds(&self, holding: &Holding) {
+    /// The program was found to hold this, with so many updates behind a full record.
+    pub(super) fn holds(&self, holding: &Holding, updates: usize) {
         let mut channels = self.channels.lock();
         let open = channels.entry(holding.channel).or_default();
         open.complete = open.complete.max(holding.id);
         open.newest = open.newest.max(holding.id);
         open.kept = open.kept.max(holding.id);
+        open.updates = open.updates.max(updates);
     }
 
     /// What a program that was started again is to be given, each channel's in its order.

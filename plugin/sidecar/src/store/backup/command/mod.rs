@@ -7,6 +7,7 @@
 
 mod child;
 mod ledger;
+mod life;
 mod read;
 
 use std::sync::{Arc, Weak};
@@ -24,6 +25,7 @@ use super::{Answer, Full, Holding, Persist, Reader, SinkEnds, SinkFault, TipReco
 use crate::lock::Mutex;
 use child::{Child, OnCompleted, OnEnd, SHORT_LINE, odd_answer, shown};
 use ledger::{Ledger, Place};
+use read::Unanswered;
 
 #[cfg(test)]
 mod tests;
@@ -68,6 +70,8 @@ pub(super) struct Request {
 enum Verdict {
     Completed,
     InProgress,
+    /// It takes no record of this size.
+    TooLarge(String),
     PermanentFailure(String),
 }
 
@@ -130,6 +134,10 @@ impl Machine {
             match give(&mut child, &request)? {
                 Verdict::Completed => drop(self.ledger.completed(&channel, id)),
                 Verdict::InProgress => {}
+                Verdict::TooLarge(words) => {
+                    self.ledger.withdraw(&channel, id);
+                    self.ledger.too_large(&channel, &words);
+                }
                 // What was answered before cannot be answered otherwise: the promises wait until it is mended.
                 Verdict::PermanentFailure(words) => {
                     return Err(ChildFault::Refused { method: request.method, words });
@@ -152,9 +160,20 @@ impl Machine {
         Ok(())
     }
 
-    fn ask(&mut self, method: &'static str, params: Value, line: usize) -> Result<Value, SinkFault> {
-        let answer = self.child().and_then(|child| child.ask(method, params, line));
-        answer.map_err(|fault| self.ended(&fault))
+    /// Gives it what no channel waits for. Whatever it answers is not looked at.
+    fn tell(&mut self, method: &'static str, params: Value) -> Result<(), SinkFault> {
+        let answer = self.child().and_then(|child| child.ask(method, params, SHORT_LINE));
+        answer.map(drop).map_err(|fault| self.ended(&fault))
+    }
+
+    /// Asks for what it keeps. A program that refuses that lives on: what it has in its hands is not to be lost for a look.
+    fn look(&mut self, method: &'static str, params: Value, line: usize) -> Result<Value, Unanswered<SinkFault>> {
+        let answer = self.child().map(|child| child.ask(method, params, line));
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(fault @ ChildFault::Refused { .. })) => Err(Unanswered::Refused(fault)),
+            Ok(Err(fault)) | Err(fault) => Err(Unanswered::Gone(self.ended(&fault))),
+        }
     }
 
     fn ended(&mut self, fault: &ChildFault) -> SinkFault {
@@ -169,12 +188,16 @@ fn give(child: &mut Child, request: &Request) -> Result<Verdict, ChildFault> {
     match answer.get("answer").and_then(Value::as_str) {
         Some("completed") => Ok(Verdict::Completed),
         Some("in_progress") => Ok(Verdict::InProgress),
-        Some("permanent_failure") => {
-            let words = answer.get("reason").and_then(Value::as_str).unwrap_or("it gives no reason");
-            Ok(Verdict::PermanentFailure(shown(words.as_bytes())))
-        }
+        Some("too_large") => Ok(Verdict::TooLarge(reason(&answer))),
+        Some("permanent_failure") => Ok(Verdict::PermanentFailure(reason(&answer))),
         Some(_) | None => Err(odd_answer(request.method, &answer)),
     }
+}
+
+/// What it says of a write that it does not take.
+fn reason(answer: &Value) -> String {
+    let words = answer.get("reason").and_then(Value::as_str).unwrap_or("it gives no reason");
+    shown(words.as_bytes())
 }
 
 impl CommandSink {
@@ -218,14 +241,19 @@ impl CommandSink {
                     self.ledger.accepted(name);
                     Ok(Answer::InProgress)
                 }
+                Ok(Verdict::TooLarge(words)) => {
+                    self.ledger.withdraw(&name.channel, name.id);
+                    self.ledger.too_large(&name.channel, &words);
+                    Ok(Answer::InProgress)
+                }
                 Ok(Verdict::PermanentFailure(words)) => {
-                    self.ledger.withdraw(name);
+                    self.ledger.withdraw(&name.channel, name.id);
                     Ok(Answer::PermanentFailure(words))
                 }
                 Err(fault) => {
                     let fault = machine.ended(&fault);
                     // It may have told the completion before it ended.
-                    if self.ledger.withdraw(name) { Err(fault) } else { Ok(Answer::InProgress) }
+                    if self.ledger.withdraw(&name.channel, name.id) { Err(fault) } else { Ok(Answer::InProgress) }
                 }
             };
             answer.map(Some)
@@ -318,9 +346,9 @@ impl Persist for CommandSink {
     fn persist_tip(&mut self, tip: &TipRecord) -> Answer {
         let name = RecordName::tip(tip.height);
         let record = STANDARD.encode(self.sealer.seal(&name, &tip.encode()));
-        let kept = self.machine.lock().ask("persist_tip", json!({ "height": tip.height, "tip": record }), SHORT_LINE);
+        let kept = self.machine.lock().tell("persist_tip", json!({ "height": tip.height, "tip": record }));
         match kept {
-            Ok(_) => {
+            Ok(()) => {
                 self.ends.well();
                 Answer::Completed
             }
@@ -336,9 +364,9 @@ impl Persist for CommandSink {
     fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault> {
         let mut machine = self.machine.lock();
         let sealer = self.sealer.clone();
-        let holdings = read::holdings(&sealer, |method, params, line| machine.ask(method, params, line))?;
-        holdings.iter().for_each(|holding| self.ledger.holds(holding));
-        Ok(holdings)
+        let holdings = read::holdings(&sealer, |method, params, line| machine.look(method, params, line))?;
+        holdings.iter().for_each(|(holding, updates)| self.ledger.holds(holding, *updates));
+        Ok(holdings.into_iter().map(|(holding, _)| holding).collect())
     }
 }
 

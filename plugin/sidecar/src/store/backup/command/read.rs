@@ -1,15 +1,15 @@
-//! Reading back what a program keeps.
+//! Reading back what a program keeps. Whatever it answers, a look at it ends, and costs no channel but the one that it is about: names
+//! that are none, come twice or out of order are told and passed over, and so is what it refuses.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use outrigger_bolt::id::ChannelId;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::child::{Child, ChildFault, odd_answer};
+use super::child::{Child, ChildFault, odd_answer, shown};
 use super::{LIST_LINE, Machine, Program, RECORD_LINE, kind_of, named};
 use crate::lock::Mutex;
 use crate::store::backup::directory::Names;
@@ -20,168 +20,241 @@ use crate::store::backup::{Holding, Image, SinkFault, Update};
 /// The most channels that a program may list.
 const MAX_CHANNELS: usize = 1_000_000;
 
+/// The most oddities of one list, and of one reading, that are told.
+const MOST_TOLD: usize = 32;
+
 /// A program that is only asked for what it keeps.
 pub struct CommandSource {
     child: Child,
     program: Program,
+    odd: Oddities,
 }
 
-#[derive(Deserialize)]
-struct Channels {
-    channel_ids: Vec<String>,
+/// What was odd, in words, once each.
+#[derive(Debug, Default)]
+struct Oddities {
+    told: BTreeSet<String>,
+    untold: Vec<String>,
 }
 
-#[derive(Deserialize)]
-struct Records {
-    records: Vec<Listed>,
+impl Oddities {
+    fn tell(&mut self, words: String) {
+        if self.told.len() < MOST_TOLD && self.told.insert(words.clone()) {
+            self.untold.push(words);
+        }
+    }
+
+    fn take_in(&mut self, others: Vec<String>) {
+        others.into_iter().for_each(|words| self.tell(words));
+    }
 }
 
-#[derive(Deserialize)]
-struct Listed {
-    kind: String,
-    #[serde(default)]
-    follows: u64,
-    update_id: u64,
+/// A list, and what is odd about it.
+struct Listed<T> {
+    items: T,
+    odd: Vec<String>,
 }
 
-#[derive(Deserialize)]
-struct Fetched {
-    record: Option<String>,
-    #[serde(default)]
-    height: Option<u32>,
+/// Why a question has no answer that can be used.
+pub(super) enum Unanswered<F> {
+    /// The program said no, or something else than it was asked for. It lives on, and other questions may have answers.
+    Refused(ChildFault),
+    /// It is not there any more.
+    Gone(F),
+}
+
+impl<F> Unanswered<F> {
+    /// The fault, where either of the two ends what is being done.
+    fn fault(self, refused: impl FnOnce(ChildFault) -> F) -> F {
+        match self {
+            Self::Refused(fault) => refused(fault),
+            Self::Gone(fault) => fault,
+        }
+    }
+}
+
+/// Why there is no record.
+enum UnreadRecord<F> {
+    /// In words; others may be there.
+    Refused(String),
+    Gone(F),
 }
 
 /// One question and its answer.
 trait Ask {
     type Fault;
-    fn ask(&mut self, method: &'static str, params: Value, line: usize) -> Result<Value, Self::Fault>;
-    fn odd(&self, fault: ChildFault) -> Self::Fault;
+    fn ask(&mut self, method: &'static str, params: Value, line: usize) -> Result<Value, Unanswered<Self::Fault>>;
 }
 
 struct By<F>(F);
 
-impl<F: FnMut(&'static str, Value, usize) -> Result<Value, SinkFault>> Ask for By<F> {
+impl<F: FnMut(&'static str, Value, usize) -> Result<Value, Unanswered<SinkFault>>> Ask for By<F> {
     type Fault = SinkFault;
 
-    fn ask(&mut self, method: &'static str, params: Value, line: usize) -> Result<Value, SinkFault> {
+    fn ask(&mut self, method: &'static str, params: Value, line: usize) -> Result<Value, Unanswered<SinkFault>> {
         (self.0)(method, params, line)
-    }
-
-    fn odd(&self, fault: ChildFault) -> SinkFault {
-        SinkFault::Passing(fault.to_string())
-    }
-}
-
-impl Ask for CommandSource {
-    type Fault = SourceFault;
-
-    fn ask(&mut self, method: &'static str, params: Value, line: usize) -> Result<Value, SourceFault> {
-        self.child.ask(method, params, line).map_err(|fault| self.odd(fault))
-    }
-
-    fn odd(&self, fault: ChildFault) -> SourceFault {
-        SourceFault::unreadable(self.program.command.join(" "), fault)
     }
 }
 
 impl Ask for Child {
     type Fault = ChildFault;
 
-    fn ask(&mut self, method: &'static str, params: Value, line: usize) -> Result<Value, ChildFault> {
-        Self::ask(self, method, params, line)
+    fn ask(&mut self, method: &'static str, params: Value, line: usize) -> Result<Value, Unanswered<ChildFault>> {
+        Self::ask(self, method, params, line).map_err(|fault| match fault {
+            ChildFault::Refused { .. } => Unanswered::Refused(fault),
+            fault => Unanswered::Gone(fault),
+        })
+    }
+}
+
+impl CommandSource {
+    /// Starts the program.
+    pub fn start(program: Program) -> Result<Self, SourceFault> {
+        let started = program.start(Arc::new(|_, _| false), Arc::new(|| {}));
+        match started {
+            Ok(child) => Ok(Self { child, program, odd: Oddities::default() }),
+            Err(fault) => Err(SourceFault::unreadable(program.command.join(" "), fault)),
+        }
     }
 
-    fn odd(&self, fault: ChildFault) -> ChildFault {
-        fault
+    fn unreadable(&self, fault: ChildFault) -> SourceFault {
+        SourceFault::unreadable(self.program.command.join(" "), fault)
+    }
+}
+
+impl Source for CommandSource {
+    fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
+        let listed = channels(&mut self.child, true).map_err(|none| self.unreadable(none.fault(|fault| fault)))?;
+        self.odd.take_in(listed.odd);
+        Ok(listed.items.into_iter().collect())
+    }
+
+    fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
+        stored(&mut self.child, &self.program.sealer, channel).map_err(|fault| self.unreadable(fault))
+    }
+
+    fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
+        let tip = newest_tip(&mut self.child, &self.program.sealer).map_err(|fault| self.unreadable(fault))?;
+        self.odd.take_in(tip.odd);
+        Ok(tip.items)
+    }
+
+    fn faults(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.odd.untold)
     }
 }
 
 /// A program that keeps on the side, asked between two writes.
 pub(super) struct LiveSource {
-    machine: Arc<Mutex<Machine>>,
+    asked: Asked,
     sealer: Arc<Sealer>,
+    odd: Oddities,
+}
+
+/// Whom it asks.
+struct Asked {
+    machine: Arc<Mutex<Machine>>,
     place: String,
 }
 
 impl LiveSource {
     pub(super) fn new(machine: Arc<Mutex<Machine>>, sealer: Arc<Sealer>) -> Self {
         let place = machine.lock().program.command.join(" ");
-        Self { machine, sealer, place }
+        Self { asked: Asked { machine, place }, sealer, odd: Oddities::default() }
     }
 }
 
-impl Ask for LiveSource {
+impl Ask for Asked {
     type Fault = SourceFault;
 
-    fn ask(&mut self, method: &'static str, params: Value, line: usize) -> Result<Value, SourceFault> {
-        let answer = self.machine.lock().ask(method, params, line);
-        answer.map_err(|fault| SourceFault::unreadable(&self.place, fault))
-    }
-
-    fn odd(&self, fault: ChildFault) -> SourceFault {
-        SourceFault::unreadable(&self.place, fault)
+    fn ask(&mut self, method: &'static str, params: Value, line: usize) -> Result<Value, Unanswered<SourceFault>> {
+        let answer = self.machine.lock().look(method, params, line);
+        answer.map_err(|none| match none {
+            Unanswered::Refused(fault) => Unanswered::Refused(fault),
+            Unanswered::Gone(fault) => Unanswered::Gone(SourceFault::unreadable(&self.place, fault)),
+        })
     }
 }
 
 impl Source for LiveSource {
     fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
-        channels(self, true)
+        let listed = channels(&mut self.asked, true)
+            .map_err(|none| none.fault(|fault| SourceFault::unreadable(&self.asked.place, fault)))?;
+        self.odd.take_in(listed.odd);
+        Ok(listed.items.into_iter().collect())
     }
 
     fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
-        let sealer = self.sealer.clone();
-        stored(self, &sealer, channel)
+        stored(&mut self.asked, &self.sealer, channel)
     }
 
     fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
-        let sealer = self.sealer.clone();
-        newest_tip(self, &sealer)
+        let tip = newest_tip(&mut self.asked, &self.sealer)?;
+        self.odd.take_in(tip.odd);
+        Ok(tip.items)
+    }
+
+    fn faults(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.odd.untold)
     }
 }
 
-/// The id to which a program that was started again holds each of these channels, by the names that it lists.
+/// The id to which a program that was started again holds each of these channels, by the names that it lists. One of which it cannot
+/// tell it does not hold.
 pub(super) fn listed(child: &mut Child, wanted: &[(ChannelId, u64)]) -> Result<HashMap<ChannelId, u64>, ChildFault> {
-    let there: HashSet<_> = channels(child, false)?.into_iter().collect();
+    let there = channels(child, false).map_err(|none| none.fault(|fault| fault))?.items;
     let mut held = HashMap::new();
     for (channel, _) in wanted.iter().filter(|(channel, _)| there.contains(channel)) {
-        if let Some((_, id)) = names(child, channel)?.reach() {
-            held.insert(*channel, id);
+        match names(child, channel) {
+            Ok(names) => held.extend(names.items.reach().map(|(_, id)| (*channel, id))),
+            Err(Unanswered::Refused(fault)) => untold(channel, &fault.to_string()),
+            Err(Unanswered::Gone(fault)) => return Err(fault),
         }
     }
     Ok(held)
 }
 
-/// What the program holds of each channel and is whole by the names that it lists, where the newest record opens.
+/// What the program holds of each channel and is whole by the names that it lists, where the newest record opens; and how many updates
+/// it holds behind the newest full record.
 pub(super) fn holdings(
     sealer: &Sealer,
-    ask: impl FnMut(&'static str, Value, usize) -> Result<Value, SinkFault>,
-) -> Result<Vec<Holding>, SinkFault> {
+    ask: impl FnMut(&'static str, Value, usize) -> Result<Value, Unanswered<SinkFault>>,
+) -> Result<Vec<(Holding, usize)>, SinkFault> {
     let mut program = By(ask);
+    let passing = |fault: ChildFault| SinkFault::Passing(fault.to_string());
     let mut holdings = Vec::new();
-    for channel in channels(&mut program, false)? {
+    let there = channels(&mut program, false).map_err(|none| none.fault(passing))?;
+    for words in there.odd {
+        tracing::warn!(words, "a backup lists what it holds in another way than it is asked for");
+    }
+    for channel in there.items {
         // One channel of which it cannot tell costs no other: it is written anew.
         let names = match names(&mut program, &channel) {
-            Ok(names) => names,
-            Err(fault) => match channels(&mut program, false) {
-                Ok(_) => {
-                    tracing::warn!(%channel, %fault, "a backup cannot tell what it holds: it is written anew");
-                    continue;
-                }
-                Err(gone) => return Err(gone),
-            },
+            Ok(names) => names.items,
+            Err(Unanswered::Refused(fault)) => {
+                untold(&channel, &fault.to_string());
+                continue;
+            }
+            Err(Unanswered::Gone(fault)) => return Err(fault),
         };
         let Some((full, id)) = names.reach() else { continue };
         let newest = match names.updates.iter().find(|(_, to)| **to == id && id > full) {
             Some((from, to)) => RecordName::update(channel, *from, *to),
             None => RecordName::full(channel, id),
         };
-        match record(&mut program, sealer, newest)? {
+        let updates = names.updates.range(full..).count();
+        match record(&mut program, sealer, newest) {
             Ok(newest) if is_over(&newest) => {}
-            Ok(_) => holdings.push(Holding { channel, id }),
-            Err(fault) => tracing::warn!(%channel, %fault, "what a backup holds cannot be read: it is written anew"),
+            Ok(_) => holdings.push((Holding { channel, id }, updates)),
+            Err(UnreadRecord::Refused(words)) => untold(&channel, &words),
+            Err(UnreadRecord::Gone(fault)) => return Err(fault),
         }
     }
     Ok(holdings)
+}
+
+fn untold(channel: &ChannelId, fault: &str) {
+    tracing::warn!(%channel, %fault, "a backup cannot tell what it holds: it is written anew");
 }
 
 /// Whether the channel was over with this record: the database may not know it any more.
@@ -193,107 +266,163 @@ fn is_over(record: &NamedRecord) -> bool {
     }
 }
 
-/// Every channel that the program keeps anything of, page by page, in the order of their names; those that are over may be left
-/// out where `over` does not ask for them.
-fn channels<A: Ask>(program: &mut A, over: bool) -> Result<Vec<ChannelId>, A::Fault> {
+/// Every channel that the program keeps anything of, page by page; those that are over may be left out where `over` does not ask for
+/// them. Each page must bring one that is new, so it ends. What is listed behind a page that cannot be had is missing, and told.
+fn channels<A: Ask>(program: &mut A, over: bool) -> Result<Listed<BTreeSet<ChannelId>>, Unanswered<A::Fault>> {
     let method = "list_channels";
-    let mut found: Vec<ChannelId> = Vec::new();
+    let (mut found, mut odd) = (BTreeSet::new(), Oddities::default());
     loop {
         let after = found.last().map(ToString::to_string);
-        let answer = program.ask(method, json!({ "after": after, "over": over }), LIST_LINE)?;
-        let page = Channels::deserialize(&answer).map_err(|_| program.odd(odd_answer(method, &answer)))?;
-        if page.channel_ids.is_empty() {
-            return Ok(found);
+        let answer = program.ask(method, json!({ "after": after, "over": over }), LIST_LINE);
+        let page = answer.and_then(|answer| match answer.get("channel_ids").and_then(Value::as_array) {
+            Some(page) => Ok(page.clone()),
+            None => Err(Unanswered::Refused(odd_answer(method, &answer))),
+        });
+        let page = match page {
+            Ok(page) => page,
+            Err(Unanswered::Refused(fault)) if !found.is_empty() => {
+                odd.tell(fault.to_string());
+                break;
+            }
+            Err(none) => return Err(none),
+        };
+        let (last, before) = (found.last().copied(), found.len());
+        let (mut previous, mut page_odd) = (last, Vec::new());
+        for name in &page {
+            match name.as_str().and_then(|name| name.parse::<ChannelId>().ok()) {
+                None => odd.tell(format!("it lists {} as a channel", shown(name.to_string().as_bytes()))),
+                Some(channel) if !found.insert(channel) => page_odd.push(format!("it lists channel {channel} twice")),
+                Some(channel) => {
+                    if previous.is_some_and(|previous| channel < previous) {
+                        page_odd.push(format!("it lists channel {channel} behind a higher one"));
+                    }
+                    previous = previous.max(Some(channel));
+                }
+            }
         }
-        for name in &page.channel_ids {
-            let channel =
-                name.parse::<ChannelId>().ok().filter(|channel| found.last().is_none_or(|last| channel > last));
-            // A list that does not rise might never end.
-            let channel = channel.filter(|_| found.len() < MAX_CHANNELS);
-            found.push(channel.ok_or_else(|| program.odd(odd_answer(method, &answer)))?);
+        if found.len() > before {
+            odd.take_in(page_odd);
+        } else if !page_odd.is_empty() {
+            odd.tell("it lists no other channels when it is asked for those behind the last one".to_owned());
+        }
+        if found.len() > MAX_CHANNELS {
+            odd.tell(format!("it lists more than {MAX_CHANNELS} channels"));
+        }
+        if found.len() == before || found.len() > MAX_CHANNELS {
+            break;
         }
     }
+    Ok(Listed { items: found, odd: odd.untold })
 }
 
-fn names<A: Ask>(program: &mut A, channel: &ChannelId) -> Result<Names, A::Fault> {
+/// The names of the records that it lists of a channel. Of two updates that follow the same id the shorter one is one of ours.
+fn names<A: Ask>(program: &mut A, channel: &ChannelId) -> Result<Listed<Names>, Unanswered<A::Fault>> {
     let method = "list_records";
     let answer = program.ask(method, json!({ "channel_id": channel.to_string() }), LIST_LINE)?;
-    let listed = Records::deserialize(&answer).map_err(|_| program.odd(odd_answer(method, &answer)))?;
-    let mut names = Names::default();
-    for Listed { kind, follows, update_id: id } in listed.records {
-        let name = match kind_of(&kind) {
-            Some(RecordKind::Full) => RecordName::full(*channel, id),
-            Some(RecordKind::Update) if follows < id => RecordName::update(*channel, follows, id),
-            Some(_) | None => return Err(program.odd(odd_answer(method, &answer))),
+    let Some(records) = answer.get("records").and_then(Value::as_array) else {
+        return Err(Unanswered::Refused(odd_answer(method, &answer)));
+    };
+    let (mut names, mut odd) = (Names::default(), Oddities::default());
+    for record in records {
+        let Some(name) = record_name(channel, record) else {
+            odd.tell(format!("it lists {} as a record", shown(record.to_string().as_bytes())));
+            continue;
         };
-        names.insert(&name);
-    }
-    Ok(names)
-}
-
-/// A record, or what is wrong with it.
-fn record<A: Ask>(program: &mut A, sealer: &Sealer, name: RecordName) -> Result<Result<NamedRecord, String>, A::Fault> {
-    let method = "fetch";
-    let answer = program.ask(method, named(&name), RECORD_LINE)?;
-    let fetched = Fetched::deserialize(&answer).map_err(|_| program.odd(odd_answer(method, &Value::Null)))?;
-    let what = format!("{} {} of channel {}", name.kind.word(), name.id, name.channel);
-    let Some(text) = fetched.record else { return Ok(Err(format!("{what}: the program has lost it"))) };
-    let Ok(bytes) = STANDARD.decode(text) else { return Ok(Err(format!("{what}: it is no base64"))) };
-    let opened = sealer.open(&name, &bytes);
-    Ok(opened.map(|content| NamedRecord { name, content }).map_err(|fault| format!("{what}: {fault}")))
-}
-
-impl CommandSource {
-    /// Starts the program.
-    pub fn start(program: Program) -> Result<Self, SourceFault> {
-        let started = program.start(Arc::new(|_, _| false), Arc::new(|| {}));
-        match started {
-            Ok(child) => Ok(Self { child, program }),
-            Err(fault) => Err(SourceFault::unreadable(program.command.join(" "), fault)),
+        let there = match name.kind {
+            RecordKind::Full => names.fulls.get(&name.id),
+            RecordKind::Update | RecordKind::Tip => names.updates.get(&name.from),
+        };
+        match there {
+            Some(there) if *there == name.id => odd.tell(format!("it lists {} {} twice", name.kind.word(), name.id)),
+            Some(there) => {
+                odd.tell(format!("it lists updates to {there} and to {} that follow {}", name.id, name.from));
+                if name.id < *there {
+                    names.insert(&name);
+                }
+            }
+            None => names.insert(&name),
         }
     }
+    Ok(Listed { items: names, odd: odd.untold })
 }
 
-impl Source for CommandSource {
-    fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
-        channels(self, true)
+/// The record of this channel that an entry of a list names.
+fn record_name(channel: &ChannelId, entry: &Value) -> Option<RecordName> {
+    let number = |name: &str| entry.get(name).and_then(Value::as_u64);
+    let of_another = entry.get("channel_id").is_some_and(|named| named.as_str() != Some(&channel.to_string()));
+    let id = number("update_id").filter(|_| !of_another)?;
+    match kind_of(entry.get("kind")?.as_str()?)? {
+        RecordKind::Full => Some(RecordName::full(*channel, id)),
+        RecordKind::Update => {
+            number("follows").filter(|from| *from < id).map(|from| RecordName::update(*channel, from, id))
+        }
+        RecordKind::Tip => None,
     }
+}
 
-    fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
-        let sealer = self.program.sealer.clone();
-        stored(self, &sealer, channel)
-    }
-
-    fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
-        let sealer = self.program.sealer.clone();
-        newest_tip(self, &sealer)
-    }
+/// A record; or what is wrong with it, in words.
+fn record<A: Ask>(program: &mut A, sealer: &Sealer, name: RecordName) -> Result<NamedRecord, UnreadRecord<A::Fault>> {
+    let method = "fetch";
+    let what = format!("{} {} of channel {}", name.kind.word(), name.id, name.channel);
+    let refused = |words: &dyn std::fmt::Display| UnreadRecord::Refused(format!("{what}: {words}"));
+    let answer = program.ask(method, named(&name), RECORD_LINE).map_err(|none| match none {
+        Unanswered::Refused(fault) => refused(&fault),
+        Unanswered::Gone(fault) => UnreadRecord::Gone(fault),
+    })?;
+    let text = match answer.get("record") {
+        Some(Value::String(text)) => text,
+        Some(Value::Null) => return Err(refused(&"the program has lost it")),
+        Some(_) | None => return Err(refused(&odd_answer(method, &Value::Null))),
+    };
+    let bytes = STANDARD.decode(text).map_err(|_| refused(&"it is no base64"))?;
+    let content = sealer.open(&name, &bytes).map_err(|fault| refused(&fault))?;
+    Ok(NamedRecord { name, content })
 }
 
 /// What a program has of a channel.
-fn stored<A: Ask>(program: &mut A, sealer: &Sealer, channel: &ChannelId) -> Result<StoredChannel, A::Fault>
-where
-    A::Fault: std::fmt::Display,
-{
-    let names = names(program, channel)?;
-    let mut broken = None;
-    let stored = StoredChannel::gather(*channel, &names, |name| match record(program, sealer, name) {
-        Ok(record) => record,
-        Err(fault) => {
-            let words = fault.to_string();
-            broken = Some(fault);
-            Err(words)
+fn stored<A: Ask>(program: &mut A, sealer: &Sealer, channel: &ChannelId) -> Result<StoredChannel, A::Fault> {
+    let Listed { items: names, odd } = match names(program, channel) {
+        Ok(names) => names,
+        Err(Unanswered::Refused(fault)) => Listed { items: Names::default(), odd: vec![fault.to_string()] },
+        Err(Unanswered::Gone(fault)) => return Err(fault),
+    };
+    let mut gone = None;
+    let mut stored = StoredChannel::gather(*channel, &names, |name| {
+        if gone.is_some() {
+            return Err(String::new());
         }
+        record(program, sealer, name).map_err(|unread| match unread {
+            UnreadRecord::Refused(words) => words,
+            UnreadRecord::Gone(fault) => {
+                gone = Some(fault);
+                String::new()
+            }
+        })
     });
-    broken.map_or(Ok(stored), Err)
+    stored.faults.splice(0..0, odd);
+    gone.map_or(Ok(stored), Err)
 }
 
-/// The newest record of the chain that a program has.
-fn newest_tip<A: Ask>(program: &mut A, sealer: &Sealer) -> Result<Option<Vec<u8>>, A::Fault> {
+/// The newest record of the chain that a program has. One that cannot be used is told, and is as good as none.
+fn newest_tip<A: Ask>(program: &mut A, sealer: &Sealer) -> Result<Listed<Option<Vec<u8>>>, A::Fault> {
     let method = "fetch_tip";
-    let answer = program.ask(method, json!({}), LIST_LINE)?;
-    let tip = Fetched::deserialize(&answer).map_err(|_| program.odd(odd_answer(method, &answer)))?;
-    let (Some(record), Some(height)) = (tip.record, tip.height) else { return Ok(None) };
-    let opened = STANDARD.decode(record).ok().map(|bytes| sealer.open(&RecordName::tip(height), &bytes));
-    Ok(opened.and_then(Result::ok))
+    let unread = |words: String| Ok(Listed { items: None, odd: vec![words] });
+    let answer = match program.ask(method, json!({}), LIST_LINE) {
+        Ok(answer) => answer,
+        Err(Unanswered::Refused(fault)) => return unread(fault.to_string()),
+        Err(Unanswered::Gone(fault)) => return Err(fault),
+    };
+    let height = answer.get("height").and_then(Value::as_u64).and_then(|height| u32::try_from(height).ok());
+    let (text, height) = match (answer.get("record"), height) {
+        (Some(Value::Null), _) => return Ok(Listed { items: None, odd: Vec::new() }),
+        (Some(Value::String(text)), Some(height)) => (text, height),
+        (_, _) => return unread(odd_answer(method, &answer).to_string()),
+    };
+    let opened = STANDARD.decode(text).map_err(|_| "it is no base64".to_owned());
+    let opened =
+        opened.and_then(|bytes| sealer.open(&RecordName::tip(height), &bytes).map_err(|fault| fault.to_string()));
+    match opened {
+        Ok(tip) => Ok(Listed { items: Some(tip), odd: Vec::new() }),
+        Err(words) => unread(format!("its record of the chain at block {height}: {words}")),
+    }
 }

@@ -242,7 +242,7 @@ mod writes {
         assert!(ledger.completed(&CHANNEL, 2));
         assert_eq!(ledger.answered(&update(2), 2), Answer::InProgress);
         assert_eq!(heard.try_iter().collect::<Vec<_>>(), [2]);
-        assert!(!ledger.withdraw(&update(2)), "and a fault does not give it again");
+        assert!(!ledger.withdraw(&CHANNEL, 2), "and a fault does not give it again");
     }
 
     #[test]
@@ -250,13 +250,29 @@ mod writes {
         let (ledger, _heard) = ledger();
         let change = |after, id| Update { channel: CHANNEL, after, id, changes: Vec::new() };
         assert!(!ledger.takes(&change(0, 1)), "nothing is there to follow");
-        ledger.holds(&Holding { channel: CHANNEL, id: 7 });
+        ledger.holds(&Holding { channel: CHANNEL, id: 7 }, 0);
         assert!(ledger.takes(&change(7, 8)) && !ledger.takes(&change(8, 9)), "a gap");
         for id in 8..8 + 64 {
             assert!(ledger.takes(&change(id - 1, id)));
             ledger.enter(&update(id), id, &request());
         }
         assert!(!ledger.takes(&change(71, 72)), "a full write is due");
+    }
+
+    /// What a program lists, and a restore reads, does not grow with a channel's history.
+    #[test]
+    fn a_full_record_is_due_after_so_many_updates_though_each_of_them_is_complete() {
+        let (ledger, _heard) = ledger();
+        let follows = |after| ledger.takes(&Update { channel: CHANNEL, after, id: after + 1, changes: Vec::new() });
+        ledger.holds(&Holding { channel: CHANNEL, id: 7 }, 4000);
+        for id in 8..8 + 96 {
+            assert!(follows(id - 1));
+            ledger.enter(&update(id), id, &request());
+            assert_eq!(ledger.answered(&update(id), id), Answer::Completed);
+        }
+        assert!(!follows(103), "there are 4096");
+        ledger.enter(&full(104), 104, &request());
+        assert!(follows(104));
     }
 
     /// It dies, and has an empty place before it when it comes back: by the updates alone nothing could be restored.
@@ -313,6 +329,152 @@ mod writes {
         let mut stored = source.read(&CHANNEL).unwrap();
         assert_eq!(stored.image().unwrap().id, 5, "{:?}", stored.faults);
         assert_eq!(source.channels().unwrap(), [CHANNEL]);
+    }
+
+    /// A program of these lines, which are given what `$line` holds, for each line. `$id` is the request's.
+    fn program(lines: &str) -> Program {
+        let secret = SecretKey::from_slice(&[1; 32]).unwrap();
+        let node_id = NodeId::new(PublicKey::from_secret_key(&Secp256k1::signing_only(), &secret));
+        let answer = r#"answer() { printf '{"jsonrpc":"2.0","id":%s,%s}\n' "$id" "$1"; }"#;
+        let hello = r#"if [[ $line == *'"hello"'* ]]; then answer '"result":{"protocol":1}'; continue; fi"#;
+        let script = format!(
+            r#"{answer}; while read -r line; do [[ $line =~ '"id":'([0-9]+) ]]; id=${{BASH_REMATCH[1]}}; {hello}
+            {lines}
+            done"#
+        );
+        Program {
+            name: "test".to_owned(),
+            command: bash(&script),
+            network: "regtest".to_owned(),
+            node_id,
+            sealer: Arc::new(Sealer::new(&[1; 32], "regtest", &node_id)),
+            limit: Duration::from_secs(20),
+        }
+    }
+
+    /// Gives all of a channel to a sink.
+    fn given(sink: &mut CommandSink, channel: ChannelId) -> Answer {
+        let node_id = sink.machine.lock().program.node_id;
+        let read = || Ok(super::super::super::Image::new("regtest", node_id, channel, 1));
+        let funding = OutPoint { txid: bitcoin::Txid::from_byte_array([7; 32]), vout: 0 };
+        sink.persist_new_channel(&channel, funding, &Full::new(&read), 1)
+    }
+
+    /// What stands in a file once it is there.
+    fn once_written(path: &Path) -> String {
+        let begun = Instant::now();
+        loop {
+            match std::fs::read_to_string(path) {
+                Ok(text) if text.ends_with('\n') => return text,
+                Ok(_) | Err(_) => assert!(begun.elapsed() < ANSWER_LIMIT, "{} is not there", path.display()),
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// What it has in its hands is not to be lost for a look at what it keeps.
+    #[test]
+    fn a_read_that_it_refuses_or_answers_oddly_does_not_end_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let starts = dir.path().join("starts");
+        let lines = format!(
+            r#"[[ -n $started ]] || echo start >>'{}'; started=yes
+            case $line in
+            *list_channels*) answer '"result":{{"channel_ids":7}}' ;;
+            *list_records*) answer '"error":{{"code":1,"message":"not now"}}' ;;
+            *fetch_tip*) answer '"error":{{"code":2,"message":"nor this"}}' ;;
+            *) answer '"result":{{"answer":"in_progress"}}' ;;
+            esac"#,
+            starts.display()
+        );
+        let (told, lost) = crossbeam_channel::unbounded();
+        let ends = SinkEnds::new(|_, _| (), Instant::now).losing(move |channel| told.send(*channel).unwrap());
+        let mut sink = CommandSink::new(program(&lines), ends);
+        assert_eq!(given(&mut sink, CHANNEL), Answer::InProgress);
+        let mut source = sink.reader().unwrap()().unwrap();
+        let stored = source.read(&CHANNEL).unwrap();
+        assert!(stored.full.is_none());
+        assert!(stored.faults[0].starts_with("it answered list_records with an error: "), "{:?}", stored.faults);
+        assert!(stored.faults[0].contains("not now"));
+        let refused = source.channels().unwrap_err().to_string();
+        assert!(refused.contains("it answered list_channels with something else"), "{refused}");
+        assert_eq!(source.tip(), Ok(None));
+        assert!(source.faults().concat().contains("nor this"));
+        assert!(source.faults().is_empty(), "once");
+        assert_eq!(given(&mut sink, ChannelId([8; 32])), Answer::InProgress);
+        assert_eq!(std::fs::read_to_string(&starts).unwrap(), "start\n");
+        assert_eq!((sink.ledger.to_give_again().len(), lost.len()), (2, 0), "both are in its hands");
+    }
+
+    /// What it started outlives it, in a group of its own, and has its output: what that says belongs to the life that is over.
+    #[test]
+    fn per_5_a_completion_by_what_an_earlier_life_has_started_counts_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let completion = format!(
+            r#"{{"jsonrpc":"2.0","method":"channel_monitor_updated","params":{{"channel_id":"{}","update_id":1}}}}"#,
+            "07".repeat(32)
+        );
+        let lines = format!(
+            r#"answer '"result":{{"answer":"in_progress"}}'
+            if [[ ! -e '{first}' ]]; then
+                touch '{first}'; set -m
+                (trap '' PIPE; until [[ -e '{go}' ]]; do sleep 0.01; done
+                if echo '{completion}' 2>/dev/null; then said=heard; else said=unheard; fi; echo $said >'{mark}') &
+                exit 1
+            fi
+            echo again >'{second}'; until [[ -e '{end}' ]]; do sleep 0.01; done; echo '{completion}'"#,
+            first = at("first").display(),
+            go = at("go").display(),
+            mark = at("mark").display(),
+            second = at("second").display(),
+            end = at("end").display(),
+        );
+        let (told, heard) = crossbeam_channel::unbounded();
+        let ends = SinkEnds::new(move |_: &ChannelId, id| told.send(id).unwrap(), Instant::now);
+        let mut sink = CommandSink::new(program(&lines), ends);
+        assert_eq!(given(&mut sink, CHANNEL), Answer::InProgress);
+        assert_eq!(once_written(&at("second")), "again\n");
+        std::fs::write(at("go"), b"").unwrap();
+        assert_eq!(once_written(&at("mark")), "unheard\n");
+        assert!(heard.is_empty() && sink.ledger.to_give_again().len() == 1);
+        std::fs::write(at("end"), b"").unwrap();
+        assert_eq!(heard.recv_timeout(Duration::from_secs(20)), Ok(1));
+        assert_eq!(heard.try_iter().count(), 0, "once");
+    }
+
+    #[test]
+    fn what_it_started_ends_with_it_though_nobody_asks_for_anything() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("pid");
+        let script = format!("sleep 600 & echo $! >'{}'; {RIGHT} exit 0", mark.display());
+        let mut child = child(&script, Duration::from_secs(20));
+        child.ask("hello", json!({}), SHORT_LINE).unwrap();
+        let started: u32 = once_written(&mark).trim().parse().unwrap();
+        let state = || std::fs::read_to_string(format!("/proc/{started}/stat")).unwrap_or_default();
+        let begun = Instant::now();
+        while !child.has_ended() || !(state().is_empty() || state().contains(") Z ")) {
+            assert!(begun.elapsed() < ANSWER_LIMIT, "what it started lives on: {}", state());
+            std::thread::yield_now();
+        }
+    }
+
+    /// Of one that is too large for the program's store the others need not suffer.
+    #[test]
+    fn a_channel_that_is_too_large_for_it_waits_alone_and_is_shown() {
+        let large = "07".repeat(32);
+        let lines = format!(
+            r#"if [[ $line == *'"channel_id":"{large}'* ]]; then answer '"result":{{"answer":"too_large","reason":"5 GiB are enough"}}'
+            else answer '"result":{{"answer":"completed"}}'; fi"#
+        );
+        let ends = SinkEnds::new(|_, _| (), Instant::now);
+        let mut sink = CommandSink::new(program(&lines), ends.clone());
+        assert_eq!(given(&mut sink, CHANNEL), Answer::InProgress);
+        assert_eq!(given(&mut sink, ChannelId([8; 32])), Answer::Completed);
+        let (words, _) = ends.trouble_now().unwrap();
+        let expected = format!("channel {large} has a record that is too large for the program: 5 GiB are enough");
+        assert_eq!(words, expected, "also once others were written");
+        assert_eq!((ends.take_too_large(), sink.ledger.to_give_again().len()), (vec![CHANNEL], 0));
     }
 
     /// It dies with a write in its hands while nobody calls: it is started again and given the write again.

@@ -449,3 +449,26 @@ fn the_newest_two_tips_are_kept_and_a_damaged_one_is_passed_over() {
     fs::write(path(dir.path(), &RecordName::tip(432)), b"?").unwrap();
     assert_eq!(source(dir.path()).tip().unwrap(), Some(288_u32.to_be_bytes().to_vec()));
 }
+
+/// A start may know no other block than the last one did, and other channels.
+#[test]
+fn of_two_tips_of_one_block_the_newer_one_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let ends = SinkEnds::new(|_, _| (), std::time::Instant::now);
+    let owner = ("regtest".to_owned(), node(1));
+    make_place(dir.path(), (&owner.0, &owner.1)).unwrap();
+    let mut sink = DirectorySink::new(dir.path().to_owned(), owner, sealer(), 100, ends);
+    let tip = |at_unix, channels| {
+        let (network, hash, peers) = ("regtest".to_owned(), bitcoin::BlockHash::from_byte_array([7; 32]), Vec::new());
+        TipRecord { network, node_id: node(1), height: 144, hash, at_unix, peers, channels }
+    };
+    let kept = || TipRecord::decode(&source(dir.path()).tip().unwrap().unwrap()).unwrap();
+    for (given, stays) in [
+        (tip(1, None), tip(1, None)),
+        (tip(2, None), tip(1, None)),
+        (tip(3, Some(vec![(CHANNEL, 5)])), tip(3, Some(vec![(CHANNEL, 5)]))),
+    ] {
+        assert_eq!(sink.persist_tip(&given), Answer::Completed);
+        assert_eq!(kept(), stays);
+    }
+}

@@ -19,6 +19,18 @@ impl Hub {
         found.into_iter().for_each(|desk| desk.is_verified((self.clocks.unix)()));
     }
 
+    /// Why no restore is tried from the sink of this name, or not of all channels; nothing where one is.
+    pub fn unverified(&self, name: &str, reason: Option<String>) {
+        let found = self.desks.iter().find(|desk| desk.terms.name == name);
+        found.into_iter().for_each(|desk| desk.is_unverified(reason.clone()));
+    }
+
+    /// Whether the sink of this name was given a record of the tip since the start.
+    pub fn has_tip(&self, name: &str) -> bool {
+        let found = self.desks.iter().find(|desk| desk.terms.name == name);
+        found.is_some_and(|desk| desk.with(|lanes| lanes.has_given_tip()))
+    }
+
     /// Up to which id the sink of this name has all of a channel; nothing where it is not to have it.
     pub fn complete_in(&self, name: &str, channel: &ChannelId) -> Option<u64> {
         self.desks.iter().find(|desk| desk.terms.name == name)?.complete(channel)

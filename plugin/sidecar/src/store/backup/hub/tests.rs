@@ -31,6 +31,7 @@ use crate::store::{self, Address, Batch, Commits, Writer};
 mod held;
 mod refused;
 mod runs;
+mod tips;
 
 thread_local! {
     static BEGUN: Instant = Instant::now();

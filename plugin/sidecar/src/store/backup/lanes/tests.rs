@@ -152,3 +152,93 @@ fn a_channel_whose_life_is_over_leaves_no_lane_behind() {
     assert_eq!(lanes.completed(&CHANNEL, 5), Completed::UpTo(5));
     assert!(lanes.lanes.is_empty());
 }
+
+fn tip(channels: &[(ChannelId, u64)]) -> TipRecord {
+    let secret = bitcoin::secp256k1::SecretKey::from_slice(&[1; 32]).unwrap();
+    let node_id = outrigger_bolt::id::NodeId::new(secret.public_key(&bitcoin::secp256k1::Secp256k1::new()));
+    let (network, hash, peers) = ("regtest".to_owned(), bitcoin::BlockHash::from_byte_array([7; 32]), Vec::new());
+    TipRecord { network, node_id, height: 144, hash, at_unix: 1, peers, channels: Some(channels.to_vec()) }
+}
+
+fn named(work: Option<Work>) -> Vec<(ChannelId, u64)> {
+    match work {
+        Some(Work::Tip(tip)) => tip.channels.unwrap(),
+        other => panic!("{other:?} is no tip"),
+    }
+}
+
+/// One that was never funded leaves nothing in a mirror. Were it named by the newest record of the tip, a restore would miss it.
+#[test]
+fn bak_1_a_record_that_names_a_channel_which_was_forgotten_is_given_again_before_the_channel_goes() {
+    let now = Instant::now();
+    let end = |closed: bool| {
+        let mut changes = vec![RowChange { table: Table::ChannelParams, key: channel_key(&CHANNEL), value: None }];
+        if closed {
+            let value = Some(vec![1]);
+            changes.push(RowChange { table: Table::ClosedChannel, key: channel_key(&CHANNEL), value });
+        }
+        Arc::new(Update { channel: CHANNEL, after: 4, id: 5, changes })
+    };
+    let mut lanes = holding(4);
+    lanes.add_tip(tip(&[(CHANNEL, 4), (OTHER, 9)]));
+    assert_eq!(named(lanes.next()).len(), 2);
+    lanes.add(&end(false), funding(), now);
+    assert_eq!(named(lanes.next()), [(OTHER, 9)]);
+    assert_eq!(next(&mut lanes), Some((1, 5)));
+
+    // One that waits yet is changed, and waits no more for what goes.
+    let mut lanes = holding(3);
+    lanes.add(&update(CHANNEL, 4, 10), funding(), now);
+    lanes.add_tip(tip(&[(CHANNEL, 4), (OTHER, 9)]));
+    lanes.add(&end(false), funding(), now);
+    assert_eq!(named(lanes.next()), [(OTHER, 9)]);
+
+    // What is in history stays there, and is found.
+    let mut lanes = holding(4);
+    lanes.add_tip(tip(&[(CHANNEL, 4), (OTHER, 9)]));
+    assert_eq!(named(lanes.next()).len(), 2);
+    lanes.add(&end(true), funding(), now);
+    assert_eq!(next(&mut lanes), Some((1, 5)));
+}
+
+#[test]
+fn a_channel_that_no_record_takes_waits_alone_until_what_is_left_of_it_does() {
+    let now = Instant::now();
+    let gone = |after, id| {
+        let rows = [(Table::ChannelParams, None), (Table::ClosedChannel, Some(vec![1]))];
+        let changes = rows.map(|(table, value)| RowChange { table, key: channel_key(&CHANNEL), value }).to_vec();
+        Arc::new(Update { channel: CHANNEL, after, id, changes })
+    };
+    let mut lanes = holding(4);
+    lanes.lost(&CHANNEL, now);
+    lanes.add_tip(tip(&[(CHANNEL, 4)]));
+    assert_eq!(next(&mut lanes), Some((1, 0)));
+    lanes.reads(&CHANNEL, 4, now);
+    lanes.set_apart(&CHANNEL, now);
+    lanes.answered(&CHANNEL);
+    assert_eq!(named(lanes.next()), [(CHANNEL, 4)], "the record of the chain does not wait for it");
+    let more = 2 * OPEN_WRITES as u64;
+    (5..5 + more).for_each(|id| lanes.add(&update(CHANNEL, id, 10), funding(), now));
+    lanes.add(&update(OTHER, 1, 10), funding(), now);
+    assert_eq!([next(&mut lanes), next(&mut lanes)], [Some((2, 0)), None]);
+    assert_eq!((lanes.updates, lanes.bytes, lanes.complete(&CHANNEL)), (0, 0, Some(0)));
+    assert_eq!(lanes.lag(now).updates, 4 + more + 1, "and it is shown");
+
+    lanes.add(&gone(4 + more, 5 + more), funding(), now);
+    assert_eq!(next(&mut lanes), Some((1, 0)));
+    lanes.reads(&CHANNEL, 5 + more, now);
+    assert_eq!(lanes.completed(&CHANNEL, 5 + more), Completed::UpTo(5 + more));
+    lanes.answered(&CHANNEL);
+    assert!(!lanes.lanes.contains_key(&CHANNEL) && next(&mut lanes).is_none());
+
+    // Where not even that fits it is not tried again and again.
+    let mut lanes = holding(4);
+    lanes.add(&update(CHANNEL, 5, 10), funding(), now);
+    lanes.set_apart(&CHANNEL, now);
+    lanes.add(&gone(5, 6), funding(), now);
+    assert_eq!(next(&mut lanes), Some((1, 0)));
+    lanes.reads(&CHANNEL, 6, now);
+    lanes.set_apart(&CHANNEL, now);
+    lanes.answered(&CHANNEL);
+    assert_eq!(next(&mut lanes), None);
+}

@@ -2,10 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 
+use bitcoin::BlockHash;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use outrigger_bolt::id::NodeId;
 use redb::backends::InMemoryBackend;
 
+use super::super::image::TipRecord;
 use super::super::sealed::RecordName;
 use super::super::source::{NamedRecord, SourceFault};
 use super::*;
@@ -36,6 +38,12 @@ fn database(channels: u8) -> Database {
     let db = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
     initialise(&db, "regtest", &node()).unwrap();
     (1..=channels).for_each(|channel| put(&db, &ChannelId([channel; 32]), STANDS));
+    let transaction = db.begin_write().unwrap();
+    for key in (channels.saturating_add(1)..=CHANNELS).map(|channel| [channel; 32]) {
+        let row = seal(Table::Persist, &key, &STANDS.to_be_bytes());
+        transaction.open_table(Table::Persist.definition()).unwrap().insert(&key[..], row.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
     db
 }
 
@@ -45,11 +53,12 @@ type Script<'a> = dyn Fn(&ChannelId, usize) -> Result<StoredChannel, SourceFault
 struct Scripted<'a> {
     script: &'a Script<'a>,
     looks: usize,
+    sink: &'a Sink<'a>,
 }
 
 impl Source for Scripted<'_> {
     fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
-        Ok(Vec::new())
+        (self.sink.lists)()
     }
 
     fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
@@ -58,7 +67,11 @@ impl Source for Scripted<'_> {
     }
 
     fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
-        Ok(None)
+        Ok((self.sink.tip)())
+    }
+
+    fn faults(&mut self) -> Vec<String> {
+        self.sink.odd.map(str::to_owned).into_iter().collect()
     }
 }
 
@@ -74,13 +87,30 @@ fn whole(channel: &ChannelId, id: u64) -> StoredChannel {
     StoredChannel { full: Some(full), newest: Some(id), faults: Vec::new(), ..gap(channel, "") }
 }
 
-/// How the sink stands beside what is read of it: what it has of a channel at each question, and whether it is well.
+/// How the sink stands beside what is read of it: what it has of a channel at each question, what it lists, its record of the chain, and
+/// whether it is well.
+#[derive(Clone, Copy)]
 struct Sink<'a> {
     complete: &'a dyn Fn(&ChannelId) -> Option<u64>,
+    lists: &'a dyn Fn() -> Result<Vec<ChannelId>, SourceFault>,
+    tip: &'a dyn Fn() -> Option<Vec<u8>>,
+    has_tip: bool,
+    odd: Option<&'static str>,
     is_well: bool,
 }
 
-const WELL: Sink<'_> = Sink { complete: &|_| Some(STANDS), is_well: true };
+/// It lists more than most of these databases have lived with: what is listed is known to them.
+const WELL: Sink<'_> = Sink {
+    complete: &|_| Some(STANDS),
+    lists: &|| Ok((1..=CHANNELS).map(|channel| ChannelId([channel; 32])).collect()),
+    tip: &|| None,
+    has_tip: false,
+    odd: None,
+    is_well: true,
+};
+
+/// Channels that each database knows; those that do not live are over.
+const CHANNELS: u8 = 200;
 
 /// The verdict, and how often it was waited.
 fn verdict(db: &Database, sink: &Sink<'_>, script: &Script<'_>) -> (Verdict, usize) {
@@ -90,8 +120,15 @@ fn verdict(db: &Database, sink: &Sink<'_>, script: &Script<'_>) -> (Verdict, usi
         pauses.set(pauses.get() + 1);
         true
     };
-    let look = Look { restore: &restore, db, complete: sink.complete, is_well: &|| sink.is_well, pause: &pause };
-    let verdict = look.verify(&mut Scripted { script, looks: 0 }).unwrap();
+    let look = Look {
+        restore: &restore,
+        db,
+        complete: sink.complete,
+        has_tip: &|| sink.has_tip,
+        is_well: &|| sink.is_well,
+        pause: &pause,
+    };
+    let verdict = look.verify(&mut Scripted { script, looks: 0, sink }).unwrap();
     (verdict, pauses.get())
 }
 
@@ -130,11 +167,11 @@ fn bak_1_one_gap_after_looks_at_a_backup_that_is_late_is_not_wrong() {
     let broken = |channel: &ChannelId, _| Ok(gap(channel, "a gap"));
     for looks in [1, AGREE - 1] {
         let complete = late(ATTEMPTS - looks);
-        let (found, _) = verdict(&db, &Sink { complete: &complete, is_well: true }, &broken);
+        let (found, _) = verdict(&db, &Sink { complete: &complete, ..WELL }, &broken);
         assert!(is_later(&found, "a gap"), "{looks}: {found:?}");
     }
     let complete = late(ATTEMPTS - AGREE);
-    let (found, _) = verdict(&db, &Sink { complete: &complete, is_well: true }, &broken);
+    let (found, _) = verdict(&db, &Sink { complete: &complete, ..WELL }, &broken);
     assert!(matches!(found, Verdict::Wrong(_)), "{found:?}");
 }
 
@@ -148,7 +185,7 @@ fn bak_1_looks_that_do_not_agree_or_at_a_channel_that_moves_are_not_wrong() {
         put(&db, channel, id.get());
         Ok(gap(channel, "a gap"))
     };
-    let sink = Sink { complete: &|_| Some(u64::MAX), is_well: true };
+    let sink = Sink { complete: &|_| Some(u64::MAX), ..WELL };
     let (found, _) = verdict(&db, &sink, &moves);
     assert!(is_later(&found, "it moved on while it was read"), "{found:?}");
 }
@@ -178,7 +215,7 @@ fn bak_1_a_try_ends_where_the_backup_is_late_with_many_channels() {
         Some(STANDS - 1)
     };
     let read = |channel: &ChannelId, _| Ok(whole(channel, STANDS));
-    let (found, pauses) = verdict(&database(200), &Sink { complete: &complete, is_well: true }, &read);
+    let (found, pauses) = verdict(&database(200), &Sink { complete: &complete, ..WELL }, &read);
     assert!(is_later(&found, "the backup is late"), "{found:?}");
     assert_eq!(pauses, LATE * (ATTEMPTS - 1));
     let mut seen = seen.into_inner();
@@ -212,4 +249,120 @@ fn bak_1_no_transaction_is_open_while_a_backup_is_read() {
     };
     assert_eq!(verdict(&db, &WELL, &read).0, Verdict::Right(2));
     assert!(pages(&db) <= before + 8, "{} pages after {before}", pages(&db));
+}
+
+/// A restore goes by the list: what is readable and not listed is not restored.
+#[test]
+fn bak_1_what_a_backup_lists_is_what_the_database_knows() {
+    let db = database(2);
+    let read = |channel: &ChannelId, _| Ok(whole(channel, STANDS));
+    let without = || Ok(vec![FIRST]);
+    let (found, _) = verdict(&db, &Sink { lists: &without, ..WELL }, &read);
+    let second = ChannelId([2; 32]);
+    let words = format!("what it lists: channel {second} is not there, and it has told that it has it");
+    assert_eq!(found, Verdict::Wrong(words));
+    let behind = |channel: &ChannelId| Some(if *channel == FIRST { STANDS } else { 0 });
+    let (found, _) = verdict(&db, &Sink { lists: &without, complete: &behind, ..WELL }, &read);
+    assert!(is_later(&found, "the backup is late"), "it has not told so: {found:?}");
+    let stranger = || Ok(vec![FIRST, second, ChannelId([0xfe; 32])]);
+    let (found, _) = verdict(&db, &Sink { lists: &stranger, ..WELL }, &read);
+    let words = "is there, and this database does not know it, so it is an old copy, or another's";
+    assert!(matches!(&found, Verdict::Wrong(told) if told.contains(words)), "{found:?}");
+    let (found, _) = verdict(&db, &Sink { lists: &stranger, is_well: false, ..WELL }, &read);
+    assert!(is_later(&found, "the backup is in trouble"), "{found:?}");
+    // A channel that comes to life behind the list is in the next one.
+    let looks = Cell::new(0);
+    let late = || {
+        looks.set(looks.get() + 1);
+        Ok(if looks.get() < 3 { vec![FIRST] } else { vec![FIRST, second] })
+    };
+    assert_eq!(verdict(&db, &Sink { lists: &late, ..WELL }, &read).0, Verdict::Right(2));
+    let (found, _) = verdict(&db, &Sink { odd: Some("it lists 7 as a channel"), ..WELL }, &read);
+    assert_eq!(found, Verdict::Wrong("it lists 7 as a channel".to_owned()));
+}
+
+#[test]
+fn bak_1_the_record_of_the_chain_is_there_is_ours_and_names_nothing_that_the_database_has_not() {
+    let db = database(1);
+    let read = |channel: &ChannelId, _| Ok(whole(channel, STANDS));
+    let record = |id| {
+        let (network, hash, channels) =
+            ("regtest".to_owned(), BlockHash::from_byte_array([7; 32]), Some(vec![(FIRST, id)]));
+        TipRecord { network, node_id: node(), height: 144, hash, at_unix: 1, peers: Vec::new(), channels }
+    };
+    let with = |tip: Option<Vec<u8>>, has_tip| verdict(&db, &Sink { tip: &|| tip.clone(), has_tip, ..WELL }, &read).0;
+    assert_eq!(with(Some(record(STANDS).encode()), true), Verdict::Right(1));
+    assert_eq!(with(None, false), Verdict::Right(1), "it was given none");
+    for (tip, words) in [
+        (None, "it was given one, and none can be read".to_owned()),
+        (Some(b"?".to_vec()), "its record of the chain cannot be read: a row that ends inside a field".to_owned()),
+        (
+            Some(TipRecord { network: "signet".to_owned(), ..record(STANDS) }.encode()),
+            format!("is of node {} on signet", node()),
+        ),
+        (Some(record(STANDS + 1).encode()), format!("it names write 6 of channel {FIRST}, and the database is at 5")),
+    ] {
+        let found = with(tip, true);
+        assert!(matches!(&found, Verdict::Wrong(told) if told.contains(&words)), "{words}: {found:?}");
+    }
+}
+
+/// Rows change with each look, and the sink has each change before the database moves on to the next.
+#[test]
+fn bak_1_rows_that_change_while_a_backup_is_looked_at_are_compared_as_they_were() {
+    let (db, id) = (database(1), Cell::new(STANDS));
+    let complete = |_: &ChannelId| Some(id.get());
+    let sink = Sink { complete: &complete, ..WELL };
+    let moving = |extra: bool| {
+        let (db, id) = (&db, &id);
+        move |channel: &ChannelId, _| {
+            // It is read as it was, or with a row that it never had, and then a commit comes.
+            let mut stored = whole(channel, id.get());
+            if extra {
+                let mut image = stored.image().unwrap();
+                image.rows.insert((Table::FundingSpend, channel_key(channel)), b"?".to_vec());
+                stored.full = Some(NamedRecord { name: RecordName::full(*channel, image.id), content: image.encode() });
+            }
+            id.set(id.get() + 1);
+            put(db, channel, id.get());
+            Ok(stored)
+        }
+    };
+    assert_eq!(verdict(&db, &sink, &moving(false)), (Verdict::Right(1), 0), "at the first look");
+    assert_eq!(id.get(), STANDS + 1);
+    let (found, _) = verdict(&db, &sink, &moving(true));
+    assert!(is_later(&found, "it moved on while it was read"), "{found:?}");
+    // Once it holds still, what is wrong is found.
+    let wrong = moving(true);
+    let until = id.get() + 5;
+    let still = |channel: &ChannelId, look| {
+        let stored = wrong(channel, look);
+        if id.get() > until {
+            id.set(until);
+            put(&db, channel, until);
+        }
+        stored
+    };
+    let (found, _) = verdict(&db, &sink, &still);
+    let words = "0 of its rows are missing or other ones, and 1 are too many";
+    assert_eq!(found, Verdict::Wrong(format!("channel {FIRST}: {words}")));
+}
+
+/// A try holds copies of a channel, so one that is too large is told and not read.
+#[test]
+fn bak_1_a_channel_that_is_too_large_is_told_and_not_read() {
+    let db = database(2);
+    let transaction = db.begin_write().unwrap();
+    let key = [FIRST.0.as_slice(), &[0; 9]].concat();
+    let row = seal(Table::Evidence, &key, &vec![0; usize::try_from(MOST_BYTES).unwrap()]);
+    transaction.open_table(Table::Evidence.definition()).unwrap().insert(key.as_slice(), row.as_slice()).unwrap();
+    transaction.commit().unwrap();
+    let read = |channel: &ChannelId, _| {
+        assert_ne!(*channel, FIRST, "it is not read");
+        Ok(whole(channel, STANDS))
+    };
+    let (found, _) = verdict(&db, &WELL, &read);
+    let words =
+        format!("channel {FIRST} has 67108943 bytes of rows, and 67108864 are tried at most while the node runs");
+    assert!(matches!(&found, Verdict::Partly(told) if told.starts_with(&words)), "{found:?}");
 }

@@ -1,0 +1,113 @@
+//! What sinks are told of the chain: which block the rows of all channels have taken in, and at which ids.
+
+use super::*;
+use crate::store::backup::followed::Followed;
+
+fn block(height: u32) -> Followed {
+    Followed { height, hash: BlockHash::from_byte_array([7; 32]) }
+}
+
+/// The wallet's row for a block, as far as sinks are concerned.
+fn followed(height: u32) -> Batch {
+    let mut batch = Batch::default();
+    block(height).note(&mut batch);
+    batch
+}
+
+/// The newest record of the tip that the first sink was given, when the node asks for one of block 900.
+fn told(bench: &mut Bench) -> TipRecord {
+    bench.hub.tip(900, BlockHash::from_byte_array([9; 32]), Vec::new());
+    bench.give_all();
+    bench.sinks[0].kept.lock().tips.last().unwrap().clone()
+}
+
+fn followed_in(bench: &Bench, channel: &ChannelId) -> Option<Followed> {
+    bench.sinks[0].kept.lock().images[channel].followed()
+}
+
+#[test]
+fn bak_1_a_start_knows_how_far_the_rows_had_followed_before_any_of_them_changes() {
+    let mut bench = Bench::new(&[(Manner::Sound, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![]);
+    bench.open(SECOND, vec![]);
+    bench.commit(followed(700));
+    bench.give_all();
+    assert_eq!(followed_in(&bench, &FIRST), None, "nothing of it has changed since the block");
+
+    let mut bench = bench.restarted(&[FIRST, SECOND]);
+    bench.hear();
+    let tip = told(&mut bench);
+    assert_eq!((tip.height, tip.hash), (700, block(700).hash));
+    assert_eq!(tip.channels, Some(vec![(FIRST, 1), (SECOND, 1)]));
+    bench.step(FIRST, 1, vec![]);
+    bench.give_all();
+    assert_eq!(followed_in(&bench, &FIRST), Some(block(700)));
+    assert_eq!(bench.image(&FIRST).followed(), Some(block(700)));
+
+    // What its rows say already is not written again, nor by a start.
+    let bench = bench.restarted(&[FIRST, SECOND]);
+    bench.hear();
+    let mut writes = changed(FIRST, 2, vec![]).writes;
+    let updates = bench.hub.number(&mut writes, &BTreeMap::new()).unwrap();
+    assert!(updates[0].changes.iter().all(|change| change.table != Table::Followed));
+    assert_eq!(followed_in(&bench, &SECOND), None);
+}
+
+#[test]
+fn bak_1_a_number_that_a_start_gives_is_of_rows_that_say_how_far_they_have_followed() {
+    let mut bench = Bench::new(&[]);
+    bench.hear();
+    bench.open(FIRST, vec![]);
+    bench.commit(followed(700));
+    let Bench { dir, db, hub, writer, commits, .. } = bench;
+    drop((hub, writer, commits));
+    let mut bench = Bench::over(dir, db, &[(Manner::Sound, true, Store::default())], &[FIRST]);
+    bench.hear();
+    bench.give_all();
+    assert_eq!(bench.calls(0), [("full", bench.id(&FIRST))]);
+    assert_eq!(followed_in(&bench, &FIRST), Some(block(700)));
+    assert_eq!(bench.image(&FIRST).followed(), Some(block(700)), "as the database has it");
+}
+
+/// A restore would look for what no sink was given yet, and may never be.
+#[test]
+fn bak_1_a_record_of_the_tip_names_what_is_durable_alone() {
+    let mut bench = Bench::new(&[(Manner::Sound, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![]);
+    bench.commit(followed(700));
+    // A commit is under way: a block, a step, and a channel that comes to life.
+    let mut writes = followed(701).writes;
+    writes.extend(changed(FIRST, 1, vec![]).writes);
+    let mut born = changed(SECOND, 0, vec![]);
+    born.put(Table::ChannelParams, channel_key(&SECOND), Some(params_of(SECOND)));
+    writes.extend(born.writes);
+    let updates = bench.hub.number(&mut writes, &BTreeMap::new()).unwrap();
+    let tip = told(&mut bench);
+    assert_eq!((tip.height, tip.channels), (700, Some(vec![(FIRST, 1)])));
+    bench.hub.committed(updates);
+    let now = bench.hub.numbering.lock().standing();
+    assert_eq!(now, Some((block(701), vec![(FIRST, 2), (SECOND, 1)])));
+}
+
+/// Rows of a channel that is over, such as preimages for others, bring it to no record.
+#[test]
+fn bak_1_a_channel_that_is_over_is_named_by_no_record_of_the_tip() {
+    let mut bench = Bench::new(&[(Manner::Sound, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![]);
+    bench.open(SECOND, vec![]);
+    bench.commit(followed(700));
+    assert_eq!(told(&mut bench).channels, Some(vec![(FIRST, 1), (SECOND, 1)]));
+    let mut gone = Batch::default();
+    gone.put(Table::ChannelParams, channel_key(&FIRST), None);
+    bench.commit(gone);
+    bench.give_all();
+    let named = bench.sinks[0].kept.lock().tips.last().unwrap().channels.clone();
+    assert_eq!(named, Some(vec![(SECOND, 1)]), "it was never funded: the record is given again without it");
+    let mut late = Batch::default();
+    late.put(Table::Evidence, channel_key(&FIRST), Some(vec![1]));
+    bench.commit(late);
+    assert_eq!(told(&mut bench).channels, Some(vec![(SECOND, 1)]));
+}
