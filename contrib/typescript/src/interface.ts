@@ -22,6 +22,8 @@ export interface BackupInfo {
   required: boolean;
   /** How it stands. */
   state: BackupState;
+  /** Why no restore is tried from it now, or not of all channels; absent where one is. */
+  unverified?: string;
   /** When a restore from it was last tried and found right, in unix seconds; absent before the first since the start. */
   verified_at?: number;
   /** Why the last restore that was tried from it would not have brought back what the node has; absent where it would, and before the first. */
