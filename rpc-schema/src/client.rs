@@ -60,11 +60,19 @@ pub struct Refusal {
 impl Client {
     /// A client of the daemon at `address` (`ip:port`) that shows this cookie, the whole text of the cookie file.
     pub fn new(address: &str, cookie: &str) -> Result<Self, CallError> {
-        let mut headers = HeaderMap::new();
-        let credentials = format!("Basic {}", STANDARD.encode(cookie.trim()));
+        Self::authorized(address, &format!("Basic {}", STANDARD.encode(cookie.trim())))
+    }
+
+    /// A client of the daemon at `address` (`ip:port`) that shows this token, as `token.create` gave it.
+    pub fn with_token(address: &str, token: &str) -> Result<Self, CallError> {
+        Self::authorized(address, &format!("Bearer {}", token.trim()))
+    }
+
+    fn authorized(address: &str, credentials: &str) -> Result<Self, CallError> {
         let mut credentials =
-            HeaderValue::from_str(&credentials).map_err(|error| CallError::Garbled(error.to_string()))?;
+            HeaderValue::from_str(credentials).map_err(|error| CallError::Garbled(error.to_string()))?;
         credentials.set_sensitive(true);
+        let mut headers = HeaderMap::new();
         headers.insert("authorization", credentials);
         let http = HttpClient::builder()
             .set_headers(headers)

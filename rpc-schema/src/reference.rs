@@ -18,6 +18,9 @@ directory of its network. The examples find them there, and take what is yours f
 dir=~/.outrigger/signet
 ```
 
+The cookie gives every right. `token.create` makes a token of fewer rights for another program, which sends it as
+`-H \"authorization: Bearer $token\"` in the place of `-u`; each method says which scope of a token allows it, and `admin` allows all.
+
 Every amount, time and height carries its unit in its name: `_msat` is millisatoshi, `_sat` satoshi on chain, `_at` unix seconds,
 `_secs` seconds, `_blocks` and `_height` blocks. A field without a value is absent, never null.
 ";
@@ -37,6 +40,8 @@ pub fn reference() -> String {
 
 fn section(method: &MethodInfo, page: &mut String) {
     page.push_str(&format!("\n## {}\n\n{}\n", method.name, method.summary));
+    let scopes: Vec<String> = method.scopes.iter().map(|scope| format!("`{}`", scope.name())).collect();
+    page.push_str(&format!("\nA token needs the scope {}.\n", scopes.join(" or ")));
     if method.moves_money {
         page.push_str(
             "\nIt moves money: called without an `id`, so that nobody would hear the answer, it is refused.\n",

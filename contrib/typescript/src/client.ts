@@ -11,15 +11,21 @@ export type ResultOf<M extends MethodName> = Methods[M]["result"];
 /** Parameters may be left out where none is required. */
 type Given<M extends MethodName> = {} extends ParametersOf<M> ? [parameters?: ParametersOf<M>] : [parameters: ParametersOf<M>];
 
-export interface Options {
+/** What admits the caller: the whole text of the cookie file, `__cookie__:…`, or a token as `token.create` gave it. */
+export type Credentials = { cookie: string; token?: never } | { token: string; cookie?: never };
+
+export type Options = Credentials & {
   /** Where the daemon listens, such as `http://127.0.0.1:9737`. */
   url: string;
-  /** The whole text of the cookie file, `__cookie__:…`. */
-  cookie: string;
   /** How to fetch; the global `fetch` without it. */
   fetch?: typeof fetch;
   /** How long an answer is waited for, in seconds; 630 without it, which is longer than the longest `*.wait`. */
   timeout_secs?: number;
+};
+
+/** The header that shows them. */
+export function authorization({ cookie, token }: Credentials): string {
+  return token === undefined ? `Basic ${btoa(cookie.trim())}` : `Bearer ${token.trim()}`;
 }
 
 /** The daemon refused a call. `kind` is for programs, `hint` says what to do. */
@@ -83,14 +89,14 @@ export class Outrigger {
 
   /** Calls a method. Throws `Refused` or `NoAnswer`. */
   async call<M extends MethodName>(method: M, ...[parameters]: Given<M>): Promise<ResultOf<M>> {
-    const { url, cookie, timeout_secs = 630 } = this.#options;
+    const { url, timeout_secs = 630 } = this.#options;
     const id = ++this.#last_id;
     let status: number | undefined;
     let answer: unknown;
     try {
       const response = await (this.#options.fetch ?? fetch)(url, {
         method: "POST",
-        headers: { "content-type": "application/json", authorization: `Basic ${btoa(cookie.trim())}` },
+        headers: { "content-type": "application/json", authorization: authorization(this.#options) },
         body: JSON.stringify({ jsonrpc: "2.0", id, method, params: parameters ?? {} }),
         signal: AbortSignal.timeout(timeout_secs * 1000),
       });

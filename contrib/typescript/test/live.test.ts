@@ -1,6 +1,7 @@
 // The client before two daemons with a channel between them; OUTRIGGER_PAYER and OUTRIGGER_PAYEE name their network directories.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { NoAnswer, Outrigger, parse, Refused, type InvoiceCreated, type PaymentInfo } from "../src/client.js";
@@ -48,8 +49,21 @@ test("a refusal carries kind, hint and parameter", async () => {
   assert.deepEqual([unknown.kind, unknown.data?.parameter], ["invalid_parameter", "chanel_id"]);
 });
 
+const url = `http://${readFileSync(`${directory("OUTRIGGER_PAYER")}/rpc_address`, "utf8").trim()}`;
+
+test("a token admits to what its scopes allow, until it is revoked", async () => {
+  const { token } = await payer.call("token.create", { name: "a screen", scopes: ["read"] });
+  const screen = new Outrigger({ url, token });
+  assert.equal((await screen.call("node.info")).node_id, (await payer.call("node.info")).node_id);
+  const refused = await screen.call("invoice.create", { description: "not mine" }).catch((error: unknown) => error);
+  assert.ok(refused instanceof Refused, String(refused));
+  assert.equal(refused.kind, "auth_scope_missing");
+  await payer.call("token.revoke", { name: "a screen" });
+  const revoked = await screen.call("node.info").catch((error: unknown) => error);
+  assert.ok(revoked instanceof NoAnswer && revoked.status === 401, String(revoked));
+});
+
 test("a wrong cookie, and nobody at the address, are told apart", async () => {
-  const url = `http://${(await import("node:fs")).readFileSync(`${directory("OUTRIGGER_PAYER")}/rpc_address`, "utf8").trim()}`;
   const wrong = await new Outrigger({ url, cookie: "__cookie__:00" }).call("node.info").catch((error: unknown) => error);
   assert.ok(wrong instanceof NoAnswer, String(wrong));
   assert.equal(wrong.status, 401);
