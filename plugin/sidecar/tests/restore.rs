@@ -957,7 +957,9 @@ fn bak_1_verify_backup_tells_of_channels_that_only_the_backup_has_and_of_a_backu
     for channel in [unknown, over] {
         for table in Table::ALL.iter().filter(|table| !matches!(table, Table::Persist)) {
             let mut open = transaction.open_table(table.definition()).unwrap();
-            open.retain(|key, _| !key.starts_with(&channel.0)).unwrap();
+            let keys = open.range(channel.0.as_slice()..).unwrap().map(|row| row.unwrap().0.value().to_vec());
+            let keys: Vec<_> = keys.take_while(|key| key.starts_with(&channel.0)).collect();
+            keys.iter().for_each(|key| drop(open.remove(key.as_slice()).unwrap()));
         }
     }
     transaction.open_table(Table::Persist.definition()).unwrap().remove(unknown.0.as_slice()).unwrap();
