@@ -8,6 +8,8 @@
 //! replays its point. One point of four has the daemon's signers, the others fake ones (`fake.rs`).
 
 mod points;
+mod refused;
+mod script;
 pub mod scripts;
 
 use std::collections::BTreeMap;
@@ -21,7 +23,9 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use self::points::Point;
-use self::scripts::{SCRIPTS, Script};
+use self::refused::REFUSALS;
+use self::script::Script;
+use self::scripts::SCRIPTS;
 use super::number;
 use super::signer::Signing;
 use super::world::Tracing;
@@ -64,11 +68,15 @@ fn signing(number: usize) -> Signing {
 /// A point of a script, and who signs there.
 type Task = (&'static Script, Point, Signing);
 
+fn every_script() -> impl Iterator<Item = &'static Script> {
+    SCRIPTS.iter().chain(REFUSALS)
+}
+
 /// The points of all scripts under a seed, or of one, each with who signs; and what commits released in them.
 fn every_point(seed: u64, only: Option<&str>) -> (Vec<Task>, BTreeMap<&'static str, u64>) {
     let mut found = Vec::new();
     let mut released: BTreeMap<&str, u64> = BTreeMap::new();
-    for script in SCRIPTS.iter().filter(|script| only.is_none_or(|only| only == script.name)) {
+    for script in every_script().filter(|script| only.is_none_or(|only| only == script.name)) {
         let run = script.run(seed, None, Signing::Fake, Tracing::Off);
         let real = script.run(seed, None, Signing::Real, Tracing::Off);
         for name in run.released.iter().flat_map(|(_, names)| names).chain(&run.ordered) {
@@ -137,7 +145,10 @@ fn crash_sweep_per_1_per_2_per_3_per_4_per_5_dsk_1_dsk_2_dsk_4_dsk_8_no_point_lo
     let passed: BTreeMap<&str, usize> = passed.into_inner().unwrap();
     let swept: usize = passed.values().sum();
     let seconds = begun.elapsed().as_secs();
-    println!("crash sweep: {swept} points of {all}, {} scripts, seed {seed}, {seconds} s; {passed:?}", SCRIPTS.len());
+    println!(
+        "crash sweep: {swept} points of {all}, {} scripts, seed {seed}, {seconds} s; {passed:?}",
+        every_script().count()
+    );
     println!("crash sweep: effects that kills came between: {released:?}");
     let failures = failures.into_inner().unwrap();
     if failures.len() > 1 {

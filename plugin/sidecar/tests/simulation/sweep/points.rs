@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::super::disk::{Damage, Failing, File, Operation};
 use super::super::world::World;
-use super::scripts::Run;
+use super::script::Run;
 
 /// Operations of what follows a crash within which the machine stops for the second time: a start has some thirty.
 const SECOND: u64 = 36;

@@ -1,8 +1,4 @@
-//! What the nodes of the sweep do, and what must hold at the end.
-
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::rc::Rc;
+//! What the nodes of the sweep do.
 
 use bitcoin::Network;
 use bitcoin::constants::ChainHash;
@@ -12,67 +8,15 @@ use outrigger_bolt::wire::{Error, Message};
 use outrigger_channel::{Command, Policy};
 use outrigger_sidecar::manager::relay::register::{Caps, Load};
 use outrigger_sidecar::manager::terms::ForwardingPolicy;
-use outrigger_sidecar::store::row::PaymentState;
 
 use super::super::backup::Backup;
-use super::super::disk::{Content, File, Operation};
-use super::super::faults::Plan;
+use super::super::disk::{Content, File};
 use super::super::node::{Config, Node};
 use super::super::payments::Flaw;
-use super::super::rows;
 use super::super::schedule::feerates;
-use super::super::seen::Seen;
-use super::super::signer::{Signers, Signing};
-use super::super::stopped::Stopped;
-use super::super::world::{Tracing, World};
-use super::points::Point;
-
-/// One thing that somebody does; then the world comes to rest.
-type Step = fn(&mut World);
-
-/// How the channels are at the end.
-#[derive(Clone, Copy, Debug)]
-enum End {
-    Open,
-    Closed,
-    /// By one operator alone.
-    Alone,
-    /// Closed for so long that they are history.
-    History,
-    /// By the peers of a node whose rows are older than what it told them; this makes them so, where nothing has.
-    Restored(Step),
-}
-
-/// A short run of few nodes in a line.
-pub struct Script {
-    pub name: &'static str,
-    nodes: usize,
-    /// Of each link, before the steps begin.
-    channels: usize,
-    /// Nodes with a required backup.
-    backups: &'static [usize],
-    /// What comes before anything goes wrong.
-    before: &'static [Step],
-    steps: &'static [Step],
-    end: End,
-}
-
-/// What a run left.
-pub struct Run {
-    /// What each node's disk was asked, from the first step on.
-    pub operations: Vec<Vec<(File, Operation)>>,
-    /// What each commit of each node released.
-    pub released: Vec<(usize, Vec<&'static str>)>,
-    /// What was told before its commit.
-    pub ordered: Vec<&'static str>,
-    /// How many things each node did for its backup, and the backup for it.
-    pub acts: BTreeMap<usize, usize>,
-    pub digest: u64,
-}
-
-const fn script(name: &'static str, nodes: usize, steps: &'static [Step]) -> Script {
-    Script { name, nodes, channels: 1, backups: &[], before: &[], steps, end: End::Open }
-}
+use super::super::signer::Signers;
+use super::super::world::World;
+use super::script::{End, Script, Step, script};
 
 pub const SCRIPTS: &[Script] = &[
     script("open", 2, OPEN),
@@ -189,7 +133,7 @@ const RESTART: &[Step] = &[
 const CLOSE: &[Step] = &[|world| pay(world, &[0, 1], 5_000_000), close, World::mine, bury];
 
 /// Whose disk is lost in a script.
-const LOSER: usize = 1;
+pub(super) const LOSER: usize = 1;
 
 pub fn pay(world: &mut World, way: &[usize], msat: u64) {
     let (Some(payer), Some(payee)) = (way.first(), way.last()) else { return };
@@ -197,7 +141,7 @@ pub fn pay(world: &mut World, way: &[usize], msat: u64) {
 }
 
 /// Some of what follows, so that the next thing comes in the midst of it.
-fn some_steps(world: &mut World, count: usize) {
+pub(super) fn some_steps(world: &mut World, count: usize) {
     for _ in 0..count {
         if world.plan.fallen > 0 || !world.step() {
             return;
@@ -205,11 +149,11 @@ fn some_steps(world: &mut World, count: usize) {
     }
 }
 
-fn channels(world: &World) -> Vec<ChannelId> {
+pub(super) fn channels(world: &World) -> Vec<ChannelId> {
     world.ledger.funded().map(|(channel, _)| *channel).collect()
 }
 
-fn close(world: &mut World) {
+pub(super) fn close(world: &mut World) {
     for channel in channels(world) {
         let script = world.nodes[0].script();
         world.order(0, channel, Command::Shutdown { script, feerate: FeeratePerKw::new(1_500) });
@@ -217,7 +161,7 @@ fn close(world: &mut World) {
 }
 
 /// The operator of node 1 ends every channel alone.
-fn fail(world: &mut World) {
+pub(super) fn fail(world: &mut World) {
     for channel in channels(world) {
         world.ledger.ended_alone.insert(channel);
         world.order(1, channel, Command::Fail { reason: "the operator wants it".to_owned() });
@@ -225,11 +169,11 @@ fn fail(world: &mut World) {
 }
 
 /// As many blocks as bury a claim after its delay.
-fn bury(world: &mut World) {
+pub(super) fn bury(world: &mut World) {
     sink_deep(world, TO_SELF_DELAY + 8);
 }
 
-fn sink_deep(world: &mut World, blocks: u16) {
+pub(super) fn sink_deep(world: &mut World, blocks: u16) {
     for _ in 0..blocks {
         world.mine();
         world.rest();
@@ -287,7 +231,7 @@ fn restore(world: &mut World) {
 }
 
 /// The node with the older disk starts, and meets its peers.
-fn start_old(world: &mut World) {
+pub(super) fn start_old(world: &mut World) {
     world.start(LOSER);
     world.rest();
     (0..world.links.len()).for_each(|link| world.connect(link));
@@ -335,7 +279,7 @@ pub fn found(world: &mut World, nodes: usize, channels_each: usize) {
 }
 
 /// The same, of which these nodes have a required backup.
-fn found_with(world: &mut World, nodes: usize, channels_each: usize, backups: &[usize]) {
+pub(super) fn found_with(world: &mut World, nodes: usize, channels_each: usize, backups: &[usize]) {
     for number in 0..nodes {
         let mut node = node(number, world.signers.clone());
         node.backups.extend(backups.contains(&number).then(Backup::default));
@@ -363,181 +307,4 @@ pub fn close_one(world: &mut World, node: usize) {
     let channel = *of_node.expect("a channel").0;
     let script = world.nodes[node].script();
     world.order(node, channel, Command::Shutdown { script, feerate: FeeratePerKw::new(1_500) });
-}
-
-/// Of which seed and script, and whether its signers are real.
-type Beginning = (u64, &'static str, bool);
-
-thread_local! {
-    /// Worlds before the first step, by seed and script: each costs as much as many a run.
-    static BEGUN: RefCell<BTreeMap<Beginning, Rc<Stopped>>> = const { RefCell::new(BTreeMap::new()) };
-}
-
-impl Script {
-    /// The world before the first step, at rest.
-    fn begun(&self, seed: u64, signing: Signing, tracing: Tracing) -> World {
-        let name = (seed, self.name, signing == Signing::Real);
-        let known = BEGUN.with_borrow(|known| known.get(&name).cloned());
-        let stopped = known.unwrap_or_else(|| {
-            let mut world = World::new(seed, signing, Tracing::Off);
-            found_with(&mut world, self.nodes, self.channels, self.backups);
-            for step in self.before {
-                step(&mut world);
-                world.rest();
-            }
-            let stopped = Rc::new(Stopped::of(world));
-            BEGUN.with_borrow_mut(|known| known.insert(name, stopped.clone()));
-            stopped
-        });
-        stopped.go_on(tracing)
-    }
-
-    /// Runs it, with this going wrong. What does not hold panics.
-    pub fn run(&self, seed: u64, point: Option<&Point>, signing: Signing, tracing: Tracing) -> Run {
-        let mut world = self.begun(seed, signing, tracing);
-        world.plan = Plan::default();
-        let before: Vec<_> = world.nodes.iter().map(|node| node.disk.asked().len()).collect();
-        if let Some(point) = point {
-            point.prepare(&mut world);
-        }
-        for step in self.steps {
-            step(&mut world);
-            world.rest();
-            if world.plan.fallen > 0 {
-                break;
-            }
-        }
-        let asked = |(node, before): (&Node, &usize)| node.disk.asked().split_off(*before);
-        let operations = match point {
-            None => world.nodes.iter().zip(&before).map(asked).collect(),
-            Some(_) => Vec::new(),
-        };
-        let released = std::mem::take(&mut world.plan.released);
-        let ordered = std::mem::take(&mut world.plan.ordered);
-        let acts = std::mem::take(&mut world.plan.acts);
-        let may_not_fall = point.is_none_or(|point| !point.must_fall);
-        assert!(world.plan.fallen > 0 || may_not_fall, "nothing went wrong");
-        assert!(world.plan.fallen == 0 || point.is_some(), "something went wrong that should not");
-        self.assert_whole(&mut world);
-        Run { operations, released, ordered, acts, digest: world.digest() }
-    }
-
-    /// What must hold once everything is connected again.
-    fn assert_whole(&self, world: &mut World) {
-        (world.plan.killed, world.plan.stopped) = (None, None);
-        world.heal();
-        world.nodes.iter().for_each(|node| node.disk.mend());
-        match self.end {
-            End::Open => {
-                assert_at_rest(world);
-                world.pay_again();
-                world.assert_at_rest();
-            }
-            End::Closed => {
-                assert_at_rest(world);
-                world.close_all();
-            }
-            End::Alone => {
-                assert_at_rest(world);
-                // What its operator asked may not have been durable: callers ask again.
-                fail(world);
-                world.rest();
-                bury(world);
-                assert_closed(world);
-            }
-            End::History => {
-                sink_deep(world, 8);
-                for (channel, founded) in world.ledger.funded() {
-                    for node in founded.nodes {
-                        let db = &world.nodes[node].live().db;
-                        assert!(rows::is_closed(db, channel), "node {node}: {channel} is no history");
-                        assert!(world.nodes[node].live().core.manager.channel(channel).is_none(), "node {node}");
-                    }
-                }
-            }
-            End::Restored(make_old) => {
-                if !world.nodes[LOSER].is_old {
-                    pay(world, &[0, 1], 3_000_000);
-                    world.rest();
-                    assert_at_rest(world);
-                    make_old(world);
-                    start_old(world);
-                    world.rest();
-                    World::mine(world);
-                }
-                bury(world);
-                assert_closed(world);
-                assert_home(world);
-            }
-        }
-        self.assert_events(world);
-        for node in world.nodes.iter().filter(|node| !node.is_old) {
-            node.backups.iter().for_each(|backup| backup.assert_complete(node));
-        }
-    }
-
-    /// Every event that the rows call for is there, and no event twice.
-    fn assert_events(&self, world: &World) {
-        for node in &world.nodes {
-            world.ledger.seen.events_once(node);
-        }
-        for (channel, founded) in world.ledger.funded() {
-            let channel = channel.to_string();
-            // The events of a node with an older disk are older too.
-            for node in founded.nodes.map(|node| &world.nodes[node]).into_iter().filter(|node| !node.is_old) {
-                let told = ["channel_pending", "channel_ready", "channel_closed", "channel_failed"]
-                    .map(|kind| Seen::count(node, kind, &channel));
-                let expected = match self.end {
-                    End::Open => [1, 1, 0, 0],
-                    End::Closed | End::History => [1, 1, 1, 0],
-                    End::Alone | End::Restored(_) => [1, 1, 1, 1],
-                };
-                assert_eq!(told, expected, "node {}: {channel}", node.number);
-            }
-        }
-        if world.nodes.iter().any(|node| node.is_old) {
-            return;
-        }
-        for (number, payment) in world.payments.iter().enumerate() {
-            let Some(Ok(begun)) = &payment.answer else { continue };
-            let (payer, payee) = (&world.nodes[payment.payer], &world.nodes[payment.payee]);
-            let row = payer.live().core.payments.get(&begun.payment_id).unwrap().expect("a payment that was told");
-            let hash = begun.payment_hash.to_string();
-            let told = ["payment_succeeded", "payment_failed"].map(|kind| Seen::count(payer, kind, &hash));
-            let is_paid = matches!(row.state, PaymentState::Succeeded { .. });
-            assert_eq!(told, [usize::from(is_paid), usize::from(!is_paid)], "payment {number}: {row:?}");
-            let kind = if payment.is_keysend { "keysend_received" } else { "invoice_paid" };
-            assert_eq!(Seen::count(payee, kind, &hash), usize::from(is_paid), "payment {number}: {row:?}");
-        }
-    }
-}
-
-/// Nothing is under way, and every payment has ended as both of its nodes say.
-fn assert_at_rest(world: &mut World) {
-    // Also of channels that are ended alone, where nothing was under way.
-    let ended = std::mem::take(&mut world.ledger.ended_alone);
-    world.assert_at_rest();
-    world.assert_paid();
-    world.ledger.ended_alone = ended;
-}
-
-/// Every channel has closed, by a transaction in the chain.
-fn assert_closed(world: &World) {
-    for (node, view) in world.all_channels() {
-        assert_eq!(view.summary.state, "closed", "node {node}: {view:?}");
-        assert!(world.chain.is_spent(&view.summary.funding));
-    }
-}
-
-/// The node whose rows were older is in restored mode, and could take from the chain what was its own by the newest.
-fn assert_home(world: &World) {
-    assert!(world.nodes[LOSER].live().core.manager.env().is_restored(), "its file is old, and it does not know it");
-    let claimed = world.ledger.claimed.iter().filter(|((node, _), _)| *node == LOSER);
-    let home: u64 = claimed.map(|(_, value)| value.to_sat()).sum();
-    let own = world.ledger.funded().map(|(channel, founded)| {
-        let side = usize::from(founded.nodes[0] != LOSER);
-        world.ledger.balances(channel, founded)[side] / 1000
-    });
-    let own: i128 = own.sum();
-    assert!(i128::from(home) >= own, "{home} sat came home of {own}");
 }
