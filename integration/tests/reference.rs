@@ -87,7 +87,8 @@ async fn every_example_of_the_reference_page_works() -> Done<()> {
 fn examples() -> Done<Vec<(String, String)>> {
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../rpc-schema/REFERENCE.md"))?;
     let mut examples = Vec::new();
-    for method in methods() {
+    // Those that need a connection on which both sides speak have tests of their own.
+    for method in methods().iter().filter(|method| !method.needs_session) {
         let section = page.split_once(&format!("\n## {}\n", method.name)).ok_or(method.name)?.1;
         let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
         let script = section.split_once("```sh\n").and_then(|(_, rest)| rest.split_once("```")).ok_or(method.name)?.0;
@@ -95,7 +96,8 @@ fn examples() -> Done<Vec<(String, String)>> {
     }
     examples.sort_by_key(|(name, _)| match name.as_str() {
         "channel.close" | "channel.force_close" => 1,
-        "node.stop" => 2,
+        "peer.disconnect" => 2,
+        "node.stop" => 3,
         _ => 0,
     });
     Ok(examples)

@@ -15,7 +15,7 @@ const CAPACITY_SAT: u64 = 1_000_000;
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bak_1_bak_7_bad_input_56_an_old_copy_of_the_database_signs_and_publishes_nothing() -> Done<()> {
+async fn bak_1_bak_7_bad_input_56_bad_input_87_an_old_copy_of_the_database_signs_and_publishes_nothing() -> Done<()> {
     on_regtest(async |regtest| {
         let (mut alice, bob) = regtest.pair().await?;
         let carol = regtest.sidecar("carol").await?;

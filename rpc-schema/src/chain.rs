@@ -50,3 +50,51 @@ pub enum ChainState {
     /// What bitcoind says cannot be used: another chain, a pruned block, a block that is not what was asked for.
     Blind,
 }
+
+/// Tells the feerates that the node goes by, each in satoshi per virtual byte, rounded up.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChainFeerates {}
+
+impl Method for ChainFeerates {
+    const NAME: &'static str = "chain.feerates";
+    const SCOPES: &'static [Scope] = &[Scope::Read];
+    type Result = ChainFeeratesReport;
+}
+
+/// Feerates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChainFeeratesReport {
+    /// What funding and closing transactions pay unless the caller says otherwise.
+    pub normal_sat_per_vb: u32,
+    /// What commitment transactions of our channels are asked to pay.
+    pub commitment_sat_per_vb: u32,
+    /// The least that is relayed.
+    pub floor_sat_per_vb: u32,
+}
+
+/// Says that there may be a new block, as bitcoind's `blocknotify` does. The node finds blocks by itself; this makes it look at once
+/// where it is waiting to ask again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChainNotifyBlock {
+    /// The block's hash, 32 bytes as hex: taken for what bitcoind calls with, and not relied on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_hash: Option<String>,
+}
+
+impl Method for ChainNotifyBlock {
+    const NAME: &'static str = "chain.notify_block";
+    const SCOPES: &'static [Scope] = &[Scope::Admin];
+    const EXAMPLE: &'static str =
+        r#"{ "block_hash": "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206" }"#;
+    type Result = ChainNotified;
+}
+
+/// The node looks for blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChainNotified {
+    /// Height of the newest block that the node had taken in before; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_height: Option<u32>,
+}

@@ -32,8 +32,8 @@ pub struct ChannelOpen {
 impl Method for ChannelOpen {
     const NAME: &'static str = "channel.open";
     const MOVES_MONEY: bool = true;
-    const EXAMPLE: &'static str = r#"{ "node_id": "$node_id", "funding_sat": 500000, "idempotency_key": "my-first" }"#;
     const SCOPES: &'static [Scope] = &[Scope::Channel];
+    const EXAMPLE: &'static str = r#"{ "node_id": "$node_id", "funding_sat": 500000, "idempotency_key": "my-first" }"#;
     type Result = ChannelOpened;
 }
 
@@ -89,8 +89,8 @@ pub struct ChannelList {
 
 impl Method for ChannelList {
     const NAME: &'static str = "channel.list";
-    const EXAMPLE: &'static str = r#"{ "state": "normal", "limit": 10 }"#;
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
+    const EXAMPLE: &'static str = r#"{ "state": "normal", "limit": 10 }"#;
     type Result = ChannelPage;
 }
 
@@ -115,8 +115,8 @@ pub struct ChannelGet {
 
 impl Method for ChannelGet {
     const NAME: &'static str = "channel.get";
-    const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id" }"#;
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
+    const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id" }"#;
     type Result = ChannelInfo;
 }
 
@@ -226,9 +226,9 @@ pub struct ChannelSetPolicy {
 
 impl Method for ChannelSetPolicy {
     const NAME: &'static str = "channel.set_policy";
+    const SCOPES: &'static [Scope] = &[Scope::Channel];
     const EXAMPLE: &'static str =
         r#"{ "channel_id": "$channel_id", "fee_base_msat": 0, "fee_proportional_millionths": 250 }"#;
-    const SCOPES: &'static [Scope] = &[Scope::Channel];
     type Result = ForwardingTerms;
 }
 
@@ -270,8 +270,8 @@ pub struct ChannelClose {
 impl Method for ChannelClose {
     const NAME: &'static str = "channel.close";
     const MOVES_MONEY: bool = true;
-    const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id", "feerate_sat_per_vb": 5 }"#;
     const SCOPES: &'static [Scope] = &[Scope::Channel];
+    const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id", "feerate_sat_per_vb": 5 }"#;
     type Result = ChannelClosing;
 }
 
@@ -298,8 +298,8 @@ pub struct ChannelForceClose {
 impl Method for ChannelForceClose {
     const NAME: &'static str = "channel.force_close";
     const MOVES_MONEY: bool = true;
-    const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id" }"#;
     const SCOPES: &'static [Scope] = &[Scope::Channel];
+    const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id" }"#;
     type Result = ChannelForceClosing;
 }
 

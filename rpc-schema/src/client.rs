@@ -54,7 +54,7 @@ pub struct Refusal {
     /// What went wrong, for people.
     pub message: String,
     /// Kind, hint and whether to try again; absent where the fault was found before the method.
-    pub data: Option<ErrorData>,
+    pub data: Option<Box<ErrorData>>,
 }
 
 impl Client {

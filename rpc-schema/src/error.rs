@@ -15,6 +15,9 @@ pub struct ErrorData {
     /// The parameter that is at fault, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameter: Option<String>,
+    /// The number of the event to go on from, where it is events that the caller missed or stopped at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_seq: Option<u64>,
 }
 
 /// What went wrong. Codes and names never change their meaning.
@@ -96,6 +99,12 @@ pub enum ErrorKind {
     FeeTooHigh,
     /// The events asked for are no longer kept.
     EventGap,
+    /// The reader of a subscription did not keep up; `after_seq` says where to go on.
+    EventBehind,
+    /// A subscription was asked for over HTTP.
+    EventNoSession,
+    /// The connection has as many subscriptions as it may.
+    EventTooManySubscriptions,
     /// There is no token of this name.
     AuthTokenNotFound,
     /// The token that the call came with was revoked, or has expired.
@@ -114,7 +123,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, by code.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 48] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::NotificationRefused,
@@ -153,6 +162,9 @@ impl ErrorKind {
         Self::PaymentToSelf,
         Self::FeeTooHigh,
         Self::EventGap,
+        Self::EventBehind,
+        Self::EventNoSession,
+        Self::EventTooManySubscriptions,
         Self::AuthTokenNotFound,
         Self::AuthTokenEnded,
         Self::AuthScopeMissing,
@@ -204,6 +216,9 @@ impl ErrorKind {
             Self::PaymentToSelf => (1604, "payment_to_self"),
             Self::FeeTooHigh => (1605, "fee_too_high"),
             Self::EventGap => (1701, "event_gap"),
+            Self::EventBehind => (1702, "event_behind"),
+            Self::EventNoSession => (1703, "event_no_session"),
+            Self::EventTooManySubscriptions => (1704, "event_too_many_subscriptions"),
             Self::AuthTokenNotFound => (1801, "auth_token_not_found"),
             Self::AuthTokenEnded => (1802, "auth_token_ended"),
             Self::AuthScopeMissing => (1803, "auth_scope_missing"),

@@ -23,8 +23,8 @@ pub struct EventList {
 
 impl Method for EventList {
     const NAME: &'static str = "event.list";
-    const EXAMPLE: &'static str = r#"{ "after_seq": 0, "kinds": ["channel_ready", "invoice_paid"] }"#;
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const EXAMPLE: &'static str = r#"{ "after_seq": 0, "kinds": ["channel_ready", "invoice_paid"] }"#;
     type Result = EventPage;
 }
 
@@ -35,6 +35,61 @@ pub struct EventPage {
     pub items: Vec<Event>,
     /// What to give as `after_seq` to go on from here.
     pub next_seq: u64,
+}
+
+/// Tells of events as they come, on the connection that asks: WebSocket, or the pipe of `outriggerd --stdio`. It replays those
+/// after `after_seq` first, and goes on with the next without gap or repetition. Each comes as a notification of JSON-RPC whose
+/// method is `event.subscribe`, with `subscription_id` and `event` in its params; the last has `error` in place of `event`, with
+/// `after_seq` in its data to go on from. A reader that falls behind loses its connection after that.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventSubscribe {
+    /// Only events after this number; those that come from now on without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_seq: Option<u64>,
+    /// Only events of these kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kinds: Option<Vec<EventKind>>,
+}
+
+impl Method for EventSubscribe {
+    const NAME: &'static str = "event.subscribe";
+    const SCOPES: &'static [Scope] = &[Scope::Read];
+    const NEEDS_SESSION: bool = true;
+    const EXAMPLE: &'static str = r#"{ "after_seq": 0, "kinds": ["channel_ready", "invoice_paid"] }"#;
+    type Result = EventSubscribed;
+}
+
+/// A subscription has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EventSubscribed {
+    /// Names the subscription on this connection.
+    pub subscription_id: String,
+    /// The number after which events are told.
+    pub after_seq: u64,
+}
+
+/// Ends a subscription of the connection that asks.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventUnsubscribe {
+    /// The subscription.
+    pub subscription_id: String,
+}
+
+impl Method for EventUnsubscribe {
+    const NAME: &'static str = "event.unsubscribe";
+    const SCOPES: &'static [Scope] = &[Scope::Read];
+    const NEEDS_SESSION: bool = true;
+    const EXAMPLE: &'static str = r#"{ "subscription_id": "1" }"#;
+    type Result = EventUnsubscribed;
+}
+
+/// What became of a subscription.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EventUnsubscribed {
+    /// Whether there was one of this name.
+    pub ended: bool,
 }
 
 /// Something that has happened. Which names it carries follows from its kind.
@@ -127,8 +182,39 @@ pub enum EventKind {
     PaymentSucceeded,
     /// A payment failed.
     PaymentFailed,
+    /// Coins of the wallet are sent: `amount_sat` by `txid`, of the call `op_id`.
+    WalletSent,
     /// A token was made; the message is its name.
     TokenCreated,
     /// A token was taken back; the message is its name.
     TokenRevoked,
+}
+
+impl EventKind {
+    /// Every kind.
+    pub const ALL: [Self; 23] = [
+        Self::ChannelPending,
+        Self::ChannelReady,
+        Self::ChannelFundingStuck,
+        Self::ChannelClosing,
+        Self::ChannelCloseStuck,
+        Self::ChannelClosed,
+        Self::ChannelFailed,
+        Self::ChannelFeePaid,
+        Self::ChannelUnderpaid,
+        Self::ChannelSwept,
+        Self::ChannelAlarm,
+        Self::WalletReserveLow,
+        Self::BackupNotVerified,
+        Self::ChannelFrozen,
+        Self::OpenFailed,
+        Self::NodeRestored,
+        Self::InvoicePaid,
+        Self::KeysendReceived,
+        Self::PaymentSucceeded,
+        Self::PaymentFailed,
+        Self::WalletSent,
+        Self::TokenCreated,
+        Self::TokenRevoked,
+    ];
 }

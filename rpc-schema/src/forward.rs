@@ -24,8 +24,8 @@ pub struct ForwardList {
 
 impl Method for ForwardList {
     const NAME: &'static str = "forward.list";
-    const EXAMPLE: &'static str = r#"{ "newest_first": true, "limit": 10 }"#;
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const EXAMPLE: &'static str = r#"{ "newest_first": true, "limit": 10 }"#;
     type Result = ForwardPage;
 }
 
@@ -78,8 +78,8 @@ pub struct ForwardStats {
 
 impl Method for ForwardStats {
     const NAME: &'static str = "forward.stats";
-    const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
     type Result = ForwardReport;
 }
 

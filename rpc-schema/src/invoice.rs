@@ -30,8 +30,8 @@ pub struct InvoiceCreate {
 
 impl Method for InvoiceCreate {
     const NAME: &'static str = "invoice.create";
-    const EXAMPLE: &'static str = r#"{ "amount_msat": 100000, "description": "coffee", "label": "table 7" }"#;
     const SCOPES: &'static [Scope] = &[Scope::Invoice];
+    const EXAMPLE: &'static str = r#"{ "amount_msat": 100000, "description": "coffee", "label": "table 7" }"#;
     type Result = InvoiceCreated;
 }
 
@@ -60,8 +60,8 @@ pub struct InvoiceGet {
 
 impl Method for InvoiceGet {
     const NAME: &'static str = "invoice.get";
-    const EXAMPLE: &'static str = r#"{ "payment_hash": "$payment_hash" }"#;
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Invoice];
+    const EXAMPLE: &'static str = r#"{ "payment_hash": "$payment_hash" }"#;
     type Result = InvoiceInfo;
 }
 
@@ -105,4 +105,72 @@ pub enum InvoiceState {
     Paid,
     /// Was not paid in time.
     Expired,
+}
+
+/// Lists the invoices of this node, and what came to it without one, in the order of their payment hashes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InvoiceList {
+    /// The `next` of the page before; the first page without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// How many to give at most: 1 to 1000; 100 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub limit: Option<u32>,
+}
+
+impl Method for InvoiceList {
+    const NAME: &'static str = "invoice.list";
+    const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Invoice];
+    const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
+    type Result = InvoicePage;
+}
+
+/// A page of invoices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InvoicePage {
+    /// The invoices.
+    pub items: Vec<InvoiceInfo>,
+    /// What to give as `after` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Reads an invoice of anybody on this node's network, and pays nothing.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InvoiceDecode {
+    /// The invoice (BOLT 11).
+    pub invoice: String,
+}
+
+impl Method for InvoiceDecode {
+    const NAME: &'static str = "invoice.decode";
+    const SCOPES: &'static [Scope] = &Scope::ALL;
+    const EXAMPLE: &'static str = r#"{ "invoice": "$invoice" }"#;
+    type Result = InvoiceDecoded;
+}
+
+/// What an invoice asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InvoiceDecoded {
+    /// The node that is paid: 33 bytes, hex.
+    pub node_id: String,
+    /// Its payment hash: 32 bytes, hex.
+    pub payment_hash: String,
+    /// The amount asked for, in millisatoshi; absent where the payer decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount_msat: Option<u64>,
+    /// What the payment is for, in the words of who made it; absent where only a hash of it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// When it was made, in unix seconds.
+    pub created_at: u64,
+    /// When it expires, in unix seconds.
+    pub expires_at: u64,
+    /// Blocks that the last HTLC must leave before it expires.
+    pub final_cltv_blocks: u32,
+    /// How many ways to the payee it names, a count.
+    pub route_hints: u32,
 }

@@ -34,6 +34,7 @@ mod openrpc;
 mod parameter;
 mod payment;
 mod peer;
+mod plugin;
 mod reference;
 pub mod rendezvous;
 mod spelling;
@@ -42,27 +43,41 @@ mod typescript;
 mod wallet;
 
 pub use backup::{BackupInfo, BackupReport, BackupState, BackupStatus};
-pub use chain::{ChainState, ChainStatus, ChainStatusReport};
+pub use chain::{
+    ChainFeerates, ChainFeeratesReport, ChainNotified, ChainNotifyBlock, ChainState, ChainStatus, ChainStatusReport,
+};
 pub use channel::{
     ChannelClose, ChannelClosing, ChannelForceClose, ChannelForceClosing, ChannelGet, ChannelInfo, ChannelList,
     ChannelOpen, ChannelOpened, ChannelPage, ChannelSetPolicy, ChannelState, ForwardingTerms, OpenState,
 };
 pub use client::{CallError, Client, Refusal};
 pub use error::{ErrorData, ErrorKind};
-pub use event::{Event, EventKind, EventList, EventPage};
+pub use event::{
+    Event, EventKind, EventList, EventPage, EventSubscribe, EventSubscribed, EventUnsubscribe, EventUnsubscribed,
+};
 pub use forward::{ForwardChannel, ForwardInfo, ForwardList, ForwardPage, ForwardReport, ForwardStats};
-pub use invoice::{InvoiceCreate, InvoiceCreated, InvoiceGet, InvoiceInfo, InvoiceState};
+pub use invoice::{
+    InvoiceCreate, InvoiceCreated, InvoiceDecode, InvoiceDecoded, InvoiceGet, InvoiceInfo, InvoiceList, InvoicePage,
+    InvoiceState,
+};
 pub use method::{Method, MethodInfo, methods};
 pub use node::{NodeInfo, NodeInfoReport, NodeStatus, NodeStatusReport, NodeStop, NodeStopping, Phase, StoreReport};
 pub use openrpc::document;
 pub use parameter::{Parameter, ParameterFault, ParameterType, first_sentence};
 pub use payment::{
-    PaymentAbandon, PaymentFailure, PaymentGet, PaymentInfo, PaymentSend, PaymentSent, PaymentState, PaymentWait,
-    RouteHop,
+    PaymentAbandon, PaymentFailure, PaymentGet, PaymentInfo, PaymentList, PaymentPage, PaymentSend, PaymentSent,
+    PaymentState, PaymentWait, RouteHop,
 };
-pub use peer::{PeerConnect, PeerConnected, PeerInfo, PeerList, PeerPage};
+pub use peer::{PeerConnect, PeerConnected, PeerDisconnect, PeerDisconnected, PeerInfo, PeerList, PeerPage};
+pub use plugin::{
+    PROTOCOL_VERSION, PluginGroup, PluginInit, PluginInitialised, PluginManifest, PluginManifestReport, PluginOption,
+    PluginOptionKind, RpcDiscover, RpcDiscovered,
+};
 pub use reference::reference;
 pub use spelling::nearest;
 pub use token::{Scope, TokenCreate, TokenCreated, TokenInfo, TokenList, TokenPage, TokenRevoke, TokenRevoked};
 pub use typescript::typescript;
-pub use wallet::{WalletAddress, WalletBalance, WalletBalanceReport, WalletNewAddress};
+pub use wallet::{
+    SendState, WalletAddress, WalletBalance, WalletBalanceReport, WalletNewAddress, WalletSend, WalletSent, WalletUtxo,
+    WalletUtxoPage, WalletUtxos,
+};

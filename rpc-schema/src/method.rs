@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::parameter::{self, Parameter};
-use crate::{Scope, backup, chain, channel, event, forward, invoice, node, payment, peer, token, wallet};
+use crate::{Scope, backup, chain, channel, event, forward, invoice, node, payment, peer, plugin, token, wallet};
 
 /// A method of the interface: the struct that implements it holds the parameters.
 pub trait Method: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
@@ -17,11 +17,13 @@ pub trait Method: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'sta
     const NAME: &'static str;
     /// Whether the method commits money: such a call must wait for its answer, so a notification of it is refused.
     const MOVES_MONEY: bool = false;
+    /// Whether it needs a connection on which both sides speak: WebSocket, or the pipe of a parent.
+    const NEEDS_SESSION: bool = false;
+    /// What a token must allow for it: one of these, or admin.
+    const SCOPES: &'static [Scope];
     /// The parameters of a call that can be tried, as a JSON object. A text that begins with `$` is the reader's own: it stands
     /// for a variable of their shell, and has a sample in `example.rs`.
     const EXAMPLE: &'static str = "{}";
-    /// What a token must allow for it: one of these, or admin.
-    const SCOPES: &'static [Scope];
     /// What it answers: always an object.
     type Result: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static;
 }
@@ -35,6 +37,8 @@ pub struct MethodInfo {
     pub summary: String,
     /// Whether a notification of it is refused.
     pub moves_money: bool,
+    /// Whether it needs a connection on which both sides speak: WebSocket, or the pipe of a parent.
+    pub needs_session: bool,
     /// What a token must allow for it: one of these, or admin.
     pub scopes: &'static [Scope],
     /// Its parameters, the required ones first.
@@ -56,6 +60,7 @@ impl MethodInfo {
             name: M::NAME,
             summary: parameter::description(schema.as_value()),
             moves_money: M::MOVES_MONEY,
+            needs_session: M::NEEDS_SESSION,
             scopes: M::SCOPES,
             parameters: parameter::parameters(schema.as_value()),
             // A test reads every example.
@@ -76,13 +81,21 @@ impl MethodInfo {
 pub fn methods() -> &'static [MethodInfo] {
     static METHODS: LazyLock<Vec<MethodInfo>> = LazyLock::new(|| {
         vec![
+            MethodInfo::of::<plugin::RpcDiscover>(),
+            MethodInfo::of::<plugin::PluginManifest>(),
+            MethodInfo::of::<plugin::PluginInit>(),
             MethodInfo::of::<node::NodeInfo>(),
             MethodInfo::of::<node::NodeStatus>(),
             MethodInfo::of::<node::NodeStop>(),
             MethodInfo::of::<chain::ChainStatus>(),
+            MethodInfo::of::<chain::ChainFeerates>(),
+            MethodInfo::of::<chain::ChainNotifyBlock>(),
             MethodInfo::of::<wallet::WalletBalance>(),
             MethodInfo::of::<wallet::WalletNewAddress>(),
+            MethodInfo::of::<wallet::WalletSend>(),
+            MethodInfo::of::<wallet::WalletUtxos>(),
             MethodInfo::of::<peer::PeerConnect>(),
+            MethodInfo::of::<peer::PeerDisconnect>(),
             MethodInfo::of::<peer::PeerList>(),
             MethodInfo::of::<channel::ChannelOpen>(),
             MethodInfo::of::<channel::ChannelList>(),
@@ -92,14 +105,19 @@ pub fn methods() -> &'static [MethodInfo] {
             MethodInfo::of::<channel::ChannelSetPolicy>(),
             MethodInfo::of::<invoice::InvoiceCreate>(),
             MethodInfo::of::<invoice::InvoiceGet>(),
+            MethodInfo::of::<invoice::InvoiceList>(),
+            MethodInfo::of::<invoice::InvoiceDecode>(),
             MethodInfo::of::<payment::PaymentSend>(),
             MethodInfo::of::<payment::PaymentWait>(),
             MethodInfo::of::<payment::PaymentGet>(),
+            MethodInfo::of::<payment::PaymentList>(),
             MethodInfo::of::<payment::PaymentAbandon>(),
             MethodInfo::of::<forward::ForwardList>(),
             MethodInfo::of::<forward::ForwardStats>(),
             MethodInfo::of::<backup::BackupStatus>(),
             MethodInfo::of::<event::EventList>(),
+            MethodInfo::of::<event::EventSubscribe>(),
+            MethodInfo::of::<event::EventUnsubscribe>(),
             MethodInfo::of::<token::TokenCreate>(),
             MethodInfo::of::<token::TokenList>(),
             MethodInfo::of::<token::TokenRevoke>(),

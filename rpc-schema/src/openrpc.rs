@@ -11,8 +11,8 @@ pub fn document() -> Value {
         "openrpc": "1.3.2",
         "info": {
             "title": "Outrigger",
-            "description": "The plugin interface of the Outrigger Lightning sidecar: JSON-RPC 2.0 over HTTP on a \
-                loopback port. Parameters are given by name, results are objects. A field without a value is absent, \
+            "description": "The plugin interface of the Outrigger Lightning sidecar: JSON-RPC 2.0 over HTTP and \
+                WebSocket on a loopback port and a unix socket. Parameters are given by name, results are objects. A field without a value is absent, \
                 never null.",
             "version": env!("CARGO_PKG_VERSION"),
         },
@@ -33,6 +33,7 @@ fn method(method: &MethodInfo) -> Value {
         "result": { "name": method.result_name, "schema": method.result },
         "examples": [example_of(method)],
         "x-moves-money": method.moves_money,
+        "x-needs-session": method.needs_session,
         "x-scopes": method.scopes,
     })
 }

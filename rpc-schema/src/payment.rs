@@ -61,8 +61,8 @@ pub struct RouteHop {
 impl Method for PaymentSend {
     const NAME: &'static str = "payment.send";
     const MOVES_MONEY: bool = true;
-    const EXAMPLE: &'static str = r#"{ "invoice": "$invoice", "max_fee_msat": 10000 }"#;
     const SCOPES: &'static [Scope] = &[Scope::Pay];
+    const EXAMPLE: &'static str = r#"{ "invoice": "$invoice", "max_fee_msat": 10000 }"#;
     type Result = PaymentSent;
 }
 
@@ -91,8 +91,8 @@ pub struct PaymentWait {
 
 impl Method for PaymentWait {
     const NAME: &'static str = "payment.wait";
-    const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id", "timeout_secs": 30 }"#;
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Pay];
+    const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id", "timeout_secs": 30 }"#;
     type Result = PaymentInfo;
 }
 
@@ -106,8 +106,8 @@ pub struct PaymentGet {
 
 impl Method for PaymentGet {
     const NAME: &'static str = "payment.get";
-    const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id" }"#;
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Pay];
+    const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id" }"#;
     type Result = PaymentInfo;
 }
 
@@ -122,8 +122,8 @@ pub struct PaymentAbandon {
 
 impl Method for PaymentAbandon {
     const NAME: &'static str = "payment.abandon";
-    const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id" }"#;
     const SCOPES: &'static [Scope] = &[Scope::Pay];
+    const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id" }"#;
     type Result = PaymentInfo;
 }
 
@@ -177,4 +177,34 @@ pub struct PaymentFailure {
     pub kind: String,
     /// The same for people: who failed it, over which channel, with which code, what that means and what to do.
     pub message: String,
+}
+
+/// Lists the payments that this node sent, in the order of their names.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PaymentList {
+    /// The `next` of the page before; the first page without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// How many to give at most: 1 to 1000; 100 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub limit: Option<u32>,
+}
+
+impl Method for PaymentList {
+    const NAME: &'static str = "payment.list";
+    const SCOPES: &'static [Scope] = &[Scope::Read];
+    const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
+    type Result = PaymentPage;
+}
+
+/// A page of payments.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PaymentPage {
+    /// The payments.
+    pub items: Vec<PaymentInfo>,
+    /// What to give as `after` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }

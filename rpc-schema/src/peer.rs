@@ -17,8 +17,8 @@ pub struct PeerConnect {
 
 impl Method for PeerConnect {
     const NAME: &'static str = "peer.connect";
-    const EXAMPLE: &'static str = r#"{ "node_id": "$node_id", "address": "$peer_address" }"#;
     const SCOPES: &'static [Scope] = &[Scope::Channel];
+    const EXAMPLE: &'static str = r#"{ "node_id": "$node_id", "address": "$peer_address" }"#;
     type Result = PeerConnected;
 }
 
@@ -46,8 +46,8 @@ pub struct PeerList {
 
 impl Method for PeerList {
     const NAME: &'static str = "peer.list";
-    const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
+    const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
     type Result = PeerPage;
 }
 
@@ -76,4 +76,28 @@ pub struct PeerInfo {
     pub features: Option<String>,
     /// How many channels with it are not in history.
     pub channels: u32,
+}
+
+/// Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PeerDisconnect {
+    /// The peer's public key: 33 bytes, hex.
+    pub node_id: String,
+}
+
+impl Method for PeerDisconnect {
+    const NAME: &'static str = "peer.disconnect";
+    const SCOPES: &'static [Scope] = &[Scope::Channel];
+    const EXAMPLE: &'static str = r#"{ "node_id": "$node_id" }"#;
+    type Result = PeerDisconnected;
+}
+
+/// The peer is not connected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PeerDisconnected {
+    /// The peer's public key: 33 bytes, hex.
+    pub node_id: String,
+    /// Whether it was connected.
+    pub was_connected: bool,
 }

@@ -53,13 +53,25 @@ fn section(method: &MethodInfo, page: &mut String) {
     }
     page.push_str("\nResult:\n\n");
     fields(method.result.as_value(), 0, page);
-    page.push_str(&format!("\n```sh\n{}\n```\n", curl(method)));
+    if method.needs_session {
+        page.push_str(&format!(
+            "\nOver WebSocket, or the pipe of `outriggerd --stdio`:\n\n```json\n{}\n```\n",
+            call(method)
+        ));
+    } else {
+        page.push_str(&format!("\n```sh\n{}\n```\n", curl(method)));
+    }
+}
+
+/// A request for the method.
+fn call(method: &MethodInfo) -> String {
+    let example = Value::Object(method.example.clone());
+    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}","params":{example}}}"#, method.name)
 }
 
 /// A call of the method that can be pasted into a shell.
 fn curl(method: &MethodInfo) -> String {
-    let example = Value::Object(method.example.clone());
-    let call = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}","params":{example}}}"#, method.name);
+    let call = call(method);
     format!(
         "curl -sS -u \"$(cat \"$dir/.cookie\")\" -H 'content-type: application/json' \"http://$(cat \"$dir/rpc_address\")\" \
          -d @- <<END\n{call}\nEND"

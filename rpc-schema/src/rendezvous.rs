@@ -8,6 +8,9 @@ pub const COOKIE_FILE: &str = ".cookie";
 /// The file that holds the address of the JSON-RPC port as `ip:port` and a newline, new at every start.
 pub const ADDRESS_FILE: &str = "rpc_address";
 
+/// The unix socket on which the same interface is served without a cookie, for its owner only, new at every start.
+pub const SOCKET_FILE: &str = "rpc.sock";
+
 /// The user part of the cookie, as bitcoind has it.
 pub const COOKIE_USER: &str = "__cookie__";
 

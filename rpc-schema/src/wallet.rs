@@ -44,3 +44,98 @@ pub struct WalletAddress {
     /// A segwit address of the node's network.
     pub address: String,
 }
+
+/// Lists the unspent outputs of the wallet, by outpoint.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WalletUtxos {
+    /// The `next` of the page before; the first page without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// How many to give at most: 1 to 1000; 100 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub limit: Option<u32>,
+}
+
+impl Method for WalletUtxos {
+    const NAME: &'static str = "wallet.utxos";
+    const SCOPES: &'static [Scope] = &[Scope::Read];
+    const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
+    type Result = WalletUtxoPage;
+}
+
+/// A page of outputs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WalletUtxoPage {
+    /// The outputs.
+    pub items: Vec<WalletUtxo>,
+    /// What to give as `after` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// An unspent output of the wallet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WalletUtxo {
+    /// Where it is, as `txid:n`.
+    pub outpoint: String,
+    /// What it is worth, in satoshi.
+    pub amount_sat: u64,
+    /// The address that it pays.
+    pub address: String,
+    /// Height of the block that holds it; absent while it is in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_height: Option<u32>,
+    /// Whether a transaction in the making has claimed it.
+    pub locked: bool,
+}
+
+/// Sends coins on chain. It answers once the signed transaction is stored, which is then published until a block holds it; the event
+/// `wallet_sent` tells of it. What the node keeps to pay for closing its channels is left in the wallet.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WalletSend {
+    /// Where to: an address of the node's network.
+    pub address: String,
+    /// How much arrives, in satoshi; the fee comes on top.
+    #[schemars(range(min = 1))]
+    pub amount_sat: u64,
+    /// Any text of 1 to 128 characters that names this transaction: the same text with the same parameters never sends twice, and
+    /// with other parameters is refused.
+    pub idempotency_key: String,
+    /// Feerate in satoshi per virtual byte; bitcoind's estimate without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub feerate_sat_per_vb: Option<u32>,
+}
+
+impl Method for WalletSend {
+    const NAME: &'static str = "wallet.send";
+    const MOVES_MONEY: bool = true;
+    const SCOPES: &'static [Scope] = &[Scope::Admin];
+    const EXAMPLE: &'static str =
+        r#"{ "address": "$bitcoin_address", "amount_sat": 20000, "idempotency_key": "rent-may" }"#;
+    type Result = WalletSent;
+}
+
+/// A transaction is on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WalletSent {
+    /// Names the call.
+    pub op_id: String,
+    /// The id of the transaction.
+    pub txid: String,
+    /// How far it is.
+    pub state: SendState,
+}
+
+/// How far a transaction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SendState {
+    /// It is published until a block holds it.
+    Pending,
+    /// A block holds it.
+    Confirmed,
+}

@@ -64,6 +64,31 @@ export type BackupState =
 /** Tells how every backup of the configuration stands, and how far it is behind. */
 export interface BackupStatus {}
 
+/** Tells the feerates that the node goes by, each in satoshi per virtual byte, rounded up. */
+export interface ChainFeerates {}
+
+/** Feerates. */
+export interface ChainFeeratesReport {
+  /** What commitment transactions of our channels are asked to pay. */
+  commitment_sat_per_vb: number;
+  /** The least that is relayed. */
+  floor_sat_per_vb: number;
+  /** What funding and closing transactions pay unless the caller says otherwise. */
+  normal_sat_per_vb: number;
+}
+
+/** The node looks for blocks. */
+export interface ChainNotified {
+  /** Height of the newest block that the node had taken in before; absent before the first. */
+  block_height?: number;
+}
+
+/** Says that there may be a new block, as bitcoind's `blocknotify` does. The node finds blocks by itself; this makes it look at once where it is waiting to ask again. */
+export interface ChainNotifyBlock {
+  /** The block's hash, 32 bytes as hex: taken for what bitcoind calls with, and not relied on. */
+  block_hash?: string;
+}
+
 /** How the node stands to bitcoind's chain. */
 export type ChainState =
   /** bitcoind does not answer, or is not ready. */
@@ -267,6 +292,8 @@ export type ChannelState =
 
 /** The `data` of an error. */
 export interface ErrorData {
+  /** The number of the event to go on from, where it is events that the caller missed or stopped at. */
+  after_seq?: number;
   /** What to do next, for people. */
   hint: string;
   /** What went wrong, in snake case: stable, for programs. One of [`ErrorKind`], or of a newer version's. */
@@ -349,6 +376,8 @@ export type EventKind =
   | "payment_succeeded"
   /** A payment failed. */
   | "payment_failed"
+  /** Coins of the wallet are sent: `amount_sat` by `txid`, of the call `op_id`. */
+  | "wallet_sent"
   /** A token was made; the message is its name. */
   | "token_created"
   /** A token was taken back; the message is its name. */
@@ -370,6 +399,34 @@ export interface EventPage {
   items: Event[];
   /** What to give as `after_seq` to go on from here. */
   next_seq: number;
+}
+
+/** Tells of events as they come, on the connection that asks: WebSocket, or the pipe of `outriggerd --stdio`. It replays those after `after_seq` first, and goes on with the next without gap or repetition. Each comes as a notification of JSON-RPC whose method is `event.subscribe`, with `subscription_id` and `event` in its params; the last has `error` in place of `event`, with `after_seq` in its data to go on from. A reader that falls behind loses its connection after that. */
+export interface EventSubscribe {
+  /** Only events after this number; those that come from now on without it. */
+  after_seq?: number;
+  /** Only events of these kinds. */
+  kinds?: EventKind[];
+}
+
+/** A subscription has begun. */
+export interface EventSubscribed {
+  /** The number after which events are told. */
+  after_seq: number;
+  /** Names the subscription on this connection. */
+  subscription_id: string;
+}
+
+/** Ends a subscription of the connection that asks. */
+export interface EventUnsubscribe {
+  /** The subscription. */
+  subscription_id: string;
+}
+
+/** What became of a subscription. */
+export interface EventUnsubscribed {
+  /** Whether there was one of this name. */
+  ended: boolean;
 }
 
 /** What was forwarded over one channel. */
@@ -504,6 +561,32 @@ export interface InvoiceCreated {
   route_hints: number;
 }
 
+/** Reads an invoice of anybody on this node's network, and pays nothing. */
+export interface InvoiceDecode {
+  /** The invoice (BOLT 11). */
+  invoice: string;
+}
+
+/** What an invoice asks for. */
+export interface InvoiceDecoded {
+  /** The amount asked for, in millisatoshi; absent where the payer decides. */
+  amount_msat?: number;
+  /** When it was made, in unix seconds. */
+  created_at: number;
+  /** What the payment is for, in the words of who made it; absent where only a hash of it is there. */
+  description?: string;
+  /** When it expires, in unix seconds. */
+  expires_at: number;
+  /** Blocks that the last HTLC must leave before it expires. */
+  final_cltv_blocks: number;
+  /** The node that is paid: 33 bytes, hex. */
+  node_id: string;
+  /** Its payment hash: 32 bytes, hex. */
+  payment_hash: string;
+  /** How many ways to the payee it names, a count. */
+  route_hints: number;
+}
+
 /** Shows one invoice of this node. It tells what the database has: where backups are required, what every one of them has is told by events. Rely on `invoice_paid` of `event.list` before goods are shipped. */
 export interface InvoiceGet {
   /** The invoice's payment hash: 32 bytes, hex. */
@@ -532,6 +615,22 @@ export interface InvoiceInfo {
   received_msat?: number;
   /** The state of the invoice. */
   state: InvoiceState;
+}
+
+/** Lists the invoices of this node, and what came to it without one, in the order of their payment hashes. */
+export interface InvoiceList {
+  /** The `next` of the page before; the first page without it. */
+  after?: string;
+  /** How many to give at most: 1 to 1000; 100 without it. */
+  limit?: number;
+}
+
+/** A page of invoices. */
+export interface InvoicePage {
+  /** The invoices. */
+  items: InvoiceInfo[];
+  /** What to give as `after` for the next page; absent on the last. */
+  next?: string;
 }
 
 /** The state of an invoice. */
@@ -655,6 +754,22 @@ export interface PaymentInfo {
   state: PaymentState;
 }
 
+/** Lists the payments that this node sent, in the order of their names. */
+export interface PaymentList {
+  /** The `next` of the page before; the first page without it. */
+  after?: string;
+  /** How many to give at most: 1 to 1000; 100 without it. */
+  limit?: number;
+}
+
+/** A page of payments. */
+export interface PaymentPage {
+  /** The payments. */
+  items: PaymentInfo[];
+  /** What to give as `after` for the next page; absent on the last. */
+  next?: string;
+}
+
 /** Pays an invoice, or a node without one (keysend: `node_id`, `amount_msat` and `idempotency_key`). Answers as soon as the attempt is stored; `payment.wait` gives the outcome. The same invoice is never paid twice. What one channel cannot send goes in parts over several, where the receiver takes them; what fails on one way is tried over another. */
 export interface PaymentSend {
   /** The amount in millisatoshi, for an invoice that leaves it to the payer or for a payment without an invoice. */
@@ -716,6 +831,20 @@ export interface PeerConnected {
   node_id: string;
 }
 
+/** Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself. */
+export interface PeerDisconnect {
+  /** The peer's public key: 33 bytes, hex. */
+  node_id: string;
+}
+
+/** The peer is not connected. */
+export interface PeerDisconnected {
+  /** The peer's public key: 33 bytes, hex. */
+  node_id: string;
+  /** Whether it was connected. */
+  was_connected: boolean;
+}
+
 /** A peer. */
 export interface PeerInfo {
   /** Where it was reached last, as `host:port`; absent where it has only ever come to us. */
@@ -761,6 +890,78 @@ export type Phase =
   /** The daemon is closing its store. */
   | "stopping";
 
+/** A group of methods. */
+export interface PluginGroup {
+  /** Their names. */
+  methods: string[];
+  /** What stands before the point in their names. */
+  name: string;
+}
+
+/** Begins to work with a host: tells it which of its options are in force, and subscribes this connection to events. Options are read at the start of the daemon, from flags and file, so one that differs from what is in force is refused and changes nothing. */
+export interface PluginInit {
+  /** Options that the host expects, each as `name=value`. */
+  options?: string[];
+  /** Kinds of events to tell of on this connection, from now on: as `event.subscribe`. */
+  subscriptions?: EventKind[];
+}
+
+/** What was accepted. */
+export interface PluginInitialised {
+  /** Options that are in force as the host expects, each as it was given. */
+  accepted: string[];
+  /** The version of this interface's protocol. */
+  protocol: number;
+  /** Those that are not: unknown, or set otherwise. Give them as flags when the daemon is started. */
+  refused: string[];
+  /** Names the subscription; absent where none was asked for. */
+  subscription_id?: string;
+}
+
+/** Tells a host all that it needs to drive this plugin. */
+export interface PluginManifest {}
+
+/** What the plugin is. */
+export interface PluginManifestReport {
+  /** The kinds of events that can be subscribed to. */
+  event_kinds: EventKind[];
+  /** The features that the node offers in `init` (BOLT 9): the bit field as hex; absent until the database is open. */
+  features?: string;
+  /** The methods by their groups. */
+  groups: PluginGroup[];
+  /** Calls that the plugin makes to its host; none in this version. */
+  hooks: string[];
+  /** The plugin's name. */
+  name: string;
+  /** What the operator can set, in `outrigger.toml` or as flags. */
+  options: PluginOption[];
+  /** The version of this interface's protocol. */
+  protocol: number;
+  /** The version of the daemon. */
+  version: string;
+}
+
+/** What the operator can set. */
+export interface PluginOption {
+  /** Its default, as text; empty where it depends on the network or the machine. */
+  default: string;
+  /** What it means. */
+  description: string;
+  /** What it takes. */
+  kind: PluginOptionKind;
+  /** The key, with its section. */
+  name: string;
+}
+
+/** What an option takes. */
+export type PluginOptionKind =
+  /** Any text. */
+  | "text"
+  /** A whole number. */
+  | "integer"
+  /** `true` or `false`. */
+  | "boolean";
+
 /** A hop of a route: a node, and the HTLC that leads to it. What a node keeps for itself is the difference to the next hop. */
 export interface RouteHop {
   /** What the HTLC over that channel brings, in millisatoshi. The last hop's is the amount of the payment. */
@@ -771,6 +972,21 @@ export interface RouteHop {
   node_id: string;
   /** The channel that leads there, `BxTxO`, as the node before calls it. Needed but for the first hop, whose channel is one of ours: without it the one that fits is taken. */
   short_channel_id?: string;
+}
+
+/** Gives the OpenRPC document of this interface. */
+export interface RpcDiscover {}
+
+/** The OpenRPC document. */
+export interface RpcDiscovered {
+  /** Every error. */
+  components: {};
+  /** Name and version of the interface. */
+  info: {};
+  /** Every method. */
+  methods: {}[];
+  /** The version of OpenRPC. */
+  openrpc: string;
 }
 
 /** What a caller may do. The cookie, the unix socket and the parent of a child process may do everything. */
@@ -785,6 +1001,13 @@ export type Scope =
   | "channel"
   /** Everything, tokens and coins on chain included. */
   | "admin";
+
+/** How far a transaction is. */
+export type SendState =
+  /** It is published until a block holds it. */
+  | "pending"
+  /** A block holds it. */
+  | "confirmed";
 
 /** What the store has written since the daemon was started. */
 export interface StoreReport {
@@ -886,6 +1109,58 @@ export interface WalletBalanceReport {
 /** Gives a new address of the wallet, never given before. */
 export interface WalletNewAddress {}
 
+/** Sends coins on chain. It answers once the signed transaction is stored, which is then published until a block holds it; the event `wallet_sent` tells of it. What the node keeps to pay for closing its channels is left in the wallet. */
+export interface WalletSend {
+  /** Where to: an address of the node's network. */
+  address: string;
+  /** How much arrives, in satoshi; the fee comes on top. */
+  amount_sat: number;
+  /** Feerate in satoshi per virtual byte; bitcoind's estimate without it. */
+  feerate_sat_per_vb?: number;
+  /** Any text of 1 to 128 characters that names this transaction: the same text with the same parameters never sends twice, and with other parameters is refused. */
+  idempotency_key: string;
+}
+
+/** A transaction is on its way. */
+export interface WalletSent {
+  /** Names the call. */
+  op_id: string;
+  /** How far it is. */
+  state: SendState;
+  /** The id of the transaction. */
+  txid: string;
+}
+
+/** An unspent output of the wallet. */
+export interface WalletUtxo {
+  /** The address that it pays. */
+  address: string;
+  /** What it is worth, in satoshi. */
+  amount_sat: number;
+  /** Height of the block that holds it; absent while it is in none. */
+  confirmed_height?: number;
+  /** Whether a transaction in the making has claimed it. */
+  locked: boolean;
+  /** Where it is, as `txid:n`. */
+  outpoint: string;
+}
+
+/** A page of outputs. */
+export interface WalletUtxoPage {
+  /** The outputs. */
+  items: WalletUtxo[];
+  /** What to give as `after` for the next page; absent on the last. */
+  next?: string;
+}
+
+/** Lists the unspent outputs of the wallet, by outpoint. */
+export interface WalletUtxos {
+  /** The `next` of the page before; the first page without it. */
+  after?: string;
+  /** How many to give at most: 1 to 1000; 100 without it. */
+  limit?: number;
+}
+
 /** What went wrong, where this version knows it: `kind` of `ErrorData`. */
 export type ErrorKind =
   | "parse_error"
@@ -926,6 +1201,9 @@ export type ErrorKind =
   | "payment_to_self"
   | "fee_too_high"
   | "event_gap"
+  | "event_behind"
+  | "event_no_session"
+  | "event_too_many_subscriptions"
   | "auth_token_not_found"
   | "auth_token_ended"
   | "auth_scope_missing"
@@ -936,6 +1214,12 @@ export type ErrorKind =
 
 /** Every method, with the types of its parameters and of its result. */
 export interface Methods {
+  /** Gives the OpenRPC document of this interface. */
+  "rpc.discover": { parameters: RpcDiscover; result: RpcDiscovered };
+  /** Tells a host all that it needs to drive this plugin. */
+  "plugin.manifest": { parameters: PluginManifest; result: PluginManifestReport };
+  /** Begins to work with a host: tells it which of its options are in force, and subscribes this connection to events. Options are read at the start of the daemon, from flags and file, so one that differs from what is in force is refused and changes nothing. */
+  "plugin.init": { parameters: PluginInit; result: PluginInitialised };
   /** Tells who this node is and how much it holds. */
   "node.info": { parameters: NodeInfo; result: NodeInfoReport };
   /** Tells in which phase the daemon is. Answers from the first moment of the process on. */
@@ -944,12 +1228,22 @@ export interface Methods {
   "node.stop": { parameters: NodeStop; result: NodeStopping };
   /** Tells how far the node follows the chain. */
   "chain.status": { parameters: ChainStatus; result: ChainStatusReport };
+  /** Tells the feerates that the node goes by, each in satoshi per virtual byte, rounded up. */
+  "chain.feerates": { parameters: ChainFeerates; result: ChainFeeratesReport };
+  /** Says that there may be a new block, as bitcoind's `blocknotify` does. The node finds blocks by itself; this makes it look at once where it is waiting to ask again. */
+  "chain.notify_block": { parameters: ChainNotifyBlock; result: ChainNotified };
   /** Tells what the on-chain wallet holds. Channels are not in it. */
   "wallet.balance": { parameters: WalletBalance; result: WalletBalanceReport };
   /** Gives a new address of the wallet, never given before. */
   "wallet.new_address": { parameters: WalletNewAddress; result: WalletAddress };
+  /** Sends coins on chain. It answers once the signed transaction is stored, which is then published until a block holds it; the event `wallet_sent` tells of it. What the node keeps to pay for closing its channels is left in the wallet. */
+  "wallet.send": { parameters: WalletSend; result: WalletSent };
+  /** Lists the unspent outputs of the wallet, by outpoint. */
+  "wallet.utxos": { parameters: WalletUtxos; result: WalletUtxoPage };
   /** Connects to a peer. Where it is connected already, says so at once. */
   "peer.connect": { parameters: PeerConnect; result: PeerConnected };
+  /** Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself. */
+  "peer.disconnect": { parameters: PeerDisconnect; result: PeerDisconnected };
   /** Lists the peers that are connected or have a channel with this node, in the order of their keys. */
   "peer.list": { parameters: PeerList; result: PeerPage };
   /** Opens a channel with a connected peer. Answers when the channel has its name and every required backup has it, after 30 seconds at the latest; the opening goes on then, and a repeat of the same call tells how far it is. */
@@ -968,12 +1262,18 @@ export interface Methods {
   "invoice.create": { parameters: InvoiceCreate; result: InvoiceCreated };
   /** Shows one invoice of this node. It tells what the database has: where backups are required, what every one of them has is told by events. Rely on `invoice_paid` of `event.list` before goods are shipped. */
   "invoice.get": { parameters: InvoiceGet; result: InvoiceInfo };
+  /** Lists the invoices of this node, and what came to it without one, in the order of their payment hashes. */
+  "invoice.list": { parameters: InvoiceList; result: InvoicePage };
+  /** Reads an invoice of anybody on this node's network, and pays nothing. */
+  "invoice.decode": { parameters: InvoiceDecode; result: InvoiceDecoded };
   /** Pays an invoice, or a node without one (keysend: `node_id`, `amount_msat` and `idempotency_key`). Answers as soon as the attempt is stored; `payment.wait` gives the outcome. The same invoice is never paid twice. What one channel cannot send goes in parts over several, where the receiver takes them; what fails on one way is tried over another. */
   "payment.send": { parameters: PaymentSend; result: PaymentSent };
   /** Waits until a payment has succeeded or failed, or the time is over; then says how it stands. */
   "payment.wait": { parameters: PaymentWait; result: PaymentInfo };
   /** Shows one payment. */
   "payment.get": { parameters: PaymentGet; result: PaymentInfo };
+  /** Lists the payments that this node sent, in the order of their names. */
+  "payment.list": { parameters: PaymentList; result: PaymentPage };
   /** Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until then, and may still succeed. Of a payment that has ended it only tells the end. */
   "payment.abandon": { parameters: PaymentAbandon; result: PaymentInfo };
   /** Lists HTLCs that were relayed and whose fee is earned, the newest million of them, oldest first. `after` the last page seen, it gives what came since. */
@@ -984,6 +1284,10 @@ export interface Methods {
   "backup.status": { parameters: BackupStatus; result: BackupReport };
   /** Lists events after a number, oldest first. Following `next_seq` misses nothing. */
   "event.list": { parameters: EventList; result: EventPage };
+  /** Tells of events as they come, on the connection that asks: WebSocket, or the pipe of `outriggerd --stdio`. It replays those after `after_seq` first, and goes on with the next without gap or repetition. Each comes as a notification of JSON-RPC whose method is `event.subscribe`, with `subscription_id` and `event` in its params; the last has `error` in place of `event`, with `after_seq` in its data to go on from. A reader that falls behind loses its connection after that. */
+  "event.subscribe": { parameters: EventSubscribe; result: EventSubscribed };
+  /** Ends a subscription of the connection that asks. */
+  "event.unsubscribe": { parameters: EventUnsubscribe; result: EventUnsubscribed };
   /** Makes a token, a secret that stands for some rights. It is shown in this answer and never again: only a salted hash of it is kept. Callers send it as `Authorization: Bearer TOKEN`. */
   "token.create": { parameters: TokenCreate; result: TokenCreated };
   /** Lists the tokens, by name. Their secrets are not kept. */
@@ -994,6 +1298,7 @@ export interface Methods {
 
 /** The methods that must be called with an id, as they move money. */
 export const MOVES_MONEY = [
+  "wallet.send",
   "channel.open",
   "channel.close",
   "channel.force_close",

@@ -9,6 +9,7 @@ mod manual;
 mod task;
 mod values;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use outrigger_rpc_schema::rendezvous;
 use zeroize::Zeroizing;
 
 pub use backup::{BackupConfig, BackupKind};
-pub use keys::example_file;
+pub use keys::{OptionKind, example_file, options};
 pub use manual::page as manual_page;
 pub use task::{RestoreOrder, SinkCheckOrder, Task, place_text};
 use values::Values;
@@ -41,8 +42,8 @@ pub struct Config {
     pub log_level: String,
     /// Where peers are awaited.
     pub listen: SocketAddr,
-    /// Where the JSON-RPC interface is served; a loopback address.
-    pub rpc_address: SocketAddr,
+    /// Where the JSON-RPC interface is served.
+    pub rpc: RpcConfig,
     /// How to reach bitcoind.
     pub bitcoind: BitcoindConfig,
     /// What we ask of channels.
@@ -57,6 +58,23 @@ pub struct Config {
     pub accept_keysend: bool,
     /// Where the rows of channels are kept beyond the database.
     pub backups: Vec<BackupConfig>,
+    /// Whether a parent speaks to this process over its standard input and output.
+    pub stdio: bool,
+    /// Every key as text as it is in force, without secrets.
+    pub options: BTreeMap<&'static str, String>,
+}
+
+/// Where the JSON-RPC interface is served, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RpcConfig {
+    /// The port; a loopback address unless `allow_remote`.
+    pub address: SocketAddr,
+    /// Whether it may be reached from elsewhere, without encryption.
+    pub allow_remote: bool,
+    /// Names of the server beside its address, as `host:port`.
+    pub hosts: Vec<String>,
+    /// Pages whose scripts may call.
+    pub origins: Vec<String>,
 }
 
 /// How to reach bitcoind.
@@ -201,13 +219,6 @@ impl Config {
     fn from_values(values: &Values, home: &Path) -> Result<Self, ConfigFault> {
         let network = network(values)?;
         let ports = Ports::of(network);
-        let rpc_address = address(values, "rpc.address", ports.rpc)?;
-        // Whoever reaches the port could try to spend (RPC-4), and TLS is not offered.
-        if !rpc_address.ip().is_loopback() {
-            let problem = "must be a loopback address: whoever reaches the port could try to spend; \
-                           use a tunnel (ssh -L) from elsewhere";
-            return Err(values.unfit("rpc.address", problem));
-        }
         let alias = values.text("alias").to_owned();
         if alias.len() > 32 || alias.chars().any(char::is_control) {
             return Err(values.unfit("alias", "must have at most 32 bytes and no control characters"));
@@ -218,7 +229,7 @@ impl Config {
             alias,
             log_level: values.text("log_level").to_owned(),
             listen: address(values, "listen", ports.listen)?,
-            rpc_address,
+            rpc: rpc(values, ports.rpc)?,
             bitcoind: bitcoind(values, home, network)?,
             channel: channel_limits(values)?,
             forwarding: forwarding_terms(values)?,
@@ -226,8 +237,31 @@ impl Config {
             final_cltv_blocks: values.number("invoice.final_cltv_blocks"),
             accept_keysend: values.flag("invoice.accept_keysend"),
             backups: values.backups().to_vec(),
+            stdio: values.stdio(),
+            options: values.in_force(),
         })
     }
+}
+
+/// Where JSON-RPC is served, and to whom.
+fn rpc(values: &Values, port: u16) -> Result<RpcConfig, ConfigFault> {
+    let address = address(values, "rpc.address", port)?;
+    let allow_remote = values.flag("rpc.allow_remote");
+    // Whoever reaches the port could try to spend (RPC-4), and TLS is not offered.
+    if !address.ip().is_loopback() && !allow_remote {
+        let problem = "must be a loopback address: whoever reaches the port could try to spend, and TLS is not offered; use a \
+                       tunnel (ssh -L) from elsewhere, or set rpc.allow_remote where a proxy with TLS stands before it";
+        return Err(values.unfit("rpc.address", problem));
+    }
+    let list = |key| -> Vec<String> {
+        let names = values.text(key).split(',').map(|name| name.trim().to_owned());
+        names.filter(|name| !name.is_empty()).collect()
+    };
+    let (hosts, origins) = (list("rpc.hosts"), list("rpc.origins"));
+    if origins.iter().any(|origin| !(origin.starts_with("http://") || origin.starts_with("https://"))) {
+        return Err(values.unfit("rpc.origins", "must name pages as http://host:port or https://host"));
+    }
+    Ok(RpcConfig { address, allow_remote, hosts, origins })
 }
 
 /// The name of a network in files, flags and answers.

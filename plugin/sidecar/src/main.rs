@@ -29,7 +29,9 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(fault) => return refuse(&fault),
     };
-    match runtime.block_on(run(&config)) {
+    let ended = runtime.block_on(run(&config));
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             eprintln!("outriggerd: {fault}");

@@ -5,6 +5,7 @@ mod backend;
 mod backups;
 mod build;
 mod chain_side;
+mod coins;
 pub mod core;
 mod forwards;
 mod found;
@@ -44,6 +45,7 @@ use build::build;
 use chain_side::StoredWallet;
 use found::Found;
 use lock::lock_directory;
+use settings::place;
 
 /// The exit code of a process whose disk refused a write (PER-5, DSK-1): a supervisor may restart it, an operator must look.
 pub const STORAGE_EXIT_CODE: u8 = 3;
@@ -154,7 +156,11 @@ impl Node {
         let lock = lock_directory(&directory)?;
         let doors = Doors::new(network_name(config.network));
         let secret = Zeroizing::new(Clock::random_bytes()?);
-        let server = rpc::start(config.rpc_address, &directory, &secret, doors.clone()).await?;
+        doors.set_options(config.options.clone());
+        let mut server = rpc::start(place(&config.rpc), &directory, &secret, doors.clone()).await?;
+        if config.stdio {
+            server.serve_parent(doors.clone(), (std::io::stdin(), std::io::stdout()));
+        }
         let seed = found::seed(&directory)?;
         let built = tokio::task::block_in_place(|| build(config, Found::read(config, &directory, &seed)?, &doors));
         let (parts, network) = built?;

@@ -1,6 +1,10 @@
 //! The interface over real sockets, before a node that answers with what it was asked.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test stops at its first surprise")]
 
+#[path = "rpc/plugin.rs"]
+mod plugin;
+#[path = "rpc/sessions.rs"]
+mod sessions;
 #[path = "rpc/stage.rs"]
 mod stage;
 #[path = "rpc/tokens.rs"]
@@ -16,9 +20,9 @@ use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::ChannelId;
 use outrigger_rpc_schema as schema;
 use outrigger_rpc_schema::{CallError, Phase};
-use outrigger_sidecar::rpc::{Doors, InvoiceOrder, OpenOrder, ServerFault, start};
+use outrigger_sidecar::rpc::{Doors, InvoiceOrder, OpenOrder, Place, ServerFault, start};
 use serde_json::{Value, json};
-use stage::{NODE_ID, Recorder, Stage};
+use stage::{NODE_ID, PAGE, Recorder, Stage};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use zeroize::Zeroizing;
@@ -87,8 +91,14 @@ async fn bad_input_80_foreign_hosts_and_origins_are_turned_away() {
         let answer = stage.send("POST", &with(&[stage.host(), format!("Origin: {origin}")]), STATUS).await;
         assert_eq!(answer.status, 403, "{origin}");
     }
-    let localhost = stage.send("POST", &with(&[format!("Host: LocalHost:{port}")]), STATUS).await;
-    assert_eq!(localhost.json()["result"]["phase"], "starting");
+    let page = stage.send("POST", &with(&[stage.host(), format!("Origin: {PAGE}")]), STATUS).await;
+    assert_eq!(page.json()["result"]["phase"], "starting", "a page that was named");
+    let both = [stage.host(), format!("Origin: {PAGE}"), "Origin: http://evil.example".to_owned()];
+    assert_eq!(stage.send("POST", &with(&both), STATUS).await.status, 403, "two pages");
+    for name in [format!("LocalHost:{port}"), "node.example:443".to_owned()] {
+        let named = stage.send("POST", &with(&[format!("Host: {name}")]), STATUS).await;
+        assert_eq!(named.json()["result"]["phase"], "starting", "{name}");
+    }
 }
 
 #[tokio::test]
@@ -117,19 +127,6 @@ async fn bad_input_80_only_posts_of_json_are_taken() {
         assert_eq!(stage.send("POST", &headers, STATUS).await.status, 415, "{kind}");
     }
     assert_eq!(stage.send("POST", &right, STATUS).await.status, 415, "no content type");
-}
-
-#[tokio::test]
-async fn rpc_3_a_websocket_is_not_opened() {
-    let stage = Stage::open().await;
-    let headers = [
-        stage.host(),
-        stage.authorization(),
-        "Upgrade: websocket".to_owned(),
-        "Sec-WebSocket-Version: 13".to_owned(),
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==".to_owned(),
-    ];
-    assert_eq!(stage.send("GET", &headers, b"").await.status, 405);
 }
 
 #[tokio::test]
@@ -229,7 +226,13 @@ async fn bad_input_82_a_wrong_parameter_is_named() {
 async fn bad_input_83_a_notification_that_moves_money_is_refused() {
     let stage = Stage::open().await;
     let open = json!({ "node_id": NODE_ID, "funding_sat": 1, "idempotency_key": "a" });
-    for (method, params) in [("channel.open", open.clone()), ("payment.send", json!({ "invoice": "lnbcrt1" }))] {
+    for (method, params) in [
+        ("channel.open", open.clone()),
+        ("payment.send", json!({ "invoice": "lnbcrt1" })),
+        ("wallet.send", json!({ "address": "a", "amount_sat": 1, "idempotency_key": "a" })),
+        ("channel.close", json!({ "channel_id": "00".repeat(32) })),
+        ("channel.force_close", json!({ "channel_id": "00".repeat(32) })),
+    ] {
         let notification = json!({ "jsonrpc": "2.0", "method": method, "params": params });
         let answer = stage.rpc(notification.clone()).await;
         assert_eq!(answer.error(), (-32600, "notification_refused".to_owned()), "{method}");
@@ -247,6 +250,8 @@ async fn bad_input_84_an_idempotency_conflict_reaches_the_caller() {
     let stage = Stage::open().await;
     let open = json!({ "node_id": NODE_ID, "funding_sat": 1, "idempotency_key": "taken" });
     assert_eq!(stage.call("channel.open", open).await.error(), (1003, "idempotency_conflict".to_owned()));
+    let send = json!({ "address": "a", "amount_sat": 1, "idempotency_key": "taken" });
+    assert_eq!(stage.call("wallet.send", send).await.error(), (1003, "idempotency_conflict".to_owned()));
 }
 
 #[tokio::test]
@@ -390,7 +395,7 @@ async fn rpc_4_an_address_of_the_network_is_not_bound() {
     let directory = tempfile::tempdir().expect("a directory");
     let doors = Doors::<Recorder>::new("regtest");
     let all: SocketAddr = "0.0.0.0:0".parse().expect("an address");
-    let refused = start(all, directory.path(), &Zeroizing::new([7; 32]), doors).await;
+    let refused = start(Place::at(all), directory.path(), &Zeroizing::new([7; 32]), doors).await;
     assert!(matches!(refused, Err(ServerFault::NotLoopback(address)) if address == all));
     assert_eq!(std::fs::read_dir(directory.path()).expect("listed").count(), 0);
 }

@@ -106,6 +106,27 @@ fn what_rests_on_a_failed_read_is_never_written_nor_anything_after_it() {
     assert_eq!((reader.payment(&[9; 32]).unwrap(), reader.payment(&[8; 32]).unwrap()), (None, None));
 }
 
+/// As many events as come in go out at the far end, and readers can tell what is gone.
+#[test]
+fn law_6_only_the_newest_events_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = fresh(dir.path());
+    let (writer, commits) = Writer::new(db.clone()).unwrap();
+    let mut commits = commits.keeping_events(3);
+    let reader = Reader::new(db);
+    assert_eq!((reader.oldest_event().unwrap(), reader.newest_event().unwrap()), (None, 0));
+    for (events, kept) in [(2, vec![1, 2]), (1, vec![1, 2, 3]), (2, vec![3, 4, 5]), (5, vec![8, 9, 10])] {
+        let mut batch = Batch::default();
+        (0..events).for_each(|_| batch.event(EventRow::new(1, "invoice_paid", serde_json::json!({}))));
+        writer.submit(batch);
+        drop(commits.next(10).unwrap().unwrap());
+        let found: Vec<_> = reader.events(0, &[], 100).unwrap().0.into_iter().map(|(seq, _)| seq).collect();
+        assert_eq!(found, kept);
+        let ends = (reader.oldest_event().unwrap(), reader.newest_event().unwrap());
+        assert_eq!(ends, (kept.first().copied(), *kept.last().unwrap()));
+    }
+}
+
 /// A batch without rows costs no commit and still waits for those before it.
 #[test]
 fn a_rowless_batch_keeps_its_place() {

@@ -156,7 +156,7 @@ impl Follower {
                 Pause::No => {}
                 Pause::NewBlock(known) => follower.await_block(known, stop),
                 Pause::Sleep(time) => {
-                    stop.sleep(time);
+                    stop.doze(time);
                 }
             }
         }
@@ -165,7 +165,7 @@ impl Follower {
     fn await_block(&mut self, known: BlockHash, stop: &StopFlag) {
         if let Err(fault) = self.source.wait_for_new_block(known, PATIENCE, stop) {
             let pause = self.on_fault(&fault);
-            stop.sleep(pause);
+            stop.doze(pause);
         }
     }
 

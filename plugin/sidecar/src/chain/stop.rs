@@ -13,8 +13,15 @@ pub struct StopFlag {
 
 #[derive(Debug, Default)]
 struct Inner {
-    raised: Mutex<bool>,
+    state: Mutex<State>,
     wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_raised: bool,
+    /// How often there was news.
+    nudges: u64,
 }
 
 impl StopFlag {
@@ -25,19 +32,35 @@ impl StopFlag {
 
     /// Raises the flag for good.
     pub fn raise(&self) {
-        *self.inner.raised.lock() = true;
+        self.inner.state.lock().is_raised = true;
+        self.inner.wake.notify_all();
+    }
+
+    /// Wakes whoever [dozes](Self::doze).
+    pub fn nudge(&self) {
+        let mut state = self.inner.state.lock();
+        state.nudges = state.nudges.wrapping_add(1);
+        drop(state);
         self.inner.wake.notify_all();
     }
 
     /// Whether the flag is raised.
     pub fn is_raised(&self) -> bool {
-        *self.inner.raised.lock()
+        self.inner.state.lock().is_raised
     }
 
     /// Sleeps for `time` or until the flag is raised; tells whether it is raised.
     pub fn sleep(&self, time: Duration) -> bool {
-        let mut raised = self.inner.raised.lock();
-        self.inner.wake.wait_while_for(&mut raised, |raised| !*raised, time);
-        *raised
+        let mut state = self.inner.state.lock();
+        self.inner.wake.wait_while_for(&mut state, |state| !state.is_raised, time);
+        state.is_raised
+    }
+
+    /// The same, or until it is nudged.
+    pub fn doze(&self, time: Duration) -> bool {
+        let mut state = self.inner.state.lock();
+        let known = state.nudges;
+        self.inner.wake.wait_while_for(&mut state, |state| !state.is_raised && state.nudges == known, time);
+        state.is_raised
     }
 }

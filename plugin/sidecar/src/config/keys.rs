@@ -87,6 +87,24 @@ pub(super) const KEYS: &[Key] = &[
         "Where the JSON-RPC interface is served, as ip:port; a loopback address. Port 0 takes any free one. \
          Default: 127.0.0.1, port 39737 on signet and 19737 on regtest",
     ),
+    key(
+        "rpc.allow_remote",
+        Kind::Flag,
+        "false",
+        "Whether rpc.address may be of another kind. Nothing is encrypted: a proxy with TLS must stand before it.",
+    ),
+    key(
+        "rpc.hosts",
+        Kind::Text,
+        "",
+        "Names by which callers may mean this server, as host:port, with commas between. Its own address and localhost always are.",
+    ),
+    key(
+        "rpc.origins",
+        Kind::Text,
+        "",
+        "Pages whose scripts may call, as their browser names them: http://host:port, with commas between. None without it.",
+    ),
     key("channel.min_funding_sat", Kind::Number(1_000, MAX_SAT), "20000", "The smallest channel, in satoshi."),
     key("channel.max_funding_sat", Kind::Number(1_000, MAX_SAT), "16777215", "The largest channel, in satoshi."),
     key("channel.dust_limit_sat", Kind::Number(354, 10_000), "354", "Our outputs below it are left out, in satoshi."),
@@ -259,6 +277,29 @@ impl Key {
             Kind::Number(..) | Kind::Flag => self.default.to_owned(),
         }
     }
+}
+
+/// What an option takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionKind {
+    /// Any text, or one of some.
+    Text,
+    /// A whole number.
+    Integer,
+    /// `true` or `false`.
+    Boolean,
+}
+
+/// Every key: its name, what it takes, its default and its meaning.
+pub fn options() -> impl Iterator<Item = (&'static str, OptionKind, &'static str, &'static str)> {
+    KEYS.iter().map(|key| {
+        let kind = match key.kind {
+            Kind::Text | Kind::Choice(_) => OptionKind::Text,
+            Kind::Number(..) => OptionKind::Integer,
+            Kind::Flag => OptionKind::Boolean,
+        };
+        (key.name, kind, key.default, key.meaning)
+    })
 }
 
 /// The example file: every key with its meaning and its default, commented out.

@@ -31,6 +31,8 @@ JSON\-RPC interface on loopback. It runs until it is stopped, in the foreground,
 .PP
 Every option but
 .B \-\-config
+and
+.B \-\-stdio
 is a key of the configuration file too; an option wins over the file. A key that the program does not know is an error.
 .SH OPTIONS
 "#;
@@ -46,8 +48,8 @@ The configuration.
 .I \(ti/.outrigger/NETWORK/outrigger.redb, outrigger.journal, generation
 The channels. Never start from an old copy of them: it forfeits channels.
 .TP
-.I \(ti/.outrigger/NETWORK/.cookie, rpc_address
-What callers of the interface need, new at every start. Whoever can read the cookie can spend everything.
+.I \(ti/.outrigger/NETWORK/.cookie, rpc_address, rpc.sock
+What callers of the interface need, new at every start. Whoever can read the cookie, or open the socket, can spend everything.
 .SH SEE ALSO
 .BR outrigger\-cli (1)
 "#;
@@ -118,7 +120,7 @@ mod tests {
             assert!(page.contains(&format!(".SH {words}\n")), "{words}");
         }
         assert!(page.contains("  5  a required backup refused a second channel"));
-        let is_plain = |line: &str| !line.starts_with('\'') && !line.starts_with(". ");
+        let is_plain = |line: &str| !line.starts_with('\'') && (!line.starts_with('.') || !line.starts_with(". "));
         assert!(page.lines().all(is_plain));
         assert!(!page.contains("@VERSION@"));
     }

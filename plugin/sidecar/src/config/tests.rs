@@ -42,11 +42,11 @@ fn defaults_depend_on_the_network() {
     let config = bench.read(&[]).expect("defaults fit");
     assert_eq!(config.network, Network::Signet);
     assert_eq!(config.network_dir(), home.join(".outrigger/signet"));
-    assert_eq!(config.rpc_address.to_string(), "127.0.0.1:39737");
+    assert_eq!(config.rpc.address.to_string(), "127.0.0.1:39737");
     assert_eq!(config.listen.to_string(), "127.0.0.1:39735");
     assert_eq!(config.bitcoind.address, "127.0.0.1:38332");
     let config = bench.read(&["--network", "regtest"]).expect("fits");
-    assert_eq!(config.rpc_address.to_string(), "127.0.0.1:19737");
+    assert_eq!(config.rpc.address.to_string(), "127.0.0.1:19737");
     assert_eq!(config.bitcoind.address, "127.0.0.1:18443");
     let cookie = home.join(".bitcoin/regtest/.cookie");
     assert!(matches!(config.bitcoind.auth, BitcoindAuth::Cookie(path) if path == cookie));
@@ -157,6 +157,13 @@ fn bad_input_88_rpc_on_the_network_is_refused() {
     for address in ["127.0.0.1:0", "[::1]:19737", "127.8.0.1:5"] {
         assert!(Bench::new().read(&["--rpc-address", address]).is_ok(), "{address}");
     }
+    let open = ["--rpc-address", "0.0.0.0:1", "--rpc-allow-remote", "true", "--rpc-hosts", "a.example:1, b.example:2"];
+    let rpc = Bench::new().read(&open).expect("the operator has said so").rpc;
+    assert_eq!((rpc.allow_remote, rpc.hosts), (true, vec!["a.example:1".to_owned(), "b.example:2".to_owned()]));
+    for (origins, fits) in [("", true), ("https://a.example,http://b:1", true), ("a.example", false), ("*", false)] {
+        let given = ["--rpc-origins", origins];
+        assert_eq!(Bench::new().read(&given).is_ok(), fits, "{origins:?}");
+    }
 }
 
 #[test]
@@ -218,7 +225,7 @@ fn the_example_file_is_current_and_its_values_are_the_defaults() {
     let config = Bench::with_file(&uncommented.join("\n")).read(&[]).expect("the defaults fit");
     let defaults = Bench::new().read(&[]).expect("the defaults fit");
     assert_eq!(config.channel, defaults.channel);
-    assert_eq!(config.rpc_address, defaults.rpc_address);
+    assert_eq!(config.rpc, defaults.rpc);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use outrigger_rpc_schema::{nearest, rendezvous};
 use zeroize::Zeroizing;
 
@@ -22,8 +22,11 @@ const FILE_NAME: &str = "outrigger.toml";
 /// The flag that names the configuration file.
 const CONFIG_FLAG: &str = "config";
 
+/// The flag by which a parent that speaks over the pipe starts the daemon.
+const STDIO_FLAG: &str = "stdio";
+
 /// Values by key, of which one that is not there has its default; and the sinks, which the file alone has.
-pub(super) struct Values(BTreeMap<&'static str, Given>, Vec<BackupConfig>);
+pub(super) struct Values(BTreeMap<&'static str, Given>, Vec<BackupConfig>, bool);
 
 /// A value as text, and where it comes from.
 struct Given {
@@ -39,7 +42,7 @@ impl Values {
 
     /// Reads the file that these flags name, or that is found, and lets them win.
     pub(super) fn of(matches: &ArgMatches, home: &Path) -> Result<Self, ConfigFault> {
-        let mut flags = Self(BTreeMap::new(), Vec::new());
+        let mut flags = Self(BTreeMap::new(), Vec::new(), false);
         for key in KEYS.iter().filter(|key| key.on_command_line) {
             if let Some(text) = matches.get_one::<String>(key.name) {
                 flags.give(key, text, format!("--{}", key.flag()))?;
@@ -51,10 +54,12 @@ impl Values {
             Some(path) => Self::from_file(&path, home)?,
             None => match data_dir.join(FILE_NAME) {
                 path if path.exists() => Self::from_file(&path, home)?,
-                _ => Self(BTreeMap::new(), Vec::new()),
+                _ => Self(BTreeMap::new(), Vec::new(), false),
             },
         };
         values.0.append(&mut flags.0);
+        // The other commands have no such flag.
+        values.2 = matches.try_get_one::<bool>(STDIO_FLAG).ok().flatten().copied().unwrap_or(false);
         Ok(values)
     }
 
@@ -63,7 +68,7 @@ impl Values {
         let unreadable = |reason: String| ConfigFault::Unreadable { path: path.to_owned(), reason };
         let text = Zeroizing::new(fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?);
         let table: toml::Table = text.parse().map_err(|error| unreadable(fault_without_source(&error, &text)))?;
-        let mut values = Self(BTreeMap::new(), Vec::new());
+        let mut values = Self(BTreeMap::new(), Vec::new(), false);
         for (name, value) in &table {
             match value {
                 value if name == "backup" => values.1 = backup::read(path, value, home)?,
@@ -115,6 +120,17 @@ impl Values {
     /// The sinks.
     pub(super) fn backups(&self) -> &[BackupConfig] {
         &self.1
+    }
+
+    /// Whether a parent speaks over standard input and output.
+    pub(super) fn stdio(&self) -> bool {
+        self.2
+    }
+
+    /// Every value as text, but those that may not stand on the command line.
+    pub(super) fn in_force(&self) -> BTreeMap<&'static str, String> {
+        let open = KEYS.iter().filter(|key| key.on_command_line);
+        open.map(|key| (key.name, self.text(key.name).to_owned())).collect()
     }
 
     /// The value as text, the default where none was given.
@@ -190,6 +206,9 @@ pub(super) fn command() -> Command {
         .long(CONFIG_FLAG)
         .value_name("FILE")
         .help("The configuration file. Default: outrigger.toml in the data directory, if it is there");
+    let stdio = Arg::new(STDIO_FLAG).long(STDIO_FLAG).action(ArgAction::SetTrue).help(
+        "Serve JSON-RPC on standard input and output too, a message a line, with full rights; the end of the input is a stop",
+    );
     // clap keeps the names for as long as the process lives.
     static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| KEYS.iter().map(Key::flag).collect());
     let flags = KEYS.iter().zip(NAMES.iter()).filter(|(key, _)| key.on_command_line).map(|(key, name)| {
@@ -204,5 +223,6 @@ pub(super) fn command() -> Command {
         .about("A Lightning sidecar for the bitcoind you already run")
         .after_help(AFTER_HELP)
         .arg(config)
+        .arg(stdio)
         .args(flags)
 }

@@ -97,6 +97,12 @@ impl Dialer {
         tokio::spawn(keep(Arc::clone(&self.shared), peer, receiver, stopped));
     }
 
+    /// Ends the connection of the peer, which is not dialled any more. Whether there was one.
+    pub async fn disconnect(&self, peer: &NodeId) -> bool {
+        self.drop(peer);
+        self.shared.net.shared.seats.vacate(peer).await
+    }
+
     /// The peer is not dialled any more. A connection that is up stays up.
     pub fn drop(&self, peer: &NodeId) {
         self.shared.peers.lock().remove(peer);

@@ -54,6 +54,14 @@ impl Seats {
         (!outrun).then_some(seat)
     }
 
+    /// Has whoever holds the peer's seat leave, and resolves once it has. Whether there was one.
+    pub(super) async fn vacate(&self, peer: &NodeId) -> bool {
+        let Some(leave) = self.inner.taken.lock().get(peer).map(|taken| taken.leave.clone()) else { return false };
+        leave.send_replace(true);
+        leave.closed().await;
+        true
+    }
+
     /// The features of a peer that has a seat.
     pub(super) fn features(&self, peer: &NodeId) -> Option<Features> {
         self.inner.taken.lock().get(peer).map(|taken| taken.features.clone())

@@ -2,15 +2,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bitcoin::Network;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::{DisplayHex, FromHex};
-use outrigger_bolt::amount::Msat;
+use outrigger_bolt::amount::{FeeratePerKw, Msat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::invoice::{Description, InvalidInvoice, Invoice};
 use outrigger_channel::Refusal;
 use outrigger_rpc_schema as schema;
 
 use crate::chain::follow::ChainState;
+use crate::clock::Clock;
 use crate::manager::ChannelView;
 use crate::manager::terms::ForwardingPolicy;
 use crate::net::DialFault;
@@ -36,7 +39,7 @@ pub(super) fn opening_report(row: OperationRow) -> Answer<schema::ChannelOpened>
             opened(schema::OpenState::Pending, names.0, names.1, None)
         }
         OperationState::Failed { reason } => opened(schema::OpenState::Failed, None, None, Some(reason)),
-        OperationState::Invoice { .. } | OperationState::Payment { .. } => {
+        OperationState::Invoice { .. } | OperationState::Payment { .. } | OperationState::Sent { .. } => {
             return Err(Fault::idempotency_conflict(&row.idempotency_key));
         }
     })
@@ -143,7 +146,10 @@ pub(super) fn payment_state(row: &PaymentRow) -> schema::PaymentState {
 }
 
 pub(super) fn found(row: Result<Option<PaymentRow>, StoreError>, payment_id: &str) -> Answer<schema::PaymentInfo> {
-    let row = row.map_err(storage)?.ok_or_else(|| Fault::payment_not_found(payment_id))?;
+    row.map_err(storage)?.map(payment_info).ok_or_else(|| Fault::payment_not_found(payment_id))
+}
+
+pub(super) fn payment_info(row: PaymentRow) -> schema::PaymentInfo {
     let state = payment_state(&row);
     let (mut preimage, mut fee_msat, mut failure, mut completed_at) = (None, None, None, None);
     match row.state {
@@ -158,8 +164,8 @@ pub(super) fn found(row: Result<Option<PaymentRow>, StoreError>, payment_id: &st
             completed_at = Some(at);
         }
     }
-    Ok(schema::PaymentInfo {
-        payment_id: payment_id.to_owned(),
+    schema::PaymentInfo {
+        payment_id: row.payment_id.to_lower_hex_string(),
         payment_hash: row.payment_hash.to_string(),
         state,
         node_id: row.destination.to_string(),
@@ -169,7 +175,55 @@ pub(super) fn found(row: Result<Option<PaymentRow>, StoreError>, payment_id: &st
         failure,
         created_at: row.created_at,
         completed_at,
+    }
+}
+
+pub(super) fn invoice_info(row: InvoiceRow) -> schema::InvoiceInfo {
+    let state = match row.paid {
+        Some(_) => schema::InvoiceState::Paid,
+        None if row.expires_at <= Clock::now_unix() => schema::InvoiceState::Expired,
+        None => schema::InvoiceState::Open,
+    };
+    schema::InvoiceInfo {
+        invoice: row.invoice,
+        payment_hash: row.payment_hash.to_string(),
+        state,
+        amount_msat: row.amount.map(Msat::get),
+        received_msat: row.paid.map(|paid| paid.amount.get()),
+        description: row.description,
+        label: row.label,
+        created_at: row.created_at,
+        expires_at: row.expires_at,
+        paid_at: row.paid.map(|paid| paid.at),
+    }
+}
+
+/// What an invoice asks for, on this network.
+pub(super) fn decoded(text: &str, network: Network) -> Answer<schema::InvoiceDecoded> {
+    let invoice = Invoice::parse(text, network).map_err(|fault| match fault {
+        fault @ InvalidInvoice::WrongNetwork(_) => Fault::invoice_wrong_network(fault),
+        fault => Fault::invoice_invalid(fault),
+    })?;
+    let (payee, terms) = (invoice.payee, invoice.terms);
+    let description = match terms.description {
+        Description::Text(text) => Some(text),
+        Description::Hash(_) => None,
+    };
+    Ok(schema::InvoiceDecoded {
+        node_id: payee.to_string(),
+        payment_hash: terms.payment_hash.to_string(),
+        amount_msat: terms.amount.map(Msat::get),
+        description,
+        created_at: terms.timestamp,
+        expires_at: terms.timestamp.saturating_add(terms.expiry_secs),
+        final_cltv_blocks: terms.min_final_cltv_expiry_delta,
+        route_hints: count(terms.route_hints.len()),
     })
+}
+
+/// A feerate in the unit that people type, rounded up.
+pub(super) fn sat_per_vb(feerate: FeeratePerKw) -> u32 {
+    feerate.get().div_ceil(250)
 }
 
 pub(super) fn event(seq: u64, row: EventRow) -> Answer<schema::Event> {

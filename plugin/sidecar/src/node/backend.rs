@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_bolt::amount::{FeeratePerKw, Msat};
+use bitcoin::OutPoint;
+use outrigger_bolt::amount::FeeratePerKw;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_channel::{Command, Refusal};
@@ -12,21 +13,22 @@ use outrigger_rpc_schema as schema;
 use tokio::sync::{oneshot, watch};
 
 use super::answers::{
-    channel_info, channel_state, count, dial_fault, digest, event, features, found, frozen_info, kind_text,
-    opening_report, payment_id_of, refused, storage, store, terms, tip, wallet_fault,
+    channel_info, channel_state, count, decoded, dial_fault, digest, event, features, found, frozen_info, invoice_info,
+    kind_text, opening_report, payment_id_of, payment_info, refused, sat_per_vb, storage, store, terms, tip,
+    wallet_fault,
 };
 use super::backups;
 use super::chain_side::StoredWallet;
 use super::forwards;
 use crate::chain::follow::ChainState;
-use crate::clock::Clock;
+use crate::chain::stop::StopFlag;
 use crate::manager::operations::{OperationFault, Operations};
 use crate::manager::terms::TermsChange;
 use crate::manager::{ChannelView, Manager, OpenOrder, PeerView};
 use crate::net::Dialer;
 use crate::payment::Payments;
 use crate::rpc::{
-    self, Answer, Backend, ChannelQuery, EventQuery, Fault, ForwardQuery, PeerAddress, PeerQuery, StatsQuery,
+    self, Answer, Backend, ChannelQuery, EventQuery, Fault, ForwardQuery, PeerAddress, PeerQuery, SendOrder, StatsQuery,
 };
 use crate::store::backup::Hub;
 use crate::store::row::{OperationRow, OperationState};
@@ -51,6 +53,8 @@ pub(super) struct Doorkeeper {
     pub(super) keyed_calls: tokio::sync::Mutex<()>,
     pub(super) chain: watch::Receiver<Option<ChainState>>,
     pub(super) events: watch::Receiver<u64>,
+    /// Wakes whoever waits to ask bitcoind again.
+    pub(super) stop: StopFlag,
     /// Who keeps the rows of channels elsewhere too.
     pub(super) sinks: Option<Arc<Hub>>,
     pub(super) identity: Identity,
@@ -95,6 +99,48 @@ impl Backend for Doorkeeper {
         };
         let network = self.identity.network.to_owned();
         Ok(schema::ChainStatusReport { network, state, reason, block_height, block_hash, target_height })
+    }
+
+    async fn chain_feerates(&self) -> Answer<schema::ChainFeeratesReport> {
+        let feerates = self.manager.env().chain.feerates();
+        Ok(schema::ChainFeeratesReport {
+            normal_sat_per_vb: sat_per_vb(feerates.normal),
+            commitment_sat_per_vb: sat_per_vb(feerates.commitment),
+            floor_sat_per_vb: sat_per_vb(feerates.floor),
+        })
+    }
+
+    async fn chain_notify_block(&self) -> Answer<schema::ChainNotified> {
+        self.stop.nudge();
+        Ok(schema::ChainNotified { block_height: tip(&self.chain.borrow()).0 })
+    }
+
+    async fn wallet_send(&self, order: SendOrder) -> Answer<schema::WalletSent> {
+        self.send_coins(order).await
+    }
+
+    async fn wallet_utxos(&self, after: Option<OutPoint>, count: usize) -> Answer<Vec<schema::WalletUtxo>> {
+        let coins = self.coins(after, count);
+        self.told().await;
+        Ok(coins)
+    }
+
+    async fn peer_disconnect(&self, node_id: NodeId) -> Answer<bool> {
+        Ok(self.dialer.disconnect(&node_id).await)
+    }
+
+    async fn invoice_list(&self, after: Option<PaymentHash>, count: usize) -> Answer<Vec<schema::InvoiceInfo>> {
+        let rows = self.reader.invoices(after.as_ref(), count).map_err(storage)?;
+        Ok(rows.into_iter().map(invoice_info).collect())
+    }
+
+    async fn invoice_decode(&self, invoice: String) -> Answer<schema::InvoiceDecoded> {
+        decoded(&invoice, self.payments.network())
+    }
+
+    async fn payment_list(&self, after: Option<[u8; 32]>, count: usize) -> Answer<Vec<schema::PaymentInfo>> {
+        let rows = self.reader.payments(after.as_ref(), count).map_err(storage)?;
+        Ok(rows.into_iter().map(payment_info).collect())
     }
 
     async fn wallet_balance(&self) -> Answer<schema::WalletBalanceReport> {
@@ -266,24 +312,7 @@ impl Backend for Doorkeeper {
     }
 
     async fn invoice_get(&self, payment_hash: PaymentHash) -> Answer<schema::InvoiceInfo> {
-        let row = self.stored_invoice(&payment_hash)?;
-        let state = match row.paid {
-            Some(_) => schema::InvoiceState::Paid,
-            None if row.expires_at <= Clock::now_unix() => schema::InvoiceState::Expired,
-            None => schema::InvoiceState::Open,
-        };
-        Ok(schema::InvoiceInfo {
-            invoice: row.invoice,
-            payment_hash: row.payment_hash.to_string(),
-            state,
-            amount_msat: row.amount.map(Msat::get),
-            received_msat: row.paid.map(|paid| paid.amount.get()),
-            description: row.description,
-            label: row.label,
-            created_at: row.created_at,
-            expires_at: row.expires_at,
-            paid_at: row.paid.map(|paid| paid.at),
-        })
+        self.stored_invoice(&payment_hash).map(invoice_info)
     }
 
     async fn payment_send(&self, order: rpc::PaymentOrder) -> Answer<schema::PaymentSent> {
@@ -327,6 +356,11 @@ impl Backend for Doorkeeper {
         let kinds: Vec<String> = query.kinds.iter().filter_map(kind_text).collect();
         let after = query.after_seq.unwrap_or(0);
         let (mut rows, mut next_seq) = self.reader.events(after, &kinds, query.limit).map_err(storage)?;
+        // Looked at last: what went meanwhile may be missing above.
+        let missing = self.reader.oldest_event().map_err(storage)?.unwrap_or(1).saturating_sub(1);
+        if query.after_seq.is_some_and(|after| after < missing) {
+            return Err(Fault::event_gap(missing));
+        }
         if let Some(sinks) = &self.sinks {
             // Law 1: what a required backup does not have yet is told to nobody.
             let readable = *sinks.readable_events().borrow();
@@ -335,6 +369,15 @@ impl Backend for Doorkeeper {
         }
         let items = rows.into_iter().map(|(seq, row)| event(seq, row)).collect::<Answer<_>>()?;
         Ok(schema::EventPage { items, next_seq })
+    }
+
+    fn event_news(&self) -> Answer<(u64, watch::Receiver<u64>)> {
+        if let Some(sinks) = &self.sinks {
+            let readable = sinks.readable_events();
+            let newest = *readable.borrow();
+            return Ok((newest, readable));
+        }
+        Ok((self.reader.newest_event().map_err(storage)?, self.events.clone()))
     }
 
     fn tokens(&self) -> &Tokens {
@@ -368,7 +411,7 @@ impl Doorkeeper {
         Ok(found.map(|channel| self.manager.view_of(&channel)))
     }
 
-    fn require_synced(&self) -> Answer<()> {
+    pub(super) fn require_synced(&self) -> Answer<()> {
         if self.manager.env().chain.is_synced() {
             return Ok(());
         }

@@ -167,6 +167,7 @@ impl Assembly<'_> {
             keyed_calls: tokio::sync::Mutex::default(),
             chain,
             events: self.core.events.clone(),
+            stop: self.outside.stop.clone(),
             sinks: self.sinks.clone(),
             identity: Identity {
                 alias: self.config.alias.clone(),
@@ -185,7 +186,7 @@ impl Assembly<'_> {
             estimator: self.outside.estimator.clone(),
             state,
             sweeper: self.sweeper.clone(),
-            reorganised: AtomicBool::new(false),
+            reorganised: AtomicBool::new(true),
             sinks: self.sinks.clone(),
             accept_needs_reserve: self.config.channel.accept_needs_reserve,
         }

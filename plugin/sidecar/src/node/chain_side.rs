@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bitcoin::{Address, Block, BlockHash, Transaction};
+use bitcoin::{Address, Block, BlockHash, OutPoint, ScriptBuf, Transaction, Txid};
 use crossbeam_channel::Receiver;
 use outrigger_bolt::amount::{FeeratePerKw, Sat};
 use outrigger_channel::Feerates;
@@ -24,7 +24,7 @@ use crate::store::row::EventRow;
 use crate::store::schema::{RESERVE_LOW_KEY, Table};
 use crate::store::{Batch, ChainOrder, FundingRequest, Held};
 use crate::sweep::{Purse, Sweeper};
-use crate::wallet::{Balance, Wallet, WalletFault};
+use crate::wallet::{Balance, Unspent, Wallet, WalletFault};
 
 /// What the wallet keeps for each channel that may have to be closed alone (OCC-12), and for all of them at most.
 const RESERVE_PER_CHANNEL: Sat = Sat::new(10_000);
@@ -135,6 +135,34 @@ impl StoredWallet {
         self.change(|wallet, _| wallet.fund(request.script_pubkey.clone(), request.amount, feerate, reserve))
     }
 
+    /// Makes and signs a transaction of the operator's, which leaves what is kept for channels, and stores with it what `note`
+    /// stages.
+    pub(super) fn send<R>(
+        &self,
+        script: ScriptBuf,
+        amount: Sat,
+        feerate: FeeratePerKw,
+        note: impl FnOnce(&mut Batch, &Transaction) -> R,
+    ) -> Result<R, WalletFault> {
+        let reserve = reserve(self.manager.env().standing());
+        self.change(|wallet, batch| {
+            let (tx, _) = wallet.fund(script, amount, feerate, reserve)?;
+            // It is published whatever comes: the wallet's rows have it from here on.
+            wallet.saw_unconfirmed(&tx);
+            Ok(note(batch, &tx))
+        })
+    }
+
+    /// Unspent outputs after this one, by outpoint.
+    pub(super) fn coins(&self, after: Option<OutPoint>, count: usize) -> Vec<Unspent> {
+        self.wallet.lock().all_unspent(after, count)
+    }
+
+    /// Whether a block holds the transaction.
+    pub(super) fn has_confirmed(&self, txid: Txid) -> bool {
+        self.wallet.lock().has_confirmed(txid)
+    }
+
     /// Looks whether the confirmed coins are the reserve of all channels, and tells the operator when they have become less: once,
     /// whatever starts come in between. Refuses peers' channels where that is configured.
     fn look_at_reserve(&self, accept_needs_reserve: bool) {
@@ -231,6 +259,10 @@ impl BlockListener for Listener {
     fn state(&self, state: ChainState) {
         let synced = matches!(state, ChainState::Synced { .. });
         if synced {
+            // At a start too: what was sent and is in no block yet is published by nobody else.
+            if self.reorganised.swap(false, Ordering::Relaxed) && !self.manager.env().is_restored() {
+                self.publish_what_was_left();
+            }
             self.set_shutdown_script();
             // bitcoind estimates from blocks: with each there may be another feerate.
             self.estimator.refresh();
@@ -303,6 +335,7 @@ pub(super) fn carry_out(
                 wallet.change(|wallet, _| wallet.saw_unconfirmed(&tx));
                 broadcaster.publish(tx);
             }
+            ChainOrder::Send(tx) => broadcaster.publish_until_confirmed(tx),
             ChainOrder::Forget(txid) => broadcaster.forget(txid),
             ChainOrder::Fund(request) => {
                 let feerate = request.feerate.unwrap_or_else(|| manager.env().chain.feerates().normal);

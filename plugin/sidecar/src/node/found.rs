@@ -128,7 +128,8 @@ fn waiting_channel(state: &OperationState) -> Option<ChannelId> {
         OperationState::Opening
         | OperationState::Failed { .. }
         | OperationState::Payment { .. }
-        | OperationState::Invoice { .. } => None,
+        | OperationState::Invoice { .. }
+        | OperationState::Sent { .. } => None,
     }
 }
 

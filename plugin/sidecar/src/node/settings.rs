@@ -4,9 +4,10 @@ use bitcoin::constants::ChainHash;
 use outrigger_channel::Policy;
 
 use crate::chain::rpc::{Access, Auth};
-use crate::config::{BitcoindAuth, Config};
+use crate::config::{BitcoindAuth, Config, RpcConfig};
 use crate::manager::relay::register::{Caps, Load};
 use crate::manager::terms::ForwardingPolicy;
+use crate::rpc::Place;
 
 /// How bitcoind is reached.
 pub(super) fn access(config: &Config) -> Access {
@@ -15,6 +16,12 @@ pub(super) fn access(config: &Config) -> Access {
         BitcoindAuth::UserPass { user, password } => Auth::UserPass { user: user.clone(), password: password.clone() },
     };
     Access { address: config.bitcoind.address.clone(), auth, allow_remote: config.bitcoind.allow_remote }
+}
+
+/// Where JSON-RPC is served.
+pub(super) fn place(config: &RpcConfig) -> Place {
+    let RpcConfig { address, allow_remote, hosts, origins } = config.clone();
+    Place { address, allow_remote, hosts, origins }
 }
 
 /// What is asked for forwarding, where the operator asks nothing else of a channel.

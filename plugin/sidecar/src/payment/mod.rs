@@ -98,6 +98,11 @@ impl Payments {
         payments
     }
 
+    /// The network that it pays on.
+    pub fn network(&self) -> Network {
+        self.terms.network
+    }
+
     /// Handles notices, and what has its time, until every queue end is gone.
     pub fn work(&self, notices: &Receiver<PaymentNotice>) {
         loop {

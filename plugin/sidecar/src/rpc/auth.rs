@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::{AUTHORIZATION, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, COOKIE_FILE, COOKIE_USER};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -34,6 +34,9 @@ impl Caller {
     }
 }
 
+/// The protocol of WebSocket that a browser names beside its token: it cannot set `Authorization`.
+pub(super) const PROTOCOL: &str = "outrigger";
+
 /// What a request shows.
 pub(super) enum Shown<'a> {
     /// Something that may be the cookie.
@@ -43,6 +46,14 @@ pub(super) enum Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
+    /// The token among the protocols that a WebSocket names; in a header, never in the address, which is logged.
+    pub(super) fn in_protocol(headers: &'a HeaderMap) -> Option<Self> {
+        let named = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|names| names.to_str().ok());
+        let mut tokens = named.flat_map(|names| names.split(',')).map(str::trim).filter(|name| *name != PROTOCOL);
+        let only = tokens.next().filter(|_| !headers.contains_key(AUTHORIZATION))?;
+        tokens.next().is_none().then_some(Self::Bearer(only))
+    }
+
     /// What the one `Authorization` of the request shows; none where there is none, more than one, or another kind.
     pub(super) fn in_headers(headers: &'a HeaderMap) -> Option<Self> {
         let mut given = headers.get_all(AUTHORIZATION).iter();

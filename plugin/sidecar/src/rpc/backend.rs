@@ -3,9 +3,11 @@
 use std::future::Future;
 use std::time::Duration;
 
+use bitcoin::OutPoint;
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_rpc_schema as schema;
+use tokio::sync::watch;
 
 use super::Answer;
 use crate::manager::terms::TermsChange;
@@ -22,6 +24,34 @@ pub trait Backend: Send + Sync + 'static {
     fn node_info(&self) -> impl Future<Output = Answer<schema::NodeInfoReport>> + Send;
     /// `chain.status`.
     fn chain_status(&self) -> impl Future<Output = Answer<schema::ChainStatusReport>> + Send;
+    /// `chain.feerates`.
+    fn chain_feerates(&self) -> impl Future<Output = Answer<schema::ChainFeeratesReport>> + Send;
+    /// `chain.notify_block`.
+    fn chain_notify_block(&self) -> impl Future<Output = Answer<schema::ChainNotified>> + Send;
+    /// `wallet.send`.
+    fn wallet_send(&self, order: SendOrder) -> impl Future<Output = Answer<schema::WalletSent>> + Send;
+    /// `wallet.utxos`: the first `count` outputs after `after`, by outpoint.
+    fn wallet_utxos(
+        &self,
+        after: Option<OutPoint>,
+        count: usize,
+    ) -> impl Future<Output = Answer<Vec<schema::WalletUtxo>>> + Send;
+    /// `peer.disconnect`: whether it was connected.
+    fn peer_disconnect(&self, node_id: NodeId) -> impl Future<Output = Answer<bool>> + Send;
+    /// `invoice.list`: the first `count` invoices after `after`, by payment hash.
+    fn invoice_list(
+        &self,
+        after: Option<PaymentHash>,
+        count: usize,
+    ) -> impl Future<Output = Answer<Vec<schema::InvoiceInfo>>> + Send;
+    /// `invoice.decode`.
+    fn invoice_decode(&self, invoice: String) -> impl Future<Output = Answer<schema::InvoiceDecoded>> + Send;
+    /// `payment.list`: the first `count` payments after `after`, by id.
+    fn payment_list(
+        &self,
+        after: Option<[u8; 32]>,
+        count: usize,
+    ) -> impl Future<Output = Answer<Vec<schema::PaymentInfo>>> + Send;
     /// `wallet.balance`.
     fn wallet_balance(&self) -> impl Future<Output = Answer<schema::WalletBalanceReport>> + Send;
     /// `wallet.new_address`.
@@ -81,6 +111,8 @@ pub trait Backend: Send + Sync + 'static {
     fn backup_status(&self) -> impl Future<Output = Answer<schema::BackupReport>> + Send;
     /// `event.list`.
     fn event_list(&self, query: EventQuery) -> impl Future<Output = Answer<schema::EventPage>> + Send;
+    /// The newest event that may be told now, and what hears of the next. Numbers rise; some may be passed over.
+    fn event_news(&self) -> Answer<(u64, watch::Receiver<u64>)>;
     /// The tokens that admit callers.
     fn tokens(&self) -> &Tokens;
     /// `token.create`.
@@ -134,6 +166,19 @@ pub struct OpenOrder {
     /// Feerate of the funding transaction; the estimate without it.
     pub feerate: Option<FeeratePerKw>,
     /// The name of this opening.
+    pub idempotency_key: String,
+}
+
+/// Coins to send on chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SendOrder {
+    /// Where to, not read yet.
+    pub address: String,
+    /// What arrives, not 0.
+    pub amount: Sat,
+    /// Feerate of the transaction; the estimate without it.
+    pub feerate: Option<FeeratePerKw>,
+    /// The name of this transaction.
     pub idempotency_key: String,
 }
 

@@ -9,8 +9,8 @@ use jsonrpsee::types::{ErrorObjectOwned, Id, Request};
 use outrigger_rpc_schema::{MethodInfo, methods, nearest};
 use tower::Layer;
 
+use super::desk::{Call, MAX_ANSWER_BYTES};
 use super::rights::Bearers;
-use super::server::MAX_ANSWER_BYTES;
 use super::{Answer, Caller, Fault, token};
 
 /// Puts the gate before a service.
@@ -34,7 +34,7 @@ pub(super) struct Calls<S> {
 
 /// Whether the caller may use the method. A token may have ended since the request came in.
 fn admitted(bearers: &dyn Bearers, request: &Request<'_>, method: &MethodInfo) -> Answer<()> {
-    match request.extensions.get::<Caller>() {
+    match request.extensions.get::<Call>().map(|call| &call.caller) {
         Some(Caller::Owner) => Ok(()),
         Some(Caller::Token(token)) => match bearers.rights(token) {
             None => Err(Fault::token_ended()),

@@ -8,16 +8,18 @@ use outrigger_rpc_schema::{
     ChannelOpen, ChannelOpened, ChannelPage, ChannelSetPolicy, ForwardingTerms, Scope,
 };
 
+use super::desk::Call;
 use super::rights::Bearers;
 use super::serve::Serve;
-use super::{Answer, Backend, Caller, ChannelQuery, Doors, Fault, OpenOrder, page, read, token};
+use super::{Answer, Backend, ChannelQuery, Doors, Fault, OpenOrder, page, read, token};
 use crate::manager::terms::{TermsChange, TermsRow};
 
 impl<B: Backend> Serve<B> for ChannelOpen {
-    async fn serve(self, doors: Arc<Doors<B>>, caller: Caller) -> Answer<ChannelOpened> {
+    async fn serve(self, doors: Arc<Doors<B>>, call: Call) -> Answer<ChannelOpened> {
         let order = open_order(self)?;
         // What is pushed is given away, and counts for no budget.
-        let rights = caller.payer().map(|token| doors.rights(&token).ok_or_else(Fault::token_ended)).transpose()?;
+        let rights =
+            call.caller.payer().map(|token| doors.rights(&token).ok_or_else(Fault::token_ended)).transpose()?;
         if order.push > Msat::ZERO && rights.is_some_and(|rights| !token::allows(rights.scopes, &[Scope::Admin])) {
             return Err(Fault::scope_missing("channel.open with push_msat", &[Scope::Admin]));
         }
@@ -44,7 +46,7 @@ fn open_order(call: ChannelOpen) -> Answer<OpenOrder> {
 }
 
 impl<B: Backend> Serve<B> for ChannelList {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<ChannelPage> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<ChannelPage> {
         let limit = page::limit(self.limit);
         let query = ChannelQuery {
             state: self.state,
@@ -59,14 +61,14 @@ impl<B: Backend> Serve<B> for ChannelList {
 }
 
 impl<B: Backend> Serve<B> for ChannelGet {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<ChannelInfo> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<ChannelInfo> {
         let channel_id = read::id("channel_id", &self.channel_id)?;
         doors.node()?.channel_get(channel_id).await
     }
 }
 
 impl<B: Backend> Serve<B> for ChannelClose {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<ChannelClosing> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<ChannelClosing> {
         let channel_id = read::id("channel_id", &self.channel_id)?;
         let feerate = read::feerate(self.feerate_sat_per_vb)?;
         doors.node()?.channel_close(channel_id, feerate).await
@@ -74,14 +76,14 @@ impl<B: Backend> Serve<B> for ChannelClose {
 }
 
 impl<B: Backend> Serve<B> for ChannelForceClose {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<ChannelForceClosing> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<ChannelForceClosing> {
         let channel_id = read::id("channel_id", &self.channel_id)?;
         doors.node()?.channel_force_close(channel_id).await
     }
 }
 
 impl<B: Backend> Serve<B> for ChannelSetPolicy {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<ForwardingTerms> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<ForwardingTerms> {
         let channel_id = read::id("channel_id", &self.channel_id)?;
         let change = TermsChange {
             from_config: self.from_config.unwrap_or(false),

@@ -1,10 +1,12 @@
 //! What stands between the server and the node: open from the first moment, the node coming in behind.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use outrigger_rpc_schema::{NodeStatusReport, Phase};
 use tokio::sync::watch;
 
+use super::feed::Feed;
 use super::{Answer, Fault};
 use crate::lock::Mutex;
 
@@ -13,6 +15,10 @@ use crate::lock::Mutex;
 pub struct Doors<B> {
     status: Mutex<NodeStatusReport>,
     node: OnceLock<Arc<B>>,
+    opened: watch::Sender<bool>,
+    feed: Feed,
+    /// What the operator has set, by name; secrets are left out.
+    options: OnceLock<BTreeMap<&'static str, String>>,
     stop: watch::Sender<bool>,
 }
 
@@ -28,12 +34,30 @@ impl<B> Doors<B> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             network: network.to_owned(),
         };
-        Arc::new(Self { status: Mutex::new(status), node: OnceLock::new(), stop: watch::Sender::new(false) })
+        Arc::new(Self {
+            status: Mutex::new(status),
+            node: OnceLock::new(),
+            opened: watch::Sender::new(false),
+            feed: Feed::default(),
+            options: OnceLock::new(),
+            stop: watch::Sender::new(false),
+        })
     }
 
     /// Lets the methods through to the node. Only the first call counts.
     pub fn open(&self, node: Arc<B>) {
         let _ = self.node.set(node);
+        self.opened.send_replace(true);
+    }
+
+    /// Says what the operator has set, by name. Only the first call counts.
+    pub fn set_options(&self, options: BTreeMap<&'static str, String>) {
+        let _ = self.options.set(options);
+    }
+
+    /// What is in force for this option.
+    pub(super) fn option(&self, name: &str) -> Option<&str> {
+        self.options.get()?.get(name).map(String::as_str)
     }
 
     /// Changes what `node.status` answers. Once the phase is `stopping` it stays so.
@@ -61,6 +85,22 @@ impl<B> Doors<B> {
     pub async fn stop_requested(&self) {
         // The sender is `self.stop`: it cannot be gone while this borrow lives.
         let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+
+    /// The node, once it is there.
+    pub(super) async fn when_opened(&self) -> &B {
+        loop {
+            // The sender is `self.opened`: it cannot be gone while this borrow lives.
+            let _ = self.opened.subscribe().wait_for(|opened| *opened).await;
+            if let Some(node) = self.opened() {
+                return node;
+            }
+        }
+    }
+
+    /// The newest events, for all who follow them.
+    pub(super) fn feed(&self) -> &Feed {
+        &self.feed
     }
 
     /// The node, also where it is stopping; none before it is there.

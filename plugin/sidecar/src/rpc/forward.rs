@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use outrigger_rpc_schema::{ForwardList, ForwardPage, ForwardReport, ForwardStats};
 
+use super::desk::Call;
 use super::serve::Serve;
-use super::{Answer, Backend, Caller, Doors, Fault, ForwardQuery, StatsQuery, page, read};
+use super::{Answer, Backend, Doors, Fault, ForwardQuery, StatsQuery, page, read};
 
 impl<B: Backend> Serve<B> for ForwardList {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<ForwardPage> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<ForwardPage> {
         let limit = page::limit(self.limit);
         let query = ForwardQuery {
             newest_first: self.newest_first.unwrap_or(false),
@@ -22,7 +23,7 @@ impl<B: Backend> Serve<B> for ForwardList {
 }
 
 impl<B: Backend> Serve<B> for ForwardStats {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<ForwardReport> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<ForwardReport> {
         let Self { since_at, until_at, limit } = self;
         if since_at.zip(until_at).is_some_and(|(since_at, until_at)| until_at < since_at) {
             return Err(Fault::invalid_parameter("until_at", "is before since_at"));

@@ -1,8 +1,10 @@
 //! The JSON-RPC interface: who may call, what a call must look like, and what it asks of the node.
 //!
-//! A request passes `gate` (HTTP: host, origin, cookie, type, size, sound JSON), then `calls` (JSON-RPC: known method,
-//! id where money moves), then its method's file, which reads the parameters into the node's own types and asks the
-//! [`Backend`]. Until the node has one, [`Doors`] answers `node.status` and `node.stop` alone.
+//! A connection comes in by a door (`door`: HTTP and WebSocket, on the port and the socket file; `stdio`: the parent's pipe). Its
+//! head passes the `gate` (host, origin, cookie or token, type, size). What is said then comes to the `desk`: sound JSON, and
+//! JSON-RPC with `calls` before it (known method, what the token allows, id where money moves), then the method's file, which
+//! reads the parameters into the node's own types and asks the [`Backend`]. Until the node has one, [`Doors`] answers
+//! `node.status` and `node.stop` alone. A connection on which both sides speak is a `session`; its subscriptions read the `feed`.
 
 pub mod auth;
 mod backend;
@@ -10,9 +12,12 @@ mod backup;
 mod calls;
 mod chain;
 mod channel;
+mod desk;
+mod door;
 mod doors;
 mod error;
 mod event;
+mod feed;
 mod forward;
 mod gate;
 mod invoice;
@@ -20,19 +25,24 @@ mod node;
 mod page;
 mod payment;
 mod peer;
+mod plugin;
 mod read;
 mod rights;
 mod serve;
 pub mod server;
+mod session;
+mod socket_file;
 mod sound;
+mod stdio;
 mod token;
 mod wallet;
+mod websocket;
 
 pub use auth::Caller;
 pub use backend::{
     Backend, ChannelQuery, EventQuery, ForwardQuery, InvoiceOrder, OpenOrder, PaymentOrder, PaymentTarget, PeerAddress,
-    PeerQuery, StatsQuery,
+    PeerQuery, SendOrder, StatsQuery,
 };
 pub use doors::Doors;
 pub use error::{Answer, Fault};
-pub use server::{Server, ServerFault, start};
+pub use server::{Place, Server, ServerFault, start};

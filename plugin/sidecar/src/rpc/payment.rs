@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_bolt::amount::Msat;
-use outrigger_rpc_schema::{PaymentAbandon, PaymentGet, PaymentInfo, PaymentSend, PaymentSent, PaymentWait, RouteHop};
+use outrigger_bolt::id::PaymentHash;
+use outrigger_rpc_schema::{
+    PaymentAbandon, PaymentGet, PaymentInfo, PaymentList, PaymentPage, PaymentSend, PaymentSent, PaymentWait, RouteHop,
+};
 
+use super::desk::Call;
 use super::serve::Serve;
-use super::{Answer, Backend, Caller, Doors, Fault, PaymentOrder, PaymentTarget, read};
+use super::{Answer, Backend, Doors, Fault, PaymentOrder, PaymentTarget, page, read};
 use crate::payment::GivenHop;
 use crate::token::TokenId;
 
@@ -18,8 +22,8 @@ const DEFAULT_WAIT_SECS: u32 = 60;
 const DEFAULT_TIMEOUT_SECS: u32 = 60;
 
 impl<B: Backend> Serve<B> for PaymentSend {
-    async fn serve(self, doors: Arc<Doors<B>>, caller: Caller) -> Answer<PaymentSent> {
-        let order = payment_order(self, caller.payer())?;
+    async fn serve(self, doors: Arc<Doors<B>>, call: Call) -> Answer<PaymentSent> {
+        let order = payment_order(self, call.caller.payer())?;
         doors.node()?.payment_send(order).await
     }
 }
@@ -62,14 +66,14 @@ fn route(hops: &[RouteHop]) -> Answer<Vec<GivenHop>> {
 }
 
 impl<B: Backend> Serve<B> for PaymentAbandon {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<PaymentInfo> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<PaymentInfo> {
         let payment_id = read::name("payment_id", self.payment_id)?;
         doors.node()?.payment_abandon(payment_id).await
     }
 }
 
 impl<B: Backend> Serve<B> for PaymentWait {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<PaymentInfo> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<PaymentInfo> {
         let timeout = Duration::from_secs(self.timeout_secs.unwrap_or(DEFAULT_WAIT_SECS).into());
         let payment_id = read::name("payment_id", self.payment_id)?;
         let node = doors.node()?;
@@ -82,8 +86,19 @@ impl<B: Backend> Serve<B> for PaymentWait {
 }
 
 impl<B: Backend> Serve<B> for PaymentGet {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<PaymentInfo> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<PaymentInfo> {
         let payment_id = read::name("payment_id", self.payment_id)?;
         doors.node()?.payment_get(payment_id).await
+    }
+}
+
+impl<B: Backend> Serve<B> for PaymentList {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<PaymentPage> {
+        let limit = page::limit(self.limit);
+        // A payment's name is 32 bytes in hex, as a payment hash is.
+        let after = read::cursor::<PaymentHash>(self.after.as_deref())?.map(|name| name.0);
+        let payments = doors.node()?.payment_list(after, limit.saturating_add(1)).await?;
+        let (items, next) = page::cut(payments, limit, |payment| payment.payment_id.clone());
+        Ok(PaymentPage { items, next })
     }
 }

@@ -8,19 +8,20 @@ use jsonrpsee::types::{ErrorObjectOwned, Params};
 use outrigger_rpc_schema::{Method, MethodInfo};
 use serde_json::{Map, Value};
 
-use super::{Answer, Backend, Caller, Doors, Fault};
+use super::desk::Call;
+use super::{Answer, Backend, Doors, Fault};
 
 /// A method as the daemon serves it.
 pub(super) trait Serve<B: Backend>: Method {
     /// Reads the parameters' meaning and asks the node.
-    fn serve(self, doors: Arc<Doors<B>>, caller: Caller) -> impl Future<Output = Answer<Self::Result>> + Send;
+    fn serve(self, doors: Arc<Doors<B>>, call: Call) -> impl Future<Output = Answer<Self::Result>> + Send;
 }
 
 /// Adds a method to the module.
 pub(super) fn register<B: Backend, M: Serve<B>>(module: &mut RpcModule<Doors<B>>) -> Result<(), RegisterMethodError> {
     module.register_async_method(M::NAME, |params, doors, extensions| async move {
-        let caller = extensions.get::<Caller>().cloned().ok_or_else(|| Fault::internal("a call of nobody"))?;
-        let answer = carry_out(parse::<M>(&params)?, doors, caller).await?;
+        let call = extensions.get::<Call>().cloned().ok_or_else(|| Fault::internal("a call of nobody"))?;
+        let answer = carry_out(parse::<M>(&params)?, doors, call).await?;
         // As a value: the wire form then has one order of fields.
         serde_json::to_value(answer).map_err(|error| ErrorObjectOwned::from(Fault::internal(error)))
     })?;
@@ -29,11 +30,11 @@ pub(super) fn register<B: Backend, M: Serve<B>>(module: &mut RpcModule<Doors<B>>
 
 /// The answer. What moves money goes on when the caller hangs up: the server drops this future then, and a call that
 /// was cut short between two of its steps would be neither done nor refused.
-async fn carry_out<B: Backend, M: Serve<B>>(call: M, doors: Arc<Doors<B>>, caller: Caller) -> Answer<M::Result> {
+async fn carry_out<B: Backend, M: Serve<B>>(method: M, doors: Arc<Doors<B>>, call: Call) -> Answer<M::Result> {
     if !M::MOVES_MONEY {
-        return call.serve(doors, caller).await;
+        return method.serve(doors, call).await;
     }
-    let whole = tokio::spawn(call.serve(doors, caller)).await;
+    let whole = tokio::spawn(method.serve(doors, call)).await;
     whole.unwrap_or_else(|error| Err(Fault::internal(format!("{} ended early: {error}", M::NAME))))
 }
 

@@ -1,37 +1,39 @@
-//! The server: one loopback port, HTTP alone.
+//! The server: one port and one socket file, HTTP and WebSocket on both; or the parent's pipe.
 
-use std::io;
+use std::convert::Infallible;
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use jsonrpsee::core::middleware::RpcServiceBuilder;
-use jsonrpsee::server::{BatchRequestConfig, RegisterMethodError, RpcModule, ServerConfig, ServerHandle};
+use jsonrpsee::server::{RegisterMethodError, RpcModule};
 use outrigger_rpc_schema as schema;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use super::auth::{Cookie, Rendezvous};
-use super::calls::CallsLayer;
-use super::gate::{GateLayer, MAX_BODY_BYTES, Rules};
-use super::rights::Bearers;
+use super::desk::Desk;
+use super::door::{Entrance, House, attend, stopped};
+use super::gate::Rules;
 use super::serve::register;
-use super::{Backend, Doors};
+use super::{Backend, Doors, feed, socket_file, stdio};
 
-/// The longest answer: 10 MiB, far above a page of 1000 of anything.
-pub(super) const MAX_ANSWER_BYTES: usize = 10 * 1024 * 1024;
+/// Connections at once, by entrance: a stranger who fills the port keeps nobody from the socket file.
+const MAX_ON_PORT: usize = 1200;
+const MAX_ON_SOCKET_FILE: usize = 256;
 
-/// The most requests in a batch.
-const MAX_BATCH: u32 = 20;
-
-/// The most connections at once.
-const MAX_CONNECTIONS: u32 = 64;
+/// How long connections may take to end.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why the interface could not be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerFault {
     /// The address is not of this machine alone.
     #[error(
-        "JSON-RPC is not served on {0}: it is not a loopback address, and whoever reaches the port could try to spend. Bind 127.0.0.1 and use a tunnel (ssh -L) from elsewhere"
+        "JSON-RPC is not served on {0}: it is not a loopback address, and whoever reaches the port could try to spend. Bind \
+         127.0.0.1 and use a tunnel (ssh -L) from elsewhere; or set rpc.allow_remote where a proxy with TLS stands before it"
     )]
     NotLoopback(SocketAddr),
     /// The port cannot be had.
@@ -42,8 +44,8 @@ pub enum ServerFault {
         /// What the operating system says.
         error: io::Error,
     },
-    /// Cookie or address cannot be written.
-    #[error("cannot write the JSON-RPC cookie and address into {directory}: {error}")]
+    /// Cookie, address or socket file cannot be written.
+    #[error("cannot write the JSON-RPC cookie, address and socket into {directory}: {error}")]
     Rendezvous {
         /// The directory of the network.
         directory: String,
@@ -55,80 +57,150 @@ pub enum ServerFault {
     Methods(#[from] RegisterMethodError),
 }
 
+/// Where the interface is served, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// A loopback address; port 0 takes any that is free.
+    pub address: SocketAddr,
+    /// Whether the address may be of another kind: who reaches it is not encrypted.
+    pub allow_remote: bool,
+    /// Names of this server beside its own, as `host:port`.
+    pub hosts: Vec<String>,
+    /// Pages that may call: what a browser says in `Origin`. None but these.
+    pub origins: Vec<String>,
+}
+
+impl Place {
+    /// A loopback address, for no page.
+    pub fn at(address: SocketAddr) -> Self {
+        Self { address, allow_remote: false, hosts: Vec::new(), origins: Vec::new() }
+    }
+}
+
 /// A running server.
-#[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    handle: ServerHandle,
+    socket_file: Option<PathBuf>,
+    stop: watch::Sender<bool>,
+    /// Ends once every connection has.
+    alive: mpsc::Receiver<Infallible>,
+    tasks: Vec<JoinHandle<()>>,
+    desk: Arc<Desk>,
+    /// The session with the parent.
+    parent: Option<JoinHandle<()>>,
     rendezvous: Rendezvous,
 }
 
-/// Serves the interface on a loopback address; port 0 takes any that is free. Cookie and address are written into
-/// `directory`, whose lock the caller holds. `secret` is fresh from the operating system.
+/// Serves the interface. Cookie, address and socket file are put into `directory`, whose lock the caller holds. `secret` is
+/// fresh from the operating system.
 pub async fn start<B: Backend>(
-    address: SocketAddr,
+    place: Place,
     directory: &Path,
     secret: &Zeroizing<[u8; 32]>,
     doors: Arc<Doors<B>>,
 ) -> Result<Server, ServerFault> {
-    if !address.ip().is_loopback() {
+    let address = place.address;
+    if !address.ip().is_loopback() && !place.allow_remote {
         return Err(ServerFault::NotLoopback(address));
     }
-    let bearers: Arc<dyn Bearers> = doors.clone();
-    let methods = methods(doors)?;
+    let desk = Arc::new(Desk::new(doors.clone())?);
     let bind = |error| ServerFault::Bind { address, error };
-    let listener = std::net::TcpListener::bind(address).map_err(bind)?;
-    listener.set_nonblocking(true).map_err(bind)?;
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(bind)?;
     let bound = listener.local_addr().map_err(bind)?;
+    if !bound.ip().is_loopback() {
+        tracing::warn!(%bound, "JSON-RPC is served beyond this machine and not encrypted: whoever listens can take tokens and spend");
+    }
     let cookie = Cookie::new(secret);
-    let rendezvous = Rendezvous::publish(directory, &cookie, bound)
-        .map_err(|error| ServerFault::Rendezvous { directory: directory.display().to_string(), error })?;
-    let config = ServerConfig::builder()
-        .max_request_body_size(MAX_BODY_BYTES)
-        .max_response_body_size(u32::try_from(MAX_ANSWER_BYTES).unwrap_or(u32::MAX))
-        .max_connections(MAX_CONNECTIONS)
-        .set_batch_request_config(BatchRequestConfig::Limit(MAX_BATCH))
-        .http_only()
-        .build();
-    let server = jsonrpsee::server::Server::builder()
-        .set_config(config)
-        .set_http_middleware(tower::ServiceBuilder::new().layer(GateLayer(Arc::new(Rules::new(
-            bound,
-            cookie,
-            bearers.clone(),
-        )))))
-        .set_rpc_middleware(RpcServiceBuilder::new().layer(CallsLayer(bearers)))
-        .build_from_tcp(listener)
-        .map_err(bind)?;
-    let handle = server.start(methods);
-    Ok(Server { address: bound, handle, rendezvous })
+    let written = |error| ServerFault::Rendezvous { directory: directory.display().to_string(), error };
+    let rendezvous = Rendezvous::publish(directory, &cookie, bound).map_err(written)?;
+    let sockets = socket_file::listen(directory).map_err(written)?;
+    let (stop, stopping) = watch::channel(false);
+    let (alive, ended) = mpsc::channel(1);
+    let rules = Arc::new(Rules::new(bound, &place, cookie, doors.clone()));
+    let house = House { desk: desk.clone(), rules, stop: stopping, alive };
+    let mut tasks = vec![tokio::spawn(feed::read(doors))];
+    let socket_file = sockets.map(|(listener, path)| {
+        let accept = move || {
+            let listener = listener.clone();
+            async move { listener.accept().await.map(|(stream, _)| stream) }
+        };
+        tasks.push(tokio::spawn(attend(house.clone(), Entrance::SocketFile, MAX_ON_SOCKET_FILE, accept)));
+        path
+    });
+    let listener = Arc::new(listener);
+    let accept = move || {
+        let listener = listener.clone();
+        async move {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok::<_, io::Error>(stream)
+        }
+    };
+    tasks.push(tokio::spawn(attend(house, Entrance::Port, MAX_ON_PORT, accept)));
+    Ok(Server { address: bound, socket_file, stop, alive: ended, tasks, desk, parent: None, rendezvous })
 }
 
 impl Server {
+    /// Serves the parent of this process too, over its pipe: a message a line. The end of the input asks for a stop.
+    pub fn serve_parent<B: Backend>(
+        &mut self,
+        doors: Arc<Doors<B>>,
+        pipe: (impl Read + Send + 'static, impl Write + Send + 'static),
+    ) {
+        let stop = stopped(self.stop.subscribe());
+        self.parent = Some(tokio::spawn(stdio::run(doors, self.desk.clone(), pipe, stop)));
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Removes cookie and address, takes no more calls, and ends when those under way have their answers.
+    /// The socket file; none where its path is too long for one.
+    pub fn socket_file(&self) -> Option<&Path> {
+        self.socket_file.as_deref()
+    }
+
+    /// Removes cookie, address and socket file, takes no more calls, and ends when those under way have their answers.
     pub async fn stop(self) {
-        drop(self.rendezvous);
-        // An error says that it has stopped already.
-        let _ = self.handle.stop();
-        self.handle.stopped().await;
+        let Self { rendezvous, socket_file, stop, mut alive, tasks, parent, .. } = self;
+        drop(rendezvous);
+        if let Some(path) = &socket_file {
+            // One that is gone already is no harm.
+            let _ = std::fs::remove_file(path);
+        }
+        stop.send_replace(true);
+        let all_ended = async {
+            if let Some(parent) = parent {
+                let _ = parent.await;
+            }
+            alive.recv().await
+        };
+        if tokio::time::timeout(STOP_PATIENCE, all_ended).await.is_err() {
+            tracing::warn!("connections of callers were cut off");
+        }
+        tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
 /// Every method of the schema.
-fn methods<B: Backend>(doors: Arc<Doors<B>>) -> Result<RpcModule<Doors<B>>, RegisterMethodError> {
+pub(super) fn methods<B: Backend>(doors: Arc<Doors<B>>) -> Result<RpcModule<Doors<B>>, RegisterMethodError> {
     let mut module = RpcModule::from_arc(doors);
+    register::<B, schema::RpcDiscover>(&mut module)?;
+    register::<B, schema::PluginManifest>(&mut module)?;
+    register::<B, schema::PluginInit>(&mut module)?;
     register::<B, schema::NodeInfo>(&mut module)?;
     register::<B, schema::NodeStatus>(&mut module)?;
     register::<B, schema::NodeStop>(&mut module)?;
     register::<B, schema::ChainStatus>(&mut module)?;
+    register::<B, schema::ChainFeerates>(&mut module)?;
+    register::<B, schema::ChainNotifyBlock>(&mut module)?;
     register::<B, schema::WalletBalance>(&mut module)?;
     register::<B, schema::WalletNewAddress>(&mut module)?;
+    register::<B, schema::WalletSend>(&mut module)?;
+    register::<B, schema::WalletUtxos>(&mut module)?;
     register::<B, schema::PeerConnect>(&mut module)?;
+    register::<B, schema::PeerDisconnect>(&mut module)?;
     register::<B, schema::PeerList>(&mut module)?;
     register::<B, schema::ChannelOpen>(&mut module)?;
     register::<B, schema::ChannelList>(&mut module)?;
@@ -138,9 +210,12 @@ fn methods<B: Backend>(doors: Arc<Doors<B>>) -> Result<RpcModule<Doors<B>>, Regi
     register::<B, schema::ChannelSetPolicy>(&mut module)?;
     register::<B, schema::InvoiceCreate>(&mut module)?;
     register::<B, schema::InvoiceGet>(&mut module)?;
+    register::<B, schema::InvoiceList>(&mut module)?;
+    register::<B, schema::InvoiceDecode>(&mut module)?;
     register::<B, schema::PaymentSend>(&mut module)?;
     register::<B, schema::PaymentWait>(&mut module)?;
     register::<B, schema::PaymentGet>(&mut module)?;
+    register::<B, schema::PaymentList>(&mut module)?;
     register::<B, schema::PaymentAbandon>(&mut module)?;
     register::<B, schema::ForwardList>(&mut module)?;
     register::<B, schema::ForwardStats>(&mut module)?;
@@ -149,5 +224,7 @@ fn methods<B: Backend>(doors: Arc<Doors<B>>) -> Result<RpcModule<Doors<B>>, Regi
     register::<B, schema::TokenCreate>(&mut module)?;
     register::<B, schema::TokenList>(&mut module)?;
     register::<B, schema::TokenRevoke>(&mut module)?;
+    register::<B, schema::EventSubscribe>(&mut module)?;
+    register::<B, schema::EventUnsubscribe>(&mut module)?;
     Ok(module)
 }

@@ -8,8 +8,9 @@ use outrigger_rpc_schema::{
     Scope, TokenCreate, TokenCreated, TokenInfo, TokenList, TokenPage, TokenRevoke, TokenRevoked,
 };
 
+use super::desk::Call;
 use super::serve::Serve;
-use super::{Answer, Backend, Caller, Doors, Fault, page, read};
+use super::{Answer, Backend, Doors, Fault, page, read};
 use crate::token::{Token, TokenOrder};
 
 /// The bit of a scope, on disk too.
@@ -30,7 +31,7 @@ pub(super) fn allows(bits: u8, enough: &[Scope]) -> bool {
 }
 
 impl<B: Backend> Serve<B> for TokenCreate {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<TokenCreated> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<TokenCreated> {
         let order = token_order(self)?;
         doors.node()?.token_create(order).await
     }
@@ -54,7 +55,7 @@ fn token_order(call: TokenCreate) -> Answer<TokenOrder> {
 }
 
 impl<B: Backend> Serve<B> for TokenList {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<TokenPage> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<TokenPage> {
         let limit = page::limit(self.limit);
         let tokens = doors.node()?.token_list(self.after.as_deref(), limit.saturating_add(1)).await?;
         let (items, next) =
@@ -76,7 +77,7 @@ fn info(token: Token) -> TokenInfo {
 }
 
 impl<B: Backend> Serve<B> for TokenRevoke {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<TokenRevoked> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<TokenRevoked> {
         let name = read::name("name", self.name)?;
         doors.node()?.token_revoke(&name).await?;
         Ok(TokenRevoked { name })

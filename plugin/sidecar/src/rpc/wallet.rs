@@ -2,19 +2,47 @@
 
 use std::sync::Arc;
 
-use outrigger_rpc_schema::{WalletAddress, WalletBalance, WalletBalanceReport, WalletNewAddress};
+use bitcoin::OutPoint;
+use outrigger_bolt::amount::Sat;
+use outrigger_rpc_schema::{
+    WalletAddress, WalletBalance, WalletBalanceReport, WalletNewAddress, WalletSend, WalletSent, WalletUtxoPage,
+    WalletUtxos,
+};
 
+use super::desk::Call;
 use super::serve::Serve;
-use super::{Answer, Backend, Caller, Doors};
+use super::{Answer, Backend, Doors, SendOrder, page, read};
 
 impl<B: Backend> Serve<B> for WalletBalance {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<WalletBalanceReport> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<WalletBalanceReport> {
         doors.node()?.wallet_balance().await
     }
 }
 
 impl<B: Backend> Serve<B> for WalletNewAddress {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Caller) -> Answer<WalletAddress> {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<WalletAddress> {
         doors.node()?.wallet_new_address().await
+    }
+}
+
+impl<B: Backend> Serve<B> for WalletUtxos {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<WalletUtxoPage> {
+        let limit = page::limit(self.limit);
+        let after = read::cursor::<OutPoint>(self.after.as_deref())?;
+        let utxos = doors.node()?.wallet_utxos(after, limit.saturating_add(1)).await?;
+        let (items, next) = page::cut(utxos, limit, |utxo| utxo.outpoint.clone());
+        Ok(WalletUtxoPage { items, next })
+    }
+}
+
+impl<B: Backend> Serve<B> for WalletSend {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<WalletSent> {
+        let order = SendOrder {
+            address: self.address,
+            amount: Sat::new(self.amount_sat),
+            feerate: read::feerate(self.feerate_sat_per_vb)?,
+            idempotency_key: read::name("idempotency_key", self.idempotency_key)?,
+        };
+        doors.node()?.wallet_send(order).await
     }
 }

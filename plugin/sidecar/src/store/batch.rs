@@ -49,6 +49,8 @@ pub struct FundingRequest {
 #[derive(Debug)]
 pub enum ChainOrder {
     Publish(Transaction),
+    /// A transaction of the operator's, until a block holds it.
+    Send(Transaction),
     Forget(Txid),
     /// A block came and everything before this was ordered: what is published is looked at again.
     NewBlock,

@@ -25,6 +25,9 @@ use super::writer::WriterStats;
 /// not walk the file. Its cost grows with the file, so it is not paid at each commit.
 const ALLOCATOR_EVERY: u64 = 256;
 
+/// Events that are kept: what readers follow, and long enough for any that comes back.
+const EVENTS_KEPT: u64 = 1_000_000;
+
 /// Database and journal as the writer drives them.
 pub(super) struct Keeper {
     db: Arc<Database>,
@@ -35,6 +38,8 @@ pub(super) struct Keeper {
     /// Of events.
     next_seq: u64,
     next_forward: u64,
+    /// Events that are kept.
+    pub(super) events_kept: u64,
     stats: Arc<WriterStats>,
 }
 
@@ -45,6 +50,7 @@ impl Keeper {
             generation: None,
             next_seq: next_number(&db, Table::Event)?,
             next_forward: next_number(&db, Table::Forward)?,
+            events_kept: EVENTS_KEPT,
             db,
             stats,
         })
@@ -144,6 +150,10 @@ impl Keeper {
         }
         for event in &batch.events {
             rows.push(self.written(Table::Event, self.next_seq.to_be_bytes().to_vec(), &event.encode()));
+            // As many as come in go out at the far end.
+            if let Some(oldest) = self.next_seq.checked_sub(self.events_kept) {
+                rows.push(SealedRow { table: Table::Event, key: oldest.to_be_bytes().to_vec(), value: None });
+            }
             self.next_seq = self.next_seq.saturating_add(1);
         }
         // As many rows as come in go out at the far end.

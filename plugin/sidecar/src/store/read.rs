@@ -1,6 +1,7 @@
 //! Reads for callers: payments, invoices, events and operations come from the file, never from memory, so that nothing
 //! is told that is not durable.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
@@ -39,6 +40,34 @@ impl Reader {
             Some(id) => self.payment(&id),
             None => Ok(None),
         }
+    }
+
+    /// The first `count` payments after this one, by id.
+    pub fn payments(&self, after: Option<&[u8; 32]>, count: usize) -> Result<Vec<PaymentRow>, StoreError> {
+        self.page(Table::Payment, after, count, PaymentRow::decode)
+    }
+
+    /// The first `count` invoices after this one, by payment hash.
+    pub fn invoices(&self, after: Option<&PaymentHash>, count: usize) -> Result<Vec<InvoiceRow>, StoreError> {
+        self.page(Table::Invoice, after.map(|hash| &hash.0), count, InvoiceRow::decode)
+    }
+
+    fn page<R, E: std::fmt::Display>(
+        &self,
+        table: Table,
+        after: Option<&[u8; 32]>,
+        count: usize,
+        decode: impl Fn(&[u8]) -> Result<R, E>,
+    ) -> Result<Vec<R>, StoreError> {
+        let open = self.table(table)?;
+        let first = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_slice()));
+        let mut found = Vec::new();
+        for entry in open.range::<&[u8]>((first, Bound::Unbounded))?.take(count.min(PAGE_LIMIT.saturating_add(1))) {
+            let (key, value) = entry?;
+            let row = unseal(table, key.value(), value.value()).map_err(unreadable)?;
+            found.push(decode(row).map_err(unreadable)?);
+        }
+        Ok(found)
     }
 
     /// An invoice of ours by its hash.
@@ -120,6 +149,18 @@ impl Reader {
             }
         }
         Ok((found, last))
+    }
+
+    /// The number of the oldest event that is kept; none before the first.
+    pub fn oldest_event(&self) -> Result<Option<u64>, StoreError> {
+        let first = self.table(Table::Event)?.first()?.map(|(key, _)| key.value().try_into().map(u64::from_be_bytes));
+        first.transpose().map_err(|_| unreadable("a key"))
+    }
+
+    /// The number of the newest event; 0 before the first.
+    pub fn newest_event(&self) -> Result<u64, StoreError> {
+        let last = self.table(Table::Event)?.last()?.map(|(key, _)| key.value().try_into().map(u64::from_be_bytes));
+        last.transpose().map(Option::unwrap_or_default).map_err(|_| unreadable("a key"))
     }
 
     /// How many rows a table has.

@@ -343,12 +343,29 @@ pub enum OperationState {
     Invoice {
         payment_hash: PaymentHash,
     },
+    /// `wallet.send` made this transaction.
+    Sent {
+        txid: Txid,
+    },
 }
 
 impl OperationRow {
     /// The key of the row.
     pub fn key(&self) -> Vec<u8> {
         self.idempotency_key.as_bytes().to_vec()
+    }
+
+    /// What a key names that is no opening with an end.
+    fn keyed(record: &mut RecordReader<'_>) -> Result<OperationState, BadRecord> {
+        let hash = record.array_some(12, "payment_hash")?;
+        let payment = record.array_some(14, "payment_id")?;
+        Ok(match (hash, payment, record.array_some(16, "txid")?) {
+            (Some(hash), None, None) => OperationState::Invoice { payment_hash: PaymentHash(hash) },
+            (None, Some(payment_id), None) => OperationState::Payment { payment_id },
+            (None, None, Some(txid)) => OperationState::Sent { txid: Txid::from_byte_array(txid) },
+            (None, None, None) => OperationState::Opening,
+            _ => return Err(BadRecord::Malformed("state")),
+        })
     }
 
     /// The row once the channel exists.
@@ -372,6 +389,7 @@ impl OperationRow {
             OperationState::Failed { reason } => record.put(10, reason),
             OperationState::Invoice { payment_hash } => record.put(12, payment_hash.0),
             OperationState::Payment { payment_id } => record.put(14, payment_id),
+            OperationState::Sent { txid } => record.put(16, txid.to_byte_array()),
         }
         .finish()
     }
@@ -391,12 +409,7 @@ impl OperationRow {
                 (Some(_), None) | (None, Some(_)) => return Err(BadRecord::Malformed("channel")),
                 (None, None) => match record.bytes_some(10) {
                     Some(reason) => OperationState::Failed { reason: String::from_utf8_lossy(reason).into_owned() },
-                    None => match (record.array_some(12, "payment_hash")?, record.array_some(14, "payment_id")?) {
-                        (Some(hash), None) => OperationState::Invoice { payment_hash: PaymentHash(hash) },
-                        (None, Some(payment_id)) => OperationState::Payment { payment_id },
-                        (None, None) => OperationState::Opening,
-                        (Some(_), Some(_)) => return Err(BadRecord::Malformed("state")),
-                    },
+                    None => Self::keyed(&mut record)?,
                 },
             },
         };

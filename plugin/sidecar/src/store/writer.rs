@@ -278,6 +278,12 @@ impl Commits {
         self
     }
 
+    /// Keeps so many events only.
+    pub fn keeping_events(mut self, events: u64) -> Self {
+        self.keeper.events_kept = events;
+        self
+    }
+
     /// The same commits, of which these sinks are told.
     pub fn keeping(self, sinks: Option<Arc<Hub>>) -> Self {
         Self { sinks, ..self }

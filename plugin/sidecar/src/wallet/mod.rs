@@ -27,6 +27,7 @@ mod view;
 pub use coins::Coin;
 use coins::is_confirmed;
 use stored::Stored;
+pub use view::Unspent;
 use view::View;
 
 /// What the wallet refuses or cannot do.

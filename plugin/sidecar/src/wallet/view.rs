@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bdk_wallet::chain::Merge;
 use bdk_wallet::{KeychainKind, LocalOutput};
-use bitcoin::{OutPoint, Transaction};
+use bitcoin::{OutPoint, ScriptBuf, Transaction};
 use outrigger_bolt::amount::Sat;
 
 use super::coins::{NOWHERE, as_of};
@@ -16,6 +16,21 @@ use super::{Balance, Wallet};
 
 /// Keychain and derivation index of the script, and the output: the order in which `bdk_wallet` has them.
 type Place = ((KeychainKind, u32), OutPoint);
+
+/// An unspent output, as callers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unspent {
+    /// Where it is.
+    pub outpoint: OutPoint,
+    /// What it is worth.
+    pub amount: Sat,
+    /// What it pays.
+    pub script: ScriptBuf,
+    /// Height of its block; none while it is in none.
+    pub confirmed_height: Option<u32>,
+    /// Whether a transaction in the making spends it.
+    pub is_locked: bool,
+}
 
 /// Every unspent output of the wallet.
 pub(super) type View = BTreeMap<Place, LocalOutput>;
@@ -81,6 +96,26 @@ impl Wallet {
             *sum = sum.saturating_add(Sat::from(coin.txout.value));
         }
         balance
+    }
+
+    /// Unspent outputs after this one, by outpoint, at most `count`.
+    pub fn all_unspent(&mut self, after: Option<OutPoint>, count: usize) -> Vec<Unspent> {
+        let locked = self.locked_outpoints();
+        let mut coins: Vec<_> = self.unspent().values().cloned().collect();
+        coins.retain(|coin| after.is_none_or(|after| coin.outpoint > after));
+        coins.sort_by_key(|coin| coin.outpoint);
+        coins.truncate(count);
+        let unspent = |coin: LocalOutput| Unspent {
+            outpoint: coin.outpoint,
+            amount: coin.txout.value.into(),
+            script: coin.txout.script_pubkey,
+            confirmed_height: coin
+                .chain_position
+                .confirmation_height_upper_bound()
+                .filter(|_| coin.chain_position.is_confirmed()),
+            is_locked: locked.contains(&coin.outpoint),
+        };
+        coins.into_iter().map(unspent).collect()
     }
 
     /// What is promised to transactions that were not seen yet.

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bitcoin::OutPoint;
 use outrigger_bolt::amount::FeeratePerKw;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_rpc_schema as schema;
@@ -13,7 +15,7 @@ use outrigger_rpc_schema::Client;
 use outrigger_sidecar::manager::terms::TermsChange;
 use outrigger_sidecar::rpc::{
     Answer, Backend, ChannelQuery, Doors, EventQuery, Fault, ForwardQuery, InvoiceOrder, OpenOrder, PaymentOrder,
-    PaymentTarget, PeerAddress, PeerQuery, Server, StatsQuery, start,
+    PaymentTarget, PeerAddress, PeerQuery, Place, SendOrder, Server, StatsQuery, start,
 };
 use outrigger_sidecar::token::{Token, TokenOrder, Tokens};
 use parking_lot::Mutex;
@@ -21,7 +23,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use zeroize::Zeroizing;
 
 pub(crate) const NODE_ID: &str = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619";
@@ -31,6 +33,12 @@ pub(crate) const NODE_ID: &str = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5a
 pub(crate) struct Recorder {
     pub orders: Mutex<Vec<String>>,
     pub tokens: Tokens,
+    events: Mutex<Vec<schema::Event>>,
+    news: watch::Sender<u64>,
+    /// Events up to this one are no longer kept.
+    pub gap: AtomicU64,
+    /// How often events were read.
+    pub pages: AtomicUsize,
     /// An opening with the key `slow` says here that it has begun, and goes on when `released`.
     pub begun: Notify,
     pub released: Notify,
@@ -38,6 +46,16 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
+    /// The next event happens.
+    pub(crate) fn happens(&self, kind: schema::EventKind, message: &str) {
+        let mut events = self.events.lock();
+        let seq = events.len() as u64 + 1;
+        let event = json!({ "seq": seq, "at": 1, "kind": kind, "message": message });
+        events.push(serde_json::from_value(event).expect("an event"));
+        drop(events);
+        self.news.send_replace(seq);
+    }
+
     fn note(&self, order: impl std::fmt::Debug) {
         self.orders.lock().push(format!("{order:?}"));
     }
@@ -64,6 +82,54 @@ impl Backend for Recorder {
     async fn peer_connect(&self, node_id: NodeId, address: PeerAddress) -> Answer<schema::PeerConnected> {
         self.note(&address);
         Ok(schema::PeerConnected { node_id: node_id.to_string(), features: String::new() })
+    }
+
+    async fn chain_feerates(&self) -> Answer<schema::ChainFeeratesReport> {
+        let (normal_sat_per_vb, commitment_sat_per_vb, floor_sat_per_vb) = (6, 4, 2);
+        Ok(schema::ChainFeeratesReport { normal_sat_per_vb, commitment_sat_per_vb, floor_sat_per_vb })
+    }
+
+    async fn chain_notify_block(&self) -> Answer<schema::ChainNotified> {
+        self.note("chain_notify_block");
+        Ok(schema::ChainNotified { block_height: Some(7) })
+    }
+
+    async fn wallet_send(&self, order: SendOrder) -> Answer<schema::WalletSent> {
+        if order.idempotency_key == "taken" {
+            return Err(Fault::idempotency_conflict(&order.idempotency_key));
+        }
+        self.note(&order);
+        let (op_id, txid) = ("1".to_owned(), "00".repeat(32));
+        Ok(schema::WalletSent { op_id, txid, state: schema::SendState::Pending })
+    }
+
+    async fn wallet_utxos(&self, after: Option<OutPoint>, count: usize) -> Answer<Vec<schema::WalletUtxo>> {
+        let first = after.map_or(0, |after| after.vout + 1);
+        let utxo = |vout| schema::WalletUtxo {
+            outpoint: format!("{}:{vout}", "00".repeat(32)),
+            amount_sat: 1,
+            address: "bcrt1qexample".to_owned(),
+            confirmed_height: None,
+            locked: false,
+        };
+        Ok((first..5).map(utxo).take(count).collect())
+    }
+
+    async fn peer_disconnect(&self, node_id: NodeId) -> Answer<bool> {
+        self.note(node_id);
+        Ok(true)
+    }
+
+    async fn invoice_list(&self, _: Option<PaymentHash>, _: usize) -> Answer<Vec<schema::InvoiceInfo>> {
+        Ok(Vec::new())
+    }
+
+    async fn invoice_decode(&self, _: String) -> Answer<schema::InvoiceDecoded> {
+        Err(Fault::invoice_invalid("not one"))
+    }
+
+    async fn payment_list(&self, _: Option<[u8; 32]>, _: usize) -> Answer<Vec<schema::PaymentInfo>> {
+        Ok(Vec::new())
     }
 
     async fn peer_list(&self, _: PeerQuery) -> Answer<Vec<schema::PeerInfo>> {
@@ -174,8 +240,21 @@ impl Backend for Recorder {
     }
 
     async fn event_list(&self, query: EventQuery) -> Answer<schema::EventPage> {
-        self.note(&query);
-        Ok(schema::EventPage { items: Vec::new(), next_seq: query.after_seq.unwrap_or(0) })
+        self.pages.fetch_add(1, Ordering::Relaxed);
+        let (after, events) = (query.after_seq.unwrap_or(0), self.events.lock());
+        let oldest = self.gap.load(Ordering::Relaxed);
+        if after < oldest {
+            return Err(Fault::event_gap(oldest));
+        }
+        let items: Vec<_> = events.iter().filter(|event| event.seq > after).take(query.limit).cloned().collect();
+        let next_seq = items.last().map_or(after, |event| event.seq);
+        Ok(schema::EventPage { items, next_seq })
+    }
+
+    fn event_news(&self) -> Answer<(u64, watch::Receiver<u64>)> {
+        let news = self.news.subscribe();
+        let newest = *news.borrow();
+        Ok((newest, news))
     }
 
     fn tokens(&self) -> &Tokens {
@@ -225,6 +304,13 @@ fn channel(channel_id: ChannelId) -> schema::ChannelInfo {
     }
 }
 
+/// A page at this origin may call too.
+pub(crate) const PAGE: &str = "http://page.example";
+
+fn place(address: SocketAddr) -> Place {
+    Place { origins: vec![PAGE.to_owned()], hosts: vec!["node.example:443".to_owned()], ..Place::at(address) }
+}
+
 /// A served node, and raw access to its port.
 pub(crate) struct Stage {
     pub server: Server,
@@ -259,7 +345,8 @@ impl Stage {
         let directory = tempfile::tempdir().expect("a directory");
         let doors = Doors::new("regtest");
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-        let server = start(any, directory.path(), &Zeroizing::new([7; 32]), Arc::clone(&doors)).await.expect("starts");
+        let server =
+            start(place(any), directory.path(), &Zeroizing::new([7; 32]), Arc::clone(&doors)).await.expect("starts");
         Self { server, doors, node: Arc::default(), directory }
     }
 

@@ -154,3 +154,18 @@ async fn bad_input_85_what_no_token_can_be_is_refused() {
     }
     assert!(stage.node.tokens.list(None, 10).is_empty());
 }
+
+/// What a page of any site can send without asking (a form), and whatever else comes without a secret.
+#[tokio::test]
+async fn rpc_1_no_method_is_anonymous_on_the_port() {
+    let stage = Stage::open().await;
+    for method in methods() {
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method.name, "params": fitting(method) }).to_string();
+        let headers = [stage.host(), "Content-Type: application/json".to_owned()];
+        let answer = stage.send("POST", &headers, body.as_bytes()).await;
+        assert_eq!((answer.status, answer.body.as_str()), (401, ""), "{}", method.name);
+        let form = [stage.host(), "Content-Type: text/plain".to_owned(), "Origin: http://evil.example".to_owned()];
+        assert_eq!(stage.send("POST", &form, body.as_bytes()).await.status, 403, "{}", method.name);
+    }
+    assert_eq!(stage.orders(), [""; 0]);
+}

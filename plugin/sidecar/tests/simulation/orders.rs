@@ -40,6 +40,7 @@ impl World {
             }
             ChainOrder::Enforce { enforcement: None, .. }
             | ChainOrder::Forget(_)
+            | ChainOrder::Send(_)
             | ChainOrder::NewBlock
             | ChainOrder::BlockLeft
             | ChainOrder::Release(_) => {}

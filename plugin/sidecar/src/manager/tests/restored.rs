@@ -25,6 +25,7 @@ fn publishes(bench: &Bench) -> bool {
         // BOLT 3: the upper byte of a commitment's lock time.
         ChainOrder::Publish(tx) => tx.lock_time.to_consensus_u32() >> 24 == 0x20,
         ChainOrder::Forget(_)
+        | ChainOrder::Send(_)
         | ChainOrder::NewBlock
         | ChainOrder::BlockLeft
         | ChainOrder::Fund(_)

@@ -53,6 +53,7 @@ async fn a_channel_that_a_required_backup_refuses_fails_with_an_error_and_is_not
         }
         ChainOrder::Publish(_) => true,
         ChainOrder::Forget(_)
+        | ChainOrder::Send(_)
         | ChainOrder::NewBlock
         | ChainOrder::BlockLeft
         | ChainOrder::Fund(_)

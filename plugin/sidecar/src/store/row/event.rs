@@ -31,7 +31,8 @@ impl EventRow {
             OperationState::Opening
             | OperationState::Pending { .. }
             | OperationState::Payment { .. }
-            | OperationState::Invoice { .. } => "",
+            | OperationState::Invoice { .. }
+            | OperationState::Sent { .. } => "",
         };
         let op_id = bitcoin::hex::DisplayHex::to_lower_hex_string(operation.op_id.as_slice());
         Self::new(at, "open_failed", json!({ "op_id": op_id, "message": reason }))

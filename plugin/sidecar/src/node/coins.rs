@@ -1,0 +1,86 @@
+//! Coins on chain: what callers see of them, and what they send.
+
+use std::str::FromStr;
+
+use bitcoin::address::NetworkUnchecked;
+use bitcoin::hex::DisplayHex;
+use bitcoin::{Address, Network, OutPoint};
+use outrigger_bolt::amount::FeeratePerKw;
+use outrigger_rpc_schema as schema;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::answers::{digest, storage, wallet_fault};
+use super::backend::Doorkeeper;
+use crate::clock::Clock;
+use crate::rpc::{Answer, Fault, SendOrder};
+use crate::store::row::{EventRow, OperationRow, OperationState};
+use crate::store::schema::Table;
+use crate::store::{ChainOrder, Held};
+
+impl Doorkeeper {
+    /// `wallet.send`. A key that sent something before is answered with that.
+    pub(super) async fn send_coins(&self, order: SendOrder) -> Answer<schema::WalletSent> {
+        let address = self.address(&order.address)?;
+        let feerate = order.feerate.map_or(0, FeeratePerKw::get);
+        let script = address.script_pubkey();
+        let amount = order.amount.get().to_be_bytes();
+        let body = digest(&[b"wallet.send", script.as_bytes(), &amount, &feerate.to_be_bytes()]);
+        let _one_at_a_time = self.keyed_calls.lock().await;
+        let known = self.reader.operation(&order.idempotency_key).map_err(storage)?;
+        if let Some(row) = known {
+            return self.sent(row, &order.idempotency_key, body);
+        }
+        self.require_current()?;
+        self.require_synced()?;
+        let feerate = order.feerate.unwrap_or_else(|| self.manager.env().chain.feerates().normal);
+        let op_id = Clock::random_bytes().map_err(Fault::internal)?;
+        let (waiter, durable) = oneshot::channel();
+        let made = self.wallet.send(script, order.amount, feerate, |batch, tx| {
+            let (txid, state) = (tx.compute_txid(), OperationState::Sent { txid: tx.compute_txid() });
+            let row = OperationRow { idempotency_key: order.idempotency_key.clone(), op_id, body, state };
+            batch.put(Table::Operation, row.key(), Some(row.encode()));
+            let op = op_id.to_lower_hex_string();
+            let fields = json!({ "op_id": op, "txid": txid.to_string(), "amount_sat": order.amount.get() });
+            batch.event(EventRow::new(Clock::now_unix(), "wallet_sent", fields));
+            batch.hold(Held::Chain(ChainOrder::Send(tx.clone())));
+            batch.hold(Held::Durable(waiter));
+            row
+        });
+        let row = made.map_err(wallet_fault)?;
+        // The writer drops the waiter only with the process.
+        let _ = durable.await;
+        self.sent(row, &order.idempotency_key, body)
+    }
+
+    fn sent(&self, row: OperationRow, key: &str, body: [u8; 32]) -> Answer<schema::WalletSent> {
+        let OperationState::Sent { txid } = row.state else { return Err(Fault::idempotency_conflict(key)) };
+        if row.body != body {
+            return Err(Fault::idempotency_conflict(key));
+        }
+        let is_confirmed = self.wallet.has_confirmed(txid);
+        let state = if is_confirmed { schema::SendState::Confirmed } else { schema::SendState::Pending };
+        Ok(schema::WalletSent { op_id: row.op_id.to_lower_hex_string(), txid: txid.to_string(), state })
+    }
+
+    /// An address of this node's network.
+    fn address(&self, text: &str) -> Answer<Address> {
+        let unfit = |problem: &str| Fault::invalid_parameter("address", problem);
+        let address = Address::<NetworkUnchecked>::from_str(text).map_err(|_| unfit("is no Bitcoin address"))?;
+        address.require_network(self.payments.network()).map_err(|_| unfit("is of another network"))
+    }
+
+    /// `wallet.utxos`.
+    pub(super) fn coins(&self, after: Option<OutPoint>, count: usize) -> Vec<schema::WalletUtxo> {
+        let network: Network = self.payments.network();
+        let coins = self.wallet.coins(after, count);
+        let utxo = |coin: crate::wallet::Unspent| schema::WalletUtxo {
+            outpoint: coin.outpoint.to_string(),
+            amount_sat: coin.amount.get(),
+            address: Address::from_script(&coin.script, network).map(|address| address.to_string()).unwrap_or_default(),
+            confirmed_height: coin.confirmed_height,
+            locked: coin.is_locked,
+        };
+        coins.into_iter().map(utxo).collect()
+    }
+}
