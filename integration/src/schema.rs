@@ -132,11 +132,10 @@ fn complaint(schema: &Value, value: &Value, path: &str) -> Option<String> {
         other => Some(format!("{path}: its schema has {other}, which cannot be judged")),
     });
     faults.next().or_else(|| {
-        let known = schema.get("properties").and_then(Value::as_object);
+        // An object of which no field is told holds a document of another standard, such as OpenRPC.
+        let known = schema.get("properties").and_then(Value::as_object)?;
         let mut names = value.as_object()?.keys();
-        names
-            .find(|name| known.is_none_or(|known| !known.contains_key(*name)))
-            .map(|name| format!("{path}: {name} is unknown"))
+        names.find(|name| !known.contains_key(*name)).map(|name| format!("{path}: {name} is unknown"))
     })
 }
 
@@ -204,8 +203,14 @@ mod tests {
     }
 
     fn refused(code: i32, kind: &str) -> Result<Value, CallError> {
-        let data = ErrorData { kind: kind.to_owned(), retryable: false, hint: "None.".to_owned(), parameter: None };
-        Err(CallError::Refused(Refusal { code, message: "no".to_owned(), data: Some(data) }))
+        let data = ErrorData {
+            kind: kind.to_owned(),
+            retryable: false,
+            hint: "None.".to_owned(),
+            parameter: None,
+            after_seq: None,
+        };
+        Err(CallError::Refused(Refusal { code, message: "no".to_owned(), data: Some(Box::new(data)) }))
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn every_example_is_a_call_that_the_schema_admits_and_has_samples_for_its_variab
         assert!(!example.to_string().contains('$'), "{}: a variable without a sample in example.rs", method.name);
         let names = |parameters: &Map<String, Value>| parameters.keys().cloned().collect::<Vec<_>>();
         assert_eq!(names(&sampled), names(&method.example), "{}", method.name);
-        let wide = method.parameters.len() > 0 && method.example.is_empty();
+        let wide = !method.parameters.is_empty() && method.example.is_empty();
         assert!(!wide, "{}: an example without parameters shows nothing of them", method.name);
     }
 }

@@ -138,11 +138,16 @@ impl Session {
         self.finish(End::default());
     }
 
+    /// Ends the session with these words, behind what waits for its reader.
+    pub(super) fn part(&self, words: String) {
+        self.finish(End { words: Some(words) });
+    }
+
     /// A subscription has ended: its reader is told, and where it fell behind, or may not read any more, the connection ends.
     pub(super) async fn unsubscribed(&self, id: u64, words: String, is_behind: bool) {
         self.forget(id);
         if is_behind && self.ends_behind {
-            self.finish(End { words: Some(words) });
+            self.part(words);
         } else {
             self.say(words).await;
         }

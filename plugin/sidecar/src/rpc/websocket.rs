@@ -8,6 +8,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use jsonrpsee::types::error::reject_too_big_request;
 use jsonrpsee::types::{Id, Response, ResponsePayload};
+use soketto::base::Error as Codec;
 use soketto::connection::Error;
 use soketto::data::ByteSlice125;
 use soketto::handshake::http::Server as Handshake;
@@ -61,8 +62,10 @@ async fn hear(mut receiver: Receiver<Socket>, session: &Arc<Session>, desk: &Arc
             // The next one is read once there is room for this one.
             Ok(Incoming::Data(_)) => session.take(desk, message, session.room().await),
             Ok(Incoming::Pong(_)) => {}
-            Err(Error::MessageTooLarge { .. }) => {
-                session.say(too_big()).await;
+            // What follows is the rest of it, and nothing that could be told from a message.
+            Err(Error::MessageTooLarge { .. } | Error::Codec(Codec::PayloadTooLarge { .. })) => {
+                session.part(too_big());
+                std::future::pending::<()>().await;
             }
             Ok(Incoming::Closed(_)) | Err(_) => return,
         }

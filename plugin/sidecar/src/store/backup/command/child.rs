@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use outrigger_bolt::id::ChannelId;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -228,8 +228,9 @@ impl Child {
     /// Ends the program at once, with what it started. It is buried by [`drop`] alone: until then its number is nobody else's.
     pub(super) fn kill(&mut self) {
         if let Some(group) = self.group() {
-            // It may have ended by now.
+            // It may have ended by now, or have left its group.
             let _ = kill_process_group(group, Signal::KILL);
+            let _ = kill_process(group, Signal::KILL);
         }
     }
 }

@@ -53,6 +53,19 @@ impl Oddities {
 struct Listed<T> {
     items: T,
     odd: Vec<String>,
+    /// Why the rest of it could not be had.
+    cut: Option<ChildFault>,
+}
+
+impl<T> Listed<T> {
+    fn whole(items: T, odd: Vec<String>) -> Self {
+        Self { items, odd, cut: None }
+    }
+
+    /// In words, with what it lacks.
+    fn odd(&self) -> Vec<String> {
+        self.odd.iter().cloned().chain(self.cut.as_ref().map(ToString::to_string)).collect()
+    }
 }
 
 /// Why a question has no answer that can be used.
@@ -75,7 +88,9 @@ impl<F> Unanswered<F> {
 
 /// Why there is no record.
 enum UnreadRecord<F> {
-    /// In words; others may be there.
+    /// It is lost or damaged, in words; others may be there.
+    Lost(String),
+    /// The program said no, or something else than it was asked for, in words: it may be there.
     Refused(String),
     Gone(F),
 }
@@ -125,7 +140,7 @@ impl CommandSource {
 impl Source for CommandSource {
     fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
         let listed = channels(&mut self.child, true).map_err(|none| self.unreadable(none.fault(|fault| fault)))?;
-        self.odd.take_in(listed.odd);
+        self.odd.take_in(listed.odd());
         Ok(listed.items.into_iter().collect())
     }
 
@@ -180,7 +195,7 @@ impl Source for LiveSource {
     fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
         let listed = channels(&mut self.asked, true)
             .map_err(|none| none.fault(|fault| SourceFault::unreadable(&self.asked.place, fault)))?;
-        self.odd.take_in(listed.odd);
+        self.odd.take_in(listed.odd());
         Ok(listed.items.into_iter().collect())
     }
 
@@ -215,7 +230,8 @@ pub(super) fn listed(child: &mut Child, wanted: &[(ChannelId, u64)]) -> Result<H
 }
 
 /// What the program holds of each channel and is whole by the names that it lists, where the newest record opens; and how many updates
-/// it holds behind the newest full record.
+/// it holds behind the newest full record. One that will not tell now is asked again: what it holds may prove that the database is
+/// old, and is not to be written over before.
 pub(super) fn holdings(
     sealer: &Sealer,
     ask: impl FnMut(&'static str, Value, usize) -> Result<Value, Unanswered<SinkFault>>,
@@ -224,19 +240,14 @@ pub(super) fn holdings(
     let passing = |fault: ChildFault| SinkFault::Passing(fault.to_string());
     let mut holdings = Vec::new();
     let there = channels(&mut program, false).map_err(|none| none.fault(passing))?;
+    if let Some(fault) = there.cut {
+        return Err(passing(fault));
+    }
     for words in there.odd {
         tracing::warn!(words, "a backup lists what it holds in another way than it is asked for");
     }
     for channel in there.items {
-        // One channel of which it cannot tell costs no other: it is written anew.
-        let names = match names(&mut program, &channel) {
-            Ok(names) => names.items,
-            Err(Unanswered::Refused(fault)) => {
-                untold(&channel, &fault.to_string());
-                continue;
-            }
-            Err(Unanswered::Gone(fault)) => return Err(fault),
-        };
+        let names = names(&mut program, &channel).map_err(|none| none.fault(passing))?.items;
         let Some((full, id)) = names.reach() else { continue };
         let newest = match names.updates.iter().find(|(_, to)| **to == id && id > full) {
             Some((from, to)) => RecordName::update(channel, *from, *to),
@@ -246,7 +257,9 @@ pub(super) fn holdings(
         match record(&mut program, sealer, newest) {
             Ok(newest) if is_over(&newest) => {}
             Ok(_) => holdings.push((Holding { channel, id }, updates)),
-            Err(UnreadRecord::Refused(words)) => untold(&channel, &words),
+            // A channel of which it has lost the newest costs no other: it is written anew.
+            Err(UnreadRecord::Lost(words)) => untold(&channel, &words),
+            Err(UnreadRecord::Refused(words)) => return Err(SinkFault::Passing(words)),
             Err(UnreadRecord::Gone(fault)) => return Err(fault),
         }
     }
@@ -270,7 +283,7 @@ fn is_over(record: &NamedRecord) -> bool {
 /// them. Each page must bring one that is new, so it ends. What is listed behind a page that cannot be had is missing, and told.
 fn channels<A: Ask>(program: &mut A, over: bool) -> Result<Listed<BTreeSet<ChannelId>>, Unanswered<A::Fault>> {
     let method = "list_channels";
-    let (mut found, mut odd) = (BTreeSet::new(), Oddities::default());
+    let (mut found, mut odd, mut cut) = (BTreeSet::new(), Oddities::default(), None);
     loop {
         let after = found.last().map(ToString::to_string);
         let answer = program.ask(method, json!({ "after": after, "over": over }), LIST_LINE);
@@ -281,7 +294,7 @@ fn channels<A: Ask>(program: &mut A, over: bool) -> Result<Listed<BTreeSet<Chann
         let page = match page {
             Ok(page) => page,
             Err(Unanswered::Refused(fault)) if !found.is_empty() => {
-                odd.tell(fault.to_string());
+                cut = Some(fault);
                 break;
             }
             Err(none) => return Err(none),
@@ -312,7 +325,7 @@ fn channels<A: Ask>(program: &mut A, over: bool) -> Result<Listed<BTreeSet<Chann
             break;
         }
     }
-    Ok(Listed { items: found, odd: odd.untold })
+    Ok(Listed { items: found, odd: odd.untold, cut })
 }
 
 /// The names of the records that it lists of a channel. Of two updates that follow the same id the shorter one is one of ours.
@@ -343,7 +356,7 @@ fn names<A: Ask>(program: &mut A, channel: &ChannelId) -> Result<Listed<Names>, 
             None => names.insert(&name),
         }
     }
-    Ok(Listed { items: names, odd: odd.untold })
+    Ok(Listed::whole(names, odd.untold))
 }
 
 /// The record of this channel that an entry of a list names.
@@ -364,26 +377,27 @@ fn record_name(channel: &ChannelId, entry: &Value) -> Option<RecordName> {
 fn record<A: Ask>(program: &mut A, sealer: &Sealer, name: RecordName) -> Result<NamedRecord, UnreadRecord<A::Fault>> {
     let method = "fetch";
     let what = format!("{} {} of channel {}", name.kind.word(), name.id, name.channel);
-    let refused = |words: &dyn std::fmt::Display| UnreadRecord::Refused(format!("{what}: {words}"));
+    let lost = |words: &dyn std::fmt::Display| UnreadRecord::Lost(format!("{what}: {words}"));
+    let refused = |fault: &ChildFault| UnreadRecord::Refused(format!("{what}: {fault}"));
     let answer = program.ask(method, named(&name), RECORD_LINE).map_err(|none| match none {
         Unanswered::Refused(fault) => refused(&fault),
         Unanswered::Gone(fault) => UnreadRecord::Gone(fault),
     })?;
     let text = match answer.get("record") {
         Some(Value::String(text)) => text,
-        Some(Value::Null) => return Err(refused(&"the program has lost it")),
+        Some(Value::Null) => return Err(lost(&"the program has lost it")),
         Some(_) | None => return Err(refused(&odd_answer(method, &Value::Null))),
     };
-    let bytes = STANDARD.decode(text).map_err(|_| refused(&"it is no base64"))?;
-    let content = sealer.open(&name, &bytes).map_err(|fault| refused(&fault))?;
+    let bytes = STANDARD.decode(text).map_err(|_| lost(&"it is no base64"))?;
+    let content = sealer.open(&name, &bytes).map_err(|fault| lost(&fault))?;
     Ok(NamedRecord { name, content })
 }
 
 /// What a program has of a channel.
 fn stored<A: Ask>(program: &mut A, sealer: &Sealer, channel: &ChannelId) -> Result<StoredChannel, A::Fault> {
-    let Listed { items: names, odd } = match names(program, channel) {
+    let Listed { items: names, odd, .. } = match names(program, channel) {
         Ok(names) => names,
-        Err(Unanswered::Refused(fault)) => Listed { items: Names::default(), odd: vec![fault.to_string()] },
+        Err(Unanswered::Refused(fault)) => Listed::whole(Names::default(), vec![fault.to_string()]),
         Err(Unanswered::Gone(fault)) => return Err(fault),
     };
     let mut gone = None;
@@ -392,7 +406,7 @@ fn stored<A: Ask>(program: &mut A, sealer: &Sealer, channel: &ChannelId) -> Resu
             return Err(String::new());
         }
         record(program, sealer, name).map_err(|unread| match unread {
-            UnreadRecord::Refused(words) => words,
+            UnreadRecord::Lost(words) | UnreadRecord::Refused(words) => words,
             UnreadRecord::Gone(fault) => {
                 gone = Some(fault);
                 String::new()
@@ -406,7 +420,7 @@ fn stored<A: Ask>(program: &mut A, sealer: &Sealer, channel: &ChannelId) -> Resu
 /// The newest record of the chain that a program has. One that cannot be used is told, and is as good as none.
 fn newest_tip<A: Ask>(program: &mut A, sealer: &Sealer) -> Result<Listed<Option<Vec<u8>>>, A::Fault> {
     let method = "fetch_tip";
-    let unread = |words: String| Ok(Listed { items: None, odd: vec![words] });
+    let unread = |words: String| Ok(Listed::whole(None, vec![words]));
     let answer = match program.ask(method, json!({}), LIST_LINE) {
         Ok(answer) => answer,
         Err(Unanswered::Refused(fault)) => return unread(fault.to_string()),
@@ -414,7 +428,7 @@ fn newest_tip<A: Ask>(program: &mut A, sealer: &Sealer) -> Result<Listed<Option<
     };
     let height = answer.get("height").and_then(Value::as_u64).and_then(|height| u32::try_from(height).ok());
     let (text, height) = match (answer.get("record"), height) {
-        (Some(Value::Null), _) => return Ok(Listed { items: None, odd: Vec::new() }),
+        (Some(Value::Null), _) => return Ok(Listed::whole(None, Vec::new())),
         (Some(Value::String(text)), Some(height)) => (text, height),
         (_, _) => return unread(odd_answer(method, &answer).to_string()),
     };
@@ -422,7 +436,7 @@ fn newest_tip<A: Ask>(program: &mut A, sealer: &Sealer) -> Result<Listed<Option<
     let opened =
         opened.and_then(|bytes| sealer.open(&RecordName::tip(height), &bytes).map_err(|fault| fault.to_string()));
     match opened {
-        Ok(tip) => Ok(Listed { items: Some(tip), odd: Vec::new() }),
+        Ok(tip) => Ok(Listed::whole(Some(tip), Vec::new())),
         Err(words) => unread(format!("its record of the chain at block {height}: {words}")),
     }
 }

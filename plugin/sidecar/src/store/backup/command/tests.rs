@@ -406,6 +406,34 @@ mod writes {
         assert_eq!((sink.ledger.to_give_again().len(), lost.len()), (2, 0), "both are in its hands");
     }
 
+    /// What it holds may prove that the database is old, so what it does not tell now is neither taken for nothing nor written over.
+    #[test]
+    fn bak_1_a_program_that_does_not_tell_what_it_holds_is_asked_again() {
+        let name = CHANNEL.to_string();
+        let whole = format!(r#"*list_channels*after*{name}*) answer '"result":{{"channel_ids":[]}}' ;;"#);
+        let list = format!(r#"*list_channels*) answer '"result":{{"channel_ids":["{name}"]}}' ;;"#);
+        let records = r#"*list_records*) answer '"result":{"records":[{"kind":"full","update_id":90}]}' ;;"#;
+        let error = r#"answer '"error":{"code":1,"message":"the store is away"}' ;;"#;
+        let none = r#"*fetch*) answer '"result":{"record":null}' ;;"#;
+        let holdings = |cases: &[&str]| {
+            let lines = format!("case $line in\n{}\nesac", cases.join("\n"));
+            CommandSink::new(program(&lines), SinkEnds::new(|_, _| (), Instant::now)).holdings()
+        };
+        let page = format!("*list_channels*after*{name}*) {error}");
+        let [names, fetch] = ["*list_records*", "*fetch*"].map(|asked| format!("{asked}) {error}"));
+        let odd = r#"*fetch*) answer '"result":{}' ;;"#;
+        for cases in [
+            [page.as_str(), &list, records, none],
+            [&whole, &list, &names, none],
+            [&whole, &list, records, &fetch],
+            [&whole, &list, records, odd],
+        ] {
+            assert!(matches!(holdings(&cases), Err(SinkFault::Passing(_))), "{cases:?}");
+        }
+        // What it says it has lost it has lost.
+        assert_eq!(holdings(&[&whole, &list, records, none]), Ok(Vec::new()));
+    }
+
     /// What it started outlives it, in a group of its own, and has its output: what that says belongs to the life that is over.
     #[test]
     fn per_5_a_completion_by_what_an_earlier_life_has_started_counts_for_nothing() {
