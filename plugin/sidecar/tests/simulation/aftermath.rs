@@ -57,10 +57,22 @@ impl World {
     pub fn is_unsure(&self, hash: &PaymentHash) -> bool {
         let of_hash = self.ledger.htlcs.iter().filter(|(_, htlc)| htlc.hash == *hash);
         of_hash.into_iter().any(|(name, _)| self.ledger.ends_alone(&name.0) || self.ledger.leads_into_an_end(name))
+            || self.waits_for_an_end(hash)
             || self.payments.iter().any(|payment| {
                 let is_old = self.nodes[payment.payer].is_old || self.nodes[payment.payee].is_old;
                 is_old && payment.invoice.as_ref().is_some_and(|(known, _)| known == hash)
             })
+    }
+
+    /// Whether a part of a payment was given to a channel that ended alone before it was offered there. A start lets go of none before the
+    /// peer of its channel is in step, or the channel over (BAK-1).
+    fn waits_for_an_end(&self, hash: &PaymentHash) -> bool {
+        let begun =
+            self.payments.iter().filter_map(|payment| Some((payment.payer, payment.answer.as_ref()?.as_ref().ok()?)));
+        begun.filter(|(_, begun)| begun.payment_hash == *hash).any(|(payer, begun)| {
+            let parts = rows::parts(&self.nodes[payer].live().db, &begun.payment_id);
+            parts.iter().any(|part| self.ledger.ends_alone(&part.channel))
+        })
     }
 
     /// Every backup has all of every channel that it is to have.

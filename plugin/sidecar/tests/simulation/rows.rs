@@ -2,6 +2,7 @@
 
 use outrigger_bolt::id::ChannelId;
 use outrigger_channel::{ChannelHead, ChannelParams, HtlcKey, HtlcRow, MonitorHead, Row};
+use outrigger_sidecar::store::part::PartRow;
 use outrigger_sidecar::store::schema::{Table, channel_key, htlc_key, parse_htlc_key};
 use outrigger_sidecar::store::seal::unseal;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
@@ -49,6 +50,17 @@ pub fn htlcs(db: &Database) -> Vec<(ChannelId, HtlcKey, HtlcRow)> {
         (channel, htlc, HtlcRow::decode(row).unwrap())
     });
     found.collect()
+}
+
+/// The parts of a payment that are under way.
+pub fn parts(db: &Database, payment: &[u8; 32]) -> Vec<PartRow> {
+    let open = db.begin_read().unwrap().open_table(Table::Part.definition()).unwrap();
+    let found = open.iter().unwrap().map(|entry| {
+        let (key, value) = entry.unwrap();
+        let row = unseal(Table::Part, key.value(), value.value()).unwrap();
+        (PartRow::parse_key(key.value()).unwrap(), PartRow::decode(row).unwrap())
+    });
+    found.filter(|((of, _), _)| of == payment).map(|(_, part)| part).collect()
 }
 
 /// How many rows a table has.
