@@ -10,7 +10,7 @@ use outrigger_integration::sidecar::executable;
 use outrigger_integration::{Done, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, SOCKET_FILE};
 use outrigger_rpc_schema::{
-    EventKind, EventList, PaymentState, Scope, SendState, TokenCreate, TokenList, WalletSend, WalletUtxos,
+    ChannelOpen, EventKind, EventList, PaymentState, Scope, SendState, TokenCreate, TokenList, WalletSend, WalletUtxos,
 };
 use serde_json::{Value, json};
 
@@ -91,6 +91,16 @@ async fn rpc_coins_are_sent_once_for_a_key_and_outlive_a_crash_before_their_bloc
         assert_eq!(alice.refusal(WalletSend { idempotency_key: "b".into(), ..wrong }).await?, "invalid_parameter");
         let all = WalletSend { amount_sat: 21_000_000_000_000, idempotency_key: "c".into(), ..send.clone() };
         assert_eq!(alice.refusal(all).await?, "insufficient_funds");
+        let dear = WalletSend { feerate_sat_per_vb: Some(600_000), idempotency_key: "d".into(), ..send.clone() };
+        assert_eq!(alice.refusal(dear).await?, "feerate_out_of_range", "it would go to miners");
+        let open = ChannelOpen {
+            node_id: bob.node_id().await?,
+            funding_sat: 100_000,
+            idempotency_key: "e".into(),
+            feerate_sat_per_vb: Some(600_000),
+            ..ChannelOpen::default()
+        };
+        assert_eq!(alice.refusal(open).await?, "feerate_out_of_range");
         alice.kill().await?;
         alice.start_again().await?;
         assert_eq!(alice.call(send.clone()).await?, sent, "a start knows the key");

@@ -46,7 +46,8 @@ pub struct TokenCreate {
     pub name: String,
     /// What its holder may do; one scope at least.
     pub scopes: Vec<Scope>,
-    /// Seconds until it is good no more: at most ten years; for ever without it.
+    /// Seconds until it is good no more: at most ten years; for ever without it. Not with the scope admin, which could make itself
+    /// another token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 315_360_000))]
     pub expiry_secs: Option<u32>,

@@ -1025,7 +1025,7 @@ export interface StoreReport {
 export interface TokenCreate {
   /** The most that payments made with it may cost together, fees included, in millisatoshi; no limit without it. It needs the scope pay, and not admin, which could make itself another token. */
   budget_msat?: number;
-  /** Seconds until it is good no more: at most ten years; for ever without it. */
+  /** Seconds until it is good no more: at most ten years; for ever without it. Not with the scope admin, which could make itself another token. */
   expiry_secs?: number;
   /** What the token is called: 1 to 128 characters, and no other token's name. */
   name: string;

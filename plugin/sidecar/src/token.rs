@@ -179,11 +179,10 @@ impl Tokens {
     pub fn charge(&self, batch: &mut Batch, id: &TokenId, most: Msat) -> Result<Charge, NotCharged> {
         let mut known = self.known.lock();
         let token = known.by_id.get_mut(id).filter(|token| is_good(&token.row)).ok_or(NotCharged::Gone)?;
-        if let Some(budget) = token.row.budget {
-            let left = budget.saturating_sub(token.spent);
-            if most > left {
-                return Err(NotCharged::OverBudget { name: token.row.name.clone(), asked: most, left });
-            }
+        // Without a budget the sum must still fit, so that what comes back of it is told right.
+        let left = token.row.budget.unwrap_or(Msat::new(u64::MAX)).saturating_sub(token.spent);
+        if most > left {
+            return Err(NotCharged::OverBudget { name: token.row.name.clone(), asked: most, left });
         }
         token.spent = token.spent.saturating_add(most);
         batch.spend(*id, Spent { more: most, less: Msat::ZERO });
@@ -293,6 +292,16 @@ mod tests {
         tokens.settle(&mut batch, &mut six, Msat::new(2));
         tokens.settle(&mut batch, &mut six, Msat::new(2));
         assert_eq!((six.amount, tokens.list(None, 1)[0].spent), (Msat::new(2), Msat::new(6)));
+    }
+
+    #[test]
+    fn pay_10_what_a_token_without_a_budget_has_spent_is_told_right_whatever_it_may_cost() {
+        let (tokens, mut batch) = (Tokens::default(), Batch::default());
+        let row = tokens.create(TokenOrder { budget: None, ..order("a") }, drop).unwrap().1;
+        tokens.charge(&mut batch, &row.id, Msat::new(50)).unwrap();
+        let most = Msat::new(u64::MAX);
+        assert!(matches!(tokens.charge(&mut batch, &row.id, most), Err(NotCharged::OverBudget { .. })));
+        assert_eq!(tokens.list(None, 1)[0].spent, Msat::new(50));
     }
 
     #[test]

@@ -196,6 +196,7 @@ impl Backend for Doorkeeper {
         if self.reader.operation(key).map_err(storage)?.is_none() {
             self.require_current()?;
             self.require_synced()?;
+            self.check_feerate(order.feerate)?;
             if !self.manager.is_connected(&order.node_id) {
                 return Err(Fault::peer_not_connected(&order.node_id));
             }

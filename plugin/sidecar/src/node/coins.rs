@@ -33,6 +33,7 @@ impl Doorkeeper {
         }
         self.require_current()?;
         self.require_synced()?;
+        self.check_feerate(order.feerate)?;
         let feerate = order.feerate.unwrap_or_else(|| self.manager.env().chain.feerates().normal);
         let op_id = Clock::random_bytes().map_err(Fault::internal)?;
         let (waiter, durable) = oneshot::channel();
@@ -61,6 +62,15 @@ impl Doorkeeper {
         let is_confirmed = self.wallet.has_confirmed(txid);
         let state = if is_confirmed { schema::SendState::Confirmed } else { schema::SendState::Pending };
         Ok(schema::WalletSent { op_id: row.op_id.to_lower_hex_string(), txid: txid.to_string(), state })
+    }
+
+    /// A feerate that a caller chose for the wallet's coins is bounded as that of a close is: what is above it goes to miners.
+    pub(super) fn check_feerate(&self, chosen: Option<FeeratePerKw>) -> Answer<()> {
+        let most = self.manager.env().policy.max_commitment_feerate;
+        match chosen.filter(|chosen| *chosen > most) {
+            Some(chosen) => Err(Fault::feerate_out_of_range(format_args!("the feerate {chosen} is above {most}"))),
+            None => Ok(()),
+        }
     }
 
     /// An address of this node's network.

@@ -46,6 +46,10 @@ fn token_order(call: TokenCreate) -> Answer<TokenOrder> {
     if call.budget_msat.is_some() && !may_pay {
         return Err(Fault::invalid_parameter("budget_msat", "needs the scope pay, and not admin"));
     }
+    // It could make itself another without an end.
+    if call.expiry_secs.is_some() && scopes.contains(&Scope::Admin) {
+        return Err(Fault::invalid_parameter("expiry_secs", "is for tokens without the scope admin"));
+    }
     Ok(TokenOrder {
         name: read::name("name", call.name)?,
         scopes: scopes.into_iter().fold(0, |bits, scope| bits | bit(scope)),

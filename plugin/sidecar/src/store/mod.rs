@@ -111,35 +111,23 @@ impl StoreError {
 
     /// Names the directory of a file of which only the name is told.
     fn within(self, dir: &Path) -> Self {
-        match self {
-            Self::Io(told) if told.starts_with(FILE) => Self::Io(dir.join(told).display().to_string()),
-            Self::Corrupt { path, reason } => Self::Corrupt { path: dir.join(path), reason },
-            Self::InUse(path) => Self::InUse(dir.join(path)),
-            other @ (Self::Io(_)
-            | Self::Newer { .. }
-            | Self::Companion { .. }
-            | Self::Missing { .. }
-            | Self::OnlyJournal { .. }
-            | Self::NoJournal { .. }
-            | Self::Apart { .. }
-            | Self::DeadLink(_)
-            | Self::Foreign { .. }) => other,
-        }
+        self.renamed(|name| dir.join(name))
     }
 
     /// Names a file of another name than the database, where redb met something in it.
     fn of_file(self, path: &Path) -> Self {
+        self.renamed(|name| if name == Path::new(FILE) { path.to_owned() } else { name })
+    }
+
+    fn renamed(self, rename: impl FnOnce(PathBuf) -> PathBuf) -> Self {
         match self {
             Self::Io(told) => match told.strip_prefix(FILE) {
-                Some(what) => Self::Io(format!("{}{what}", path.display())),
+                Some(what) => Self::Io(format!("{}{what}", rename(FILE.into()).display())),
                 None => Self::Io(told),
             },
-            Self::Corrupt { path: met, reason } if met == Path::new(FILE) => {
-                Self::Corrupt { path: path.to_owned(), reason }
-            }
-            Self::InUse(_) => Self::InUse(path.to_owned()),
-            other @ (Self::Corrupt { .. }
-            | Self::Newer { .. }
+            Self::Corrupt { path, reason } => Self::Corrupt { path: rename(path), reason },
+            Self::InUse(path) => Self::InUse(rename(path)),
+            other @ (Self::Newer { .. }
             | Self::Companion { .. }
             | Self::Missing { .. }
             | Self::OnlyJournal { .. }

@@ -145,6 +145,7 @@ async fn bad_input_85_what_no_token_can_be_is_refused() {
         (json!({ "name": "a", "scopes": ["read"], "budget_msat": 1 }), "budget_msat"),
         (json!({ "name": "a", "scopes": ["pay", "admin"], "budget_msat": 1 }), "budget_msat"),
         (json!({ "name": "a", "scopes": ["pay"], "budget_msat": -1 }), "budget_msat"),
+        (json!({ "name": "a", "scopes": ["admin"], "expiry_secs": 9 }), "expiry_secs"),
         (json!({ "name": "a", "scopes": ["pay"], "expiry_secs": 0 }), "expiry_secs"),
         (json!({ "name": "a", "scopes": ["pay"], "expiry_secs": 315_360_001 }), "expiry_secs"),
     ] {
