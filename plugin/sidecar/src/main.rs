@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use outrigger_sidecar::config::{Config, ConfigFault, Task, manual_page};
 use outrigger_sidecar::fatal::panics_end_the_process;
-use outrigger_sidecar::node::restore::{self, NotRestored, Told};
+use outrigger_sidecar::node::restore::{self, Ending, NotRestored, Told};
 use outrigger_sidecar::node::{Node, StartFault};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -58,11 +58,18 @@ async fn run(config: &Config) -> Result<(), StartFault> {
 /// the chain.
 const PARTLY: u8 = 2;
 
+/// The exit code of a restore that wrote nothing, and of a look that is to be repeated, since something of the backup could not be read.
+const UNREAD: u8 = 6;
+
 fn told(restored: Result<Told, NotRestored>) -> ExitCode {
     match restored {
         Ok(told) => {
             println!("{}", told.text);
-            if told.is_whole { ExitCode::SUCCESS } else { ExitCode::from(PARTLY) }
+            match told.ending {
+                Ending::Whole => ExitCode::SUCCESS,
+                Ending::Partly => ExitCode::from(PARTLY),
+                Ending::Unread => ExitCode::from(UNREAD),
+            }
         }
         Err(fault) => refuse(&fault),
     }

@@ -3,6 +3,8 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -200,10 +202,25 @@ impl Lost {
 
     /// Restores with `--json`, ending with this code.
     fn restored(&self, from: &str, code: i32) -> Value {
-        let output = self.restore(&["--json", "--from", from]);
+        self.told(&["--json", "--from", from], code)
+    }
+
+    /// Ends with this code, with `--json` among the words.
+    fn told(&self, words: &[&str], code: i32) -> Value {
+        let output = self.restore(words);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{said}{}", String::from_utf8_lossy(&output.stdout));
         serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Something could not be read: nothing is made, and the next one finds nothing in its way.
+    fn unread(&self, words: &[&str]) -> Value {
+        let told = self.told(words, 6);
+        assert_eq!((&told["written"], &told["is_whole"]), (&false.into(), &false.into()));
+        let left = fs::read_dir(self.network_dir()).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = left.filter(|name| name != "lock").collect();
+        assert_eq!(left, ["seed"]);
+        told
     }
 
     fn refused(&self, words: &[&str]) -> String {
@@ -572,6 +589,64 @@ fn a_node_comes_back_from_a_mirror_which_is_not_changed_by_a_byte() {
     assert!(refused.contains("holds a database already"), "{refused}");
 }
 
+/// A user that is nobody's: what is not its own it can only read. Root may write everything.
+const NOBODY: u32 = 65534;
+
+/// Gives everything in a directory to nobody.
+fn give_away(dir: &Path) {
+    std::os::unix::fs::chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => give_away(&entry.path()),
+            false => std::os::unix::fs::chown(entry.path(), Some(NOBODY), Some(NOBODY)).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_node_comes_back_from_a_mirror_that_can_only_be_read() {
+    let lost = Lost::sample();
+    let disk = tempfile::tempdir().unwrap();
+    let path = disk.path().join("mirror.redb");
+    let place = MirrorPlace { path: path.clone(), network: "regtest".to_owned(), node_id: lost.node_id() };
+    place.make().unwrap();
+    lost.keep(|ends| Box::new(Mirror::new(place, ends)));
+    // As on a disk that is mounted to be read alone.
+    let may_only = |mode: u32, path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let journal = disk.path().join("mirror.redb.journal");
+    [&path, &journal].into_iter().for_each(|file| may_only(0o444, file));
+    may_only(0o555, disk.path());
+    let program = lost.dir.path().join("outriggerd");
+    fs::copy(env!("CARGO_BIN_EXE_outriggerd"), &program).unwrap();
+    let mut command = Command::new(&program);
+    if rustix::process::getuid().is_root() {
+        give_away(lost.dir.path());
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let read = |file: &Path| fs::read(file).unwrap();
+    let before = (read(&path), read(&journal));
+    let output = command
+        .args([
+            "restore",
+            "--json",
+            "--network",
+            "regtest",
+            "--from",
+            &format!("mirror:{}", path.display()),
+            "--data-dir",
+        ])
+        .arg(lost.dir.path())
+        .env("HOME", lost.dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
+    assert!(before == (read(&path), read(&journal)), "the mirror was changed");
+    may_only(0o755, disk.path());
+}
+
 #[test]
 fn bak_5_a_channel_whose_parameters_are_gone_is_told_as_lost_and_not_passed_over() {
     let lost = Lost::sample();
@@ -643,29 +718,36 @@ fn a_channel_that_is_damaged_is_left_out_and_told_and_the_others_come_back() {
     assert_eq!(file.channels.len(), 2);
 }
 
-/// The program answers wrongly for one channel; or it ends in the midst of it all, and then there is no telling what it has.
+/// The program answers wrongly for one channel, or ends each time that it is asked for it: what it has of that is not known.
 #[test]
-fn a_channel_that_a_program_cannot_give_back_is_lost_alone_and_a_program_that_ends_ends_the_restore() {
+fn bak_5_what_a_program_does_not_give_back_now_keeps_a_restore_from_writing_anything() {
     let lost = Lost::sample();
     let (example, kept) = lost.keep_by_program();
+    let channel = lost.images[1].channel;
     let spoilt = |words: &str| {
         let program = lost.dir.path().join("spoilt");
         let text = fs::read_to_string(&example).unwrap();
         let part = "    field method;";
         assert!(text.contains(part));
-        let condition = format!("[[ $line == *list_records* && $line == *{}* ]]", lost.images[1].channel);
+        let condition = format!("[[ $line == *list_records* && $line == *{channel}* ]]");
         fs::write(&program, text.replace(part, &format!("    if {condition}; then {words}; fi; field method;")))
             .unwrap();
         format!("command:bash {} {}", program.display(), kept.display())
     };
-    let ended = lost.refused(&["--from", &spoilt("exit 1")]);
-    assert!(ended.contains("it ended or closed its output"), "{ended}");
-    assert!(!lost.network_dir().join(FILE).exists());
     let wrong = spoilt("field id; echo '{\"jsonrpc\":\"2.0\",\"id\":'$value',\"result\":{}}'; continue");
-    let told = lost.restored(&wrong, 2);
+    let told = lost.unread(&["--json", "--from", &wrong]);
+    assert!(unread_of(&told, channel)[0].contains("list_records"), "{told}");
+    let told = lost.unread(&["--json", "--dry-run", "--from", &wrong]);
     assert_eq!(outcomes(&told), ["history", "lost", "restored", "restored"]);
-    let found = told["channels"].as_array().unwrap().iter().find(|found| found["outcome"] == "lost").unwrap();
-    assert!(found["faults"][0].as_str().unwrap().contains("list_records"), "{found}");
+    let ends = spoilt("exit 1");
+    let told = lost.unread(&["--json", "--from", &ends]);
+    assert!(unread_of(&told, channel)[0].contains("it ended or closed its output"), "{told}");
+    let told = lost.told(&["--json", "--take-what-is-there", "--from", &ends], 2);
+    assert_eq!((&told["written"], &told["is_whole"]), (&true.into(), &false.into()));
+    assert_eq!(outcomes(&told), ["history", "lost", "restored", "restored"]);
+    assert_eq!(unread_of(&told, channel).len(), 1, "it is named: {told}");
+    let (_, file) = store::open_and_load(&lost.network_dir(), "regtest", &lost.node_id()).unwrap();
+    assert_eq!(file.channels.len(), 2, "the others come back");
 }
 
 /// The example with one part of its text in another's place.
@@ -679,9 +761,17 @@ fn spoilt(lost: &Lost, (part, other): (&str, &str)) -> String {
 }
 
 fn faults_of(told: &Value, channel: ChannelId) -> Vec<String> {
+    words_of(told, channel, "faults")
+}
+
+fn unread_of(told: &Value, channel: ChannelId) -> Vec<String> {
+    words_of(told, channel, "unread")
+}
+
+fn words_of(told: &Value, channel: ChannelId, field: &str) -> Vec<String> {
     let name = channel.to_string();
     let found = told["channels"].as_array().unwrap().iter().find(|found| found["channel_id"] == name.as_str());
-    serde_json::from_value(found.unwrap()["faults"].clone()).unwrap()
+    serde_json::from_value(found.unwrap()[field].clone()).unwrap()
 }
 
 /// Names that are none, that come twice or out of order: each is told, and what is there comes back.
@@ -756,22 +846,142 @@ fn bad_input_95_faulty_names_of_records_are_told_with_their_channel_and_what_is_
     lost.assert_rows();
 }
 
-/// What it refuses, or gives under another's name, is lost alone.
+/// What it gives under another's name is lost alone. What it refuses may be there.
 #[test]
-fn bad_input_95_records_that_are_refused_or_another_s_are_lost_alone() {
+fn bad_input_95_records_that_are_another_s_are_lost_alone_and_refused_ones_are_not_given_up() {
     let lost = Lost::sample();
     let [refused, other] = [lost.images[1].channel, lost.images[2].channel];
     let fetch = "fetch) field kind;";
     let spoil = format!(
         "fetch) if [[ $channel == *{refused} ]]; then field id
-            printf '{{\"jsonrpc\":\"2.0\",\"id\":%s,\"error\":{{\"code\":1,\"message\":\"it is locked\"}}}}\\n' \"$value\"; continue; fi
+            {REFUSE}; continue; fi
         if [[ $channel == *{other} ]]; then channel=$node/{refused}; fi; field kind;"
     );
-    let told = lost.restored(&spoilt(&lost, (fetch, &spoil)), 2);
+    let from = spoilt(&lost, (fetch, &spoil));
+    let output = lost.restore(&["--from", &from]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    assert!(said.starts_with("NOT restored, nothing was written: node "), "{said}");
+    assert!(
+        said.contains(&format!("channel {refused}: lost\n")) && said.contains("  not read: full 5 of channel"),
+        "{said}"
+    );
+    assert!(said.contains("Nothing was written: run it again."), "{said}");
+    let told = lost.unread(&["--json", "--from", &from]);
+    assert!(unread_of(&told, refused)[0].contains("it answered fetch with an error"), "{told}");
+    assert!(unread_of(&told, refused)[0].contains("it is locked"), "{told}");
+    let told = lost.told(&["--json", "--take-what-is-there", "--from", &from], 2);
     assert_eq!(outcomes(&told), ["history", "lost", "lost", "restored"]);
-    assert!(faults_of(&told, refused)[0].contains("it answered fetch with an error"), "{told}");
-    assert!(faults_of(&told, refused)[0].contains("it is locked"), "{told}");
     assert!(faults_of(&told, other)[0].contains("it is damaged, stands under another's name"), "{told}");
+}
+
+/// An answer of the example in the midst of a request whose id is in `$value`.
+const REFUSE: &str = r#"printf '{"jsonrpc":"2.0","id":%s,"error":{"code":1,"message":"it is locked"}}\n' "$value""#;
+
+/// A store that is away for a moment refuses each kind of question once.
+#[test]
+fn bak_5_a_refusal_that_passes_costs_a_restore_nothing() {
+    let lost = Lost::sample();
+    let asked = lost.dir.path().join("asked");
+    fs::create_dir(&asked).unwrap();
+    let part = "    case $method in";
+    let spoil = format!(
+        "    if [[ $method != hello && $method != persist* && $method != update* && ! -e {0}/$method ]]; then touch {0}/$method; field id; {REFUSE}; continue; fi\n{part}",
+        asked.display()
+    );
+    let told = lost.restored(&spoilt(&lost, (part, &spoil)), 0);
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
+    assert_eq!(fs::read_dir(&asked).unwrap().count(), 4, "each was refused");
+    lost.assert_rows();
+}
+
+/// What is not listed would not even be missed without the record of the chain; and without that a close may never be seen.
+#[test]
+fn bak_5_a_list_that_is_cut_short_or_a_record_of_the_chain_that_is_refused_writes_nothing() {
+    let lost = Lost::sample();
+    let list = "list_channels)\n        field after;";
+    let cut =
+        format!("list_channels)\n        field after; if [[ $value != null ]]; then field id; {REFUSE}; continue; fi;");
+    let told = lost.unread(&["--json", "--from", &spoilt(&lost, (list, &cut))]);
+    let words = told["unread"][0].as_str().unwrap();
+    assert!(words.contains("it answered list_channels with an error"), "{told}");
+    let tip = "    fetch_tip)\n";
+    let from = spoilt(&lost, (tip, &format!("{tip} field id; {REFUSE}; continue\n")));
+    let told = lost.unread(&["--json", "--from", &from]);
+    assert!(told["unread"][0].as_str().unwrap().contains("it answered fetch_tip with an error"), "{told}");
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
+    let told = lost.told(&["--json", "--take-what-is-there", "--from", &from], 2);
+    assert_eq!((&told["written"], &told["block_height"]), (&true.into(), &Value::Null));
+    // The same look beside the database: nothing differs that could be read.
+    let (code, told) = lost.verify(&from);
+    assert_eq!((code, &told["is_whole"]), (Some(6), &false.into()), "{told}");
+}
+
+/// In the place of a file something that no disk reads, until it is called.
+fn unreadable(path: &Path) -> impl FnOnce() {
+    let (path, aside) = (path.to_owned(), path.with_extension("aside"));
+    fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    move || {
+        fs::remove_file(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+    }
+}
+
+/// A disk that reads one file badly does not say that it is not there.
+#[test]
+fn bak_5_a_file_that_cannot_be_read_now_keeps_a_restore_from_writing_anything() {
+    let lost = Lost::sample();
+    let backup = lost.keep_in_directory();
+    let place = backup.join(format!("regtest-{}", lost.node_id()));
+    let from = format!("directory:{}", backup.display());
+    let channel = lost.images[1].channel;
+    let record = place.join(channel.to_string()).join("full-00000000000000000005.sealed");
+    let mend = unreadable(&record);
+    let told = lost.unread(&["--json", "--from", &from]);
+    assert!(unread_of(&told, channel)[0].starts_with(&record.display().to_string()), "{told}");
+    lost.unread(&["--json", "--dry-run", "--from", &from]);
+    mend();
+    let tip = place.join(format!("tip-{:020}.sealed", 144));
+    let mend = unreadable(&tip);
+    let told = lost.unread(&["--json", "--from", &from]);
+    assert!(told["unread"][0].as_str().unwrap().starts_with(&tip.display().to_string()), "{told}");
+    mend();
+    let told = lost.restored(&from, 0);
+    assert_eq!((&told["written"], outcomes(&told).len()), (&true.into(), 4));
+    lost.assert_rows();
+}
+
+/// The newest record may be what proves that the database is old: an older one in its stead proves nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn bak_1_a_backup_whose_newest_record_cannot_be_read_at_a_start_is_asked_again_and_not_written_to() {
+    let lost = Lost::sample();
+    lost.lives();
+    let files = lost.dir.path().join("files");
+    fs::create_dir(&files).unwrap();
+    let config = backup("files", "directory", format!("path = \"{}\"", files.display()));
+    fs::write(lost.dir.path().join("outrigger.toml"), config).unwrap();
+    let daemon = Daemon::start(lost.dir.path());
+    lost.backups_once(1, is_complete).await;
+    drop(daemon);
+    let channel = files.join(format!("regtest-{}", lost.node_id())).join(lost.images[0].channel.to_string());
+    let names = || {
+        let mut names: Vec<_> = fs::read_dir(&channel).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    let newest = before.last().unwrap().clone();
+    let mend = unreadable(&newest);
+    let daemon = Daemon::start(lost.dir.path());
+    let troubled = lost.backups_once(1, is_troubled).await;
+    let reason = troubled[0].reason.as_ref().unwrap();
+    assert!(reason.starts_with(&newest.display().to_string()), "{reason}");
+    assert!(reason.contains("it may hold more than the database"), "{reason}");
+    mend();
+    lost.backups_once(1, is_complete).await;
+    assert_eq!(names(), before, "it has all, so nothing is written");
+    drop(daemon);
 }
 
 #[test]

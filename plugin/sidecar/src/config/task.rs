@@ -32,6 +32,8 @@ pub struct RestoreOrder {
     pub dry_run: bool,
     /// One JSON object in place of words.
     pub json: bool,
+    /// Go on without what cannot be read of the backup now.
+    pub takes_what_is_there: bool,
 }
 
 /// What `sink-check` is to do.
@@ -61,6 +63,7 @@ Exit codes:
   3  the disk refused: look at it, then restart
   4  a fault of its own: report it first, do not restart in a loop
   5  a required backup refused a second channel: replace it first
+  6  restore, verify-backup: a backup could not be read now, nothing was written
 A panic ends it by SIGABRT; restarting is safe.";
 
 impl Task {
@@ -101,7 +104,8 @@ fn restore_order(matches: ArgMatches, home: &Path) -> Result<(Config, RestoreOrd
     let from = place(matches.get_one::<String>("from").map_or("", String::as_str), &config, home)?;
     // To verify is to restore without writing.
     let dry_run = !matches!(matches.try_get_one::<bool>("dry_run"), Ok(Some(false)));
-    Ok((config, RestoreOrder { from, dry_run, json: matches.get_flag("json") }))
+    let takes_what_is_there = matches!(matches.try_get_one::<bool>("take_what_is_there"), Ok(Some(true)));
+    Ok((config, RestoreOrder { from, dry_run, json: matches.get_flag("json"), takes_what_is_there }))
 }
 
 /// `KIND:PLACE`, or the name of a `[[backup]]` of the configuration.
@@ -148,7 +152,9 @@ fn verify_command() -> Command {
             "Restores a backup in memory and holds every channel against the database. The node must be stopped, so that the \
              database stands still",
         )
-        .after_help("Exit code: 0 when all is the same, 2 when it is not, 1 when it could not be looked at.")
+        .after_help("Exit code: 0 when all is the same, 2 when it is not, 1 when it could not be looked at, 6 when something of the backup could not be \
+             read: run it again.",
+        )
         .arg(from_flag())
         .arg(json_flag())
 }
@@ -161,9 +167,18 @@ fn restore_command() -> Command {
              peers to close, and brings home what is its own. The seed must be in the data directory of the network, and no \
              database",
         )
-        .after_help("Exit code: 0 when all was restored, 2 when a channel was not or is behind, 1 when nothing was done.")
+        .after_help(
+            "Exit code: 0 when all was restored, 2 when a channel was not or is behind, 1 when nothing was done, 6 when something of \
+             the backup could not be read, and nothing was written: run it again.",
+        )
         .arg(from_flag())
         .arg(Arg::new("dry_run").long("dry-run").action(ArgAction::SetTrue).help("Write nothing, tell what would be"))
+        .arg(
+            Arg::new("take_what_is_there")
+                .long("take-what-is-there")
+                .action(ArgAction::SetTrue)
+                .help("Restore what can be read, and leave out for good what cannot"),
+        )
         .arg(json_flag())
 }
 
@@ -226,10 +241,12 @@ mod tests {
         assert_eq!(config.network, bitcoin::Network::Regtest);
         let order = restore("restore --from directory:/mnt/b --network regtest --dry-run --json");
         let from = BackupKind::Directory { path: "/mnt/b".into(), consolidate_every: 1 };
-        assert_eq!(order, RestoreOrder { from, dry_run: true, json: true });
+        assert_eq!(order, RestoreOrder { from, dry_run: true, json: true, takes_what_is_there: false });
         let order = restore("restore --from mirror:/mnt/m.redb");
         let from = BackupKind::Mirror { path: "/mnt/m.redb".into() };
-        assert_eq!(order, RestoreOrder { from, dry_run: false, json: false });
+        assert_eq!(order, RestoreOrder { from, dry_run: false, json: false, takes_what_is_there: false });
+        assert!(restore("restore --from mirror:/mnt/m.redb --take-what-is-there").takes_what_is_there);
+        assert!(task("verify-backup --from mirror:/mnt/m.redb --take-what-is-there").is_err());
         let Ok(Task::VerifyBackup(_, order)) = task("verify-backup --from directory:/mnt/b") else { panic!() };
         assert!(order.dry_run && !order.json);
         let Ok(Task::SinkCheck(order)) = task("sink-check --json --seed 7 -- ./keep --bucket mine") else { panic!() };

@@ -59,8 +59,28 @@ impl From<SourceFault> for NotRestored {
 pub struct Told {
     /// For the operator, or one JSON object.
     pub text: String,
-    /// Whether nothing is missing of what the backup tells of, nor how far the chain was followed.
-    pub is_whole: bool,
+    pub ending: Ending,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing is missing of what the backup tells of, nor how far the chain was followed.
+    Whole,
+    /// Something is missing, or differs.
+    Partly,
+    /// Something could not be read now: of a restore nothing was written.
+    Unread,
+}
+
+impl Ending {
+    fn of(rebuilt: &Rebuilt, takes_what_is_there: bool) -> Self {
+        match rebuilt.is_whole() {
+            true => Self::Whole,
+            false if rebuilt.is_unread() && !takes_what_is_there => Self::Unread,
+            false => Self::Partly,
+        }
+    }
 }
 
 /// What is done with a backup.
@@ -73,11 +93,12 @@ enum Errand {
 
 impl Errand {
     /// What the words for the operator begin with.
-    const fn heading(self) -> &'static str {
-        match self {
-            Self::Restore => "restored",
-            Self::DryRun => "a dry run, which wrote nothing, of",
-            Self::Compare => "compared with its database",
+    const fn heading(self, ending: Ending) -> &'static str {
+        match (self, ending) {
+            (Self::Restore, Ending::Unread) => "NOT restored, nothing was written",
+            (Self::Restore, Ending::Whole | Ending::Partly) => "restored",
+            (Self::DryRun, _) => "a dry run, which wrote nothing, of",
+            (Self::Compare, _) => "compared with its database",
         }
     }
 }
@@ -127,19 +148,23 @@ fn told(
         let row = Wallet::resumed_at(&seed, config.network, (from.height, from.hash), ADDRESSES);
         row.map_err(|fault| fault.to_string())
     };
-    let restore = Restore { network, node_id, proof: &proof, wallet: &wallet };
+    let takes_what_is_there = order.takes_what_is_there;
+    let restore = Restore { network, node_id, proof: &proof, wallet: &wallet, takes_what_is_there };
     let mut source = source(&order.from, (network, &node_id), &keys)?;
-    let rebuilt = work(&restore, &mut *source)?;
-    let is_whole = rebuilt.is_whole();
+    let rebuilt = match work(&restore, &mut *source) {
+        Err(RestoreFault::Unread(rebuilt)) => *rebuilt,
+        rebuilt => rebuilt?,
+    };
+    let ending = Ending::of(&rebuilt, takes_what_is_there);
     let text = if order.json {
         as_json(&rebuilt, (network, &node_id), (order, errand), &directory).to_string()
     } else {
-        let (heading, place) = (errand.heading(), place_text(&order.from));
+        let (heading, place) = (errand.heading(ending), place_text(&order.from));
         let mut text = format!("{heading}: node {node_id} on {network} from {place}\n");
-        as_text(&mut text, &rebuilt, errand);
+        as_text(&mut text, &rebuilt, (errand, ending));
         text
     };
-    Ok(Told { text, is_whole })
+    Ok(Told { text, ending })
 }
 
 /// A backup at this place, for reading.
@@ -180,6 +205,9 @@ fn prospect(found: &Found) -> &'static str {
         Fate::Closing => "it had begun to close; what is not home yet comes to the wallet as its delays pass",
         Fate::History => "it had closed, and everything of it is home",
         Fate::Frozen => "its rows do not fit together: it is kept as it is and nothing is done with it; ask for help",
+        Fate::Lost if !found.unread.is_empty() => {
+            "it could not be read, and may be there all the same: run this again before you go on without it"
+        }
         Fate::Lost => "it is left out; ask its peer to close it, and ask for help before you give it up",
     }
 }
@@ -202,6 +230,7 @@ fn as_json(
             "restored_to": found.reached,
             "newest": found.newest,
             "faults": found.faults,
+            "unread": found.unread,
             "expect": prospect(found),
         })
     });
@@ -210,16 +239,18 @@ fn as_json(
         "data_directory": directory.display().to_string(),
         "dry_run": errand == Errand::DryRun,
         "compared": errand == Errand::Compare,
+        "written": errand == Errand::Restore && Ending::of(rebuilt, order.takes_what_is_there) != Ending::Unread,
         "network": network,
         "node_id": node_id.to_string(),
         "is_whole": rebuilt.is_whole(),
         "block_height": rebuilt.follows.map(|from| from.height),
         "faults": rebuilt.faults,
+        "unread": rebuilt.unread,
         "channels": channels.collect::<Vec<_>>(),
     })
 }
 
-fn as_text(text: &mut String, rebuilt: &Rebuilt, errand: Errand) {
+fn as_text(text: &mut String, rebuilt: &Rebuilt, (errand, ending): (Errand, Ending)) {
     for found in &rebuilt.channels {
         let shown = |value: Option<String>| value.unwrap_or_else(|| "?".to_owned());
         let _ = writeln!(
@@ -240,6 +271,12 @@ fn as_text(text: &mut String, rebuilt: &Rebuilt, errand: Errand) {
         for fault in &found.faults {
             let _ = writeln!(text, "  wrong: {fault}");
         }
+        for words in &found.unread {
+            let _ = writeln!(text, "  not read: {words}");
+        }
+    }
+    for words in &rebuilt.unread {
+        let _ = writeln!(text, "\nnot read of the backup: {words}");
     }
     for fault in &rebuilt.faults {
         let _ = writeln!(text, "\nwrong with the backup: {fault}");
@@ -248,23 +285,48 @@ fn as_text(text: &mut String, rebuilt: &Rebuilt, errand: Errand) {
         Some(from) => format!("The chain is followed from block {} on.", from.height),
         None => "No record of the chain was found: a close that is in a block already will not be seen.".to_owned(),
     };
-    let _ = write!(text, "\n{} {chain} {}", summary(rebuilt, errand), expectations(errand));
+    let _ = match (errand, ending) {
+        (Errand::Restore | Errand::DryRun, Ending::Unread) => {
+            write!(text, "\n{} {}", summary(rebuilt, (errand, ending)), not_written(errand))
+        }
+        _ => write!(text, "\n{} {chain} {}", summary(rebuilt, (errand, ending)), expectations(errand)),
+    };
+}
+
+/// What an operator does where something could not be read.
+const fn not_written(errand: Errand) -> &'static str {
+    match errand {
+        Errand::Restore => {
+            "Nothing was written: run it again. Where that does not help, mend the backup; or, with --take-what-is-there, what could be \
+             read is restored, and what could not is left out for good."
+        }
+        Errand::DryRun | Errand::Compare => {
+            "A restore would write nothing: run this again. Where that does not help, mend the backup; or, with --take-what-is-there, \
+             what can be read is restored, and what cannot is left out for good."
+        }
+    }
 }
 
 /// How many channels there are of each kind, and whether that is all.
-fn summary(rebuilt: &Rebuilt, errand: Errand) -> String {
+fn summary(rebuilt: &Rebuilt, (errand, ending): (Errand, Ending)) -> String {
     let words: BTreeSet<_> = rebuilt.channels.iter().map(|found| found.fate.word()).collect();
     let count = |word: &&str| rebuilt.channels.iter().filter(|found| found.fate.word() == *word).count();
     let counts: Vec<_> = words.iter().map(|word| format!("{} {word}", count(word))).collect();
     let counts = if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
-    let is_whole = match (rebuilt.is_whole(), errand) {
-        (true, Errand::Restore | Errand::DryRun) => "Nothing that the backup tells of is missing.",
-        (true, Errand::Compare) => "A restore would bring back what the database has.",
-        (false, Errand::Restore | Errand::DryRun) => {
+    let is_whole = match (ending, errand) {
+        (Ending::Whole, Errand::Restore | Errand::DryRun) => "Nothing that the backup tells of is missing.",
+        (Ending::Whole, Errand::Compare) => "A restore would bring back what the database has.",
+        (Ending::Partly, Errand::Restore | Errand::DryRun) => {
             "Something that the backup tells of is missing, as told above (exit code 2)."
         }
-        (false, Errand::Compare) => {
+        (Ending::Partly, Errand::Compare) => {
             "A restore would not bring back what the database has, as told above (exit code 2)."
+        }
+        (Ending::Unread, Errand::Restore | Errand::DryRun) => {
+            "Something of the backup could not be read, as told above, and may be there all the same (exit code 6)."
+        }
+        (Ending::Unread, Errand::Compare) => {
+            "Not everything could be compared, since something of the backup could not be read, as told above: run it again (exit code 6)."
         }
     };
     format!("Channels: {counts}. {is_whole}")

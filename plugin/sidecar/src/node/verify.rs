@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait after a try that found something wrong, or could not compare everything.
 const AGAIN: Duration = Duration::from_secs(600);
 
-/// A backup that cannot be opened for so many tries, one after the other, is told of: it may only have been away for the first.
+/// A backup that cannot be read for so many tries, one after the other, is told of: it may only have been away for the first.
 const UNREADABLE: u32 = 3;
 
 /// A backup that is tried.
@@ -38,7 +38,7 @@ struct Tried {
     /// When the next try is due.
     next: Option<Instant>,
     reader: Reader,
-    /// How many tries could not open it, since the last one that could.
+    /// How many tries could not read it, since the last one that could.
     unreadable: u32,
 }
 
@@ -79,6 +79,10 @@ impl Source for Contained {
 
     fn faults(&mut self) -> Vec<String> {
         contained(&self.tell, || self.source.faults())
+    }
+
+    fn unread(&mut self) -> Vec<String> {
+        contained(&self.tell, || self.source.unread())
     }
 }
 
@@ -174,7 +178,9 @@ impl Ground {
     /// Tries one, tells what came of it, and gives how long to wait until the next try.
     fn try_one(&self, tried: &mut Tried, listener: &Listener) -> Duration {
         let verdict = self.looked(tried, listener);
-        let Tried { name, every, .. } = tried;
+        let is_unread = matches!(verdict, Verdict::Unread(_));
+        tried.unreadable = if is_unread { tried.unreadable.saturating_add(1) } else { 0 };
+        let Tried { name, every, unreadable, .. } = tried;
         match verdict {
             Verdict::Right(channels) => {
                 tracing::info!(backup = %name, channels, "a restore was tried, and would bring back what there is");
@@ -182,8 +188,9 @@ impl Ground {
                 self.hub.unverified(name, None);
                 return *every;
             }
-            Verdict::Partly(words) => {
+            Verdict::Partly(untried, words) => {
                 tracing::warn!(backup = %name, %words, "a restore was tried of some channels alone");
+                self.hub.partly_verified(name, &untried);
                 self.hub.unverified(name, Some(words));
                 return *every;
             }
@@ -191,7 +198,11 @@ impl Ground {
                 tracing::info!(backup = %name, %words, "a restore is tried again later");
                 self.hub.unverified(name, Some(format!("the last try could not compare everything: {words}")));
             }
-            Verdict::Wrong(words) => {
+            Verdict::Unread(words) if *unreadable < UNREADABLE => {
+                tracing::warn!(backup = %name, %words, "a restore could not be tried, since not everything can be read");
+                self.hub.unverified(name, Some(format!("the last try could not read everything: {words}")));
+            }
+            Verdict::Unread(words) | Verdict::Wrong(words) => {
                 self.hub.unverified(name, None);
                 listener.tell(name, &words);
             }
@@ -205,16 +216,17 @@ impl Ground {
         let opened = contained(&tell, || (tried.reader)());
         let mut source = match opened {
             Ok(source) => Contained { source, tell },
-            Err(fault) => {
-                tried.unreadable = tried.unreadable.saturating_add(1);
-                let is_lasting = tried.unreadable >= UNREADABLE;
-                return if is_lasting { Verdict::Wrong(fault.to_string()) } else { Verdict::Later(fault.to_string()) };
-            }
+            Err(fault) => return Verdict::Unread(fault.to_string()),
         };
-        tried.unreadable = 0;
         let Self { network, node_id, .. } = self;
         let (name, no_wallet) = (&tried.name, |_: Followed| Ok(Vec::new()));
-        let restore = Restore { network, node_id: *node_id, proof: "it is only tried", wallet: &no_wallet };
+        let restore = Restore {
+            network,
+            node_id: *node_id,
+            proof: "it is only tried",
+            wallet: &no_wallet,
+            takes_what_is_there: false,
+        };
         let look = Look {
             restore: &restore,
             db: &self.db,

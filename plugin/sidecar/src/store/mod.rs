@@ -19,6 +19,7 @@ pub mod restore;
 pub mod row;
 pub mod schema;
 pub mod seal;
+mod still;
 pub mod terms;
 pub mod token;
 pub mod writer;
@@ -269,6 +270,19 @@ fn stored(path: &Path) -> Result<Box<dyn StorageBackend>, StoreError> {
         return Err(StoreError::Corrupt { path: path.to_owned(), reason: "it is empty".to_owned() });
     }
     Ok(Box::new(FileBackend::new(file)?))
+}
+
+/// The same to look at, also where it may not be written.
+fn stored_to_look(path: &Path) -> Result<Box<dyn StorageBackend>, StoreError> {
+    let refused = |fault: io::Error| match fault.kind() {
+        io::ErrorKind::ResourceBusy => StoreError::InUse(path.to_owned()),
+        _ => StoreError::io_of(path, fault),
+    };
+    let file = still::opened_to_look(path).map_err(refused)?;
+    match file.len().map_err(|fault| StoreError::io_of(path, fault))? {
+        0 => Err(StoreError::Corrupt { path: path.to_owned(), reason: "it is empty".to_owned() }),
+        _ => Ok(file),
+    }
 }
 
 /// Opens a file that is there. One that `read` refuses stays as it was, by the byte.

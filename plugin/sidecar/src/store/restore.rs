@@ -38,6 +38,9 @@ pub enum RestoreFault {
     Nothing(String),
     #[error("the wallet cannot go on from the backup: {0}")]
     Wallet(String),
+    /// What there is, and what may be there too.
+    #[error("something of the backup could not be read: nothing was written")]
+    Unread(Box<Rebuilt>),
 }
 
 /// Refuses a directory in which a database is or was.
@@ -57,6 +60,9 @@ pub struct Restore<'a> {
     pub proof: &'a str,
     /// Makes the wallet's first row, from where the chain is followed.
     pub wallet: &'a dyn Fn(Followed) -> Result<Vec<u8>, String>,
+    /// Whether to go on without what cannot be read now. Else nothing is made then: a database without it would stand in the way of one
+    /// that has all.
+    pub takes_what_is_there: bool,
 }
 
 impl Restore<'_> {
@@ -113,9 +119,13 @@ impl Restore<'_> {
     /// The same, where there is anything to restore.
     fn gathered(&self, source: &mut dyn Source) -> Result<(Rebuilt, Vec<Image>), RestoreFault> {
         let (rebuilt, images) = self.gather(source)?;
+        if !self.takes_what_is_there && rebuilt.is_unread() {
+            return Err(RestoreFault::Unread(Box::new(rebuilt)));
+        }
         if images.is_empty() {
-            let of_channels = rebuilt.channels.iter().flat_map(|found| found.faults.iter());
-            let faults: Vec<_> = rebuilt.faults.iter().chain(of_channels).take(8).cloned().collect();
+            let of_channels = rebuilt.channels.iter().flat_map(|found| found.faults.iter().chain(&found.unread));
+            let of_backup = rebuilt.faults.iter().chain(&rebuilt.unread);
+            let faults: Vec<_> = of_backup.chain(of_channels).take(8).cloned().collect();
             let faults = if faults.is_empty() { String::new() } else { format!(": {}", faults.join("; ")) };
             return Err(RestoreFault::Nothing(faults));
         }
@@ -124,7 +134,11 @@ impl Restore<'_> {
 
     /// Every channel that the backup has or tells of, and the images of those that are taken over.
     fn gather(&self, source: &mut dyn Source) -> Result<(Rebuilt, Vec<Image>), RestoreFault> {
-        let (tip, mut faults) = (source.tip()?, Vec::new());
+        let (mut faults, mut unread) = (Vec::new(), Vec::new());
+        let tip = source.tip().unwrap_or_else(|fault| {
+            unread.push(fault.to_string());
+            None
+        });
         let tip = tip.and_then(|bytes| self.tip_of(&bytes).map_err(|fault| faults.push(fault)).ok());
         let (mut channels, mut images, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for channel in source.channels()? {
@@ -134,9 +148,9 @@ impl Restore<'_> {
             }
             let mut stored = match source.read(&channel) {
                 Ok(stored) => stored,
-                // One that cannot be read costs no other its restore, while the backup still answers.
+                // One that cannot be read keeps no other from being looked at, while the backup still answers.
                 Err(fault) if source.tip().is_ok() => {
-                    channels.push(Found { faults: vec![fault.to_string()], ..Found::lost(channel) });
+                    channels.push(Found { unread: vec![fault.to_string()], ..Found::lost(channel) });
                     continue;
                 }
                 Err(fault) => return Err(fault.into()),
@@ -154,7 +168,12 @@ impl Restore<'_> {
         channels.extend(named.into_iter().flatten());
         let follows = follows(tip.as_ref(), &images, &mut channels);
         faults.extend(source.faults());
-        Ok((Rebuilt { channels, tip, follows, faults }, images))
+        unread.extend(source.unread());
+        // It was asked for its record of the chain again behind each channel that could not be read.
+        let mut told = HashSet::new();
+        faults.retain(|words| told.insert(words.clone()));
+        unread.retain(|words| told.insert(words.clone()));
+        Ok((Rebuilt { channels, tip, follows, faults, unread }, images))
     }
 
     /// The record of the tip, or what is wrong with it.
@@ -177,6 +196,7 @@ impl Restore<'_> {
             reached: image.as_ref().map(|image| image.id),
             newest: stored.newest,
             faults: stored.faults,
+            unread: stored.unread,
             ..Found::lost(stored.channel)
         };
         let Some(image) = image else { return (found, None) };

@@ -394,7 +394,7 @@ impl Source for Backup {
             |image: &Image| NamedRecord { name: RecordName::full(*channel, image.id), content: image.encode() };
         let full = kept.has.images.get(channel).map(record);
         let newest = full.as_ref().map(|record| record.name.id);
-        Ok(StoredChannel { channel: *channel, full, updates: Vec::new(), newest, faults: Vec::new() })
+        Ok(StoredChannel { full, newest, ..StoredChannel::nothing(*channel) })
     }
 
     fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {

@@ -30,7 +30,13 @@ impl World {
     pub fn rebuilt(&self, node: usize, mut source: Backup) -> (Disk, Rebuilt) {
         let wallet = |from: Followed| Ok(place_of(from));
         let node_id = self.nodes[node].id;
-        let restore = Restore { network: NETWORK, node_id, proof: "it comes of a backup", wallet: &wallet };
+        let restore = Restore {
+            network: NETWORK,
+            node_id,
+            proof: "it comes of a backup",
+            wallet: &wallet,
+            takes_what_is_there: false,
+        };
         let disk = Disk::default();
         let rebuilt = restore.onto(&mut source, disk.database()).expect("a restore");
         (Disk::with(disk.content()), rebuilt)

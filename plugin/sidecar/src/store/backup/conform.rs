@@ -335,7 +335,13 @@ impl<'a> Bench<'a> {
         }
         let mut stored = source.read(channel).map_err(|fault| fault.to_string())?;
         let image = stored.image();
-        image.ok_or_else(|| format!("channel {} cannot be read back: {}", short(channel), stored.faults.join("; ")))
+        image.ok_or_else(|| {
+            format!(
+                "channel {} cannot be read back: {}",
+                short(channel),
+                stored.faults.iter().chain(&stored.unread).cloned().collect::<Vec<_>>().join("; ")
+            )
+        })
     }
 
     /// A channel that is over is read back as such, whatever its id is by then, and is not said to live at another one.

@@ -149,6 +149,13 @@ impl Desk {
         *self.verify_failure.lock() = None;
     }
 
+    /// A restore was tried and nothing was wrong, but that these channels were not tried: what was wrong with one of them may be yet.
+    pub(super) fn is_partly_verified(&self, untried: &[ChannelId]) {
+        let mut failure = self.verify_failure.lock();
+        let is_of_one = |words: &String| untried.iter().any(|channel| words.contains(&channel.to_string()));
+        *failure = failure.take().filter(is_of_one);
+    }
+
     /// Why no restore is tried from it, or not of all channels; nothing where one is.
     pub(super) fn is_unverified(&self, reason: Option<String>) {
         *self.unverified.lock() = reason;

@@ -17,7 +17,7 @@ use outrigger_bolt::id::{ChannelId, NodeId};
 use super::MISSING;
 use super::image::{Image, TipRecord, Update};
 use super::sealed::{CannotOpen, MAX_RECORD_BYTES, RecordKind, RecordName, Sealer};
-use super::source::NamedRecord;
+use super::source::{NamedRecord, NoRecord};
 use crate::store::generation::make_directory;
 use crate::store::schema::Table;
 use crate::store::sync_directory;
@@ -424,8 +424,14 @@ fn channels_in(dir: &Path) -> io::Result<Vec<ChannelId>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let channel = entry.file_name().to_str().and_then(|name| name.parse::<ChannelId>().ok());
-        found.extend(channel.filter(|_| entry.path().is_dir()));
+        let Some(channel) = entry.file_name().to_str().and_then(|name| name.parse::<ChannelId>().ok()) else {
+            continue;
+        };
+        // One that cannot be looked at is there.
+        if fs::metadata(entry.path()).map_or_else(|fault| fault.kind() != io::ErrorKind::NotFound, |file| file.is_dir())
+        {
+            found.push(channel);
+        }
     }
     found.sort_unstable();
     Ok(found)
@@ -454,15 +460,17 @@ fn clean(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The record that stands under this name, or what is wrong with it.
-fn read_record(sealer: &Sealer, root: &Path, name: RecordName) -> Result<NamedRecord, String> {
+/// The record that stands under this name, or what is wrong with it. A disk that cannot be read does not say that nothing is there.
+fn read_record(sealer: &Sealer, root: &Path, name: RecordName) -> Result<NamedRecord, NoRecord> {
     let path = path_of(root, &name);
+    let lost = |words: &dyn std::fmt::Display| NoRecord::Lost(format!("{}: {words}", path.display()));
     let bytes = match read_bounded(&path) {
         Ok(Some(bytes)) => bytes,
-        Ok(None) => return Err(format!("{} has more than {MAX_RECORD_BYTES} bytes", path.display())),
-        Err(fault) => return Err(format!("{}: {fault}", path.display())),
+        Ok(None) => return Err(lost(&format_args!("it has more than {MAX_RECORD_BYTES} bytes"))),
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Err(lost(&fault)),
+        Err(fault) => return Err(NoRecord::Unread(format!("{}: {fault}", path.display()))),
     };
-    let content = sealer.open(&name, &bytes).map_err(|fault| format!("{}: {fault}", path.display()))?;
+    let content = sealer.open(&name, &bytes).map_err(|fault| lost(&fault))?;
     Ok(NamedRecord { name, content })
 }
 

@@ -159,8 +159,10 @@ pub(super) struct Lanes {
     /// Channels with work, in the order in which they get their turn.
     ready: VecDeque<ChannelId>,
     tip: Option<WaitingTip>,
-    /// The newest tip that it was given.
+    /// The newest tip that it was given, or was found to have.
     given_tip: Option<TipRecord>,
+    /// That one is to be given again: it names less by now.
+    is_due_again: bool,
     updates: usize,
     bytes: usize,
     /// Whether it is known what the sink holds: nothing is given to it before.
@@ -196,7 +198,7 @@ impl Lanes {
         self.is_off = true;
         self.lanes.clear();
         self.ready.clear();
-        (self.updates, self.bytes, self.tip, self.given_tip) = (0, 0, None, None);
+        (self.updates, self.bytes, self.tip, self.given_tip, self.is_due_again) = (0, 0, None, None, false);
     }
 
     pub(super) fn is_off(&self) -> bool {
@@ -256,14 +258,20 @@ impl Lanes {
         if let Some(waiting) = &mut self.tip {
             unname(&mut waiting.tip);
             waiting.behind.remove(channel);
-        } else if let Some(given) = &mut self.given_tip
-            && unname(given)
-        {
-            self.tip = Some(WaitingTip { tip: given.clone(), behind: BTreeMap::new() });
         }
+        self.is_due_again |= self.given_tip.as_mut().is_some_and(unname);
     }
 
-    /// Whether it was given a tip.
+    /// The sink was found to have this tip, and the database knows of some that it names no more.
+    pub(super) fn found_tip(&mut self, tip: TipRecord, gone: &[ChannelId]) {
+        if self.is_off || self.given_tip.is_some() {
+            return;
+        }
+        self.given_tip = Some(tip);
+        gone.iter().for_each(|channel| self.unname(channel));
+    }
+
+    /// Whether it was given a tip, or was found to have one.
     pub(super) fn has_given_tip(&self) -> bool {
         self.given_tip.is_some()
     }
@@ -271,7 +279,7 @@ impl Lanes {
     /// Whether there is anything to be given.
     pub(super) fn has_work(&self) -> bool {
         let is_due = |channel: &ChannelId| self.lanes.get(channel).is_some_and(Lane::has_work);
-        self.is_known && !self.is_off && (self.tip.is_some() || self.ready.iter().any(is_due))
+        self.is_known && !self.is_off && (self.tip.is_some() || self.is_due_again || self.ready.iter().any(is_due))
     }
 
     /// What is to be given next, and nothing else of that channel before [`answered`](Self::answered).
@@ -282,7 +290,13 @@ impl Lanes {
         if self.tip.as_ref().is_some_and(|waiting| waiting.behind.is_empty()) {
             let tip = self.tip.take().map(|waiting| waiting.tip);
             self.given_tip.clone_from(&tip);
+            self.is_due_again = false;
             return tip.map(Work::Tip);
+        }
+        if std::mem::take(&mut self.is_due_again)
+            && let Some(tip) = &self.given_tip
+        {
+            return Some(Work::Tip(tip.clone()));
         }
         while let Some(channel) = self.ready.pop_front() {
             let Some(lane) = self.lanes.get_mut(&channel) else { continue };

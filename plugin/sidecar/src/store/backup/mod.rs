@@ -135,7 +135,7 @@ pub trait Persist: Send {
     fn all_given(&mut self) {}
 
     /// What reads back what is kept while the sink lives, on any thread; nothing where it can only be read when the sink does not
-    /// live. Asked once, before any other call.
+    /// live. Asked before any other call, and by [`kept_tip`](Self::kept_tip).
     fn reader(&self) -> Option<Reader> {
         None
     }
@@ -143,4 +143,10 @@ pub trait Persist: Send {
     /// What is held and complete, asked once, at the start, before any write. Channels that are over may be left out.
     /// A sink that cannot tell (a [`SinkFault::Passing`] one is asked again) is given everything in full.
     fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault>;
+
+    /// The newest record of the tip that is held, asked once, behind [`holdings`](Self::holdings). One that cannot be read now is none.
+    fn kept_tip(&mut self) -> Option<Vec<u8>> {
+        let mut open = self.reader()?;
+        open().ok()?.tip().ok()?
+    }
 }

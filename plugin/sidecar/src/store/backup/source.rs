@@ -24,6 +24,17 @@ pub struct StoredChannel {
     pub newest: Option<u64>,
     /// What is damaged or missing, in words.
     pub faults: Vec<String>,
+    /// What could not be read now and may be there all the same, in words.
+    pub unread: Vec<String>,
+}
+
+/// Why there is no record of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoRecord {
+    /// It is not there, or damaged, in words: no other look finds it.
+    Lost(String),
+    /// It was refused, or its disk had a fault, in words: another look may find it.
+    Unread(String),
 }
 
 /// Why nothing can be read.
@@ -55,8 +66,14 @@ pub trait Source {
     /// The newest record of how far the chain was followed.
     fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault>;
 
-    /// What was odd in its answers so far beside what was told of each channel, in words; once each.
+    /// What was odd in its answers since this was last asked, beside what was told of each channel, in words.
     fn faults(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What could not be read since this was last asked and may be there all the same, beside what was told of each channel, in words:
+    /// a part of the list, or the record of the tip.
+    fn unread(&mut self) -> Vec<String> {
         Vec::new()
     }
 }
@@ -95,20 +112,32 @@ impl StoredChannel {
         None
     }
 
+    /// A channel of which nothing was read.
+    pub const fn nothing(channel: ChannelId) -> Self {
+        Self { channel, full: None, updates: Vec::new(), newest: None, faults: Vec::new(), unread: Vec::new() }
+    }
+
+    fn lacks(&mut self, none: NoRecord) {
+        match none {
+            NoRecord::Lost(words) => self.faults.push(words),
+            NoRecord::Unread(words) => self.unread.push(words),
+        }
+    }
+
     /// Reads the newest full write that can be read and what follows it, until something is missing or damaged.
     pub fn gather(
         channel: ChannelId,
         names: &Names,
-        mut read: impl FnMut(RecordName) -> Result<NamedRecord, String>,
+        mut read: impl FnMut(RecordName) -> Result<NamedRecord, NoRecord>,
     ) -> Self {
-        let mut stored = Self { channel, full: None, updates: Vec::new(), newest: names.newest(), faults: Vec::new() };
+        let mut stored = Self { newest: names.newest(), ..Self::nothing(channel) };
         for id in names.fulls.iter().rev() {
             match read(RecordName::full(channel, *id)) {
                 Ok(full) => {
                     stored.full = Some(full);
                     break;
                 }
-                Err(fault) => stored.faults.push(fault),
+                Err(none) => stored.lacks(none),
             }
         }
         let Some(mut id) = stored.reached() else {
@@ -118,8 +147,8 @@ impl StoredChannel {
         while let Some(next) = names.updates.get(&id).filter(|next| **next > id) {
             match read(RecordName::update(channel, id, *next)) {
                 Ok(update) => stored.updates.push(update),
-                Err(fault) => {
-                    stored.faults.push(fault);
+                Err(none) => {
+                    stored.lacks(none);
                     break;
                 }
             }

@@ -146,4 +146,8 @@ impl Persist for StandIn {
         let holding = |image: &Image| Holding { channel: image.channel, id: image.id };
         Ok(kept.images.values().filter(|image| image.is_live()).map(holding).collect())
     }
+
+    fn kept_tip(&mut self) -> Option<Vec<u8>> {
+        self.kept.lock().tips.last().map(TipRecord::encode)
+    }
 }

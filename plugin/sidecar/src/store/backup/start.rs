@@ -211,7 +211,8 @@ impl Start {
     }
 }
 
-fn has_life(transaction: &ReadTransaction, channel: &ChannelId) -> Result<bool, StoreError> {
+/// Whether the channel lives in this file.
+pub(super) fn has_life(transaction: &ReadTransaction, channel: &ChannelId) -> Result<bool, StoreError> {
     let params = transaction.open_table(Table::ChannelParams.definition())?;
     Ok(params.get(channel.0.as_slice())?.is_some())
 }

@@ -39,10 +39,12 @@ const MOST_BYTES: u64 = 64 * 1024 * 1024;
 pub enum Verdict {
     /// So many channels would be restored as they are.
     Right(usize),
-    /// Nothing was found wrong, and some channels are too large to be tried, in words.
-    Partly(String),
+    /// Nothing was found wrong, and these channels are too large to be tried, in words too.
+    Partly(Vec<ChannelId>, String),
     /// Nothing was found wrong, and not every channel could be compared: it is looked again later.
     Later(String),
+    /// Nothing was found wrong, and something could not be read: the backup may be away for a while, in words.
+    Unread(String),
     /// It would not bring back what there is, in words.
     Wrong(String),
 }
@@ -56,6 +58,8 @@ enum Seen {
     TooLarge(u64),
     /// The backup is behind or in trouble, or the rows moved on faster than they could be read.
     Elsewhere(String),
+    /// The backup did not let it be read, while nothing moved.
+    Unread(String),
     /// What is wrong, while nothing moved.
     Wrong(String),
 }
@@ -78,8 +82,10 @@ pub struct Look<'a> {
 #[derive(Default)]
 struct Sum {
     right: usize,
-    large: Vec<String>,
+    large: Vec<ChannelId>,
+    too_large: Vec<String>,
     later: Vec<String>,
+    unread: Vec<String>,
     wrong: Vec<String>,
 }
 
@@ -87,28 +93,37 @@ impl Sum {
     fn take_in(&mut self, what: &str, seen: Seen) {
         match seen {
             Seen::Right | Seen::Gone => {}
-            Seen::TooLarge(bytes) => self.large.push(format!(
+            Seen::TooLarge(bytes) => self.too_large.push(format!(
                 "{what} has {bytes} bytes of rows, and {MOST_BYTES} are tried at most while the node runs: stop it and run \
                  outriggerd verify-backup"
             )),
             Seen::Elsewhere(words) => self.later.push(format!("{what}: {words}")),
+            Seen::Unread(words) => self.unread.push(format!("{what}: {words}")),
             Seen::Wrong(words) => self.wrong.push(format!("{what}: {words}")),
         }
     }
 
     fn is_full(&self) -> bool {
-        self.wrong.len() >= TOLD || self.later.len() >= LATE
+        self.wrong.len() >= TOLD || self.later.len().saturating_add(self.unread.len()) >= LATE
     }
 
     fn verdict(mut self) -> Verdict {
         if !self.wrong.is_empty() {
             return Verdict::Wrong(self.wrong.join("; "));
         }
+        if !self.unread.is_empty() {
+            self.unread.truncate(TOLD);
+            return Verdict::Unread(self.unread.join("; "));
+        }
         if let Some(words) = self.later.pop() {
             return Verdict::Later(words);
         }
-        self.large.truncate(TOLD);
-        if self.large.is_empty() { Verdict::Right(self.right) } else { Verdict::Partly(self.large.join("; ")) }
+        self.too_large.truncate(TOLD);
+        if self.large.is_empty() {
+            Verdict::Right(self.right)
+        } else {
+            Verdict::Partly(self.large, self.too_large.join("; "))
+        }
     }
 }
 
@@ -123,34 +138,49 @@ impl Look<'_> {
         for channel in channels {
             let seen = self.settled(&mut || self.seen(source, &channel))?;
             sum.right = sum.right.saturating_add(usize::from(matches!(seen, Seen::Right)));
+            sum.large.extend(matches!(seen, Seen::TooLarge(_)).then_some(channel));
             sum.take_in(&format!("channel {channel}"), seen);
             if sum.is_full() {
                 break;
             }
         }
-        sum.wrong.extend(source.faults());
         Ok(sum.verdict())
     }
 
     /// What is seen of a thing once it holds still. What reads while the sink writes may find a record gone, so a fault counts when
     /// it stays: when the last looks that found one agree on it.
     fn settled(&self, look: &mut dyn FnMut() -> Result<Seen, StoreError>) -> Result<Seen, StoreError> {
-        let (mut wrong, mut agree, mut last) = (String::new(), 0_usize, String::new());
+        let (mut wrong, mut agree, mut last) = (String::new(), 0_usize, Seen::Gone);
         for attempt in 0..ATTEMPTS {
             if attempt > 0 && !(self.pause)(PAUSE) {
                 return Ok(Seen::Elsewhere("the process ends".to_owned()));
             }
             match look()? {
                 seen @ (Seen::Right | Seen::Gone | Seen::TooLarge(_)) => return Ok(seen),
-                Seen::Elsewhere(words) => last = words,
+                seen @ (Seen::Elsewhere(_) | Seen::Unread(_)) => last = seen,
                 Seen::Wrong(words) => {
                     agree = if words == wrong { agree.saturating_add(1) } else { 1 };
-                    last.clone_from(&words);
+                    last = Seen::Elsewhere(words.clone());
                     wrong = words;
                 }
             }
         }
-        Ok(if agree >= AGREE { Seen::Wrong(wrong) } else { Seen::Elsewhere(last) })
+        Ok(if agree >= AGREE { Seen::Wrong(wrong) } else { last })
+    }
+
+    /// What could not be read. What a backup refuses for a moment it has.
+    fn unread(&self, words: impl std::fmt::Display) -> Seen {
+        if (self.is_well)() {
+            Seen::Unread(words.to_string())
+        } else {
+            Seen::Elsewhere(format!("the backup is in trouble ({words})"))
+        }
+    }
+
+    /// What was odd in the answers of this look, where that is all that is amiss.
+    fn odd(&self, source: &mut dyn Source) -> Seen {
+        let odd = source.faults();
+        if odd.is_empty() { Seen::Right } else { self.wrong(odd.join("; ")) }
     }
 
     /// What is wrong, unless the backup is in trouble.
@@ -168,8 +198,11 @@ impl Look<'_> {
     fn list(&self, source: &mut dyn Source) -> Result<Seen, StoreError> {
         let listed = match source.channels() {
             Ok(listed) => listed.into_iter().collect::<HashSet<_>>(),
-            Err(fault) => return Ok(self.wrong(fault)),
+            Err(fault) => return Ok(self.unread(fault)),
         };
+        if let Some(words) = source.unread().first() {
+            return Ok(self.unread(words));
+        }
         let transaction = self.db.begin_read()?;
         for channel in &listed {
             if Life::of(&transaction, channel)? == Life::Unknown {
@@ -181,7 +214,7 @@ impl Look<'_> {
         let missing = living(&transaction)?.into_iter().find(|channel| !listed.contains(channel) && has(channel));
         Ok(match missing {
             Some(channel) => self.wrong(format!("channel {channel} is not there, and it has told that it has it")),
-            None => Seen::Right,
+            None => self.odd(source),
         })
     }
 
@@ -189,10 +222,19 @@ impl Look<'_> {
     fn tip(&self, source: &mut dyn Source) -> Result<Seen, StoreError> {
         let has_tip = (self.has_tip)();
         let tip = match source.tip() {
-            Ok(Some(bytes)) => self.restore.tip_of(&bytes),
-            Ok(None) if has_tip => Err("it was given one, and none can be read".to_owned()),
-            Ok(None) => return Ok(Seen::Right),
-            Err(fault) => Err(fault.to_string()),
+            Ok(tip) => tip,
+            Err(fault) => return Ok(self.unread(fault)),
+        };
+        if let Some(words) = source.unread().first() {
+            return Ok(self.unread(words));
+        }
+        let tip = match tip {
+            Some(bytes) => self.restore.tip_of(&bytes),
+            None if has_tip => match source.faults() {
+                odd if odd.is_empty() => Err("it was given one, and none can be read".to_owned()),
+                odd => Err(odd.join("; ")),
+            },
+            None => return Ok(self.odd(source)),
         };
         let tip = match tip {
             Ok(tip) => tip,
@@ -207,7 +249,7 @@ impl Look<'_> {
                 );
             }
         }
-        Ok(Seen::Right)
+        Ok(self.odd(source))
     }
 
     fn seen(&self, source: &mut dyn Source, channel: &ChannelId) -> Result<Seen, StoreError> {
@@ -220,8 +262,11 @@ impl Look<'_> {
         if before.bytes > MOST_BYTES {
             return Ok(Seen::TooLarge(before.bytes));
         }
-        let brought = source.read(channel).map_err(|fault| fault.to_string());
-        let brought = brought.and_then(|stored| self.brought_back(stored, before.id));
+        let read = source.read(channel).map_err(|fault| fault.to_string());
+        let read =
+            read.and_then(|stored| if stored.unread.is_empty() { Ok(stored) } else { Err(stored.unread.join("; ")) });
+        let is_read = read.is_ok();
+        let brought = read.and_then(|stored| self.brought_back(stored, before.id));
         let after = self.db.begin_read()?;
         if Life::of(&after, channel)? != Life::Living {
             return Ok(Seen::Gone);
@@ -240,10 +285,10 @@ impl Look<'_> {
             Ok(image) => format!("the backup is at write {}, and this is another one by now", image.id),
             Err(words) => words,
         };
-        Ok(if now == before.id {
-            self.wrong(words)
-        } else {
-            Seen::Elsewhere(format!("it moved on while it was read ({words})"))
+        Ok(match (now == before.id, is_read) {
+            (true, true) => self.wrong(words),
+            (true, false) => self.unread(words),
+            (false, _) => Seen::Elsewhere(format!("it moved on while it was read ({words})")),
         })
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
+use super::super::still::opened_to_look;
 use super::super::{FILE as DATABASE, sync_directory};
 use super::{FILE, HALF_LEN};
 
@@ -38,17 +39,24 @@ pub trait Shelf {
 pub struct Beside {
     path: PathBuf,
     database: PathBuf,
+    is_to_look: bool,
 }
 
 impl Beside {
     /// Beside the database of a node, which stands in this directory under its own name.
     pub fn node(dir: &Path) -> Self {
-        Self { path: dir.join(FILE), database: DATABASE.into() }
+        Self { path: dir.join(FILE), database: DATABASE.into(), is_to_look: false }
     }
 
     /// Beside a file of any name, which it has with `.journal` behind it.
     pub fn file(database: &Path) -> Self {
-        Self { path: with_ending(database, ".journal"), database: database.to_owned() }
+        Self { path: with_ending(database, ".journal"), database: database.to_owned(), is_to_look: false }
+    }
+
+    /// The same to look at, also where nothing may be written.
+    #[must_use]
+    pub fn to_look(self) -> Self {
+        Self { is_to_look: true, ..self }
     }
 
     /// The file by which an operator says that the journal is lost for good.
@@ -65,8 +73,12 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 
 impl Shelf for Beside {
     fn open(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
-        match File::options().read(true).write(true).open(&self.path) {
-            Ok(file) => Ok(Some(backend(file)?)),
+        let opened = match self.is_to_look {
+            true => opened_to_look(&self.path),
+            false => File::options().read(true).write(true).open(&self.path).and_then(backend),
+        };
+        match opened {
+            Ok(file) => Ok(Some(file)),
             // Nor is one made in the place of one that another disk holds.
             Err(fault) if fault.kind() == io::ErrorKind::NotFound && self.path.is_symlink() => {
                 Err(io::Error::other("a link to a file that is missing: put that back, or its disk"))

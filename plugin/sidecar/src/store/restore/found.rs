@@ -63,6 +63,8 @@ pub struct Found {
     pub newest: Option<u64>,
     /// What is damaged, missing or odd.
     pub faults: Vec<String>,
+    /// What could not be read now, and may be there all the same.
+    pub unread: Vec<String>,
 }
 
 /// What a backup gave.
@@ -75,6 +77,8 @@ pub struct Rebuilt {
     pub follows: Option<Followed>,
     /// What is odd in the backup beside its channels: something of it may be missing.
     pub faults: Vec<String>,
+    /// What of it could not be read now beside its channels, and may be there all the same.
+    pub unread: Vec<String>,
 }
 
 impl Rebuilt {
@@ -82,7 +86,12 @@ impl Rebuilt {
     /// block already is never seen.
     pub fn is_whole(&self) -> bool {
         let is_sound = |found: &Found| found.faults.is_empty() && !matches!(found.fate, Fate::Frozen | Fate::Lost);
-        self.follows.is_some() && self.faults.is_empty() && self.channels.iter().all(is_sound)
+        self.follows.is_some() && self.faults.is_empty() && !self.is_unread() && self.channels.iter().all(is_sound)
+    }
+
+    /// Whether anything could not be read now: another look may find it.
+    pub fn is_unread(&self) -> bool {
+        !self.unread.is_empty() || self.channels.iter().any(|found| !found.unread.is_empty())
     }
 }
 
@@ -100,6 +109,7 @@ impl Found {
             reached: None,
             newest: None,
             faults: Vec::new(),
+            unread: Vec::new(),
         }
     }
 

@@ -6,7 +6,6 @@ use std::os::unix::process::CommandExt;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -16,6 +15,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::life::{Life, Living};
+use super::remains::Thread;
+
+pub(super) use super::remains::Remains;
 
 /// Bytes of an answer that carries no record.
 pub(super) const SHORT_LINE: usize = 64 * 1024;
@@ -33,11 +35,19 @@ const LOGGED_BYTES: usize = 512;
 /// How long the program has to end once its input is closed.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How long it, and what hears it, may take to end once it was killed.
+const BURIAL: Duration = Duration::from_secs(2);
+
 /// What is wrong with the program. It was ended, and may be started again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChildFault {
     #[error("it cannot be started: {0}")]
     Start(String),
+    #[error(
+        "its process {0} was killed and lives on: end it as its own user (kill -9 {0}), or mend the disk that it waits for; it is \
+         started again once that process is gone"
+    )]
+    Left(u32),
     #[error("it ended or closed its output")]
     Ended,
     #[error("it gave no answer to {method} within {seconds} s")]
@@ -64,13 +74,19 @@ pub(super) type OnEnd = Arc<dyn Fn() + Send + Sync>;
 
 /// One life of the program. Once it is dropped nothing that came in it is told any more.
 pub(super) struct Child {
-    process: std::process::Child,
+    process: Option<std::process::Child>,
+    /// The process group that it leads.
+    group: Option<Pid>,
+    /// Ends a process and its group.
+    end: fn(Pid),
+    /// Where it is left behind.
+    remains: Remains,
     life: Life,
     lines: Option<Sender<String>>,
     answers: Receiver<Heard>,
     /// The threads that wait for its end and hear what it says.
-    watcher: Option<JoinHandle<()>>,
-    hearer: Option<JoinHandle<()>>,
+    watcher: Option<Thread>,
+    hearer: Option<Thread>,
     shared: Arc<Shared>,
     next_request: u64,
     limit: Duration,
@@ -87,6 +103,8 @@ struct Shared {
     log_lines: AtomicUsize,
     strays: AtomicU64,
     has_ended: AtomicBool,
+    /// Nothing that it says counts any more.
+    is_over: AtomicBool,
     on_completed: OnCompleted,
     on_end: OnEnd,
 }
@@ -120,13 +138,17 @@ struct Completion {
 }
 
 impl Child {
-    /// Starts the program, with its arguments as they are: no shell reads them.
+    /// Starts the program, with its arguments as they are: no shell reads them. Refused while what `remains` of it lives.
     pub(super) fn start(
         name: &str,
         command: &[String],
         limit: Duration,
         (on_completed, on_end): (OnCompleted, OnEnd),
+        remains: &Remains,
     ) -> Result<Self, ChildFault> {
+        if let Some(process) = remains.process() {
+            return Err(ChildFault::Left(process));
+        }
         let (program, arguments) =
             command.split_first().ok_or_else(|| ChildFault::Start("no program is named".to_owned()))?;
         let refused = |fault: io::Error| ChildFault::Start(fault.to_string());
@@ -146,15 +168,31 @@ impl Child {
             log_lines: AtomicUsize::new(LOGGED_LINES),
             strays: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
             on_completed,
             on_end,
         });
+        let group = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
         let (lines, to_write) = bounded(1);
         // One request is open at a time, so one answer waits at most, and one fault behind it.
         let (heard, answers) = bounded(2);
         let lines = Some(lines);
-        let mut child =
-            Self { process, life, lines, answers, watcher: None, hearer: None, shared, next_request: 1, limit };
+        let (watcher, hearer, next_request, remains) = (None, None, 1, remains.clone());
+        let process = Some(process);
+        let mut child = Self {
+            process,
+            group,
+            end: end_group,
+            remains,
+            life,
+            lines,
+            answers,
+            watcher,
+            hearer,
+            shared,
+            next_request,
+            limit,
+        };
         // One that cannot be attended to is ended as it is dropped.
         child.attend(to_write, heard).map_err(refused)?;
         Ok(child)
@@ -163,27 +201,23 @@ impl Child {
     /// Starts the threads of a life.
     fn attend(&mut self, to_write: Receiver<String>, heard: Sender<Heard>) -> io::Result<()> {
         let life = self.life.clone();
-        if let Some(leader) = self.group() {
-            self.watcher = Some(spawn("sink-end", move || life.watch(leader))?);
+        if let Some(leader) = self.group {
+            self.watcher = Some(Thread::begin("sink-end", move || life.watch(leader))?);
         }
-        if let Some(stdin) = self.process.stdin.take() {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        if let Some(stdin) = process.stdin.take() {
             let stdin = self.life.writes(stdin)?;
-            spawn("sink-input", move || write(stdin, &to_write))?;
+            Thread::begin("sink-input", move || write(stdin, &to_write))?;
         }
-        if let Some(stdout) = self.process.stdout.take() {
+        if let Some(stdout) = process.stdout.take() {
             let (shared, stdout) = (self.shared.clone(), self.life.reads(stdout));
-            self.hearer = Some(spawn("sink-output", move || shared.hear(stdout, &heard))?);
+            self.hearer = Some(Thread::begin("sink-output", move || shared.hear(stdout, &heard))?);
         }
-        if let Some(stderr) = self.process.stderr.take() {
+        if let Some(stderr) = process.stderr.take() {
             let (shared, stderr) = (self.shared.clone(), self.life.reads(stderr));
-            spawn("sink-log", move || shared.log(stderr))?;
+            Thread::begin("sink-log", move || shared.log(stderr))?;
         }
         Ok(())
-    }
-
-    /// The process group that it leads.
-    fn group(&self) -> Option<Pid> {
-        i32::try_from(self.process.id()).ok().and_then(Pid::from_raw)
     }
 
     /// Whether it has ended, or is not listened to any more.
@@ -227,41 +261,50 @@ impl Child {
 impl Child {
     /// Ends the program at once, with what it started. It is buried by [`drop`] alone: until then its number is nobody else's.
     pub(super) fn kill(&mut self) {
-        if let Some(group) = self.group() {
-            // It may have ended by now, or have left its group.
-            let _ = kill_process_group(group, Signal::KILL);
-            let _ = kill_process(group, Signal::KILL);
+        if let Some(group) = self.group {
+            (self.end)(group);
         }
     }
+
+    /// As a program of another user is to this process.
+    #[cfg(test)]
+    pub(super) fn cannot_be_killed(&mut self) {
+        self.end = |_| ();
+    }
+}
+
+fn end_group(group: Pid) {
+    // It may have ended by now, or have left its group.
+    let _ = kill_process_group(group, Signal::KILL);
+    let _ = kill_process(group, Signal::KILL);
 }
 
 impl Drop for Child {
     /// Its input ends; a program that does not end then is killed, and in any case what it started. What it said before it ended
-    /// counts, and nothing that comes later.
+    /// counts, and nothing that comes later. One that lives on is left behind: whoever waits for it would wait for ever.
     fn drop(&mut self) {
         self.lines = None;
         while let Ok(Heard::Answer(_)) = self.answers.recv_timeout(FAREWELL) {}
         self.kill();
-        if let Some(watcher) = self.watcher.take() {
-            let _ = watcher.join();
-        }
-        let _ = self.process.wait();
+        let ends = |thread: &Option<Thread>| thread.as_ref().is_none_or(|thread| thread.ends_within(BURIAL));
+        let has_ended = ends(&self.watcher);
         self.life.end();
         // Whoever has something to tell yet finds that nobody listens.
         self.answers = crossbeam_channel::never();
-        if let Some(hearer) = self.hearer.take() {
-            let _ = hearer.join();
+        ends(&self.hearer);
+        self.shared.is_over.store(true, Ordering::Release);
+        let Some(process) = self.process.take() else { return };
+        if !has_ended {
+            let fault = ChildFault::Left(process.id());
+            tracing::error!(sink = %self.shared.name, %fault, "a program that keeps backups cannot be ended");
         }
+        self.remains.take(process, self.watcher.take());
     }
 }
 
 /// The program answered with something else than is asked for.
 pub(super) fn odd_answer(method: &'static str, answer: &Value) -> ChildFault {
     ChildFault::Answer { method, words: shown(answer.to_string().as_bytes()) }
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
 /// Writes lines until there are no more, or nobody reads them.
@@ -349,7 +392,7 @@ impl Shared {
     }
 
     fn completed(&self, channel: ChannelId, id: u64) -> Result<(), ChildFault> {
-        if (self.on_completed)(channel, id) {
+        if self.is_over.load(Ordering::Acquire) || (self.on_completed)(channel, id) {
             return Ok(());
         }
         // Nothing waits for it, so nothing comes of it: one that came twice, or for a process before.
@@ -398,6 +441,7 @@ pub fn line_of_a_program(line: &[u8]) -> Result<(), ChildFault> {
         log_lines: AtomicUsize::new(0),
         strays: AtomicU64::new(0),
         has_ended: AtomicBool::new(false),
+        is_over: AtomicBool::new(false),
         on_completed: Arc::new(|_, _| false),
         on_end: Arc::new(|| {}),
     };

@@ -9,6 +9,7 @@ mod child;
 mod ledger;
 mod life;
 mod read;
+mod remains;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use serde_json::{Value, json};
 use super::sealed::{MAX_RECORD_BYTES, RecordKind, RecordName, Sealer, fits};
 use super::{Answer, Full, Holding, Persist, Reader, SinkEnds, SinkFault, TipRecord, Update};
 use crate::lock::Mutex;
-use child::{Child, OnCompleted, OnEnd, SHORT_LINE, odd_answer, shown};
+use child::{Child, OnCompleted, OnEnd, Remains, SHORT_LINE, odd_answer, shown};
 use ledger::{Ledger, Place};
 use read::Unanswered;
 
@@ -87,6 +88,7 @@ pub struct CommandSink {
 struct Machine {
     program: Program,
     child: Option<Child>,
+    remains: Remains,
     ledger: Arc<Ledger>,
     /// Told of each end of the program.
     deaths: Sender<()>,
@@ -94,8 +96,8 @@ struct Machine {
 
 impl Program {
     /// Starts it and makes sure that it speaks this protocol.
-    fn start(&self, on_completed: OnCompleted, on_end: OnEnd) -> Result<Child, ChildFault> {
-        let mut child = Child::start(&self.name, &self.command, self.limit, (on_completed, on_end))?;
+    fn start(&self, on_completed: OnCompleted, on_end: OnEnd, remains: &Remains) -> Result<Child, ChildFault> {
+        let mut child = Child::start(&self.name, &self.command, self.limit, (on_completed, on_end), remains)?;
         let hello = json!({ "protocol": PROTOCOL, "network": self.network, "node_id": self.node_id.to_string() });
         let answer = child.ask("hello", hello, SHORT_LINE)?;
         if answer.get("protocol").and_then(Value::as_u64) != Some(PROTOCOL) {
@@ -128,7 +130,7 @@ impl Machine {
             // One word of an end that nobody has looked at yet is enough.
             let _ = deaths.try_send(());
         });
-        let mut child = self.program.start(on_completed, on_end)?;
+        let mut child = self.program.start(on_completed, on_end, &self.remains)?;
         self.look_what_is_left(&mut child)?;
         for (channel, id, request) in self.ledger.to_give_again() {
             match give(&mut child, &request)? {
@@ -206,7 +208,7 @@ impl CommandSink {
         let ledger = Arc::new(Ledger::new(ends.clone()));
         let (deaths, died) = crossbeam_channel::bounded(1);
         let sealer = program.sealer.clone();
-        let machine = Machine { program, child: None, ledger: ledger.clone(), deaths };
+        let machine = Machine { program, child: None, remains: Remains::default(), ledger: ledger.clone(), deaths };
         let machine = Arc::new(Mutex::new(machine));
         let (watched, watcher_ends) = (Arc::downgrade(&machine), ends.clone());
         let watch = move || watch(&watched, &died, &watcher_ends);

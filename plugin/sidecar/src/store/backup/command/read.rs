@@ -10,25 +10,22 @@ use outrigger_bolt::id::ChannelId;
 use serde_json::{Value, json};
 
 use super::child::{Child, ChildFault, odd_answer, shown};
-use super::{LIST_LINE, Machine, Program, RECORD_LINE, kind_of, named};
+use super::{LIST_LINE, Machine, RECORD_LINE, kind_of, named};
 use crate::lock::Mutex;
 use crate::store::backup::directory::Names;
 use crate::store::backup::sealed::{RecordKind, RecordName, Sealer};
-use crate::store::backup::source::{NamedRecord, Source, SourceFault, StoredChannel};
+use crate::store::backup::source::{NamedRecord, NoRecord, Source, SourceFault, StoredChannel};
 use crate::store::backup::{Holding, Image, SinkFault, Update};
+
+mod patient;
+
+pub use patient::CommandSource;
 
 /// The most channels that a program may list.
 const MAX_CHANNELS: usize = 1_000_000;
 
 /// The most oddities of one list, and of one reading, that are told.
 const MOST_TOLD: usize = 32;
-
-/// A program that is only asked for what it keeps.
-pub struct CommandSource {
-    child: Child,
-    program: Program,
-    odd: Oddities,
-}
 
 /// What was odd, in words, once each.
 #[derive(Debug, Default)]
@@ -47,24 +44,24 @@ impl Oddities {
     fn take_in(&mut self, others: Vec<String>) {
         others.into_iter().for_each(|words| self.tell(words));
     }
+
+    /// What was told since this was last asked. It may be told again from then on.
+    fn take(&mut self) -> Vec<String> {
+        std::mem::take(self).untold
+    }
 }
 
 /// A list, and what is odd about it.
 struct Listed<T> {
     items: T,
     odd: Vec<String>,
-    /// Why the rest of it could not be had.
-    cut: Option<ChildFault>,
+    /// Why it, or the rest of it, could not be had now, in words.
+    unread: Option<String>,
 }
 
 impl<T> Listed<T> {
     fn whole(items: T, odd: Vec<String>) -> Self {
-        Self { items, odd, cut: None }
-    }
-
-    /// In words, with what it lacks.
-    fn odd(&self) -> Vec<String> {
-        self.odd.iter().cloned().chain(self.cut.as_ref().map(ToString::to_string)).collect()
+        Self { items, odd, unread: None }
     }
 }
 
@@ -88,10 +85,8 @@ impl<F> Unanswered<F> {
 
 /// Why there is no record.
 enum UnreadRecord<F> {
-    /// It is lost or damaged, in words; others may be there.
-    Lost(String),
-    /// The program said no, or something else than it was asked for, in words: it may be there.
-    Refused(String),
+    /// Others may be there.
+    None(NoRecord),
     Gone(F),
 }
 
@@ -122,48 +117,12 @@ impl Ask for Child {
     }
 }
 
-impl CommandSource {
-    /// Starts the program.
-    pub fn start(program: Program) -> Result<Self, SourceFault> {
-        let started = program.start(Arc::new(|_, _| false), Arc::new(|| {}));
-        match started {
-            Ok(child) => Ok(Self { child, program, odd: Oddities::default() }),
-            Err(fault) => Err(SourceFault::unreadable(program.command.join(" "), fault)),
-        }
-    }
-
-    fn unreadable(&self, fault: ChildFault) -> SourceFault {
-        SourceFault::unreadable(self.program.command.join(" "), fault)
-    }
-}
-
-impl Source for CommandSource {
-    fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
-        let listed = channels(&mut self.child, true).map_err(|none| self.unreadable(none.fault(|fault| fault)))?;
-        self.odd.take_in(listed.odd());
-        Ok(listed.items.into_iter().collect())
-    }
-
-    fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
-        stored(&mut self.child, &self.program.sealer, channel).map_err(|fault| self.unreadable(fault))
-    }
-
-    fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
-        let tip = newest_tip(&mut self.child, &self.program.sealer).map_err(|fault| self.unreadable(fault))?;
-        self.odd.take_in(tip.odd);
-        Ok(tip.items)
-    }
-
-    fn faults(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.odd.untold)
-    }
-}
-
 /// A program that keeps on the side, asked between two writes.
 pub(super) struct LiveSource {
     asked: Asked,
     sealer: Arc<Sealer>,
     odd: Oddities,
+    unread: Vec<String>,
 }
 
 /// Whom it asks.
@@ -175,7 +134,7 @@ struct Asked {
 impl LiveSource {
     pub(super) fn new(machine: Arc<Mutex<Machine>>, sealer: Arc<Sealer>) -> Self {
         let place = machine.lock().program.command.join(" ");
-        Self { asked: Asked { machine, place }, sealer, odd: Oddities::default() }
+        Self { asked: Asked { machine, place }, sealer, odd: Oddities::default(), unread: Vec::new() }
     }
 }
 
@@ -195,7 +154,8 @@ impl Source for LiveSource {
     fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
         let listed = channels(&mut self.asked, true)
             .map_err(|none| none.fault(|fault| SourceFault::unreadable(&self.asked.place, fault)))?;
-        self.odd.take_in(listed.odd());
+        self.odd.take_in(listed.odd);
+        self.unread.extend(listed.unread);
         Ok(listed.items.into_iter().collect())
     }
 
@@ -206,11 +166,16 @@ impl Source for LiveSource {
     fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
         let tip = newest_tip(&mut self.asked, &self.sealer)?;
         self.odd.take_in(tip.odd);
+        self.unread.extend(tip.unread);
         Ok(tip.items)
     }
 
     fn faults(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.odd.untold)
+        self.odd.take()
+    }
+
+    fn unread(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.unread)
     }
 }
 
@@ -240,8 +205,8 @@ pub(super) fn holdings(
     let passing = |fault: ChildFault| SinkFault::Passing(fault.to_string());
     let mut holdings = Vec::new();
     let there = channels(&mut program, false).map_err(|none| none.fault(passing))?;
-    if let Some(fault) = there.cut {
-        return Err(passing(fault));
+    if let Some(words) = there.unread {
+        return Err(SinkFault::Passing(words));
     }
     for words in there.odd {
         tracing::warn!(words, "a backup lists what it holds in another way than it is asked for");
@@ -258,8 +223,8 @@ pub(super) fn holdings(
             Ok(newest) if is_over(&newest) => {}
             Ok(_) => holdings.push((Holding { channel, id }, updates)),
             // A channel of which it has lost the newest costs no other: it is written anew.
-            Err(UnreadRecord::Lost(words)) => untold(&channel, &words),
-            Err(UnreadRecord::Refused(words)) => return Err(SinkFault::Passing(words)),
+            Err(UnreadRecord::None(NoRecord::Lost(words))) => untold(&channel, &words),
+            Err(UnreadRecord::None(NoRecord::Unread(words))) => return Err(SinkFault::Passing(words)),
             Err(UnreadRecord::Gone(fault)) => return Err(fault),
         }
     }
@@ -283,7 +248,7 @@ fn is_over(record: &NamedRecord) -> bool {
 /// them. Each page must bring one that is new, so it ends. What is listed behind a page that cannot be had is missing, and told.
 fn channels<A: Ask>(program: &mut A, over: bool) -> Result<Listed<BTreeSet<ChannelId>>, Unanswered<A::Fault>> {
     let method = "list_channels";
-    let (mut found, mut odd, mut cut) = (BTreeSet::new(), Oddities::default(), None);
+    let (mut found, mut odd, mut unread) = (BTreeSet::new(), Oddities::default(), None);
     loop {
         let after = found.last().map(ToString::to_string);
         let answer = program.ask(method, json!({ "after": after, "over": over }), LIST_LINE);
@@ -294,7 +259,7 @@ fn channels<A: Ask>(program: &mut A, over: bool) -> Result<Listed<BTreeSet<Chann
         let page = match page {
             Ok(page) => page,
             Err(Unanswered::Refused(fault)) if !found.is_empty() => {
-                cut = Some(fault);
+                unread = Some(fault.to_string());
                 break;
             }
             Err(none) => return Err(none),
@@ -325,7 +290,7 @@ fn channels<A: Ask>(program: &mut A, over: bool) -> Result<Listed<BTreeSet<Chann
             break;
         }
     }
-    Ok(Listed { items: found, odd: odd.untold, cut })
+    Ok(Listed { items: found, odd: odd.untold, unread })
 }
 
 /// The names of the records that it lists of a channel. Of two updates that follow the same id the shorter one is one of ours.
@@ -377,8 +342,8 @@ fn record_name(channel: &ChannelId, entry: &Value) -> Option<RecordName> {
 fn record<A: Ask>(program: &mut A, sealer: &Sealer, name: RecordName) -> Result<NamedRecord, UnreadRecord<A::Fault>> {
     let method = "fetch";
     let what = format!("{} {} of channel {}", name.kind.word(), name.id, name.channel);
-    let lost = |words: &dyn std::fmt::Display| UnreadRecord::Lost(format!("{what}: {words}"));
-    let refused = |fault: &ChildFault| UnreadRecord::Refused(format!("{what}: {fault}"));
+    let lost = |words: &dyn std::fmt::Display| UnreadRecord::None(NoRecord::Lost(format!("{what}: {words}")));
+    let refused = |fault: &ChildFault| UnreadRecord::None(NoRecord::Unread(format!("{what}: {fault}")));
     let answer = program.ask(method, named(&name), RECORD_LINE).map_err(|none| match none {
         Unanswered::Refused(fault) => refused(&fault),
         Unanswered::Gone(fault) => UnreadRecord::Gone(fault),
@@ -397,19 +362,21 @@ fn record<A: Ask>(program: &mut A, sealer: &Sealer, name: RecordName) -> Result<
 fn stored<A: Ask>(program: &mut A, sealer: &Sealer, channel: &ChannelId) -> Result<StoredChannel, A::Fault> {
     let Listed { items: names, odd, .. } = match names(program, channel) {
         Ok(names) => names,
-        Err(Unanswered::Refused(fault)) => Listed::whole(Names::default(), vec![fault.to_string()]),
+        Err(Unanswered::Refused(fault)) => {
+            return Ok(StoredChannel { unread: vec![fault.to_string()], ..StoredChannel::nothing(*channel) });
+        }
         Err(Unanswered::Gone(fault)) => return Err(fault),
     };
     let mut gone = None;
     let mut stored = StoredChannel::gather(*channel, &names, |name| {
         if gone.is_some() {
-            return Err(String::new());
+            return Err(NoRecord::Unread(String::new()));
         }
         record(program, sealer, name).map_err(|unread| match unread {
-            UnreadRecord::Lost(words) | UnreadRecord::Refused(words) => words,
+            UnreadRecord::None(none) => none,
             UnreadRecord::Gone(fault) => {
                 gone = Some(fault);
-                String::new()
+                NoRecord::Unread(String::new())
             }
         })
     });
@@ -420,23 +387,25 @@ fn stored<A: Ask>(program: &mut A, sealer: &Sealer, channel: &ChannelId) -> Resu
 /// The newest record of the chain that a program has. One that cannot be used is told, and is as good as none.
 fn newest_tip<A: Ask>(program: &mut A, sealer: &Sealer) -> Result<Listed<Option<Vec<u8>>>, A::Fault> {
     let method = "fetch_tip";
-    let unread = |words: String| Ok(Listed::whole(None, vec![words]));
+    let unfit = |words: String| Ok(Listed::whole(None, vec![words]));
     let answer = match program.ask(method, json!({}), LIST_LINE) {
         Ok(answer) => answer,
-        Err(Unanswered::Refused(fault)) => return unread(fault.to_string()),
+        Err(Unanswered::Refused(fault)) => {
+            return Ok(Listed { items: None, odd: Vec::new(), unread: Some(fault.to_string()) });
+        }
         Err(Unanswered::Gone(fault)) => return Err(fault),
     };
     let height = answer.get("height").and_then(Value::as_u64).and_then(|height| u32::try_from(height).ok());
     let (text, height) = match (answer.get("record"), height) {
         (Some(Value::Null), _) => return Ok(Listed::whole(None, Vec::new())),
         (Some(Value::String(text)), Some(height)) => (text, height),
-        (_, _) => return unread(odd_answer(method, &answer).to_string()),
+        (_, _) => return unfit(odd_answer(method, &answer).to_string()),
     };
     let opened = STANDARD.decode(text).map_err(|_| "it is no base64".to_owned());
     let opened =
         opened.and_then(|bytes| sealer.open(&RecordName::tip(height), &bytes).map_err(|fault| fault.to_string()));
     match opened {
         Ok(tip) => Ok(Listed::whole(Some(tip), Vec::new())),
-        Err(words) => unread(format!("its record of the chain at block {height}: {words}")),
+        Err(words) => unfit(format!("its record of the chain at block {height}: {words}")),
     }
 }

@@ -16,7 +16,11 @@ fn bash(script: &str) -> Vec<String> {
 }
 
 fn child(script: &str, limit: Duration) -> Child {
-    Child::start("test", &bash(script), limit, (Arc::new(|_, _| false), Arc::new(|| {}))).unwrap()
+    started(script, limit, &Remains::default()).unwrap()
+}
+
+fn started(script: &str, limit: Duration, remains: &Remains) -> Result<Child, ChildFault> {
+    Child::start("test", &bash(script), limit, (Arc::new(|_, _| false), Arc::new(|| {})), remains)
 }
 
 /// What comes of the first question.
@@ -38,8 +42,8 @@ fn an_answer_comes_back() {
 
 #[test]
 fn a_program_that_is_not_there_or_ends_is_told_as_such() {
-    let none =
-        Child::start("test", &["/nowhere/sink".to_owned()], ANSWER_LIMIT, (Arc::new(|_, _| false), Arc::new(|| {})));
+    let (ends, remains): ((OnCompleted, OnEnd), _) = ((Arc::new(|_, _| false), Arc::new(|| {})), Remains::default());
+    let none = Child::start("test", &["/nowhere/sink".to_owned()], ANSWER_LIMIT, ends, &remains);
     assert!(none.map(drop).unwrap_err().to_string().starts_with("it cannot be started: /nowhere/sink: "));
     assert_eq!(fault("exit 3"), ChildFault::Ended);
     assert_eq!(fault("read -r line; exec >&-; cat"), ChildFault::Ended);
@@ -56,6 +60,31 @@ fn a_program_that_hangs_is_not_waited_for_without_end() {
     assert_eq!(deaf.ask("hello", large.clone(), SHORT_LINE), Err(silent.clone()));
     assert_eq!(deaf.ask("hello", large.clone(), SHORT_LINE), Err(silent.clone()));
     assert_eq!(deaf.ask("hello", large, SHORT_LINE), Err(silent));
+}
+
+/// A program of another user, or one that waits for a disk: nothing ends it.
+#[test]
+fn a_program_that_cannot_be_ended_is_left_behind_and_told_and_no_other_life_begins_before_it_is_gone() {
+    let remains = Remains::default();
+    let script = format!("{RIGHT} sleep 600");
+    let mut deaf = started(&script, Duration::from_secs(20), &remains).unwrap();
+    deaf.ask("hello", json!({}), SHORT_LINE).unwrap();
+    assert_eq!(remains.process(), None);
+    deaf.cannot_be_killed();
+    // Ends, and does not wait for ten minutes.
+    drop(deaf);
+    let process = remains.process().unwrap();
+    let refused = started("cat", ANSWER_LIMIT, &remains).map(drop).unwrap_err();
+    assert_eq!(refused, ChildFault::Left(process));
+    assert!(refused.to_string().contains(&format!("kill -9 {process}")), "{refused}");
+    let group = rustix::process::Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while remains.process().is_some() {
+        assert!(Instant::now() < deadline, "it is gone");
+        std::thread::yield_now();
+    }
+    assert!(started("cat", ANSWER_LIMIT, &remains).is_ok());
 }
 
 #[test]
@@ -394,13 +423,13 @@ mod writes {
         let mut source = sink.reader().unwrap()().unwrap();
         let stored = source.read(&CHANNEL).unwrap();
         assert!(stored.full.is_none());
-        assert!(stored.faults[0].starts_with("it answered list_records with an error: "), "{:?}", stored.faults);
-        assert!(stored.faults[0].contains("not now"));
+        assert!(stored.unread[0].starts_with("it answered list_records with an error: "), "{:?}", stored.unread);
+        assert!(stored.unread[0].contains("not now") && stored.faults.is_empty(), "it may be there");
         let refused = source.channels().unwrap_err().to_string();
         assert!(refused.contains("it answered list_channels with something else"), "{refused}");
         assert_eq!(source.tip(), Ok(None));
-        assert!(source.faults().concat().contains("nor this"));
-        assert!(source.faults().is_empty(), "once");
+        assert!(source.unread().concat().contains("nor this"));
+        assert!(source.unread().is_empty() && source.faults().is_empty(), "once");
         assert_eq!(given(&mut sink, ChannelId([8; 32])), Answer::InProgress);
         assert_eq!(std::fs::read_to_string(&starts).unwrap(), "start\n");
         assert_eq!((sink.ledger.to_give_again().len(), lost.len()), (2, 0), "both are in its hands");
@@ -485,6 +514,38 @@ mod writes {
             assert!(begun.elapsed() < ANSWER_LIMIT, "what it started lives on: {}", state());
             std::thread::yield_now();
         }
+    }
+
+    /// Whoever shows how the sink stands, and whoever stops it, is not kept waiting.
+    #[test]
+    fn a_sink_whose_program_cannot_be_ended_is_in_trouble_until_it_is_gone_and_then_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = dir.path().join("first");
+        let lines = format!(
+            r#"if [[ ! -e '{0}' ]]; then touch '{0}'; exec sleep 600; fi; answer '"result":{{"answer":"completed"}}'"#,
+            first.display()
+        );
+        let ends = SinkEnds::new(|_, _| (), Instant::now);
+        let program = Program { limit: Duration::from_secs(5), ..program(&lines) };
+        let mut sink = CommandSink::new(program, ends.clone());
+        let machine = sink.machine.clone();
+        machine.lock().child().unwrap().cannot_be_killed();
+        let writes = std::thread::spawn(move || given(&mut sink, CHANNEL));
+        let begun = Instant::now();
+        let words = loop {
+            match ends.trouble_now().filter(|(words, _)| words.contains("was killed and lives on")) {
+                Some((words, _)) => break words,
+                None => assert!(begun.elapsed() < ANSWER_LIMIT, "{:?}", ends.trouble_now()),
+            }
+            std::thread::yield_now();
+        };
+        let process = machine.lock().remains.process().unwrap();
+        assert!(words.contains(&format!("end it as its own user (kill -9 {process})")), "{words}");
+        assert!(!writes.is_finished());
+        let leader = rustix::process::Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
+        rustix::process::kill_process(leader, rustix::process::Signal::KILL).unwrap();
+        assert_eq!(writes.join().unwrap(), Answer::Completed);
+        assert!(ends.trouble_now().is_none());
     }
 
     /// Of one that is too large for the program's store the others need not suffer.

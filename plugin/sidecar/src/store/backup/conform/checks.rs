@@ -206,9 +206,17 @@ fn keeps_tip(bench: &mut Bench<'_>) -> Result<(), String> {
     // What is not waited for is written at the latest when the process ends.
     bench.end();
     match bench.subject.source()?.tip().map_err(|fault| fault.to_string())? {
+        Some(found) if found == newer.encode() => {}
+        Some(_) => return Err("another one than the newest is read back".to_owned()),
+        None => return Err("none is read back".to_owned()),
+    }
+    // A start that finds it makes good what it names in vain.
+    bench.start()?;
+    let Some(life) = &mut bench.life else { return Ok(()) };
+    match life.sink.kept_tip() {
         Some(found) if found == newer.encode() => Ok(()),
-        Some(_) => Err("another one than the newest is read back".to_owned()),
-        None => Err("none is read back".to_owned()),
+        None if life.sink.reader().is_none() => Ok(()),
+        Some(_) | None => Err("a start does not find the newest".to_owned()),
     }
 }
 

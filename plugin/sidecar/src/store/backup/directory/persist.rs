@@ -11,6 +11,10 @@ use crate::store::backup::sealed::{Sealer, fits};
 use crate::store::backup::source::{Source, SourceFault};
 use crate::store::backup::{Answer, Full, Holding, Image, Persist, Reader, SinkEnds, SinkFault, TipRecord, Update};
 
+/// What an operator does where the disk cannot be read.
+const UNREAD: &str = "nothing is written to this backup before it can be read, since it may hold more than the database. Mend the disk; \
+    or move what cannot be read away, and it counts as lost and is written anew";
+
 /// A [`Directory`] under the Persist contract. A disk that is away or full is waited for.
 pub struct DirectorySink {
     path: PathBuf,
@@ -148,18 +152,13 @@ impl Persist for DirectorySink {
         let mut source = DirectorySource::open(&self.path, (&self.owner.0, &self.owner.1), self.sealer.clone())?;
         let mut holdings = Vec::new();
         for channel in source.living()? {
-            // What is held counts as complete. A channel that cannot be read is written anew, and costs no other.
-            let settled = self.directory()?.settle(&channel).map_err(|fault| fault.to_string());
-            let read = settled.and_then(|()| source.read(&channel).map_err(|fault| fault.to_string()));
-            let mut stored = match read {
-                Ok(stored) => stored,
-                // Unless all of it went away.
-                Err(fault) => {
-                    source.living()?;
-                    tracing::warn!(%channel, %fault, "a backup cannot be read: it is written anew");
-                    continue;
-                }
-            };
+            // What is held counts as complete.
+            self.directory()?.settle(&channel)?;
+            let mut stored = source.read(&channel)?;
+            // What cannot be read may be newer than the database: it is asked for again, and nothing is written over it before.
+            if let Some(words) = stored.unread.first() {
+                return Err(SinkFault::Passing(format!("{words}; {UNREAD}")));
+            }
             let image = stored.image();
             for fault in &stored.faults {
                 tracing::warn!(%channel, %fault, "a backup is damaged: it is written anew");

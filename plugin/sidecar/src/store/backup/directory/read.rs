@@ -9,20 +9,26 @@ use outrigger_bolt::id::{ChannelId, NodeId};
 
 use super::{OVER, channels_in, is_place, names_in, place_of, read_record, tips};
 use crate::store::backup::sealed::{RecordName, Sealer};
-use crate::store::backup::source::{Source, SourceFault, StoredChannel};
+use crate::store::backup::source::{NoRecord, Source, SourceFault, StoredChannel};
 
 /// Reads such a directory back, and changes nothing in it.
 pub struct DirectorySource {
     root: PathBuf,
     sealer: Arc<Sealer>,
+    unread: Vec<String>,
 }
 
 impl DirectorySource {
     /// The place of this node in a directory; refused where there is none, with the nodes that have one.
     pub fn open(dir: &Path, (network, node_id): (&str, &NodeId), sealer: Arc<Sealer>) -> Result<Self, SourceFault> {
         let root = place_of(dir, network, node_id);
-        if root.is_dir() {
-            return Ok(Self { root, sealer });
+        match fs::metadata(&root) {
+            Ok(there) if there.is_dir() => return Ok(Self { root, sealer, unread: Vec::new() }),
+            // It is not known to be another's.
+            Err(fault) if fault.kind() != io::ErrorKind::NotFound => {
+                return Err(SourceFault::unreadable(root.display(), fault));
+            }
+            Ok(_) | Err(_) => {}
         }
         let entries = fs::read_dir(dir).map_err(|fault| SourceFault::unreadable(dir.display(), fault))?;
         let others = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -52,7 +58,7 @@ impl Source for DirectorySource {
         match channels_in(&self.root.join(OVER)) {
             Ok(over) => found.extend(over),
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
-            Err(fault) => return Err(SourceFault::unreadable(self.root.display(), fault)),
+            Err(fault) => self.unread.push(format!("{}: {fault}", self.root.join(OVER).display())),
         }
         found.sort_unstable();
         found.dedup();
@@ -70,7 +76,17 @@ impl Source for DirectorySource {
 
     fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
         let heights = tips(&self.root).map_err(|fault| SourceFault::unreadable(self.root.display(), fault))?;
-        let newest = heights.iter().rev().map(|height| read_record(&self.sealer, &self.root, RecordName::tip(*height)));
-        Ok(newest.filter_map(Result::ok).map(|record| record.content).next())
+        for height in heights.iter().rev() {
+            match read_record(&self.sealer, &self.root, RecordName::tip(*height)) {
+                Ok(record) => return Ok(Some(record.content)),
+                Err(NoRecord::Lost(_)) => {}
+                Err(NoRecord::Unread(words)) => self.unread.push(words),
+            }
+        }
+        Ok(None)
+    }
+
+    fn unread(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.unread)
     }
 }

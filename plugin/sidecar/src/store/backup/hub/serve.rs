@@ -2,17 +2,50 @@
 
 use std::sync::atomic::Ordering;
 
-use super::super::Persist;
+use redb::ReadableDatabase;
+
 use super::super::desk::Desk;
 use super::super::ends::SinkFault;
-use super::Hub;
+use super::super::image::TipRecord;
+use super::super::start::has_life;
+use super::super::{Holding, Persist};
+use super::{Hub, News};
+use crate::store::StoreError;
 
 impl Hub {
+    /// What a sink holds is known, and so is its record of the tip.
+    pub(super) fn meet(&self, number: usize, sink: &mut dyn Persist, holdings: &[Holding]) {
+        self.learn(number, holdings);
+        let tip = sink.kept_tip().and_then(|bytes| TipRecord::decode(&bytes).ok());
+        if let (Some(desk), Some(tip)) = (self.desks.get(number), tip)
+            && let Err(fault) = self.find_tip(desk, tip)
+        {
+            // Whoever hears it stops the node.
+            let _ = self.news.send(News::Storage(fault));
+        }
+    }
+
+    /// A channel that it names may have gone since, and would be missed by a restore.
+    fn find_tip(&self, desk: &Desk, tip: TipRecord) -> Result<(), StoreError> {
+        desk.with(|lanes| {
+            // What goes from here on is told to these lanes behind this.
+            let transaction = self.db.begin_read()?;
+            let mut gone = Vec::new();
+            for (channel, _) in tip.channels.iter().flatten() {
+                if !has_life(&transaction, channel)? {
+                    gone.push(*channel);
+                }
+            }
+            lanes.found_tip(tip, &gone);
+            Ok(())
+        })
+    }
+
     /// What a sink's thread does: it hears what the sink holds, and then gives it one thing after the other.
     pub(super) fn serve(&self, number: usize, mut sink: Box<dyn Persist>) {
         let Some(desk) = self.desks.get(number) else { return };
         match desk.ends.until_well(|| sink.holdings()) {
-            Some(Ok(holdings)) => self.learn(number, &holdings),
+            Some(Ok(holdings)) => self.meet(number, &mut *sink, &holdings),
             // It is given everything in full, and says itself what is wrong.
             Some(Err(_)) => self.learn(number, &[]),
             None => return,
@@ -48,7 +81,7 @@ impl Hub {
         match sink.holdings() {
             Ok(holdings) => {
                 desk.ends.well();
-                self.learn(number, &holdings);
+                self.meet(number, sink, &holdings);
             }
             Err(SinkFault::Passing(words)) => desk.ends.trouble(&words),
             Err(SinkFault::Lasting(words)) => {

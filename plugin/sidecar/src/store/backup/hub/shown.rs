@@ -19,6 +19,12 @@ impl Hub {
         found.into_iter().for_each(|desk| desk.is_verified((self.clocks.unix)()));
     }
 
+    /// A restore from the sink of this name was tried, and nothing was wrong but that these channels were not tried.
+    pub fn partly_verified(&self, name: &str, untried: &[ChannelId]) {
+        let found = self.desks.iter().find(|desk| desk.terms.name == name);
+        found.into_iter().for_each(|desk| desk.is_partly_verified(untried));
+    }
+
     /// Why no restore is tried from the sink of this name, or not of all channels; nothing where one is.
     pub fn unverified(&self, name: &str, reason: Option<String>) {
         let found = self.desks.iter().find(|desk| desk.terms.name == name);

@@ -249,8 +249,9 @@ impl Bench {
     /// Every sink tells what it holds.
     fn hear(&self) {
         for (number, sink) in self.sinks.iter().enumerate() {
-            let holdings = sink.clone().holdings().unwrap();
-            self.hub.learn(number, &holdings);
+            let mut sink = sink.clone();
+            let holdings = sink.holdings().unwrap();
+            self.hub.meet(number, &mut sink, &holdings);
         }
     }
 

@@ -193,6 +193,15 @@ fn bak_1_a_record_that_names_a_channel_which_was_forgotten_is_given_again_before
     lanes.add(&end(false), funding(), now);
     assert_eq!(named(lanes.next()), [(OTHER, 9)]);
 
+    // The one before it is given again first: the newer one may wait for long.
+    let mut lanes = holding(4);
+    lanes.add_tip(tip(&[(CHANNEL, 4), (OTHER, 9)]));
+    assert_eq!(named(lanes.next()).len(), 2);
+    lanes.add(&update(OTHER, 1, 10), funding(), now);
+    lanes.add_tip(tip(&[(CHANNEL, 4), (OTHER, 9), (ChannelId([9; 32]), 1)]));
+    lanes.add(&end(false), funding(), now);
+    assert_eq!(named(lanes.next()), [(OTHER, 9)]);
+
     // What is in history stays there, and is found.
     let mut lanes = holding(4);
     lanes.add_tip(tip(&[(CHANNEL, 4), (OTHER, 9)]));

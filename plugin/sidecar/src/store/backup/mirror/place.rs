@@ -15,7 +15,7 @@ use crate::store::journal::start::{Attached, attach, is_orphaned};
 use crate::store::journal::{self, Beside, Journal, Shelf};
 use crate::store::schema::{MIRROR_KEY, Table};
 use crate::store::seal::seal;
-use crate::store::{StoreError, check_identity, initialise, open_sound, reserved, stored, sync_directory};
+use crate::store::{StoreError, check_identity, initialise, open_sound, reserved, stored_to_look, sync_directory};
 
 /// Whose mirror it is, and where.
 #[derive(Clone, Debug)]
@@ -132,13 +132,13 @@ impl MirrorPlace {
         open_sound(&self.path, read).map_err(|fault| fault.of_file(&self.path))
     }
 
-    /// The mirror with what its journal has, for looking at: neither is changed by a byte. Where the operator has given the journal up
+    /// The mirror with what its journal has, for looking at, also where neither may be written: neither is changed by a byte. Where the operator has given the journal up
     /// it comes with the words for what that costs.
     pub(super) fn looked_at(&self) -> Result<(Database, Option<String>), StoreError> {
         let looked = || {
-            let (db, _kept_back) = reserved(stored(&self.path)?, &self.path)?;
+            let (db, _kept_back) = reserved(stored_to_look(&self.path)?, &self.path)?;
             self.check_file(&db)?;
-            let shelf = self.shelf();
+            let shelf = self.shelf().to_look();
             let lost = attached(&db, &shelf, false)?.old;
             match lost {
                 Some(_) if !shelf.is_given_up() => Err(StoreError::Apart { path: shelf.path() }),

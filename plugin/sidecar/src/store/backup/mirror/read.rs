@@ -111,8 +111,7 @@ impl Source for MirrorSource {
                 read => read.map(Ok),
             }
         };
-        let mut stored =
-            StoredChannel { channel: *channel, full: None, updates: Vec::new(), newest: None, faults: Vec::new() };
+        let mut stored = StoredChannel::nothing(*channel);
         stored.faults.extend(self.lost.clone());
         match self.read_in(image)? {
             Ok(image) => {

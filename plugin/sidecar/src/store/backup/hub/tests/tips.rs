@@ -111,3 +111,59 @@ fn bak_1_a_channel_that_is_over_is_named_by_no_record_of_the_tip() {
     bench.commit(late);
     assert_eq!(told(&mut bench).channels, Some(vec![(SECOND, 1)]));
 }
+
+/// A mirror has nothing of a channel that was never funded: what names it still is found at a start, and given again before it goes.
+#[test]
+fn bak_1_a_record_that_a_sink_has_since_before_a_start_is_given_again_without_a_channel_that_is_forgotten() {
+    let forget = |channel: ChannelId| {
+        let mut gone = Batch::default();
+        gone.put(Table::ChannelParams, channel_key(&channel), None);
+        gone
+    };
+    let named = |bench: &Bench| {
+        let kept = bench.sinks[0].kept.lock();
+        let tips: Vec<_> = kept.tips.iter().map(|tip| tip.channels.clone().unwrap()).collect();
+        (tips.len(), tips.last().unwrap().clone())
+    };
+    let mut bench = Bench::new(&[(Manner::Sound, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![]);
+    bench.open(SECOND, vec![]);
+    bench.commit(followed(700));
+    assert_eq!(told(&mut bench).channels, Some(vec![(FIRST, 1), (SECOND, 1)]));
+
+    // What it names lives: nothing is given at a start.
+    let mut bench = bench.restarted(&[FIRST, SECOND]);
+    bench.hear();
+    bench.give_all();
+    assert_eq!(named(&bench), (1, vec![(FIRST, 1), (SECOND, 1)]));
+    bench.commit(forget(FIRST));
+    bench.give_all();
+    assert_eq!(named(&bench), (2, vec![(SECOND, 1)]), "behind a start too");
+
+    // A start that finds it gone does the same: the last one ended between the two.
+    let mut bench = bench.restarted(&[SECOND]);
+    bench.hear();
+    bench.give_all();
+    bench.commit(forget(SECOND));
+    let mut bench = bench.restarted(&[]);
+    bench.hear();
+    bench.give_all();
+    assert_eq!(named(&bench), (3, vec![]));
+}
+
+/// A try that passes over a channel says nothing of what was wrong with it.
+#[test]
+fn bak_1_what_was_wrong_with_a_backup_is_over_once_a_try_finds_it_right_as_far_as_it_looked() {
+    let bench = Bench::new(&[(Manner::Sound, true)]);
+    let name = bench.hub.views()[0].terms.name.clone();
+    let failure = || bench.hub.views()[0].verify_failure.clone();
+    let words = format!("channel {FIRST}: a gap");
+    assert!(bench.hub.not_verified(&name, &words));
+    bench.hub.partly_verified(&name, &[SECOND, FIRST]);
+    assert_eq!(failure(), Some(words), "it was not looked at");
+    bench.hub.partly_verified(&name, &[SECOND]);
+    assert_eq!(failure(), None);
+    assert_eq!(bench.hub.views()[0].verified_at_unix, None, "not all of it was looked at");
+    assert!(bench.hub.not_verified(&name, "a gap again"), "it is news");
+}
