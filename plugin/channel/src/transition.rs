@@ -41,8 +41,8 @@ pub enum Effect {
     Disconnect(String),
     /// A transaction to broadcast until it is confirmed. Made again from the phase in the head row.
     Publish { what: Publication, tx: Transaction },
-    /// Proof that our rows are older than what we once told: the whole node goes into restored mode, for good. Staged as
-    /// a row with the step that saw the proof; the text says what it was.
+    /// Proof that our rows are older than what we once told: the whole node goes into restored mode, for good. A row
+    /// before that of the step that saw the proof; the text says what it was.
     Restored { proof: String },
     /// Something the chain must tell us of. Made again by [`Channel::watches`](crate::Channel::watches).
     Watch(Watch),

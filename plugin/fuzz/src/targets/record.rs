@@ -10,6 +10,7 @@ use outrigger_bolt::wire::{ChannelUpdate, Decode};
 use outrigger_channel::{FailReason, Publication};
 use outrigger_sidecar::store::backup::command::line_of_a_program;
 use outrigger_sidecar::store::backup::directory::parse_name;
+use outrigger_sidecar::store::backup::kept::CommittedRow;
 use outrigger_sidecar::store::backup::refusals::Refusals;
 use outrigger_sidecar::store::backup::sealed::{RecordKind, RecordName, Sealer};
 use outrigger_sidecar::store::backup::{Followed, Image, RowChange, TipRecord, Update};
@@ -83,6 +84,7 @@ pub(super) fn targets() -> Vec<Target> {
         of("record_followed", Followed::decode, Followed::encode, || {
             vec![Followed { height: 800_000, hash: bitcoin::BlockHash::from_byte_array([7; 32]) }]
         }),
+        of("record_persist", CommittedRow::decode, CommittedRow::encode, || vec![CommittedRow { number: 41, id: 97 }]),
         of("record_replay", ReplayRow::decode, ReplayRow::encode, || {
             vec![ReplayRow { channel: ChannelId([1; 32]), htlc_id: 7, until: 800 }]
         }),

@@ -216,12 +216,11 @@ impl Drive<'_> {
     /// The channel has its first commitments: from here on it has rows, and the call that asked for it is answered in
     /// the same transaction.
     fn born(&mut self, peer: &mut Peer, opening: ChannelId, birth: Birth) {
-        let at = opening_address(peer, birth.channel_id);
         let (monitor, monitor_changes) = match Monitor::new(&birth.monitor) {
             Ok(monitor) => monitor,
             Err(refused) => {
                 tracing::error!(channel = %birth.channel_id, %refused, "a new channel has no monitor");
-                self.send_error(at, "internal error");
+                self.refuse_birth(peer, opening, "internal error");
                 return self.gone(peer, opening, "a new channel has no monitor");
             }
         };
@@ -235,7 +234,7 @@ impl Drive<'_> {
         if is_taken {
             // Bad input 35: a funding output serves one channel, and a name one channel or opening.
             let reason = "this funding output belongs to another channel";
-            self.send_error(at, reason);
+            self.refuse_birth(peer, opening, reason);
             return self.gone(peer, opening, reason);
         }
         let Some(OpeningSlot { signer, order, .. }) = peer.openings.remove(&opening) else { return };
@@ -252,6 +251,7 @@ impl Drive<'_> {
         if let Some(script) = &birth.channel.rows().params.local.upfront_shutdown_script {
             self.env.gave_shutdown_script(script);
         }
+        let at = opening_address(peer, birth.channel_id);
         let guard = Guard::of(&monitor.rows().head);
         let slot = Slot {
             channel: birth.channel,
@@ -275,6 +275,16 @@ impl Drive<'_> {
         peer.slots.insert(birth.channel_id, slot);
         let step = Step { changes: &birth.changes, monitor: &monitor_changes, guard, effects: birth.effects };
         self.batch.stage(at, step, Clock::now_unix());
+    }
+
+    /// Ends an opening by the name that it has with the peer, which until `funding_signed` is the temporary one (BOLT 1): an `error`
+    /// under a name that another channel has would have both sides fail that one.
+    fn refuse_birth(&mut self, peer: &Peer, opening: ChannelId, reason: &str) {
+        let at = opening_address(peer, opening);
+        if peer.slots.contains_key(&opening) || self.env.frozen.contains(&opening) {
+            return self.send(at, Message::Warning(Warning { channel_id: opening, data: reason.into() }));
+        }
+        self.send_error(at, reason);
     }
 
     fn gone(&mut self, peer: &mut Peer, channel: ChannelId, reason: &str) {

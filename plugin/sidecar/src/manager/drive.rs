@@ -22,6 +22,7 @@ use super::relay::register::HtlcName;
 use super::relay::{Letter, Telling, is_still_to_be_told};
 use super::settlement::{completed_forwards, prefer_preimage};
 use crate::clock::Clock;
+use crate::store::row::EventRow;
 use crate::store::{Address, Batch, ChainOrder, Held, Step};
 
 /// One visit to one peer: what it does is staged into one batch.
@@ -236,7 +237,8 @@ impl<'a> Drive<'a> {
     /// A peer, or the chain, has proved that the file is old.
     pub(super) fn enter_restored(&self, at: Address, proof: &str) {
         tracing::error!(peer = %at.peer, %proof, "{RESTORED}");
-        self.env.enter_restored(proof);
+        let event = EventRow::restored(Clock::now_unix(), at.peer, at.channel, proof);
+        self.env.enter_restored(proof, event);
     }
 
     /// What the monitor waits for in the chain. The index knows at once: the very next block, or this one, may hold it,

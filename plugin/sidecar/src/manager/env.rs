@@ -6,18 +6,23 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use bitcoin::{Script, ScriptBuf};
 use outrigger_bolt::amount::FeeratePerKw;
 use outrigger_channel::{CommandId, Context, Feerates, Policy, Signer, SoftSigner};
+use serde_json::json;
 use tokio::sync::watch;
 
+use super::drive::RESTORED;
 use super::frozen::FrozenChannels;
 use super::hints::Hints;
 use super::pending::Pending;
 use super::relay::onions::Onions;
 use super::relay::register::{Caps, Register};
 use super::terms::ForwardingPolicy;
+use crate::clock::Clock;
 use crate::key::NodeKeys;
 use crate::lock::{Mutex, RwLock};
 use crate::store::load::FrozenChannel;
-use crate::store::{Reader, Writer};
+use crate::store::row::EventRow;
+use crate::store::schema::{RESTORED_KEY, Table};
+use crate::store::{Batch, Reader, Writer};
 
 /// An estimate that moves by less than one in so many is none that a channel is asked about.
 const FOLLOWED_STEPS: u64 = 16;
@@ -218,14 +223,30 @@ impl Env {
         self.restored.subscribe()
     }
 
-    /// Puts the node into restored mode, which nothing takes back; the first proof is the one that is shown. It holds from
-    /// here on, before its row is durable: what is not signed for it can do no harm.
-    pub(crate) fn enter_restored(&self, proof: &str) {
+    /// Puts the node into restored mode, which nothing takes back; the first proof is the one that is shown, and the one that becomes
+    /// a row, with this event. Says whether it was the first.
+    ///
+    /// The row has its place in the writer's queue before anybody can see the mode: whatever comes of it is queued behind it, and is
+    /// never durable without it. A channel that withheld its commitment for a mode of which the file says nothing would be taken for
+    /// one that a backup refused (BAK-1).
+    pub(super) fn enter_restored(&self, proof: &str, event: EventRow) -> bool {
+        // Under the lock of the word itself, which all wait for that ask for it.
         self.restored.send_if_modified(|known| {
             let is_first = known.is_none();
-            known.get_or_insert_with(|| Arc::from(proof));
+            if is_first {
+                self.writer.submit(restored_for(proof, event));
+                *known = Some(Arc::from(proof));
+            }
             is_first
-        });
+        })
+    }
+
+    /// The proof that a start found in its own file becomes a row, for good, and an event. Nothing may have been queued before it
+    /// that comes of restored mode.
+    pub(crate) fn tell_of_old_file(&self) {
+        let Some(proof) = self.restored.borrow().clone() else { return };
+        tracing::error!(%proof, "{RESTORED}");
+        self.writer.submit(restored_for(&proof, found_old(&proof)));
     }
 
     /// Whether a fault of our own was met: no channel takes another step before the node is started anew (CST-12).
@@ -301,6 +322,19 @@ impl Env {
     pub(super) fn signer(&self, keys_index: u64) -> Arc<dyn Signer> {
         (self.signers)(keys_index)
     }
+}
+
+/// The event of a file that was found to be old by what no peer said.
+pub(super) fn found_old(proof: &str) -> EventRow {
+    EventRow::new(Clock::now_unix(), "node_restored", json!({ "message": proof }))
+}
+
+/// The row that puts every start from here on into restored mode, and its event.
+fn restored_for(proof: &str, event: EventRow) -> Batch {
+    let mut batch = Batch::default();
+    batch.put(Table::Meta, RESTORED_KEY.to_vec(), Some(proof.as_bytes().to_vec()));
+    batch.event(event);
+    batch
 }
 
 /// Signers with their keys in memory, of the node's own seed.

@@ -1,17 +1,12 @@
 //! A file that its own start finds to be old. What a peer or the chain proves while the node runs is an effect of a step
 //! (`drive.rs`).
 
-use serde_json::json;
-
 use outrigger_channel::Phase;
 
 use super::Manager;
 use super::drive::RESTORED;
+use super::env::found_old;
 use super::peer::Slot;
-use crate::clock::Clock;
-use crate::store::Batch;
-use crate::store::row::EventRow;
-use crate::store::schema::{RESTORED_KEY, Table};
 
 /// What an operator is told of a channel that under restored mode waits for its peer, and can do by hand: nobody but the peer
 /// may publish a commitment (BAK-4).
@@ -28,24 +23,13 @@ pub(super) fn waits_for_peer(slot: &Slot) -> Option<String> {
 impl Manager {
     /// A backup has proved that the file is an old copy: restored mode holds from here on, and becomes a row and an event.
     pub fn prove_old(&self, proof: &str) {
-        if self.env.is_restored() {
+        if !self.env.enter_restored(proof, found_old(proof)) {
             return;
         }
-        self.env.enter_restored(proof);
-        self.tell_of_old_file();
+        tracing::error!(%proof, "{RESTORED}");
         for peer in self.directory.ids() {
             // A peer that is forgotten meanwhile has no channel.
             self.post(&peer, super::Mail::Restored);
         }
-    }
-
-    /// The proof that the start found becomes a row, for good, and an event. It holds from before that on.
-    pub fn tell_of_old_file(&self) {
-        let Some(proof) = self.env.restored().borrow().clone() else { return };
-        tracing::error!(%proof, "{RESTORED}");
-        let mut batch = Batch::default();
-        batch.put(Table::Meta, RESTORED_KEY.to_vec(), Some(proof.as_bytes().to_vec()));
-        batch.event(EventRow::new(Clock::now_unix(), "node_restored", json!({ "message": &*proof })));
-        self.env.writer.submit(batch);
     }
 }

@@ -82,13 +82,13 @@ pub fn build(db: Arc<Database>, file: &mut Snapshot, ground: Ground) -> Result<(
         .admitting(pending_per_peer)
         .waiting_for_sinks(waits_for_sinks)
         .freezing(std::mem::take(&mut file.frozen));
+    if std::mem::take(&mut file.is_found_old) {
+        env.tell_of_old_file();
+    }
     let channels = std::mem::take(&mut file.channels);
     let carried = carried_parts(&channels);
     let manager = Arc::new(Manager::new(directory, deliver, env, channels));
     manager.tell_of_frozen();
-    if std::mem::take(&mut file.is_found_old) {
-        manager.tell_of_old_file();
-    }
     manager.forget_settlements(&file.stray_settlements);
     let (unsent, interrupted) = std::mem::take(&mut file.openings)
         .into_iter()

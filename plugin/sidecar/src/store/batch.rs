@@ -19,9 +19,7 @@ use super::backup::gate;
 use super::channel_update::UpdateOf;
 use super::forward::{ForwardRow, ForwardTotals, TotalsKey, day_of};
 use super::row::{BroadcastRow, Downstream, EventRow, OutcomeRow, PUBLICATIONS, SettlementRow};
-use super::schema::{
-    RESTORED_KEY, Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, outpoint_key, preimage_key,
-};
+use super::schema::{Table, UnderWay, channel_key, htlc_key, numbered_key, outcome_key, outpoint_key, preimage_key};
 use super::token::{Spent, TokenId};
 
 /// Where an effect of a channel belongs. `connection` is the one that stood when the step was made: a message for an
@@ -393,10 +391,6 @@ impl Batch {
                 let row = BroadcastRow { channel: at.channel, what: *what, tx: tx.clone() };
                 self.put(Table::Broadcast, row.key(), Some(row.encode()));
             }
-            Effect::Restored { proof } => {
-                self.put(Table::Meta, RESTORED_KEY.to_vec(), Some(proof.clone().into_bytes()));
-                self.events.push(EventRow::restored(at_unix, at.peer, at.channel, proof));
-            }
             Effect::Removed { htlc_id } => {
                 self.put(Table::Settlement, numbered_key(&at.channel, *htlc_id), None);
             }
@@ -412,7 +406,9 @@ impl Batch {
                     }
                 }
             }
-            Effect::Send(_)
+            // Whoever hears of a proof first has its row queued before this batch (`Env::enter_restored`).
+            Effect::Restored { .. }
+            | Effect::Send(_)
             | Effect::Revoke { .. }
             | Effect::Disconnect(_)
             | Effect::Watch(_)

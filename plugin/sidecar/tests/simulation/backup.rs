@@ -56,6 +56,8 @@ struct Kept {
     is_away: bool,
     /// The next thing that goes against its nature is done where there is an occasion.
     is_bad_now: bool,
+    /// The next write of this channel is refused.
+    bad_for: Option<ChannelId>,
     /// The channels that it has refused for good.
     refused: BTreeSet<ChannelId>,
     /// It has told of more than it was ever given.
@@ -104,7 +106,8 @@ impl Kept {
     /// What is done with a write where it comes.
     fn given(&mut self, write: Write, behaviour: Behaviour) -> Answer {
         let channel = write.channel();
-        if behaviour == Behaviour::Refusing && std::mem::take(&mut self.is_bad_now) {
+        let is_bad = self.bad_for.take_if(|bad| *bad == channel).is_some();
+        if behaviour == Behaviour::Refusing && (std::mem::take(&mut self.is_bad_now) || is_bad) {
             self.refused.insert(channel);
         }
         if self.refused.contains(&channel) {
@@ -165,6 +168,7 @@ impl Backup {
             ends: None,
             is_away: false,
             is_bad_now: false,
+            bad_for: None,
             refused: BTreeSet::new(),
             has_boasted: false,
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -249,6 +253,11 @@ impl Backup {
     /// What goes against its nature is done at the next occasion.
     pub fn turn_bad(&self) {
         self.kept.lock().is_bad_now = true;
+    }
+
+    /// The next write of this channel is refused, and those of others are not.
+    pub fn turn_bad_for(&self, channel: ChannelId) {
+        self.kept.lock().bad_for = Some(channel);
     }
 
     /// Whether it has refused this channel for good.

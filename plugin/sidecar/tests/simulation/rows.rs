@@ -1,9 +1,9 @@
 //! What is on a node's disk, row by row: what the invariants are held against.
 
-use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::id::{ChannelId, PaymentHash};
 use outrigger_channel::{ChannelHead, ChannelParams, HtlcKey, HtlcRow, MonitorHead, Row};
 use outrigger_sidecar::store::part::PartRow;
-use outrigger_sidecar::store::schema::{Table, channel_key, htlc_key, parse_htlc_key};
+use outrigger_sidecar::store::schema::{Table, channel_key, htlc_key, parse_htlc_key, preimage_key};
 use outrigger_sidecar::store::seal::unseal;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
@@ -27,6 +27,11 @@ pub fn monitor_head(db: &Database, channel: &ChannelId) -> Option<MonitorHead> {
 
 pub fn htlc(db: &Database, channel: &ChannelId, key: HtlcKey) -> Option<HtlcRow> {
     row(db, Table::Htlc, &htlc_key(channel, key), |bytes| HtlcRow::decode(bytes).unwrap())
+}
+
+/// Whether the monitor of a channel has the preimage of this hash.
+pub fn has_preimage(db: &Database, channel: &ChannelId, hash: &PaymentHash) -> bool {
+    row(db, Table::Preimage, &preimage_key(channel, hash), |_| ()).is_some()
 }
 
 /// The heads of all channels, those alone that `is_new` asks for by channel and bytes.

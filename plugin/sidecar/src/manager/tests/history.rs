@@ -239,7 +239,7 @@ fn created_for(
     };
     let commitment = CommitmentTx::build(&plan).unwrap();
     let mut params = params.clone();
-    params.remote.basepoints = theirs;
+    (params.local.basepoints, params.remote.basepoints) = (*ours, theirs);
     let (signature, _) = signer.sign_remote_commitment(&params, &commitment, &keys);
     FundingCreated {
         temporary_channel_id: open.temporary_channel_id,
@@ -250,8 +250,8 @@ fn created_for(
 }
 
 impl Rogue {
-    /// Opens another channel on the funding output of this one. Gives what the node says to `funding_created`.
-    async fn open_on(&mut self, channel: &Channel, temporary: u8) -> Message {
+    /// Opens another channel on the funding output of this one. Gives all that the node says to `funding_created`.
+    async fn open_on(&mut self, channel: &Channel, temporary: u8) -> Vec<Message> {
         let (_, open) = Opening::open(self.wish(temporary), &self.context(HEIGHT)).unwrap();
         self.tell(open.clone());
         let Message::OpenChannel(open) = open else { panic!("{open:?}") };
@@ -259,7 +259,7 @@ impl Rogue {
         let Message::AcceptChannel(accept) = accept else { panic!("{accept:?}") };
         let created = created_for(&open, &accept, &channel.rows().params, &self.signer);
         self.tell(Message::FundingCreated(created));
-        self.hear_of(channel.id()).await
+        self.dealt_with().await
     }
 }
 
@@ -269,8 +269,18 @@ async fn bad_input_35_a_funding_output_serves_one_channel_for_ever() {
     let mut rogue = Rogue::connect();
     let (birth, _) = rogue.negotiate().await;
     let before = rogue.bench.manager.channel(&birth.channel_id).unwrap();
-    let Message::Error(error) = rogue.open_on(&birth.channel, 8).await else { panic!("an error") };
-    assert_eq!(error.data.to_string(), refusal);
+    let refused = |answers: Vec<Message>, temporary: u8| {
+        let [Message::Error(error)] = answers.as_slice() else { panic!("{answers:?}") };
+        assert_eq!(error.data.to_string(), refusal);
+        // BOLT 1: before `funding_signed` an opening has its temporary name, and the other one is that of a channel which lives on.
+        assert_eq!(error.channel_id, ChannelId([temporary; 32]));
+    };
+    refused(rogue.open_on(&birth.channel, 8).await, 8);
+    // The name of the opening is free again, and the one of the channel was never used for it.
+    refused(rogue.open_on(&birth.channel, 8).await, 8);
+    // Nor for a channel with somebody else.
+    let mut other = Rogue::meet(rogue.bench.clone(), 10);
+    refused(other.open_on(&birth.channel, 11).await, 11);
     // The channel that has the output lives on, as it was.
     let after = rogue.bench.manager.channel(&birth.channel_id).unwrap();
     assert_eq!(after.summary, before.summary);
@@ -279,8 +289,7 @@ async fn bad_input_35_a_funding_output_serves_one_channel_for_ever() {
     // Neither is it free once the channel is history.
     let mut rogue = Rogue::connect();
     let (channel, _) = rogue.open_close_and_bury().await;
-    let Message::Error(error) = rogue.open_on(&channel, 9).await else { panic!("an error") };
-    assert_eq!(error.data.to_string(), refusal);
+    refused(rogue.open_on(&channel, 9).await, 9);
     assert!(every_channel(&rogue.bench.manager).is_empty());
     assert!(rogue.bench.load().channels.is_empty(), "nothing is stored");
 }

@@ -1,5 +1,7 @@
 //! A node that was started from an old copy of its file: what its channels do, whatever the peer does or the operator asks for.
 
+use outrigger_bolt::wire::{ChannelReestablish, Error, PerCommitmentSecret};
+
 use super::frozen::{UNKNOWN_EVEN, change, followed_by};
 use super::history::mine;
 use super::*;
@@ -158,4 +160,88 @@ async fn bak_6_a_frozen_channel_refuses_to_be_closed_in_any_state() {
         assert!(!publishes(&bench), "{state}");
         assert_eq!(bench.load().frozen.len(), 1, "{state}: its rows are there");
     }
+}
+
+/// What a peer says that has seen a newer state of the channel than the node's file has.
+fn proof(rogue: &Rogue, channel: &Channel) -> Message {
+    let Message::ChannelReestablish(said) = rogue.reestablish(channel) else { panic!("channel_reestablish") };
+    let of_node = |peer: &mut Peer| {
+        (peer.slots[&channel.id()].monitor.rows().head.clone(), peer.slots[&channel.id()].signer.clone())
+    };
+    let (mut later, signer) = rogue.bench.manager.directory.with(&rogue.id(), of_node).unwrap();
+    later.local.number += 2;
+    let next_revocation_number = later.local.number;
+    let secret = signer.release_secret(next_revocation_number - 1, &Guard::of(&later)).unwrap();
+    Message::ChannelReestablish(ChannelReestablish {
+        next_revocation_number,
+        your_last_per_commitment_secret: PerCommitmentSecret(secret),
+        ..said
+    })
+}
+
+fn events_of(bench: &Bench, kind: &str) -> usize {
+    bench.reader.events(0, &[], 1000).unwrap().0.iter().filter(|(_, event)| event.kind == kind).count()
+}
+
+/// The machine stops in the midst of the step that has heard the proof: its own rows never come, and those of another peer's
+/// channel do, which a worker has failed meanwhile. What the file says of that channel must not be taken for what a backup's
+/// refusal leaves, of which the newest commitment is published.
+#[tokio::test(flavor = "multi_thread")]
+async fn bak_1_whatever_is_durable_of_restored_mode_its_row_is_before_that_one() {
+    let mut tells = Rogue::connect().that_keeps_its_word();
+    let channel = tells.open_normal().await;
+    let bench = tells.bench.clone();
+    let mut other = Rogue::meet(bench.clone(), 10).that_keeps_its_word();
+    let id = other.open_normal().await.id();
+    tells.reconnect(bench.clone());
+    tells.dealt_with().await;
+    let proof = proof(&tells, &channel);
+    let of_other = other.id();
+    bench.manager.directory.with(&tells.id(), |peer| {
+        let mut drive = Drive::new(&bench.manager.env, &bench.manager.deliver);
+        let connection = peer.connection();
+        drive.handle(peer, Mail::Message { connection, message: Box::new(proof), bytes: 0 });
+        assert!(bench.manager.env().is_restored());
+        // Another worker: `Drive` there is the one thing that this thread is at.
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                bench.manager.visit_with(&of_other, |drive, peer| {
+                    let trouble = Message::Error(Error { channel_id: id, data: "your numbers are old".into() });
+                    let connection = peer.connection();
+                    drive.handle(peer, Mail::Message { connection, message: Box::new(trouble), bytes: 0 });
+                });
+            });
+        });
+        // And here everything ends.
+    });
+    assert_eq!(bench.manager.channel(&id).unwrap().summary.state, "failed");
+    let bench = bench.started_again_as_it_was().await;
+    assert!(bench.manager.env().is_restored(), "the file knows of the channel's end, and not why");
+    assert_eq!(events_of(&bench, "node_restored"), 1);
+    bench.manager.resume();
+    let order = Command::Fail { reason: "closed by its operator".to_owned() };
+    assert_eq!(bench.manager.command(id, order).await, Ok(Reply::Done));
+    mine(&bench, HEIGHT + 1000);
+    bench.durable().await;
+    assert!(!publishes(&bench), "an old commitment");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bak_3_whoever_proves_it_first_is_told_of_once() {
+    let mut rogue = Rogue::connect().that_keeps_its_word();
+    let channel = rogue.open_normal().await;
+    rogue.reconnect(rogue.bench.clone());
+    rogue.dealt_with().await;
+    let proof = proof(&rogue, &channel);
+    rogue.tell(proof.clone());
+    rogue.dealt_with().await;
+    assert!(rogue.bench.manager.env().is_restored());
+    rogue.bench.manager.prove_old("a backup holds more");
+    rogue.tell(proof);
+    rogue.dealt_with().await;
+    rogue.bench.durable().await;
+    assert_eq!(events_of(&rogue.bench, "node_restored"), 1);
+    let bench = rogue.bench.started_again_as_it_was().await;
+    let shown = bench.manager.env().restored().borrow().clone().unwrap();
+    assert!(!shown.contains("backup"), "the first proof is the one that is shown: {shown}");
 }

@@ -309,7 +309,7 @@ async fn bak_1_no_payment_of_a_file_that_proves_old_is_said_to_be_unpaid() {
     batch.put(Table::Payment, ID.to_vec(), Some(found.encode()));
     bench.manager.env().writer.submit(batch);
     let payments = start(&bench, &[]).await;
-    bench.manager.env().enter_restored("a proof");
+    bench.manager.prove_old("a proof");
     assert!(payments.abandon(&ID).is_some());
     all_durable(&bench).await;
     let row = payments.get(&ID).unwrap().unwrap();

@@ -435,9 +435,9 @@ impl Hub {
         let (freed, complete) = gate.fail(channel);
         let newest = gate.newest();
         self.tell(&gate, freed, newest);
-        drop(gate);
         let reason = format!("the backup {name} will never have it: {reason}");
         let unstored = Unstored { channel: *channel, reason, is_new, complete, refusals: self.refusals() };
+        // Under the gate's lock, as in `clear`: what is known of a channel that failed is told behind that it does.
         let _ = self.news.send(News::Unstored(unstored));
     }
 
@@ -458,7 +458,6 @@ impl Hub {
         let freed = gate.cleared(channel, cleared);
         let newest = gate.newest();
         self.tell(&gate, freed, newest);
-        drop(gate);
         if let Some(number) = kept {
             let _ = self.news.send(News::Kept { channel: *channel, number });
         }

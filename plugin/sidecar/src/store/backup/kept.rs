@@ -111,9 +111,31 @@ pub(super) fn committed_in(
     let (key, table) = (committed_key(channel), transaction.open_table(Table::Persist.definition())?);
     let Some(row) = table.get(key.as_slice())? else { return Ok(None) };
     let row = unseal(Table::Persist, &key, row.value()).map_err(unreadable)?;
-    let (number, id) = row.split_first_chunk().ok_or_else(|| unreadable("a commitment without a number"))?;
-    let id = id.try_into().map_err(|_| unreadable("a commitment without an id"))?;
-    Ok(Some((u64::from_be_bytes(*number), u64::from_be_bytes(id))))
+    let CommittedRow { number, id } = CommittedRow::decode(row).map_err(unreadable)?;
+    Ok(Some((number, id)))
+}
+
+/// Row beside the id of a channel: its newest local commitment that came while there was a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommittedRow {
+    /// The number of the commitment.
+    pub number: u64,
+    /// The id of the commit that it came with.
+    pub id: u64,
+}
+
+impl CommittedRow {
+    /// The bytes of the row: both as u64, big-endian.
+    pub fn encode(&self) -> Vec<u8> {
+        [self.number.to_be_bytes(), self.id.to_be_bytes()].concat()
+    }
+
+    /// Reads a row. It has these two fields and nothing else.
+    pub fn decode(row: &[u8]) -> Result<Self, &'static str> {
+        let (number, id) = row.split_first_chunk().ok_or("a commitment without a number")?;
+        let id = id.try_into().map_err(|_| "a commitment without an id")?;
+        Ok(Self { number: u64::from_be_bytes(*number), id: u64::from_be_bytes(id) })
+    }
 }
 
 /// All that is kept of a channel, as it stands in this transaction: no lock is needed, and nothing of it is newer than its id.

@@ -9,7 +9,7 @@ use redb::{Database, ReadableDatabase};
 
 use super::followed::Followed;
 use super::image::{RowChange, Update};
-use super::kept::{channel_of, committed_key, id_in};
+use super::kept::{CommittedRow, channel_of, committed_key, id_in};
 use super::start::Start;
 use crate::store::StoreError;
 use crate::store::batch::Write;
@@ -121,7 +121,8 @@ impl Numbering {
             if update.is_last() {
                 writes.push(row(None));
             } else if let Some(number) = commitments.get(&update.channel) {
-                writes.push(row(Some([number.to_be_bytes(), update.id.to_be_bytes()].concat())));
+                let committed = CommittedRow { number: *number, id: update.id };
+                writes.push(row(Some(committed.encode())));
             }
         }
         Ok(updates)

@@ -1,11 +1,16 @@
-//! A required backup refuses a channel amid what goes on in it, and a node falls before that, behind it and between.
+//! A required backup refuses a channel amid what goes on in it, and a node falls before that, behind it and between. Where a payment
+//! is relayed, it refuses the channel that brings it or the one that takes it on, before the other has heard of it or behind.
 
+use std::collections::BTreeSet;
+
+use bitcoin::{OutPoint, Transaction};
 use outrigger_bolt::id::ChannelId;
 use outrigger_channel::Command;
 use outrigger_sidecar::store::row::PaymentState;
 
 use super::super::backup::{Backup, head_in};
 use super::super::behaviours::Behaviour;
+use super::super::ledger::{Founded, Htlc, Name, Outcome};
 use super::super::rows;
 use super::super::world::World;
 use super::script::{End, Script, Step, script};
@@ -39,7 +44,51 @@ pub const REFUSALS: &[Script] = &[
             refuse_next(world);
         }],
     ),
+    refusal(
+        "refused-relay-out",
+        3,
+        &[|world| {
+            refuse_link(world, OUTGOING);
+            pay(world, &[0, LOSER, 2], 4_000_000);
+        }],
+    ),
+    refusal(
+        "refused-relay-out-paid",
+        3,
+        &[|world| {
+            pay(world, &[0, LOSER, 2], 4_000_000);
+            until_paid(world);
+            refuse_link(world, OUTGOING);
+        }],
+    ),
+    refusal(
+        "refused-relay-in",
+        3,
+        &[|world| {
+            refuse_link(world, INCOMING);
+            pay(world, &[0, LOSER, 2], 4_000_000);
+        }],
+    ),
+    refusal(
+        "refused-relay-in-paid",
+        3,
+        &[|world| {
+            pay(world, &[0, LOSER, 2], 4_000_000);
+            until_paid(world);
+            refuse_link(world, INCOMING);
+        }],
+    ),
 ];
+
+/// The links that bring a relayed payment, and take it on.
+const INCOMING: usize = 0;
+const OUTGOING: usize = 1;
+
+/// More steps than a payment over two channels takes.
+const STEPS: usize = 1000;
+
+/// What an anchor is worth (BOLT 3).
+const ANCHOR_SAT: u64 = 330;
 
 const REFUSING: &[Step] = &[|world| world.nodes[LOSER].backups[0].behaviour = Behaviour::Refusing];
 
@@ -53,6 +102,25 @@ fn backup(world: &World) -> &Backup {
 
 fn refuse_next(world: &mut World) {
     backup(world).turn_bad();
+}
+
+/// The next write of the channel on this link is refused.
+fn refuse_link(world: &World, link: usize) {
+    let nodes = world.links[link].nodes;
+    let own = world.ledger.funded().find(|(_, founded)| nodes.iter().all(|node| founded.nodes.contains(node)));
+    backup(world).turn_bad_for(*own.expect("a channel on the link").0);
+}
+
+/// The payee has told its preimage, and nobody has heard of it.
+fn until_paid(world: &mut World) {
+    let is_told = |world: &World| world.ledger.htlcs.values().any(|htlc| htlc.outcome == Some(Outcome::Fulfilled));
+    for _ in 0..STEPS {
+        if is_told(world) || world.plan.fallen > 0 {
+            return;
+        }
+        some_steps(world, 1);
+    }
+    panic!("the payee never tells its preimage");
 }
 
 /// Whether the backup has refused the channel.
@@ -96,7 +164,8 @@ pub fn assert_kept(world: &mut World) {
 pub fn assert_ended(world: &mut World) {
     if refused(world).is_none() {
         // The crash came first: what is written next is refused.
-        pay(world, &[0, LOSER], 1_000_000);
+        let way: Vec<_> = (0..world.nodes.len()).collect();
+        pay(world, &way, 1_000_000);
         world.rest();
         assert_kept(world);
     }
@@ -105,6 +174,7 @@ pub fn assert_ended(world: &mut World) {
     world.order(LOSER, channel, Command::Fail { reason: "its operator wants it closed".to_owned() });
     world.rest();
     bury(world);
+    assert_settled(world, &channel);
     let published = world.ledger.published.clone();
     for (node, view) in world.all_channels() {
         if view.channel_id != channel {
@@ -128,5 +198,77 @@ pub fn assert_ended(world: &mut World) {
         let begun = world.payments[before].answer.clone().expect("an answer").expect("a payment");
         let row = world.nodes[LOSER].live().core.payments.get(&begun.payment_id).unwrap().expect("a row");
         assert!(matches!(row.state, PaymentState::Succeeded { .. }), "the other channel stands still: {row:?}");
+    }
+}
+
+/// The HTLC of a channel that this output of its commitment is of. No balance is worth as much.
+fn htlc_of<'a>(world: &'a World, channel: &ChannelId, sat: u64) -> Option<(&'a Name, &'a Htlc)> {
+    world.ledger.htlcs.iter().find(|((of, ..), htlc)| of == channel && htlc.amount.get() / 1000 == sat)
+}
+
+/// Every HTLC has the same end on both edges, or the chain has what is left of it; and of the refused channel each output is one
+/// node's, to the satoshi that the channel says.
+fn assert_settled(world: &World, refused: &ChannelId) {
+    world.assert_at_rest();
+    let founded = world.ledger.channels[refused].clone();
+    let spend = world.chain.spender(&founded.funding).expect("somebody has closed it").clone();
+    let is_in_chain = |name: &Name| name.0 == *refused && has_output(&spend, &world.ledger.htlcs[name]);
+    for (down, up) in &world.ledger.upstream {
+        let (htlc, outcomes) = (&world.ledger.htlcs[up], [down, up].map(|name| world.ledger.htlcs[name].outcome));
+        if outcomes[1] == Some(Outcome::Failed) {
+            assert_ne!(outcomes[0], Some(Outcome::Fulfilled), "{up:?} is given up, and {down:?} was paid");
+            assert!(!is_in_chain(down), "{up:?} is given up, and {down:?} may still be taken from the chain");
+        }
+        if outcomes[0] == Some(Outcome::Fulfilled) && outcomes[1] != Some(Outcome::Fulfilled) {
+            // It must have been in the refused channel that it came, and then with what takes it from the chain.
+            let is_there = is_in_chain(up) && rows::has_preimage(&world.nodes[LOSER].live().db, &up.0, &htlc.hash);
+            let has_heard = world.ledger.told.contains(&(LOSER, htlc.hash));
+            assert!(is_there || !has_heard, "{down:?} was paid, and {up:?} brings nothing");
+        }
+    }
+    assert_shared_out(world, (refused, &founded), &spend);
+}
+
+fn has_output(spend: &Transaction, htlc: &Htlc) -> bool {
+    spend.output.iter().any(|output| output.value.to_sat() == htlc.amount.get() / 1000)
+}
+
+/// Each output of the commitment in the chain is an anchor, an HTLC, or the balance of one node, which takes it.
+fn assert_shared_out(world: &World, (channel, founded): (&ChannelId, &Founded), spend: &Transaction) {
+    let txid = spend.compute_txid();
+    let mut expected = world.ledger.balances(channel, founded);
+    let mut home = [0i128; 2];
+    let mut paid_out = 0;
+    for (vout, output) in (0..).zip(&spend.output) {
+        let sat = output.value.to_sat();
+        paid_out += i128::from(sat);
+        let outpoint = OutPoint { txid, vout };
+        let takers: BTreeSet<_> =
+            (0..world.nodes.len()).filter(|node| world.ledger.claimed.contains_key(&(*node, outpoint))).collect();
+        if sat == ANCHOR_SAT {
+            continue;
+        }
+        if let Some(((_, offerer, _), htlc)) = htlc_of(world, channel, sat) {
+            // Whose it is the chain will tell: it is in nobody's balance.
+            let owner = if htlc.outcome == Some(Outcome::Fulfilled) { htlc.to } else { *offerer };
+            expected[usize::from(founded.nodes[0] != owner)] -= i128::from(htlc.amount.get());
+            continue;
+        }
+        let [taker] = takers.iter().copied().collect::<Vec<_>>().try_into().unwrap_or_else(|_| {
+            panic!("{sat} sat in {outpoint} are taken by {takers:?}");
+        });
+        assert!(founded.nodes.contains(&taker), "node {taker} takes {sat} sat of a channel of others");
+        home[usize::from(founded.nodes[0] != taker)] += i128::from(sat);
+    }
+    let capacity: i128 = founded.balances.iter().map(|balance| i128::from(balance.get())).sum::<i128>() / 1000;
+    // The opener pays for the commitment and for both anchors (BOLT 3). What is below a satoshi goes to the fee: less than one of each
+    // output.
+    let costs = capacity - paid_out + 2 * i128::from(ANCHOR_SAT);
+    for side in 0..2 {
+        let node = founded.nodes[side];
+        let pays = rows::params(&world.nodes[node].live().db, channel).expect("a channel").is_opener;
+        let (own, got) = (expected[side] / 1000 - if pays { costs } else { 0 }, home[side]);
+        let rounded = if pays { spend.output.len() as i128 } else { 0 };
+        assert!((own..=own + rounded).contains(&got), "node {node} takes {got} sat of {own} in {channel}");
     }
 }

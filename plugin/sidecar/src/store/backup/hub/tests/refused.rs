@@ -6,6 +6,9 @@ use crate::store::backup::State;
 use crate::store::backup::kept::committed_in;
 use crate::store::schema::REFUSALS_KEY;
 
+/// Orders in which two threads may come to the locks, by chance; of five one would find them the wrong way round.
+const SCHEDULES: usize = 60;
+
 /// The commitment of this number comes, and with it the revocation of the one before.
 fn signed(bench: &mut Bench, channel: ChannelId, number: u64) {
     bench.step(channel, number, vec![Effect::Revoke { number: number - 1 }]);
@@ -209,6 +212,33 @@ fn per_5_what_is_not_known_at_the_refusal_is_told_once_when_the_last_sink_has_to
     bench.give_all();
     assert!(bench.news.try_recv().is_err(), "once");
     assert!(bench.taken().is_empty(), "the channel has failed all the same");
+}
+
+/// Whoever completes what was missing waits for the refusal to be told: under every order in which two sinks come to it.
+#[test]
+fn per_5_what_a_failed_channel_keeps_is_never_told_before_its_failure() {
+    let race = || {
+        let bench = begun_with(&[Some(LOADED), None]);
+        let holdings = |bench: &Bench, number: usize| bench.sinks[number].clone().holdings().unwrap();
+        let [of_the_first, of_the_second] = [0, 1].map(|number| holdings(&bench, number));
+        bench.hub.learn(1, &of_the_second);
+        let work = bench.hub.desks[1].with(Lanes::next).unwrap();
+        let (hub, mut sink) = (bench.hub.clone(), bench.sinks[1].clone());
+        sink.manner = Manner::FailingOnce;
+        let refuses = shuttle::thread::spawn(move || hub.give(1, &mut sink, work));
+        let hub = bench.hub.clone();
+        let tells = shuttle::thread::spawn(move || hub.learn(0, &of_the_first));
+        [refuses, tells].into_iter().for_each(|task| task.join().unwrap());
+        match refusal(&bench).complete {
+            Some(number) => assert_eq!(number, LOADED, "the other one had told"),
+            None => assert!(matches!(bench.news.try_recv(), Ok(News::Kept { channel: FIRST, number: LOADED }))),
+        }
+        assert!(bench.news.try_recv().is_err(), "once");
+    };
+    let mut config = shuttle::Config::default();
+    // A database is opened on it.
+    config.stack_size = 1 << 20;
+    shuttle::Runner::new(shuttle::scheduler::RandomScheduler::new(SCHEDULES), config).run(race);
 }
 
 /// The sink that refused it has been mended or replaced, or has told at last.
