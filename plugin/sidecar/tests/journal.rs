@@ -163,7 +163,7 @@ fn judge(bytes: &[u8], row: &JournalRow) -> Result<Verdict, NoImage> {
 /// How many rows a journal is found to have.
 fn rows(verdict: &Result<Verdict, NoImage>) -> usize {
     match verdict {
-        Ok(Verdict::Kept(rows)) => rows.len(),
+        Ok(Verdict::Kept { rows, .. }) => rows.len(),
         other => panic!("{other:?}"),
     }
 }

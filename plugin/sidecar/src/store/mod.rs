@@ -259,6 +259,8 @@ fn database_seen(dir: &Path, (network, node_id): (&str, &NodeId), seen: Option<u
         create(dir, network, node_id)?;
     }
     let file = stored(&path)?;
+    // A process that died may have left names that are on no disk yet, of this file or of its journal.
+    sync_directory(dir).map_err(|fault| StoreError::io_of(dir, fault))?;
     Ok((file, seen.unwrap_or_default()))
 }
 
@@ -285,20 +287,21 @@ fn stored_to_look(path: &Path) -> Result<Box<dyn StorageBackend>, StoreError> {
     }
 }
 
-/// Opens a file that is there. One that `read` refuses stays as it was, by the byte.
+/// Opens a file that is there. One that `read` refuses stays as it was, by the byte. What redb opens comes with it.
 fn open_sound<R>(
     path: &Path,
     read: impl FnOnce(&Database) -> Result<R, StoreError>,
-) -> Result<(Database, R), StoreError> {
+) -> Result<((Database, Reserve), R), StoreError> {
     open_reserved(stored(path)?, path, read)
 }
 
-/// The same on any storage: what is written before `read` has found it sound is kept back until then.
+/// The same on any storage: what is written before `read` has found it sound is kept back until then. Then redb's root was written
+/// again and synced: what is seen is durable, also where a sync had failed before and only the system's cache had the newest root.
 fn open_reserved<R>(
     file: Box<dyn StorageBackend>,
     path: &Path,
     read: impl FnOnce(&Database) -> Result<R, StoreError>,
-) -> Result<(Database, R), StoreError> {
+) -> Result<((Database, Reserve), R), StoreError> {
     let refused = |fault: io::Error| StoreError::io_of(path, fault);
     // What is decided by this file, about others too, is not to be taken back by a crash of the machine: a process that died
     // may have left in the system's cache what is on no disk yet.
@@ -306,7 +309,7 @@ fn open_reserved<R>(
     let (db, storage) = reserved(file, path)?;
     let found = read(&db)?;
     storage.release().map_err(refused)?;
-    Ok((db, found))
+    Ok(((db, storage), found))
 }
 
 /// Opens a file; all that is written to it is kept back until it is released.
@@ -349,7 +352,7 @@ fn open_after<R>(
     read: impl FnOnce(&Database) -> Result<R, StoreError>,
 ) -> Result<Opened<R>, StoreError> {
     let is_new = file.len().map_err(StoreError::io)? == 0;
-    let (db, (read, journal, old)) = open_reserved(file, path, |db| {
+    let ((db, _), (read, journal, old)) = open_reserved(file, path, |db| {
         if is_new {
             initialise(db, network, node_id)?;
         }

@@ -18,6 +18,7 @@ pub(super) struct Reserve(Arc<Shared>);
 struct Shared {
     file: Box<dyn StorageBackend>,
     is_released: AtomicBool,
+    is_let_go: AtomicBool,
     kept: Mutex<Vec<Change>>,
 }
 
@@ -31,7 +32,12 @@ enum Change {
 
 impl Reserve {
     pub(super) fn of(file: Box<dyn StorageBackend>) -> Self {
-        Self(Arc::new(Shared { file, is_released: AtomicBool::new(false), kept: Mutex::default() }))
+        Self(Arc::new(Shared {
+            file,
+            is_released: AtomicBool::new(false),
+            is_let_go: AtomicBool::new(false),
+            kept: Mutex::default(),
+        }))
     }
 
     /// The file is sound: what was kept back is written, in its order, and from here on nothing is kept back. Where the disk
@@ -41,14 +47,29 @@ impl Reserve {
         let mut kept = self.0.kept.lock();
         for change in kept.iter() {
             match change {
-                Change::Write(at, bytes) => self.0.file.write(*at, bytes)?,
-                Change::Length(len) => self.0.file.set_len(*len)?,
-                Change::Sync => self.0.file.sync_data()?,
+                Change::Write(at, bytes) => self.file()?.write(*at, bytes)?,
+                Change::Length(len) => self.file()?.set_len(*len)?,
+                Change::Sync => self.file()?.sync_data()?,
             }
         }
         *kept = Vec::new();
         self.0.is_released.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Takes the file from whoever has it open and cannot close it any more, such as a thread that never goes on: its lock is free, and
+    /// through this nothing is read or written from now on.
+    pub(super) fn let_go(&self) -> io::Result<()> {
+        self.0.is_let_go.store(true, Ordering::Release);
+        self.0.file.close()
+    }
+
+    /// The file, where it was not let go.
+    fn file(&self) -> io::Result<&dyn StorageBackend> {
+        if self.0.is_let_go.load(Ordering::Acquire) {
+            return Err(io::Error::other("it was closed after a fault"));
+        }
+        Ok(&*self.0.file)
     }
 
     fn is_released(&self) -> bool {
@@ -84,20 +105,20 @@ impl StorageBackend for Reserve {
             Change::Length(len) => Some(*len),
             Change::Write(..) | Change::Sync => None,
         });
-        newest.map_or_else(|| self.0.file.len(), Ok)
+        newest.map_or_else(|| self.file()?.len(), Ok)
     }
 
     fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
         if self.is_released() {
-            return self.0.file.read(at, out);
+            return self.file()?.read(at, out);
         }
         if at.saturating_add(out.len() as u64) > self.len()? {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         out.fill(0);
-        let (_, there) = overlap(at, out, 0, usize::try_from(self.0.file.len()?).unwrap_or(usize::MAX));
+        let (_, there) = overlap(at, out, 0, usize::try_from(self.file()?.len()?).unwrap_or(usize::MAX));
         if let Some(there) = out.get_mut(..there).filter(|there| !there.is_empty()) {
-            self.0.file.read(at, there)?;
+            self.file()?.read(at, there)?;
         }
         for change in self.0.kept.lock().iter() {
             match change {
@@ -122,15 +143,15 @@ impl StorageBackend for Reserve {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if self.keep(|| Change::Length(len)) { Ok(()) } else { self.0.file.set_len(len) }
+        if self.keep(|| Change::Length(len)) { Ok(()) } else { self.file()?.set_len(len) }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.keep(|| Change::Sync) { Ok(()) } else { self.0.file.sync_data() }
+        if self.keep(|| Change::Sync) { Ok(()) } else { self.file()?.sync_data() }
     }
 
     fn write(&self, at: u64, data: &[u8]) -> io::Result<()> {
-        if self.keep(|| Change::Write(at, data.to_vec())) { Ok(()) } else { self.0.file.write(at, data) }
+        if self.keep(|| Change::Write(at, data.to_vec())) { Ok(()) } else { self.file()?.write(at, data) }
     }
 
     fn close(&self) -> io::Result<()> {

@@ -25,6 +25,7 @@ mod draft;
 mod handle;
 mod place;
 mod read;
+mod record;
 mod scribe;
 
 use handle::{Backlog, Handle};
@@ -38,6 +39,14 @@ const GROUP_LIMIT: usize = 4096;
 
 /// What an operator does where a file was taken away while it was written to.
 const GONE: &str = "it or its journal was deleted or replaced while the node runs: put back the files that were there";
+
+/// What is told while files that came back are looked at again.
+const CAME_BACK: &str = "other files have this name and its journal's, or they are being written: they are looked at again, and used when \
+    nobody writes to them any more";
+
+/// What is told of a file that cannot be understood while the node runs: it may be half of a copy.
+const UNREADABLE: &str =
+    "Where it is being copied to this place at the moment, let that end: the journal first, then the mirror. Else";
 
 /// What an operator does where another file is in its place.
 const ANOTHER: &str = "it is not the mirror as it was written, but an older copy or an empty one: put the right one back, with its \
@@ -90,7 +99,7 @@ impl Job {
 fn words_of(fault: &StoreError) -> String {
     match fault {
         StoreError::Io(reason) => reason.clone(),
-        StoreError::Corrupt { path, reason } => format!("{}: {reason}; {DAMAGED}", path.display()),
+        StoreError::Corrupt { path, reason } => format!("{}: {reason}. {UNREADABLE} {DAMAGED}", path.display()),
         StoreError::NoJournal { path } | StoreError::Apart { path } => format!("{}: {UNPAIRED}", path.display()),
         StoreError::InUse(_)
         | StoreError::Newer { .. }
@@ -123,21 +132,22 @@ fn words_to_read(fault: &StoreError) -> String {
     }
 }
 
-/// A fault of the file, as one of a sink: what is wrong with its contents stays wrong. Who reads may have it open yet when the thread
-/// that writes opens it again; a file that is missing, or another one, may be put right.
+/// A fault of the file, as one of a sink. Who reads may have it open yet when the thread that writes opens it again; a file that is
+/// missing, half of a copy, damaged or another's may be put right while the node runs.
 fn fault_of(fault: StoreError) -> SinkFault {
     let words = words_of(&fault);
     match fault {
-        StoreError::Io(_) | StoreError::InUse(_) | StoreError::NoJournal { .. } | StoreError::Apart { .. } => {
-            SinkFault::Passing(words)
-        }
-        StoreError::Corrupt { .. }
-        | StoreError::Newer { .. }
+        StoreError::Io(_)
+        | StoreError::InUse(_)
+        | StoreError::NoJournal { .. }
+        | StoreError::Apart { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::Foreign { .. } => SinkFault::Passing(words),
+        StoreError::Newer { .. }
         | StoreError::Companion { .. }
         | StoreError::Missing { .. }
         | StoreError::DeadLink(_)
-        | StoreError::OnlyJournal { .. }
-        | StoreError::Foreign { .. } => SinkFault::Lasting(words),
+        | StoreError::OnlyJournal { .. } => SinkFault::Lasting(words),
     }
 }
 
@@ -256,6 +266,7 @@ impl Persist for Mirror {
             fault_of(fault)
         })?;
         self.newest = holdings.iter().map(|holding| (holding.channel, holding.id)).collect();
+        self.handle.holds(&holdings);
         Ok(holdings)
     }
 }

@@ -69,8 +69,13 @@ pub enum NoImage {
 /// What a journal is to the database that names it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes with it: these rows are what the database may lack, in their order.
-    Kept(Vec<SealedRow>),
+    /// It goes with it.
+    Kept {
+        /// What the database may lack, in its order.
+        rows: Vec<SealedRow>,
+        /// Whether the epoch has a record behind the one that begins it, with rows or without.
+        is_begun: bool,
+    },
     /// It has seen a later database.
     Ahead,
     /// It is of another database.
@@ -175,7 +180,7 @@ impl Image {
         match (index, row.is_closed) {
             // The record that begins an epoch is durable before the database has its row.
             (0, false) => Verdict::Apart,
-            (0, true) | (1.., _) => Verdict::Kept(found),
+            (0, true) | (1.., _) => Verdict::Kept { rows: found, is_begun: index > 1 },
         }
     }
 }

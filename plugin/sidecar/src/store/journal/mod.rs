@@ -121,13 +121,20 @@ pub struct Journal {
     row: JournalRow,
     /// Where the next record stands, and its index.
     next: (usize, u64),
+    /// A start found the epoch: the next record begins another, whose salt no copy of the directory has.
+    is_found: bool,
 }
 
 impl Journal {
     /// The journal in this file, whose newest epoch `row` names and has no record yet but its first.
     fn over(file: Box<dyn StorageBackend>, half_len: usize, row: JournalRow) -> Self {
         let next = (start_of(row.epoch.number, half_len).saturating_add(PAGE), 1);
-        Self { file, key: Key::new(&row.key), half_len, row, next }
+        Self { file, key: Key::new(&row.key), half_len, row, next, is_found: false }
+    }
+
+    /// The same as a start found it, without any record but the first.
+    fn found(self) -> Self {
+        Self { is_found: true, ..self }
     }
 
     /// Whether a record with so many bytes fits into an epoch that has no other.
@@ -135,9 +142,10 @@ impl Journal {
         record::span(body_len) <= self.half_len.saturating_sub(PAGE)
     }
 
-    /// Whether it may be appended: it fits behind those that stand, and the database does not say that it has everything.
+    /// Whether it may be appended: it fits behind those that stand, the database does not say that it has everything, and the epoch was
+    /// begun since the start.
     pub(super) fn takes(&self, body_len: usize) -> bool {
-        record::span(body_len) <= self.half_len.saturating_sub(self.used()) && !self.row.is_closed
+        record::span(body_len) <= self.half_len.saturating_sub(self.used()) && !self.row.is_closed && !self.is_found
     }
 
     /// Whether a checkpoint should come before the epoch is full.
@@ -174,7 +182,8 @@ impl Journal {
     /// peers choose some of our bytes, and a one-phase commit could be steered into a checksum collision.
     ///
     /// The next epoch is begun before that in the other half: what stands there is in the database for good. The database goes on with
-    /// the one that stands until it has the row that names the next.
+    /// the one that stands until it has the row that names the next. After a fault there must be no other: what a failed sync has left
+    /// is seen and may be on no disk, so the database is to be opened anew, which writes its root again.
     pub(super) fn turn_over<'a>(
         &mut self,
         db: &Database,
@@ -200,7 +209,7 @@ impl Journal {
     /// The database has this row for good: what comes now belongs to its epoch.
     fn turn(&mut self, row: JournalRow) {
         self.next = (start_of(row.epoch.number, self.half_len).saturating_add(PAGE), 1);
-        self.row = row;
+        (self.row, self.is_found) = (row, false);
     }
 }
 

@@ -102,7 +102,11 @@ impl Shelf for Beside {
         }
         fs::rename(&unfinished, &self.path)?;
         let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        sync_directory(dir)?;
+        if let Err(fault) = sync_directory(dir) {
+            // Its name may be seen and on no disk: who tries again makes it again.
+            drop(fs::remove_file(&self.path));
+            return Err(fault);
+        }
         Ok((file, HALF_LEN))
     }
 

@@ -23,7 +23,7 @@ enum Plan {
     Without,
     /// A journal is made, with the epoch of this row, which the database has.
     Make(JournalRow),
-    /// It goes on as it is: it has no rows, and the first commit begins the next epoch.
+    /// It goes on as it is: it has no record, and the first commit begins the next epoch.
     Stay(Box<Journal>),
     /// It goes on with the epoch of the row, which the database has.
     Go(Box<Journal>, JournalRow),
@@ -31,7 +31,11 @@ enum Plan {
 
 /// What stands on the shelf, for the database with a row.
 enum Found {
-    Kept(Box<Journal>, Vec<SealedRow>),
+    Kept {
+        journal: Box<Journal>,
+        rows: Vec<SealedRow>,
+        is_begun: bool,
+    },
     Missing,
     /// The proof.
     Ahead(String),
@@ -68,14 +72,16 @@ pub(crate) fn attach(db: &Database, shelf: &dyn Shelf, is_old: bool, may_make: b
         return attached(Plan::Without);
     }
     match found(shelf, &row)? {
-        Found::Kept(_, mut rows) if is_restored => {
+        Found::Kept { mut rows, .. } if is_restored => {
             rows.push(meta(None));
             durably(db, &rows)?;
             attached(Plan::Without)
         }
-        // A start that only looks leaves what a clean stop left.
-        Found::Kept(journal, rows) if rows.is_empty() && row.is_closed => attached(Plan::Stay(journal)),
-        Found::Kept(journal, mut rows) => {
+        // The row may be seen and on no disk: the sync that was to bring it there failed, or its process was killed before. Then the half
+        // of the epoch before has what the database on the disk lacks, and the next epoch would go there. So nothing is begun before
+        // the database is open, which writes its root again. Where the epoch has a record its row was durable first.
+        Found::Kept { journal, is_begun: false, .. } => attached(Plan::Stay(journal)),
+        Found::Kept { journal, mut rows, is_begun: true } => {
             let next = row.next(false)?;
             rows.push(meta(Some(&next)));
             durably(db, &rows)?;
@@ -106,7 +112,7 @@ impl Attached {
     pub(crate) fn settle(self, shelf: &dyn Shelf) -> Result<Option<Journal>, StoreError> {
         match self.plan {
             Plan::Without => Ok(None),
-            Plan::Stay(journal) => Ok(Some(*journal)),
+            Plan::Stay(journal) => Ok(Some(journal.found())),
             Plan::Make(row) => {
                 let lay = |file: &dyn StorageBackend, half_len| {
                     let bytes = fresh(&row, half_len);
@@ -140,7 +146,10 @@ fn found(shelf: &dyn Shelf, row: &JournalRow) -> Result<Found, StoreError> {
         }
     };
     Ok(match image.judge(row) {
-        Verdict::Kept(rows) => Found::Kept(Box::new(Journal::over(file, image.half_len, row.clone())), rows),
+        Verdict::Kept { rows, is_begun } => {
+            let journal = Box::new(Journal::over(file, image.half_len, row.clone()));
+            Found::Kept { journal, rows, is_begun }
+        }
         Verdict::Ahead => Found::Ahead(format!(
             "{} is at epoch {} and {} holds later commits: an old copy was put back",
             shelf.database().display(),

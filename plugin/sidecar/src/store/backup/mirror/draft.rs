@@ -17,20 +17,21 @@ use crate::store::seal::seal;
 /// file than the one that was written before.
 pub(super) fn rows_of(db: &Database, jobs: &[Job]) -> Result<Option<Vec<SealedRow>>, StoreError> {
     let mut draft = Draft { stands: db.begin_read()?, rows: BTreeMap::new() };
-    for job in jobs {
+    for (number, job) in jobs.iter().enumerate() {
+        let is_ended_by = |channel: &ChannelId| jobs.iter().skip(number).any(|job| job.ends(channel));
         let follows = match job {
             Job::Full(image, _) => {
                 draft.put_image(image)?;
                 true
             }
-            Job::Update(update) => draft.put_update(update)?,
+            Job::Update(update) => draft.put_update(update, is_ended_by(&update.channel))?,
             Job::Tip(tip) => {
                 draft.put(Table::Meta, TIP_KEY, Some(&tip.encode()));
                 true
             }
             Job::Known(channel, id) => match draft.id_of(channel)? {
                 Some(at) => at >= *id,
-                None => draft.is_over(channel)?,
+                None => is_ended_by(channel) || draft.is_over(channel)?,
             },
         };
         if !follows {
@@ -112,12 +113,13 @@ impl Draft {
     }
 
     /// Says whether the update follows what stands there; else nothing of it is written. A commit that failed may have come to the
-    /// disk, and is made again: then all of it is there already, or the channel is over.
-    fn put_update(&mut self, update: &Update) -> Result<bool, StoreError> {
+    /// disk, and is made again: then all of it is there already, or the channel is over, or its end is among the jobs and nothing of it
+    /// is left.
+    fn put_update(&mut self, update: &Update, is_ended: bool) -> Result<bool, StoreError> {
         match self.id_of(&update.channel)? {
             Some(at) if at >= update.id => return Ok(true),
             Some(at) if at == update.after => {}
-            None if update.is_last() || self.is_over(&update.channel)? => {}
+            None if is_ended || self.is_over(&update.channel)? => {}
             Some(_) | None => return Ok(false),
         }
         update.changes.iter().for_each(|change| self.put(change.table, &change.key, change.value.as_deref()));

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use redb::Database;
 
-use super::place::{Files, MirrorPlace};
-use super::{GONE, Job};
+use super::place::{Files, Looks, MirrorPlace};
+use super::record::Completed;
+use super::{CAME_BACK, GONE, Job, holdings_in};
 use crate::lock::{Condvar, Mutex};
 use crate::store::StoreError;
-use crate::store::backup::SinkEnds;
+use crate::store::backup::{Holding, SinkEnds};
 use crate::store::commit::apply;
-use crate::store::journal::{Journal, rows};
+use crate::store::journal::{Journal, Shelf, rows};
+use crate::store::reserve::Reserve;
 
 /// What waits for the thread, and what it is writing, in bytes.
 pub(super) const BACKLOG_BYTES: usize = 16 * 1024 * 1024;
@@ -61,13 +63,15 @@ fn is_room(bytes: usize, size: usize) -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct Open {
     pub(super) db: Arc<Database>,
+    /// What redb has open.
+    storage: Reserve,
     journal: Arc<Mutex<Journal>>,
     files: Files,
 }
 
 impl Open {
-    pub(super) fn over(db: Database, journal: Journal, files: Files) -> Self {
-        Self { db: Arc::new(db), journal: Arc::new(Mutex::new(journal)), files }
+    pub(super) fn over((db, storage): (Database, Reserve), journal: Journal, files: Files) -> Self {
+        Self { db: Arc::new(db), storage, journal: Arc::new(Mutex::new(journal)), files }
     }
 
     /// Makes what the jobs change durable, by one sync of the journal, and then seen by those who read; all of it or nothing. Says
@@ -83,6 +87,8 @@ impl Open {
         let body = rows::encode(&changed);
         if !journal.fits(body.len()) {
             journal.turn_over(&self.db, &changed, false)?;
+            // A record without rows: what went past the journal is missed in an older file beside it.
+            journal.append(&[]).map_err(StoreError::io)?;
             return Ok(true);
         }
         if !journal.takes(body.len()) {
@@ -98,6 +104,13 @@ impl Open {
         let mut journal = self.journal.lock();
         let is_due = journal.has_records() || (is_last && !journal.is_closed());
         if is_due { journal.turn_over(&self.db, &[], is_last) } else { Ok(()) }
+    }
+
+    /// Takes the mirror's file from a thread that never goes on: the thread that writes opens it anew.
+    pub(super) fn let_go(&self) {
+        if let Err(fault) = self.storage.let_go() {
+            tracing::warn!(%fault, "a mirror that was damaged stays locked until the node stops");
+        }
     }
 
     /// Nothing is written while this is held.
@@ -119,50 +132,123 @@ const CLOSED: &str = "it was closed after a fault, and is opened again with the 
 #[derive(Debug)]
 pub(super) struct Handle {
     pub(super) place: MirrorPlace,
-    /// Closed after a fault: redb writes nothing more then before it is opened anew.
-    open: Mutex<Option<Open>>,
+    open: Mutex<State>,
+    completed: Mutex<Memory>,
+}
+
+/// How the files are open, or were.
+#[derive(Debug, Default)]
+struct State {
+    /// None after a fault: redb writes nothing more then before it is opened anew.
+    open: Option<Open>,
+    /// Which files were open last.
+    last: Option<Files>,
+    /// How the files looked that were not opened, when they were looked at last.
+    refused: Option<Option<Looks>>,
+}
+
+/// What was completed.
+#[derive(Debug, Default)]
+struct Memory {
+    /// None before the mirror was open.
+    completed: Option<Completed>,
+    /// The files that were found to hold that.
+    in_files: Option<Files>,
 }
 
 impl Handle {
     pub(super) fn of(place: MirrorPlace) -> Self {
-        Self { place, open: Mutex::default() }
+        Self { place, open: Mutex::default(), completed: Mutex::default() }
+    }
+
+    /// The mirror holds this, and from now on no less.
+    pub(super) fn holds(&self, holdings: &[Holding]) {
+        self.completed.lock().completed = Some(Completed::of(holdings));
+    }
+
+    /// Whether the open files may be those that were written before: they hold what was completed, but for what the jobs change.
+    pub(super) fn has_completed(&self, open: &Open, jobs: &[Job]) -> Result<bool, StoreError> {
+        if self.completed.lock().in_files == Some(open.files) {
+            return Ok(true);
+        }
+        let holdings = holdings_in(&open.db)?;
+        let mut memory = self.completed.lock();
+        let completed = memory.completed.get_or_insert_with(|| Completed::of(&holdings));
+        let is_in = completed.is_in(&holdings, jobs);
+        memory.in_files = Some(open.files).filter(|_| is_in);
+        Ok(is_in)
+    }
+
+    /// The jobs are complete.
+    pub(super) fn completes(&self, jobs: &[Job]) {
+        if let Some(completed) = &mut self.completed.lock().completed {
+            completed.take(jobs);
+        }
     }
 
     /// The files, which are opened where they are not, or where others stand under their names by now. For the thread that writes.
     pub(super) fn open(&self) -> Result<Open, StoreError> {
-        let mut open = self.open.lock();
-        if let Some(open) = open.as_ref().filter(|open| self.stands(open)) {
+        let mut state = self.open.lock();
+        if let Some(open) = state.open.as_ref().filter(|open| self.stands(open)) {
             return Ok(open.clone());
         }
-        *open = None;
-        // A journal that never had a record may have been made anew: a second look finds it.
-        let opened = match self.opened()? {
-            None => self.opened()?.ok_or_else(|| StoreError::io_of(&self.place.path, GONE))?,
-            Some(opened) => opened,
+        state.open = None;
+        self.completed.lock().in_files = None;
+        match self.may_be_opened(&state).and_then(|()| self.opened()) {
+            Ok(opened) => {
+                *state = State { open: Some(opened.clone()), last: Some(opened.files), refused: None };
+                Ok(opened)
+            }
+            Err(fault) => {
+                state.refused = Some(self.place.looks());
+                Err(fault)
+            }
+        }
+    }
+
+    /// Refuses files that may be half of a copy: others than were open last, or others than were refused last, are to look the same in
+    /// two tries, with a pause between them. Nor is a journal made while the one that was there may be put back.
+    fn may_be_opened(&self, state: &State) -> Result<(), StoreError> {
+        let (files, looks) = (self.place.files(), self.place.looks());
+        let Some(looks) = looks else {
+            // What is missing is told, and a mirror gets its first journal.
+            let is_lost = files.is_some() && state.last.is_some();
+            return if is_lost { Err(StoreError::NoJournal { path: self.place.shelf().path() }) } else { Ok(()) };
         };
-        *open = Some(opened.clone());
-        Ok(opened)
+        let is_quiet = match &state.refused {
+            Some(refused) => *refused == Some(looks),
+            None => state.last.is_none() || files == state.last,
+        };
+        if is_quiet { Ok(()) } else { Err(StoreError::io_of(&self.place.path, CAME_BACK)) }
+    }
+
+    /// A journal that never had a record may be made anew: a second look finds it.
+    fn opened(&self) -> Result<Open, StoreError> {
+        match self.opened_once()? {
+            None => self.opened_once()?.ok_or_else(|| StoreError::io_of(&self.place.path, GONE)),
+            Some(opened) => Ok(opened),
+        }
     }
 
     /// None where other files had the names before than have them now: which ones were opened is not known.
-    fn opened(&self) -> Result<Option<Open>, StoreError> {
+    fn opened_once(&self) -> Result<Option<Open>, StoreError> {
         let before = self.place.files();
-        let (db, journal) = self.place.opened()?;
+        let (opened, journal) = self.place.opened()?;
         let now = self.place.files().filter(|now| before.is_some_and(|before| now.may_be(&before)));
-        Ok(now.map(|files| Open::over(db, journal, files)))
+        Ok(now.map(|files| Open::over(opened, journal, files)))
     }
 
     /// The files as they are open.
     pub(super) fn now(&self) -> Option<Open> {
-        self.open.lock().clone()
+        self.open.lock().open.clone()
     }
 
     /// The mirror as it is open, where the files still have their names; says why there is none. For those that only read: they neither
     /// open it nor keep it, so the thread that writes can close it after a fault and open it again.
-    pub(super) fn standing(&self) -> Result<Arc<Database>, &'static str> {
-        let open = self.open.lock();
-        let open = open.as_ref().ok_or(CLOSED)?;
-        if self.stands(open) { Ok(open.db.clone()) } else { Err(GONE) }
+    pub(super) fn standing(&self) -> Result<Open, &'static str> {
+        let state = self.open.lock();
+        let open = state.open.as_ref().ok_or(CLOSED)?;
+        if self.stands(open) { Ok(open.clone()) } else { Err(GONE) }
     }
 
     /// Whether these files have their names yet: who finds others there, or none, has written to what nobody will find.
@@ -171,6 +257,6 @@ impl Handle {
     }
 
     pub(super) fn close(&self) {
-        *self.open.lock() = None;
+        self.open.lock().open = None;
     }
 }

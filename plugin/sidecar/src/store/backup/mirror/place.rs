@@ -13,6 +13,7 @@ use super::super::MISSING;
 use super::DAMAGED;
 use crate::store::journal::start::{Attached, attach, is_orphaned};
 use crate::store::journal::{self, Beside, Journal, Shelf};
+use crate::store::reserve::Reserve;
 use crate::store::schema::{MIRROR_KEY, Table};
 use crate::store::seal::seal;
 use crate::store::{StoreError, check_identity, initialise, open_sound, reserved, stored_to_look, sync_directory};
@@ -37,6 +38,12 @@ pub(super) struct Files {
     journal: Option<(FileId, u64)>,
 }
 
+/// What changes while a file is copied to its name: which one it is, its length, and when it was written last.
+type Look = (FileId, u64, i64, i64);
+
+/// Both files as they look at a moment.
+pub(super) type Looks = (Look, Look);
+
 impl Files {
     /// Whether these are the ones that stood there before, but for a journal that was not there.
     pub(super) fn may_be(&self, before: &Self) -> bool {
@@ -55,6 +62,14 @@ impl MirrorPlace {
         let found = |path: &Path| fs::metadata(path).map(|file| ((file.dev(), file.ino()), file.len())).ok();
         let (mirror, _) = found(&self.path)?;
         Some(Files { mirror, journal: found(&self.shelf().path()) })
+    }
+
+    /// How both files look, where both are there.
+    pub(super) fn looks(&self) -> Option<Looks> {
+        let look = |path: &Path| {
+            fs::metadata(path).map(|file| ((file.dev(), file.ino()), file.len(), file.mtime(), file.mtime_nsec())).ok()
+        };
+        Some((look(&self.path)?, look(&self.shelf().path())?))
     }
 
     /// Refuses, before the node starts, a mirror that no waiting makes right: the database itself, a file that is no mirror, another
@@ -101,6 +116,10 @@ impl MirrorPlace {
         if self.is_there()? {
             return Ok(());
         }
+        // Nor is one made in the place of one that another disk holds.
+        if let Some(fault) = self.dead_link() {
+            return Err(fault);
+        }
         let shelf = self.shelf();
         match shelf.open().map_err(|fault| StoreError::io_of(&shelf.path(), fault))? {
             Some(_) => Err(StoreError::io_of(&shelf.path(), ALONE)),
@@ -108,17 +127,23 @@ impl MirrorPlace {
         }
     }
 
+    /// What is told of a name that is a link, where nothing is at its end.
+    fn dead_link(&self) -> Option<StoreError> {
+        let leads_to = fs::read_link(&self.path).ok()?;
+        Some(StoreError::io_of(&self.path, format_args!("{DEAD_LINK} {}: {DEAD_LINK_HELP}", leads_to.display())))
+    }
+
     fn is_there(&self) -> Result<bool, StoreError> {
         self.path.try_exists().map_err(|fault| StoreError::io_of(&self.path, fault))
     }
 
     /// The mirror and its journal, for writing; the mirror must be there. One that never had a journal gets one.
-    pub(super) fn opened(&self) -> Result<(Database, Journal), StoreError> {
+    pub(super) fn opened(&self) -> Result<((Database, Reserve), Journal), StoreError> {
         let shelf = self.shelf();
         if !self.is_there()? {
             return Err(match shelf.open() {
                 Ok(Some(_)) => StoreError::io_of(&shelf.path(), ALONE),
-                Ok(None) | Err(_) => StoreError::io_of(&self.path, MISSING),
+                Ok(None) | Err(_) => self.dead_link().unwrap_or_else(|| StoreError::io_of(&self.path, MISSING)),
             });
         }
         let read = |db: &Database| {
@@ -129,6 +154,9 @@ impl MirrorPlace {
             }
             attached.settle(&shelf)?.ok_or_else(|| StoreError::Apart { path: shelf.path() })
         };
+        // Who put them there need not have made their names durable.
+        let directory = directory_of(&shelf.path()).to_owned();
+        sync_directory(&directory).map_err(|fault| StoreError::io_of(&directory, fault))?;
         open_sound(&self.path, read).map_err(|fault| fault.of_file(&self.path))
     }
 
@@ -175,10 +203,20 @@ impl MirrorPlace {
         transaction.commit()?;
         drop(db);
         fs::rename(&unfinished, &self.path).map_err(StoreError::io)?;
-        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        sync_directory(dir).map_err(StoreError::io)
+        sync_directory(directory_of(&self.path)).map_err(StoreError::io)
     }
 }
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What is told of a name that is a link to nothing, and of where it leads.
+const DEAD_LINK: &str = "it is a link, and there is nothing at";
+
+/// What an operator does about it.
+const DEAD_LINK_HELP: &str =
+    "put back what was there, or mount its disk; for a new backup name the file itself, or remove the link";
 
 /// What a journal says to an operator whose mirror is not there.
 const ALONE: &str = "the mirror that this journal belongs to is not there. Put it back; where it is lost, move the journal away too, \

@@ -55,16 +55,18 @@ impl MirrorSource {
             OpenFile::Own(db) => read(db),
             OpenFile::Sinks(handle, ends) => {
                 let gone = |words| SourceFault::unreadable(self.place.path.display(), words);
-                let (db, ends) = (handle.standing().map_err(gone)?, ends.clone());
-                contain(
-                    move |words| ends.trouble(&broken(words)),
-                    || {
-                        let done = read(&db);
-                        // The last one that has it closes it.
-                        drop(db);
-                        done
-                    },
-                )
+                let (open, ends) = (handle.standing().map_err(gone)?, ends.clone());
+                let stuck = open.clone();
+                let tell = move |words: &str| {
+                    stuck.let_go();
+                    ends.trouble(&broken(words));
+                };
+                contain(tell, || {
+                    let done = read(&open.db);
+                    // The last one that has it closes it.
+                    drop(open);
+                    done
+                })
             }
         };
         done.map_err(|fault| self.unreadable(&fault))

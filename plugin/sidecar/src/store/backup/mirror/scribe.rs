@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::handle::{Backlog, Handle};
 use super::{ANOTHER, GONE, GROUP_LIMIT, Job, fault_of};
+use crate::store::StoreError;
 use crate::store::backup::{SinkEnds, SinkFault};
 
 /// How long nothing may come before what the journal has is made durable in the mirror's own file too.
@@ -29,13 +30,13 @@ impl Scribe {
                 jobs.extend(more);
             }
             if !self.does(|| self.commit(&jobs)) {
-                return;
+                return self.conclude();
             }
             jobs.iter().for_each(|job| complete(&self.ends, job));
             self.backlog.leave(jobs.iter().map(Job::size).sum());
             // Between commits, when all that was committed is completed.
             if self.handle.now().is_some_and(|open| open.is_filling()) && !self.does(|| self.catch_up()) {
-                return;
+                return self.conclude();
             }
         }
         self.conclude();
@@ -72,11 +73,16 @@ impl Scribe {
         let path = &self.handle.place.path;
         let passing = |words: &str| Err(SinkFault::Passing(format!("{}: {words}", path.display())));
         let open = self.handle.open().map_err(fault_of)?;
-        if !open.commit(jobs).map_err(|fault| fault_of(fault.of_file(path)))? {
+        let commit = || Ok(self.handle.has_completed(&open, jobs)? && open.commit(jobs)?);
+        if !commit().map_err(|fault: StoreError| fault_of(fault.of_file(path)))? {
             return passing(ANOTHER);
         }
         // Files that were taken away while they were written to have it, and nobody will find it.
-        if self.handle.stands(&open) { Ok(()) } else { passing(GONE) }
+        if !self.handle.stands(&open) {
+            return passing(GONE);
+        }
+        self.handle.completes(jobs);
+        Ok(())
     }
 
     fn catch_up(&self) -> Result<(), SinkFault> {
@@ -84,16 +90,32 @@ impl Scribe {
         open.checkpoint(false).map_err(|fault| fault_of(fault.of_file(&self.handle.place.path)))
     }
 
-    /// After a stop in order the mirror's own file is whole without its journal.
+    /// After a stop in order the mirror's own file is whole without its journal. Where that cannot be, it is told what to keep.
     fn conclude(&self) {
-        if let Some(open) = self.handle.now().filter(|open| self.handle.stands(open))
-            && let Err(fault) = open.checkpoint(true)
-        {
-            tracing::warn!(%fault, "a mirror's journal keeps what its file lacks: they go together");
+        if let Err(why) = self.concluded() {
+            let path = self.handle.place.path.display();
+            tracing::warn!(mirror = %path, %why, "{LEFT_WITH_JOURNAL}");
         }
         self.handle.close();
     }
+
+    fn concluded(&self) -> Result<(), String> {
+        let Some(open) = self.handle.now() else {
+            return if self.ends.trouble_now().is_some() { Err(NOT_OPEN.to_owned()) } else { Ok(()) };
+        };
+        if !self.handle.stands(&open) {
+            return Err(GONE.to_owned());
+        }
+        open.checkpoint(true).map_err(|fault| fault.to_string())
+    }
 }
+
+/// What it means that a mirror was not made whole at the end.
+const LEFT_WITH_JOURNAL: &str = "a mirror is not written any more, and was not made whole: its journal may have what its own file lacks, so the two \
+    go together wherever they are moved; nothing that it completed is lost, and what it had not is given to it at the next start";
+
+/// Why nothing can be made whole.
+const NOT_OPEN: &str = "it could not be opened, or was closed after a fault";
 
 fn complete(ends: &SinkEnds, job: &Job) {
     match job {

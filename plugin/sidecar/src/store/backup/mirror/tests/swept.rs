@@ -8,13 +8,13 @@ use crate::store::initialise;
 use crate::store::journal::start::attach;
 
 /// Bytes of a half of the journal.
-const HALF: usize = 64 * 1024;
+pub(super) const HALF: usize = 64 * 1024;
 
-const CHANNELS: [u8; 2] = [1, 2];
+pub(super) const CHANNELS: [u8; 2] = [1, 2];
 
 /// What becomes of what was not synced.
 #[derive(Clone, Copy, Debug)]
-enum Fate {
+pub(super) enum Fate {
     Dropped,
     Kept,
     /// The last write came in part.
@@ -23,7 +23,7 @@ enum Fate {
     Reordered,
 }
 
-const FATES: [Fate; 4] = [Fate::Dropped, Fate::Kept, Fate::Torn, Fate::Reordered];
+pub(super) const FATES: [Fate; 4] = [Fate::Dropped, Fate::Kept, Fate::Torn, Fate::Reordered];
 
 #[derive(Clone, Debug)]
 enum Change {
@@ -59,6 +59,19 @@ impl File {
         Self { durable: bytes.clone(), seen: bytes, unsynced: Vec::new() }
     }
 
+    /// A sync that succeeds.
+    fn sync(&mut self) {
+        let unsynced = std::mem::take(&mut self.unsynced);
+        unsynced.iter().for_each(|change| change.apply(&mut self.durable));
+    }
+
+    /// A sync that fails: what it was to write is seen on, is on no disk, and no later sync writes it.
+    fn fail_to_sync(&mut self) {
+        let unsynced = std::mem::take(&mut self.unsynced);
+        let lengths = unsynced.iter().filter(|change| matches!(change, Change::Length(_)));
+        lengths.for_each(|change| change.apply(&mut self.durable));
+    }
+
     fn left(&self, fate: Fate) -> Self {
         let mut bytes = self.durable.clone();
         let (last, before) = match self.unsynced.split_last() {
@@ -89,7 +102,7 @@ impl File {
 
 /// Both files on one machine.
 #[derive(Clone, Debug, Default)]
-struct Machine(Arc<StdMutex<Inside>>);
+pub(super) struct Machine(Arc<StdMutex<Inside>>);
 
 #[derive(Clone, Debug, Default)]
 struct Inside {
@@ -99,6 +112,10 @@ struct Inside {
     done: usize,
     /// The operation at which the power fails.
     ends_at: usize,
+    /// From which operation on syncs fail, and how many of them.
+    failing: (usize, usize),
+    /// The operations that did.
+    failed: Vec<usize>,
 }
 
 impl Inside {
@@ -119,7 +136,7 @@ impl Inside {
 }
 
 #[derive(Debug)]
-struct OnMachine(Machine, usize);
+pub(super) struct OnMachine(pub(super) Machine, pub(super) usize);
 
 impl StorageBackend for OnMachine {
     fn len(&self) -> std::io::Result<u64> {
@@ -141,8 +158,14 @@ impl StorageBackend for OnMachine {
     fn sync_data(&self) -> std::io::Result<()> {
         let mut inside = self.0.0.lock().unwrap();
         inside.count()?;
-        let file = &mut inside.files[self.1];
-        *file = File::of(std::mem::take(&mut file.seen));
+        if inside.done >= inside.failing.0 && inside.failing.1 > 0 {
+            inside.failing.1 -= 1;
+            let done = inside.done;
+            inside.failed.push(done);
+            inside.files[self.1].fail_to_sync();
+            return Err(std::io::Error::from_raw_os_error(5));
+        }
+        inside.files[self.1].sync();
         Ok(())
     }
 
@@ -179,7 +202,7 @@ impl Shelf for Machine {
 
 impl Machine {
     /// A mirror that was just made.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let machine = Self::default();
         machine.0.lock().unwrap().ends_at = usize::MAX;
         let db = Database::builder().create_with_backend(OnMachine(machine.clone(), 0)).unwrap();
@@ -189,16 +212,34 @@ impl Machine {
     }
 
     /// The machine after the power was gone, where it fails again at this operation.
-    fn after(&self, fate: Fate, ends_at: usize) -> Self {
+    pub(super) fn after(&self, fate: Fate, ends_at: usize) -> Self {
         let inside = self.0.lock().unwrap();
         let [mirror, journal] = inside.files.each_ref().map(|file| file.left(fate));
         let journal = if inside.is_made { journal } else { File::default() };
         let is_made = inside.is_made;
-        Self(Arc::new(StdMutex::new(Inside { files: [mirror, journal], is_made, done: 0, ends_at })))
+        let left = Inside { files: [mirror, journal], is_made, ends_at, ..Inside::default() };
+        Self(Arc::new(StdMutex::new(left)))
+    }
+
+    /// The same machine, where syncs fail from this operation on, so many of them.
+    pub(super) fn failing(self, from: usize, times: usize) -> Self {
+        self.0.lock().unwrap().failing = (from, times);
+        self
+    }
+
+    /// The operations that failed.
+    pub(super) fn failed(&self) -> Vec<usize> {
+        self.0.lock().unwrap().failed.clone()
+    }
+
+    /// How many operations were done, and whether the power is gone.
+    pub(super) fn done(&self) -> (usize, bool) {
+        let inside = self.0.lock().unwrap();
+        (inside.done, inside.done >= inside.ends_at)
     }
 
     /// As a sink opens the files: what is written before they were found sound is kept back.
-    fn opened(&self, files: Files) -> Result<Open, StoreError> {
+    pub(super) fn opened(&self, files: Files) -> Result<Open, StoreError> {
         let read = |db: &Database| {
             let attached = attach(db, self, false, true)?;
             assert!(attached.old.is_none(), "{:?}", attached.old);
@@ -231,7 +272,7 @@ fn written(machine: &Machine, files: Files) -> (u64, bool) {
 }
 
 /// What was completed is there, of both channels alike, and goes on.
-fn assert_kept(machine: &Machine, files: Files, completed: u64, when: &str) {
+pub(super) fn assert_kept(machine: &Machine, files: Files, completed: u64, when: &str) {
     let open = machine.opened(files).unwrap_or_else(|fault| panic!("{when}: {fault}"));
     let held = holdings_in(&open.db).unwrap();
     let ids: Vec<_> = held.iter().map(|holding| holding.id).collect();
