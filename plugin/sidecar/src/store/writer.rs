@@ -231,7 +231,10 @@ impl Commits {
             let Some(mut gathered) = self.gather(GROUP_LIMIT) else { return Ok(()) };
             // While the disk syncs, what comes of them gathers for the next commit.
             let has_orders = tell(self.orders(&mut gathered), deliver);
-            if self.linger(&mut gathered, deliver) || has_orders {
+            let brings_more = self.linger(&mut gathered, deliver) || has_orders;
+            // Nothing leaves before the sinks have it too, and then all of it comes back at once: what the workers are at is
+            // worth the wait, else each commit of few rows is one of the sinks as well.
+            if brings_more || self.waits_for_sinks() {
                 self.follow(&mut gathered, deliver);
             }
             let (released, last_seq) = self.finish(gathered)?;

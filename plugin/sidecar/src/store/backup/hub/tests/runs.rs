@@ -51,3 +51,41 @@ fn who_steps_a_sink_tells_it_too_when_that_was_all() {
     }
     assert_eq!(sink.kept.lock().runs, [3, 6]);
 }
+
+/// How many commits are made of a promise and of what a worker queues while the writer looks.
+fn commits_beside_a_worker(is_required: bool) -> u64 {
+    let mut bench = Bench::new(&[(Manner::Sound, is_required)]);
+    bench.open(FIRST, Vec::new());
+    let Bench { hub, writer, commits, .. } = bench;
+    let before = writer.stats().commits.load(std::sync::atomic::Ordering::Relaxed);
+    let worker = Arc::new(StdMutex::new(Some(writer.clone())));
+    let at_work = worker.clone();
+    let is_busy = move || {
+        let Some(writer) = at_work.lock().unwrap().take() else { return false };
+        writer.submit(changed(FIRST, 2, vec![promise(2)]));
+        true
+    };
+    let (told, heard) = std::sync::mpsc::channel();
+    let thread =
+        commits.asking(is_busy, || None).on_a_thread(move |_, _| told.send(()).unwrap(), |fault| panic!("{fault}"));
+    writer.submit(changed(FIRST, 1, vec![promise(1)]));
+    heard.recv_timeout(LIMIT).unwrap();
+    // Where it does not look, the worker's own time comes.
+    let was_passed_over = worker.lock().unwrap().take().is_some();
+    if was_passed_over {
+        writer.submit(changed(FIRST, 2, vec![promise(2)]));
+        heard.recv_timeout(LIMIT).unwrap();
+    }
+    let commits = writer.stats().commits.load(std::sync::atomic::Ordering::Relaxed) - before;
+    drop((writer, hub));
+    drop(heard);
+    assert!(thread.unwrap().join().is_ok());
+    commits
+}
+
+/// Nothing leaves before the sink has it too: what workers are at may come with it, and is no commit of the sink's own.
+#[test]
+fn where_a_sink_is_required_a_commit_takes_in_what_workers_are_at() {
+    assert_eq!(commits_beside_a_worker(true), 1);
+    assert_eq!(commits_beside_a_worker(false), 2, "it leaves at once, and nothing is won by waiting");
+}
