@@ -1,9 +1,11 @@
 //! Black-box parts: a real bitcoind, the built daemon as an operator starts it, and what is needed to wait for them.
 //! Nothing here knows the product's insides: it links `rpc-schema` alone.
 
+pub mod bare;
 pub mod bitcoind;
 pub mod client;
 pub mod dice;
+pub mod fake_bitcoind;
 pub mod fee_oracle;
 pub mod moment;
 pub mod proxy;
@@ -12,9 +14,11 @@ pub mod schema;
 pub mod sidecar;
 pub mod wait;
 
+pub use bare::Bare;
 pub use bitcoind::Bitcoind;
 pub use client::Client;
 pub use dice::Dice;
+pub use fake_bitcoind::FakeBitcoind;
 pub use fee_oracle::FeeOracle;
 pub use moment::Moment;
 pub use proxy::Proxy;

@@ -23,6 +23,7 @@ mod backup;
 mod chain;
 mod channel;
 mod client;
+mod config;
 mod error;
 mod event;
 mod example;
@@ -51,6 +52,7 @@ pub use channel::{
     ChannelOpen, ChannelOpened, ChannelPage, ChannelSetPolicy, ChannelState, ForwardingTerms, OpenState,
 };
 pub use client::{CallError, Client, Refusal};
+pub use config::{ConfigGet, ConfigItem, ConfigOrigin, ConfigReport, LogLevel, LogLevels, LogLevelsReport, LogTarget};
 pub use error::{ErrorData, ErrorKind};
 pub use event::{
     Event, EventKind, EventList, EventPage, EventSubscribe, EventSubscribed, EventUnsubscribe, EventUnsubscribed,

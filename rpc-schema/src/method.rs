@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::parameter::{self, Parameter};
-use crate::{Scope, backup, chain, channel, event, forward, invoice, node, payment, peer, plugin, token, wallet};
+use crate::{
+    Scope, backup, chain, channel, config, event, forward, invoice, node, payment, peer, plugin, token, wallet,
+};
 
 /// A method of the interface: the struct that implements it holds the parameters.
 pub trait Method: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
@@ -87,6 +89,8 @@ pub fn methods() -> &'static [MethodInfo] {
             MethodInfo::of::<node::NodeInfo>(),
             MethodInfo::of::<node::NodeStatus>(),
             MethodInfo::of::<node::NodeStop>(),
+            MethodInfo::of::<config::ConfigGet>(),
+            MethodInfo::of::<config::LogLevels>(),
             MethodInfo::of::<chain::ChainStatus>(),
             MethodInfo::of::<chain::ChainFeerates>(),
             MethodInfo::of::<chain::ChainNotifyBlock>(),

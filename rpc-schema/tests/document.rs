@@ -79,7 +79,7 @@ fn every_example_is_a_call_that_the_schema_admits_and_has_samples_for_its_variab
 #[test]
 fn methods_are_those_of_the_release_and_named_group_verb() {
     let names: Vec<&str> = methods().iter().map(|method| method.name).collect();
-    let release = "rpc.discover plugin.manifest plugin.init node.info node.status node.stop chain.status chain.feerates chain.notify_block \
+    let release = "rpc.discover plugin.manifest plugin.init node.info node.status node.stop node.config_get node.log_level chain.status chain.feerates chain.notify_block \
                    wallet.balance wallet.new_address wallet.send wallet.utxos peer.connect peer.disconnect \
                    peer.list channel.open channel.list channel.get channel.close channel.force_close channel.set_policy \
                    invoice.create invoice.get invoice.list invoice.decode payment.send payment.wait payment.get payment.list \
@@ -277,7 +277,7 @@ fn rpc_6_every_method_names_the_scopes_that_allow_it() {
         let gives_away = ["payment.send", "payment.abandon"].contains(&method.name);
         assert_eq!(method.scopes == [Scope::Pay], gives_away, "{}", method.name);
         let of_tokens = method.name.starts_with("token.")
-            || ["node.stop", "wallet.send", "chain.notify_block"].contains(&method.name);
+            || ["node.stop", "node.log_level", "wallet.send", "chain.notify_block"].contains(&method.name);
         assert_eq!(method.scopes == [Scope::Admin], of_tokens, "{}", method.name);
     }
 }

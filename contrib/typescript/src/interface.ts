@@ -290,6 +290,49 @@ export type ChannelState =
   /** Stored rows of it cannot be read: nothing of it is signed or published, and its rows stay as they are. */
   | "frozen";
 
+/** Tells every key of the configuration with the value that is in force, its default, and where the value comes from. */
+export interface ConfigGet {
+  /** Only these keys, by their names; all without it. */
+  keys?: string[];
+}
+
+/** A key of the configuration. */
+export interface ConfigItem {
+  /** What it would be if nobody had said anything. */
+  default: string;
+  /** Its name: `name`, or `section.name`. */
+  key: string;
+  /** Where the value comes from. */
+  origin: ConfigOrigin;
+  /** The place where the value stands: `file:line`, the name of a variable, a flag, a directory; absent for a default. */
+  place?: string;
+  /** The value that is in force, as text; of a secret only whether there is one: `(hidden)`. */
+  value: string;
+}
+
+/** Where a value of the configuration comes from. */
+export type ConfigOrigin =
+  /** Nobody said anything. */
+  | "default"
+  /** The configuration file. */
+  | "file"
+  /** A variable of the environment. */
+  | "environment"
+  /** The command line. */
+  | "flag"
+  /** bitcoind's own configuration, `bitcoin.conf`. */
+  | "bitcoin_conf"
+  /** Where bitcoind puts it by itself, in its data directory. */
+  | "bitcoind_directory";
+
+/** The configuration that is in force. It was read when the daemon was started. */
+export interface ConfigReport {
+  /** The configuration file that was read; absent where there was none. */
+  file?: string;
+  /** Keys in the order of the example file, and the places of backups after them. */
+  items: ConfigItem[];
+}
+
 /** The `data` of an error. */
 export interface ErrorData {
   /** The number of the event to go on from, where it is events that the caller missed or stopped at. */
@@ -641,6 +684,43 @@ export type InvoiceState =
   | "paid"
   /** Was not paid in time. */
   | "expired";
+
+/** How much is logged. */
+export type LogLevel =
+  /** What went wrong and concerns the operator. */
+  | "error"
+  /** What may go wrong, too. */
+  | "warn"
+  /** What happens, too. */
+  | "info"
+  /** How it happens, too. */
+  | "debug"
+  /** Everything. */
+  | "trace";
+
+/** Tells how much each part of the daemon logs, and changes it until the daemon ends. */
+export interface LogLevels {
+  /** The level from now on, of the part in `target`, or of all parts that have none of their own; without it nothing changes. */
+  level?: LogLevel;
+  /** The part of the daemon: one of those that the result lists. */
+  target?: string;
+}
+
+/** How much each part of the daemon logs. */
+export interface LogLevelsReport {
+  /** The level of all parts that have none of their own. */
+  level: LogLevel;
+  /** Every part, with the level that it has. */
+  targets: LogTarget[];
+}
+
+/** A part of the daemon. */
+export interface LogTarget {
+  /** What it logs. */
+  level: LogLevel;
+  /** Its name. */
+  target: string;
+}
 
 /** Tells who this node is and how much it holds. */
 export interface NodeInfo {}
@@ -1226,6 +1306,10 @@ export interface Methods {
   "node.status": { parameters: NodeStatus; result: NodeStatusReport };
   /** Stops the daemon. It answers first, then ends its connections and closes its store. */
   "node.stop": { parameters: NodeStop; result: NodeStopping };
+  /** Tells every key of the configuration with the value that is in force, its default, and where the value comes from. */
+  "node.config_get": { parameters: ConfigGet; result: ConfigReport };
+  /** Tells how much each part of the daemon logs, and changes it until the daemon ends. */
+  "node.log_level": { parameters: LogLevels; result: LogLevelsReport };
   /** Tells how far the node follows the chain. */
   "chain.status": { parameters: ChainStatus; result: ChainStatusReport };
   /** Tells the feerates that the node goes by, each in satoshi per virtual byte, rounded up. */

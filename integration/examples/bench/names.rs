@@ -15,7 +15,7 @@ pub(crate) struct Group {
 pub(crate) const WHOLE_RUN_SECS: u64 = 1800;
 
 /// The groups, in the order in which they run.
-pub(crate) const GROUPS: [Group; 10] = [
+pub(crate) const GROUPS: [Group; 11] = [
     Group {
         name: "floor",
         secs: 5,
@@ -138,6 +138,7 @@ pub(crate) const GROUPS: [Group; 10] = [
     },
     Group { name: "relay_16", secs: 110, figures: &["relay_16_native", "relay_16_cpu"] },
     Group { name: "flight", secs: 90, figures: &["flight_1", "flight_8", "flight_50", "flight_100", "flight_400"] },
+    Group { name: "start_status", secs: 10, figures: &["start_status_first", "start_status", "start_status_share"] },
 ];
 
 /// What `--sinks` measures, of Outrigger alone: what backups cost, and what a crash does. Not part of a whole run, which they

@@ -81,6 +81,11 @@ impl Clock {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 
+    /// What the machine's clock says, as the time since 1970; nothing where it stands before that. For lines of the log.
+    pub fn wall() -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
     /// It is this time or later, whatever the machine's clock says: the tip's median time past.
     pub fn not_before(unix: u64) {
         FLOOR.raise(unix);

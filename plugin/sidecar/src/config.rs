@@ -1,29 +1,35 @@
-//! The configuration: one struct, read once from the command line and one TOML file, checked before anything is opened.
+//! The configuration: one struct, read once from the command line, the environment and one TOML file, checked before anything is opened.
 //!
 //! Every key is a row of [`keys::KEYS`]: its flag, its place in the file, its default and its line in the example file
-//! come from that row. A flag wins over the file, the file over the default.
+//! come from that row. A flag wins over the environment, that over the file, the file over the default.
 
 mod backup;
+mod bitcoin_conf;
+mod bitcoind;
 mod keys;
+mod log;
 mod manual;
+mod origin;
+mod shown;
 mod task;
 mod values;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bitcoin::Network;
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
-use outrigger_rpc_schema::rendezvous;
-use zeroize::Zeroizing;
+use outrigger_rpc_schema::{ConfigReport, rendezvous};
 
 pub use backup::{BackupConfig, BackupKind};
+pub use bitcoind::{BitcoindAuth, BitcoindConfig, BitcoindSearch};
 pub use keys::{OptionKind, example_file, options};
+pub use log::{LOG_TARGETS, LogConfig, LogFile};
 pub use manual::page as manual_page;
-pub use task::{RestoreOrder, SinkCheckOrder, Task, place_text};
+pub use origin::Origin;
+pub use shown::text as shown;
+pub use task::{InitOrder, RestoreOrder, SinkCheckOrder, Task, place_text};
 use values::Values;
 
 /// Weight units in a virtual byte, in thousandths of a kiloweight.
@@ -38,8 +44,8 @@ pub struct Config {
     pub network: Network,
     /// The node's name for people, at most 32 bytes (BOLT 7).
     pub alias: String,
-    /// How much is logged: `error`, `warn`, `info`, `debug` or `trace`.
-    pub log_level: String,
+    /// What is logged, how and where.
+    pub log: LogConfig,
     /// Where peers are awaited.
     pub listen: SocketAddr,
     /// Where the JSON-RPC interface is served.
@@ -60,8 +66,10 @@ pub struct Config {
     pub backups: Vec<BackupConfig>,
     /// Whether a parent speaks to this process over its standard input and output.
     pub stdio: bool,
-    /// Every key as text as it is in force, without secrets.
-    pub options: BTreeMap<&'static str, String>,
+    /// Where there is no database yet: the block from which on the wallet looks for its coins; bitcoind's newest without it.
+    pub start_height: Option<u32>,
+    /// Every key as text as it is in force, without secrets, and where it comes from.
+    pub report: ConfigReport,
 }
 
 /// Where the JSON-RPC interface is served, and to whom.
@@ -75,40 +83,6 @@ pub struct RpcConfig {
     pub hosts: Vec<String>,
     /// Pages whose scripts may call.
     pub origins: Vec<String>,
-}
-
-/// How to reach bitcoind.
-#[derive(Clone, Debug)]
-pub struct BitcoindConfig {
-    /// `host:port` of its RPC server.
-    pub address: String,
-    /// How to be admitted.
-    pub auth: BitcoindAuth,
-    /// Whether the address may be of another machine; the connection is not encrypted.
-    pub allow_remote: bool,
-}
-
-/// How bitcoind admits us.
-#[derive(Clone)]
-pub enum BitcoindAuth {
-    /// By the cookie file that it writes at every start. It need not be there yet.
-    Cookie(PathBuf),
-    /// By `rpcuser` and `rpcpassword`, or an `rpcauth` pair.
-    UserPass {
-        /// The user.
-        user: String,
-        /// The password, wiped when dropped.
-        password: Zeroizing<String>,
-    },
-}
-
-impl fmt::Debug for BitcoindAuth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cookie(path) => write!(f, "Cookie({})", path.display()),
-            Self::UserPass { user, .. } => write!(f, "UserPass({user}, ..)"),
-        }
-    }
 }
 
 /// What we ask of channels, our own and those that peers open.
@@ -192,6 +166,14 @@ pub enum ConfigFault {
         /// The key that is spelled most alike.
         nearest: Option<String>,
     },
+    /// The environment has a variable that says nothing to the daemon, and begins like those that do.
+    #[error("unknown variable {variable} in the environment{}", nearest.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default())]
+    UnknownVariable {
+        /// The variable.
+        variable: String,
+        /// The one that is spelled most alike.
+        nearest: Option<String>,
+    },
     /// A value does not fit.
     #[error("{key} (from {origin}): {problem}")]
     Unfit {
@@ -205,10 +187,10 @@ pub enum ConfigFault {
 }
 
 impl Config {
-    /// Reads the command line, the first argument being the program, and the configuration file it names or finds.
-    /// `home` is the operator's home directory.
+    /// Reads the command line, the first argument being the program, and the configuration file it names or finds, as if there
+    /// were no environment. `home` is the operator's home directory.
     pub fn read(arguments: impl IntoIterator<Item = OsString>, home: &Path) -> Result<Self, ConfigFault> {
-        Self::from_values(&Values::read(arguments, home)?, home)
+        Self::from_values(&Values::read(arguments, &Vec::new(), home)?, home)
     }
 
     /// The directory of this network's node: its store, its seed, its cookie.
@@ -223,14 +205,14 @@ impl Config {
         if alias.len() > 32 || alias.chars().any(char::is_control) {
             return Err(values.unfit("alias", "must have at most 32 bytes and no control characters"));
         }
-        Ok(Self {
+        let mut config = Self {
             data_dir: data_dir(values, home),
             network,
             alias,
-            log_level: values.text("log_level").to_owned(),
+            log: log::log(values, home)?,
             listen: address(values, "listen", ports.listen)?,
             rpc: rpc(values, ports.rpc)?,
-            bitcoind: bitcoind(values, home, network)?,
+            bitcoind: bitcoind::bitcoind(values, home, network)?,
             channel: channel_limits(values)?,
             forwarding: forwarding_terms(values)?,
             max_feerate: feerate(values, "feerate.max_sat_per_vb"),
@@ -238,8 +220,11 @@ impl Config {
             accept_keysend: values.flag("invoice.accept_keysend"),
             backups: values.backups().to_vec(),
             stdio: values.stdio(),
-            options: values.in_force(),
-        })
+            start_height: Some(values.number("wallet.start_height")).filter(|height| *height > 0),
+            report: ConfigReport::default(),
+        };
+        config.report = shown::report(values, &config, home);
+        Ok(config)
     }
 }
 
@@ -315,34 +300,6 @@ fn address(values: &Values, key: &'static str, port: u16) -> Result<SocketAddr, 
 
 fn data_dir(values: &Values, home: &Path) -> PathBuf {
     values.path("data_dir", home).unwrap_or_else(|| rendezvous::default_data_directory(home))
-}
-
-fn bitcoind(values: &Values, home: &Path, network: Network) -> Result<BitcoindConfig, ConfigFault> {
-    let url = values.text("bitcoind.url");
-    let address = match url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/') {
-        "" => format!("127.0.0.1:{}", Ports::of(network).bitcoind),
-        address => address.to_owned(),
-    };
-    let port = address.rsplit_once(':').map(|(host, port)| (host.len(), port.parse::<u16>()));
-    if !matches!(port, Some((1.., Ok(1..)))) || address.contains(['/', '@', ' ']) {
-        return Err(values.unfit("bitcoind.url", "must be host:port or http://host:port, without user or path"));
-    }
-    let cookie = values.path("bitcoind.cookie", home);
-    let (user, password) = (values.text("bitcoind.user"), values.text("bitcoind.password"));
-    let auth = match (cookie, user, password) {
-        (cookie, "", "") => BitcoindAuth::Cookie(cookie.unwrap_or_else(|| bitcoind_cookie(home, network))),
-        (None, user, password) if !user.is_empty() && !password.is_empty() => {
-            BitcoindAuth::UserPass { user: user.to_owned(), password: Zeroizing::new(password.to_owned()) }
-        }
-        (None, _, _) => return Err(values.unfit("bitcoind.user", "needs bitcoind.password beside it, and it the user")),
-        (Some(_), _, _) => return Err(values.unfit("bitcoind.cookie", "excludes bitcoind.user and bitcoind.password")),
-    };
-    Ok(BitcoindConfig { address, auth, allow_remote: values.flag("bitcoind.allow_remote") })
-}
-
-/// Where bitcoind writes its cookie unless it is told otherwise.
-fn bitcoind_cookie(home: &Path, network: Network) -> PathBuf {
-    home.join(".bitcoin").join(network_name(network)).join(".cookie")
 }
 
 fn channel_limits(values: &Values) -> Result<ChannelLimits, ConfigFault> {

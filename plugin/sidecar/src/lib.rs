@@ -8,6 +8,7 @@ pub mod config;
 pub mod fatal;
 pub mod key;
 pub mod lock;
+pub mod log;
 pub mod manager;
 pub mod net;
 pub mod node;

@@ -1,21 +1,27 @@
 //! `outriggerd`: arguments to a configuration, a configuration to a node, signals to its end.
 
+mod prompt;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use outrigger_sidecar::config::{Config, ConfigFault, Task, manual_page};
+use outrigger_sidecar::config::{Config, ConfigFault, Task, manual_page, shown};
 use outrigger_sidecar::fatal::panics_end_the_process;
+use outrigger_sidecar::log::{self, Levels};
+use outrigger_sidecar::node::init::{NotInitialised, init};
 use outrigger_sidecar::node::restore::{self, Ending, NotRestored, Told};
 use outrigger_sidecar::node::{Node, StartFault};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
 
 fn main() -> ExitCode {
     panics_end_the_process();
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
-    let config = match Task::read(std::env::args_os(), &home) {
+    let config = match Task::read(std::env::args_os(), std::env::vars_os(), &home) {
         Ok(Task::Run(config)) => config,
+        Ok(Task::CheckConfig(outcome, json)) => return looked_at(*outcome, json),
+        Ok(Task::Init(config, order)) => return made(init(&config, order, prompt::words)),
         Ok(Task::Restore(config, order)) => return told(restore::restore(&config, &order)),
         Ok(Task::VerifyBackup(config, order)) => return told(restore::verify_backup(&config, &order)),
         Ok(Task::Manual) => return printed(&manual_page()),
@@ -23,13 +29,15 @@ fn main() -> ExitCode {
         Err(ConfigFault::Arguments(words)) => words.exit(),
         Err(fault) => return refuse(&fault),
     };
-    let filter = EnvFilter::new(&config.log_level);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let levels = match log::start(&config.log) {
+        Ok(levels) => levels,
+        Err(fault) => return refuse(&fault),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(fault) => return refuse(&fault),
     };
-    let ended = runtime.block_on(run(&config));
+    let ended = runtime.block_on(run(&config, levels));
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,8 +48,8 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(config: &Config) -> Result<(), StartFault> {
-    let node = Node::start(config).await?;
+async fn run(config: &Config, levels: Levels) -> Result<(), StartFault> {
+    let node = Node::start_logging(config, Some(levels)).await?;
     let stop = node.stopper();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::spawn(async move {
@@ -53,6 +61,38 @@ async fn run(config: &Config) -> Result<(), StartFault> {
     });
     node.run().await
 }
+
+/// Shows the configuration, or what is wrong with it.
+fn looked_at(outcome: Result<Config, ConfigFault>, json: bool) -> ExitCode {
+    match outcome {
+        Ok(config) if json => printed(&format!("{}\n", serde_json::json!(config.report))),
+        Ok(config) => printed(&shown(&config)),
+        Err(fault) => {
+            if json {
+                println!("{}", serde_json::json!({ "fault": fault.to_string() }));
+            }
+            eprintln!("outriggerd: {fault}");
+            ExitCode::from(WRONG)
+        }
+    }
+}
+
+fn made(seed: Result<Zeroizing<String>, NotInitialised>) -> ExitCode {
+    match seed {
+        Ok(text) => {
+            println!("{}", text.as_str());
+            ExitCode::SUCCESS
+        }
+        Err(NotInitialised::Start(fault)) => {
+            eprintln!("outriggerd: {fault}");
+            ExitCode::from(fault.exit_code())
+        }
+        Err(fault) => refuse(&fault),
+    }
+}
+
+/// The exit code of a configuration that is wrong, where nothing else was asked for.
+const WRONG: u8 = 2;
 
 /// The exit code of a restore that left something out, could not reach the newest that the backup tells of, or found no record of
 /// the chain.

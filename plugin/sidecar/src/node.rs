@@ -9,6 +9,7 @@ mod coins;
 pub mod core;
 mod forwards;
 mod found;
+pub mod init;
 mod keyed;
 mod lock;
 pub mod restore;
@@ -19,6 +20,7 @@ mod workers;
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -34,6 +36,7 @@ use crate::chain::stop::StopFlag;
 use crate::clock::{Clock, NoEntropy};
 use crate::config::{Config, network_name};
 use crate::key::SeedFault;
+use crate::log::Levels;
 use crate::manager::Manager;
 use crate::net::{Dialer, Network};
 use crate::rpc::{self, Doors, Server, ServerFault};
@@ -63,8 +66,18 @@ pub const FAULT_EXIT_CODE: u8 = 4;
 /// Why there is no node, or no more.
 #[derive(Debug, thiserror::Error)]
 pub enum StartFault {
-    #[error("{}: {reason}", path.display())]
+    #[error(
+        "the data directory {} cannot be used: {reason}. Nothing was changed. See that it is there, ours and on a disk that can be \
+         written, or choose another with --data-dir", path.display()
+    )]
     Directory { path: PathBuf, reason: String },
+    #[error(
+        "cannot listen for peers on {address}: {reason}. Nothing is lost. Where another program has the port, stop it or choose \
+         another with listen (--listen)"
+    )]
+    Listen { address: SocketAddr, reason: io::Error },
+    #[error("stopped before the database was open; nothing was changed")]
+    Stopped,
     #[error("another outriggerd{pid} runs on {}: stop it first; two would lose money", path.display())]
     Running { path: PathBuf, pid: String },
     #[error("{0}")]
@@ -98,6 +111,7 @@ impl StartFault {
                 STORAGE_EXIT_CODE
             }
             Self::Fault(_) => FAULT_EXIT_CODE,
+            Self::Stopped => 0,
             Self::Store(
                 StoreError::Corrupt { .. }
                 | StoreError::Newer { .. }
@@ -111,6 +125,7 @@ impl StartFault {
                 | StoreError::InUse(_),
             )
             | Self::Running { .. }
+            | Self::Listen { .. }
             | Self::Backup { .. }
             | Self::Seed(_)
             | Self::SeedMissing(_)
@@ -128,7 +143,7 @@ pub struct Node {
     server: Server,
     network: Network,
     parts: Parts,
-    listen: std::net::SocketAddr,
+    listen: SocketAddr,
     /// Held for as long as the process lives.
     _lock: File,
 }
@@ -152,18 +167,42 @@ impl Node {
     /// Builds everything. The interface answers `node.status` from its first lines on; peers are met only in
     /// [`run`](Self::run), once the chain is seen.
     pub async fn start(config: &Config) -> Result<Self, StartFault> {
+        Self::start_logging(config, None).await
+    }
+
+    /// The same, with what changes the levels of the log.
+    pub async fn start_logging(config: &Config, levels: Option<Levels>) -> Result<Self, StartFault> {
         let directory = config.network_dir();
         let lock = lock_directory(&directory)?;
         let doors = Doors::new(network_name(config.network));
         let secret = Zeroizing::new(Clock::random_bytes()?);
-        doors.set_options(config.options.clone());
+        doors.set_config(config.report.clone());
+        if let Some(levels) = levels {
+            doors.set_levels(levels);
+        }
         let mut server = rpc::start(place(&config.rpc), &directory, &secret, doors.clone()).await?;
         if config.stdio {
             server.serve_parent(doors.clone(), (std::io::stdin(), std::io::stdout()));
         }
-        let seed = found::seed(&directory)?;
-        let built = tokio::task::block_in_place(|| build(config, Found::read(config, &directory, &seed)?, &doors));
-        let (parts, network) = built?;
+        doors.report(|status| status.reason = Some("the database is being opened and checked".to_owned()));
+        let (owned, behind) = (config.clone(), doors.clone());
+        // The lock goes with the thread: it is held for as long as that may write, also where nobody waits for it any more.
+        let opening = tokio::task::spawn_blocking(move || {
+            let seed = found::seed(&directory)?;
+            let (parts, network) = build(&owned, Found::read(&owned, &directory, &seed)?, &behind)?;
+            Ok((parts, network, lock))
+        });
+        let opened: Result<_, StartFault> = tokio::select! {
+            opened = opening => opened.unwrap_or_else(|ended| match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(StartFault::Stopped),
+            }),
+            () = doors.stop_requested() => {
+                server.stop().await;
+                return Err(StartFault::Stopped);
+            }
+        };
+        let (parts, network, lock) = opened?;
         Ok(Self { doors, server, network, parts, listen: config.listen, _lock: lock })
     }
 
@@ -204,7 +243,7 @@ async fn live(
     doors: &Doors<Doorkeeper>,
     network: &Network,
     parts: &mut Parts,
-    listen: std::net::SocketAddr,
+    listen: SocketAddr,
 ) -> Result<(), StartFault> {
     let mut has_met_peers = false;
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
@@ -221,7 +260,8 @@ async fn live(
             }
             // No peer is connected before the monitors have reached bitcoind's tip.
             parts.manager.resume();
-            let address = network.listen(listen).await?;
+            let bound = network.listen(listen).await;
+            let address = bound.map_err(|reason| StartFault::Listen { address: listen, reason })?;
             tracing::info!(%address, "waiting for peers");
             for (peer, address) in parts.redial.drain(..) {
                 parts.dialer.keep(peer, address);

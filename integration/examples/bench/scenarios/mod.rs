@@ -7,6 +7,7 @@ mod many;
 mod pair;
 mod relay;
 mod sinks;
+mod status;
 
 pub(crate) use aged::AGES;
 pub(crate) use pair::FLIGHTS;
@@ -73,6 +74,7 @@ impl<'a> Run<'a> {
             "relay_few" => self.relay_sweep(&[1, 2, 4]).await?,
             "relay_16" => self.relay_sweep(&[16]).await?,
             "flight" => self.flight().await?,
+            "start_status" => self.start_status()?,
             "sinks_relay" => self.sinks_relay().await?,
             "sinks_one_channel" => self.sinks_one_channel().await?,
             "sinks_aged" => self.sinks_aged().await?,

@@ -105,7 +105,7 @@ fn ask(call: u8, answer: &[u8]) {
     let server = &*SERVER;
     server.answers.lock().expect("the server").send(answer.to_vec()).expect("the server");
     let auth = Auth::UserPass { user: "user".into(), password: String::from("password").into() };
-    let access = Access { address: server.address.clone(), auth, allow_remote: false };
+    let access = Access { address: server.address.clone(), auth, allow_remote: false, search: String::new() };
     let bitcoind = Bitcoind::new(access, StopFlag::new());
     let fault = match call % 6 {
         0 => bitcoind.chain_info().err(),

@@ -1,7 +1,7 @@
 //! Parameters of calls, as the schema checks and the types of `rpc-schema` read them.
 
 use outrigger_rpc_schema::{
-    BackupStatus, ChainFeerates, ChainNotifyBlock, ChainStatus, EventSubscribe, EventUnsubscribe, InvoiceDecode, InvoiceList,
+    BackupStatus, ConfigGet, LogLevels, ChainFeerates, ChainNotifyBlock, ChainStatus, EventSubscribe, EventUnsubscribe, InvoiceDecode, InvoiceList,
     PaymentList, PeerDisconnect, PluginInit, PluginManifest, RpcDiscover, WalletSend, WalletUtxos, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, ChannelSetPolicy,
     EventList, ForwardList, ForwardStats, InvoiceCreate, InvoiceGet, Method, MethodInfo, NodeInfo, NodeStatus,
     NodeStop, Parameter, ParameterType, PaymentAbandon, PaymentGet, PaymentSend, PaymentWait, PeerConnect, PeerList,
@@ -110,6 +110,8 @@ const READERS: &[(&str, Reader)] = &[
     reader::<NodeInfo>(),
     reader::<NodeStatus>(),
     reader::<NodeStop>(),
+    reader::<ConfigGet>(),
+    reader::<LogLevels>(),
     reader::<ChainStatus>(),
     reader::<WalletBalance>(),
     reader::<WalletNewAddress>(),

@@ -1,6 +1,7 @@
 //! What may go wrong between us and bitcoind, and what to do about it.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// The kinds of trouble with bitcoind. Their names are stable: callers of the interface see them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct RpcFault {
     pub kind: FaultKind,
     /// bitcoind's words or the system's, cut to a line.
     pub message: String,
+    /// What led there, where that helps to mend it.
+    search: Option<Arc<str>>,
 }
 
 impl FaultKind {
@@ -86,7 +89,22 @@ impl RpcFault {
     pub fn new(kind: FaultKind, message: impl fmt::Display) -> Self {
         let printable = |c: char| if c.is_control() { ' ' } else { c };
         let message = message.to_string().chars().take(MESSAGE_CHARS).map(printable).collect();
-        Self { kind, message }
+        Self { kind, message, search: None }
+    }
+
+    /// The same, with what led there; nothing where that is empty.
+    pub(super) fn after(self, search: &str) -> Self {
+        Self { search: Some(search.into()).filter(|search: &Arc<str>| !search.is_empty()), ..self }
+    }
+
+    /// What happened, what is safe meanwhile, and what to do.
+    pub fn advice(&self) -> String {
+        let search = self.search.as_ref().map(|search| format!(" ({search})")).unwrap_or_default();
+        format!(
+            "{self}; {}{search}. Nothing is opened, accepted or paid until then; where channels are open do not leave it so for \
+             hours",
+            self.hint()
+        )
     }
 
     /// What bitcoind means by an error object.
@@ -112,10 +130,7 @@ impl RpcFault {
             FaultKind::WarmingUp => "wait: bitcoind is starting",
             FaultKind::Busy => "wait, or raise rpcworkqueue in bitcoin.conf",
             FaultKind::TooLarge | FaultKind::Malformed => "check that the RPC address is that of a bitcoind",
-            FaultKind::Undecodable => {
-                "start a newer outriggerd, or look for damage at bitcoind: nothing is opened, accepted or paid until \
-                 the block can be read"
-            }
+            FaultKind::Undecodable => "start a newer outriggerd, or look for damage at bitcoind",
             FaultKind::NotFound => "wait until bitcoind has synchronised",
             FaultKind::Pruned => {
                 "fetch the block with getblockfrompeer, or run bitcoind with -reindex and less pruning"

@@ -87,6 +87,8 @@ pub struct Follower {
     source: Arc<dyn ChainSource>,
     listener: Arc<dyn BlockListener>,
     network: Network,
+    /// The first block, where it is not to be bitcoind's newest.
+    start_height: Option<u32>,
     genesis_verified: bool,
     best: Option<(BlockHash, HeaderInfo)>,
     reported: Option<ChainState>,
@@ -138,6 +140,7 @@ impl Follower {
             source,
             listener,
             network,
+            start_height: None,
             genesis_verified: false,
             best: None,
             reported: None,
@@ -148,9 +151,20 @@ impl Follower {
         }
     }
 
-    /// Follows until `stop` is raised. Blocks the thread.
-    pub fn run(source: Arc<dyn ChainSource>, listener: Arc<dyn BlockListener>, network: Network, stop: &StopFlag) {
-        let mut follower = Self::new(source, listener, network);
+    /// The same, which begins at this height where the listener has no tip yet.
+    fn starting_at(self, start_height: Option<u32>) -> Self {
+        Self { start_height, ..self }
+    }
+
+    /// Follows until `stop` is raised; where the listener has no tip yet, from `start_height` on, or from bitcoind's newest block.
+    /// Blocks the thread.
+    pub fn run(
+        source: Arc<dyn ChainSource>,
+        listener: Arc<dyn BlockListener>,
+        (network, start_height): (Network, Option<u32>),
+        stop: &StopFlag,
+    ) {
+        let mut follower = Self::new(source, listener, network).starting_at(start_height);
         while !stop.is_raised() {
             match follower.step() {
                 Pause::No => {}
@@ -196,7 +210,7 @@ impl Follower {
         self.genesis_verified = false;
         self.best = None;
         let failing_for = self.failing_since.get_or_insert_with(Clock::monotonic).elapsed();
-        let reason = format!("{fault}; {}", fault.hint());
+        let reason = fault.advice();
         let needs_somebody = matches!(fault.kind, FaultKind::Pruned | FaultKind::Undecodable);
         let is_blind = needs_somebody || failing_for >= self.blind_after;
         if fault.kind != FaultKind::Stopped {
@@ -273,14 +287,30 @@ impl Follower {
         ahead || (info.initial_block_download && self.network != Network::Regtest)
     }
 
-    /// The node's first block. Nothing before it can concern a seed that did not exist.
+    /// The node's first block. Nothing before it can concern a seed that did not exist; for one that did, the operator says
+    /// where to begin.
     fn start(&mut self, info: &ChainInfo) -> Result<Round, Halt> {
         if self.downloads(info) {
             let state = ChainState::Syncing { height: info.blocks, target: info.headers };
             return Ok(Round::Arrived(state, info.best));
         }
-        let block = self.verified_block(info.best)?;
-        self.listener.connected(info.blocks, &block);
+        let height = self.start_height.unwrap_or(info.blocks);
+        if height > info.blocks {
+            return blind(format!(
+                "wallet.start_height is {height}, and bitcoind's newest block is {}: give the height of a block that is there",
+                info.blocks
+            ));
+        }
+        if let Some(kept) = info.prune_height.filter(|kept| *kept > height) {
+            return blind(format!(
+                "wallet.start_height is {height}, and bitcoind pruned that block and has blocks from {kept} on: give a height from \
+                 there on, or run bitcoind with -reindex and less pruning"
+            ));
+        }
+        let hash = if height == info.blocks { Some(info.best) } else { self.source.block_hash(height)? };
+        let Some(hash) = hash else { return Ok(Round::Unsettled) };
+        let block = self.verified_block(hash)?;
+        self.listener.connected(height, &block);
         Ok(Round::Moved)
     }
 
@@ -290,7 +320,11 @@ impl Follower {
         Clock::not_before(median_time.min(u64::from(u32::MAX)));
         let trouble = clock_trouble(Clock::wall_unix(), median_time, self.network);
         if let Some(what) = trouble.filter(|what| self.clock_trouble != Some(*what)) {
-            tracing::warn!(median_time, "{what}: set the machine's clock; invoices and updates carry its time");
+            tracing::warn!(
+                median_time,
+                "{what}: set the machine's clock. Nothing is lost: where it is behind, the chain's time counts; invoices and updates \
+                 carry it"
+            );
         }
         self.clock_trouble = trouble;
     }

@@ -63,7 +63,7 @@ fn connect(address: &str, limits: &Limits<'_>) -> Result<TcpStream, RpcFault> {
                 stream.set_write_timeout(Some(CONNECT)).map_err(unreachable)?;
                 return Ok(stream);
             }
-            Err(error) => last = unreachable(error),
+            Err(error) => last = RpcFault::new(FaultKind::Unreachable, format_args!("{addr}: {error}")),
         }
     }
     Err(last)

@@ -59,6 +59,8 @@ pub struct Access {
     pub auth: Auth,
     /// Whether an address that is not of this machine may be used; the connection is not encrypted (BTC-11).
     pub allow_remote: bool,
+    /// Where these were looked for: told where they are not good. Empty where there is nothing to tell.
+    pub search: String,
 }
 
 /// bitcoind behind its RPC. Calls block the calling thread.
@@ -326,7 +328,8 @@ impl Wire {
         match answer.status {
             401 | 403 => {
                 *self.authorization.lock() = None;
-                Err(RpcFault::new(FaultKind::Unauthorized, format_args!("HTTP status {}", answer.status)))
+                let fault = RpcFault::new(FaultKind::Unauthorized, format_args!("HTTP status {}", answer.status));
+                Err(fault.after(&self.access.search))
             }
             503 => Err(RpcFault::new(FaultKind::Busy, "HTTP status 503")),
             // Errors come with status 404 or 500 and an error object, which says more than the status.
@@ -340,8 +343,10 @@ impl Wire {
         let pair = match &self.access.auth {
             Auth::UserPass { user, password } => Zeroizing::new(format!("{user}:{}", password.as_str())),
             Auth::Cookie(path) => {
-                let cookie = std::fs::read_to_string(path)
-                    .map_err(|error| RpcFault::new(FaultKind::NoCookie, format_args!("{}: {error}", path.display())))?;
+                let cookie = std::fs::read_to_string(path).map_err(|error| {
+                    let fault = RpcFault::new(FaultKind::NoCookie, format_args!("{}: {error}", path.display()));
+                    fault.after(&self.access.search)
+                })?;
                 Zeroizing::new(cookie.trim().to_owned())
             }
         };

@@ -46,6 +46,37 @@ pub(super) const KEYS: &[Key] = &[
         "How much is logged: error, warn, info, debug or trace.",
     ),
     key(
+        "log_targets",
+        Kind::Text,
+        "",
+        "Another level for parts of the daemon, as PART=LEVEL with commas between: chain=debug,net=warn. `node.log_level` changes \
+         levels while the node runs.",
+    ),
+    key(
+        "log_format",
+        Kind::Choice(&["text", "json"]),
+        "text",
+        "How a line of the log is written: text for people, json for programs.",
+    ),
+    key(
+        "log_file",
+        Kind::Text,
+        "",
+        "Where the log goes: a file, readable by its owner only. Default: the standard error",
+    ),
+    key(
+        "log_max_bytes",
+        Kind::Number(10_000, 1_000_000_000),
+        "10000000",
+        "The size at which the log's file is put aside and a new one begun.",
+    ),
+    key(
+        "log_kept_files",
+        Kind::Number(0, 1000),
+        "5",
+        "How many files that were put aside are kept: FILE.1 is the newest.",
+    ),
+    key(
         "listen",
         Kind::Text,
         "",
@@ -53,25 +84,38 @@ pub(super) const KEYS: &[Key] = &[
          Default: 127.0.0.1, port 39735 on signet and 19735 on regtest",
     ),
     key(
+        "bitcoind.data_dir",
+        Kind::Text,
+        "",
+        "bitcoind's data directory: its bitcoin.conf and its cookie are looked for there. Default: ~/.bitcoin",
+    ),
+    key(
         "bitcoind.url",
         Kind::Text,
         "",
-        "bitcoind's RPC server, as host:port. Default: 127.0.0.1, port 38332 on signet and 18443 on regtest",
+        "bitcoind's RPC server, as host:port. Default: 127.0.0.1, and rpcport of bitcoin.conf, else 38332 on signet and 18443 on \
+         regtest",
     ),
     key(
         "bitcoind.cookie",
         Kind::Text,
         "",
-        "bitcoind's cookie file. Default: .cookie in ~/.bitcoin/signet or ~/.bitcoin/regtest",
+        "bitcoind's cookie file. Default: where bitcoin.conf has no rpcpassword, its rpccookiefile, else .cookie in the network's \
+         directory of bitcoind",
     ),
-    key("bitcoind.user", Kind::Text, "", "bitcoind's RPC user, instead of the cookie."),
+    key(
+        "bitcoind.user",
+        Kind::Text,
+        "",
+        "bitcoind's RPC user, instead of the cookie: that of rpcuser, or of an rpcauth line. Default: rpcuser of bitcoin.conf",
+    ),
     Key {
         on_command_line: false,
         ..key(
             "bitcoind.password",
             Kind::Text,
             "",
-            "bitcoind's RPC password. A file that has it must be readable by its owner only.",
+            "bitcoind's RPC password. A file that has it must be readable by its owner only. Default: rpcpassword of bitcoin.conf",
         )
     },
     key(
@@ -104,6 +148,13 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Text,
         "",
         "Pages whose scripts may call, as their browser names them: http://host:port, with commas between. None without it.",
+    ),
+    key(
+        "wallet.start_height",
+        Kind::Number(0, 100_000_000),
+        "0",
+        "Where there is no database yet: the block from which on coins of the seed are looked for, which words that were used before \
+         need; 0 for bitcoind's newest.",
     ),
     key("channel.min_funding_sat", Kind::Number(1_000, MAX_SAT), "20000", "The smallest channel, in satoshi."),
     key("channel.max_funding_sat", Kind::Number(1_000, MAX_SAT), "16777215", "The largest channel, in satoshi."),
@@ -256,6 +307,9 @@ pub(super) const KEYS: &[Key] = &[
     ),
 ];
 
+/// What the variables of the environment that are read begin with.
+pub(super) const VARIABLES: &str = "OUTRIGGERD_";
+
 /// All bitcoin that will ever exist.
 const MAX_SAT: u64 = 2_100_000_000_000_000;
 
@@ -263,6 +317,16 @@ impl Key {
     /// The section, empty for the keys that stand before any.
     pub(super) fn section(&self) -> &'static str {
         self.name.split_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// Whether its value is shown to nobody.
+    pub(super) const fn is_secret(&self) -> bool {
+        !self.on_command_line
+    }
+
+    /// The variable of the environment.
+    pub(super) fn variable(&self) -> String {
+        format!("{VARIABLES}{}", self.flag().replace('-', "_").to_uppercase())
     }
 
     /// The flag on the command line, without its dashes.
@@ -307,7 +371,9 @@ pub fn example_file() -> String {
     let mut text = String::from(
         "# Outrigger's configuration: every key with its default. Save it as outrigger.toml in the data directory, or\n\
          # name it with --config, and uncomment what shall differ. Each key is a flag too: min_funding_sat in section\n\
-         # [channel] is --channel-min-funding-sat. Only the password is none. A flag wins over the file.\n",
+         # [channel] is --channel-min-funding-sat, and a variable of the environment: OUTRIGGERD_CHANNEL_MIN_FUNDING_SAT. Only\n\
+         # the password is neither. A flag wins over the environment, that over this file. `outriggerd --check-config` shows what is\n\
+         # in force and where it comes from.\n",
     );
     let mut section = "";
     for key in KEYS {

@@ -13,6 +13,9 @@ outriggerd \- a Lightning sidecar for the bitcoind that you already run
 .B outriggerd
 .RI [ options ]
 .br
+.B outriggerd init
+.RI [ options ]
+.br
 .B outriggerd restore \-\-from
 .I SINK
 .RI [ options ]
@@ -30,10 +33,13 @@ Takes the chain from bitcoind's RPC, speaks the Lightning protocol to other node
 JSON\-RPC interface on loopback. It runs until it is stopped, in the foreground, and logs on the standard error.
 .PP
 Every option but
-.B \-\-config
+.BR \-\-config ,
+.BR \-\-check\-config ,
+.B \-\-json
 and
 .B \-\-stdio
-is a key of the configuration file too; an option wins over the file. A key that the program does not know is an error.
+is a key of the configuration file too, and a variable of the environment: \-\-bitcoind\-url is OUTRIGGERD_BITCOIND_URL. An option wins
+over the environment, and that over the file. A key or a variable that the program does not know is an error.
 .SH OPTIONS
 "#;
 
@@ -43,7 +49,7 @@ const TAIL: &str = r#".SH FILES
 The configuration.
 .TP
 .I \(ti/.outrigger/NETWORK/seed
-24 words. They restore the coins on chain, and with a backup what is in channels: keep a copy elsewhere.
+The words, 24 where the program made them. They restore the coins on chain, and with a backup what is in channels: keep a copy elsewhere.
 .TP
 .I \(ti/.outrigger/NETWORK/outrigger.redb, outrigger.journal, generation
 The channels. Never start from an old copy of them: it forfeits channels.
@@ -57,11 +63,12 @@ What callers of the interface need, new at every start. Whoever can read the coo
 /// The whole page.
 pub fn page() -> String {
     let mut page = HEAD.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
-    let daemon = values::command();
+    let daemon = task::node_command();
     daemon.get_arguments().for_each(|argument| option(argument, &mut page));
+    let common = values::command();
     for (name, command) in task::uses() {
         page.push_str(&format!(".SH {}\n{}\n", text(&name.to_uppercase()), text(&about(&command))));
-        let known = |argument: &&Arg| daemon.get_arguments().any(|other| other.get_id() == argument.get_id());
+        let known = |argument: &&Arg| common.get_arguments().any(|other| other.get_id() == argument.get_id());
         command.get_arguments().filter(|argument| !known(argument)).for_each(|argument| option(argument, &mut page));
         after(&command, &mut page);
     }
@@ -116,7 +123,7 @@ mod tests {
         for key in KEYS.iter().filter(|key| key.on_command_line) {
             assert!(page.contains(&format!("\"{} \" VALUE\n", text(&format!("--{}", key.flag())))), "{}", key.name);
         }
-        for words in ["RESTORE", "VERIFY\\-BACKUP", "SINK\\-CHECK", "EXIT STATUS"] {
+        for words in ["INIT", "RESTORE", "VERIFY\\-BACKUP", "SINK\\-CHECK", "EXIT STATUS"] {
             assert!(page.contains(&format!(".SH {words}\n")), "{words}");
         }
         assert!(page.contains("  5  a required backup refused a second channel"));

@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::values::{self, Values, expand};
+use super::values::{self, Values, Variables, expand};
 use super::{BackupKind, Config, ConfigFault};
 
 /// A use of the program.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Task {
     /// The node.
     Run(Box<Config>),
+    /// `--check-config`: the configuration is shown, or what is wrong with it; as one JSON object where that is asked for.
+    CheckConfig(Box<Result<Config, ConfigFault>>, bool),
+    /// `init`: the data directory gets a seed.
+    Init(Box<Config>, InitOrder),
     /// `restore`: a data directory is made from a backup.
     Restore(Box<Config>, RestoreOrder),
     /// `verify-backup`: what would be restored is held against the database.
@@ -21,6 +25,15 @@ pub enum Task {
     SinkCheck(SinkCheckOrder),
     /// `man`: the manual page is printed.
     Manual,
+}
+
+/// What `init` is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InitOrder {
+    /// Words that were written down before are read from the standard input; new ones are made otherwise.
+    pub import: bool,
+    /// One JSON object in place of words.
+    pub json: bool,
 }
 
 /// What `restore` is to do.
@@ -50,16 +63,17 @@ pub struct SinkCheckOrder {
 /// What the help of the program ends with: what the words in front are, and what an end of it means.
 pub(super) const AFTER_HELP: &str = "\
 Other uses:
+  outriggerd init                       make the seed, and show its words to write down; --import takes words
   outriggerd restore --from SINK        make a data directory from a backup
   outriggerd verify-backup --from SINK  hold a backup against the database
   outriggerd sink-check -- COMMAND      check a program that is to keep backups
   outriggerd man                        print the manual page
-Each but the last has its own --help.
+Each but the last has its own --help. --check-config shows what is in force, and starts nothing.
 
 Exit codes:
   0  stopped
   1  refused to start: the words say what to do
-  2  the arguments are wrong; restore and verify-backup: something is missing or differs
+  2  the arguments are wrong; --check-config: the configuration is; restore and verify-backup: something is missing or differs
   3  the disk refused: look at it, then restart
   4  a fault of its own: report it first, do not restart in a loop
   5  a required backup refused a second channel: replace it first
@@ -68,17 +82,29 @@ A panic ends it by SIGABRT; restarting is safe.";
 
 impl Task {
     /// Reads the command line, the first argument being the program, and the configuration file it names or finds.
-    pub fn read(arguments: impl IntoIterator<Item = OsString>, home: &Path) -> Result<Self, ConfigFault> {
+    /// `variables` are those of the environment; `home` is the operator's home directory.
+    pub fn read(
+        arguments: impl IntoIterator<Item = OsString>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        home: &Path,
+    ) -> Result<Self, ConfigFault> {
+        let around = (&variables.into_iter().collect(), home);
         let mut arguments: Vec<_> = arguments.into_iter().collect();
         match arguments.get(1).and_then(|word| word.to_str()) {
+            Some("init") => {
+                arguments.remove(1);
+                let matches = init_command().try_get_matches_from(arguments)?;
+                let order = InitOrder { import: matches.get_flag("import"), json: matches.get_flag("json") };
+                Ok(Self::Init(Box::new(config(&matches, around)?), order))
+            }
             Some("restore") => {
                 arguments.remove(1);
-                let (config, order) = restore_order(restore_command().try_get_matches_from(arguments)?, home)?;
+                let (config, order) = restore_order(restore_command().try_get_matches_from(arguments)?, around)?;
                 Ok(Self::Restore(Box::new(config), order))
             }
             Some("verify-backup") => {
                 arguments.remove(1);
-                let (config, order) = restore_order(verify_command().try_get_matches_from(arguments)?, home)?;
+                let (config, order) = restore_order(verify_command().try_get_matches_from(arguments)?, around)?;
                 Ok(Self::VerifyBackup(Box::new(config), order))
             }
             Some("sink-check") => {
@@ -89,19 +115,38 @@ impl Task {
                 Ok(Self::SinkCheck(SinkCheckOrder { command, json: matches.get_flag("json"), seed }))
             }
             Some("man") => Ok(Self::Manual),
-            Some(_) | None => Config::read(arguments, home).map(|config| Self::Run(Box::new(config))),
+            Some(_) | None => {
+                let matches = node_command().try_get_matches_from(arguments)?;
+                let config = config(&matches, around);
+                if matches.get_flag("check_config") {
+                    return Ok(Self::CheckConfig(Box::new(config), matches.get_flag("json")));
+                }
+                config.map(|config| Self::Run(Box::new(config)))
+            }
         }
     }
 }
 
 /// The uses that have a command line of their own, by their word in front.
-pub(super) fn uses() -> [(&'static str, Command); 3] {
-    [("restore", restore_command()), ("verify-backup", verify_command()), ("sink-check", sink_check_command())]
+pub(super) fn uses() -> [(&'static str, Command); 4] {
+    [
+        ("init", init_command()),
+        ("restore", restore_command()),
+        ("verify-backup", verify_command()),
+        ("sink-check", sink_check_command()),
+    ]
 }
 
-fn restore_order(matches: ArgMatches, home: &Path) -> Result<(Config, RestoreOrder), ConfigFault> {
-    let config = Config::from_values(&Values::of(&matches, home)?, home)?;
-    let from = place(matches.get_one::<String>("from").map_or("", String::as_str), &config, home)?;
+/// What is read beside the command line: the environment, and the home directory.
+type Around<'a> = (&'a Variables, &'a Path);
+
+fn config(matches: &ArgMatches, (variables, home): Around<'_>) -> Result<Config, ConfigFault> {
+    Config::from_values(&Values::of(matches, variables, home)?, home)
+}
+
+fn restore_order(matches: ArgMatches, around: Around<'_>) -> Result<(Config, RestoreOrder), ConfigFault> {
+    let config = config(&matches, around)?;
+    let from = place(matches.get_one::<String>("from").map_or("", String::as_str), &config, around.1)?;
     // To verify is to restore without writing.
     let dry_run = !matches!(matches.try_get_one::<bool>("dry_run"), Ok(Some(false)));
     let takes_what_is_there = matches!(matches.try_get_one::<bool>("take_what_is_there"), Ok(Some(true)));
@@ -143,6 +188,31 @@ fn from_flag() -> Arg {
         .value_name("SINK")
         .required(true)
         .help("mirror:FILE, directory:PATH, command:PROGRAM ARGUMENTS, or the name of a [[backup]]")
+}
+
+/// The command line of the node itself.
+pub(super) fn node_command() -> Command {
+    let check = Arg::new("check_config").long("check-config").action(ArgAction::SetTrue).help(
+        "Read the configuration, print every key with its value and where that comes from, and start nothing: exit code 0, or 2 where \
+         something is wrong",
+    );
+    values::command().arg(check).arg(json_flag().requires("check_config"))
+}
+
+fn init_command() -> Command {
+    let import = Arg::new("import").long("import").action(ArgAction::SetTrue).help(
+        "Take 12 to 24 words that were written down before, from the standard input; what is typed is not shown. Never given as an \
+         argument: every user of the machine can read those",
+    );
+    values::command()
+        .bin_name("outriggerd init")
+        .about(
+            "Makes the seed of a node, from which its keys are made, and shows its 24 words, or takes words that were written down \
+             before. A seed that is there is never overwritten",
+        )
+        .after_help("Exit code: 0 when the seed was written, 1 when nothing was changed, 2 when the arguments are wrong.")
+        .arg(import)
+        .arg(json_flag())
 }
 
 fn verify_command() -> Command {
@@ -225,7 +295,7 @@ mod tests {
     fn task(words: &str) -> Result<Task, String> {
         let dir = tempfile::tempdir().unwrap();
         let words = std::iter::once("outriggerd").chain(words.split(' ')).map(OsString::from);
-        Task::read(words, dir.path()).map_err(|fault| fault.to_string())
+        Task::read(words, [], dir.path()).map_err(|fault| fault.to_string())
     }
 
     fn restore(words: &str) -> RestoreOrder {
@@ -272,7 +342,7 @@ mod tests {
         let entry = "[[backup]]\nname = \"mine\"\nkind = \"command\"\nrequirement = \"follow\"\ncommand = [\"keep it\", \"x\"]\n";
         std::fs::write(&file, entry).unwrap();
         let words = ["outriggerd", "restore", "--from", "mine", "--config", file.to_str().unwrap()];
-        let Ok(Task::Restore(_, order)) = Task::read(words.map(OsString::from), dir.path()) else { panic!() };
+        let Ok(Task::Restore(_, order)) = Task::read(words.map(OsString::from), [], dir.path()) else { panic!() };
         assert_eq!(order.from, BackupKind::Command { command: vec!["keep it".to_owned(), "x".to_owned()] });
         assert_eq!(place_text(&order.from), "command:keep it x");
     }

@@ -9,11 +9,13 @@ use std::sync::LazyLock;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use outrigger_rpc_schema::{nearest, rendezvous};
+use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use super::ConfigFault;
 use super::backup::{self, BackupConfig};
-use super::keys::{KEYS, Key, Kind};
+use super::keys::{KEYS, Key, Kind, VARIABLES};
+use super::origin::Origin;
 use super::task::AFTER_HELP;
 
 /// The configuration file in the data directory, read where no other is named.
@@ -25,42 +27,97 @@ const CONFIG_FLAG: &str = "config";
 /// The flag by which a parent that speaks over the pipe starts the daemon.
 const STDIO_FLAG: &str = "stdio";
 
+/// The variable that names the configuration file, behind [`VARIABLES`].
+const CONFIG_VARIABLE: &str = "CONFIG";
+
+/// The variable by which tests find the program, behind [`VARIABLES`]: it says nothing to the program itself.
+const EXE_VARIABLE: &str = "EXE";
+
 /// Values by key, of which one that is not there has its default; and the sinks, which the file alone has.
-pub(super) struct Values(BTreeMap<&'static str, Given>, Vec<BackupConfig>, bool);
+#[derive(Default)]
+pub(super) struct Values {
+    given: BTreeMap<&'static str, Given>,
+    backups: Vec<BackupConfig>,
+    stdio: bool,
+    /// The configuration file that was read.
+    file: Option<PathBuf>,
+}
 
 /// A value as text, and where it comes from.
 struct Given {
     text: Zeroizing<String>,
-    origin: String,
+    origin: Origin,
 }
 
+/// Variables of the environment, in any order.
+pub(super) type Variables = Vec<(OsString, OsString)>;
+
 impl Values {
-    /// Reads the command line and the file.
-    pub(super) fn read(arguments: impl IntoIterator<Item = OsString>, home: &Path) -> Result<Self, ConfigFault> {
-        Self::of(&command().try_get_matches_from(arguments)?, home)
+    /// Reads the command line, the environment and the file.
+    pub(super) fn read(
+        arguments: impl IntoIterator<Item = OsString>,
+        variables: &Variables,
+        home: &Path,
+    ) -> Result<Self, ConfigFault> {
+        Self::of(&command().try_get_matches_from(arguments)?, variables, home)
     }
 
-    /// Reads the file that these flags name, or that is found, and lets them win.
-    pub(super) fn of(matches: &ArgMatches, home: &Path) -> Result<Self, ConfigFault> {
-        let mut flags = Self(BTreeMap::new(), Vec::new(), false);
+    /// Reads the file that these flags name, or that is found, and lets the environment win over it, and the flags over all.
+    pub(super) fn of(matches: &ArgMatches, variables: &Variables, home: &Path) -> Result<Self, ConfigFault> {
+        let mut above = Self::default();
+        let mut named = above.give_environment(variables)?;
         for key in KEYS.iter().filter(|key| key.on_command_line) {
             if let Some(text) = matches.get_one::<String>(key.name) {
-                flags.give(key, text, format!("--{}", key.flag()))?;
+                above.give(key, text, Origin::Flag(format!("--{}", key.flag())))?;
             }
         }
-        let named = matches.get_one::<String>(CONFIG_FLAG).map(|path| expand(path, home));
-        let data_dir = flags.path("data_dir", home).unwrap_or_else(|| rendezvous::default_data_directory(home));
-        let mut values = match named {
+        if let Some(path) = matches.get_one::<String>(CONFIG_FLAG) {
+            named = Some(path.clone());
+        }
+        let data_dir = above.path("data_dir", home).unwrap_or_else(|| rendezvous::default_data_directory(home));
+        let mut values = match named.map(|path| expand(&path, home)) {
             Some(path) => Self::from_file(&path, home)?,
             None => match data_dir.join(FILE_NAME) {
                 path if path.exists() => Self::from_file(&path, home)?,
-                _ => Self(BTreeMap::new(), Vec::new(), false),
+                _ => Self::default(),
             },
         };
-        values.0.append(&mut flags.0);
+        values.given.append(&mut above.given);
         // The other commands have no such flag.
-        values.2 = matches.try_get_one::<bool>(STDIO_FLAG).ok().flatten().copied().unwrap_or(false);
+        values.stdio = matches.try_get_one::<bool>(STDIO_FLAG).ok().flatten().copied().unwrap_or(false);
         Ok(values)
+    }
+
+    /// Takes what the environment says; gives the configuration file that it names.
+    fn give_environment(&mut self, variables: &Variables) -> Result<Option<String>, ConfigFault> {
+        let mut named = None;
+        for (name, value) in variables {
+            let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(VARIABLES)) else { continue };
+            let unfit = |key: &str, problem: &str| ConfigFault::Unfit {
+                key: key.to_owned(),
+                origin: format!("{VARIABLES}{rest}"),
+                problem: problem.to_owned(),
+            };
+            let key = KEYS.iter().find(|key| key.variable().strip_prefix(VARIABLES) == Some(rest));
+            let known = key.map_or(rest, |key| key.name);
+            let text = value.to_str().ok_or_else(|| unfit(known, "must be UTF-8"))?;
+            match key {
+                None if rest == EXE_VARIABLE => {}
+                None if rest == CONFIG_VARIABLE => named = Some(text.to_owned()),
+                None => {
+                    let open: Vec<_> = KEYS.iter().filter(|key| !key.is_secret()).map(Key::variable).collect();
+                    let variable = format!("{VARIABLES}{rest}");
+                    let nearest = nearest(&variable, open.iter().map(String::as_str)).map(str::to_owned);
+                    return Err(ConfigFault::UnknownVariable { variable, nearest });
+                }
+                // Whoever looks at the process, or at its container, reads its environment (RPC-5).
+                Some(key) if key.is_secret() => {
+                    return Err(unfit(key.name, "a secret stands in the configuration file, not in the environment"));
+                }
+                Some(key) => self.give(key, text, Origin::Environment(format!("{VARIABLES}{rest}")))?,
+            }
+        }
+        Ok(named)
     }
 
     /// Reads a file.
@@ -68,16 +125,17 @@ impl Values {
         let unreadable = |reason: String| ConfigFault::Unreadable { path: path.to_owned(), reason };
         let text = Zeroizing::new(fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?);
         let table: toml::Table = text.parse().map_err(|error| unreadable(fault_without_source(&error, &text)))?;
-        let mut values = Self(BTreeMap::new(), Vec::new(), false);
+        let lines = lines(&text);
+        let mut values = Self { file: Some(path.to_owned()), ..Self::default() };
         for (name, value) in &table {
             match value {
-                value if name == "backup" => values.1 = backup::read(path, value, home)?,
+                value if name == "backup" => values.backups = backup::read(path, value, home)?,
                 toml::Value::Table(section) => {
                     for (inner, value) in section {
-                        values.give_from_file(path, &format!("{name}.{inner}"), value)?;
+                        values.give_from_file((path, &lines), &format!("{name}.{inner}"), value)?;
                     }
                 }
-                value => values.give_from_file(path, name, value)?,
+                value => values.give_from_file((path, &lines), name, value)?,
             }
         }
         if !values.text("bitcoind.password").is_empty() {
@@ -90,52 +148,61 @@ impl Values {
         Ok(values)
     }
 
-    fn give_from_file(&mut self, path: &Path, name: &str, value: &toml::Value) -> Result<(), ConfigFault> {
+    fn give_from_file(
+        &mut self,
+        (path, lines): (&Path, &BTreeMap<String, usize>),
+        name: &str,
+        value: &toml::Value,
+    ) -> Result<(), ConfigFault> {
         let Some(key) = KEYS.iter().find(|key| key.name == name) else {
             let nearest = nearest(name, KEYS.iter().map(|key| key.name)).map(str::to_owned);
             return Err(ConfigFault::UnknownKey { path: path.to_owned(), key: name.to_owned(), nearest });
         };
-        let origin = path.display().to_string();
+        let origin = Origin::File(path.to_owned(), lines.get(name).copied());
         let text = match (key.kind, value) {
             (Kind::Text | Kind::Choice(_), toml::Value::String(text)) => text.clone(),
             (Kind::Number(..), toml::Value::Integer(number)) => number.to_string(),
             (Kind::Flag, toml::Value::Boolean(flag)) => flag.to_string(),
             (kind, _) => {
                 let problem = format!("must be {}", expected(kind));
-                return Err(ConfigFault::Unfit { key: key.name.to_owned(), origin, problem });
+                return Err(ConfigFault::Unfit { key: key.name.to_owned(), origin: origin.to_string(), problem });
             }
         };
         self.give(key, &text, origin)
     }
 
-    fn give(&mut self, key: &Key, text: &str, origin: String) -> Result<(), ConfigFault> {
+    fn give(&mut self, key: &Key, text: &str, origin: Origin) -> Result<(), ConfigFault> {
         if !admits(key.kind, text) {
             let problem = format!("must be {}", expected(key.kind));
-            return Err(ConfigFault::Unfit { key: key.name.to_owned(), origin, problem });
+            return Err(ConfigFault::Unfit { key: key.name.to_owned(), origin: origin.to_string(), problem });
         }
-        self.0.insert(key.name, Given { text: Zeroizing::new(text.to_owned()), origin });
+        self.given.insert(key.name, Given { text: Zeroizing::new(text.to_owned()), origin });
         Ok(())
     }
 
     /// The sinks.
     pub(super) fn backups(&self) -> &[BackupConfig] {
-        &self.1
+        &self.backups
     }
 
     /// Whether a parent speaks over standard input and output.
     pub(super) fn stdio(&self) -> bool {
-        self.2
+        self.stdio
     }
 
-    /// Every value as text, but those that may not stand on the command line.
-    pub(super) fn in_force(&self) -> BTreeMap<&'static str, String> {
-        let open = KEYS.iter().filter(|key| key.on_command_line);
-        open.map(|key| (key.name, self.text(key.name).to_owned())).collect()
+    /// The configuration file that was read.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Where the value comes from.
+    pub(super) fn origin(&self, name: &str) -> Origin {
+        self.given.get(name).map_or(Origin::Default, |given| given.origin.clone())
     }
 
     /// The value as text, the default where none was given.
     pub(super) fn text(&self, name: &str) -> &str {
-        match self.0.get(name) {
+        match self.given.get(name) {
             Some(given) => &given.text,
             None => default(name),
         }
@@ -160,12 +227,32 @@ impl Values {
 
     /// A fault of this key's value.
     pub(super) fn unfit(&self, name: &str, problem: &str) -> ConfigFault {
-        let origin = self.0.get(name).map_or_else(|| "the default".to_owned(), |given| given.origin.clone());
+        let origin = self.origin(name).to_string();
         ConfigFault::Unfit { key: name.to_owned(), origin, problem: problem.to_owned() }
     }
 }
 
-fn default(name: &str) -> &'static str {
+/// The line of every key of a file, by its name with its section.
+fn lines(text: &str) -> BTreeMap<String, usize> {
+    let line = |at: usize| text.get(..at).map_or(0, |before| before.matches('\n').count()).saturating_add(1);
+    let mut lines = BTreeMap::new();
+    let Ok(table) = DeTable::parse(text) else { return lines };
+    for (name, value) in table.get_ref() {
+        match value.get_ref() {
+            DeValue::Table(section) => {
+                for inner in section.keys() {
+                    lines.insert(format!("{}.{}", name.get_ref(), inner.get_ref()), line(inner.span().start));
+                }
+            }
+            _value => {
+                lines.insert(name.get_ref().to_string(), line(name.span().start));
+            }
+        }
+    }
+    lines
+}
+
+pub(super) fn default(name: &str) -> &'static str {
     KEYS.iter().find(|key| key.name == name).map_or("", |key| key.default)
 }
 

@@ -2,6 +2,8 @@
 
 mod node_keys;
 pub mod seed;
+mod words;
 
 pub use node_keys::NodeKeys;
 pub use seed::{Seed, SeedFault};
+pub use words::WordsFault;

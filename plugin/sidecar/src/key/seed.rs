@@ -1,4 +1,4 @@
-//! The file that everything is restored from: twenty-four BIP 39 words, readable by the daemon's user alone.
+//! The file that everything is restored from: BIP 39 words, readable by the daemon's user alone. ADR 19 tells how keys come of them.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -11,6 +11,7 @@ use bitcoin::Network;
 use bitcoin::bip32::Xpriv;
 use zeroize::Zeroizing;
 
+use super::words::{WordsFault, mnemonic_of};
 use crate::clock::NoEntropy;
 
 /// The file's name in the data directory.
@@ -23,7 +24,6 @@ const MODE: u32 = 0o600;
 const OTHERS: u32 = 0o077;
 /// Longer than any twenty-four words.
 const MAX_BYTES: u64 = 1024;
-const WORDS: usize = 24;
 
 /// The secret of which all keys are made. Wiped when dropped; never printed.
 pub struct Seed {
@@ -54,8 +54,8 @@ pub enum SeedFault {
     /// Not a plain file.
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// Not twenty-four words with the right checksum.
-    #[error("{} does not hold 24 BIP 39 words with a right checksum: restore it from your backup", .0.display())]
+    /// Not 12 to 24 words with the right checksum.
+    #[error("{} does not hold 12 to 24 BIP 39 words with a right checksum: restore it from your backup", .0.display())]
     NotASeed(PathBuf),
     /// A seed is there already and is never overwritten.
     #[error("{} exists and is not overwritten", .0.display())]
@@ -94,31 +94,62 @@ impl Seed {
             other => other.map_err(io_fault(&path))?,
         };
         match Mnemonic::parse_in_normalized(Language::English, text.trim()) {
-            Ok(mnemonic) if mnemonic.word_count() == WORDS => Ok(Some(Self { mnemonic })),
-            Ok(_) | Err(_) => Err(SeedFault::NotASeed(path)),
+            Ok(mnemonic) => Ok(Some(Self { mnemonic })),
+            Err(_) => Err(SeedFault::NotASeed(path)),
         }
     }
 
+    /// Whether the data directory has a file in the seed's place, whatever is in it.
+    pub fn is_there(data_dir: &Path) -> Result<bool, SeedFault> {
+        let path = data_dir.join(FILE);
+        match fs::symlink_metadata(&path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io_fault(&path)(error)),
+        }
+    }
+
+    /// The seed that these words are, as somebody typed them. Nothing is written.
+    pub fn of_words(text: &str) -> Result<Self, WordsFault> {
+        Ok(Self { mnemonic: mnemonic_of(text)? })
+    }
+
     /// Makes a new seed of 256 bits from `entropy` and returns it once its file is durable.
-    /// At no moment is there a `seed` file that is incomplete or open to others.
     pub fn create(data_dir: &Path, entropy: impl FnOnce() -> Result<[u8; 32], NoEntropy>) -> Result<Self, SeedFault> {
-        let (path, draft) = (data_dir.join(FILE), data_dir.join(DRAFT));
         let entropy = Zeroizing::new(entropy()?);
         let mnemonic = Mnemonic::from_entropy(entropy.as_slice()).map_err(|error| NoEntropy(error.to_string()))?;
+        let seed = Self { mnemonic };
+        seed.keep(data_dir)?;
+        Ok(seed)
+    }
+
+    /// Writes the seed where there is none, and comes back once its file is durable. At no moment is there a `seed` file that is
+    /// incomplete or open to others, and one that is there is never replaced. Gives the path.
+    pub fn keep(&self, data_dir: &Path) -> Result<PathBuf, SeedFault> {
+        let (path, draft) = (data_dir.join(FILE), data_dir.join(DRAFT));
         // A draft is what a crash left of a seed that was never used.
         match fs::remove_file(&draft) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_fault(&draft)(error)),
             Ok(()) | Err(_) => {}
         }
-        write_draft(&draft, &mnemonic).map_err(io_fault(&draft))?;
+        write_draft(&draft, &self.mnemonic).map_err(io_fault(&draft))?;
         // A link fails where the name is taken, which a rename does not.
         match fs::hard_link(&draft, &path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(SeedFault::Exists(path)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // It holds a secret that belongs to no node.
+                fs::remove_file(&draft).map_err(io_fault(&draft))?;
+                return Err(SeedFault::Exists(path));
+            }
             other => other.map_err(io_fault(&path))?,
         }
         fs::remove_file(&draft).map_err(io_fault(&draft))?;
         File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(io_fault(data_dir))?;
-        Ok(Self { mnemonic })
+        Ok(path)
+    }
+
+    /// The words, to be written down: they are told to nobody but whoever asked for a new seed.
+    pub fn words(&self) -> Vec<&'static str> {
+        self.mnemonic.words().collect()
     }
 
     /// The root of the key tree (BIP 32), with an empty BIP 39 passphrase.
@@ -230,11 +261,10 @@ mod tests {
         let path = dir.path().join(FILE);
         let right = words(&path);
         let first = right.split_whitespace().next().unwrap().to_owned();
-        let twelve = Mnemonic::from_entropy(&[7; 16]).unwrap().to_string();
         let all_first = vec![first.as_str(); 24].join(" ");
         let missing_last = right.trim().rsplit_once(' ').unwrap().0.to_owned();
         let too_long = format!("{right}{}", " zoo".repeat(1000));
-        for wrong in ["", "\u{fffd}", &all_first, &missing_last, &twelve, &too_long] {
+        for wrong in ["", "\u{fffd}", &all_first, &missing_last, &too_long] {
             fs::write(&path, wrong).unwrap();
             let fault = Seed::load(dir.path()).unwrap_err();
             assert!(matches!(fault, SeedFault::NotASeed(_)), "{fault}");
@@ -252,6 +282,7 @@ mod tests {
         Seed::create(dir.path(), entropy).unwrap();
         let before = words(&dir.path().join(FILE));
         assert!(matches!(Seed::create(dir.path(), entropy), Err(SeedFault::Exists(_))));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nor is a draft of it left");
         assert_eq!(words(&dir.path().join(FILE)), before);
     }
 

@@ -23,7 +23,7 @@ use crate::chain::follow::{BlockListener, ChainState, Follower};
 use crate::chain::rpc::Bitcoind;
 use crate::chain::stop::StopFlag;
 use crate::clock::Clock;
-use crate::config::{Config, network_name};
+use crate::config::{BitcoindConfig, Config, network_name};
 use crate::key::NodeKeys;
 use crate::manager::Manager;
 use crate::manager::deliver::PaymentNotice;
@@ -48,6 +48,10 @@ struct Outside {
 impl Outside {
     fn start(config: &Config) -> io::Result<Self> {
         let stop = StopFlag::new();
+        let BitcoindConfig { address, auth, search, .. } = &config.bitcoind;
+        tracing::info!(
+            address, address_from = %search.address, %auth, auth_from = %search.auth, "bitcoind is looked for here"
+        );
         let source: Arc<dyn ChainSource> = Arc::new(Bitcoind::new(access(config), stop.clone()));
         let estimator = Arc::new(FeeEstimator::new(source.clone(), config.network, config.max_feerate));
         let broadcaster = Arc::new(Broadcaster::start(source.clone())?);
@@ -212,7 +216,8 @@ impl Assembly<'_> {
     fn begin_following(&self, state: watch::Sender<Option<ChainState>>) -> io::Result<JoinHandle<()>> {
         let listener: Arc<dyn BlockListener> = Arc::new(self.listener(state));
         let Outside { source, stop, .. } = &self.outside;
-        let (source, stop, network) = (source.clone(), stop.clone(), self.config.network);
-        spawn("chain", move || Follower::run(source, listener, network, &stop))
+        let (source, stop) = (source.clone(), stop.clone());
+        let begin = (self.config.network, self.config.start_height);
+        spawn("chain", move || Follower::run(source, listener, begin, &stop))
     }
 }

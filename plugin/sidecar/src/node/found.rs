@@ -69,11 +69,18 @@ pub(super) fn seed(directory: &Path) -> Result<Seed, StartFault> {
     if let Some(seed) = Seed::load(directory)? {
         return Ok(seed);
     }
-    let was_here = |name: &str| fs::symlink_metadata(directory.join(name)).is_ok();
-    if [store::FILE, store::generation::FILE, store::journal::FILE].into_iter().any(was_here) {
+    if has_database(directory) {
         return Err(StartFault::SeedMissing(directory.to_owned()));
     }
-    Ok(Seed::create(directory, Clock::random_bytes)?)
+    let seed = Seed::create(directory, Clock::random_bytes)?;
+    tracing::info!(directory = %directory.display(), "a new seed was made: write down the words in the file seed");
+    Ok(seed)
+}
+
+/// Whether a database is or was in the directory, for which a seed has signed.
+pub(super) fn has_database(directory: &Path) -> bool {
+    let was_here = |name: &str| fs::symlink_metadata(directory.join(name)).is_ok();
+    [store::FILE, store::generation::FILE, store::journal::FILE].into_iter().any(was_here)
 }
 
 /// The sinks over what the start found. A node in restored mode makes no backups: what it has is old.

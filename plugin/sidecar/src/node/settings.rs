@@ -15,7 +15,9 @@ pub(super) fn access(config: &Config) -> Access {
         BitcoindAuth::Cookie(path) => Auth::Cookie(path.clone()),
         BitcoindAuth::UserPass { user, password } => Auth::UserPass { user: user.clone(), password: password.clone() },
     };
-    Access { address: config.bitcoind.address.clone(), auth, allow_remote: config.bitcoind.allow_remote }
+    let bitcoind = &config.bitcoind;
+    let search = bitcoind.search.words();
+    Access { address: bitcoind.address.clone(), auth, allow_remote: bitcoind.allow_remote, search }
 }
 
 /// Where JSON-RPC is served.

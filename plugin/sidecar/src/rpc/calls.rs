@@ -57,6 +57,7 @@ where
         let Self { bearers, inner } = self.clone();
         async move {
             if let Some(method) = MethodInfo::named(request.method_name()) {
+                tracing::trace!(method = method.name, "a call");
                 return match admitted(bearers.as_ref(), &request, method) {
                     Ok(()) => inner.call(request).await,
                     Err(fault) => MethodResponse::error(request.id, ErrorObjectOwned::from(fault)),

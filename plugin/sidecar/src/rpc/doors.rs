@@ -1,14 +1,14 @@
 //! What stands between the server and the node: open from the first moment, the node coming in behind.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use outrigger_rpc_schema::{NodeStatusReport, Phase};
+use outrigger_rpc_schema::{ConfigReport, NodeStatusReport, Phase};
 use tokio::sync::watch;
 
 use super::feed::Feed;
 use super::{Answer, Fault};
 use crate::lock::Mutex;
+use crate::log::Levels;
 
 /// Holds the status from process start on, and the node once it is there.
 #[derive(Debug)]
@@ -17,8 +17,10 @@ pub struct Doors<B> {
     node: OnceLock<Arc<B>>,
     opened: watch::Sender<bool>,
     feed: Feed,
-    /// What the operator has set, by name; secrets are left out.
-    options: OnceLock<BTreeMap<&'static str, String>>,
+    /// The configuration that is in force, without secrets.
+    config: OnceLock<ConfigReport>,
+    /// How much is logged.
+    levels: OnceLock<Levels>,
     stop: watch::Sender<bool>,
 }
 
@@ -39,7 +41,8 @@ impl<B> Doors<B> {
             node: OnceLock::new(),
             opened: watch::Sender::new(false),
             feed: Feed::default(),
-            options: OnceLock::new(),
+            config: OnceLock::new(),
+            levels: OnceLock::new(),
             stop: watch::Sender::new(false),
         })
     }
@@ -50,14 +53,24 @@ impl<B> Doors<B> {
         self.opened.send_replace(true);
     }
 
-    /// Says what the operator has set, by name. Only the first call counts.
-    pub fn set_options(&self, options: BTreeMap<&'static str, String>) {
-        let _ = self.options.set(options);
+    /// Says what configuration is in force, without secrets. Only the first call counts.
+    pub fn set_config(&self, config: ConfigReport) {
+        let _ = self.config.set(config);
     }
 
-    /// What is in force for this option.
-    pub(super) fn option(&self, name: &str) -> Option<&str> {
-        self.options.get()?.get(name).map(String::as_str)
+    /// The configuration that is in force.
+    pub(super) fn config(&self) -> Option<&ConfigReport> {
+        self.config.get()
+    }
+
+    /// Says what changes the levels of the log. Only the first call counts.
+    pub fn set_levels(&self, levels: Levels) {
+        let _ = self.levels.set(levels);
+    }
+
+    /// What changes the levels of the log; none in a process that keeps no log.
+    pub(super) fn levels(&self) -> Option<&Levels> {
+        self.levels.get()
     }
 
     /// Changes what `node.status` answers. Once the phase is `stopping` it stays so.

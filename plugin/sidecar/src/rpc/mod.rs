@@ -12,6 +12,7 @@ mod backup;
 mod calls;
 mod chain;
 mod channel;
+mod config;
 mod desk;
 mod door;
 mod doors;

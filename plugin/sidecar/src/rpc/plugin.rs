@@ -62,8 +62,9 @@ fn option((name, kind, default, meaning): (&str, OptionKind, &str, &str)) -> Plu
 impl<B: Backend> Serve<B> for PluginInit {
     async fn serve(self, doors: Arc<Doors<B>>, call: Call) -> Answer<PluginInitialised> {
         let in_force = |option: &String| {
-            let set = option.split_once('=').and_then(|(name, value)| Some(doors.option(name)? == value));
-            set.unwrap_or(false)
+            let items = doors.config().map_or(&[][..], |config| &config.items);
+            let is_set = |(name, value)| items.iter().any(|item| item.key == name && item.value == value);
+            option.split_once('=').is_some_and(is_set)
         };
         let (accepted, refused) = self.options.unwrap_or_default().into_iter().partition(in_force);
         let subscription_id = match self.subscriptions {

@@ -37,7 +37,10 @@ pub enum ServerFault {
     )]
     NotLoopback(SocketAddr),
     /// The port cannot be had.
-    #[error("cannot listen for JSON-RPC on {address}: {error}")]
+    #[error(
+        "cannot listen for JSON-RPC on {address}: {error}. Nothing was started. Where another program has the port, stop it or \
+         choose another with rpc.address (--rpc-address); port 0 takes any that is free"
+    )]
     Bind {
         /// The address asked for.
         address: SocketAddr,
@@ -192,6 +195,8 @@ pub(super) fn methods<B: Backend>(doors: Arc<Doors<B>>) -> Result<RpcModule<Door
     register::<B, schema::NodeInfo>(&mut module)?;
     register::<B, schema::NodeStatus>(&mut module)?;
     register::<B, schema::NodeStop>(&mut module)?;
+    register::<B, schema::ConfigGet>(&mut module)?;
+    register::<B, schema::LogLevels>(&mut module)?;
     register::<B, schema::ChainStatus>(&mut module)?;
     register::<B, schema::ChainFeerates>(&mut module)?;
     register::<B, schema::ChainNotifyBlock>(&mut module)?;

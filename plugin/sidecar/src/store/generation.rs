@@ -116,7 +116,7 @@ pub enum Age {
 
 /// Refuses what the file beside the database says is newer than this program, or another's, before the database itself is
 /// opened: one that a crash left changes when it is opened. Gives the number that it has seen, where there is one.
-pub(super) fn check(dir: &Path, network: &str, node_id: &NodeId) -> Result<Option<u64>, StoreError> {
+pub fn check(dir: &Path, network: &str, node_id: &NodeId) -> Result<Option<u64>, StoreError> {
     check_in(&Directory(dir.to_owned()), network, node_id)
 }
 

@@ -58,6 +58,7 @@ impl Regtest {
             address: format!("127.0.0.1:{}", self.port),
             auth: rpc::Auth::Cookie(self.cookie_file()),
             allow_remote: false,
+            search: String::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write, pipe};
 
-use outrigger_rpc_schema::{EventKind, PluginOptionKind, document, methods};
+use outrigger_rpc_schema::{ConfigItem, ConfigReport, EventKind, PluginOptionKind, document, methods};
 use serde_json::{Value, json};
 
 use crate::stage::{NODE_ID, Stage};
@@ -38,7 +38,8 @@ async fn rpc_a_host_can_drive_everything_from_the_manifest() {
 #[tokio::test]
 async fn rpc_a_host_is_told_which_of_its_options_are_in_force() {
     let stage = Stage::open().await;
-    stage.doors.set_options([("network", "regtest".to_owned())].into());
+    let item = ConfigItem { key: "network".to_owned(), value: "regtest".to_owned(), ..ConfigItem::default() };
+    stage.doors.set_config(ConfigReport { file: None, items: vec![item] });
     let options = json!(["network=regtest", "network=signet", "nothing=1", "network"]);
     let answer = stage.call("plugin.init", json!({ "options": options })).await.json();
     assert_eq!(answer["result"]["accepted"], json!(["network=regtest"]));

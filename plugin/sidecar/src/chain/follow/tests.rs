@@ -288,6 +288,30 @@ fn the_first_start_takes_the_tip_alone() {
 }
 
 #[test]
+fn a_first_start_begins_where_the_operator_says() {
+    let source = Scripted::new(Network::Regtest);
+    source.script(|script| script.extend(script.genesis, 30, 0));
+    let begun_at = |height| {
+        let recorder = Arc::new(Recorder::default());
+        let follower = Follower::new(source.clone(), recorder.clone(), Network::Regtest);
+        settle(&mut follower.starting_at(Some(height)));
+        recorder
+    };
+    for (height, blocks) in [(1, 30), (28, 3), (30, 1)] {
+        let recorder = begun_at(height);
+        let seen: Vec<_> = recorder.chain.lock().iter().map(|(height, _)| *height).collect();
+        assert_eq!((seen.first(), seen.len()), (Some(&height), blocks));
+        assert_eq!(recorder.last_state(), synced(&source));
+    }
+    let reason = begun_at(31).blind_reason();
+    assert!(reason.contains("wallet.start_height is 31, and bitcoind's newest block is 30"), "{reason}");
+    source.script(|script| script.prune_height = Some(20));
+    let reason = begun_at(19).blind_reason();
+    assert!(reason.contains("wallet.start_height is 19") && reason.contains("from 20 on"), "{reason}");
+    assert_eq!(begun_at(20).chain.lock().len(), 11);
+}
+
+#[test]
 fn btc_5_blocks_mined_while_away_are_all_seen() {
     let (source, recorder, mut follower) = following(3);
     source.script(|script| script.extend(script.best, 250, 0));

@@ -77,7 +77,7 @@ fn http(status: &str, body: &str) -> String {
 }
 
 fn client(address: String, auth: Auth) -> Bitcoind {
-    Bitcoind::new(Access { address, auth, allow_remote: false }, StopFlag::new())
+    Bitcoind::new(Access { address, auth, allow_remote: false, search: String::new() }, StopFlag::new())
 }
 
 #[test]

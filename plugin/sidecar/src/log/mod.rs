@@ -1,0 +1,156 @@
+//! The log: what is written of what happens, for whom, and never what is secret. Lines of other people's crates come from
+//! warnings on only: what they say in detail is not ours to answer for.
+
+mod file;
+mod line;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use outrigger_rpc_schema::{LogLevel, LogLevelsReport, LogTarget, nearest};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
+
+use crate::config::{LOG_TARGETS, LogConfig};
+use crate::lock::Mutex;
+use file::Rotating;
+use line::Lines;
+
+/// Why nothing can be logged.
+#[derive(Debug, thiserror::Error)]
+pub enum LogFault {
+    /// The file cannot be written.
+    #[error("the log cannot be written to {}: {error}. Nothing was started; see that its directory is there and ours (log_file)", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// The process has a log already.
+    #[error("the log is kept already")]
+    Twice,
+}
+
+/// There is no part of this name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UnknownTarget {
+    /// The part that is spelled most alike.
+    pub nearest: Option<&'static str>,
+}
+
+/// What is logged of each part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Chosen {
+    level: LogLevel,
+    targets: BTreeMap<&'static str, LogLevel>,
+}
+
+impl Chosen {
+    /// As the filter reads it, the more particular winning.
+    fn directives(&self) -> String {
+        let others = self.level.min(LogLevel::Warn).name();
+        let ours = self.level.name();
+        let mut text = format!("{others},outrigger_sidecar={ours},outriggerd={ours}");
+        for (part, level) in &self.targets {
+            text.push_str(&format!(",outrigger_sidecar::{part}={}", level.name()));
+        }
+        text
+    }
+
+    fn filter(&self) -> EnvFilter {
+        EnvFilter::new(self.directives())
+    }
+}
+
+/// Changes the levels of the log while the process runs.
+#[derive(Clone, Debug)]
+pub struct Levels(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    chosen: Mutex<Chosen>,
+    filter: reload::Handle<EnvFilter, Registry>,
+}
+
+/// Begins to log.
+pub fn start(config: &LogConfig) -> Result<Levels, LogFault> {
+    let writer = match &config.file {
+        None => BoxMakeWriter::new(io::stderr),
+        Some(file) => {
+            let fault = |error| LogFault::File { path: file.path.clone(), error };
+            BoxMakeWriter::new(Rotating::open(file).map_err(fault)?)
+        }
+    };
+    let chosen = Chosen { level: config.level, targets: config.targets.clone() };
+    let (filter, handle) = reload::Layer::new(chosen.filter());
+    let lines =
+        tracing_subscriber::fmt::layer().with_ansi(false).event_format(Lines { json: config.json }).with_writer(writer);
+    Registry::default().with(filter).with(lines).try_init().map_err(|_| LogFault::Twice)?;
+    Ok(Levels(Arc::new(Inner { chosen: Mutex::new(chosen), filter: handle })))
+}
+
+impl Levels {
+    /// The part of this name.
+    pub fn known(&self, target: Option<&str>) -> Result<Option<&'static str>, UnknownTarget> {
+        let Some(target) = target else { return Ok(None) };
+        let known = LOG_TARGETS.into_iter().find(|known| *known == target);
+        known.map(Some).ok_or_else(|| UnknownTarget { nearest: nearest(target, LOG_TARGETS) })
+    }
+
+    /// The level from now on, of one part or of all that have none of their own.
+    pub fn set(&self, target: Option<&'static str>, level: LogLevel) -> Result<(), reload::Error> {
+        let mut chosen = self.0.chosen.lock();
+        let mut next = chosen.clone();
+        match target {
+            None => next.level = level,
+            Some(target) => {
+                next.targets.insert(target, level);
+            }
+        }
+        self.0.filter.reload(next.filter())?;
+        *chosen = next;
+        Ok(())
+    }
+
+    /// What is logged of each part.
+    pub fn report(&self) -> LogLevelsReport {
+        let chosen = self.0.chosen.lock();
+        let level = |target| chosen.targets.get(target).copied().unwrap_or(chosen.level);
+        let targets = LOG_TARGETS.map(|target| LogTarget { target: target.to_owned(), level: level(target) });
+        LogLevelsReport { level: chosen.level, targets: targets.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_part_of_the_daemon_has_a_level_of_its_own() {
+        let lib = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+        let modules = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+        // These say nothing before the log is there, or are the log.
+        let modules: Vec<_> = modules.filter(|module| !["config", "fatal", "log"].contains(module)).collect();
+        assert_eq!(modules, LOG_TARGETS);
+    }
+
+    #[test]
+    fn what_other_crates_say_in_detail_is_not_logged() {
+        let directives = |level, targets: &[(&'static str, LogLevel)]| {
+            Chosen { level, targets: targets.iter().copied().collect() }.directives()
+        };
+        assert_eq!(directives(LogLevel::Trace, &[]), "warn,outrigger_sidecar=trace,outriggerd=trace");
+        assert_eq!(directives(LogLevel::Error, &[]), "error,outrigger_sidecar=error,outriggerd=error");
+        assert_eq!(
+            directives(LogLevel::Info, &[("net", LogLevel::Debug)]),
+            "warn,outrigger_sidecar=info,outriggerd=info,outrigger_sidecar::net=debug"
+        );
+    }
+}
