@@ -87,6 +87,11 @@ impl Schema {
         Some(format!("{method}: its result is not as its schema tells: {complaint}: {result}"))
     }
 
+    /// What of a refusal is not as the document tells, whatever was asked; nothing where all is. `data` is null where there is none.
+    pub fn refusal_fault(&self, code: i32, data: &Value) -> Option<String> {
+        self.error_fault(code, data, None)
+    }
+
     /// What of an error is not as the document tells, `wanted` being the code that there must be.
     fn error_fault(&self, code: i32, data: &Value, wanted: Option<i32>) -> Option<String> {
         if let Some(complaint) = complaint(&self.error_data, data, "$") {

@@ -198,7 +198,7 @@ impl Sidecar {
 
     /// An address of the node's wallet.
     pub async fn new_address(&self) -> Done<String> {
-        Ok(self.call(WalletNewAddress {}).await?.address)
+        Ok(self.call(WalletNewAddress::default()).await?.address)
     }
 
     /// What the wallet holds.

@@ -10,7 +10,8 @@ use outrigger_integration::sidecar::executable;
 use outrigger_integration::{Done, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, SOCKET_FILE};
 use outrigger_rpc_schema::{
-    ChannelOpen, EventKind, EventList, PaymentState, Scope, SendState, TokenCreate, TokenList, WalletSend, WalletUtxos,
+    CallError, ChannelForceClose, ChannelOpen, ChannelState, ChannelWait, EventKind, EventList, PaymentState, Refusal,
+    Scope, SendState, TokenCreate, TokenList, WalletNewAddress, WalletSend, WalletUtxos, WalletWait,
 };
 use serde_json::{Value, json};
 
@@ -101,9 +102,18 @@ async fn rpc_coins_are_sent_once_for_a_key_and_outlive_a_crash_before_their_bloc
             ..ChannelOpen::default()
         };
         assert_eq!(alice.refusal(open).await?, "feerate_out_of_range");
+        let named = |key: &str| WalletNewAddress { idempotency_key: Some(key.to_owned()) };
+        let till = alice.call(named("till")).await?;
+        assert_eq!(alice.call(named("till")).await?, till);
+        assert_ne!(alice.call(named("other")).await?, till);
+        assert_eq!(alice.refusal(named("rent")).await?, "idempotency_conflict");
+        assert_eq!(alice.refusal(named("")).await?, "invalid_parameter");
+        let paid = WalletSend { idempotency_key: "till".into(), ..send.clone() };
+        assert_eq!(alice.refusal(paid).await?, "idempotency_conflict");
         alice.kill().await?;
         alice.start_again().await?;
         assert_eq!(alice.call(send.clone()).await?, sent, "a start knows the key");
+        assert_eq!(alice.call(named("till")).await?, till);
         regtest.bitcoind.mine_to_nobody(1).await?;
         let confirmed = until(LIMIT, "the block to be seen", async || {
             Ok(Some(alice.call(send.clone()).await?).filter(|sent| sent.state == SendState::Confirmed))
@@ -117,6 +127,87 @@ async fn rpc_coins_are_sent_once_for_a_key_and_outlive_a_crash_before_their_bloc
         let events = alice.call(EventList { kinds: Some(vec![EventKind::WalletSent]), ..EventList::default() }).await?;
         assert_eq!(events.items.len(), 1);
         assert_eq!(events.items[0].txid.as_deref(), Some(sent.txid.as_str()));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rpc_coins_on_their_way_and_channels_are_waited_for_and_what_comes_to_them_is_an_event() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, bob) = regtest.pair().await?;
+        let send = WalletSend { address: bob.new_address().await?, amount_sat: 50_000, ..WalletSend::default() };
+        let txid = alice.call(WalletSend { idempotency_key: "rent".into(), ..send }).await?.txid;
+        let wait = WalletWait { txid: txid.clone(), depth_blocks: Some(2), timeout_secs: Some(60) };
+        let brief = alice.call(WalletWait { timeout_secs: Some(1), ..wait.clone() }).await?;
+        assert_eq!((brief.state, brief.confirmed_height, brief.depth_blocks), (SendState::Pending, None, 0));
+        let unknown = WalletWait { txid: "00".repeat(32), ..wait.clone() };
+        assert_eq!(alice.refusal(unknown).await?, "wallet_transaction_not_found");
+        assert_eq!(alice.refusal(WalletWait { txid: "AB".repeat(32), ..wait.clone() }).await?, "invalid_parameter");
+        regtest.bitcoind.until_mempool_holds(&txid).await?;
+        let client = alice.client();
+        let waiting = tokio::spawn(async move { client.call(wait).await });
+        regtest.bitcoind.mine_to_nobody(2).await?;
+        let deep = tokio::time::timeout(LIMIT, waiting).await???;
+        let height = regtest.bitcoind.height().await?;
+        assert_eq!((deep.state, deep.confirmed_height, deep.depth_blocks), (SendState::Confirmed, Some(height - 1), 2));
+        let kinds = Some(vec![EventKind::WalletSent, EventKind::WalletConfirmed]);
+        let events = alice.call(EventList { kinds, ..EventList::default() }).await?.items;
+        let told: Vec<_> = events.iter().map(|event| (event.kind, event.txid.as_deref(), event.block_height)).collect();
+        let sent = Some(txid.as_str());
+        assert_eq!(told, [(EventKind::WalletSent, sent, None), (EventKind::WalletConfirmed, sent, Some(height - 1))]);
+
+        let order = ChannelOpen {
+            node_id: bob.node_id().await?,
+            funding_sat: 100_000,
+            idempotency_key: "a channel".into(),
+            ..ChannelOpen::default()
+        };
+        let (channel_id, funding_txid) = alice.open(order).await?;
+        let wait = |state, secs| ChannelWait { channel_id: channel_id.clone(), state, timeout_secs: Some(secs) };
+        assert_eq!(alice.call(wait(ChannelState::Normal, 1)).await?.state, ChannelState::Funding, "as it is then");
+        let (client, normal) = (alice.client(), wait(ChannelState::Normal, 60));
+        let waiting = tokio::spawn(async move { client.call(normal).await });
+        regtest.confirm(&funding_txid).await?;
+        assert_eq!(tokio::time::timeout(LIMIT, waiting).await???.state, ChannelState::Normal);
+        bob.until_channel_is(&channel_id, ChannelState::Normal).await?;
+        alice.call(ChannelForceClose { channel_id: channel_id.clone() }).await?;
+        assert_eq!(alice.call(wait(ChannelState::Closing, 60)).await?.state, ChannelState::Failed, "it never will be");
+        let nowhere = ChannelWait { channel_id: "00".repeat(32), ..wait(ChannelState::Closed, 60) };
+        assert_eq!(alice.refusal(nowhere).await?, "channel_not_found");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rpc_events_that_are_kept_no_longer_are_a_gap_that_names_where_to_go_on_and_payments_do_not_mind() -> Done<()> {
+    on_regtest(async |regtest| {
+        let alice = regtest.sidecar_with("alice", &["--event-keep-kib", "1"]).await?;
+        let bob = regtest.sidecar("bob").await?;
+        alice.fund(&regtest.bitcoind).await?;
+        tokio::try_join!(alice.until_synced_with(&regtest.bitcoind), bob.until_synced_with(&regtest.bitcoind))?;
+        alice.connect(&bob).await?;
+        regtest.channel(&alice, &bob, 1_000_000, 0).await?;
+        for round in 0..12 {
+            assert_eq!(alice.pay(&bob.invoice(1_000, "one of many").await?).await?.state, PaymentState::Succeeded);
+            let name = format!("{round} {}", "x".repeat(100));
+            alice.call(TokenCreate { name, scopes: vec![Scope::Read], ..TokenCreate::default() }).await?;
+        }
+        let whole = alice.call(EventList::default()).await?;
+        let seqs: Vec<_> = whole.items.iter().map(|event| event.seq).collect();
+        let (first, last) = (seqs[0], seqs[seqs.len() - 1]);
+        assert!(first > 10 && (2..8).contains(&seqs.len()), "some hundred bytes each: {seqs:?}");
+        assert_eq!(seqs, (first..=last).collect::<Vec<_>>(), "what is kept has no gap");
+        let from = |after_seq| EventList { after_seq: Some(after_seq), ..EventList::default() };
+        for gone in [0, first - 2] {
+            let refused = alice.call(from(gone)).await.err();
+            let Some(CallError::Refused(Refusal { data: Some(data), .. })) = refused else {
+                return Err(format!("{refused:?}").into());
+            };
+            assert_eq!((data.kind.as_str(), data.after_seq), ("event_gap", Some(first - 1)));
+        }
+        assert_eq!(alice.call(from(first - 1)).await?.items, whole.items, "and from there on nothing is missing");
         Ok(())
     })
     .await

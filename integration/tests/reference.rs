@@ -17,12 +17,13 @@ struct Stage {
     channels: [String; 2],
     payment_id: String,
     payment_hash: String,
+    txid: String,
 }
 
 impl Stage {
     async fn set(regtest: &Regtest) -> Done<Self> {
         let (alice, bob) = regtest.pair().await?;
-        let first = regtest.channel(&alice, &bob, 1_000_000, 0).await?.channel_id;
+        let opened = regtest.channel(&alice, &bob, 1_000_000, 0).await?;
         let order = ChannelOpen {
             node_id: bob.node_id().await?,
             funding_sat: 300_000,
@@ -36,7 +37,8 @@ impl Stage {
         let payment = alice.pay(&bob.invoice(1_000_000, "before").await?).await?;
         let invoice = InvoiceCreate { description: "mine".to_owned(), ..Default::default() };
         let payment_hash = alice.call(invoice).await?.payment_hash;
-        Ok(Self { alice, bob, channels: [first, second], payment_id: payment.payment_id, payment_hash })
+        let (channels, txid) = ([opened.channel_id, second], opened.funding_txid);
+        Ok(Self { alice, bob, channels, payment_id: payment.payment_id, payment_hash, txid })
     }
 
     /// What is the reader's own in an example of this method.
@@ -50,6 +52,7 @@ impl Stage {
             ("channel_id", channel_id.clone()),
             ("payment_id", self.payment_id.clone()),
             ("payment_hash", self.payment_hash.clone()),
+            ("txid", self.txid.clone()),
             ("invoice", self.bob.invoice(2_000_000, "an example").await?),
             ("bitcoin_address", self.bob.new_address().await?),
         ]))

@@ -445,7 +445,16 @@ async fn following_the_events_misses_none_and_repeats_none() -> Done<()> {
         use EventKind::{ChannelClosed, ChannelClosing, ChannelPending, ChannelReady, InvoicePaid, PaymentSucceeded};
         let told = followed(&alice, 2).await?;
         assert_eq!(told, followed(&alice, 1000).await?);
-        let expected = [ChannelPending, ChannelReady, PaymentSucceeded, InvoicePaid, ChannelClosing, ChannelClosed];
+        let expected = [
+            ChannelPending,
+            // Alice paid for the channel.
+            EventKind::WalletConfirmed,
+            ChannelReady,
+            PaymentSucceeded,
+            InvoicePaid,
+            ChannelClosing,
+            ChannelClosed,
+        ];
         assert_eq!(told.iter().map(|(_, kind)| *kind).collect::<Vec<_>>(), expected);
         let mut told = followed(&bob, 1).await?;
         // Bob has no coins until the channel is closed, and hears so at some block.

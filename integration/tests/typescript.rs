@@ -20,7 +20,7 @@ async fn the_client_for_typescript_is_typed_and_talks_to_a_daemon() -> Done<()> 
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
         assert!(output.status.success(), "{said}");
         let count = |what: &str| said.lines().find_map(|line| line.split_once(what)?.1.trim().parse::<u32>().ok());
-        assert!(count(" tests ") >= Some(7) && count(" pass ") == count(" tests "), "{said}");
+        assert!(count(" tests ") >= Some(10) && count(" pass ") == count(" tests "), "{said}");
         Ok(())
     })
     .await

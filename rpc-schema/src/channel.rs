@@ -61,7 +61,7 @@ pub struct ChannelOpened {
 pub enum OpenState {
     /// The peers are still agreeing, or a required backup is waited for (`backup.status`); nothing can have been spent.
     Opening,
-    /// The funding transaction is signed and stored, and is being published; `channel.get` tells the rest.
+    /// The funding transaction is signed and stored, and is being published; `channel.get` tells the rest, and `channel.wait` waits.
     Pending,
     /// The opening has ended without a channel.
     Failed,
@@ -117,6 +117,28 @@ impl Method for ChannelGet {
     const NAME: &'static str = "channel.get";
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
     const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id" }"#;
+    type Result = ChannelInfo;
+}
+
+/// Waits until a channel is in a state, or in one from which it cannot come there any more, and shows it: after `timeout_secs` as it is
+/// then. What became of it stands in `state`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelWait {
+    /// The channel's name: 32 bytes, hex.
+    pub channel_id: String,
+    /// The state to wait for.
+    pub state: ChannelState,
+    /// How long to wait at most, in seconds: 1 to 600; 60 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 600))]
+    pub timeout_secs: Option<u32>,
+}
+
+impl Method for ChannelWait {
+    const NAME: &'static str = "channel.wait";
+    const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
+    const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id", "state": "normal", "timeout_secs": 30 }"#;
     type Result = ChannelInfo;
 }
 
@@ -196,7 +218,7 @@ pub struct ForwardingTerms {
 
 /// Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes
 /// payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are
-/// then.
+/// then. A repeat changes nothing more, and takes no key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelSetPolicy {
@@ -254,7 +276,7 @@ pub enum ChannelState {
     Frozen,
 }
 
-/// Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is;
+/// Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is, and takes no key;
 /// with a higher feerate it replaces the closing transaction, where the peer knows `option_simple_close`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -287,7 +309,7 @@ pub struct ChannelClosing {
 /// Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the
 /// newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the
 /// peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has
-/// proved a newer state. Answers at once; a repeat tells how far it is.
+/// proved a newer state. Answers at once; a repeat tells how far it is, and takes no key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelForceClose {

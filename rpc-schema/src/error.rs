@@ -53,6 +53,8 @@ pub enum ErrorKind {
     InsufficientFunds,
     /// The wallet could not do it.
     WalletFailed,
+    /// The wallet knows no transaction of this id.
+    WalletTransactionNotFound,
     /// The peer is not connected.
     PeerNotConnected,
     /// Nothing answers at the peer's address.
@@ -123,7 +125,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, by code.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 49] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::NotificationRefused,
@@ -139,6 +141,7 @@ impl ErrorKind {
         Self::ChainBlind,
         Self::InsufficientFunds,
         Self::WalletFailed,
+        Self::WalletTransactionNotFound,
         Self::PeerNotConnected,
         Self::PeerUnreachable,
         Self::PeerHandshakeFailed,
@@ -193,6 +196,7 @@ impl ErrorKind {
             Self::ChainBlind => (1103, "chain_blind"),
             Self::InsufficientFunds => (1201, "insufficient_funds"),
             Self::WalletFailed => (1202, "wallet_failed"),
+            Self::WalletTransactionNotFound => (1203, "wallet_transaction_not_found"),
             Self::PeerNotConnected => (1301, "peer_not_connected"),
             Self::PeerUnreachable => (1302, "peer_unreachable"),
             Self::PeerHandshakeFailed => (1303, "peer_handshake_failed"),

@@ -125,6 +125,9 @@ pub struct Event {
     /// What is paid in fees on chain, in satoshi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fee_sat: Option<u64>,
+    /// The height of the block concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_height: Option<u32>,
     /// The transaction concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub txid: Option<String>,
@@ -184,6 +187,9 @@ pub enum EventKind {
     PaymentFailed,
     /// Coins of the wallet are sent: `amount_sat` by `txid`, of the call `op_id`.
     WalletSent,
+    /// A block, at `block_height`, holds the transaction `txid`, which spends coins of the wallet. Told again where another block comes to
+    /// hold it.
+    WalletConfirmed,
     /// A token was made; the message is its name.
     TokenCreated,
     /// A token was taken back; the message is its name.
@@ -192,7 +198,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ChannelPending,
         Self::ChannelReady,
         Self::ChannelFundingStuck,
@@ -214,6 +220,7 @@ impl EventKind {
         Self::PaymentSucceeded,
         Self::PaymentFailed,
         Self::WalletSent,
+        Self::WalletConfirmed,
         Self::TokenCreated,
         Self::TokenRevoked,
     ];

@@ -49,7 +49,7 @@ pub use chain::{
 };
 pub use channel::{
     ChannelClose, ChannelClosing, ChannelForceClose, ChannelForceClosing, ChannelGet, ChannelInfo, ChannelList,
-    ChannelOpen, ChannelOpened, ChannelPage, ChannelSetPolicy, ChannelState, ForwardingTerms, OpenState,
+    ChannelOpen, ChannelOpened, ChannelPage, ChannelSetPolicy, ChannelState, ChannelWait, ForwardingTerms, OpenState,
 };
 pub use client::{CallError, Client, Refusal};
 pub use config::{ConfigGet, ConfigItem, ConfigOrigin, ConfigReport, LogLevel, LogLevels, LogLevelsReport, LogTarget};
@@ -80,6 +80,6 @@ pub use spelling::nearest;
 pub use token::{Scope, TokenCreate, TokenCreated, TokenInfo, TokenList, TokenPage, TokenRevoke, TokenRevoked};
 pub use typescript::typescript;
 pub use wallet::{
-    SendState, WalletAddress, WalletBalance, WalletBalanceReport, WalletNewAddress, WalletSend, WalletSent, WalletUtxo,
-    WalletUtxoPage, WalletUtxos,
+    SendState, WalletAddress, WalletBalance, WalletBalanceReport, WalletNewAddress, WalletSend, WalletSent,
+    WalletTransaction, WalletUtxo, WalletUtxoPage, WalletUtxos, WalletWait,
 };

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Method, Scope};
 
-/// Connects to a peer. Where it is connected already, says so at once.
+/// Connects to a peer. Where it is connected already, says so at once: a repeat changes nothing, and takes no key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeerConnect {
@@ -78,7 +78,8 @@ pub struct PeerInfo {
     pub channels: u32,
 }
 
-/// Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself.
+/// Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself. A repeat
+/// changes nothing, and takes no key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeerDisconnect {

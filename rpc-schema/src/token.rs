@@ -125,7 +125,8 @@ pub struct TokenInfo {
     pub spent_msat: u64,
 }
 
-/// Takes a token back at once, also from connections that are open. Payments that it has begun go on.
+/// Takes a token back at once, also from connections that are open. Payments that it has begun go on. A repeat finds no such
+/// token, and takes no key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRevoke {

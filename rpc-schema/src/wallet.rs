@@ -27,14 +27,20 @@ pub struct WalletBalanceReport {
     pub locked_sat: u64,
 }
 
-/// Gives a new address of the wallet, never given before.
+/// Gives a new address of the wallet, never given before but to a call of the same key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct WalletNewAddress {}
+pub struct WalletNewAddress {
+    /// Any text of 1 to 128 characters that names this call: the same text gives the same address again. Without it each call gives
+    /// another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
 
 impl Method for WalletNewAddress {
     const NAME: &'static str = "wallet.new_address";
     const SCOPES: &'static [Scope] = &[Scope::Invoice, Scope::Channel];
+    const EXAMPLE: &'static str = r#"{ "idempotency_key": "till-7" }"#;
     type Result = WalletAddress;
 }
 
@@ -91,8 +97,8 @@ pub struct WalletUtxo {
     pub locked: bool,
 }
 
-/// Sends coins on chain. It answers once the signed transaction is stored, which is then published until a block holds it; the event
-/// `wallet_sent` tells of it. What the node keeps to pay for closing its channels is left in the wallet.
+/// Sends coins on chain. It answers once the signed transaction is stored, which which is then published until a block holds it; the events
+/// `wallet_sent` and `wallet_confirmed` tell of it, and `wallet.wait` waits for the block. What the node keeps to pay for closing its channels is left in the wallet.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WalletSend {
@@ -128,6 +134,44 @@ pub struct WalletSent {
     pub txid: String,
     /// How far it is.
     pub state: SendState,
+}
+
+/// Waits until blocks hold a transaction of the wallet's, such as one of `wallet.send` or a funding transaction of `channel.open`, and
+/// answers with how far it is: the longest after `timeout_secs`, as it is then. The event `wallet_confirmed` tells of the first block.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WalletWait {
+    /// The id of the transaction: one that spends coins of the wallet, or pays it.
+    pub txid: String,
+    /// How many blocks there shall be from the one that holds it to the newest, both counted: 1 to 144; 1 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 144))]
+    pub depth_blocks: Option<u32>,
+    /// How long to wait at most, in seconds: 1 to 600; 60 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 600))]
+    pub timeout_secs: Option<u32>,
+}
+
+impl Method for WalletWait {
+    const NAME: &'static str = "wallet.wait";
+    const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
+    const EXAMPLE: &'static str = r#"{ "txid": "$txid", "depth_blocks": 1, "timeout_secs": 30 }"#;
+    type Result = WalletTransaction;
+}
+
+/// A transaction of the wallet's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WalletTransaction {
+    /// Its id.
+    pub txid: String,
+    /// How far it is.
+    pub state: SendState,
+    /// Height of the block that holds it; absent while it is in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_height: Option<u32>,
+    /// How many blocks there are from the one that holds it to the newest, both counted; 0 while it is in none.
+    pub depth_blocks: u32,
 }
 
 /// How far a transaction is.

@@ -1,6 +1,6 @@
 // A client of the interface over HTTP, for browsers and for Node. The types come from interface.ts, which is generated.
 
-import type { ErrorData, ErrorKind, Event, EventKind, Methods } from "./interface.js";
+import type { ErrorData, ErrorKind, Event, EventKind, EventSubscribed, Methods } from "./interface.js";
 
 export * from "./interface.js";
 
@@ -19,9 +19,22 @@ export type Options = Credentials & {
   url: string;
   /** How to fetch; the global `fetch` without it. */
   fetch?: typeof fetch;
+  /** How to open a WebSocket, for `subscribe`: the global `WebSocket` without it, which Node has from 22 on and which can show a token
+   * only. With the package `ws`: `(url, protocols) => new WebSocket(url, protocols)`. */
+  socket?: (url: string, protocols: string[]) => Socket;
   /** How long an answer is waited for, in seconds; 630 without it, which is longer than the longest `*.wait`. */
   timeout_secs?: number;
 };
+
+/** What `subscribe` needs of a WebSocket. */
+export interface Socket {
+  onopen: any;
+  onmessage: any;
+  onerror: any;
+  onclose: any;
+  send(text: string): void;
+  close(): void;
+}
 
 /** The header that shows them. */
 export function authorization({ cookie, token }: Credentials): string {
@@ -124,6 +137,119 @@ export class Outrigger {
       }
       after_seq = page.next_seq;
     }
+  }
+
+  /** Every event after a number, and then those that come, as they come, over a WebSocket; without a number, those that come from now
+   * on. A connection that is cut is made again every `retry_secs`, and goes on where it was: nothing is missed and nothing comes twice.
+   * Throws `NoAnswer` where the first connection cannot be made, and `Refused` where the daemon will not tell any more: a token that
+   * has ended, events that are kept no longer. Ends when `signal` is aborted. A cookie is new at each start of the daemon: whoever is to
+   * outlive that shows a token. */
+  async *subscribe(
+    options: { after_seq?: number; kinds?: EventKind[]; retry_secs?: number; signal?: AbortSignal } = {},
+  ): AsyncGenerator<Event> {
+    const method = "event.subscribe";
+    const { kinds, retry_secs = 1, signal } = options;
+    let { after_seq } = options;
+    let has_begun = false;
+    while (!signal?.aborted) {
+      const params = { ...(kinds && { kinds }), ...(after_seq !== undefined && { after_seq }) };
+      const id = ++this.#last_id;
+      const messages = hear(this.#open(), JSON.stringify({ jsonrpc: "2.0", id, method, params }), signal);
+      for (;;) {
+        const { done, value } = await messages.next();
+        if (done) {
+          if (!has_begun && !signal?.aborted) {
+            throw new NoAnswer(method, value ? "the connection ended before the answer" : "no WebSocket can be opened");
+          }
+          break;
+        }
+        const error = value.error ?? value.params?.error;
+        if (error !== undefined) {
+          const refused = new Refused(method, error.code ?? 0, error.message ?? "", error.data);
+          await messages.return(true);
+          if (!refused.retryable && refused.kind !== "stopping") {
+            throw refused;
+          }
+          break;
+        }
+        if (value.id === id && value.result !== undefined) {
+          has_begun = true;
+          after_seq ??= value.result.after_seq;
+        } else if (value.params?.event !== undefined) {
+          after_seq = value.params.event.seq;
+          let is_taken = false;
+          try {
+            yield value.params.event;
+            is_taken = true;
+          } finally {
+            // Whoever leaves the loop leaves the connection.
+            if (!is_taken) await messages.return(true);
+          }
+        }
+      }
+      if (!signal?.aborted) {
+        await new Promise((resolve) => setTimeout(resolve, retry_secs * 1000));
+      }
+    }
+  }
+
+  #open(): Socket {
+    const { url, socket, token } = this.#options;
+    const address = url.replace(/^http/, "ws");
+    const protocols = token === undefined ? [] : ["outrigger", token.trim()];
+    return socket === undefined ? new WebSocket(address, protocols) : socket(address, protocols);
+  }
+}
+
+/** A message of a connection on which both sides speak. */
+type Message = {
+  id?: unknown;
+  result?: EventSubscribed;
+  error?: Partial<Refused>;
+  params?: { event?: Event; error?: Partial<Refused> };
+};
+
+/** Opens a WebSocket, says one thing, and gives what is heard until it is closed; then whether it was ever open. */
+async function* hear(socket: Socket, said: string, signal: AbortSignal | undefined): AsyncGenerator<Message, boolean> {
+  const heard: Message[] = [];
+  let [is_open, is_over, failure] = [false, false, undefined as unknown];
+  let wake = () => {};
+  const end = () => {
+    is_over = true;
+    wake();
+  };
+  socket.onopen = () => {
+    is_open = true;
+    socket.send(said);
+  };
+  socket.onmessage = (message: { data: unknown }) => {
+    try {
+      heard.push(parse(String(message.data)) as Message);
+    } catch (cause) {
+      failure = cause;
+    }
+    wake();
+  };
+  // What is wrong is told by the close that follows; without a listener Node ends the process.
+  socket.onerror = () => {};
+  socket.onclose = end;
+  signal?.addEventListener("abort", end);
+  try {
+    for (;;) {
+      const message = heard.shift();
+      if (message !== undefined) {
+        yield message;
+      } else if (failure !== undefined) {
+        throw failure;
+      } else if (is_over) {
+        return is_open;
+      } else {
+        await new Promise<void>((resolve) => (wake = resolve));
+      }
+    }
+  } finally {
+    signal?.removeEventListener("abort", end);
+    socket.close();
   }
 }
 

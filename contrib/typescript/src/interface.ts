@@ -119,7 +119,7 @@ export interface ChainStatusReport {
   target_height?: number;
 }
 
-/** Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is; with a higher feerate it replaces the closing transaction, where the peer knows `option_simple_close`. */
+/** Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is, and takes no key; with a higher feerate it replaces the closing transaction, where the peer knows `option_simple_close`. */
 export interface ChannelClose {
   /** The channel's name: 32 bytes, hex. */
   channel_id: string;
@@ -135,7 +135,7 @@ export interface ChannelClosing {
   state: ChannelState;
 }
 
-/** Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has proved a newer state. Answers at once; a repeat tells how far it is. */
+/** Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has proved a newer state. Answers at once; a repeat tells how far it is, and takes no key. */
 export interface ChannelForceClose {
   /** The channel's name: 32 bytes, hex. */
   channel_id: string;
@@ -255,7 +255,7 @@ export interface ChannelPage {
   next?: string;
 }
 
-/** Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are then. */
+/** Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are then. A repeat changes nothing more, and takes no key. */
 export interface ChannelSetPolicy {
   /** The channel's name: 32 bytes, hex. */
   channel_id: string;
@@ -289,6 +289,16 @@ export type ChannelState =
   | "failed"
   /** Stored rows of it cannot be read: nothing of it is signed or published, and its rows stay as they are. */
   | "frozen";
+
+/** Waits until a channel is in a state, or in one from which it cannot come there any more, and shows it: after `timeout_secs` as it is then. What became of it stands in `state`. */
+export interface ChannelWait {
+  /** The channel's name: 32 bytes, hex. */
+  channel_id: string;
+  /** The state to wait for. */
+  state: ChannelState;
+  /** How long to wait at most, in seconds: 1 to 600; 60 without it. */
+  timeout_secs?: number;
+}
 
 /** Tells every key of the configuration with the value that is in force, its default, and where the value comes from. */
 export interface ConfigGet {
@@ -355,6 +365,8 @@ export interface Event {
   amount_sat?: number;
   /** When it was stored, in unix seconds. */
   at: number;
+  /** The height of the block concerned. */
+  block_height?: number;
   /** The channel concerned: 32 bytes, hex. */
   channel_id?: string;
   /** What is paid in fees on chain, in satoshi. */
@@ -421,6 +433,8 @@ export type EventKind =
   | "payment_failed"
   /** Coins of the wallet are sent: `amount_sat` by `txid`, of the call `op_id`. */
   | "wallet_sent"
+  /** A block, at `block_height`, holds the transaction `txid`, which spends coins of the wallet. Told again where another block comes to hold it. */
+  | "wallet_confirmed"
   /** A token was made; the message is its name. */
   | "token_created"
   /** A token was taken back; the message is its name. */
@@ -785,12 +799,12 @@ export interface NodeStopping {
 export type OpenState =
   /** The peers are still agreeing, or a required backup is waited for (`backup.status`); nothing can have been spent. */
   | "opening"
-  /** The funding transaction is signed and stored, and is being published; `channel.get` tells the rest. */
+  /** The funding transaction is signed and stored, and is being published; `channel.get` tells the rest, and `channel.wait` waits. */
   | "pending"
   /** The opening has ended without a channel. */
   | "failed";
 
-/** Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until then, and may still succeed. Of a payment that has ended it only tells the end. */
+/** Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until then, and may still succeed. Of a payment that has ended it only tells the end. A repeat changes nothing, and takes no key. */
 export interface PaymentAbandon {
   /** The payment. */
   payment_id: string;
@@ -895,7 +909,7 @@ export interface PaymentWait {
   timeout_secs?: number;
 }
 
-/** Connects to a peer. Where it is connected already, says so at once. */
+/** Connects to a peer. Where it is connected already, says so at once: a repeat changes nothing, and takes no key. */
 export interface PeerConnect {
   /** Where it listens, as `host:port`; an IPv6 address stands in brackets. */
   address: string;
@@ -911,7 +925,7 @@ export interface PeerConnected {
   node_id: string;
 }
 
-/** Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself. */
+/** Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself. A repeat changes nothing, and takes no key. */
 export interface PeerDisconnect {
   /** The peer's public key: 33 bytes, hex. */
   node_id: string;
@@ -1155,7 +1169,7 @@ export interface TokenPage {
   next?: string;
 }
 
-/** Takes a token back at once, also from connections that are open. Payments that it has begun go on. */
+/** Takes a token back at once, also from connections that are open. Payments that it has begun go on. A repeat finds no such token, and takes no key. */
 export interface TokenRevoke {
   /** What the token is called. */
   name: string;
@@ -1186,10 +1200,13 @@ export interface WalletBalanceReport {
   unconfirmed_sat: number;
 }
 
-/** Gives a new address of the wallet, never given before. */
-export interface WalletNewAddress {}
+/** Gives a new address of the wallet, never given before but to a call of the same key. */
+export interface WalletNewAddress {
+  /** Any text of 1 to 128 characters that names this call: the same text gives the same address again. Without it each call gives another one. */
+  idempotency_key?: string;
+}
 
-/** Sends coins on chain. It answers once the signed transaction is stored, which is then published until a block holds it; the event `wallet_sent` tells of it. What the node keeps to pay for closing its channels is left in the wallet. */
+/** Sends coins on chain. It answers once the signed transaction is stored, which which is then published until a block holds it; the events `wallet_sent` and `wallet_confirmed` tell of it, and `wallet.wait` waits for the block. What the node keeps to pay for closing its channels is left in the wallet. */
 export interface WalletSend {
   /** Where to: an address of the node's network. */
   address: string;
@@ -1208,6 +1225,18 @@ export interface WalletSent {
   /** How far it is. */
   state: SendState;
   /** The id of the transaction. */
+  txid: string;
+}
+
+/** A transaction of the wallet's. */
+export interface WalletTransaction {
+  /** Height of the block that holds it; absent while it is in none. */
+  confirmed_height?: number;
+  /** How many blocks there are from the one that holds it to the newest, both counted; 0 while it is in none. */
+  depth_blocks: number;
+  /** How far it is. */
+  state: SendState;
+  /** Its id. */
   txid: string;
 }
 
@@ -1241,6 +1270,16 @@ export interface WalletUtxos {
   limit?: number;
 }
 
+/** Waits until blocks hold a transaction of the wallet's, such as one of `wallet.send` or a funding transaction of `channel.open`, and answers with how far it is: the longest after `timeout_secs`, as it is then. The event `wallet_confirmed` tells of the first block. */
+export interface WalletWait {
+  /** How many blocks there shall be from the one that holds it to the newest, both counted: 1 to 144; 1 without it. */
+  depth_blocks?: number;
+  /** How long to wait at most, in seconds: 1 to 600; 60 without it. */
+  timeout_secs?: number;
+  /** The id of the transaction: one that spends coins of the wallet, or pays it. */
+  txid: string;
+}
+
 /** What went wrong, where this version knows it: `kind` of `ErrorData`. */
 export type ErrorKind =
   | "parse_error"
@@ -1258,6 +1297,7 @@ export type ErrorKind =
   | "chain_blind"
   | "insufficient_funds"
   | "wallet_failed"
+  | "wallet_transaction_not_found"
   | "peer_not_connected"
   | "peer_unreachable"
   | "peer_handshake_failed"
@@ -1318,15 +1358,17 @@ export interface Methods {
   "chain.notify_block": { parameters: ChainNotifyBlock; result: ChainNotified };
   /** Tells what the on-chain wallet holds. Channels are not in it. */
   "wallet.balance": { parameters: WalletBalance; result: WalletBalanceReport };
-  /** Gives a new address of the wallet, never given before. */
+  /** Gives a new address of the wallet, never given before but to a call of the same key. */
   "wallet.new_address": { parameters: WalletNewAddress; result: WalletAddress };
-  /** Sends coins on chain. It answers once the signed transaction is stored, which is then published until a block holds it; the event `wallet_sent` tells of it. What the node keeps to pay for closing its channels is left in the wallet. */
+  /** Sends coins on chain. It answers once the signed transaction is stored, which which is then published until a block holds it; the events `wallet_sent` and `wallet_confirmed` tell of it, and `wallet.wait` waits for the block. What the node keeps to pay for closing its channels is left in the wallet. */
   "wallet.send": { parameters: WalletSend; result: WalletSent };
+  /** Waits until blocks hold a transaction of the wallet's, such as one of `wallet.send` or a funding transaction of `channel.open`, and answers with how far it is: the longest after `timeout_secs`, as it is then. The event `wallet_confirmed` tells of the first block. */
+  "wallet.wait": { parameters: WalletWait; result: WalletTransaction };
   /** Lists the unspent outputs of the wallet, by outpoint. */
   "wallet.utxos": { parameters: WalletUtxos; result: WalletUtxoPage };
-  /** Connects to a peer. Where it is connected already, says so at once. */
+  /** Connects to a peer. Where it is connected already, says so at once: a repeat changes nothing, and takes no key. */
   "peer.connect": { parameters: PeerConnect; result: PeerConnected };
-  /** Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself. */
+  /** Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself. A repeat changes nothing, and takes no key. */
   "peer.disconnect": { parameters: PeerDisconnect; result: PeerDisconnected };
   /** Lists the peers that are connected or have a channel with this node, in the order of their keys. */
   "peer.list": { parameters: PeerList; result: PeerPage };
@@ -1336,11 +1378,13 @@ export interface Methods {
   "channel.list": { parameters: ChannelList; result: ChannelPage };
   /** Shows one channel. It tells what the database has: where backups are required, what every one of them has is told by events. */
   "channel.get": { parameters: ChannelGet; result: ChannelInfo };
-  /** Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is; with a higher feerate it replaces the closing transaction, where the peer knows `option_simple_close`. */
+  /** Waits until a channel is in a state, or in one from which it cannot come there any more, and shows it: after `timeout_secs` as it is then. What became of it stands in `state`. */
+  "channel.wait": { parameters: ChannelWait; result: ChannelInfo };
+  /** Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is, and takes no key; with a higher feerate it replaces the closing transaction, where the peer knows `option_simple_close`. */
   "channel.close": { parameters: ChannelClose; result: ChannelClosing };
-  /** Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has proved a newer state. Answers at once; a repeat tells how far it is. */
+  /** Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has proved a newer state. Answers at once; a repeat tells how far it is, and takes no key. */
   "channel.force_close": { parameters: ChannelForceClose; result: ChannelForceClosing };
-  /** Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are then. */
+  /** Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are then. A repeat changes nothing more, and takes no key. */
   "channel.set_policy": { parameters: ChannelSetPolicy; result: ForwardingTerms };
   /** Creates an invoice. It is stored before it is given out. */
   "invoice.create": { parameters: InvoiceCreate; result: InvoiceCreated };
@@ -1358,7 +1402,7 @@ export interface Methods {
   "payment.get": { parameters: PaymentGet; result: PaymentInfo };
   /** Lists the payments that this node sent, in the order of their names. */
   "payment.list": { parameters: PaymentList; result: PaymentPage };
-  /** Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until then, and may still succeed. Of a payment that has ended it only tells the end. */
+  /** Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until then, and may still succeed. Of a payment that has ended it only tells the end. A repeat changes nothing, and takes no key. */
   "payment.abandon": { parameters: PaymentAbandon; result: PaymentInfo };
   /** Lists HTLCs that were relayed and whose fee is earned, the newest million of them, oldest first. `after` the last page seen, it gives what came since. */
   "forward.list": { parameters: ForwardList; result: ForwardPage };
@@ -1376,7 +1420,7 @@ export interface Methods {
   "token.create": { parameters: TokenCreate; result: TokenCreated };
   /** Lists the tokens, by name. Their secrets are not kept. */
   "token.list": { parameters: TokenList; result: TokenPage };
-  /** Takes a token back at once, also from connections that are open. Payments that it has begun go on. */
+  /** Takes a token back at once, also from connections that are open. Payments that it has begun go on. A repeat finds no such token, and takes no key. */
   "token.revoke": { parameters: TokenRevoke; result: TokenRevoked };
 }
 

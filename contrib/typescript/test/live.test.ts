@@ -3,8 +3,9 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import { WebSocket } from "ws";
 
-import { NoAnswer, Outrigger, parse, Refused, type InvoiceCreated, type PaymentInfo } from "../src/client.js";
+import { NoAnswer, Outrigger, parse, Refused, type Event, type InvoiceCreated, type PaymentInfo } from "../src/client.js";
 import { connect } from "../src/node.js";
 
 function directory(name: string): string {
@@ -61,6 +62,71 @@ test("a token admits to what its scopes allow, until it is revoked", async () =>
   await payer.call("token.revoke", { name: "a screen" });
   const revoked = await screen.call("node.info").catch((error: unknown) => error);
   assert.ok(revoked instanceof NoAnswer && revoked.status === 401, String(revoked));
+});
+
+/** A client that shows a token over the WebSockets of `ws`, and those that it has opened. */
+async function follower(name: string): Promise<{ client: Outrigger; sockets: WebSocket[] }> {
+  const { token } = await payer.call("token.create", { name, scopes: ["read"] });
+  const sockets: WebSocket[] = [];
+  const socket = (url: string, protocols: string[]) => {
+    const opened = new WebSocket(url, protocols);
+    sockets.push(opened);
+    return opened;
+  };
+  return { client: new Outrigger({ url, token, socket }), sockets };
+}
+
+test("events come over a WebSocket, and go on where they were when it is cut", async () => {
+  const { client, sockets } = await follower("a follower");
+  const before = (await client.call("event.list", { after_seq: 0 })).next_seq;
+  const names = ["made while it was cut", "made while it was open"];
+  const make = (name: string | undefined) => payer.call("token.create", { name: name!, scopes: ["read"] });
+  const seqs: number[] = [];
+  const told: (string | undefined)[] = [];
+  for await (const event of client.subscribe({ after_seq: 0, retry_secs: 0.05 })) {
+    seqs.push(event.seq);
+    if (event.seq === before) {
+      sockets[0]!.terminate();
+      await make(names[0]);
+    } else if (event.seq > before) {
+      told.push(event.message);
+      if (told.length === 1) await make(names[1]);
+      if (told.length === 2) break;
+    }
+  }
+  assert.deepEqual(told, names);
+  assert.deepEqual(seqs, Array.from({ length: before + 2 }, (_, index) => index + 1), "no gap and no repetition");
+  assert.equal(sockets.length, 2);
+  for (const socket of sockets) assert.ok(socket.readyState >= WebSocket.CLOSING, "whoever leaves closes");
+});
+
+test("a subscription without a number begins with what comes next, and of those kinds alone", async () => {
+  const { client, sockets } = await follower("a listener");
+  const events = client.subscribe({ kinds: ["token_revoked"], retry_secs: 0.05 });
+  const first = events.next();
+  while ((sockets[0]?.readyState ?? 0) === WebSocket.CONNECTING) await new Promise((resolve) => setTimeout(resolve, 5));
+  // Whether the subscription has begun is not seen from outside: this goes on until it has.
+  let heard: IteratorResult<Event> | undefined;
+  void first.then((event) => (heard = event));
+  for (let round = 0; heard === undefined; round++) {
+    await payer.call("token.create", { name: `brief ${round}`, scopes: ["read"] });
+    await payer.call("token.revoke", { name: `brief ${round}` });
+  }
+  assert.equal(heard.value?.kind, "token_revoked");
+  await payer.call("token.revoke", { name: "a listener" });
+  const refused = await (async () => { for await (const _ of events); })().catch((error: unknown) => error);
+  assert.ok(refused instanceof Refused && refused.kind === "auth_token_ended", String(refused));
+});
+
+test("a subscription that cannot begin says why", async () => {
+  const { client } = await follower("a stranger");
+  const beyond = await client.subscribe({ after_seq: 1e9 }).next().catch((error: unknown) => error);
+  assert.ok(beyond instanceof Refused && beyond.data?.parameter === "after_seq", String(beyond));
+  const socket = (url: string, protocols: string[]) => new WebSocket(url, protocols);
+  const wrong = await new Outrigger({ url, token: "outr_00", socket }).subscribe().next().catch((error: unknown) => error);
+  assert.ok(wrong instanceof NoAnswer, String(wrong));
+  const aborted = new Outrigger({ url, token: "outr_00", socket }).subscribe({ signal: AbortSignal.abort() });
+  assert.equal((await aborted.next()).done, true);
 });
 
 test("a wrong cookie, and nobody at the address, are told apart", async () => {

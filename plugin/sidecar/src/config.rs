@@ -62,6 +62,8 @@ pub struct Config {
     pub final_cltv_blocks: u16,
     /// Whether payments are taken that nobody asked for.
     pub accept_keysend: bool,
+    /// How long events are kept.
+    pub events: EventKeeping,
     /// Where the rows of channels are kept beyond the database.
     pub backups: Vec<BackupConfig>,
     /// Whether a parent speaks to this process over its standard input and output.
@@ -70,6 +72,15 @@ pub struct Config {
     pub start_height: Option<u32>,
     /// Every key as text as it is in force, without secrets, and where it comes from.
     pub report: ConfigReport,
+}
+
+/// How long events are kept; of each limit, 0 is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventKeeping {
+    /// Bytes of their rows.
+    pub bytes: u64,
+    /// Seconds, counted back from the newest.
+    pub secs: u64,
 }
 
 /// Where the JSON-RPC interface is served, and to whom.
@@ -218,6 +229,10 @@ impl Config {
             max_feerate: feerate(values, "feerate.max_sat_per_vb"),
             final_cltv_blocks: values.number("invoice.final_cltv_blocks"),
             accept_keysend: values.flag("invoice.accept_keysend"),
+            events: EventKeeping {
+                bytes: values.number::<u64>("event.keep_kib").saturating_mul(1024),
+                secs: values.number::<u64>("event.keep_days").saturating_mul(24 * 3600),
+            },
             backups: values.backups().to_vec(),
             stdio: values.stdio(),
             start_height: Some(values.number("wallet.start_height")).filter(|height| *height > 0),

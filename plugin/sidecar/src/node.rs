@@ -16,6 +16,7 @@ pub mod restore;
 mod settings;
 mod tokens;
 mod verify;
+mod waits;
 mod workers;
 
 use std::fs::File;

@@ -190,6 +190,32 @@ async fn bad_input_81_unsound_json_is_a_parse_error() {
 }
 
 #[tokio::test]
+async fn bad_input_81_what_is_no_request_is_refused_in_the_words_of_every_refusal_and_nothing_is_carried_out() {
+    let stage = Stage::open().await;
+    let request = |id: Value| json!({ "jsonrpc": "2.0", "id": id, "method": "wallet.balance" });
+    for (message, id) in [
+        (json!(5), Value::Null),
+        (json!([]), Value::Null),
+        (json!({ "jsonrpc": "1.0", "id": 7, "method": "wallet.balance" }), json!(7)),
+        (json!({ "jsonrpc": "2.0", "id": "a", "method": 7 }), json!("a")),
+        // No answer can bear such an id, and it is no notification either.
+        (request(json!(-1)), Value::Null),
+        (request(json!(1.5)), Value::Null),
+        (request(json!([])), Value::Null),
+    ] {
+        let answer = stage.rpc(message.clone()).await;
+        assert_eq!(answer.error(), (-32600, "invalid_request".to_owned()), "{message}");
+        assert_eq!(answer.json()["id"], id, "{message}");
+    }
+    let batch = stage.rpc(json!([request(json!(-1)), 5, { "jsonrpc": "1.0", "id": 7 }])).await.json();
+    let told: Vec<_> =
+        batch.as_array().into_iter().flatten().map(|one| (&one["error"]["data"]["kind"], &one["id"])).collect();
+    let kind = json!("invalid_request");
+    assert_eq!(told, [(&kind, &Value::Null), (&kind, &Value::Null), (&kind, &json!(7))], "{batch}");
+    assert_eq!(stage.orders(), [""; 0], "the node was asked for nothing");
+}
+
+#[tokio::test]
 async fn bad_input_82_a_wrong_parameter_is_named() {
     let stage = Stage::open().await;
     let open = |funding_sat: Value| json!({ "node_id": NODE_ID, "funding_sat": funding_sat, "idempotency_key": "a" });

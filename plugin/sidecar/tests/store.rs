@@ -22,7 +22,7 @@ use outrigger_sidecar::clock::Clock;
 use outrigger_sidecar::store::row::{EventRow, PaymentRow, PaymentState};
 use outrigger_sidecar::store::schema::Table;
 use outrigger_sidecar::store::seal::seal;
-use outrigger_sidecar::store::{self, Batch, Held, Reader, StoreError, Writer, writer};
+use outrigger_sidecar::store::{self, Batch, Commits, EventLimits, Held, Reader, StoreError, Writer, writer};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use redb::{Database, ReadableDatabase, StorageBackend};
@@ -106,24 +106,70 @@ fn what_rests_on_a_failed_read_is_never_written_nor_anything_after_it() {
     assert_eq!((reader.payment(&[9; 32]).unwrap(), reader.payment(&[8; 32]).unwrap()), (None, None));
 }
 
-/// As many events as come in go out at the far end, and readers can tell what is gone.
+/// A commit with events, of these times; then the numbers of those that are kept.
+fn told(writer: &Writer, commits: &mut Commits, reader: &Reader, times: &[u64]) -> Vec<u64> {
+    let mut batch = Batch::default();
+    times.iter().for_each(|at| batch.event(EventRow::new(*at, "invoice_paid", serde_json::json!({}))));
+    writer.submit(batch);
+    drop(commits.next(10).unwrap().unwrap());
+    let found: Vec<_> = reader.events(0, &[], 1000).unwrap().0.into_iter().map(|(seq, _)| seq).collect();
+    let ends = (reader.oldest_event().unwrap(), reader.newest_event().unwrap());
+    assert_eq!(ends, (found.first().copied(), *found.last().unwrap()), "readers can tell what is gone");
+    found
+}
+
+/// What the rows of so many events have, keys included.
+fn bytes_of(events: u64) -> u64 {
+    let row = EventRow::new(1, "invoice_paid", serde_json::json!({})).encode();
+    events * (8 + seal(Table::Event, &1_u64.to_be_bytes(), &row).len() as u64)
+}
+
 #[test]
-fn law_6_only_the_newest_events_are_kept() {
+fn law_6_events_are_kept_as_long_as_there_is_room_and_the_newest_always() {
     let dir = tempfile::tempdir().unwrap();
     let db = fresh(dir.path());
-    let (writer, commits) = Writer::new(db.clone()).unwrap();
-    let mut commits = commits.keeping_events(3);
-    let reader = Reader::new(db);
+    let reader = Reader::new(db.clone());
     assert_eq!((reader.oldest_event().unwrap(), reader.newest_event().unwrap()), (None, 0));
-    for (events, kept) in [(2, vec![1, 2]), (1, vec![1, 2, 3]), (2, vec![3, 4, 5]), (5, vec![8, 9, 10])] {
-        let mut batch = Batch::default();
-        (0..events).for_each(|_| batch.event(EventRow::new(1, "invoice_paid", serde_json::json!({}))));
-        writer.submit(batch);
-        drop(commits.next(10).unwrap().unwrap());
-        let found: Vec<_> = reader.events(0, &[], 100).unwrap().0.into_iter().map(|(seq, _)| seq).collect();
-        assert_eq!(found, kept);
-        let ends = (reader.oldest_event().unwrap(), reader.newest_event().unwrap());
-        assert_eq!(ends, (kept.first().copied(), *kept.last().unwrap()));
+    let limits = |bytes, secs| EventLimits { bytes, secs };
+    let open = |limits| {
+        let (writer, commits) = Writer::new(db.clone()).unwrap();
+        (writer, commits.keeping_events(limits))
+    };
+    let (writer, mut commits) = open(limits(bytes_of(3), 0));
+    for (events, kept) in [(2, vec![1, 2]), (1, vec![1, 2, 3]), (2, vec![3, 4, 5]), (5, vec![6, 7, 8, 9, 10])] {
+        assert_eq!(told(&writer, &mut commits, &reader, &vec![1; events]), kept);
+    }
+    // A start goes on with the sum.
+    let (writer, mut commits) = open(limits(bytes_of(3), 0));
+    assert_eq!(told(&writer, &mut commits, &reader, &[1]), [9, 10, 11]);
+    let (writer, mut commits) = open(limits(1, 0));
+    assert_eq!(told(&writer, &mut commits, &reader, &[1]), [12], "the newest stays");
+    let (writer, mut commits) = open(EventLimits::default());
+    assert_eq!(told(&writer, &mut commits, &reader, &[1; 200]).len(), 201, "0 is no limit");
+    let (writer, mut commits) = open(limits(bytes_of(2), 0));
+    for kept in [138, 75, 12, 2, 2] {
+        assert_eq!(told(&writer, &mut commits, &reader, &[1]).len(), kept, "a chunk with each commit");
+    }
+}
+
+#[test]
+fn law_6_events_are_kept_until_they_are_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = fresh(dir.path());
+    let reader = Reader::new(db.clone());
+    let (writer, commits) = Writer::new(db).unwrap();
+    let mut commits = commits.keeping_events(EventLimits { bytes: 0, secs: 100 });
+    for (times, kept) in [
+        (vec![1000, 1001], vec![1, 2]),
+        (vec![1100], vec![1, 2, 3]),
+        (vec![1101], vec![2, 3, 4]),
+        // A clock that was put back takes nothing away.
+        (vec![900], vec![2, 3, 4, 5]),
+        (vec![1102, 1201], vec![4, 5, 6, 7]),
+        (vec![1202, 1202], vec![6, 7, 8, 9]),
+        (vec![9999], vec![10]),
+    ] {
+        assert_eq!(told(&writer, &mut commits, &reader, &times), kept, "{times:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use outrigger_rpc_schema::{
     BackupStatus, ConfigGet, LogLevels, ChainFeerates, ChainNotifyBlock, ChainStatus, EventSubscribe, EventUnsubscribe, InvoiceDecode, InvoiceList,
-    PaymentList, PeerDisconnect, PluginInit, PluginManifest, RpcDiscover, WalletSend, WalletUtxos, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, ChannelSetPolicy,
+    PaymentList, WalletWait, ChannelWait, PeerDisconnect, PluginInit, PluginManifest, RpcDiscover, WalletSend, WalletUtxos, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, ChannelSetPolicy,
     EventList, ForwardList, ForwardStats, InvoiceCreate, InvoiceGet, Method, MethodInfo, NodeInfo, NodeStatus,
     NodeStop, Parameter, ParameterType, PaymentAbandon, PaymentGet, PaymentSend, PaymentWait, PeerConnect, PeerList,
     TokenCreate, TokenList, TokenRevoke, WalletBalance, WalletNewAddress, methods,
@@ -146,6 +146,8 @@ const READERS: &[(&str, Reader)] = &[
     reader::<RpcDiscover>(),
     reader::<WalletSend>(),
     reader::<WalletUtxos>(),
+    reader::<WalletWait>(),
+    reader::<ChannelWait>(),
     reader::<TokenCreate>(),
     reader::<TokenList>(),
     reader::<TokenRevoke>(),

@@ -330,6 +330,7 @@ fn operations() -> Vec<OperationRow> {
         OperationState::Payment { payment_id: [6; 32] },
         OperationState::Invoice { payment_hash: PaymentHash([7; 32]) },
         OperationState::Sent { txid: Txid::from_byte_array([8; 32]) },
+        OperationState::Address { address: "bcrt1q".into() },
     ];
     let row = |state| OperationRow { idempotency_key: "key".into(), op_id: [1; 16], body: [2; 32], state };
     states.into_iter().map(row).collect()

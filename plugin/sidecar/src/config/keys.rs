@@ -305,6 +305,18 @@ pub(super) const KEYS: &[Key] = &[
         "false",
         "Whether payments are taken that nobody asked for (keysend). Each is kept for ever, and anybody may send a millisatoshi.",
     ),
+    key(
+        "event.keep_kib",
+        Kind::Number(0, 1 << 40),
+        "1048576",
+        "How much of the oldest events is kept, in KiB of their rows, some two events each; 0 for all.",
+    ),
+    key(
+        "event.keep_days",
+        Kind::Number(0, 36_500),
+        "1000",
+        "Days that an event is kept, counted back from the newest; 0 for ever. Whoever reads on below gets event_gap.",
+    ),
 ];
 
 /// What the variables of the environment that are read begin with.

@@ -39,7 +39,10 @@ pub(super) fn opening_report(row: OperationRow) -> Answer<schema::ChannelOpened>
             opened(schema::OpenState::Pending, names.0, names.1, None)
         }
         OperationState::Failed { reason } => opened(schema::OpenState::Failed, None, None, Some(reason)),
-        OperationState::Invoice { .. } | OperationState::Payment { .. } | OperationState::Sent { .. } => {
+        OperationState::Invoice { .. }
+        | OperationState::Payment { .. }
+        | OperationState::Sent { .. }
+        | OperationState::Address { .. } => {
             return Err(Fault::idempotency_conflict(&row.idempotency_key));
         }
     })

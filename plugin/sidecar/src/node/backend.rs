@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::OutPoint;
+use bitcoin::{OutPoint, Txid};
 use outrigger_bolt::amount::FeeratePerKw;
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
@@ -119,6 +119,10 @@ impl Backend for Doorkeeper {
         self.send_coins(order).await
     }
 
+    async fn wallet_wait(&self, txid: Txid, depth_blocks: u32, timeout: Duration) -> Answer<schema::WalletTransaction> {
+        self.wait_for_block(txid, depth_blocks, timeout).await
+    }
+
     async fn wallet_utxos(&self, after: Option<OutPoint>, count: usize) -> Answer<Vec<schema::WalletUtxo>> {
         let coins = self.coins(after, count);
         self.told().await;
@@ -152,9 +156,8 @@ impl Backend for Doorkeeper {
         })
     }
 
-    async fn wallet_new_address(&self) -> Answer<schema::WalletAddress> {
-        let address = self.wallet.new_address().await.map_err(wallet_fault)?;
-        Ok(schema::WalletAddress { address: address.to_string() })
+    async fn wallet_new_address(&self, idempotency_key: Option<String>) -> Answer<schema::WalletAddress> {
+        self.give_address(idempotency_key).await
     }
 
     async fn peer_connect(&self, node_id: NodeId, address: PeerAddress) -> Answer<schema::PeerConnected> {
@@ -252,6 +255,15 @@ impl Backend for Doorkeeper {
         view.map(channel_info).ok_or_else(|| Fault::channel_not_found(&channel_id))
     }
 
+    async fn channel_wait(
+        &self,
+        channel_id: ChannelId,
+        state: schema::ChannelState,
+        timeout: Duration,
+    ) -> Answer<schema::ChannelInfo> {
+        self.wait_for_channel(channel_id, state, timeout).await
+    }
+
     async fn channel_close(
         &self,
         channel_id: ChannelId,
@@ -273,7 +285,7 @@ impl Backend for Doorkeeper {
         if !is_closing || feerate.is_some() {
             let script = match before.summary.shutdown_script {
                 Some(fixed) => fixed,
-                None => self.wallet.new_address().await.map_err(wallet_fault)?.script_pubkey(),
+                None => self.wallet.new_address(|_, _| ()).await.map_err(wallet_fault)?.script_pubkey(),
             };
             let feerate = feerate.unwrap_or_else(|| self.manager.env().chain.feerates().normal);
             let answer = self.manager.command(channel_id, Command::Shutdown { script, feerate }).await;

@@ -14,7 +14,7 @@ use super::backups::{self, Sinks};
 use super::chain_side::{Listener, StoredWallet, carry_out, feerates, follow_estimates};
 use super::core::{self, Core, Duties, Ground};
 use super::found::Found;
-use super::settings::{access, caps, forwarding_policy, policy};
+use super::settings::{access, caps, event_limits, forwarding_policy, policy};
 use super::{Parts, StartFault, spawn, stop_for_storage, workers};
 use crate::chain::ChainSource;
 use crate::chain::broadcast::Broadcaster;
@@ -87,7 +87,7 @@ pub(super) fn build(
     let ground = ground(config, (&keys, &coins), &outside, hub.clone());
     let (core, duties) = core::build(db, &mut file, ground)?;
     let Duties { commits, mailboxes, notices, orders } = duties;
-    let commits = commits.raising(generation).journaled(file.journal.take());
+    let commits = commits.raising(generation).journaled(file.journal.take()).keeping_events(event_limits(config));
     begin_commits(commits, sinks, &core.manager, (doors, &outside.stop))?;
     let wallet = Arc::new(StoredWallet::new(coins, (next_wallet_row, file.is_reserve_low), core.manager.clone()));
     // Until the next block has it looked at again: what was told stands.

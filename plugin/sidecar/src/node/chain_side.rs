@@ -93,12 +93,14 @@ impl StoredWallet {
         self.wallet.lock().balance()
     }
 
-    /// An address that was never given out; the row that says so is durable.
-    pub(super) async fn new_address(&self) -> Result<Address, WalletFault> {
+    /// An address that was never given out; the row that says so is durable, with what `note` stages.
+    pub(super) async fn new_address(&self, note: impl FnOnce(&mut Batch, &Address)) -> Result<Address, WalletFault> {
         let (waiter, durable) = oneshot::channel();
         let address = self.change(|wallet, batch| {
             batch.hold(Held::Durable(waiter));
-            wallet.new_address()
+            let address = wallet.new_address()?;
+            note(batch, &address);
+            Ok::<_, WalletFault>(address)
         })?;
         // The writer drops the waiter only with the process.
         let _ = durable.await;
@@ -120,9 +122,9 @@ impl StoredWallet {
     }
 
     /// Takes a block in or gives one back, and says with the wallet's row how far channels have followed.
-    fn block(&self, work: impl FnOnce(&mut Wallet) -> Result<(), WalletFault>) -> Result<(), WalletFault> {
+    fn block(&self, work: impl FnOnce(&mut Wallet, &mut Batch) -> Result<(), WalletFault>) -> Result<(), WalletFault> {
         self.change(|wallet, batch| {
-            work(wallet)?;
+            work(wallet, batch)?;
             if let Some((height, hash)) = wallet.below_tip(RECORD_DEPTH) {
                 Followed { height, hash }.note(batch);
             }
@@ -161,6 +163,14 @@ impl StoredWallet {
     /// Whether a block holds the transaction.
     pub(super) fn has_confirmed(&self, txid: Txid) -> bool {
         self.wallet.lock().has_confirmed(txid)
+    }
+
+    /// Height and depth of the block that holds a transaction of the wallet's, if one does; none where it is not the wallet's.
+    pub(super) fn depth(&self, txid: Txid) -> Option<Option<(u32, u32)>> {
+        let wallet = self.wallet.lock();
+        let tip = wallet.tip().map_or(0, |(height, _)| height);
+        let height = wallet.confirmed_height(txid)?;
+        Some(height.map(|height| (height, tip.saturating_sub(height).saturating_add(1))))
     }
 
     /// Looks whether the confirmed coins are the reserve of all channels, and tells the operator when they have become less: once,
@@ -215,7 +225,14 @@ impl BlockListener for Listener {
 
     fn connected(&self, height: u32, block: &Block) {
         self.manager.block_connected(height, block);
-        let taken = self.wallet.block(|wallet| wallet.connected(height, block));
+        let taken = self.wallet.block(|wallet, batch| {
+            wallet.connected(height, block)?;
+            for txid in wallet.spends_of_ours(block) {
+                let fields = json!({ "txid": txid.to_string(), "block_height": height });
+                batch.event(EventRow::new(Clock::now_unix(), "wallet_confirmed", fields));
+            }
+            Ok(())
+        });
         if let Err(fault) = taken {
             tracing::error!(height, %fault, "the wallet did not take a block in");
         }
@@ -249,7 +266,7 @@ impl BlockListener for Listener {
         batch.hold(Held::Chain(ChainOrder::BlockLeft));
         self.manager.env().writer.submit(batch);
         self.manager.block_disconnected(height);
-        let taken = self.wallet.block(|wallet| wallet.disconnected(height, hash, previous));
+        let taken = self.wallet.block(|wallet, _| wallet.disconnected(height, hash, previous));
         if let Err(fault) = taken {
             tracing::error!(height, %fault, "the wallet did not give a block back");
         }

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::rpc::{Answer, Fault, SendOrder};
 use crate::store::row::{EventRow, OperationRow, OperationState};
 use crate::store::schema::Table;
-use crate::store::{ChainOrder, Held};
+use crate::store::{Batch, ChainOrder, Held};
 
 impl Doorkeeper {
     /// `wallet.send`. A key that sent something before is answered with that.
@@ -62,6 +62,32 @@ impl Doorkeeper {
         let is_confirmed = self.wallet.has_confirmed(txid);
         let state = if is_confirmed { schema::SendState::Confirmed } else { schema::SendState::Pending };
         Ok(schema::WalletSent { op_id: row.op_id.to_lower_hex_string(), txid: txid.to_string(), state })
+    }
+
+    /// `wallet.new_address`. A key that was given one before is answered with that.
+    pub(super) async fn give_address(&self, key: Option<String>) -> Answer<schema::WalletAddress> {
+        let Some(key) = key else {
+            let address = self.wallet.new_address(|_, _| ()).await.map_err(wallet_fault)?;
+            return Ok(schema::WalletAddress { address: address.to_string() });
+        };
+        let body = digest(&[b"wallet.new_address"]);
+        let _one_at_a_time = self.keyed_calls.lock().await;
+        match self.reader.operation(&key).map_err(storage)? {
+            Some(OperationRow { body: known, state: OperationState::Address { address }, .. }) if known == body => {
+                Ok(schema::WalletAddress { address })
+            }
+            Some(_) => Err(Fault::idempotency_conflict(&key)),
+            None => {
+                let op_id = Clock::random_bytes().map_err(Fault::internal)?;
+                let remember = |batch: &mut Batch, address: &Address| {
+                    let state = OperationState::Address { address: address.to_string() };
+                    let row = OperationRow { idempotency_key: key, op_id, body, state };
+                    batch.put(Table::Operation, row.key(), Some(row.encode()));
+                };
+                let address = self.wallet.new_address(remember).await.map_err(wallet_fault)?;
+                Ok(schema::WalletAddress { address: address.to_string() })
+            }
+        }
     }
 
     /// A feerate that a caller chose for the wallet's coins is bounded as that of a close is: what is above it goes to miners.

@@ -136,7 +136,8 @@ fn waiting_channel(state: &OperationState) -> Option<ChannelId> {
         | OperationState::Failed { .. }
         | OperationState::Payment { .. }
         | OperationState::Invoice { .. }
-        | OperationState::Sent { .. } => None,
+        | OperationState::Sent { .. }
+        | OperationState::Address { .. } => None,
     }
 }
 

@@ -4,10 +4,11 @@ use bitcoin::constants::ChainHash;
 use outrigger_channel::Policy;
 
 use crate::chain::rpc::{Access, Auth};
-use crate::config::{BitcoindAuth, Config, RpcConfig};
+use crate::config::{BitcoindAuth, Config, EventKeeping, RpcConfig};
 use crate::manager::relay::register::{Caps, Load};
 use crate::manager::terms::ForwardingPolicy;
 use crate::rpc::Place;
+use crate::store::EventLimits;
 
 /// How bitcoind is reached.
 pub(super) fn access(config: &Config) -> Access {
@@ -24,6 +25,12 @@ pub(super) fn access(config: &Config) -> Access {
 pub(super) fn place(config: &RpcConfig) -> Place {
     let RpcConfig { address, allow_remote, hosts, origins } = config.clone();
     Place { address, allow_remote, hosts, origins }
+}
+
+/// What is kept of events.
+pub(super) fn event_limits(config: &Config) -> EventLimits {
+    let EventKeeping { bytes, secs } = config.events;
+    EventLimits { bytes, secs }
 }
 
 /// What is asked for forwarding, where the operator asks nothing else of a channel.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use bitcoin::OutPoint;
+use bitcoin::{OutPoint, Txid};
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_rpc_schema as schema;
@@ -30,6 +30,13 @@ pub trait Backend: Send + Sync + 'static {
     fn chain_notify_block(&self) -> impl Future<Output = Answer<schema::ChainNotified>> + Send;
     /// `wallet.send`.
     fn wallet_send(&self, order: SendOrder) -> impl Future<Output = Answer<schema::WalletSent>> + Send;
+    /// `wallet.wait`: the transaction once it is so deep, or as it is after `timeout`.
+    fn wallet_wait(
+        &self,
+        txid: Txid,
+        depth_blocks: u32,
+        timeout: Duration,
+    ) -> impl Future<Output = Answer<schema::WalletTransaction>> + Send;
     /// `wallet.utxos`: the first `count` outputs after `after`, by outpoint.
     fn wallet_utxos(
         &self,
@@ -54,8 +61,11 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Answer<Vec<schema::PaymentInfo>>> + Send;
     /// `wallet.balance`.
     fn wallet_balance(&self) -> impl Future<Output = Answer<schema::WalletBalanceReport>> + Send;
-    /// `wallet.new_address`.
-    fn wallet_new_address(&self) -> impl Future<Output = Answer<schema::WalletAddress>> + Send;
+    /// `wallet.new_address`: another at each call, and the same for a key seen before.
+    fn wallet_new_address(
+        &self,
+        idempotency_key: Option<String>,
+    ) -> impl Future<Output = Answer<schema::WalletAddress>> + Send;
     /// `peer.connect`.
     fn peer_connect(
         &self,
@@ -70,6 +80,13 @@ pub trait Backend: Send + Sync + 'static {
     fn channel_list(&self, query: ChannelQuery) -> impl Future<Output = Answer<Vec<schema::ChannelInfo>>> + Send;
     /// `channel.get`.
     fn channel_get(&self, channel_id: ChannelId) -> impl Future<Output = Answer<schema::ChannelInfo>> + Send;
+    /// `channel.wait`: the channel once it is in this state or beyond it, or as it is after `timeout`.
+    fn channel_wait(
+        &self,
+        channel_id: ChannelId,
+        state: schema::ChannelState,
+        timeout: Duration,
+    ) -> impl Future<Output = Answer<schema::ChannelInfo>> + Send;
     /// `channel.close`.
     fn channel_close(
         &self,

@@ -95,8 +95,9 @@ where
                     Ok(BatchEntry::Call(request)) => this.call(request).await,
                     Ok(BatchEntry::Notification(notification)) => this.notification(notification).await,
                     Err(fault) => {
-                        let (error, id) = fault.into_parts();
-                        MethodResponse::error(id, error)
+                        let (_, id) = fault.into_parts();
+                        let fault = Fault::invalid_request("an entry is none");
+                        MethodResponse::error(id, ErrorObjectOwned::from(fault))
                     }
                 };
                 if answer.is_notification() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_rpc_schema::{
     ChannelClose, ChannelClosing, ChannelForceClose, ChannelForceClosing, ChannelGet, ChannelInfo, ChannelList,
-    ChannelOpen, ChannelOpened, ChannelPage, ChannelSetPolicy, ForwardingTerms, Scope,
+    ChannelOpen, ChannelOpened, ChannelPage, ChannelSetPolicy, ChannelWait, ForwardingTerms, Scope,
 };
 
 use super::desk::Call;
@@ -64,6 +64,13 @@ impl<B: Backend> Serve<B> for ChannelGet {
     async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<ChannelInfo> {
         let channel_id = read::id("channel_id", &self.channel_id)?;
         doors.node()?.channel_get(channel_id).await
+    }
+}
+
+impl<B: Backend> Serve<B> for ChannelWait {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<ChannelInfo> {
+        let channel_id = read::id("channel_id", &self.channel_id)?;
+        doors.waiting(doors.node()?.channel_wait(channel_id, self.state, read::patience(self.timeout_secs))).await
     }
 }
 

@@ -10,6 +10,7 @@ use jsonrpsee::server::{
     BatchRequestConfig, HttpBody, HttpRequest, HttpResponse, RegisterMethodError, ServerConfig, ServerHandle,
     TowerService, stop_channel,
 };
+use jsonrpsee::types::Id;
 use tower::Service;
 use tower::layer::util::{Identity, Stack};
 
@@ -19,7 +20,7 @@ use super::gate::{refused, turned_away};
 use super::rights::Bearers;
 use super::server::methods;
 use super::session::Line;
-use super::{Backend, Doors, Fault, sound};
+use super::{Backend, Doors, Fault, envelope, sound};
 
 /// The largest message: 1 MiB.
 pub(super) const MAX_BODY_BYTES: u32 = 1024 * 1024;
@@ -69,8 +70,12 @@ impl Desk {
     /// The answer to a message, as HTTP has it.
     pub(super) async fn answer(&self, message: Vec<u8>, call: Call) -> HttpResponse {
         if let Err(error) = sound::check(&message) {
-            return refused(Fault::parse_error(error));
+            return refused(Id::Null, Fault::parse_error(error));
         }
+        let message = match envelope::check(message) {
+            Ok(message) => message,
+            Err((id, fault)) => return refused(id, fault),
+        };
         let mut request = HttpRequest::new(HttpBody::from(message));
         *request.method_mut() = Method::POST;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

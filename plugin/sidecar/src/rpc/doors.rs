@@ -100,6 +100,14 @@ impl<B> Doors<B> {
         let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
     }
 
+    /// The answer of a wait. A stop does not wait for it.
+    pub(super) async fn waiting<T>(&self, answer: impl Future<Output = Answer<T>>) -> Answer<T> {
+        tokio::select! {
+            answer = answer => answer,
+            () = self.stop_requested() => Err(Fault::stopping()),
+        }
+    }
+
     /// The node, once it is there.
     pub(super) async fn when_opened(&self) -> &B {
         loop {

@@ -1,7 +1,10 @@
 //! The errors that callers see: a constructor per kind, each with what to do next.
 
+mod events;
+
 use std::fmt;
 
+use bitcoin::Txid;
 use jsonrpsee::types::ErrorObjectOwned;
 use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
@@ -62,6 +65,15 @@ impl Fault {
     /// The body is not one sound JSON value.
     pub(super) fn parse_error(reason: impl fmt::Display) -> Self {
         Self::lasting(ErrorKind::ParseError, format!("not sound JSON: {reason}"), "Send one JSON-RPC 2.0 request.")
+    }
+
+    /// What is sound JSON is no JSON-RPC request. `problem` says what it lacks.
+    pub(super) fn invalid_request(problem: impl fmt::Display) -> Self {
+        Self::lasting(
+            ErrorKind::InvalidRequest,
+            format!("no JSON-RPC 2.0 request: {problem}"),
+            r#"Send {"jsonrpc":"2.0","id":1,"method":"node.status","params":{}}, or a list of such."#,
+        )
     }
 
     /// A method that moves money was called without an id.
@@ -396,6 +408,15 @@ impl Fault {
         )
     }
 
+    /// The wallet has no such transaction.
+    pub fn transaction_not_found(txid: &Txid) -> Self {
+        Self::lasting(
+            ErrorKind::WalletTransactionNotFound,
+            format!("the wallet knows no transaction {txid}"),
+            "wallet.send and channel.open give the ids of those that it made.",
+        )
+    }
+
     /// No way to the receiver is known.
     pub fn no_route(receiver: &NodeId) -> Self {
         Self::lasting(
@@ -426,50 +447,6 @@ impl Fault {
     /// The receiver is this node.
     pub fn payment_to_self() -> Self {
         Self::lasting(ErrorKind::PaymentToSelf, "the receiver is this node itself", "Pay from another node.")
-    }
-
-    /// The events asked for are no longer kept.
-    pub fn event_gap(oldest_seq: u64) -> Self {
-        let fault = Self::lasting(
-            ErrorKind::EventGap,
-            format!("events up to {oldest_seq} are no longer kept"),
-            format!("Read the state with the list methods, then go on with after_seq={oldest_seq}."),
-        );
-        fault.after_seq(oldest_seq)
-    }
-
-    /// The reader of a subscription does not keep up.
-    pub(super) fn event_behind(after_seq: u64) -> Self {
-        let fault = Self::passing(
-            ErrorKind::EventBehind,
-            "the subscription has ended: events came faster than they were read",
-            format!("Nothing is lost. Subscribe again with after_seq={after_seq}, or read event.list."),
-        );
-        fault.after_seq(after_seq)
-    }
-
-    /// A subscription needs a connection on which both sides speak.
-    pub(super) fn no_session() -> Self {
-        Self::lasting(
-            ErrorKind::EventNoSession,
-            "a request over HTTP has one answer, and a subscription has many",
-            "Subscribe over WebSocket, or poll event.list with after_seq.",
-        )
-    }
-
-    /// The connection has as many subscriptions as it may.
-    pub(super) fn too_many_subscriptions(most: usize) -> Self {
-        Self::lasting(
-            ErrorKind::EventTooManySubscriptions,
-            format!("the connection has {most} subscriptions, and that is enough"),
-            "One subscription can name several kinds; event.unsubscribe ends one.",
-        )
-    }
-
-    /// Names the event to go on from.
-    #[must_use]
-    pub(super) fn after_seq(self, after_seq: u64) -> Self {
-        Self { after_seq: Some(after_seq), ..self }
     }
 }
 

@@ -136,9 +136,9 @@ pub(super) fn turned_away(status: StatusCode) -> HttpResponse {
     response
 }
 
-/// A JSON-RPC error for a body in which no id can be trusted.
-pub(super) fn refused(fault: Fault) -> HttpResponse {
+/// A JSON-RPC error for a whole body; the id is null where none of the body's can be trusted.
+pub(super) fn refused(id: Id<'_>, fault: Fault) -> HttpResponse {
     let payload = ResponsePayload::<()>::error(ErrorObjectOwned::from(fault));
-    let body = serde_json::to_string(&Response::new(payload, Id::Null)).unwrap_or_default();
+    let body = serde_json::to_string(&Response::new(payload, id)).unwrap_or_default();
     jsonrpsee::server::http::response::ok_response(body)
 }

@@ -16,6 +16,7 @@ mod config;
 mod desk;
 mod door;
 mod doors;
+mod envelope;
 mod error;
 mod event;
 mod feed;

@@ -15,9 +15,6 @@ use super::{Answer, Backend, Doors, Fault, PaymentOrder, PaymentTarget, page, re
 use crate::payment::GivenHop;
 use crate::token::TokenId;
 
-/// How long `payment.wait` waits where the caller does not say.
-const DEFAULT_WAIT_SECS: u32 = 60;
-
 /// How long `payment.send` has new attempts made where the caller does not say.
 const DEFAULT_TIMEOUT_SECS: u32 = 60;
 
@@ -74,14 +71,8 @@ impl<B: Backend> Serve<B> for PaymentAbandon {
 
 impl<B: Backend> Serve<B> for PaymentWait {
     async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<PaymentInfo> {
-        let timeout = Duration::from_secs(self.timeout_secs.unwrap_or(DEFAULT_WAIT_SECS).into());
         let payment_id = read::name("payment_id", self.payment_id)?;
-        let node = doors.node()?;
-        // A stop must not wait for a wait.
-        tokio::select! {
-            answer = node.payment_wait(payment_id, timeout) => answer,
-            () = doors.stop_requested() => Err(Fault::stopping()),
-        }
+        doors.waiting(doors.node()?.payment_wait(payment_id, read::patience(self.timeout_secs))).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use outrigger_bolt::amount::FeeratePerKw;
 
@@ -9,6 +10,9 @@ use super::{Answer, Fault, PeerAddress};
 
 /// The most characters in a text that a caller chooses as a name.
 const NAME_CHARS: usize = 128;
+
+/// How long a `*.wait` waits where the caller does not say.
+const DEFAULT_WAIT_SECS: u32 = 60;
 
 /// The longest host name of DNS.
 const HOST_BYTES: usize = 253;
@@ -41,6 +45,11 @@ pub(super) fn name(parameter: &str, text: String) -> Answer<String> {
         return Ok(text);
     };
     Err(Fault::invalid_parameter(parameter, problem))
+}
+
+/// How long to wait.
+pub(super) fn patience(secs: Option<u32>) -> Duration {
+    Duration::from_secs(secs.unwrap_or(DEFAULT_WAIT_SECS).into())
 }
 
 /// A feerate that people type, in the unit of BOLT 2.

@@ -203,6 +203,7 @@ pub(super) fn methods<B: Backend>(doors: Arc<Doors<B>>) -> Result<RpcModule<Door
     register::<B, schema::WalletBalance>(&mut module)?;
     register::<B, schema::WalletNewAddress>(&mut module)?;
     register::<B, schema::WalletSend>(&mut module)?;
+    register::<B, schema::WalletWait>(&mut module)?;
     register::<B, schema::WalletUtxos>(&mut module)?;
     register::<B, schema::PeerConnect>(&mut module)?;
     register::<B, schema::PeerDisconnect>(&mut module)?;
@@ -210,6 +211,7 @@ pub(super) fn methods<B: Backend>(doors: Arc<Doors<B>>) -> Result<RpcModule<Door
     register::<B, schema::ChannelOpen>(&mut module)?;
     register::<B, schema::ChannelList>(&mut module)?;
     register::<B, schema::ChannelGet>(&mut module)?;
+    register::<B, schema::ChannelWait>(&mut module)?;
     register::<B, schema::ChannelClose>(&mut module)?;
     register::<B, schema::ChannelForceClose>(&mut module)?;
     register::<B, schema::ChannelSetPolicy>(&mut module)?;

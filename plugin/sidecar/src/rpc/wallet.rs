@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bitcoin::OutPoint;
 use outrigger_bolt::amount::Sat;
 use outrigger_rpc_schema::{
-    WalletAddress, WalletBalance, WalletBalanceReport, WalletNewAddress, WalletSend, WalletSent, WalletUtxoPage,
-    WalletUtxos,
+    WalletAddress, WalletBalance, WalletBalanceReport, WalletNewAddress, WalletSend, WalletSent, WalletTransaction,
+    WalletUtxoPage, WalletUtxos, WalletWait,
 };
 
 use super::desk::Call;
@@ -21,7 +21,8 @@ impl<B: Backend> Serve<B> for WalletBalance {
 
 impl<B: Backend> Serve<B> for WalletNewAddress {
     async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<WalletAddress> {
-        doors.node()?.wallet_new_address().await
+        let key = self.idempotency_key.map(|key| read::name("idempotency_key", key)).transpose()?;
+        doors.node()?.wallet_new_address(key).await
     }
 }
 
@@ -32,6 +33,17 @@ impl<B: Backend> Serve<B> for WalletUtxos {
         let utxos = doors.node()?.wallet_utxos(after, limit.saturating_add(1)).await?;
         let (items, next) = page::cut(utxos, limit, |utxo| utxo.outpoint.clone());
         Ok(WalletUtxoPage { items, next })
+    }
+}
+
+/// How deep a transaction is waited for where the caller does not say.
+const DEFAULT_DEPTH_BLOCKS: u32 = 1;
+
+impl<B: Backend> Serve<B> for WalletWait {
+    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<WalletTransaction> {
+        let txid = read::id("txid", &self.txid)?;
+        let depth = self.depth_blocks.unwrap_or(DEFAULT_DEPTH_BLOCKS);
+        doors.waiting(doors.node()?.wallet_wait(txid, depth, read::patience(self.timeout_secs))).await
     }
 }
 

@@ -16,6 +16,7 @@ use super::generation::{self, Generation};
 use super::journal::rows::{self, SealedRow};
 use super::journal::{self, Journal};
 use super::read::unreadable;
+use super::retention::Retention;
 use super::schema::{GENERATION_KEY, RESTORED_KEY, Table};
 use super::seal::{seal, unseal};
 use super::token::TokenId;
@@ -25,9 +26,6 @@ use super::writer::WriterStats;
 /// not walk the file. Its cost grows with the file, so it is not paid at each commit.
 const ALLOCATOR_EVERY: u64 = 256;
 
-/// Events that are kept: what readers follow, and long enough for any that comes back.
-const EVENTS_KEPT: u64 = 1_000_000;
-
 /// Database and journal as the writer drives them.
 pub(super) struct Keeper {
     db: Arc<Database>,
@@ -35,11 +33,8 @@ pub(super) struct Keeper {
     pub(super) journal: Option<Journal>,
     /// None where it does not rise: the file is known to be old, or stands in no directory.
     pub(super) generation: Option<Generation>,
-    /// Of events.
-    next_seq: u64,
+    pub(super) events: Retention,
     next_forward: u64,
-    /// Events that are kept.
-    pub(super) events_kept: u64,
     stats: Arc<WriterStats>,
 }
 
@@ -48,9 +43,8 @@ impl Keeper {
         Ok(Self {
             journal: None,
             generation: None,
-            next_seq: next_number(&db, Table::Event)?,
+            events: Retention::of(&db)?,
             next_forward: next_number(&db, Table::Forward)?,
-            events_kept: EVENTS_KEPT,
             db,
             stats,
         })
@@ -58,7 +52,7 @@ impl Keeper {
 
     /// The newest event on disk.
     pub(super) fn last_seq(&self) -> u64 {
-        self.next_seq.saturating_sub(1)
+        self.events.last_seq()
     }
 
     /// Makes the rows of a batch durable, and seen by every reader. After a fault there must be no other.
@@ -148,13 +142,9 @@ impl Keeper {
             let value = value.map(|value| seal(table, &key, &value));
             rows.push(SealedRow { table, key, value });
         }
-        for event in &batch.events {
-            rows.push(self.written(Table::Event, self.next_seq.to_be_bytes().to_vec(), &event.encode()));
-            // As many as come in go out at the far end.
-            if let Some(oldest) = self.next_seq.checked_sub(self.events_kept) {
-                rows.push(SealedRow { table: Table::Event, key: oldest.to_be_bytes().to_vec(), value: None });
-            }
-            self.next_seq = self.next_seq.saturating_add(1);
+        for row in self.events.rows(&self.db, &batch.events)? {
+            self.stats.wrote(&row.key, row.value.as_deref());
+            rows.push(row);
         }
         // As many rows as come in go out at the far end.
         for forward in &batch.forwards {

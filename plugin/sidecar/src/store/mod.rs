@@ -16,6 +16,7 @@ mod record;
 pub mod replay;
 mod reserve;
 pub mod restore;
+mod retention;
 pub mod row;
 pub mod schema;
 pub mod seal;
@@ -39,6 +40,7 @@ pub use journal::{Beside, Journal, Shelf};
 pub use load::Snapshot;
 pub use queued::Queued;
 pub use read::Reader;
+pub use retention::EventLimits;
 pub use writer::{Commits, Gathered, Writer, WriterStats};
 
 use backup::mirror::is_mirror;

@@ -347,6 +347,10 @@ pub enum OperationState {
     Sent {
         txid: Txid,
     },
+    /// `wallet.new_address` gave this address.
+    Address {
+        address: String,
+    },
 }
 
 impl OperationRow {
@@ -359,7 +363,13 @@ impl OperationRow {
     fn keyed(record: &mut RecordReader<'_>) -> Result<OperationState, BadRecord> {
         let hash = record.array_some(12, "payment_hash")?;
         let payment = record.array_some(14, "payment_id")?;
-        Ok(match (hash, payment, record.array_some(16, "txid")?) {
+        let txid = record.array_some(16, "txid")?;
+        if let Some(address) = record.bytes_some(18) {
+            let address = String::from_utf8(address.to_vec()).map_err(|_| BadRecord::Malformed("address"))?;
+            let is_alone = hash.is_none() && payment.is_none() && txid.is_none();
+            return is_alone.then_some(OperationState::Address { address }).ok_or(BadRecord::Malformed("state"));
+        }
+        Ok(match (hash, payment, txid) {
             (Some(hash), None, None) => OperationState::Invoice { payment_hash: PaymentHash(hash) },
             (None, Some(payment_id), None) => OperationState::Payment { payment_id },
             (None, None, Some(txid)) => OperationState::Sent { txid: Txid::from_byte_array(txid) },
@@ -390,6 +400,7 @@ impl OperationRow {
             OperationState::Invoice { payment_hash } => record.put(12, payment_hash.0),
             OperationState::Payment { payment_id } => record.put(14, payment_id),
             OperationState::Sent { txid } => record.put(16, txid.to_byte_array()),
+            OperationState::Address { address } => record.put(18, address),
         }
         .finish()
     }

@@ -17,6 +17,7 @@ use super::batch::{Batch, Held, Released};
 use super::commit::Keeper;
 use super::generation::Generation;
 use super::journal::Journal;
+use super::retention::EventLimits;
 
 /// Batches that may wait before sockets are paused. `submit` itself never waits.
 const BACKLOG_LIMIT: usize = 4096;
@@ -281,9 +282,9 @@ impl Commits {
         self
     }
 
-    /// Keeps so many events only.
-    pub fn keeping_events(mut self, events: u64) -> Self {
-        self.keeper.events_kept = events;
+    /// The same commits, which keep no more events than this.
+    pub fn keeping_events(mut self, limits: EventLimits) -> Self {
+        self.keeper.events.limits = limits;
         self
     }
 

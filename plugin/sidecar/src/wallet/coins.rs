@@ -2,7 +2,7 @@
 
 use bdk_wallet::chain::{ChainPosition, ConfirmationBlockTime};
 use bdk_wallet::{KeychainKind, LocalOutput};
-use bitcoin::{BlockHash, OutPoint, Psbt, ScriptBuf, Transaction, TxOut, Txid, Witness};
+use bitcoin::{Block, BlockHash, OutPoint, Psbt, ScriptBuf, Transaction, TxOut, Txid, Witness};
 
 use super::{Wallet, WalletFault, inconsistent};
 
@@ -102,6 +102,24 @@ impl Wallet {
     /// Whether a block holds the transaction.
     pub fn has_confirmed(&self, txid: Txid) -> bool {
         self.inner.get_tx(txid).is_some_and(|tx| is_confirmed(self.tip, &tx.chain_position))
+    }
+
+    /// Height of the block that holds a transaction, if one does; none where it is not the wallet's. Costs a walk through the wallet's
+    /// transactions only where some block held it.
+    pub fn confirmed_height(&self, txid: Txid) -> Option<Option<u32>> {
+        let node = self.inner.tx_graph().get_tx_node(txid)?;
+        if node.anchors.is_empty() {
+            return Some(None);
+        }
+        let found = self.inner.get_tx(txid).filter(|tx| is_confirmed(self.tip, &tx.chain_position));
+        Some(found.and_then(|tx| tx.chain_position.confirmation_height_upper_bound()))
+    }
+
+    /// Those transactions of a block that spend coins of the wallet.
+    pub fn spends_of_ours(&self, block: &Block) -> Vec<Txid> {
+        let index = self.inner.spk_index();
+        let is_ours = |tx: &&Transaction| tx.input.iter().any(|input| index.txout(input.previous_output).is_some());
+        block.txdata.iter().filter(is_ours).map(Transaction::compute_txid).collect()
     }
 
     /// Whether the transaction counts as spending coins although no block holds it.

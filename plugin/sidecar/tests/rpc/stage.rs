@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bitcoin::OutPoint;
+use bitcoin::{OutPoint, Txid};
 use outrigger_bolt::amount::FeeratePerKw;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_rpc_schema as schema;
@@ -75,7 +75,7 @@ impl Backend for Recorder {
         Ok(schema::WalletBalanceReport { confirmed_sat: 1, unconfirmed_sat: 2, locked_sat: 3 })
     }
 
-    async fn wallet_new_address(&self) -> Answer<schema::WalletAddress> {
+    async fn wallet_new_address(&self, _: Option<String>) -> Answer<schema::WalletAddress> {
         Ok(schema::WalletAddress { address: "bcrt1qexample".to_owned() })
     }
 
@@ -101,6 +101,12 @@ impl Backend for Recorder {
         self.note(&order);
         let (op_id, txid) = ("1".to_owned(), "00".repeat(32));
         Ok(schema::WalletSent { op_id, txid, state: schema::SendState::Pending })
+    }
+
+    async fn wallet_wait(&self, txid: Txid, depth_blocks: u32, timeout: Duration) -> Answer<schema::WalletTransaction> {
+        self.note((depth_blocks, timeout));
+        let (txid, state) = (txid.to_string(), schema::SendState::Confirmed);
+        Ok(schema::WalletTransaction { txid, state, confirmed_height: Some(7), depth_blocks })
     }
 
     async fn wallet_utxos(&self, after: Option<OutPoint>, count: usize) -> Answer<Vec<schema::WalletUtxo>> {
@@ -161,6 +167,16 @@ impl Backend for Recorder {
     }
 
     async fn channel_get(&self, channel_id: ChannelId) -> Answer<schema::ChannelInfo> {
+        Err(Fault::channel_not_found(&channel_id))
+    }
+
+    async fn channel_wait(
+        &self,
+        channel_id: ChannelId,
+        state: schema::ChannelState,
+        timeout: Duration,
+    ) -> Answer<schema::ChannelInfo> {
+        self.note((state, timeout));
         Err(Fault::channel_not_found(&channel_id))
     }
 

@@ -32,7 +32,8 @@ impl EventRow {
             | OperationState::Pending { .. }
             | OperationState::Payment { .. }
             | OperationState::Invoice { .. }
-            | OperationState::Sent { .. } => "",
+            | OperationState::Sent { .. }
+            | OperationState::Address { .. } => "",
         };
         let op_id = bitcoin::hex::DisplayHex::to_lower_hex_string(operation.op_id.as_slice());
         Self::new(at, "open_failed", json!({ "op_id": op_id, "message": reason }))
