@@ -94,6 +94,8 @@ pub struct RpcConfig {
     pub hosts: Vec<String>,
     /// Pages whose scripts may call.
     pub origins: Vec<String>,
+    /// Whether the operator's page is served.
+    pub page: bool,
 }
 
 /// What we ask of channels, our own and those that peers open.
@@ -261,7 +263,7 @@ fn rpc(values: &Values, port: u16) -> Result<RpcConfig, ConfigFault> {
     if origins.iter().any(|origin| !(origin.starts_with("http://") || origin.starts_with("https://"))) {
         return Err(values.unfit("rpc.origins", "must name pages as http://host:port or https://host"));
     }
-    Ok(RpcConfig { address, allow_remote, hosts, origins })
+    Ok(RpcConfig { address, allow_remote, hosts, origins, page: values.flag("rpc.page") })
 }
 
 /// The name of a network in files, flags and answers.

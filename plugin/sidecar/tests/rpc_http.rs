@@ -1,6 +1,8 @@
 //! The interface over real sockets, before a node that answers with what it was asked.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test stops at its first surprise")]
 
+#[path = "rpc/operator_page.rs"]
+mod operator_page;
 #[path = "rpc/plugin.rs"]
 mod plugin;
 #[path = "rpc/sessions.rs"]

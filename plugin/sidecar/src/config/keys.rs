@@ -150,6 +150,12 @@ pub(super) const KEYS: &[Key] = &[
         "Pages whose scripts may call, as their browser names them: http://host:port, with commas between. None without it.",
     ),
     key(
+        "rpc.page",
+        Kind::Flag,
+        "false",
+        "Whether a page that shows the node to its operator is served at / of rpc.address. It asks for a token with scope read.",
+    ),
+    key(
         "wallet.start_height",
         Kind::Number(0, 100_000_000),
         "0",

@@ -23,8 +23,8 @@ pub(super) fn access(config: &Config) -> Access {
 
 /// Where JSON-RPC is served.
 pub(super) fn place(config: &RpcConfig) -> Place {
-    let RpcConfig { address, allow_remote, hosts, origins } = config.clone();
-    Place { address, allow_remote, hosts, origins }
+    let RpcConfig { address, allow_remote, hosts, origins, page } = config.clone();
+    Place { address, allow_remote, hosts, origins, page }
 }
 
 /// What is kept of events.

@@ -13,13 +13,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jsonrpsee::server::{HttpBody, HttpResponse};
-use soketto::handshake::http::{Server as Handshake, is_upgrade_request};
+use soketto::handshake::http::Server as Handshake;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::auth::{Caller, PROTOCOL};
 use super::desk::{Call, Desk};
-use super::gate::{Rules, turned_away, whole};
+use super::gate::{Errand, Rules, turned_away, whole};
 use super::websocket;
 
 /// How long a request's head may take, and how long a connection may be idle between two.
@@ -119,12 +119,11 @@ impl House {
         place: Arc<OwnedSemaphorePermit>,
     ) -> HttpResponse {
         let caller = match self.rules.verdict(entrance, &request) {
-            Ok(caller) => caller,
+            Ok(Errand::Call(caller)) => caller,
+            Ok(Errand::Session(caller)) => return self.upgraded(request, caller, place),
+            Ok(Errand::File(file)) => return file.answer(),
             Err(status) => return turned_away(status),
         };
-        if is_upgrade_request(&request) {
-            return self.upgraded(request, caller, place);
-        }
         match whole(HttpBody::new(request.into_body())).await {
             Ok(body) => self.desk.answer(body, Call { caller, line: None }).await,
             Err(status) => turned_away(status),

@@ -1,5 +1,6 @@
 //! The HTTP gate: what does not come from a caller on this machine who holds the cookie or a token is turned away before a byte
-//! of its body is read, and an unsound body before anything in it is looked at.
+//! of its body is read, and an unsound body before anything in it is looked at. The operator's page alone is anybody's to read:
+//! it holds nothing of the node.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use soketto::handshake::http::is_upgrade_request;
 use super::auth::{Caller, Cookie, Shown};
 use super::desk::MAX_BODY_BYTES;
 use super::door::Entrance;
+use super::operator_page::{self, PageFile};
 use super::rights::{Bearers, NotOpen};
 use super::{Fault, Place};
 
@@ -28,6 +30,17 @@ pub(super) struct Rules {
     origins: Vec<String>,
     cookie: Cookie,
     bearers: Arc<dyn Bearers>,
+    serves_page: bool,
+}
+
+/// What a request that is let through is for.
+pub(super) enum Errand {
+    /// A message in the body.
+    Call(Caller),
+    /// A connection on which both sides speak.
+    Session(Caller),
+    /// A file of the operator's page.
+    File(&'static PageFile),
 }
 
 impl Rules {
@@ -41,12 +54,17 @@ impl Rules {
         } else {
             hosts.push(format!("[::1]:{port}"));
         }
+        let mut origins = place.origins.clone();
+        if place.page {
+            origins.extend(hosts.iter().map(|host| format!("http://{host}")));
+            origins.extend(place.hosts.iter().flat_map(|host| origins_behind(host)));
+        }
         hosts.extend(place.hosts.iter().cloned());
-        Self { hosts, origins: place.origins.clone(), cookie, bearers }
+        Self { hosts, origins, cookie, bearers, serves_page: place.page }
     }
 
-    /// Who calls, or the first rule that a request's head breaks, as the status to answer with.
-    pub(super) fn verdict<T>(&self, entrance: Entrance, request: &Request<T>) -> Result<Caller, StatusCode> {
+    /// What the request is for and who makes it, or the first rule that its head breaks, as the status to answer with.
+    pub(super) fn verdict<T>(&self, entrance: Entrance, request: &Request<T>) -> Result<Errand, StatusCode> {
         let headers = request.headers();
         // No page can open the socket file: there the name of the server says nothing.
         let is_meant = entrance == Entrance::SocketFile || self.names_this_server(request);
@@ -54,6 +72,9 @@ impl Rules {
             return Err(StatusCode::FORBIDDEN);
         }
         let is_upgrade = request.method() == Method::GET && is_upgrade_request(request);
+        if !is_upgrade && self.serves_page && [Method::GET, Method::HEAD].contains(request.method()) {
+            return operator_page::file(request.uri().path()).map(Errand::File).ok_or(StatusCode::NOT_FOUND);
+        }
         if request.method() != Method::POST && !is_upgrade {
             return Err(StatusCode::METHOD_NOT_ALLOWED);
         }
@@ -62,7 +83,7 @@ impl Rules {
             Entrance::SocketFile => Caller::Owner,
         };
         if is_upgrade {
-            return Ok(caller);
+            return Ok(Errand::Session(caller));
         }
         if !is_json(headers.get(CONTENT_TYPE)) {
             return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
@@ -70,7 +91,7 @@ impl Rules {
         if declared_bytes(headers).is_some_and(|bytes| bytes > u64::from(MAX_BODY_BYTES)) {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
-        Ok(caller)
+        Ok(Errand::Call(caller))
     }
 
     /// Whose secret the request shows.
@@ -107,6 +128,13 @@ impl Rules {
             && header.is_none_or(allowed)
             && target.is_none_or(allowed)
     }
+}
+
+/// How a browser names the page of a server that is known by this name: a proxy with TLS may stand before it, and a browser
+/// leaves out the port that the scheme has anyway.
+fn origins_behind(host: &str) -> [String; 2] {
+    let without = |port: &str| host.strip_suffix(port).unwrap_or(host);
+    [format!("http://{}", without(":80")), format!("https://{}", without(":443"))]
 }
 
 fn declared_bytes(headers: &HeaderMap) -> Option<u64> {

@@ -24,6 +24,7 @@ mod forward;
 mod gate;
 mod invoice;
 mod node;
+mod operator_page;
 mod page;
 mod payment;
 mod peer;

@@ -71,12 +71,14 @@ pub struct Place {
     pub hosts: Vec<String>,
     /// Pages that may call: what a browser says in `Origin`. None but these.
     pub origins: Vec<String>,
+    /// Whether the operator's page is served, and may call.
+    pub page: bool,
 }
 
 impl Place {
     /// A loopback address, for no page.
     pub fn at(address: SocketAddr) -> Self {
-        Self { address, allow_remote: false, hosts: Vec::new(), origins: Vec::new() }
+        Self { address, allow_remote: false, hosts: Vec::new(), origins: Vec::new(), page: false }
     }
 }
 

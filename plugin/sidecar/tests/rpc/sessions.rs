@@ -18,13 +18,13 @@ use crate::stage::{NODE_ID, PAGE, Stage};
 /// What any of these tests may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-struct Socket<T> {
+pub(crate) struct Socket<T> {
     sender: soketto::Sender<Compat<T>>,
     receiver: soketto::Receiver<Compat<T>>,
 }
 
 /// Opens a WebSocket with these headers; or the status that it is refused with.
-async fn open<T: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn open<T: AsyncRead + AsyncWrite + Unpin>(
     stream: T,
     host: &str,
     headers: &[(&str, &str)],

@@ -339,6 +339,8 @@ pub(crate) struct Stage {
 #[derive(Debug)]
 pub(crate) struct HttpAnswer {
     pub status: u16,
+    /// The head, in small letters.
+    pub head: String,
     pub body: String,
 }
 
@@ -358,11 +360,22 @@ impl HttpAnswer {
 impl Stage {
     /// Just started: no node yet.
     pub(crate) async fn empty() -> Self {
+        Self::at(place("127.0.0.1:0".parse().expect("an address"))).await
+    }
+
+    /// With its node, and the operator's page.
+    pub(crate) async fn with_page() -> Self {
+        let place = place("127.0.0.1:0".parse().expect("an address"));
+        let stage = Self::at(Place { page: true, ..place }).await;
+        stage.doors.open(Arc::clone(&stage.node));
+        stage
+    }
+
+    async fn at(place: Place) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let doors = Doors::new("regtest");
-        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-        let server =
-            start(place(any), directory.path(), &Zeroizing::new([7; 32]), Arc::clone(&doors)).await.expect("starts");
+        let secret = Zeroizing::new([7; 32]);
+        let server = start(place, directory.path(), &secret, Arc::clone(&doors)).await.expect("starts");
         Self { server, doors, node: Arc::default(), directory }
     }
 
@@ -422,7 +435,11 @@ impl Stage {
     }
 
     pub(crate) async fn send(&self, verb: &str, headers: &[String], body: &[u8]) -> HttpAnswer {
-        let mut head = format!("{verb} / HTTP/1.1\r\n");
+        self.send_to("/", verb, headers, body).await
+    }
+
+    pub(crate) async fn send_to(&self, path: &str, verb: &str, headers: &[String], body: &[u8]) -> HttpAnswer {
+        let mut head = format!("{verb} {path} HTTP/1.1\r\n");
         for header in headers {
             head.push_str(&format!("{header}\r\n"));
         }
@@ -440,6 +457,6 @@ impl Stage {
         let answer = String::from_utf8(answer).expect("text");
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {answer:?}"));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        HttpAnswer { status, body: body.to_owned() }
+        HttpAnswer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
     }
 }

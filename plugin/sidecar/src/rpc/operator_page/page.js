@@ -1,0 +1,747 @@
+// The operator's page: who looks is let in, what the node says is kept as it was told last, and sections are drawn from that.
+
+import { Node, NoAnswer, Stream } from "./node.js";
+import { bar, bytes, el, facts, fill, id, moment, number, pill, problem, prose, sat, sat_text, span, table, whole_sat, words } from "./show.js";
+
+/** Where the token is kept: in this tab, until it is closed. */
+const TOKEN = "outrigger-token";
+
+/** How often the node is asked, in milliseconds, beside what events make this page ask. */
+const LOOK_EVERY_MS = 5_000;
+
+/** The shortest time between two looks, in milliseconds, however many events come. */
+const LOOK_APART_MS = 700;
+
+/** Events that are shown. */
+const EVENTS_SHOWN = 200;
+
+/** Items of a list that has no order by time that are all read. Of longer ones events tell the newest. */
+const READ_WHOLE = 1000;
+
+/** Rows of a table that are shown. */
+const ROWS_SHOWN = 100;
+
+/** Channels that are shown; sums are of all. */
+const CHANNELS_SHOWN = 300;
+
+const SECTIONS = [
+  ["overview", "Overview"],
+  ["channels", "Channels"],
+  ["peers", "Peers"],
+  ["payments", "Payments"],
+  ["forwards", "Forwards"],
+  ["backups", "Backups"],
+  ["events", "Events"],
+];
+
+const $ = (name) => document.getElementById(name);
+
+/** The session: none while nobody is let in. */
+let session;
+
+// Who looks ------------------------------------------------------------------
+
+$("enter-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  enter($("token").value.trim());
+});
+
+$("leave").addEventListener("click", () => leave());
+$("try-now").addEventListener("click", () => session?.stream.try_now());
+addEventListener("online", () => session?.stream.try_now());
+document.addEventListener("visibilitychange", () => document.hidden || session?.look());
+addEventListener("hashchange", () => show_section());
+
+async function enter(token) {
+  say_at_the_door();
+  if (token.startsWith("__cookie__:")) {
+    return say_at_the_door({
+      message: "This is the cookie, which may do everything.",
+      hint: "Make a token that may only read, as told below.",
+    });
+  }
+  if (!/^outr_[0-9a-f_]+$/.test(token)) {
+    return say_at_the_door({ message: "This is no token.", hint: "A token begins with outr_." });
+  }
+  const button = $("enter-form").querySelector("button");
+  button.disabled = true;
+  try {
+    const node = new Node(token);
+    await node.call("node.status");
+    // What may not read would show nothing but refusals; but a node that is starting knows no more than its status.
+    await node.call("chain.status").catch((error) => {
+      if (error.kind === "auth_scope_missing") throw error;
+    });
+    sessionStorage.setItem(TOKEN, token);
+    $("token").value = "";
+    session = new Session(node);
+  } catch (error) {
+    say_at_the_door(error);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function leave(error) {
+  session?.end();
+  session = undefined;
+  sessionStorage.removeItem(TOKEN);
+  document.body.dataset.state = "out";
+  document.title = "Outrigger";
+  $("inside").hidden = true;
+  $("enter").hidden = false;
+  say_at_the_door(error);
+  $("token").focus();
+}
+
+function say_at_the_door(error) {
+  $("enter-problem").hidden = error === undefined;
+  fill($("enter-problem"), error === undefined ? [] : problem(error));
+}
+
+// What the node says ---------------------------------------------------------
+
+class Session {
+  /** What was told last, by what it is about. */
+  told = {};
+  /** What is wrong with what could not be told. */
+  faults = {};
+  events = [];
+  #drawn = {};
+  #timer;
+  #looked_at = 0;
+  #is_looking = false;
+  #again = false;
+  #ended = false;
+
+  constructor(node) {
+    this.node = node;
+    document.body.dataset.state = "in";
+    $("enter").hidden = true;
+    $("inside").hidden = false;
+    fill($("events-list"));
+    $("connection").hidden = true;
+    this.stream = new Stream(node, this);
+    show_section();
+    this.look();
+  }
+
+  end() {
+    this.#ended = true;
+    clearTimeout(this.#timer);
+    this.stream.stop();
+  }
+
+  // The stream's listener
+
+  began(after_seq) {
+    this.events = [];
+    this.recall(after_seq);
+  }
+
+  /** What happened before this page was opened, as much as is shown. */
+  async recall(until) {
+    let after_seq = Math.max(0, until - EVENTS_SHOWN);
+    for (let tries = 0; tries < 3 && after_seq < until; tries += 1) {
+      try {
+        const { items } = await this.node.call("event.list", { after_seq, limit: EVENTS_SHOWN });
+        this.add(items.filter((event) => event.seq <= until));
+        return;
+      } catch (error) {
+        if (error.kind !== "event_gap") return;
+        after_seq = error.after_seq;
+      }
+    }
+  }
+
+  heard(event) {
+    this.add([event], true);
+    this.look();
+  }
+
+  missed(after, until) {
+    this.add([{ seq: until, gap: [after + 1, until] }]);
+    this.look();
+  }
+
+  /** Takes events in, each once, in their order. */
+  add(events, is_new = false) {
+    const known = new Set(this.events.map((event) => event.seq));
+    const fresh = events.filter((event) => !known.has(event.seq));
+    this.events = [...this.events, ...fresh].sort((a, b) => b.seq - a.seq).slice(0, EVENTS_SHOWN);
+    draw_events(this.events, is_new ? new Set(fresh.map((event) => event.seq)) : new Set());
+  }
+
+  live() {
+    $("live").textContent = "live";
+    $("live").className = "live on";
+    $("connection").hidden = true;
+    this.look();
+  }
+
+  lost(why, secs) {
+    $("live").textContent = "not connected";
+    $("live").className = "live off";
+    const next = secs === 0 ? "Trying …" : `Next try in ${secs} s.`;
+    $("connection").hidden = false;
+    if ($("connection-why").textContent !== why.message) $("connection-why").textContent = why.message;
+    $("connection-next").textContent = next;
+  }
+
+  refused(error) {
+    leave(error);
+  }
+
+  // Calls
+
+  /** Asks soon, and not more often than is good for the node. */
+  look() {
+    if (this.#ended) return;
+    if (this.#is_looking) {
+      this.#again = true;
+      return;
+    }
+    clearTimeout(this.#timer);
+    const wait = Math.max(0, this.#looked_at + LOOK_APART_MS - Date.now());
+    this.#timer = setTimeout(() => this.#look(), wait);
+  }
+
+  async #look() {
+    if (document.hidden) return;
+    this.#is_looking = true;
+    this.#again = false;
+    this.#looked_at = Date.now();
+    const section = section_shown();
+    await this.#ask("status", () => this.node.call("node.status"));
+    if (!(this.faults.status instanceof NoAnswer)) {
+      await Promise.all(
+        Object.entries(QUESTIONS)
+          .filter(([, { sections }]) => sections === undefined || sections.includes(section))
+          .map(([what, { ask }]) => this.#ask(what, () => ask(this.node, this))),
+      );
+    }
+    this.#is_looking = false;
+    if (this.#ended) return;
+    if (this.faults.status?.status === 401) return leave(this.faults.status);
+    // A connection that lost its way says nothing by itself.
+    if (this.faults.status instanceof NoAnswer) this.stream.reset();
+    this.draw();
+    if (this.#again) this.look();
+    else this.#timer = setTimeout(() => this.#look(), LOOK_EVERY_MS);
+  }
+
+  async #ask(what, ask) {
+    try {
+      this.told[what] = await ask();
+      delete this.faults[what];
+    } catch (error) {
+      this.faults[what] = error;
+    }
+  }
+
+  /** Draws what has changed. */
+  draw() {
+    const section = section_shown();
+    draw_top(this.told);
+    const fault = Object.values(this.faults).find((error) => !(error instanceof NoAnswer));
+    $("problem").hidden = fault === undefined;
+    if (fault) fill($("problem"), problem(fault));
+    const body = $(`${section}-body`);
+    if (body === null) return;
+    // A day that begins changes how moments are told.
+    const drawn = JSON.stringify([this.told, new Date().toDateString()]);
+    if (this.#drawn[section] === drawn) return;
+    this.#drawn[section] = drawn;
+    fill(body, ...DRAWN[section](this.told));
+  }
+}
+
+/** What the node is asked, and for which sections; for all where none is named. */
+const QUESTIONS = {
+  info: { ask: (node) => node.call("node.info") },
+  chain: { ask: (node) => node.call("chain.status") },
+  channels: { ask: (node) => node.all("channel.list", {}, 10_000) },
+  backups: { ask: (node) => node.call("backup.status") },
+  peers: { ask: (node) => node.all("peer.list", {}, 1000), sections: ["peers"] },
+  wallet: { ask: (node) => node.call("wallet.balance"), sections: ["overview"] },
+  feerates: { ask: (node) => node.call("chain.feerates"), sections: ["overview"] },
+  stats: { ask: (node) => node.call("forward.stats", { limit: 1 }), sections: ["overview", "forwards"] },
+  forwards: { ask: (node) => node.call("forward.list", { newest_first: true, limit: ROWS_SHOWN }), sections: ["forwards"] },
+  payments: {
+    ask: (node, session) =>
+      newest(node, "payment", session, (event) => event.payment_id && { payment_id: event.payment_id }),
+    sections: ["payments"],
+  },
+  invoices: {
+    ask: (node, session) => {
+      const is_received = (event) => ["invoice_paid", "keysend_received"].includes(event.kind);
+      return newest(node, "invoice", session, (event) => is_received(event) && { payment_hash: event.payment_hash });
+    },
+    sections: ["payments"],
+  },
+};
+
+/** The newest of a list that is kept in the order of names: all of it where it is short, else those that events name. */
+async function newest(node, group, session, name) {
+  const { items, more } = await node.all(`${group}.list`, {}, READ_WHOLE);
+  if (!more) return { items: items.sort((a, b) => b.created_at - a.created_at).slice(0, ROWS_SHOWN), of: items.length };
+  const named = new Map(session.events.filter(name).map((event) => [JSON.stringify(name(event)), name(event)]));
+  const asked = [...named.values()].slice(0, 30).map((params) => node.call(`${group}.get`, params));
+  const known = (await Promise.allSettled(asked)).filter((one) => one.status === "fulfilled").map((one) => one.value);
+  return { items: known.sort((a, b) => b.created_at - a.created_at) };
+}
+
+// Sections -------------------------------------------------------------------
+
+function section_shown() {
+  const named = location.hash.slice(1);
+  return SECTIONS.some(([name]) => name === named) ? named : "overview";
+}
+
+function show_section() {
+  const shown = section_shown();
+  document.body.dataset.section = shown;
+  for (const [name] of SECTIONS) if (name !== "events") $(name).hidden = name !== shown;
+  for (const link of $("sections").querySelectorAll("a")) {
+    if (link.hash === `#${shown}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  session?.draw();
+  session?.look();
+}
+
+const PHASES = {
+  starting: ["starting", "wait"],
+  waiting_for_bitcoind: ["waiting for bitcoind", "bad"],
+  syncing: ["syncing", "wait"],
+  ready: ["ready", "good"],
+  restored: ["restored mode", "bad"],
+  stopping: ["stopping", "wait"],
+};
+
+function draw_top({ status, info }) {
+  const alias = info?.alias ?? "Outrigger";
+  $("alias").textContent = alias;
+  document.title = `${alias} · Outrigger`;
+  if (status === undefined) return;
+  const height = info?.block_height ?? status.block_height;
+  fill(
+    $("state"),
+    pill(...(PHASES[status.phase] ?? [words(status.phase), "wait"])),
+    el("span", { class: "network" }, status.network),
+    height === undefined ? [] : el("span", { class: "height" }, `block ${number(height)}`),
+  );
+  $("footer").textContent = `outriggerd ${status.version} on ${status.network}`;
+}
+
+const STATES = {
+  funding: "wait",
+  normal: "good",
+  shutting_down: "wait",
+  closing: "wait",
+  closed: "idle",
+  failed: "bad",
+  frozen: "bad",
+};
+
+function is_alive(channel) {
+  return channel.state !== "closed";
+}
+
+/** Sums over channels that carry or will carry payments. */
+function sums(channels) {
+  const sum = (name) => channels.reduce((sum, channel) => sum + channel[name], 0);
+  return {
+    capacity_msat: sum("capacity_sat") * 1000,
+    local_msat: sum("local_msat"),
+    remote_msat: sum("remote_msat"),
+    spendable_msat: sum("spendable_msat"),
+    receivable_msat: sum("receivable_msat"),
+  };
+}
+
+/** What an operator should look at, the worst first. */
+function concerns({ status, chain, channels, backups }) {
+  const found = [];
+  if (status?.reason) found.push([words(status.phase), status.reason]);
+  else if (chain?.reason) found.push(["chain", chain.reason]);
+  for (const channel of channels?.items ?? []) {
+    const reason = channel.frozen_reason ?? channel.reason;
+    if (channel.state === "closed" || (reason === undefined && !channel.stalled)) continue;
+    const what = channel.stalled ? "a required backup is late with it, so it takes no new HTLCs" : reason;
+    found.push([`channel ${channel.short_channel_id ?? channel.channel_id.slice(0, 8)}`, what]);
+  }
+  for (const backup of backups?.items ?? []) {
+    if (backup.reason || backup.hint) found.push([`backup ${backup.name}`, [backup.reason, backup.hint].filter(Boolean).join(". ")]);
+    if (backup.verify_failure) found.push([`backup ${backup.name}`, backup.verify_failure]);
+  }
+  return found;
+}
+
+function tile(title, ...content) {
+  return el("section", { class: "card" }, el("h3", {}, title), ...content);
+}
+
+function legend() {
+  return el(
+    "p",
+    { class: "legend dim" },
+    el("span", { class: "key ours" }),
+    "ours ",
+    el("span", { class: "key theirs" }),
+    "the peer’s ",
+    el("span", { class: "key kept" }),
+    "pale: not to be moved now",
+  );
+}
+
+function balance(of) {
+  const side = (name, title, held, moves, can) =>
+    el(
+      "div",
+      { class: name },
+      el("span", { class: "whose" }, title),
+      el("strong", {}, sat(held)),
+      el("span", { class: "dim" }, can, " ", sat(moves)),
+    );
+  return [
+    bar(of),
+    el(
+      "div",
+      { class: "sides" },
+      side("ours", "ours", of.local_msat, of.spendable_msat, "can send"),
+      side("theirs", "the peer’s", of.remote_msat, of.receivable_msat, "can receive"),
+    ),
+  ];
+}
+
+const CHAIN_STATES = {
+  waiting_for_bitcoind: ["does not answer", "bad"],
+  syncing: ["syncing", "wait"],
+  synced: ["in step", "good"],
+  blind: ["cannot be used", "bad"],
+};
+
+const DRAWN = {
+  overview(told) {
+    const { status, info, chain, wallet, feerates, stats, backups } = told;
+    const channels = (told.channels?.items ?? []).filter(is_alive);
+    const usable = channels.filter((channel) => channel.state === "normal");
+    const found = concerns(told);
+    return [
+      el(
+        "section",
+        { class: `card concerns ${found.length === 0 ? "none" : "some"}` },
+        el("h3", {}, found.length === 0 ? "Nothing needs you" : found.length === 1 ? "One thing needs you" : `${found.length} things need you`),
+        found.length === 0
+          ? el("p", { class: "dim" }, "No channel and no backup is in trouble.")
+          : el("ul", {}, found.map(([what, why]) => el("li", {}, el("strong", {}, what), ": ", prose(why)))),
+      ),
+      el(
+        "section",
+        { class: "card wide" },
+        el("h3", {}, "In channels"),
+        channels.length === 0 ? el("p", { class: "dim" }, "There is no channel yet.") : [balance(sums(channels)), legend()],
+      ),
+      el(
+        "div",
+        { class: "tiles" },
+        tile(
+          "Node",
+          facts(
+            ["Phase", pill(...(PHASES[status?.phase] ?? ["unknown", "wait"]))],
+            info && ["Key", id(info.node_id, "node")],
+            info && ["Listens at", info.addresses.join(", ")],
+            info && ["Peers", `${number(info.peers)} connected`],
+            ["Channels", `${number(usable.length)} carry payments, of ${number(channels.length)}`],
+          ),
+        ),
+        tile(
+          "Chain",
+          facts(
+            chain && ["bitcoind", pill(...(CHAIN_STATES[chain.state] ?? [words(chain.state), "wait"]))],
+            chain?.block_height !== undefined && [
+              "Block",
+              number(chain.block_height),
+              chain.target_height === undefined ? "" : ` of ${number(chain.target_height)}`,
+            ],
+            chain?.block_hash && ["Hash", id(chain.block_hash, "block")],
+            feerates && ["Feerate", `${number(feerates.normal_sat_per_vb)} sat/vB`],
+            feerates && ["Commitments", `${number(feerates.commitment_sat_per_vb)} sat/vB`],
+          ),
+        ),
+        tile(
+          "Wallet",
+          facts(
+            wallet && ["Confirmed", whole_sat(wallet.confirmed_sat)],
+            wallet && ["On its way", whole_sat(wallet.unconfirmed_sat)],
+            wallet && ["Set aside", whole_sat(wallet.locked_sat)],
+          ),
+        ),
+        tile(
+          "Forwards, 30 days",
+          facts(
+            stats && ["Earned", sat(stats.fees_msat)],
+            stats && ["Went through", `${number(stats.settled)}, `, sat(stats.outgoing_msat)],
+            stats && ["Failed", number(stats.failed)],
+            stats && ["Under way", `${number(stats.pending)}, `, sat(stats.pending_msat)],
+          ),
+        ),
+        tile(
+          "Backups",
+          backups && backups.items.length === 0
+            ? el("p", { class: "dim" }, "None is configured: a disk that dies takes the channels with it.")
+            : facts(...(backups?.items ?? []).map((backup) => [backup.name, backup_pill(backup)])),
+        ),
+      ),
+    ];
+  },
+
+  channels({ channels }) {
+    if (channels === undefined) return [];
+    const order = ["frozen", "failed", "funding", "shutting_down", "closing", "normal", "closed"];
+    const sorted = [...channels.items].sort(
+      (a, b) => order.indexOf(a.state) - order.indexOf(b.state) || b.capacity_sat - a.capacity_sat,
+    );
+    if (sorted.length === 0) return [el("p", { class: "dim" }, "There is no channel yet. ", el("code", {}, "outrigger-cli channel.open"), " opens one.")];
+    const shown = sorted.slice(0, CHANNELS_SHOWN);
+    return [
+      legend(),
+      el("ul", { class: "channels" }, shown.map(channel_card)),
+      shown.length < sorted.length || channels.more
+        ? el("p", { class: "dim" }, `${number(shown.length)} of ${number(sorted.length)}${channels.more ? " and more" : ""} are shown.`)
+        : [],
+    ].flat();
+  },
+
+  peers({ peers, channels }) {
+    if (peers === undefined) return [];
+    if (peers.items.length === 0) return [el("p", { class: "dim" }, "There is no peer yet. ", el("code", {}, "outrigger-cli peer.connect"), " connects to one.")];
+    const ours = new Map();
+    for (const channel of (channels?.items ?? []).filter(is_alive)) {
+      const sum = ours.get(channel.node_id) ?? { local_msat: 0, remote_msat: 0 };
+      ours.set(channel.node_id, {
+        local_msat: sum.local_msat + channel.local_msat,
+        remote_msat: sum.remote_msat + channel.remote_msat,
+      });
+    }
+    const rows = peers.items.map((peer) => {
+      const sum = ours.get(peer.node_id);
+      return [
+        id(peer.node_id, "peer"),
+        pill(...(peer.connected ? ["connected", "good"] : ["away", "wait"])),
+        peer.address ?? el("span", { class: "dim" }, "it came to us"),
+        number(peer.channels),
+        sum ? sat(sum.local_msat) : "",
+        sum ? sat(sum.remote_msat) : "",
+      ];
+    });
+    const columns = [["Peer"], ["State"], ["Address", "long"], ["Channels", "number"], ["Ours", "number"], ["The peer’s", "number"]];
+    return [
+      table(`${number(rows.length)} peers${peers.more ? " and more" : ""}, by their keys`, columns, rows),
+    ];
+  },
+
+  payments({ payments, invoices }) {
+    const how_many = (list, what) =>
+      list.of === undefined
+        ? `More than ${number(READ_WHOLE)} ${what}; those that the newest events name`
+        : list.of > list.items.length
+          ? `The newest ${number(list.items.length)} of ${number(list.of)} ${what}`
+          : `${number(list.of)} ${what}, newest first`;
+    const sent = payments?.items.map((payment) => [
+      moment(payment.created_at),
+      pill(payment.state, { succeeded: "good", failed: "bad" }[payment.state] ?? "wait"),
+      sat(payment.amount_msat),
+      payment.fee_msat === undefined ? "" : sat(payment.fee_msat),
+      id(payment.node_id, "payee"),
+      id(payment.payment_id, "payment"),
+      payment.failure ? prose(payment.failure.message) : "",
+    ]);
+    const received = invoices?.items.map((invoice) => [
+      moment(invoice.paid_at ?? invoice.created_at),
+      pill(invoice.state, { paid: "good", expired: "idle" }[invoice.state] ?? "wait"),
+      invoice.amount_msat === undefined ? el("span", { class: "dim" }, "any") : sat(invoice.amount_msat),
+      invoice.received_msat === undefined ? "" : sat(invoice.received_msat),
+      invoice.invoice === undefined ? el("span", { class: "dim" }, "keysend") : invoice.description,
+      id(invoice.payment_hash, "payment hash"),
+    ]);
+    return [
+      el("h3", {}, "Sent"),
+      sent === undefined || sent.length === 0
+        ? el("p", { class: "dim" }, "Nothing was paid yet.")
+        : table(
+            how_many(payments, "payments"),
+            [["When"], ["State"], ["Amount", "number"], ["Fee", "number"], ["To"], ["Payment"], ["Why", "long"]],
+            sent,
+          ),
+      el("h3", {}, "Invoices"),
+      received === undefined || received.length === 0
+        ? el("p", { class: "dim" }, "There is no invoice yet.")
+        : table(
+            how_many(invoices, "invoices"),
+            [["When"], ["State"], ["Asked", "number"], ["Received", "number"], ["For", "long"], ["Payment hash"]],
+            received,
+          ),
+    ];
+  },
+
+  forwards({ stats, forwards, channels }) {
+    const by_id = new Map((channels?.items ?? []).map((channel) => [channel.channel_id, channel]));
+    const name = (channel_id) => id(by_id.get(channel_id)?.short_channel_id ?? channel_id, "channel");
+    const rows = forwards?.items.map((forward) => [
+      moment(forward.settled_at),
+      sat(forward.incoming_msat),
+      sat(forward.outgoing_msat),
+      sat(forward.fee_msat),
+      name(forward.incoming_channel_id),
+      name(forward.outgoing_channel_id),
+    ]);
+    const columns = [["When"], ["Came", "number"], ["Went on", "number"], ["Earned", "number"], ["From channel"], ["To channel"]];
+    return [
+      stats &&
+        el(
+          "section",
+          { class: "card" },
+          el("h3", {}, "The last 30 days"),
+          facts(
+            ["Earned", sat(stats.fees_msat)],
+            ["Went through", number(stats.settled)],
+            ["Brought", sat(stats.incoming_msat)],
+            ["Went on", sat(stats.outgoing_msat)],
+            ["Failed", number(stats.failed)],
+            ["Not handed on", number(stats.refused)],
+            ["Under way", `${number(stats.pending)}, `, sat(stats.pending_msat)],
+          ),
+        ),
+      rows === undefined || rows.length === 0
+        ? el("p", { class: "dim" }, "Nothing was forwarded yet.")
+        : table(`The newest ${number(rows.length)} that were earned`, columns, rows),
+    ];
+  },
+
+  backups({ backups }) {
+    if (backups === undefined) return [];
+    if (backups.items.length === 0) {
+      return [
+        el(
+          "p",
+          { class: "dim" },
+          "No backup is configured: a disk that dies takes the channels with it. ",
+          el("code", {}, "[[backup]]"),
+          " in ",
+          el("code", {}, "outrigger.toml"),
+          " names places that have each state before anybody relies on it.",
+        ),
+      ];
+    }
+    return [
+      backups.held_events > 0 &&
+        el(
+          "p",
+          { class: "notice bad" },
+          `${number(backups.held_events)} events are not told yet because a required backup lacks what they tell of; the oldest has waited ${span(backups.held_events_secs)}.`,
+        ),
+      backups.stalled_channels > 0 &&
+        el("p", { class: "notice bad" }, `${number(backups.stalled_channels)} channels take no new HTLCs because a required backup is late with them.`),
+      el("div", { class: "tiles" }, backups.items.map(backup_card)),
+    ];
+  },
+};
+
+function channel_card(channel) {
+  const notes = [
+    channel.needed_blocks !== undefined && `needs ${number(channel.needed_blocks)} more blocks`,
+    channel.htlcs > 0 && `${number(channel.htlcs)} HTLCs pending`,
+    channel.stalled && "a required backup is late with it",
+  ].filter(Boolean);
+  const reason = channel.frozen_reason ?? channel.reason;
+  return el(
+    "li",
+    { class: "card channel", "data-channel": channel.channel_id },
+    el(
+      "div",
+      { class: "head" },
+      el("h3", {}, channel.short_channel_id ?? `${channel.channel_id.slice(0, 12)}…`),
+      pill(words(channel.state), STATES[channel.state] ?? "wait"),
+      channel.state === "normal" && !channel.connected && pill("peer away", "wait"),
+      el("span", { class: "capacity" }, whole_sat(channel.capacity_sat)),
+    ),
+    balance({ ...channel, capacity_msat: channel.capacity_sat * 1000 }),
+    notes.length > 0 && el("p", { class: "dim" }, notes.join(" · ")),
+    reason && el("p", { class: "notice bad" }, prose(reason)),
+    facts(
+      ["Peer", id(channel.node_id, "peer")],
+      ["Channel", id(channel.channel_id, "channel")],
+      channel.forwarding && [
+        "Asks",
+        `${sat_text(channel.forwarding.fee_base_msat)} and ${number(channel.forwarding.fee_proportional_millionths)} of a million`,
+      ],
+      channel.closing_txid && ["Closed by", id(channel.closing_txid, "transaction")],
+    ),
+  );
+}
+
+function backup_pill(backup) {
+  const tones = { complete: "good", starting: "wait", behind: "wait", troubled: "bad", failed: "bad", ahead: "bad", off: "idle" };
+  return pill(words(backup.state), tones[backup.state] ?? "wait");
+}
+
+function backup_card(backup) {
+  return el(
+    "section",
+    { class: "card" },
+    el("div", { class: "head" }, el("h3", {}, backup.name), backup_pill(backup), el("span", { class: "capacity" }, backup.kind)),
+    (backup.reason || backup.hint) && el("p", { class: "notice bad" }, [backup.reason, backup.hint].filter(Boolean).join(". ")),
+    backup.verify_failure && el("p", { class: "notice bad" }, backup.verify_failure),
+    facts(
+      ["Promises wait for it", backup.required ? "yes, it is required" : "no, it follows"],
+      ["Behind by", `${number(backup.lag_updates)} updates, ${bytes(backup.lag_bytes)}, ${span(backup.lag_secs)}`],
+      ["Last write", backup.completed_at === undefined ? "none since the start" : moment(backup.completed_at)],
+      ["Restore tried", backup.verified_at === undefined ? "not since the start" : ["right at ", moment(backup.verified_at)]].flat(),
+      backup.unverified && ["Not tried now", backup.unverified],
+    ),
+  );
+}
+
+const EVENT_TONES = { failed: "bad", alarm: "bad", frozen: "bad", stuck: "bad", underpaid: "bad", low: "bad", verified: "bad", restored: "bad", ready: "good", succeeded: "good", paid: "good", received: "good", swept: "good" };
+
+function draw_events(events, fresh) {
+  $("events-none").hidden = events.length > 0;
+  fill(
+    $("events-list"),
+    events.map((event) => {
+      if (event.gap) {
+        const [from, until] = event.gap;
+        return el("li", { class: "gap" }, `Events ${number(from)} to ${number(until)} are no longer kept, and were not shown.`);
+      }
+      const tone = EVENT_TONES[event.kind.split("_").at(-1)] ?? "plain";
+      return el(
+        "li",
+        { class: `event ${tone}${fresh.has(event.seq) ? " new" : ""}`, "data-seq": event.seq },
+        el("div", { class: "what" }, el("strong", {}, words(event.kind)), el("span", { class: "dim" }, moment(event.at))),
+        event.amount_msat !== undefined && el("span", {}, sat(event.amount_msat)),
+        event.amount_sat !== undefined && el("span", {}, whole_sat(event.amount_sat)),
+        event.fee_sat !== undefined && el("span", { class: "dim" }, "fee ", whole_sat(event.fee_sat)),
+        event.message && el("p", {}, prose(event.message)),
+        el(
+          "div",
+          { class: "names" },
+          event.channel_id && ["channel ", id(event.channel_id, "channel")],
+          event.payment_id && ["payment ", id(event.payment_id, "payment")],
+          !event.payment_id && event.payment_hash && ["hash ", id(event.payment_hash, "payment hash")],
+          event.txid && ["transaction ", id(event.txid, "transaction")],
+          el("span", { class: "seq dim" }, `#${event.seq}`),
+        ),
+      );
+    }),
+  );
+}
+
+fill(
+  $("sections"),
+  SECTIONS.map(([name, title]) => el("li", { class: `to-${name}` }, el("a", { href: `#${name}` }, title))),
+);
+show_section();
+const kept = sessionStorage.getItem(TOKEN);
+if (kept !== null) enter(kept);
