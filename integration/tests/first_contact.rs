@@ -3,10 +3,11 @@
 
 use std::process::Command;
 
-use outrigger_integration::{Bare, Bitcoind, Done, FakeBitcoind, on_regtest};
+use outrigger_integration::sidecar::LIMIT;
+use outrigger_integration::{Bare, Bitcoind, Done, FakeBitcoind, on_regtest, until};
 use outrigger_rpc_schema::{
-    CallError, ConfigGet, ConfigItem, ConfigOrigin, ConfigReport, NodeInfo, NodeStatusReport, NodeStop, Phase,
-    WalletBalance,
+    CallError, ConfigGet, ConfigItem, ConfigOrigin, ConfigReport, NodeInfo, NodeStatus, NodeStatusReport, NodeStop,
+    Phase, WalletBalance,
 };
 use serde_json::json;
 
@@ -432,6 +433,26 @@ async fn the_status_is_told_before_the_store_is_open_and_while_it_cannot_be() ->
     client.call(NodeStop {}).await?;
     assert_eq!(running.ended().await?.code(), Some(0));
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clk_2_a_clock_that_is_behind_the_chain_is_told() -> Done<()> {
+    on_regtest(async |regtest| {
+        let node = regtest.sidecar("alice").await?;
+        assert_eq!(node.call(NodeStatus {}).await?.clock, None);
+        // The chain's time is the median of eleven blocks.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+        regtest.bitcoind.call("setmocktime", json!([now + 4 * 3600])).await?;
+        regtest.bitcoind.mine_to_nobody(12).await?;
+        let told = until(LIMIT, "the clock to be told of", async || Ok(node.call(NodeStatus {}).await?.clock)).await?;
+        assert_eq!(
+            told,
+            "the machine's clock is more than two hours behind the chain: set the machine's clock. Nothing is lost: where it is \
+             behind, the chain's time counts in invoices and updates"
+        );
+        node.until_ready().await
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

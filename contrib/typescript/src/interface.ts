@@ -774,6 +774,8 @@ export interface NodeStatusReport {
   backups?: string;
   /** Height of the newest block that the node has taken in. */
   block_height?: number;
+  /** What is wrong with the machine's clock and what to do; absent where nothing is known to be. */
+  clock?: string;
   /** The Bitcoin network: `regtest` or `signet`. */
   network: string;
   /** The phase. */

@@ -80,6 +80,11 @@ pub trait BlockListener: Send + Sync {
 
     /// The state changed.
     fn state(&self, state: ChainState);
+
+    /// What is wrong with the machine's clock, and what to do, has changed.
+    fn clock(&self, trouble: Option<String>) {
+        drop(trouble);
+    }
 }
 
 /// The thread's state: what was verified and reported, never the tip, which is the listener's.
@@ -319,14 +324,18 @@ impl Follower {
         // Header times have 32 bits, whatever bitcoind says.
         Clock::not_before(median_time.min(u64::from(u32::MAX)));
         let trouble = clock_trouble(Clock::wall_unix(), median_time, self.network);
-        if let Some(what) = trouble.filter(|what| self.clock_trouble != Some(*what)) {
-            tracing::warn!(
-                median_time,
-                "{what}: set the machine's clock. Nothing is lost: where it is behind, the chain's time counts; invoices and updates \
-                 carry it"
-            );
+        if std::mem::replace(&mut self.clock_trouble, trouble) == trouble {
+            return;
         }
-        self.clock_trouble = trouble;
+        let words = trouble.map(|what| {
+            format!(
+                "{what}: set the machine's clock. Nothing is lost: where it is behind, the chain's time counts in invoices and updates"
+            )
+        });
+        if let Some(words) = &words {
+            tracing::warn!(median_time, "{words}");
+        }
+        self.listener.clock(words);
     }
 
     fn arrived(&mut self, info: &ChainInfo, best: &HeaderInfo) -> Result<Round, Halt> {

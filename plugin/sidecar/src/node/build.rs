@@ -104,7 +104,7 @@ pub(super) fn build(
     let all = Assembly { config, outside, core, wallet, sweeper: Arc::new(sweeper), sinks: hub };
     doors.open(Arc::new(all.doorkeeper(network.dialer(), chain.clone())));
     all.begin_work((mailboxes, notices, orders))?;
-    let follower = all.begin_following(state)?;
+    let follower = all.begin_following(state, doors.clone())?;
 
     let redial = file.peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
     let Assembly { outside: Outside { stop, .. }, core: Core { manager, .. }, wallet, sinks, .. } = all;
@@ -182,7 +182,7 @@ impl Assembly<'_> {
     }
 
     /// What takes blocks in.
-    fn listener(&self, state: watch::Sender<Option<ChainState>>) -> Listener {
+    fn listener(&self, state: watch::Sender<Option<ChainState>>, doors: Arc<Doors<Doorkeeper>>) -> Listener {
         Listener {
             manager: self.core.manager.clone(),
             wallet: self.wallet.clone(),
@@ -193,6 +193,7 @@ impl Assembly<'_> {
             reorganised: AtomicBool::new(true),
             sinks: self.sinks.clone(),
             accept_needs_reserve: self.config.channel.accept_needs_reserve,
+            tell_clock: Box::new(move |words| doors.report(|status| status.clock = words)),
         }
     }
     /// Begins the threads that empty the core's queues.
@@ -212,9 +213,13 @@ impl Assembly<'_> {
         Ok(())
     }
 
-    /// Begins to follow the chain; `state` is told where it stands.
-    fn begin_following(&self, state: watch::Sender<Option<ChainState>>) -> io::Result<JoinHandle<()>> {
-        let listener: Arc<dyn BlockListener> = Arc::new(self.listener(state));
+    /// Begins to follow the chain; `state` is told where it stands, and callers what is wrong with the clock.
+    fn begin_following(
+        &self,
+        state: watch::Sender<Option<ChainState>>,
+        doors: Arc<Doors<Doorkeeper>>,
+    ) -> io::Result<JoinHandle<()>> {
+        let listener: Arc<dyn BlockListener> = Arc::new(self.listener(state, doors));
         let Outside { source, stop, .. } = &self.outside;
         let (source, stop) = (source.clone(), stop.clone());
         let begin = (self.config.network, self.config.start_height);

@@ -212,6 +212,8 @@ pub(super) struct Listener {
     /// Who keeps the rows of channels elsewhere too.
     pub(super) sinks: Option<Arc<Hub>>,
     pub(super) accept_needs_reserve: bool,
+    /// Tells callers what is wrong with the machine's clock.
+    pub(super) tell_clock: Box<dyn Fn(Option<String>) + Send + Sync>,
 }
 
 impl BlockListener for Listener {
@@ -271,6 +273,10 @@ impl BlockListener for Listener {
             tracing::error!(height, %fault, "the wallet did not give a block back");
         }
         self.reorganised.store(true, Ordering::Relaxed);
+    }
+
+    fn clock(&self, trouble: Option<String>) {
+        (self.tell_clock)(trouble);
     }
 
     fn state(&self, state: ChainState) {
