@@ -47,10 +47,12 @@ fn read<'a, T: serde::Deserialize<'a>>(message: &'a [u8]) -> Result<T, Refused> 
     serde_json::from_slice(message).map_err(|error| (Id::Null, Fault::parse_error(error)))
 }
 
+/// The entry, where it is an object whose id, if it has one, an answer can bear. What reads requests would take a list for one too, by the
+/// order of its fields.
 fn entry_of(entry: &str) -> Cow<'_, str> {
-    let is_unanswerable =
-        serde_json::from_str(entry).is_ok_and(|fields: Fields<'_>| fields.contains_key("id") && id(&fields).is_none());
-    if is_unanswerable { Cow::Owned(NO_REQUEST.to_owned()) } else { Cow::Borrowed(entry) }
+    let fields = serde_json::from_str::<Fields<'_>>(entry);
+    let is_answerable = fields.is_ok_and(|fields| !fields.contains_key("id") || id(&fields).is_some());
+    if is_answerable { Cow::Borrowed(entry) } else { Cow::Owned(NO_REQUEST.to_owned()) }
 }
 
 /// What of an object is not as JSON-RPC has it. Fields that it does not know say nothing.
@@ -112,7 +114,7 @@ mod tests {
             r#" {"jsonrpc":"2.0","id":1,"method":"node.status","params":{},"more":1}"#,
             r#"{"jsonrpc":"2.0","id":null,"method":"node.status"}"#,
             r#"{"jsonrpc":"2.0","method":"node.status"}"#,
-            r#"[{"jsonrpc":"2.0","id":18446744073709551615,"\u006dethod":"node.status"}, 5]"#,
+            r#"[{"jsonrpc":"2.0","id":18446744073709551615,"\u006dethod":"node.status"}, {}]"#,
         ] {
             assert_eq!(check(message.into()), Ok(message.into()), "{message}");
         }
@@ -121,7 +123,8 @@ mod tests {
     #[test]
     fn an_entry_whose_id_cannot_be_given_back_is_no_request_and_the_others_stay() {
         let (good, bad) = (r#"{"jsonrpc":"2.0","id":1,"method":"a"}"#, r#"{"jsonrpc":"2.0","id":-1,"method":"a"}"#);
-        let checked = check(format!("[{good},{bad},5]").into_bytes());
-        assert_eq!(checked, Ok(format!("[{good},{{}},5]").into_bytes()));
+        let list = r#"["2.0",1,"node.stop",{}]"#;
+        let checked = check(format!("[{good},{bad},5,{list}]").into_bytes());
+        assert_eq!(checked, Ok(format!("[{good},{{}},{{}},{{}}]").into_bytes()));
     }
 }
