@@ -26,14 +26,21 @@ pub struct Bitcoind {
     rpc_port: u16,
     /// What its command line has besides what it always has.
     more: Vec<String>,
+    /// What its environment has besides that of the test.
+    environment: Vec<(String, String)>,
 }
 
 impl Bitcoind {
     /// Starts the bitcoind at `BITCOIND_EXE`, or the one that `contrib/bitcoind` finds, in `directory`, which must exist.
     pub async fn start(directory: &Path) -> Done<Self> {
-        let rpc_port = free_port()?;
-        let child = spawn(directory, rpc_port, &[]).await?;
-        let mut bitcoind = Self { child, directory: directory.to_owned(), rpc_port, more: Vec::new() };
+        Self::start_in(&[], directory, free_port()?).await
+    }
+
+    /// The same, with more in the environment of the process, which its commands inherit, and with its RPC at this port.
+    pub async fn start_in(environment: &[(String, String)], directory: &Path, rpc_port: u16) -> Done<Self> {
+        let child = spawn(directory, rpc_port, &[], environment).await?;
+        let (directory, environment) = (directory.to_owned(), environment.to_vec());
+        let mut bitcoind = Self { child, directory, rpc_port, more: Vec::new(), environment };
         bitcoind.answers().await?;
         Ok(bitcoind)
     }
@@ -52,7 +59,7 @@ impl Bitcoind {
 
     /// Starts it again on the same port, with the same chain.
     pub async fn start_again(&mut self) -> Done<()> {
-        self.child = spawn(&self.directory, self.rpc_port, &self.more).await?;
+        self.child = spawn(&self.directory, self.rpc_port, &self.more, &self.environment).await?;
         self.answers().await
     }
 
@@ -193,7 +200,7 @@ impl Bitcoind {
 /// An address of regtest whose key nobody has: the hash is all zeros.
 const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 
-async fn spawn(directory: &Path, rpc_port: u16, more: &[String]) -> Done<Child> {
+async fn spawn(directory: &Path, rpc_port: u16, more: &[String], environment: &[(String, String)]) -> Done<Child> {
     let executable = executable().await?;
     // Not our standard error: a pipe that reads it would stay open for as long as bitcoind runs.
     let errors = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("stderr.log"))?;
@@ -204,6 +211,7 @@ async fn spawn(directory: &Path, rpc_port: u16, more: &[String]) -> Done<Child> 
         .arg(format!("-rpcport={rpc_port}"))
         .args(["-server", "-listen=0", "-fallbackfee=0.0001", "-printtoconsole=0", "-rpcthreads=64"])
         .args(more)
+        .envs(environment.iter().cloned())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::from(errors))

@@ -12,6 +12,7 @@ pub mod proxy;
 pub mod regtest;
 pub mod schema;
 pub mod sidecar;
+pub mod socks;
 pub mod wait;
 
 pub use bare::Bare;

@@ -9,8 +9,13 @@ use crate::fault::Fault;
 pub(crate) fn parameters(method: &MethodInfo, words: &[String]) -> Result<Map<String, Value>, Fault> {
     let mut parameters = Map::new();
     for word in words {
-        let Some((name, text)) = word.split_once('=') else {
-            return Err(Fault::Usage(format!("{word:?} is not name=value; outrigger-cli {} --help", method.name)));
+        let (name, text) = match (word.split_once('='), &*method.parameters) {
+            (Some((name, text)), _) => (name, text),
+            // bitcoind's blocknotify has a place for the hash alone.
+            (None, [only]) => (&*only.name, &**word),
+            (None, _) => {
+                return Err(Fault::Usage(format!("{word:?} is not name=value; outrigger-cli {} --help", method.name)));
+            }
         };
         let value = match method.parameter(name) {
             None => Value::String(text.to_owned()),
@@ -64,6 +69,17 @@ mod tests {
         let events = read("event.list", &["kinds=channel_ready,invoice_paid", "after_seq=18446744073709551615"]);
         assert_eq!(events, Ok(json!({ "kinds": ["channel_ready", "invoice_paid"], "after_seq": u64::MAX })));
         assert_eq!(read("invoice.create", &["description=a=b"]), Ok(json!({ "description": "a=b" })));
+    }
+
+    #[test]
+    fn the_only_parameter_of_a_method_may_stand_alone() {
+        let named = read("chain.notify_block", &["block_hash=00ff"]);
+        assert_eq!(named, Ok(json!({ "block_hash": "00ff" })));
+        assert_eq!(read("chain.notify_block", &["00ff"]), named);
+        let twice = read("chain.notify_block", &["00ff", "block_hash=00ff"]).expect_err("is refused");
+        assert!(twice.starts_with("error: parameter block_hash is given twice"), "{twice}");
+        let none = read("node.status", &["00ff"]).expect_err("is refused");
+        assert!(none.starts_with("error: \"00ff\" is not name=value"), "{none}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod keys;
 mod log;
 mod manual;
 mod origin;
+mod reach;
 mod shown;
 mod task;
 mod values;
@@ -28,6 +29,7 @@ pub use keys::{OptionKind, example_file, options};
 pub use log::{LOG_TARGETS, LogConfig, LogFile};
 pub use manual::page as manual_page;
 pub use origin::Origin;
+pub use reach::ProxyConfig;
 pub use shown::text as shown;
 pub use task::{InitOrder, RestoreOrder, SinkCheckOrder, Task, place_text};
 use values::Values;
@@ -48,6 +50,10 @@ pub struct Config {
     pub log: LogConfig,
     /// Where peers are awaited.
     pub listen: SocketAddr,
+    /// What outgoing connections go through.
+    pub proxy: Option<ProxyConfig>,
+    /// Where peers reach the node from elsewhere, each as `host:port`.
+    pub external_addresses: Vec<String>,
     /// Where the JSON-RPC interface is served.
     pub rpc: RpcConfig,
     /// How to reach bitcoind.
@@ -224,6 +230,8 @@ impl Config {
             alias,
             log: log::log(values, home)?,
             listen: address(values, "listen", ports.listen)?,
+            proxy: reach::proxy(values)?,
+            external_addresses: reach::external_addresses(values)?,
             rpc: rpc(values, ports.rpc)?,
             bitcoind: bitcoind::bitcoind(values, home, network)?,
             channel: channel_limits(values)?,

@@ -15,6 +15,7 @@ pub mod node;
 pub mod payment;
 pub mod rpc;
 pub mod store;
+pub mod supervisor;
 pub mod sweep;
 pub mod token;
 pub mod wallet;

@@ -5,6 +5,7 @@ mod prompt;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use outrigger_sidecar::config::{Config, ConfigFault, Task, manual_page, shown};
 use outrigger_sidecar::fatal::panics_end_the_process;
@@ -12,6 +13,7 @@ use outrigger_sidecar::log::{self, Levels};
 use outrigger_sidecar::node::init::{NotInitialised, init};
 use outrigger_sidecar::node::restore::{self, Ending, NotRestored, Told};
 use outrigger_sidecar::node::{Node, StartFault};
+use outrigger_sidecar::supervisor::Supervisor;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
@@ -49,7 +51,11 @@ fn main() -> ExitCode {
 }
 
 async fn run(config: &Config, levels: Levels) -> Result<(), StartFault> {
-    let node = Node::start_logging(config, Some(levels)).await?;
+    let supervisor = Supervisor::of_environment().unwrap_or_else(|fault| {
+        tracing::warn!("nobody is told that the node is ready: {fault}");
+        None
+    });
+    let node = Node::start_within(config, Some(levels), supervisor.map(Arc::new)).await?;
     let stop = node.stopper();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::spawn(async move {

@@ -9,6 +9,7 @@ mod coins;
 pub mod core;
 mod forwards;
 mod found;
+mod heart;
 pub mod init;
 mod keyed;
 mod lock;
@@ -43,6 +44,7 @@ use crate::net::{Dialer, Network};
 use crate::rpc::{self, Doors, Server, ServerFault};
 use crate::store::StoreError;
 use crate::store::backup::Hub;
+use crate::supervisor::Supervisor;
 use crate::wallet::WalletFault;
 use backend::Doorkeeper;
 use build::build;
@@ -145,6 +147,7 @@ pub struct Node {
     network: Network,
     parts: Parts,
     listen: SocketAddr,
+    supervisor: Option<Arc<Supervisor>>,
     /// Held for as long as the process lives.
     _lock: File,
 }
@@ -168,11 +171,15 @@ impl Node {
     /// Builds everything. The interface answers `node.status` from its first lines on; peers are met only in
     /// [`run`](Self::run), once the chain is seen.
     pub async fn start(config: &Config) -> Result<Self, StartFault> {
-        Self::start_logging(config, None).await
+        Self::start_within(config, None, None).await
     }
 
-    /// The same, with what changes the levels of the log.
-    pub async fn start_logging(config: &Config, levels: Option<Levels>) -> Result<Self, StartFault> {
+    /// The same, with what changes the levels of the log, and who is told how the node does.
+    pub async fn start_within(
+        config: &Config,
+        levels: Option<Levels>,
+        supervisor: Option<Arc<Supervisor>>,
+    ) -> Result<Self, StartFault> {
         let directory = config.network_dir();
         let lock = lock_directory(&directory)?;
         let doors = Doors::new(network_name(config.network));
@@ -180,6 +187,10 @@ impl Node {
         doors.set_config(config.report.clone());
         if let Some(levels) = levels {
             doors.set_levels(levels);
+        }
+        if let Some(supervisor) = supervisor.clone() {
+            let statuses = doors.statuses();
+            tokio::spawn(async move { heart::tell_status(&supervisor, statuses).await });
         }
         let mut server = rpc::start(place(&config.rpc), &directory, &secret, doors.clone()).await?;
         if config.stdio {
@@ -199,24 +210,37 @@ impl Node {
                 Err(_) => Err(StartFault::Stopped),
             }),
             () = doors.stop_requested() => {
+                if let Some(supervisor) = supervisor {
+                    supervisor.stopping();
+                }
                 server.stop().await;
                 return Err(StartFault::Stopped);
             }
         };
         let (parts, network, lock) = opened?;
-        Ok(Self { doors, server, network, parts, listen: config.listen, _lock: lock })
+        Ok(Self { doors, server, network, parts, listen: config.listen, supervisor, _lock: lock })
     }
 
     /// Runs until somebody asks it to stop.
     pub async fn run(self) -> Result<(), StartFault> {
-        let Self { doors, server, network, mut parts, listen, _lock } = self;
+        let Self { doors, server, network, mut parts, listen, supervisor, _lock } = self;
         let manager = parts.manager.clone();
+        if let Some(supervisor) = supervisor.clone() {
+            supervisor.ready();
+            let (statuses, manager) = (doors.statuses(), manager.clone());
+            tokio::spawn(
+                async move { heart::beat(&supervisor, statuses, || heart::come_through(manager.clone())).await },
+            );
+        }
         let outcome = tokio::select! {
             outcome = live(&doors, &network, &mut parts, listen) => outcome,
             fault = manager.env().faulty() => Err(StartFault::Fault(fault)),
             () = doors.stop_requested() => Ok(()),
         };
         doors.request_stop();
+        if let Some(supervisor) = supervisor {
+            supervisor.stopping();
+        }
         tracing::info!("stopping");
         network.stop().await;
         parts.stop.raise();

@@ -52,6 +52,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("payment", &["payment", "manager", "store", "key", "clock", "lock", "token"]),
     ("rpc", &["rpc", "manager", "payment", "config", "clock", "lock", "log", "token"]),
     ("store", &["store", "clock", "fatal", "lock"]),
+    ("supervisor", &["supervisor"]),
     ("sweep", &["sweep", "chain", "wallet", "store", "key", "clock", "lock"]),
     ("token", &["token", "store", "clock", "lock"]),
     ("wallet", &["wallet", "key", "clock", "lock"]),

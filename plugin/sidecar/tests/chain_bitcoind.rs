@@ -109,7 +109,7 @@ impl Node {
         let seen = Seen { wallet, rows, state: None, states: Vec::new(), disconnected: 0 };
         let listener = Arc::new(Listener { seen: Mutex::new(seen), changed: Condvar::new() });
         let (theirs, told, flag) = (source.clone(), listener.clone(), stop.clone());
-        let thread = std::thread::spawn(move || Follower::run(theirs, told, (network, None), &flag));
+        let thread = std::thread::spawn(move || Follower::run(theirs, told, (network, None), None, &flag));
         Self { source, listener, stop, thread: Some(thread) }
     }
 

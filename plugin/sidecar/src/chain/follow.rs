@@ -162,29 +162,28 @@ impl Follower {
     }
 
     /// Follows until `stop` is raised; where the listener has no tip yet, from `start_height` on, or from bitcoind's newest block.
-    /// Blocks the thread.
+    /// Blocks the thread. `poll` is how often it looks for a block where it hears of none; without it bitcoind is asked to say when
+    /// there is one.
     pub fn run(
         source: Arc<dyn ChainSource>,
         listener: Arc<dyn BlockListener>,
         (network, start_height): (Network, Option<u32>),
+        poll: Option<Duration>,
         stop: &StopFlag,
     ) {
         let mut follower = Self::new(source, listener, network).starting_at(start_height);
         while !stop.is_raised() {
-            match follower.step() {
-                Pause::No => {}
-                Pause::NewBlock(known) => follower.await_block(known, stop),
-                Pause::Sleep(time) => {
-                    stop.doze(time);
-                }
-            }
-        }
-    }
-
-    fn await_block(&mut self, known: BlockHash, stop: &StopFlag) {
-        if let Err(fault) = self.source.wait_for_new_block(known, PATIENCE, stop) {
-            let pause = self.on_fault(&fault);
-            stop.doze(pause);
+            let known = stop.nudges();
+            let wait = match (follower.step(), poll) {
+                (Pause::No, _) => continue,
+                (Pause::NewBlock(_), Some(poll)) => poll,
+                (Pause::NewBlock(tip), None) => match follower.source.wait_for_new_block(tip, PATIENCE, stop) {
+                    Ok(()) => continue,
+                    Err(fault) => follower.on_fault(&fault),
+                },
+                (Pause::Sleep(time), _) => time,
+            };
+            stop.doze(known, wait);
         }
     }
 

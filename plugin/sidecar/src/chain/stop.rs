@@ -36,7 +36,7 @@ impl StopFlag {
         self.inner.wake.notify_all();
     }
 
-    /// Wakes whoever [dozes](Self::doze).
+    /// Wakes whoever [dozes](Self::doze), and keeps awake whoever is about to.
     pub fn nudge(&self) {
         let mut state = self.inner.state.lock();
         state.nudges = state.nudges.wrapping_add(1);
@@ -56,10 +56,15 @@ impl StopFlag {
         state.is_raised
     }
 
-    /// The same, or until it is nudged.
-    pub fn doze(&self, time: Duration) -> bool {
+    /// How often it was nudged.
+    pub fn nudges(&self) -> u64 {
+        self.inner.state.lock().nudges
+    }
+
+    /// Sleeps likewise, but not once it was nudged more often than `known`: what there was news of while somebody looked is looked
+    /// at again.
+    pub fn doze(&self, known: u64, time: Duration) -> bool {
         let mut state = self.inner.state.lock();
-        let known = state.nudges;
         self.inner.wake.wait_while_for(&mut state, |state| !state.is_raised && state.nudges == known, time);
         state.is_raised
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bitcoin::Network;
 use zeroize::Zeroizing;
@@ -19,6 +20,8 @@ pub struct BitcoindConfig {
     pub auth: BitcoindAuth,
     /// Whether the address may be of another machine; the connection is not encrypted.
     pub allow_remote: bool,
+    /// How often it is looked for a block where nobody says that there is one; none: bitcoind is asked to say so.
+    pub poll: Option<Duration>,
     /// Where the two come from.
     pub search: BitcoindSearch,
 }
@@ -84,7 +87,8 @@ pub(super) fn bitcoind(values: &Values, home: &Path, network: Network) -> Result
     let conf_may_be_meant = said.is_some() || is_of_this_machine(&address);
     let (auth, auth_from, tried) = credentials(values, home, &conf, conf_may_be_meant)?;
     let search = BitcoindSearch { data_dir, address: address_from, auth: auth_from, tried };
-    Ok(BitcoindConfig { address, auth, allow_remote: values.flag("bitcoind.allow_remote"), search })
+    let poll = Some(values.number("bitcoind.poll_secs")).filter(|secs| *secs > 0).map(Duration::from_secs);
+    Ok(BitcoindConfig { address, auth, allow_remote: values.flag("bitcoind.allow_remote"), poll, search })
 }
 
 fn address(values: &Values, conf: &BitcoinConf, network: Network) -> Result<(String, Origin), ConfigFault> {

@@ -84,6 +84,25 @@ pub(super) const KEYS: &[Key] = &[
          Default: 127.0.0.1, port 39735 on signet and 19735 on regtest",
     ),
     key(
+        "proxy",
+        Kind::Text,
+        "",
+        "A SOCKS5 proxy such as Tor's, as ip:port (127.0.0.1:9050). Connections to onion services go through it.",
+    ),
+    key(
+        "always_use_proxy",
+        Kind::Flag,
+        "false",
+        "Whether connections to all peers go through the proxy. Then no name of a peer is looked up on this machine.",
+    ),
+    key(
+        "external_addresses",
+        Kind::Text,
+        "",
+        "Where peers reach this node from elsewhere, as host:port with commas between: an onion service of its own, or what a router \
+         passes on. node.info tells them.",
+    ),
+    key(
         "bitcoind.data_dir",
         Kind::Text,
         "",
@@ -123,6 +142,13 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Flag,
         "false",
         "Whether bitcoind may be on another machine. The connection is not encrypted.",
+    ),
+    key(
+        "bitcoind.poll_secs",
+        Kind::Number(0, 600),
+        "0",
+        "How often it is looked for a new block, in seconds. 0 asks bitcoind to say when there is one, which keeps one of its RPC \
+         threads busy. Above 0 let blocknotify of bitcoind call chain.notify_block (contrib/bitcoind-notify.md).",
     ),
     key(
         "rpc.address",

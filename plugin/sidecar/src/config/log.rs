@@ -10,8 +10,22 @@ use super::ConfigFault;
 use super::values::Values;
 
 /// The parts of the daemon that have a level of their own: its modules.
-pub const LOG_TARGETS: [&str; 13] =
-    ["chain", "clock", "key", "lock", "manager", "net", "node", "payment", "rpc", "store", "sweep", "token", "wallet"];
+pub const LOG_TARGETS: [&str; 14] = [
+    "chain",
+    "clock",
+    "key",
+    "lock",
+    "manager",
+    "net",
+    "node",
+    "payment",
+    "rpc",
+    "store",
+    "supervisor",
+    "sweep",
+    "token",
+    "wallet",
+];
 
 /// What is logged, how and where.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -243,4 +244,45 @@ fn the_example_tells_what_an_opener_keeps_for_a_burst_of_its_peer() {
     assert_eq!(told, [(100, 5_339), (483, 22_006)]);
     let text = example_file().replace("\n# ", " ");
     assert!(text.contains("5,339 sat at 100, 22,006 sat at 483"), "{text}");
+}
+
+#[test]
+fn a_proxy_is_a_number_and_a_port_and_all_peers_need_one() {
+    let bench = Bench::with_file("proxy = \"127.0.0.1:9050\"\n");
+    let proxy = |always| Some(ProxyConfig { address: "127.0.0.1:9050".parse().expect("an address"), always });
+    assert_eq!(bench.read(&[]).expect("fits").proxy, proxy(false));
+    assert_eq!(bench.read(&["--always-use-proxy", "true"]).expect("fits").proxy, proxy(true));
+    for (flags, words) in [
+        (&["--proxy", "localhost:9050"][..], "proxy (from --proxy): must be ip:port, such as 127.0.0.1:9050"),
+        (&["--proxy", "127.0.0.1"], "proxy (from --proxy): must be ip:port, such as 127.0.0.1:9050"),
+        (&["--proxy", "0.0.0.0:9050"], "proxy (from --proxy): must be an address that can be connected to"),
+        (&["--proxy", "127.0.0.1:0"], "proxy (from --proxy): must be an address that can be connected to"),
+        (&["--always-use-proxy", "true"], "always_use_proxy (from --always-use-proxy): needs proxy"),
+    ] {
+        let refused = Bench::new().refused(flags);
+        assert!(refused.starts_with(words), "{refused}");
+    }
+}
+
+#[test]
+fn addresses_from_elsewhere_are_read_each() {
+    let service = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion:9735";
+    let flags = ["--external-addresses", &format!(" {service} ,, 203.0.113.7:9735,node.example:1")];
+    let config = Bench::new().read(&flags).expect("fits");
+    assert_eq!(config.external_addresses, [service, "203.0.113.7:9735", "node.example:1"]);
+    assert_eq!(Bench::new().read(&[]).expect("fits").external_addresses, Vec::<String>::new());
+    let refused = Bench::new().refused(&["--external-addresses", "abcd.onion:9735"]);
+    assert!(
+        refused.starts_with("external_addresses (from --external-addresses): \"abcd.onion:9735\" must be 56 letters"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn bitcoind_is_asked_to_tell_of_blocks_unless_it_is_looked_at_now_and_then() {
+    assert_eq!(Bench::new().read(&[]).expect("fits").bitcoind.poll, None);
+    let config = Bench::new().read(&["--bitcoind-poll-secs", "60"]).expect("fits");
+    assert_eq!(config.bitcoind.poll, Some(Duration::from_secs(60)));
+    let refused = Bench::new().refused(&["--bitcoind-poll-secs", "601"]);
+    assert_eq!(refused, "bitcoind.poll_secs (from --bitcoind-poll-secs): must be a whole number from 0 to 600");
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrigger_bolt::address::{Host, InvalidAddress, PeerAddress};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::NodeId;
 use tokio::net::TcpStream;
@@ -13,6 +14,7 @@ use super::Shared;
 use super::connection::{self, MeetFault};
 use super::handshake::{self, HandshakeFault};
 use super::socket::Socket;
+use super::socks::{self, Proxy, ProxyFault};
 use crate::manager::outbox::Origin;
 
 /// How long the TCP connection may take to open.
@@ -30,6 +32,15 @@ pub enum DialFault {
     /// The address, or the node behind it, did not answer in time.
     #[error("no answer in time while {0}")]
     Timeout(&'static str),
+    /// The address is none.
+    #[error("the address {0}")]
+    NoAddress(#[from] InvalidAddress),
+    /// Only a proxy finds the address, and there is none.
+    #[error("an onion service can be reached through Tor only, and no proxy is configured")]
+    NoProxy,
+    /// The proxy did not connect.
+    #[error("{0}")]
+    Proxy(#[from] ProxyFault),
     /// The handshake failed: the node behind the address does not hold the key of the node id.
     #[error("the handshake failed: {0}")]
     WrongKey(String),
@@ -48,6 +59,9 @@ impl DialFault {
             Self::Refused => "refused",
             Self::Unreachable(_) => "unreachable",
             Self::Timeout(_) => "timeout",
+            Self::NoAddress(_) => "no_address",
+            Self::NoProxy => "no_proxy",
+            Self::Proxy(_) => "proxy",
             Self::WrongKey(_) => "wrong_key",
             Self::InitRefused(_) => "init_refused",
             Self::Stopping => "stopping",
@@ -60,6 +74,9 @@ impl DialFault {
             Self::Refused => "Check that the peer is running and that the port is its Lightning port.",
             Self::Unreachable(_) => "Check the address (host:port) and that this machine has a way to it.",
             Self::Timeout(_) => "Check the address, and that no firewall drops the connection.",
+            Self::NoAddress(_) => "Give an address of this form.",
+            Self::NoProxy => "Run Tor, and set `proxy = \"127.0.0.1:9050\"` in the configuration.",
+            Self::Proxy(fault) => fault.hint(),
             Self::WrongKey(_) => "Check that the node_id is that of the node at this address.",
             Self::InitRefused(_) => "The message says what the peers disagree on; most often it is the network.",
             Self::Stopping => "Start the node again.",
@@ -70,7 +87,8 @@ impl DialFault {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Refused | Self::Unreachable(_) | Self::Timeout(_) => true,
-            Self::WrongKey(_) | Self::InitRefused(_) | Self::Stopping => false,
+            Self::Proxy(fault) => fault.retryable(),
+            Self::NoAddress(_) | Self::NoProxy | Self::WrongKey(_) | Self::InitRefused(_) | Self::Stopping => false,
         }
     }
 }
@@ -96,20 +114,46 @@ pub(super) async fn connect(net: &Arc<Shared>, peer: NodeId, address: &str) -> R
     }
     let mut stopped = net.stopped();
     let stream = tokio::select! {
-        stream = open(address) => stream?,
+        stream = open(net.proxy.as_ref(), peer, address) => stream?,
         () = stopped.wait() => return Err(DialFault::Stopping),
     };
     greet(net, peer, Socket::from(stream)).await
 }
 
-async fn open(address: &str) -> Result<TcpStream, DialFault> {
-    match timeout(OPEN_TIMEOUT, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => Ok(stream),
+/// A stream to what listens at `address`, directly or through the proxy.
+async fn open(proxy: Option<&Proxy>, peer: NodeId, address: &str) -> Result<TcpStream, DialFault> {
+    let target: PeerAddress = address.parse()?;
+    if let Some(proxy) = proxy.filter(|proxy| proxy.is_for(&target.host)) {
+        return Ok(open_through(proxy, peer, &target).await?);
+    }
+    let direct = async {
+        match &target.host {
+            Host::Ip(ip) => Some(TcpStream::connect((*ip, target.port)).await),
+            Host::Name(name) => Some(TcpStream::connect((name.as_str(), target.port)).await),
+            // No resolver may hear of it (RFC 7686).
+            Host::Onion(_) => None,
+        }
+    };
+    match timeout(OPEN_TIMEOUT, direct).await.map(Option::transpose) {
+        Ok(Ok(None)) => Err(DialFault::NoProxy),
+        Ok(Ok(Some(stream))) => Ok(stream),
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(DialFault::Refused),
         Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(DialFault::Timeout("connecting")),
         Ok(Err(error)) => Err(DialFault::Unreachable(error.to_string())),
         Err(_) => Err(DialFault::Timeout("connecting")),
     }
+}
+
+async fn open_through(proxy: &Proxy, peer: NodeId, target: &PeerAddress) -> Result<TcpStream, ProxyFault> {
+    let at = proxy.address();
+    let mut stream = match timeout(OPEN_TIMEOUT, TcpStream::connect(at)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(ProxyFault::Refused(at)),
+        Ok(Err(error)) => return Err(ProxyFault::Unreachable(at, error.to_string())),
+        Err(_) => return Err(ProxyFault::Unreachable(at, "no answer in time".to_owned())),
+    };
+    socks::ask(&mut stream, target, &proxy.password(&peer)).await?;
+    Ok(stream)
 }
 
 /// Meets a peer over an open socket, and lets the connection run on by itself.

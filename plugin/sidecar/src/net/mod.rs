@@ -18,6 +18,7 @@ mod keepalive;
 mod listen;
 mod seat;
 mod socket;
+mod socks;
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ pub use dial::DialFault;
 pub use keep::{Backoff, Dialer};
 pub use keepalive::{ANSWER_TIMEOUT, PING_AFTER_SEND, PING_WHEN_IDLE, PONG_TIMEOUT};
 pub use socket::Socket;
+pub use socks::{Proxy, ProxyFault, Reply, Step};
 
 use crate::manager::outbox::PeerHandler;
 
@@ -67,6 +69,8 @@ struct Shared {
     node_secret: SecretKey,
     handler: Arc<dyn PeerHandler>,
     seats: seat::Seats,
+    /// What outgoing connections go through.
+    proxy: Option<Proxy>,
     /// True tells every task to end. Each task holds a receiver, so the last of them closes it.
     stop: watch::Sender<bool>,
 }
@@ -74,8 +78,13 @@ struct Shared {
 impl Network {
     /// No connection yet; `node_secret` is the key behind our node id.
     pub fn new(node_secret: SecretKey, handler: Arc<dyn PeerHandler>) -> Self {
-        let shared = Shared { node_secret, handler, seats: seat::Seats::default(), stop: watch::Sender::new(false) };
-        Self { shared: Arc::new(shared) }
+        Self::through(None, node_secret, handler)
+    }
+
+    /// The same, with outgoing connections going through this proxy.
+    pub fn through(proxy: Option<Proxy>, node_secret: SecretKey, handler: Arc<dyn PeerHandler>) -> Self {
+        let (seats, stop) = (seat::Seats::default(), watch::Sender::new(false));
+        Self { shared: Arc::new(Shared { node_secret, handler, seats, proxy, stop }) }
     }
 
     /// The identity under which peers know us.

@@ -303,9 +303,14 @@ pub(super) fn wallet_fault(fault: WalletFault) -> Fault {
 }
 
 pub(super) fn dial_fault(fault: DialFault) -> Fault {
-    let hint = fault.hint();
+    let (hint, retryable) = (fault.hint(), fault.retryable());
     let answer = match &fault {
-        DialFault::Refused | DialFault::Unreachable(_) | DialFault::Timeout(_) => Fault::peer_unreachable(&fault),
+        DialFault::Refused
+        | DialFault::Unreachable(_)
+        | DialFault::Timeout(_)
+        | DialFault::NoAddress(_)
+        | DialFault::NoProxy
+        | DialFault::Proxy(_) => Fault::peer_unreachable(&fault).retryable(retryable),
         DialFault::WrongKey(_) => Fault::peer_handshake_failed(&fault),
         DialFault::InitRefused(_) => Fault::peer_incompatible(&fault),
         DialFault::Stopping => return Fault::stopping(),

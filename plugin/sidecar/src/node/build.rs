@@ -14,7 +14,7 @@ use super::backups::{self, Sinks};
 use super::chain_side::{Listener, StoredWallet, carry_out, feerates, follow_estimates};
 use super::core::{self, Core, Duties, Ground};
 use super::found::Found;
-use super::settings::{access, caps, event_limits, forwarding_policy, policy};
+use super::settings::{access, addresses, caps, event_limits, forwarding_policy, policy, proxy};
 use super::{Parts, StartFault, spawn, stop_for_storage, workers};
 use crate::chain::ChainSource;
 use crate::chain::broadcast::Broadcaster;
@@ -99,7 +99,7 @@ pub(super) fn build(
     }
     let sweeper = Sweeper::start(outside.tools(&wallet, &keys), std::mem::take(&mut file.sweeps))?;
 
-    let network = Network::new(*keys.node_secret(), core.manager.clone());
+    let network = Network::through(proxy(config)?, *keys.node_secret(), core.manager.clone());
     let (state, chain) = watch::channel(None);
     let all = Assembly { config, outside, core, wallet, sweeper: Arc::new(sweeper), sinks: hub };
     doors.open(Arc::new(all.doorkeeper(network.dialer(), chain.clone())));
@@ -176,7 +176,7 @@ impl Assembly<'_> {
             identity: Identity {
                 alias: self.config.alias.clone(),
                 network: network_name(self.config.network),
-                addresses: vec![self.config.listen.to_string()],
+                addresses: addresses(self.config),
             },
         }
     }
@@ -222,7 +222,7 @@ impl Assembly<'_> {
         let listener: Arc<dyn BlockListener> = Arc::new(self.listener(state, doors));
         let Outside { source, stop, .. } = &self.outside;
         let (source, stop) = (source.clone(), stop.clone());
-        let begin = (self.config.network, self.config.start_height);
-        spawn("chain", move || Follower::run(source, listener, begin, &stop))
+        let (begin, poll) = ((self.config.network, self.config.start_height), self.config.bitcoind.poll);
+        spawn("chain", move || Follower::run(source, listener, begin, poll, &stop))
     }
 }

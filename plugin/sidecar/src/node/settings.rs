@@ -4,9 +4,11 @@ use bitcoin::constants::ChainHash;
 use outrigger_channel::Policy;
 
 use crate::chain::rpc::{Access, Auth};
+use crate::clock::{Clock, NoEntropy};
 use crate::config::{BitcoindAuth, Config, EventKeeping, RpcConfig};
 use crate::manager::relay::register::{Caps, Load};
 use crate::manager::terms::ForwardingPolicy;
+use crate::net::Proxy;
 use crate::rpc::Place;
 use crate::store::EventLimits;
 
@@ -25,6 +27,22 @@ pub(super) fn access(config: &Config) -> Access {
 pub(super) fn place(config: &RpcConfig) -> Place {
     let RpcConfig { address, allow_remote, hosts, origins, page } = config.clone();
     Place { address, allow_remote, hosts, origins, page }
+}
+
+/// What outgoing connections go through.
+pub(super) fn proxy(config: &Config) -> Result<Option<Proxy>, NoEntropy> {
+    let Some(place) = config.proxy else { return Ok(None) };
+    Ok(Some(Proxy::new(place.address, place.always, Clock::random_bytes()?)))
+}
+
+/// Where peers reach the node: first what the operator says, then where it listens, unless nobody else reaches that.
+pub(super) fn addresses(config: &Config) -> Vec<String> {
+    let mut addresses = config.external_addresses.clone();
+    let listen = config.listen.ip();
+    if addresses.is_empty() || !(listen.is_loopback() || listen.is_unspecified()) {
+        addresses.push(config.listen.to_string());
+    }
+    addresses
 }
 
 /// What is kept of events.

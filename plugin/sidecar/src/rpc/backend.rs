@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bitcoin::{OutPoint, Txid};
+use outrigger_bolt::address::PeerAddress;
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_rpc_schema as schema;
@@ -138,26 +139,6 @@ pub trait Backend: Send + Sync + 'static {
     fn token_list(&self, after: Option<&str>, count: usize) -> impl Future<Output = Answer<Vec<Token>>> + Send;
     /// `token.revoke`.
     fn token_revoke(&self, name: &str) -> impl Future<Output = Answer<()>> + Send;
-}
-
-/// Where a peer listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerAddress {
-    /// A host name or an IP address, without brackets.
-    pub host: String,
-    /// The port, not 0.
-    pub port: u16,
-}
-
-impl std::fmt::Display for PeerAddress {
-    /// As `host:port`, an IPv6 address in brackets.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
 }
 
 /// Which peers are asked for.

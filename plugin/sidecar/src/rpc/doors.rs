@@ -7,13 +7,12 @@ use tokio::sync::watch;
 
 use super::feed::Feed;
 use super::{Answer, Fault};
-use crate::lock::Mutex;
 use crate::log::Levels;
 
 /// Holds the status from process start on, and the node once it is there.
 #[derive(Debug)]
 pub struct Doors<B> {
-    status: Mutex<NodeStatusReport>,
+    status: watch::Sender<NodeStatusReport>,
     node: OnceLock<Arc<B>>,
     opened: watch::Sender<bool>,
     feed: Feed,
@@ -38,7 +37,7 @@ impl<B> Doors<B> {
             network: network.to_owned(),
         };
         Arc::new(Self {
-            status: Mutex::new(status),
+            status: watch::Sender::new(status),
             node: OnceLock::new(),
             opened: watch::Sender::new(false),
             feed: Feed::default(),
@@ -76,17 +75,23 @@ impl<B> Doors<B> {
 
     /// Changes what `node.status` answers. Once the phase is `stopping` it stays so.
     pub fn report(&self, change: impl FnOnce(&mut NodeStatusReport)) {
-        let mut status = self.status.lock();
-        let stopping = status.phase == Phase::Stopping;
-        change(&mut status);
-        if stopping {
-            status.phase = Phase::Stopping;
-        }
+        self.status.send_modify(|status| {
+            let stopping = status.phase == Phase::Stopping;
+            change(status);
+            if stopping {
+                status.phase = Phase::Stopping;
+            }
+        });
     }
 
     /// What `node.status` answers now.
     pub fn status(&self) -> NodeStatusReport {
-        self.status.lock().clone()
+        self.status.borrow().clone()
+    }
+
+    /// The same, and word of each change.
+    pub fn statuses(&self) -> watch::Receiver<NodeStatusReport> {
+        self.status.subscribe()
     }
 
     /// Asks the process to stop, as `node.stop` does.
@@ -132,7 +137,7 @@ impl<B> Doors<B> {
 
     /// The node, or why there is none to ask.
     pub(super) fn node(&self) -> Answer<&B> {
-        if self.status.lock().phase == Phase::Stopping {
+        if self.status.borrow().phase == Phase::Stopping {
             return Err(Fault::stopping());
         }
         self.opened().ok_or_else(Fault::starting)

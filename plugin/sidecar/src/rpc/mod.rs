@@ -43,9 +43,10 @@ mod websocket;
 
 pub use auth::Caller;
 pub use backend::{
-    Backend, ChannelQuery, EventQuery, ForwardQuery, InvoiceOrder, OpenOrder, PaymentOrder, PaymentTarget, PeerAddress,
-    PeerQuery, SendOrder, StatsQuery,
+    Backend, ChannelQuery, EventQuery, ForwardQuery, InvoiceOrder, OpenOrder, PaymentOrder, PaymentTarget, PeerQuery,
+    SendOrder, StatsQuery,
 };
 pub use doors::Doors;
 pub use error::{Answer, Fault};
+pub use outrigger_bolt::address::PeerAddress;
 pub use server::{Place, Server, ServerFault, start};

@@ -67,9 +67,10 @@ async fn a_closed_port_is_refused() {
 }
 
 #[tokio::test]
-async fn an_address_without_a_port_is_unreachable() {
+async fn an_address_without_a_port_is_none() {
     let fault = Node::new().network.connect(peer_id(), "127.0.0.1").await.unwrap_err();
-    assert_eq!((fault.kind(), fault.hint().is_empty()), ("unreachable", false));
+    assert_eq!((fault.kind(), fault.hint().is_empty(), fault.retryable()), ("no_address", false, false));
+    assert_eq!(fault.to_string(), "the address must be host:port, an IPv6 address in brackets");
 }
 
 #[tokio::test]
