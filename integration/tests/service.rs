@@ -248,11 +248,12 @@ impl Started {
         self.pid().and_then(of).is_some_and(|program| program.ends_with("outriggerd"))
     }
 
-    /// A client, once the daemon answers.
+    /// A client, once the daemon answers and its store is open.
     async fn client(&self) -> Done<Client> {
         until(LIMIT, "a daemon that answers", async || {
             let Ok(client) = Client::in_directory(&self.place) else { return Ok(None) };
-            Ok(client.call(NodeStatus {}).await.ok().map(|_| client))
+            let status = client.call(NodeStatus {}).await.ok();
+            Ok(status.filter(|status| status.phase != Phase::Starting).map(|_| client))
         })
         .await
     }
