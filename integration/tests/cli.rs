@@ -100,7 +100,9 @@ async fn the_exit_code_says_who_is_to_blame() -> Done<()> {
             (&["channel.get"], "channel_id"),
             (&["channel.get", "chanel_id=00"], "did you mean channel_id?"),
             (&["invoice.create", "description=x", "amount_msat=-1"], "amount_msat"),
-            (&["channel.get", "00"], "name=value"),
+            (&["invoice.create", "00"], "name=value"),
+            // The only parameter of a method needs no name.
+            (&["channel.get", "00"], "channel_id"),
             (&["--no-such-flag", "node.info"], "--no-such-flag"),
             // Well formed for the command line, and not for the daemon.
             (&["channel.get", "channel_id=00"], "channel_id"),

@@ -245,7 +245,9 @@ impl Started {
 
     fn runs(&self) -> bool {
         let of = |pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-        self.pid().and_then(of).is_some_and(|program| program.ends_with("outriggerd"))
+        // The name of a process that ends is gone before its lock is.
+        let is_locked = std::fs::File::open(self.place.join("lock")).is_ok_and(|lock| lock.try_lock().is_err());
+        is_locked || self.pid().and_then(of).is_some_and(|program| program.ends_with("outriggerd"))
     }
 
     /// A client, once the daemon answers and its store is open.

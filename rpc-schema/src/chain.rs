@@ -35,6 +35,45 @@ pub struct ChainStatusReport {
     /// Height that bitcoind has reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_height: Option<u32>,
+    /// What was asked of bitcoind since the start of the daemon, by method.
+    pub calls: Vec<ChainCalls>,
+    /// What the node allows itself to ask at once, and what it asks.
+    pub budget: ChainBudget,
+}
+
+/// What was asked of bitcoind by one method since the start of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChainCalls {
+    /// The method's name at bitcoind.
+    pub method: String,
+    /// How many calls have ended.
+    pub calls: u64,
+    /// How many of them had no answer, or one that is an error; a block that bitcoind does not have is one too.
+    pub errors: u64,
+    /// How long one took on average, in microseconds. `waitfornewblock` waits for the next block.
+    pub mean_micros: u64,
+    /// Half of them took no longer than this, in microseconds: the end of a bucket of a histogram, 120 s at the most.
+    pub half_within_micros: u64,
+    /// 99 of 100 took no longer than this, in microseconds: as above.
+    pub most_within_micros: u64,
+}
+
+/// What the node allows itself to ask of bitcoind at once, and what it asks. The long poll for the next block has a connection of its own
+/// and is not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChainBudget {
+    /// The most calls that are under way at once; one of them is kept for those with a deadline.
+    pub calls_at_once: u32,
+    /// Calls that are under way now.
+    pub calls_now: u32,
+    /// The most that were under way at once since the start of the daemon.
+    pub calls_peak: u32,
+    /// How many calls have had their turn since the start of the daemon.
+    pub turns: u64,
+    /// How long one waited for its turn on average, in microseconds.
+    pub turn_mean_micros: u64,
+    /// 99 of 100 waited no longer than this, in microseconds: the end of a bucket of a histogram, 120 s at the most.
+    pub turn_most_within_micros: u64,
 }
 
 /// How the node stands to bitcoind's chain.

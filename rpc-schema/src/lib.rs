@@ -45,7 +45,8 @@ mod wallet;
 
 pub use backup::{BackupInfo, BackupReport, BackupState, BackupStatus};
 pub use chain::{
-    ChainFeerates, ChainFeeratesReport, ChainNotified, ChainNotifyBlock, ChainState, ChainStatus, ChainStatusReport,
+    ChainBudget, ChainCalls, ChainFeerates, ChainFeeratesReport, ChainNotified, ChainNotifyBlock, ChainState,
+    ChainStatus, ChainStatusReport,
 };
 pub use channel::{
     ChannelClose, ChannelClosing, ChannelForceClose, ChannelForceClosing, ChannelGet, ChannelInfo, ChannelList,

@@ -112,8 +112,8 @@ impl Method for PaymentGet {
 }
 
 /// Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until
-/// then, and may still succeed. Of a payment that has ended it only tells the end. A repeat changes
-/// nothing, and takes no key.
+/// then, and may still succeed. Of a payment that has ended it only tells the end. A token abandons what was begun with it;
+/// with the scope `admin`, whatever was begun. A repeat changes nothing, and takes no key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PaymentAbandon {

@@ -42,7 +42,9 @@ impl Scope {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenCreate {
-    /// What the token is called: 1 to 128 characters, and no other token's name.
+    /// What the token is called: 1 to 128 characters, and no other token's name. Idempotency keys belong to this name: no
+    /// program is answered with what a key of another did, and a new token of the name of one that was revoked goes on with its
+    /// keys.
     pub name: String,
     /// What its holder may do; one scope at least.
     pub scopes: Vec<Scope>,

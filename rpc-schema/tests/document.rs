@@ -12,7 +12,13 @@ const UNITS: [&str; 10] =
     ["_msat", "_sat", "_sat_per_vb", "_at", "_height", "_blocks", "_secs", "_seq", "_bytes", "_micros"];
 
 /// Integers that count things or order them, and so have no unit.
-const COUNTS: [&str; 21] = [
+const COUNTS: [&str; 27] = [
+    "calls",
+    "calls_at_once",
+    "calls_now",
+    "calls_peak",
+    "errors",
+    "turns",
     "protocol",
     "held_events",
     "lag_updates",

@@ -64,6 +64,38 @@ export type BackupState =
 /** Tells how every backup of the configuration stands, and how far it is behind. */
 export interface BackupStatus {}
 
+/** What the node allows itself to ask of bitcoind at once, and what it asks. The long poll for the next block has a connection of its own and is not counted. */
+export interface ChainBudget {
+  /** The most calls that are under way at once; one of them is kept for those with a deadline. */
+  calls_at_once: number;
+  /** Calls that are under way now. */
+  calls_now: number;
+  /** The most that were under way at once since the start of the daemon. */
+  calls_peak: number;
+  /** How long one waited for its turn on average, in microseconds. */
+  turn_mean_micros: number;
+  /** 99 of 100 waited no longer than this, in microseconds: the end of a bucket of a histogram, 120 s at the most. */
+  turn_most_within_micros: number;
+  /** How many calls have had their turn since the start of the daemon. */
+  turns: number;
+}
+
+/** What was asked of bitcoind by one method since the start of the daemon. */
+export interface ChainCalls {
+  /** How many calls have ended. */
+  calls: number;
+  /** How many of them had no answer, or one that is an error; a block that bitcoind does not have is one too. */
+  errors: number;
+  /** Half of them took no longer than this, in microseconds: the end of a bucket of a histogram, 120 s at the most. */
+  half_within_micros: number;
+  /** How long one took on average, in microseconds. `waitfornewblock` waits for the next block. */
+  mean_micros: number;
+  /** The method's name at bitcoind. */
+  method: string;
+  /** 99 of 100 took no longer than this, in microseconds: as above. */
+  most_within_micros: number;
+}
+
 /** Tells the feerates that the node goes by, each in satoshi per virtual byte, rounded up. */
 export interface ChainFeerates {}
 
@@ -109,6 +141,10 @@ export interface ChainStatusReport {
   block_hash?: string;
   /** Height of the newest block that the node has taken in. */
   block_height?: number;
+  /** What the node allows itself to ask at once, and what it asks. */
+  budget: ChainBudget;
+  /** What was asked of bitcoind since the start of the daemon, by method. */
+  calls: ChainCalls[];
   /** The Bitcoin network: `regtest` or `signet`. */
   network: string;
   /** Why the node is in this state; absent where the state says it all. */
@@ -806,7 +842,7 @@ export type OpenState =
   /** The opening has ended without a channel. */
   | "failed";
 
-/** Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until then, and may still succeed. Of a payment that has ended it only tells the end. A repeat changes nothing, and takes no key. */
+/** Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until then, and may still succeed. Of a payment that has ended it only tells the end. A token abandons what was begun with it; with the scope `admin`, whatever was begun. A repeat changes nothing, and takes no key. */
 export interface PaymentAbandon {
   /** The payment. */
   payment_id: string;
@@ -1123,7 +1159,7 @@ export interface TokenCreate {
   budget_msat?: number;
   /** Seconds until it is good no more: at most ten years; for ever without it. Not with the scope admin, which could make itself another token. */
   expiry_secs?: number;
-  /** What the token is called: 1 to 128 characters, and no other token's name. */
+  /** What the token is called: 1 to 128 characters, and no other token's name. Idempotency keys belong to this name: no program is answered with what a key of another did, and a new token of the name of one that was revoked goes on with its keys. */
   name: string;
   /** What its holder may do; one scope at least. */
   scopes: Scope[];
@@ -1404,7 +1440,7 @@ export interface Methods {
   "payment.get": { parameters: PaymentGet; result: PaymentInfo };
   /** Lists the payments that this node sent, in the order of their names. */
   "payment.list": { parameters: PaymentList; result: PaymentPage };
-  /** Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until then, and may still succeed. Of a payment that has ended it only tells the end. A repeat changes nothing, and takes no key. */
+  /** Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until then, and may still succeed. Of a payment that has ended it only tells the end. A token abandons what was begun with it; with the scope `admin`, whatever was begun. A repeat changes nothing, and takes no key. */
   "payment.abandon": { parameters: PaymentAbandon; result: PaymentInfo };
   /** Lists HTLCs that were relayed and whose fee is earned, the newest million of them, oldest first. `after` the last page seen, it gives what came since. */
   "forward.list": { parameters: ForwardList; result: ForwardPage };

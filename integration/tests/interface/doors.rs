@@ -154,7 +154,11 @@ impl Visitor {
             Err(_) => socket.sender.send_binary(message).await?,
         }
         socket.sender.flush().await?;
-        while is_awaited {
+        if !is_awaited {
+            self.socket = Some(socket);
+            return Ok(Heard::Answer(None));
+        }
+        loop {
             let mut heard = Vec::new();
             socket.receiver.receive_data(&mut heard).await?;
             let heard: Value = serde_json::from_slice(&heard)?;
@@ -168,8 +172,6 @@ impl Visitor {
                 return Ok(Heard::Behind);
             }
         }
-        self.socket = Some(socket);
-        Ok(Heard::Answer(None))
     }
 
     async fn open(&self) -> Done<Socket> {

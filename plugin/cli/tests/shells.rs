@@ -48,7 +48,7 @@ fn said(program: &str, arguments: &[&str], input: &str) -> String {
 const LINES: [(&str, &[&str]); 11] = [
     ("outrigger-cli channel.li", &["channel.list"]),
     ("outrigger-cli --network regtest wallet.b", &["wallet.balance"]),
-    ("outrigger-cli help node.", &["node.info", "node.status", "node.stop"]),
+    ("outrigger-cli help node.", &["node.config_get", "node.info", "node.log_level", "node.status", "node.stop"]),
     ("outrigger-cli completions ", &["bash", "fish", "zsh"]),
     ("outrigger-cli --network ", &["regtest", "signet"]),
     ("outrigger-cli payment.wait ", &["payment_id=", "timeout_secs="]),

@@ -10,6 +10,7 @@ pub mod key;
 pub mod lock;
 pub mod log;
 pub mod manager;
+pub mod measure;
 pub mod net;
 pub mod node;
 pub mod payment;

@@ -118,6 +118,11 @@ impl Tokens {
         Some(Rights { name: row.name.clone(), scopes: row.scopes })
     }
 
+    /// Whether it is there: neither revoked nor never made. One that has expired is there until it is revoked.
+    pub fn is_kept(&self, id: &TokenId) -> bool {
+        self.known.lock().by_id.contains_key(id)
+    }
+
     /// The first `count` tokens whose names come after `after`, by name.
     pub fn list(&self, after: Option<&str>, count: usize) -> Vec<Token> {
         let known = self.known.lock();

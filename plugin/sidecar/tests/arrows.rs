@@ -40,7 +40,7 @@ fn named_modules(text: &str) -> BTreeSet<String> {
 
 /// What each module of the sidecar may name. `node` and `main` see everything.
 const MAY_NAME: &[(&str, &[&str])] = &[
-    ("chain", &["chain", "clock", "manager", "lock"]),
+    ("chain", &["chain", "clock", "manager", "lock", "measure"]),
     ("clock", &["clock"]),
     ("config", &["config"]),
     ("fatal", &["fatal"]),
@@ -48,10 +48,11 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("lock", &["lock"]),
     ("log", &["log", "config", "clock", "lock"]),
     ("manager", &["manager", "store", "key", "clock", "lock"]),
+    ("measure", &["measure"]),
     ("net", &["net", "manager", "clock", "lock"]),
     ("payment", &["payment", "manager", "store", "key", "clock", "lock", "token"]),
     ("rpc", &["rpc", "manager", "payment", "config", "clock", "lock", "log", "token"]),
-    ("store", &["store", "clock", "fatal", "lock"]),
+    ("store", &["store", "clock", "fatal", "lock", "measure"]),
     ("supervisor", &["supervisor"]),
     ("sweep", &["sweep", "chain", "wallet", "store", "key", "clock", "lock"]),
     ("token", &["token", "store", "clock", "lock"]),

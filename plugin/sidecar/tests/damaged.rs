@@ -77,6 +77,7 @@ async fn bad_input_95_bak_6_a_frozen_channel_is_shown_with_its_reason_and_refuse
         next_part: 0,
         again: None,
         charge: None,
+        lost: Msat::ZERO,
         state: PaymentState::Pending,
     };
     let (id, begun) = (payment.payment_id, UnderWay::Payment(payment.payment_id).key());

@@ -53,6 +53,7 @@ fn payment(byte: u8, state: PaymentState) -> PaymentRow {
         next_part: 0,
         again: None,
         charge: None,
+        lost: Msat::ZERO,
         state,
     }
 }

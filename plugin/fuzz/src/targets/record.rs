@@ -300,6 +300,7 @@ fn payments() -> Vec<PaymentRow> {
         next_part: 0,
         again: None,
         charge: Some(Charge { token: [5; 8], amount: Msat::new(1006) }),
+        lost: Msat::ZERO,
         state,
     };
     let pending = [invoice, keysend].map(|again| PaymentRow { again, next_part: 9, ..row(PaymentState::Pending) });

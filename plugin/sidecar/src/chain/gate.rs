@@ -1,9 +1,7 @@
 //! How many calls bitcoind has to serve for us at once (BTC-12): few, and those with a deadline first.
 
+use super::calls::AT_ONCE;
 use crate::lock::{Condvar, Mutex};
-
-/// Calls under way at once, the long poll not counted.
-const AT_ONCE: usize = 2;
 
 /// Whether a call can wait behind others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
 
 pub mod broadcast;
+pub mod calls;
 pub mod fault;
 pub mod feerate;
 pub mod follow;

@@ -21,6 +21,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::calls::Calls;
 use super::fault::{FaultKind, RpcFault};
 use super::gate::{Gate, Urgency};
 use super::http::{self, Limits};
@@ -68,6 +69,7 @@ pub struct Bitcoind {
     calls: Client,
     poll: Client,
     gate: Gate,
+    counted: Arc<Calls>,
 }
 
 impl Bitcoind {
@@ -79,17 +81,41 @@ impl Bitcoind {
                 Wire { access: Arc::clone(&access), stop: stop.clone(), timeout, authorization: Mutex::default() };
             Client::from_jsonrpc(jsonrpc::Client::with_transport(wire))
         };
-        Self { calls: client(CALL_TIMEOUT), poll: client(super::follow::PATIENCE + POLL_GRACE), gate: Gate::default() }
+        Self {
+            calls: client(CALL_TIMEOUT),
+            poll: client(super::follow::PATIENCE + POLL_GRACE),
+            gate: Gate::default(),
+            counted: Arc::default(),
+        }
     }
 
     fn call<T: for<'a> Deserialize<'a>>(
         &self,
         urgency: Urgency,
-        method: &str,
+        method: &'static str,
         params: &[Value],
     ) -> Result<T, RpcFault> {
+        let asked = Clock::monotonic();
         let _pass = self.gate.enter(urgency);
-        self.calls.call(method, params).map_err(into_fault)
+        let _under_way = self.counted.begun(asked);
+        self.made(&self.calls, method, params)
+    }
+
+    fn made<T: for<'a> Deserialize<'a>>(
+        &self,
+        client: &Client,
+        method: &'static str,
+        params: &[Value],
+    ) -> Result<T, RpcFault> {
+        let begun = Clock::monotonic();
+        let outcome = client.call(method, params).map_err(into_fault);
+        self.counted.ended(method, begun, &outcome);
+        outcome
+    }
+
+    /// What was asked of bitcoind so far.
+    pub fn counted(&self) -> Arc<Calls> {
+        self.counted.clone()
     }
 }
 
@@ -239,7 +265,7 @@ impl ChainSource for Bitcoind {
         let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         // With the known tip as a parameter no block can slip in before the wait; bitcoind before 29 has no such parameter.
         for params in [vec![json!(millis), json!(known)], vec![json!(millis)]] {
-            match self.poll.call::<Value>("waitfornewblock", &params).map_err(into_fault) {
+            match self.made::<Value>(&self.poll, "waitfornewblock", &params) {
                 Ok(_) => return Ok(()),
                 Err(fault) if matches!(fault.kind, FaultKind::NoSuchCall | FaultKind::Refused(-1)) => {}
                 Err(fault) => return Err(fault),

@@ -12,6 +12,7 @@ use outrigger_bolt::invoice::{Description, InvalidInvoice, Invoice};
 use outrigger_channel::Refusal;
 use outrigger_rpc_schema as schema;
 
+use crate::chain::calls::{AT_ONCE, Calls};
 use crate::chain::follow::ChainState;
 use crate::clock::Clock;
 use crate::manager::ChannelView;
@@ -250,6 +251,28 @@ pub(super) fn tip(state: &Option<ChainState>) -> (Option<u32>, Option<String>, O
         Some(ChainState::Syncing { height, target }) => (Some(*height), None, Some(*target)),
         Some(ChainState::WaitingForBitcoind { .. } | ChainState::Blind { .. }) | None => (None, None, None),
     }
+}
+
+/// What was asked of bitcoind, by method, and what the node allows itself.
+pub(super) fn calls(calls: &Calls) -> (Vec<schema::ChainCalls>, schema::ChainBudget) {
+    let by_method = calls.by_method().into_iter().map(|call| schema::ChainCalls {
+        method: call.method.to_owned(),
+        calls: call.took.count,
+        errors: call.errors,
+        mean_micros: call.took.mean_micros(),
+        half_within_micros: call.took.within_micros(500),
+        most_within_micros: call.took.within_micros(990),
+    });
+    let (waited, (at_once, peak)) = (calls.waited(), calls.at_once());
+    let budget = schema::ChainBudget {
+        calls_at_once: count(AT_ONCE),
+        calls_now: at_once,
+        calls_peak: peak,
+        turns: waited.count,
+        turn_mean_micros: waited.mean_micros(),
+        turn_most_within_micros: waited.within_micros(990),
+    };
+    (by_method.collect(), budget)
 }
 
 pub(super) fn store(stats: &WriterStats) -> schema::StoreReport {

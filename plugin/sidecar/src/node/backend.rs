@@ -20,6 +20,8 @@ use super::answers::{
 use super::backups;
 use super::chain_side::StoredWallet;
 use super::forwards;
+use super::keyed::Turns;
+use crate::chain::calls::Calls;
 use crate::chain::follow::ChainState;
 use crate::chain::stop::StopFlag;
 use crate::manager::operations::{OperationFault, Operations};
@@ -34,7 +36,7 @@ use crate::store::backup::Hub;
 use crate::store::row::{OperationRow, OperationState};
 use crate::store::schema::Table;
 use crate::store::{Batch, Held, Reader};
-use crate::token::{Token, TokenOrder, Tokens};
+use crate::token::{Token, TokenId, TokenOrder, Tokens};
 
 /// How long `channel.open` waits for the channel's final name before it answers with the operation alone.
 const OPEN_PATIENCE: Duration = Duration::from_secs(30);
@@ -50,11 +52,13 @@ pub(super) struct Doorkeeper {
     pub(super) operations: Operations,
     /// Invoices and payments under a key, one after the other. Held until the call's rows are durable: whoever repeats a key
     /// is answered from the file. Callers alone wait for it, never a peer.
-    pub(super) keyed_calls: tokio::sync::Mutex<()>,
+    pub(super) turns: Turns,
     pub(super) chain: watch::Receiver<Option<ChainState>>,
     pub(super) events: watch::Receiver<u64>,
     /// Wakes whoever waits to ask bitcoind again.
     pub(super) stop: StopFlag,
+    /// What was asked of bitcoind.
+    pub(super) calls: Arc<Calls>,
     /// Who keeps the rows of channels elsewhere too.
     pub(super) sinks: Option<Arc<Hub>>,
     pub(super) identity: Identity,
@@ -98,7 +102,12 @@ impl Backend for Doorkeeper {
             Some(ChainState::Blind { reason }) => (schema::ChainState::Blind, Some(reason)),
         };
         let network = self.identity.network.to_owned();
-        Ok(schema::ChainStatusReport { network, state, reason, block_height, block_hash, target_height })
+        let (calls, budget) = super::answers::calls(&self.calls);
+        Ok(schema::ChainStatusReport { network, state, reason, block_height, block_hash, target_height, calls, budget })
+    }
+
+    async fn metrics(&self) -> String {
+        self.gather_metrics().await
     }
 
     async fn chain_feerates(&self) -> Answer<schema::ChainFeeratesReport> {
@@ -332,13 +341,8 @@ impl Backend for Doorkeeper {
         self.send_payment(order).await
     }
 
-    async fn payment_abandon(&self, payment_id: String) -> Answer<schema::PaymentInfo> {
-        match self.payments.abandon(&payment_id_of(&payment_id)?) {
-            // The writer drops the waiter only with the process.
-            Some(durable) => drop(durable.await),
-            None => self.told().await,
-        }
-        self.payment_get(payment_id).await
+    async fn payment_abandon(&self, payment_id: String, only_of: Option<TokenId>) -> Answer<schema::PaymentInfo> {
+        self.abandon_payment(payment_id, only_of).await
     }
 
     async fn payment_wait(&self, payment_id: String, timeout: Duration) -> Answer<schema::PaymentInfo> {

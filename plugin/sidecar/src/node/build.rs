@@ -14,10 +14,12 @@ use super::backups::{self, Sinks};
 use super::chain_side::{Listener, StoredWallet, carry_out, feerates, follow_estimates};
 use super::core::{self, Core, Duties, Ground};
 use super::found::Found;
+use super::keyed::Turns;
 use super::settings::{access, addresses, caps, event_limits, forwarding_policy, policy, proxy};
 use super::{Parts, StartFault, spawn, stop_for_storage, workers};
 use crate::chain::ChainSource;
 use crate::chain::broadcast::Broadcaster;
+use crate::chain::calls::Calls;
 use crate::chain::feerate::FeeEstimator;
 use crate::chain::follow::{BlockListener, ChainState, Follower};
 use crate::chain::rpc::Bitcoind;
@@ -41,6 +43,7 @@ use crate::wallet::Wallet;
 struct Outside {
     stop: StopFlag,
     source: Arc<dyn ChainSource>,
+    calls: Arc<Calls>,
     estimator: Arc<FeeEstimator>,
     broadcaster: Arc<Broadcaster>,
 }
@@ -52,10 +55,12 @@ impl Outside {
         tracing::info!(
             address, address_from = %search.address, %auth, auth_from = %search.auth, "bitcoind is looked for here"
         );
-        let source: Arc<dyn ChainSource> = Arc::new(Bitcoind::new(access(config), stop.clone()));
+        let bitcoind = Bitcoind::new(access(config), stop.clone());
+        let calls = bitcoind.counted();
+        let source: Arc<dyn ChainSource> = Arc::new(bitcoind);
         let estimator = Arc::new(FeeEstimator::new(source.clone(), config.network, config.max_feerate));
         let broadcaster = Arc::new(Broadcaster::start(source.clone())?);
-        Ok(Self { stop, source, estimator, broadcaster })
+        Ok(Self { stop, source, calls, estimator, broadcaster })
     }
 
     fn tools(&self, wallet: &Arc<StoredWallet>, keys: &Arc<NodeKeys>) -> Tools {
@@ -168,10 +173,11 @@ impl Assembly<'_> {
             reader: self.core.reader.clone(),
             dialer,
             operations: Operations::default(),
-            keyed_calls: tokio::sync::Mutex::default(),
+            turns: Turns::default(),
             chain,
             events: self.core.events.clone(),
             stop: self.outside.stop.clone(),
+            calls: self.outside.calls.clone(),
             sinks: self.sinks.clone(),
             identity: Identity {
                 alias: self.config.alias.clone(),

@@ -26,7 +26,7 @@ impl Doorkeeper {
         let script = address.script_pubkey();
         let amount = order.amount.get().to_be_bytes();
         let body = digest(&[b"wallet.send", script.as_bytes(), &amount, &feerate.to_be_bytes()]);
-        let _one_at_a_time = self.keyed_calls.lock().await;
+        let _one_at_a_time = self.turns.of(&order.idempotency_key).await;
         let known = self.reader.operation(&order.idempotency_key).map_err(storage)?;
         if let Some(row) = known {
             return self.sent(row, &order.idempotency_key, body);
@@ -71,7 +71,7 @@ impl Doorkeeper {
             return Ok(schema::WalletAddress { address: address.to_string() });
         };
         let body = digest(&[b"wallet.new_address"]);
-        let _one_at_a_time = self.keyed_calls.lock().await;
+        let _one_at_a_time = self.turns.of(&key).await;
         match self.reader.operation(&key).map_err(storage)? {
             Some(OperationRow { body: known, state: OperationState::Address { address }, .. }) if known == body => {
                 Ok(schema::WalletAddress { address })

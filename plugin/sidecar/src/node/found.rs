@@ -49,9 +49,13 @@ impl Found {
         let whose = Whose { directory, network, node_id, sealer };
         backups::check(&config.backups, &whose)?;
         let damaged = StoreError::Corrupt { path: directory.join(store::FILE), reason: "it is corrupt".to_owned() };
-        let read = || store::open_and_load(directory, network, &node_id);
-        let (db, mut file) = told_of_damage(damaged.into(), read)?;
-        let age = Generation::at_start(directory, (network, &node_id), &db, file.restored.is_some())?;
+        // The first commit among it: redb looks at what pages are free only then.
+        let read = || -> Result<_, StartFault> {
+            let (db, file) = store::open_and_load(directory, network, &node_id)?;
+            let age = Generation::at_start(directory, (network, &node_id), &db, file.restored.is_some())?;
+            Ok((db, file, age))
+        };
+        let (db, mut file, age) = told_of_damage(damaged.into(), read)?;
         let generation = file.aged(age);
         let sinks = sinks(&db, &file, &config.backups, &whose)?;
         let (coins, next_wallet_row) = load_wallet(seed, config.network, &file)?;

@@ -6,12 +6,36 @@ use outrigger_bolt::id::{PaymentHash, ShortChannelId};
 use outrigger_bolt::invoice::InvalidInvoice;
 use outrigger_rpc_schema as schema;
 
-use super::answers::{digest, invoice_created, payment_state, storage};
+use super::answers::{digest, invoice_created, payment_id_of, payment_state, storage};
 use super::backend::Doorkeeper;
 use crate::payment::{self, GivenHop, InvoiceFault, PayOrder, SendFault, Whom};
 use crate::rpc::{self, Answer, Fault, PaymentTarget};
 use crate::store::row::{InvoiceRow, OperationState};
-use crate::token::NotCharged;
+use crate::token::{NotCharged, TokenId};
+
+/// How many keys can be served at once, at most.
+const TURNS: usize = 64;
+
+/// Calls of one idempotency key come one after the other, so that the second finds what the first made.
+#[derive(Debug)]
+pub(super) struct Turns(Vec<tokio::sync::Mutex<()>>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self((0..TURNS).map(|_| tokio::sync::Mutex::default()).collect())
+    }
+}
+
+impl Turns {
+    /// Waits for the call before with this key. Some keys share their turn.
+    pub(super) async fn of(&self, key: &str) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let place = key.bytes().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % TURNS;
+        match self.0.get(place) {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        }
+    }
+}
 
 impl Doorkeeper {
     /// `invoice.create`. A key that made one before is answered with that one.
@@ -24,7 +48,7 @@ impl Doorkeeper {
             (key, body)
         });
         let _one_at_a_time = match &idempotency {
-            Some(_) => Some(self.keyed_calls.lock().await),
+            Some((key, _)) => self.turns.of(key).await,
             None => None,
         };
         if let Some(OperationState::Invoice { payment_hash }) = self.answered_before(idempotency.as_ref())? {
@@ -51,7 +75,7 @@ impl Doorkeeper {
     pub(super) async fn send_payment(&self, order: rpc::PaymentOrder) -> Answer<schema::PaymentSent> {
         let idempotency = payment_name(&order);
         let _one_at_a_time = match &idempotency {
-            Some(_) => Some(self.keyed_calls.lock().await),
+            Some((key, _)) => Some(self.turns.of(key).await),
             None => None,
         };
         let row = match self.answered_before(idempotency.as_ref())? {
@@ -72,6 +96,26 @@ impl Doorkeeper {
         };
         let (payment_id, payment_hash) = (row.payment_id.to_lower_hex_string(), row.payment_hash.to_string());
         Ok(schema::PaymentSent { payment_id, payment_hash, state: payment_state(&row) })
+    }
+
+    /// `payment.abandon`.
+    pub(super) async fn abandon_payment(
+        &self,
+        payment_id: String,
+        only_of: Option<TokenId>,
+    ) -> Answer<schema::PaymentInfo> {
+        if let Some(token) = only_of {
+            let row = self.payments.get(&payment_id_of(&payment_id)?).map_err(storage)?;
+            if row.is_some_and(|row| row.charge.is_none_or(|charge| charge.token != token)) {
+                return Err(Fault::payment_of_another());
+            }
+        }
+        match self.payments.abandon(&payment_id_of(&payment_id)?) {
+            // The writer drops the waiter only with the process.
+            Some(durable) => drop(durable.await),
+            None => self.manager.env().writer.barrier().await,
+        }
+        rpc::Backend::payment_get(self, payment_id).await
     }
 
     fn send_fault(&self, fault: SendFault) -> Fault {

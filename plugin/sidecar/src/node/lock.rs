@@ -56,12 +56,19 @@ impl Holder {
     }
 }
 
-/// When the process was started, where `/proc` tells.
+/// When the process was started, where `/proc` tells and it has not ended. One that ended stays there until its parent has asked
+/// for its exit code; it writes nothing more once none of its threads is left.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name is in parentheses and may hold anything; the start time is the 20th word behind it.
+    // The program's name is in parentheses and may hold anything; the state is the first word behind it, the start time the 20th.
     let (_, behind) = stat.rsplit_once(')')?;
-    behind.split_whitespace().nth(19)?.parse().ok()
+    let mut words = behind.split_whitespace();
+    let is_dead = matches!(words.next()?, "Z" | "X");
+    let has_threads = || fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1);
+    if is_dead && !has_threads() {
+        return None;
+    }
+    words.nth(18)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -95,6 +102,24 @@ mod tests {
             self.0.kill().unwrap();
             self.0.wait().unwrap();
         }
+    }
+
+    /// bitcoind's `startupnotify` leaves a daemon to the first process of the machine, which may take its time.
+    #[test]
+    fn bad_input_90_a_process_that_has_ended_holds_nothing_though_nobody_asked_for_its_exit_code() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut other = Other::start();
+        let Holder { pid, started } = other.holder();
+        fs::write(dir.path().join("lock"), format!("{pid} {}\n", started.unwrap())).unwrap();
+        refusal(dir.path());
+        other.0.kill().unwrap();
+        let begun = std::time::Instant::now();
+        while start_time(pid).is_some() {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(60), "it does not end");
+            std::thread::yield_now();
+        }
+        assert!(fs::metadata(format!("/proc/{pid}")).is_ok(), "its exit code waits still");
+        lock_directory(dir.path()).unwrap();
     }
 
     #[test]

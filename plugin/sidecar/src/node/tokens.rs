@@ -20,9 +20,17 @@ impl Doorkeeper {
     /// `token.revoke`.
     pub(super) async fn revoke_token(&self, name: &str) -> Answer<()> {
         let taken_back = self.tokens.revoke(name, |batch| self.manager.env().writer.submit(batch));
-        let durable = taken_back.map_err(|fault| token_fault(name, fault))?;
-        let _ = durable.await;
-        Ok(())
+        match taken_back {
+            Ok(durable) => {
+                let _ = durable.await;
+                Ok(())
+            }
+            Err(fault) => {
+                // Another call may have revoked it a moment ago: that it is gone is told once a crash does not bring it back.
+                self.manager.env().writer.barrier().await;
+                Err(token_fault(name, fault))
+            }
+        }
     }
 }
 

@@ -128,12 +128,12 @@ impl Pending {
                     half => way.most.min(way.carries.saturating_add(half)),
                 };
             }
-            (Verdict::NoUse | Verdict::Final, Some(way)) => way.most = Msat::ZERO,
-            (Verdict::TooMuch | Verdict::NoUse | Verdict::Final, None) => {}
+            (Verdict::NoUse | Verdict::Final | Verdict::Lost, Some(way)) => way.most = Msat::ZERO,
+            (Verdict::TooMuch | Verdict::NoUse | Verdict::Final | Verdict::Lost, None) => {}
         }
         // Alone, a part that came too late for the others comes too late again.
         let is_alone = flight.row.amount == recipe.amount && verdict == Verdict::Incomplete;
-        if verdict == Verdict::Final || is_alone || recipe.given.is_some() {
+        if verdict >= Verdict::Final || is_alone || recipe.given.is_some() {
             self.make_no_more();
         }
     }
@@ -145,12 +145,17 @@ impl Pending {
 
     fn fails(mut self, part: u16, explained: Explained, now: Instant) -> (Option<Self>, Option<Next>) {
         let Some(flight) = self.lands(part) else { return (Some(self), None) };
+        let is_lost = explained.verdict == Verdict::Lost;
         if let PaymentState::Succeeded { fee, .. } = &mut self.row.state {
-            *fee = fee.saturating_sub(flight.row.fee());
+            // Of what is lost to the miners nothing comes back.
+            *fee = fee.saturating_sub(if is_lost { Msat::ZERO } else { flight.row.fee() });
             return match self.flights.is_empty() {
                 true => (None, Some(Next::Over(Box::new(self)))),
                 false => (Some(self), Some(Next::Wait)),
             };
+        }
+        if is_lost {
+            self.row.lost = self.row.lost.saturating_add(flight.row.sends);
         }
         self.learn(&flight, explained.verdict);
         if self.why.as_ref().is_none_or(|why| explained.verdict >= why.verdict) {
@@ -216,7 +221,7 @@ impl Payments {
                 // What was counted when it was begun: the most that it may come to.
                 PaymentState::Pending => charge.amount,
                 PaymentState::Succeeded { fee, .. } => row.amount.saturating_add(*fee),
-                PaymentState::Failed { .. } => Msat::ZERO,
+                PaymentState::Failed { .. } => row.lost,
             };
             self.tokens.settle(batch, charge, costs);
         }
@@ -342,7 +347,9 @@ impl Payments {
     fn go_on(&self, payment_id: [u8; 32], recipe: Recipe, attempts: Result<Vec<Attempt>, String>, mut batch: Batch) {
         let mut state = self.state.lock();
         let Some(pending) = state.pending.get_mut(&payment_id) else { return self.manager.env().writer.submit(batch) };
+        let is_disowned = pending.row.charge.is_some_and(|charge| !self.tokens.is_kept(&charge.token));
         match attempts {
+            _ if is_disowned => pending.give_up(DISOWNED),
             Ok(attempts) if !pending.is_abandoned => {
                 (pending.recipe, pending.is_patient) = (Some(recipe), false);
                 batch.merge(pending.take_deferred());
@@ -422,59 +429,9 @@ impl Payments {
 /// How long a payment that a start found waits until it is looked at again.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+const DISOWNED: &str = "no other way was tried: the token that it was made with was revoked";
+
 const ABANDONED: &str = "no other way was tried: the payment was abandoned";
-
-impl super::State {
-    /// An HTLC has failed; none where it is known already.
-    fn fails(&mut self, (payment_id, part): ([u8; 32], u16), explained: Explained) -> Option<Next> {
-        self.with(&payment_id, |pending| pending.fails(part, explained, Clock::monotonic()))
-    }
-
-    pub(super) fn with(
-        &mut self,
-        payment_id: &[u8; 32],
-        change: impl FnOnce(Pending) -> (Option<Pending>, Option<Next>),
-    ) -> Option<Next> {
-        let (left, next) = change(self.forget(payment_id)?);
-        if let Some(pending) = left {
-            self.remember(pending);
-        }
-        next
-    }
-
-    /// Keeps what is to be written of the payment until it goes on, and returns it where that is not so.
-    fn defer(&mut self, payment_id: &[u8; 32], batch: Batch, which: impl Fn(&Batch) -> bool) -> Option<Batch> {
-        match self.pending.get_mut(payment_id).filter(|pending| which(&pending.deferred)) {
-            Some(pending) => {
-                pending.deferred.merge(batch);
-                None
-            }
-            None => Some(batch),
-        }
-    }
-
-    /// The payment is looked at again at that time, or with those that are looked at sooner.
-    pub(super) fn wait(&mut self, payment_id: [u8; 32], at: Option<Instant>) {
-        self.waiting.insert(payment_id);
-        self.next_look = self.next_look.into_iter().chain(at).min();
-    }
-
-    /// Takes a payment out, with what names it.
-    pub(super) fn forget(&mut self, payment_id: &[u8; 32]) -> Option<Pending> {
-        let pending = self.pending.remove(payment_id)?;
-        self.waiting.remove(payment_id);
-        self.next_look = self.next_look.filter(|_| !self.waiting.is_empty());
-        if self.by_hash.get(&pending.row.payment_hash) == Some(payment_id) {
-            self.by_hash.remove(&pending.row.payment_hash);
-        }
-        Some(pending)
-    }
-
-    pub(super) fn remember(&mut self, pending: Pending) {
-        self.by_hash.insert(pending.row.payment_hash, pending.row.payment_id);
-        self.pending.insert(pending.row.payment_id, pending);
-    }
-}
 
 /// The one event of a payment that has ended.
 fn tell_end(batch: &mut Batch, row: &PaymentRow) {
@@ -493,5 +450,6 @@ fn tell_end(batch: &mut Batch, row: &PaymentRow) {
     batch.event(EventRow::new(Clock::now_unix(), kind, fields));
 }
 
+mod known;
 #[cfg(test)]
 mod tests;

@@ -86,6 +86,7 @@ impl Payments {
             next_part: 0,
             again: recipe.again(&order),
             charge: None,
+            lost: Msat::ZERO,
             state: PaymentState::Pending,
         };
         let attempts = self.first_attempts(&row.payment_id, &recipe)?;

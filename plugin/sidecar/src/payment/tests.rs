@@ -152,6 +152,7 @@ async fn pay_2_a_start_finds_what_is_pending_and_nothing_that_has_ended() {
         next_part: 0,
         again: None,
         charge: None,
+        lost: Msat::ZERO,
         state: PaymentState::Pending,
     };
     let mut batch = Batch::default();
@@ -178,6 +179,7 @@ async fn pay_2_fwd_8_a_payment_without_an_output_ends_and_may_be_made_again() {
         next_part: 0,
         again: None,
         charge: None,
+        lost: Msat::ZERO,
         state: PaymentState::Pending,
     };
     let mut batch = Batch::default();

@@ -31,6 +31,8 @@ pub(super) enum Verdict {
     NoUse,
     /// No other way is to be tried: the payee does not want the payment, or may have been paid.
     Final,
+    /// No other way is to be tried, and what was to be sent is lost to the miners.
+    Lost,
 }
 
 impl Explained {
@@ -64,7 +66,7 @@ impl Explained {
              pay again",
             row.channel
         );
-        Self::new("ended_on_chain", message, Verdict::Final)
+        Self::new("ended_on_chain", message, Verdict::Lost)
     }
 
     /// A node on the way, or the payee, failed it. `read` undoes the layers of an encrypted reason.

@@ -25,6 +25,8 @@ pub trait Backend: Send + Sync + 'static {
     fn node_info(&self) -> impl Future<Output = Answer<schema::NodeInfoReport>> + Send;
     /// `chain.status`.
     fn chain_status(&self) -> impl Future<Output = Answer<schema::ChainStatusReport>> + Send;
+    /// `/metrics`: all that is measured, in the text format of Prometheus.
+    fn metrics(&self) -> impl Future<Output = String> + Send;
     /// `chain.feerates`.
     fn chain_feerates(&self) -> impl Future<Output = Answer<schema::ChainFeeratesReport>> + Send;
     /// `chain.notify_block`.
@@ -119,8 +121,12 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Answer<schema::PaymentInfo>> + Send;
     /// `payment.get`.
     fn payment_get(&self, payment_id: String) -> impl Future<Output = Answer<schema::PaymentInfo>> + Send;
-    /// `payment.abandon`.
-    fn payment_abandon(&self, payment_id: String) -> impl Future<Output = Answer<schema::PaymentInfo>> + Send;
+    /// `payment.abandon`, of a payment that this token began where one is given.
+    fn payment_abandon(
+        &self,
+        payment_id: String,
+        only_of: Option<TokenId>,
+    ) -> impl Future<Output = Answer<schema::PaymentInfo>> + Send;
     /// `forward.list`: the first `query.count` forwards after `query.after` in the direction asked for.
     fn forward_list(&self, query: ForwardQuery) -> impl Future<Output = Answer<Vec<schema::ForwardInfo>>> + Send;
     /// `forward.stats`.

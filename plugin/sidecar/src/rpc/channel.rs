@@ -16,7 +16,7 @@ use crate::manager::terms::{TermsChange, TermsRow};
 
 impl<B: Backend> Serve<B> for ChannelOpen {
     async fn serve(self, doors: Arc<Doors<B>>, call: Call) -> Answer<ChannelOpened> {
-        let order = open_order(self)?;
+        let order = open_order(self, |key| read::key(key, &call.caller, &*doors))?;
         // What is pushed is given away, and counts for no budget.
         let rights =
             call.caller.payer().map(|token| doors.rights(&token).ok_or_else(Fault::token_ended)).transpose()?;
@@ -27,7 +27,7 @@ impl<B: Backend> Serve<B> for ChannelOpen {
     }
 }
 
-fn open_order(call: ChannelOpen) -> Answer<OpenOrder> {
+fn open_order(call: ChannelOpen, key: impl FnOnce(String) -> Answer<String>) -> Answer<OpenOrder> {
     let funding = Sat::new(call.funding_sat);
     let capacity = funding.to_msat().ok_or_else(|| Fault::invalid_parameter("funding_sat", "is more than exists"))?;
     let push = Msat::new(call.push_msat.unwrap_or(0));
@@ -41,7 +41,7 @@ fn open_order(call: ChannelOpen) -> Answer<OpenOrder> {
         push,
         announce: call.announce.unwrap_or(false),
         feerate: read::feerate(call.feerate_sat_per_vb)?,
-        idempotency_key: read::name("idempotency_key", call.idempotency_key)?,
+        idempotency_key: key(call.idempotency_key)?,
     })
 }
 

@@ -122,6 +122,7 @@ impl House {
             Ok(Errand::Call(caller)) => caller,
             Ok(Errand::Session(caller)) => return self.upgraded(request, caller, place),
             Ok(Errand::File(file)) => return file.answer(),
+            Ok(Errand::Metrics) => return self.rules.metrics().await,
             Err(status) => return turned_away(status),
         };
         match whole(HttpBody::new(request.into_body())).await {

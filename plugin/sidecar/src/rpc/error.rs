@@ -10,6 +10,8 @@ use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_rpc_schema::{ErrorData, ErrorKind, ParameterFault, Scope};
 
+use super::read;
+
 /// What a method answers.
 pub type Answer<T> = Result<T, Fault>;
 
@@ -150,6 +152,11 @@ impl Fault {
         )
     }
 
+    /// Another caller began the payment.
+    pub fn payment_of_another() -> Self {
+        Self::scope_missing("payment.abandon of a payment that this token did not begin", &[Scope::Admin])
+    }
+
     /// The token allows none of these. `what` is what was asked for.
     pub(super) fn scope_missing(what: &str, enough: &[Scope]) -> Self {
         let names: Vec<_> = enough.iter().map(|scope| scope.name()).collect();
@@ -211,7 +218,7 @@ impl Fault {
     pub fn idempotency_conflict(key: &str) -> Self {
         Self::lasting(
             ErrorKind::IdempotencyConflict,
-            format!("idempotency_key {key:?} was used before with other parameters"),
+            format!("idempotency_key {:?} was used before with other parameters", read::shown_key(key)),
             "Repeat the first call exactly to see its answer, or choose a new key for a new one.",
         )
     }

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Limited};
 use jsonrpsee::server::http::is_json;
 use jsonrpsee::server::{HttpBody, HttpResponse};
 use jsonrpsee::types::{ErrorObjectOwned, Id, Response, ResponsePayload};
+use outrigger_rpc_schema::Scope;
 use soketto::handshake::http::is_upgrade_request;
 
 use super::auth::{Caller, Cookie, Shown};
@@ -19,7 +20,7 @@ use super::desk::MAX_BODY_BYTES;
 use super::door::Entrance;
 use super::operator_page::{self, PageFile};
 use super::rights::{Bearers, NotOpen};
-use super::{Fault, Place};
+use super::{Fault, Place, token};
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,7 +42,12 @@ pub(super) enum Errand {
     Session(Caller),
     /// A file of the operator's page.
     File(&'static PageFile),
+    /// What is measured, for who may read.
+    Metrics,
 }
+
+/// Where what is measured is asked for.
+const METRICS: &str = "/metrics";
 
 impl Rules {
     /// Callers that show the cookie or a token and mean the server at this address, by its own name or as localhost. A page of
@@ -72,16 +78,16 @@ impl Rules {
             return Err(StatusCode::FORBIDDEN);
         }
         let is_upgrade = request.method() == Method::GET && is_upgrade_request(request);
+        if !is_upgrade && request.method() == Method::GET && request.uri().path() == METRICS {
+            return self.may_read(entrance, headers).map(|()| Errand::Metrics);
+        }
         if !is_upgrade && self.serves_page && [Method::GET, Method::HEAD].contains(request.method()) {
             return operator_page::file(request.uri().path()).map(Errand::File).ok_or(StatusCode::NOT_FOUND);
         }
         if request.method() != Method::POST && !is_upgrade {
             return Err(StatusCode::METHOD_NOT_ALLOWED);
         }
-        let caller = match entrance {
-            Entrance::Port => self.caller(headers, is_upgrade)?,
-            Entrance::SocketFile => Caller::Owner,
-        };
+        let caller = self.whose(entrance, headers, is_upgrade)?;
         if is_upgrade {
             return Ok(Errand::Session(caller));
         }
@@ -92,6 +98,31 @@ impl Rules {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
         Ok(Errand::Call(caller))
+    }
+
+    /// What is measured tells balances: it is for the owner, and for tokens that may read.
+    fn may_read(&self, entrance: Entrance, headers: &HeaderMap) -> Result<(), StatusCode> {
+        let Caller::Token(token) = self.whose(entrance, headers, false)? else { return Ok(()) };
+        let rights = self.bearers.rights(&token).ok_or(StatusCode::UNAUTHORIZED)?;
+        if token::allows(rights.scopes, &[Scope::Read]) { Ok(()) } else { Err(StatusCode::FORBIDDEN) }
+    }
+
+    fn whose(&self, entrance: Entrance, headers: &HeaderMap, is_upgrade: bool) -> Result<Caller, StatusCode> {
+        match entrance {
+            Entrance::Port => self.caller(headers, is_upgrade),
+            Entrance::SocketFile => Ok(Caller::Owner),
+        }
+    }
+
+    /// What is measured now.
+    pub(super) async fn metrics(&self) -> HttpResponse {
+        let Some(text) = self.bearers.clone().metrics().await else {
+            return turned_away(StatusCode::SERVICE_UNAVAILABLE);
+        };
+        let mut response = HttpResponse::new(HttpBody::from(text));
+        let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, format);
+        response
     }
 
     /// Whose secret the request shows.

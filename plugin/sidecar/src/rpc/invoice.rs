@@ -19,16 +19,17 @@ const DESCRIPTION_BYTES: usize = 639;
 const DEFAULT_EXPIRY_SECS: u32 = 3600;
 
 impl<B: Backend> Serve<B> for InvoiceCreate {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<InvoiceCreated> {
+    async fn serve(self, doors: Arc<Doors<B>>, call: Call) -> Answer<InvoiceCreated> {
         if self.description.len() > DESCRIPTION_BYTES {
             return Err(Fault::invalid_parameter("description", "must have at most 639 bytes"));
         }
+        let key = |key| read::key(key, &call.caller, &*doors);
         let order = InvoiceOrder {
             amount: self.amount_msat.map(Msat::new),
             description: self.description,
             expiry: Duration::from_secs(self.expiry_secs.unwrap_or(DEFAULT_EXPIRY_SECS).into()),
             label: self.label.map(|label| read::name("label", label)).transpose()?,
-            idempotency_key: self.idempotency_key.map(|key| read::name("idempotency_key", key)).transpose()?,
+            idempotency_key: self.idempotency_key.map(key).transpose()?,
         };
         doors.node()?.invoice_create(order).await
     }

@@ -7,11 +7,13 @@ use outrigger_bolt::amount::Msat;
 use outrigger_bolt::id::PaymentHash;
 use outrigger_rpc_schema::{
     PaymentAbandon, PaymentGet, PaymentInfo, PaymentList, PaymentPage, PaymentSend, PaymentSent, PaymentWait, RouteHop,
+    Scope,
 };
 
 use super::desk::Call;
+use super::rights::Bearers;
 use super::serve::Serve;
-use super::{Answer, Backend, Doors, Fault, PaymentOrder, PaymentTarget, page, read};
+use super::{Answer, Backend, Doors, Fault, PaymentOrder, PaymentTarget, page, read, token};
 use crate::payment::GivenHop;
 use crate::token::TokenId;
 
@@ -20,14 +22,18 @@ const DEFAULT_TIMEOUT_SECS: u32 = 60;
 
 impl<B: Backend> Serve<B> for PaymentSend {
     async fn serve(self, doors: Arc<Doors<B>>, call: Call) -> Answer<PaymentSent> {
-        let order = payment_order(self, call.caller.payer())?;
+        let order = payment_order(self, call.caller.payer(), |key| read::key(key, &call.caller, &*doors))?;
         doors.node()?.payment_send(order).await
     }
 }
 
-fn payment_order(call: PaymentSend, payer: Option<TokenId>) -> Answer<PaymentOrder> {
+fn payment_order(
+    call: PaymentSend,
+    payer: Option<TokenId>,
+    key: impl FnOnce(String) -> Answer<String>,
+) -> Answer<PaymentOrder> {
     let max_fee = call.max_fee_msat.map(Msat::new);
-    let idempotency_key = call.idempotency_key.map(|key| read::name("idempotency_key", key)).transpose()?;
+    let idempotency_key = call.idempotency_key.map(key).transpose()?;
     let amount = call.amount_msat.map(Msat::new);
     let target = match (call.invoice, call.node_id) {
         (Some(invoice), None) => PaymentTarget::Invoice { invoice, amount },
@@ -63,9 +69,12 @@ fn route(hops: &[RouteHop]) -> Answer<Vec<GivenHop>> {
 }
 
 impl<B: Backend> Serve<B> for PaymentAbandon {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<PaymentInfo> {
+    async fn serve(self, doors: Arc<Doors<B>>, call: Call) -> Answer<PaymentInfo> {
         let payment_id = read::name("payment_id", self.payment_id)?;
-        doors.node()?.payment_abandon(payment_id).await
+        let may_all =
+            |token: &TokenId| doors.rights(token).is_some_and(|rights| token::allows(rights.scopes, &[Scope::Admin]));
+        let only_of = call.caller.payer().filter(|token| !may_all(token));
+        doors.node()?.payment_abandon(payment_id, only_of).await
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use outrigger_bolt::address::InvalidAddress;
 use outrigger_bolt::amount::FeeratePerKw;
 
-use super::{Answer, Fault, PeerAddress};
+use super::rights::Bearers;
+use super::{Answer, Caller, Fault, PeerAddress};
+use crate::token::Rights;
 
 /// The most characters in a text that a caller chooses as a name.
 const NAME_CHARS: usize = 128;
@@ -42,6 +44,27 @@ pub(super) fn name(parameter: &str, text: String) -> Answer<String> {
         return Ok(text);
     };
     Err(Fault::invalid_parameter(parameter, problem))
+}
+
+/// Stands between the name of a token and a key; no name has it in it.
+const OF_TOKEN: char = '\u{1}';
+
+/// A caller's idempotency key, as rows know it: keys belong to the name of the token that they are shown with, so that no
+/// program is answered with what another did. The owner's have no name.
+pub(super) fn key(text: String, caller: &Caller, bearers: &impl Bearers) -> Answer<String> {
+    let key = name("idempotency_key", text)?;
+    match caller.payer() {
+        None => Ok(key),
+        Some(token) => {
+            let Rights { name, .. } = bearers.rights(&token).ok_or_else(Fault::token_ended)?;
+            Ok(format!("{name}{OF_TOKEN}{key}"))
+        }
+    }
+}
+
+/// The key, as its caller knows it.
+pub(super) fn shown_key(key: &str) -> &str {
+    key.rsplit(OF_TOKEN).next().unwrap_or(key)
 }
 
 /// How long to wait.

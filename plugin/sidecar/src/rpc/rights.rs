@@ -1,5 +1,9 @@
 //! What gate and calls ask about tokens, whatever node is behind the doors.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
 use super::{Backend, Doors};
 use crate::token::{Rights, TokenId};
 
@@ -14,6 +18,9 @@ pub(super) trait Bearers: Send + Sync + 'static {
 
     /// What this token allows now; none where it was revoked or has expired.
     fn rights(&self, token: &TokenId) -> Option<Rights>;
+
+    /// All that is measured; none before there is a node.
+    fn metrics(self: Arc<Self>) -> Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 }
 
 impl<B: Backend> Bearers for Doors<B> {
@@ -23,5 +30,14 @@ impl<B: Backend> Bearers for Doors<B> {
 
     fn rights(&self, token: &TokenId) -> Option<Rights> {
         self.opened()?.tokens().rights(token)
+    }
+
+    fn metrics(self: Arc<Self>) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> {
+        Box::pin(async move {
+            match self.opened() {
+                Some(node) => Some(node.metrics().await),
+                None => None,
+            }
+        })
     }
 }

@@ -20,8 +20,8 @@ impl<B: Backend> Serve<B> for WalletBalance {
 }
 
 impl<B: Backend> Serve<B> for WalletNewAddress {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<WalletAddress> {
-        let key = self.idempotency_key.map(|key| read::name("idempotency_key", key)).transpose()?;
+    async fn serve(self, doors: Arc<Doors<B>>, call: Call) -> Answer<WalletAddress> {
+        let key = self.idempotency_key.map(|key| read::key(key, &call.caller, &*doors)).transpose()?;
         doors.node()?.wallet_new_address(key).await
     }
 }
@@ -48,12 +48,12 @@ impl<B: Backend> Serve<B> for WalletWait {
 }
 
 impl<B: Backend> Serve<B> for WalletSend {
-    async fn serve(self, doors: Arc<Doors<B>>, _: Call) -> Answer<WalletSent> {
+    async fn serve(self, doors: Arc<Doors<B>>, call: Call) -> Answer<WalletSent> {
         let order = SendOrder {
             address: self.address,
             amount: Sat::new(self.amount_sat),
             feerate: read::feerate(self.feerate_sat_per_vb)?,
-            idempotency_key: read::name("idempotency_key", self.idempotency_key)?,
+            idempotency_key: read::key(self.idempotency_key, &call.caller, &*doors)?,
         };
         doors.node()?.wallet_send(order).await
     }

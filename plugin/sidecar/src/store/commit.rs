@@ -77,7 +77,8 @@ impl Keeper {
             self.checkpoint(now)?;
         }
         if let Some(journal) = &mut self.journal {
-            journal.append(&body).map_err(|fault| StoreError::io_of(Path::new(journal::FILE), fault))?;
+            let took = journal.append(&body).map_err(|fault| StoreError::io_of(Path::new(journal::FILE), fault))?;
+            self.stats.sync_times.observe(took);
         }
         apply(&self.db, &rows, Durability::None, false)
     }

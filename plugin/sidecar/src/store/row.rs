@@ -122,6 +122,8 @@ pub struct PaymentRow {
     pub again: Option<AgainRow>,
     /// What it counts for in the sum of the token that it was made with; none where no token made it.
     pub charge: Option<Charge>,
+    /// What a channel that ended on the chain had no output for: it went to the miners, whatever the payment comes to.
+    pub lost: Msat,
     pub state: PaymentState,
 }
 
@@ -201,6 +203,7 @@ impl PaymentRow {
             None => record,
         }
         .put_some(30, self.charge.map(Charge::to_bytes))
+        .put_some(32, (self.lost > Msat::ZERO).then(|| self.lost.get().to_be_bytes()))
         .finish()
     }
 
@@ -217,6 +220,7 @@ impl PaymentRow {
             next_part: record.array_some(20, "next part")?.map_or(u16::MAX, u16::from_be_bytes),
             again: AgainRow::read(&mut record)?,
             charge: record.array_some(30, "charge")?.map(Charge::from_bytes),
+            lost: Msat::new(record.u64_some(32, "what was lost")?.unwrap_or(0)),
             state: match record.u64_some(10, "time")? {
                 None => PaymentState::Pending,
                 Some(at) => match record.array_some(12, "preimage")? {

@@ -18,6 +18,7 @@ use super::commit::Keeper;
 use super::generation::Generation;
 use super::journal::Journal;
 use super::retention::EventLimits;
+use crate::measure::Histogram;
 
 /// Batches that may wait before sockets are paused. `submit` itself never waits.
 const BACKLOG_LIMIT: usize = 4096;
@@ -52,6 +53,10 @@ pub struct WriterStats {
     pub bytes: AtomicU64,
     /// Microseconds that commits took, syncs included. 0 where the writer has no clock.
     pub micros: AtomicU64,
+    /// The same by how long each took; nothing where the writer has no clock.
+    pub commit_times: Histogram,
+    /// How long records of the journal took to reach the disk.
+    pub sync_times: Histogram,
 }
 
 impl WriterStats {
@@ -414,6 +419,9 @@ impl Commits {
             sinks.committed(updates);
         }
         self.took = self.rest.since(begun);
+        if begun.is_some() {
+            self.stats.commit_times.observe(self.took);
+        }
         self.stats.micros.fetch_add(u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         Ok(())
     }

@@ -17,7 +17,7 @@ use outrigger_sidecar::rpc::{
     Answer, Backend, ChannelQuery, Doors, EventQuery, Fault, ForwardQuery, InvoiceOrder, OpenOrder, PaymentOrder,
     PaymentTarget, PeerAddress, PeerQuery, Place, SendOrder, Server, StatsQuery, start,
 };
-use outrigger_sidecar::token::{Token, TokenOrder, Tokens};
+use outrigger_sidecar::token::{Token, TokenId, TokenOrder, Tokens};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -68,6 +68,10 @@ impl Backend for Recorder {
 
     async fn chain_status(&self) -> Answer<schema::ChainStatusReport> {
         Err(Fault::bitcoind_unavailable("connection refused"))
+    }
+
+    async fn metrics(&self) -> String {
+        "# TYPE a gauge\na 1\n".to_owned()
     }
 
     async fn wallet_balance(&self) -> Answer<schema::WalletBalanceReport> {
@@ -251,7 +255,7 @@ impl Backend for Recorder {
         Err(Fault::payment_not_found(&payment_id))
     }
 
-    async fn payment_abandon(&self, payment_id: String) -> Answer<schema::PaymentInfo> {
+    async fn payment_abandon(&self, payment_id: String, _: Option<TokenId>) -> Answer<schema::PaymentInfo> {
         Err(Fault::payment_not_found(&payment_id))
     }
 

@@ -106,6 +106,27 @@ async fn rpc_6_payments_are_counted_for_the_token_that_they_come_with() {
 }
 
 #[tokio::test]
+async fn key_1_an_idempotency_key_belongs_to_the_name_of_the_token_that_it_is_shown_with() {
+    let stage = Stage::open().await;
+    let (shop, till) = (stage.token("shop", &[Scope::Invoice]), stage.token("till", &[Scope::Invoice]));
+    let order = json!({ "description": "oars", "idempotency_key": "1" });
+    stage.call_with(&shop, "invoice.create", order.clone()).await.json();
+    stage.call_with(&till, "invoice.create", order.clone()).await.json();
+    stage.call("invoice.create", order.clone()).await.json();
+    // One that takes the place of another goes on with its keys: what that has paid is paid.
+    stage.node.tokens.revoke("shop", drop).map(drop).expect("revoked");
+    let again = stage.token("shop", &[Scope::Invoice]);
+    stage.call_with(&again, "invoice.create", order).await.json();
+    let orders = stage.orders();
+    assert_eq!(orders.iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "{orders:?}");
+    assert_eq!(orders[0], orders[3]);
+    assert!(orders[2].contains(r#"idempotency_key: Some("1")"#), "{orders:?}");
+    // No name and no key of a caller can have what stands between them.
+    let forged = json!({ "description": "oars", "idempotency_key": "shop\u{1}1" });
+    assert_eq!(stage.call("invoice.create", forged).await.error().0, -32602);
+}
+
+#[tokio::test]
 async fn rpc_6_tokens_are_made_listed_and_taken_back_one_by_one() {
     let stage = Stage::open().await;
     let client = stage.client();

@@ -29,6 +29,7 @@ fn pending(in_parts: bool) -> Pending {
         next_part: 0,
         again: None,
         charge: None,
+        lost: Msat::ZERO,
         state: PaymentState::Pending,
     };
     let mut pending = Pending::of(row, BTreeMap::new());

@@ -128,6 +128,7 @@ impl Payer {
             next_part: 1,
             again: Some(AgainRow { whom, max_fee: Msat::new(max_fee), until: now + secs }),
             charge: None,
+            lost: Msat::ZERO,
             state: PaymentState::Pending,
         };
         let route = vec![PartHop { node: self.peers[0].0.id(), channel: None }];

@@ -466,6 +466,11 @@ const DRAWN = {
               chain.target_height === undefined ? "" : ` of ${number(chain.target_height)}`,
             ],
             chain?.block_hash && ["Hash", id(chain.block_hash, "block")],
+            chain?.budget && [
+              "Calls at once",
+              `${number(chain.budget.calls_peak)} at the most, of ${number(chain.budget.calls_at_once)} allowed`,
+            ],
+            chain?.calls && ["Calls", number(chain.calls.reduce((sum, call) => sum + call.calls, 0))],
             feerates && ["Feerate", `${number(feerates.normal_sat_per_vb)} sat/vB`],
             feerates && ["Commitments", `${number(feerates.commitment_sat_per_vb)} sat/vB`],
           ),

@@ -9,6 +9,7 @@ mod shelf;
 pub(crate) mod start;
 
 use std::io;
+use std::time::Duration;
 
 use redb::{Database, Durability, ReadableDatabase, StorageBackend};
 
@@ -168,14 +169,16 @@ impl Journal {
         self.next.0.saturating_sub(start_of(self.row.epoch.number, self.half_len))
     }
 
-    /// Makes a record durable; it was asked whether it [takes](Self::takes) it. After a fault there must be no other.
-    pub(super) fn append(&mut self, body: &[u8]) -> io::Result<()> {
+    /// Makes a record durable; it was asked whether it [takes](Self::takes) it. After a fault there must be no other. Gives how long
+    /// the disk took.
+    pub(super) fn append(&mut self, body: &[u8]) -> io::Result<Duration> {
         let (at, index) = self.next;
         let bytes = record::seal(&self.key, (self.row.epoch, index), at, body);
         self.file.write(at as u64, &bytes)?;
+        let begun = Clock::monotonic();
         self.file.sync_data()?;
         self.next = (at.saturating_add(bytes.len()), index.saturating_add(1));
-        Ok(())
+        Ok(Clock::monotonic().saturating_duration_since(begun))
     }
 
     /// Makes durable in the database what the journal alone has for good, and these rows with it, by a transaction that is two-phase:

@@ -1,5 +1,7 @@
 //! Payments made with a token, against what it may spend.
 
+use outrigger_channel::HtlcOutcome;
+
 use super::*;
 use crate::store::token::TokenId;
 use crate::token::{NotCharged, TokenOrder};
@@ -115,4 +117,39 @@ async fn rpc_6_a_token_that_is_taken_back_pays_nothing_more_and_what_it_began_go
     // Its sum is not made anew by what ended after it.
     assert!(payer.bench.load().tokens.is_empty());
     assert_eq!(payer.bench.reader.count(Table::TokenSpent).unwrap(), 0);
+}
+
+/// Where a way is left that would have been tried.
+#[tokio::test(flavor = "multi_thread")]
+async fn rpc_6_no_new_attempt_is_made_with_a_token_that_was_taken_back() {
+    let mut payer = Payer::new(2).await;
+    let shop = token(&payer, u64::MAX).await;
+    let id = payer.send(paid_by(shop, payer.order(ONE_CHANNEL, false))).await;
+    let heard = payer.offered(0).await;
+    let taken_back = payer.payments.tokens.revoke("shop", |batch| payer.bench.manager.env().writer.submit(batch));
+    within("that is durable", taken_back.unwrap()).await.unwrap();
+    payer.fail(&heard, false, &TOO_MUCH).await;
+    let PaymentState::Failed { message, .. } = payer.end(&id).await else { panic!("it is over") };
+    assert!(message.ends_with("no other way was tried: the token that it was made with was revoked"), "{message}");
+    payer.assert_done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pay_10_what_went_to_the_miners_stays_spent_also_after_a_start() {
+    let mut payer = Payer::new(2).await;
+    let shop = token(&payer, TWO_CHANNELS + MAX_FEE).await;
+    let id = payer.send(paid_by(shop, payer.order(TWO_CHANNELS, true))).await;
+    let parts = [payer.offered(0).await, payer.offered(1).await];
+    let channel = payer.peers[0].1.id();
+    let rows: Vec<_> = payer.bench.load().parts;
+    let (name, lost) = rows.into_iter().find(|(_, row)| row.channel == channel).unwrap();
+    let outcome = HtlcOutcome::NoOutput;
+    let htlc_id = parts[0].add.id;
+    payer.payments.take(PaymentNotice::Settled { payment_id: id, part: name.1, channel, htlc_id, outcome });
+    all_durable(&payer.bench).await;
+    payer.restart().await;
+    let incomplete = Failure::MppTimeout;
+    payer.fail(&parts[1], true, &incomplete).await;
+    assert!(matches!(payer.end(&id).await, PaymentState::Failed { .. }));
+    assert_eq!(spent_of(&payer).await, (lost.sends.get(), lost.sends.get()));
 }
