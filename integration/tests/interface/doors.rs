@@ -128,7 +128,7 @@ impl Visitor {
             5 => ("POST", format!("Host: evil.example\r\n{json}{secret}"), body.len(), 403),
             6 => ("POST", format!("{host}{json}{secret}Origin: http://evil.example\r\n"), body.len(), 403),
             7 => ("POST", format!("{host}{json}{secret}"), TOO_LONG, 413),
-            _ => ("POST", format!("{host}{json}{secret}X: {}\r\n", "x".repeat(500_000)), body.len(), 431),
+            _ => ("POST", format!("{host}{json}{secret}X: {}\r\n", "x".repeat(2_000_000)), body.len(), 431),
         };
         let head = format!("{verb} / HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n");
         let stream = TcpStream::connect(&self.address).await?;
