@@ -15,6 +15,7 @@ pub mod init;
 mod keyed;
 mod lock;
 mod metrics;
+mod openings;
 pub mod restore;
 mod settings;
 mod tokens;

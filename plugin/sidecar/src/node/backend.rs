@@ -13,9 +13,8 @@ use outrigger_rpc_schema as schema;
 use tokio::sync::{oneshot, watch};
 
 use super::answers::{
-    channel_info, channel_state, count, decoded, dial_fault, digest, event, features, found, frozen_info, invoice_info,
-    kind_text, opening_report, payment_id_of, payment_info, refused, sat_per_vb, storage, store, terms, tip,
-    wallet_fault,
+    channel_info, channel_state, count, decoded, dial_fault, event, features, found, frozen_info, invoice_info,
+    kind_text, payment_id_of, payment_info, refused, sat_per_vb, storage, store, terms, tip, wallet_fault,
 };
 use super::backups;
 use super::chain_side::StoredWallet;
@@ -24,22 +23,18 @@ use super::keyed::Turns;
 use crate::chain::calls::Calls;
 use crate::chain::follow::ChainState;
 use crate::chain::stop::StopFlag;
-use crate::manager::operations::{OperationFault, Operations};
+use crate::manager::operations::Operations;
 use crate::manager::terms::TermsChange;
-use crate::manager::{ChannelView, Manager, OpenOrder, PeerView};
+use crate::manager::{ChannelView, Manager, PeerView};
 use crate::net::Dialer;
 use crate::payment::Payments;
 use crate::rpc::{
     self, Answer, Backend, ChannelQuery, EventQuery, Fault, ForwardQuery, PeerAddress, PeerQuery, SendOrder, StatsQuery,
 };
 use crate::store::backup::Hub;
-use crate::store::row::{OperationRow, OperationState};
 use crate::store::schema::Table;
 use crate::store::{Batch, Held, Reader};
 use crate::token::{Token, TokenId, TokenOrder, Tokens};
-
-/// How long `channel.open` waits for the channel's final name before it answers with the operation alone.
-const OPEN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The parts that callers reach.
 pub(super) struct Doorkeeper {
@@ -196,37 +191,7 @@ impl Backend for Doorkeeper {
     }
 
     async fn channel_open(&self, order: rpc::OpenOrder) -> Answer<schema::ChannelOpened> {
-        let body = digest(&[
-            b"channel.open",
-            &order.node_id.serialize(),
-            &order.funding.get().to_be_bytes(),
-            &order.push.get().to_be_bytes(),
-            &[u8::from(order.announce)],
-            &order.feerate.map_or(0, FeeratePerKw::get).to_be_bytes(),
-        ]);
-        let key = &order.idempotency_key;
-        if self.reader.operation(key).map_err(storage)?.is_none() {
-            self.require_current()?;
-            self.require_synced()?;
-            self.check_feerate(order.feerate)?;
-            if !self.manager.is_connected(&order.node_id) {
-                return Err(Fault::peer_not_connected(&order.node_id));
-            }
-        }
-        let mail = |operation| OpenOrder {
-            operation,
-            funding: order.funding,
-            push: order.push,
-            announce: order.announce,
-            funding_feerate: order.feerate,
-        };
-        let begun = self.operations.begin(&self.manager, &self.reader, &order.node_id, key, body, mail);
-        let row = begun.map_err(|fault| match fault {
-            OperationFault::Conflict => Fault::idempotency_conflict(key),
-            OperationFault::NoEntropy(fault) => Fault::internal(fault),
-            OperationFault::Store(fault) => storage(fault),
-        })?;
-        self.opened(row).await
+        self.open_channel(order).await
     }
 
     async fn channel_list(&self, query: ChannelQuery) -> Answer<Vec<schema::ChannelInfo>> {
@@ -457,37 +422,5 @@ impl Doorkeeper {
             features: peer.features.as_ref().map(features),
             channels: count(peer.channels),
         })
-    }
-
-    /// The operation once the channel has its final name, and every required backup has it; or that it is under way when patience
-    /// ends.
-    async fn opened(&self, row: OperationRow) -> Answer<schema::ChannelOpened> {
-        if !matches!(row.state, OperationState::Opening | OperationState::Pending { .. }) {
-            return opening_report(row);
-        }
-        let mut events = self.events.clone();
-        let mut published = self.manager.deliver().published();
-        let key = row.idempotency_key.clone();
-        let settled = tokio::time::timeout(OPEN_PATIENCE, async {
-            loop {
-                events.mark_unchanged();
-                published.mark_unchanged();
-                // In this order: once it is no longer under way the row is final.
-                let is_opening = self.reader.is_opening(&key)?;
-                let known = self.reader.operation(&key)?.filter(|_| !is_opening);
-                if let Some(row) = known.filter(|row| !matches!(row.state, OperationState::Opening)) {
-                    return Ok(row);
-                }
-                // The senders live as long as the node does.
-                tokio::select! {
-                    _ = events.changed() => {}
-                    _ = published.changed() => {}
-                }
-            }
-        });
-        match settled.await {
-            Ok(outcome) => opening_report(outcome.map_err(storage)?),
-            Err(_) => opening_report(OperationRow { state: OperationState::Opening, ..row }),
-        }
     }
 }

@@ -371,6 +371,8 @@ pub(super) fn carry_out(
                 sweeper.enforce(channel, params, enforcement.map(|enforcement| *enforcement));
             }
             ChainOrder::Release(txid) => wallet.change(|wallet, _| wallet.release(txid)),
+            // Whoever waited may have gone.
+            ChainOrder::Reached(waiter) => drop(waiter.send(())),
         }
     }
 }

@@ -64,6 +64,8 @@ pub enum ChainOrder {
         params: Arc<ChannelParams>,
         enforcement: Option<Box<Enforcement>>,
     },
+    /// Somebody waits until all that was ordered before has been carried out.
+    Reached(oneshot::Sender<()>),
 }
 
 /// Something that happens only after the commit of the batch that holds it, or, where it stays within the node, once that has its

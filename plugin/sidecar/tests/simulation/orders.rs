@@ -43,7 +43,8 @@ impl World {
             | ChainOrder::Send(_)
             | ChainOrder::NewBlock
             | ChainOrder::BlockLeft
-            | ChainOrder::Release(_) => {}
+            | ChainOrder::Release(_)
+            | ChainOrder::Reached(_) => {}
         }
     }
 

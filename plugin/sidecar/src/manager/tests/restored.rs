@@ -31,7 +31,8 @@ fn publishes(bench: &Bench) -> bool {
         | ChainOrder::NewBlock
         | ChainOrder::BlockLeft
         | ChainOrder::Fund(_)
-        | ChainOrder::Release(_) => false,
+        | ChainOrder::Release(_)
+        | ChainOrder::Reached(_) => false,
     })
 }
 

@@ -57,7 +57,8 @@ async fn a_channel_that_a_required_backup_refuses_fails_with_an_error_and_is_not
         | ChainOrder::NewBlock
         | ChainOrder::BlockLeft
         | ChainOrder::Fund(_)
-        | ChainOrder::Release(_) => false,
+        | ChainOrder::Release(_)
+        | ChainOrder::Reached(_) => false,
     };
     assert!(!enforced.iter().any(publishes), "{enforced:?}");
 }

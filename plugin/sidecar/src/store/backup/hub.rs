@@ -354,16 +354,7 @@ impl Hub {
             .and_then(|transaction| self.start.judge(&transaction, &desk.terms.name, holdings));
         let behind = match judged {
             Ok(Ok(behind)) => behind,
-            Ok(Err(proof)) => {
-                let mut gate = self.gate.lock();
-                gate.seal();
-                desk.with(Lanes::turn_off);
-                drop(gate);
-                let _is_first = self.proof.set(proof.clone());
-                desk.has_told.store(true, Ordering::Release);
-                let _ = self.news.send(News::Ahead { proof });
-                return;
-            }
+            Ok(Err(proof)) => return self.is_ahead(desk, proof),
             Err(fault) => {
                 let _ = self.news.send(News::Storage(fault));
                 return;
@@ -376,6 +367,17 @@ impl Hub {
         });
         desk.has_told.store(true, Ordering::Release);
         self.clear_all();
+    }
+
+    /// A sink has what the file has not: the file is an old copy, nothing is promised any more, and the sink is given nothing.
+    fn is_ahead(&self, desk: &Desk, proof: String) {
+        let mut gate = self.gate.lock();
+        gate.seal();
+        desk.with(Lanes::turn_off);
+        drop(gate);
+        let _is_first = self.proof.set(proof.clone());
+        desk.has_told.store(true, Ordering::Release);
+        let _ = self.news.send(News::Ahead { proof });
     }
 
     /// What a sink said to a write.

@@ -9,6 +9,7 @@ use redb::{Database, Durability, ReadTransaction, ReadableDatabase};
 
 use super::Holding;
 use super::followed::Followed;
+use super::image::TipRecord;
 use super::kept::{committed_in, id_in};
 use super::numbering::Standing;
 use super::owed::Owed;
@@ -191,24 +192,44 @@ impl Start {
     ) -> Result<Result<Vec<(ChannelId, u64)>, String>, StoreError> {
         let mut behind = Vec::new();
         for Holding { channel, id } in holdings {
-            let (found, is_live) = match self.channels.get(channel) {
-                Some(at_start) => (at_start.found, true),
-                // It is frozen, in history or forgotten; or this file has never heard of it.
-                None => (id_in(transaction, channel)?, has_life(transaction, channel)?),
-            };
+            let found = self.found(transaction, channel)?;
             if *id > found {
-                let here = if found == 0 { "knows no such channel".to_owned() } else { format!("is at {found}") };
-                return Ok(Err(format!(
-                    "the backup {sink} holds channel {channel} at write {id} and {} {here}: an old copy was put back",
-                    crate::store::FILE
-                )));
+                return Ok(Err(is_old(&format!("holds channel {channel} at write {id}"), sink, found)));
             }
-            if !is_live && *id < found {
+            if *id < found && !self.channels.contains_key(channel) && !has_life(transaction, channel)? {
                 behind.push((*channel, found));
             }
         }
         Ok(Ok(behind))
     }
+
+    /// The proof that the file is an old copy, where a sink's record of the tip names a channel at a write that the file has not: such
+    /// a record is of what was durable here, and outlives what the sink holds of the channel itself.
+    pub(super) fn judge_tip(
+        &self,
+        transaction: &ReadTransaction,
+        sink: &str,
+        tip: &TipRecord,
+    ) -> Result<Option<String>, StoreError> {
+        for (channel, id) in tip.channels.iter().flatten() {
+            let found = self.found(transaction, channel)?;
+            if *id > found {
+                return Ok(Some(is_old(&format!("names channel {channel} at write {id}"), sink, found)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The id of a channel's rows in the file as the start found it; nought where the file has never heard of it. What is frozen, in
+    /// history or forgotten keeps its own.
+    fn found(&self, transaction: &ReadTransaction, channel: &ChannelId) -> Result<u64, StoreError> {
+        self.channels.get(channel).map_or_else(|| id_in(transaction, channel), |at_start| Ok(at_start.found))
+    }
+}
+
+fn is_old(what: &str, sink: &str, found: u64) -> String {
+    let here = if found == 0 { "knows no such channel".to_owned() } else { format!("is at {found}") };
+    format!("the backup {sink} {what} and {} {here}: an old copy was put back", crate::store::FILE)
 }
 
 /// Whether the channel lives in this file.

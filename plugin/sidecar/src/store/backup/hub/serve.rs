@@ -13,14 +13,22 @@ use super::{Hub, News};
 use crate::store::StoreError;
 
 impl Hub {
-    /// What a sink holds is known, and so is its record of the tip.
+    /// What a sink holds is known, and so is its record of the tip. The record is judged first: a sink that it proves to be ahead is
+    /// given nothing.
     pub(super) fn meet(&self, number: usize, sink: &mut dyn Persist, holdings: &[Holding]) {
-        self.learn(number, holdings);
-        let tip = sink.kept_tip().and_then(|bytes| TipRecord::decode(&bytes).ok());
-        if let (Some(desk), Some(tip)) = (self.desks.get(number), tip)
-            && let Err(fault) = self.find_tip(desk, tip)
-        {
+        let Some(desk) = self.desks.get(number) else { return };
+        let Some(tip) = sink.kept_tip().and_then(|bytes| TipRecord::decode(&bytes).ok()) else {
+            return self.learn(number, holdings);
+        };
+        let judged = self.db.begin_read().map_err(StoreError::from);
+        match judged.and_then(|transaction| self.start.judge_tip(&transaction, &desk.terms.name, &tip)) {
+            Ok(None) => {}
+            Ok(Some(proof)) => return self.is_ahead(desk, proof),
             // Whoever hears it stops the node.
+            Err(fault) => return drop(self.news.send(News::Storage(fault))),
+        }
+        self.learn(number, holdings);
+        if let Err(fault) = self.find_tip(desk, tip) {
             let _ = self.news.send(News::Storage(fault));
         }
     }

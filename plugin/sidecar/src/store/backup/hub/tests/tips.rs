@@ -167,3 +167,48 @@ fn bak_1_what_was_wrong_with_a_backup_is_over_once_a_try_finds_it_right_as_far_a
     assert_eq!(bench.hub.views()[0].verified_at_unix, None, "not all of it was looked at");
     assert!(bench.hub.not_verified(&name, "a gap again"), "it is news");
 }
+
+/// The sink's own files of the channel may be gone, or never have come: its record of the tip says what was durable here.
+#[test]
+fn bak_1_a_record_of_the_tip_that_names_what_the_file_has_not_proves_that_the_file_is_old() {
+    for (named, here) in [((SECOND, 1), "knows no such channel"), ((FIRST, 9), "is at 1")] {
+        let mut bench = Bench::new(&[(Manner::Sound, true)]);
+        bench.hear();
+        bench.open(FIRST, vec![]);
+        bench.commit(followed(700));
+        bench.give_all();
+        let tip = told(&mut bench);
+        bench.sinks[0].kept.lock().tips.push(TipRecord { channels: Some(vec![(FIRST, 1), named]), ..tip });
+
+        let mut bench = bench.restarted(&[FIRST]);
+        bench.hear();
+        let News::Ahead { proof } = bench.news.try_recv().unwrap() else { panic!("no proof") };
+        let expected = format!("sink-0 names channel {} at write {} and", named.0, named.1);
+        assert!(proof.contains(&expected) && proof.contains(here), "{proof}");
+        assert_eq!(bench.hub.views()[0].state, crate::store::backup::State::Ahead);
+        bench.calls(0);
+        bench.step(FIRST, 1, vec![promise(1), enforcement(1)]);
+        bench.give_all();
+        assert_eq!(bench.taken(), ["enforcement 1"]);
+        assert!(bench.calls(0).is_empty(), "it is left as it is");
+    }
+}
+
+/// What was forgotten, and what is in history, keeps its id in the file.
+#[test]
+fn bak_1_a_record_of_the_tip_that_names_a_channel_which_has_ended_since_proves_nothing() {
+    let mut bench = Bench::new(&[(Manner::Sound, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![]);
+    bench.open(SECOND, vec![]);
+    bench.commit(followed(700));
+    bench.give_all();
+    let tip = told(&mut bench);
+    assert_eq!(tip.channels, Some(vec![(FIRST, 1), (SECOND, 1)]));
+    let mut end = Batch::default();
+    end.put(Table::ChannelParams, channel_key(&SECOND), None);
+    bench.commit(end);
+    let bench = bench.restarted(&[FIRST]);
+    bench.hear();
+    assert!(bench.news.try_recv().is_err());
+}
