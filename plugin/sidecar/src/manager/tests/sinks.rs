@@ -313,6 +313,34 @@ async fn per_5_a_channel_that_is_refused_before_its_funding_leaves_never_was_bef
     }
 }
 
+/// The second channel that a backup refuses is its own fault and not the channel's: the node stops, and a start between the two does not
+/// make it forget the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn per_5_a_second_channel_that_a_backup_refuses_stops_the_node_also_behind_a_start() {
+    for is_restarted in [false, true] {
+        let mut node = Node::new(Manner::Refusing);
+        let mut rogue = Rogue::connect_to(node.bench.clone());
+        signed(&mut rogue).await;
+        let has_failed = |row: OperationRow| matches!(row.state, OperationState::Failed { .. });
+        node.until("the first refusal", |node| node.bench.reader.operation("retry-1").unwrap().is_some_and(has_failed))
+            .await;
+        assert!(matches!(node.bench.orders.recv_timeout(LIMIT), Ok(ChainOrder::Release(_))));
+        assert!(node.dead.try_recv().is_err(), "the first costs its channel alone");
+        if is_restarted {
+            node = node.restarted(Manner::Refusing).await;
+            rogue.reconnect(node.bench.clone());
+        }
+        // The end of the first one, if it was told of that.
+        rogue.dealt_with().await;
+        let (second, _) = signed(&mut rogue).await;
+        let bench = node.bench.clone();
+        let dead = tokio::task::spawn_blocking(move || node.dead.recv_timeout(LIMIT)).await.unwrap();
+        assert_eq!(dead.unwrap(), "the backup vault failed for good a second time: no room, ever", "{is_restarted}");
+        let found = bench.load().channels.into_iter().find(|loaded| loaded.channel.id() == second).unwrap();
+        assert!(!found.monitor.rows().head.failed, "the sink is at fault");
+    }
+}
+
 /// The peer's `error` comes while the funding transaction waits: it waits on, and goes with the channel.
 #[tokio::test(flavor = "multi_thread")]
 async fn per_5_a_channel_that_failed_before_its_funding_left_never_was_once_it_is_refused() {
