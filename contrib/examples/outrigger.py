@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import pathlib
+import ssl
 import time
 
 NETWORKS = ("signet", "regtest")
@@ -38,6 +39,17 @@ class Outrigger:
         networks = [network] if network else [name for name in NETWORKS if (data / name / "rpc_address").exists()]
         self.directory = pathlib.Path(directory) if directory else data / (networks or NETWORKS)[0]
 
+    def _connection(self, address):
+        """Where the port speaks TLS, the daemon is known by the certificate that it left beside its address, whatever its names."""
+        if not address.startswith("https://"):
+            return http.client.HTTPConnection(address, timeout=630)
+        certificates = (self.directory / "rpc_certificate.pem").read_text()
+        own = certificates.partition("-----END CERTIFICATE-----")
+        trust = ssl.create_default_context(cadata=own[0] + own[1])
+        trust.check_hostname = False
+        trust.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return http.client.HTTPSConnection(address.removeprefix("https://"), timeout=630, context=trust)
+
     def call(self, method, **parameters):
         """The result of a method. Address and cookie are new at every start of the daemon, so they are read for every call."""
         call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
@@ -46,7 +58,7 @@ class Outrigger:
             cookie = (self.directory / ".cookie").read_bytes().strip()
             credentials = base64.b64encode(cookie).decode()
             headers = {"content-type": "application/json", "authorization": f"Basic {credentials}"}
-            connection = http.client.HTTPConnection(address, timeout=630)
+            connection = self._connection(address)
             connection.request("POST", "/", json.dumps(call), headers)
             response = connection.getresponse()
             text = response.read()

@@ -39,6 +39,7 @@ mod plugin;
 mod reference;
 pub mod rendezvous;
 mod spelling;
+mod tls;
 mod token;
 mod typescript;
 mod wallet;

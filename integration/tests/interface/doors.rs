@@ -135,8 +135,6 @@ impl Visitor {
         let heard = tokio::time::timeout(LIMIT, answer(stream, format!("{head}{body}").as_bytes())).await;
         match heard {
             Ok(Ok(Heard::TurnedAway(status))) if status == wanted => Ok(None),
-            // What came in one piece may have fitted into the server's buffer.
-            Ok(Ok(Heard::Answer(_))) if wanted == 431 => Ok(None),
             // The rest of a head that is too long was not read: the connection may end under it.
             Ok(Err(_)) if wanted == 431 => Ok(None),
             Ok(heard) => {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 /// The command line, read.
@@ -12,10 +13,23 @@ pub(crate) struct Arguments {
     pub(crate) data_dir: Option<PathBuf>,
     /// The daemon's network; whichever runs without it.
     pub(crate) network: Option<String>,
+    /// The address of a daemon elsewhere, and what is shown and trusted there.
+    pub(crate) remote: Option<Remote>,
     /// Whether the result is printed as it came.
     pub(crate) json: bool,
     /// What to do.
     pub(crate) request: Request,
+}
+
+/// A daemon that is not found by its files.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Remote {
+    /// `http://host:port` or `https://host:port`.
+    pub(crate) url: String,
+    /// The file that holds a token.
+    pub(crate) token_file: Option<PathBuf>,
+    /// The file that holds the certificates to trust; those of this machine without it.
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// What to do.
@@ -45,10 +59,31 @@ impl Arguments {
         Ok(Self {
             data_dir: text(&matches, "data-dir", "OUTRIGGER_DATA_DIR").map(PathBuf::from),
             network: text(&matches, "network", "OUTRIGGER_NETWORK"),
+            remote: remote(&matches)?,
             json: matches.get_flag("json"),
             request: request(&matches),
         })
     }
+}
+
+/// The options that name a daemon on this machine.
+const HERE: [&str; 2] = ["data-dir", "network"];
+
+/// The daemon elsewhere, where one is meant: an option for this machine wins over what the environment says.
+fn remote(matches: &ArgMatches) -> Result<Option<Remote>, clap::Error> {
+    let is_here = HERE.iter().any(|option| matches.contains_id(option));
+    let Some(url) = text(matches, "url", "OUTRIGGER_URL").filter(|_| !is_here) else {
+        return match ["token-file", "ca"].iter().find(|option| matches.contains_id(option)) {
+            None => Ok(None),
+            Some(option) => {
+                let words = format!("--{option} says something of the daemon that --url names, and none is named\n");
+                Err(command().error(ErrorKind::MissingRequiredArgument, words))
+            }
+        };
+    };
+    let file = |option, variable| text(matches, option, variable).map(PathBuf::from);
+    let (token_file, ca) = (file("token-file", "OUTRIGGER_TOKEN_FILE"), file("ca", "OUTRIGGER_CA"));
+    Ok(Some(Remote { url, token_file, ca }))
 }
 
 fn request(matches: &ArgMatches) -> Request {
@@ -72,12 +107,18 @@ fn text(matches: &ArgMatches, flag: &str, variable: &str) -> Option<String> {
 fn command() -> Command {
     Command::new("outrigger-cli")
         .version(env!("CARGO_PKG_VERSION"))
-        .override_usage("outrigger-cli [--json] [--data-dir DIR] [--network NETWORK] METHOD [name=value ...]")
+        .override_usage(
+            "outrigger-cli [--json] [--data-dir DIR] [--network NETWORK] METHOD [name=value ...]\n       \
+             outrigger-cli [--json] --url https://HOST:PORT --token-file FILE [--ca FILE] METHOD [name=value ...]",
+        )
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").short('h').action(ArgAction::SetTrue))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue))
         .arg(Arg::new("data-dir").long("data-dir").value_name("DIR"))
         .arg(Arg::new("network").long("network").value_name("NETWORK"))
+        .arg(Arg::new("url").long("url").value_name("URL").conflicts_with_all(HERE))
+        .arg(Arg::new("token-file").long("token-file").value_name("FILE"))
+        .arg(Arg::new("ca").long("ca").value_name("FILE"))
         .arg(Arg::new("words").num_args(0..))
 }
 
@@ -106,6 +147,19 @@ mod tests {
         assert_eq!(read(&["help", "node.info"]).request, describe);
         for words in [&[][..], &["help"], &["--help"], &["-h"]] {
             assert_eq!(read(words).request, Request::Overview, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_daemon_elsewhere_is_said_of_one() {
+        let remote = read(&["--url", "https://x:1", "--token-file=/t", "--ca", "/c", "node.info"])
+            .remote
+            .expect("one elsewhere");
+        let file = |path: &str| Some(PathBuf::from(path));
+        assert_eq!((remote.url.as_str(), remote.token_file, remote.ca), ("https://x:1", file("/t"), file("/c")));
+        for words in [&["--ca", "/c"][..], &["--token-file", "/t"], &["--url", "x", "--network", "signet"]] {
+            let words = ["outrigger-cli"].iter().chain(words).map(OsString::from);
+            assert!(Arguments::read(words).is_err());
         }
     }
 

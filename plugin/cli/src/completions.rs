@@ -6,10 +6,13 @@ use outrigger_rpc_schema::{MethodInfo, Parameter, ParameterType, first_sentence,
 pub(crate) const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
 /// The options, each with what it does.
-const OPTIONS: [(&str, &str); 5] = [
+const OPTIONS: [(&str, &str); 8] = [
     ("--json", "print the result as one line of JSON"),
     ("--data-dir", "the daemon's data directory"),
     ("--network", "the daemon's network"),
+    ("--url", "a daemon elsewhere: https://HOST:PORT"),
+    ("--token-file", "the token for --url"),
+    ("--ca", "whom to trust with --url"),
     ("--help", "describe the program or a method"),
     ("--version", "print the version"),
 ];
@@ -96,7 +99,7 @@ _outrigger_cli() {
     esac
     for ((i = 1; i < ${#words[@]}; i++)); do
         case ${words[i]} in
-        --data-dir | --network) i=$((i + 1)) ;;
+        --data-dir | --network | --url | --token-file | --ca) i=$((i + 1)) ;;
         -*) ;;
         *=*) given+=" ${words[i]%%=*}= " ;;
         *) if [[ -z $method ]]; then method=${words[i]}; fi ;;
@@ -106,6 +109,8 @@ _outrigger_cli() {
     COMPREPLY=()
     case $last:$word in
     --data-dir:*) compopt -o filenames 2>/dev/null; while IFS= read -r i; do COMPREPLY+=("$i"); done < <(compgen -d -- "$word"); return ;;
+    --token-file:* | --ca:*) compopt -o filenames 2>/dev/null; while IFS= read -r i; do COMPREPLY+=("$i"); done < <(compgen -f -- "$word"); return ;;
+    --url:*) return ;;
     --network:*) list='@NETWORKS@' ;;
     *:-*) list='@OPTIONS@' ;;
     *:*=*)
@@ -163,7 +168,7 @@ _outrigger-cli() {
     local -a list given
     for ((i = 2; i < CURRENT; i++)); do
         case $words[i] in
-        --data-dir | --network) i=$((i + 1)) ;;
+        --data-dir | --network | --url | --token-file | --ca) i=$((i + 1)) ;;
         -*) ;;
         *=*) given+=(${words[i]%%=*}=) ;;
         *) [[ -n $method ]] || method=$words[i] ;;
@@ -171,6 +176,8 @@ _outrigger-cli() {
     done
     case ${words[CURRENT-1]} in
     --data-dir) _directories; return ;;
+    --token-file | --ca) _files; return ;;
+    --url) return ;;
     --network) compadd -- @NETWORKS@; return ;;
     esac
     if [[ $PREFIX == -* ]]; then
@@ -225,6 +232,8 @@ fn fish() -> String {
     for (option, text) in OPTIONS {
         let more = match option {
             "--data-dir" => " -x -a '(__fish_complete_directories)'".to_owned(),
+            "--token-file" | "--ca" => " -r -F".to_owned(),
+            "--url" => " -x".to_owned(),
             "--network" => format!(" -x -a {}", quoted(&rendezvous::NETWORKS.join(" "))),
             _ => String::new(),
         };
@@ -243,7 +252,7 @@ function __outrigger_cli_is -a wanted -d 'whether this is the method of the comm
             continue
         end
         switch $word
-            case --data-dir --network
+            case --data-dir --network --url --token-file --ca
                 set skip 1
             case '-*' '*=*'
             case '*'

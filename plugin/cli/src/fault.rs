@@ -53,7 +53,12 @@ impl Fault {
                 if malformed { USAGE } else { REFUSED }
             }
             Self::Call(CallError::Garbled(_)) => REFUSED,
-            Self::Call(CallError::NotFound { .. } | CallError::Unreachable(_) | CallError::Rejected(_)) => UNREACHABLE,
+            Self::Call(
+                CallError::NotFound { .. }
+                | CallError::Unreachable(_)
+                | CallError::Untrusted(_)
+                | CallError::Rejected(_),
+            ) => UNREACHABLE,
         }
     }
 
@@ -65,6 +70,9 @@ impl Fault {
             }
             Self::Usage(message) => json!({ "message": message, "data": { "kind": "usage" } }),
             Self::NoDaemon(message) => json!({ "message": message, "data": { "kind": "unreachable" } }),
+            Self::Call(error @ CallError::Untrusted(_)) => {
+                json!({ "message": error.to_string(), "data": { "kind": "untrusted" } })
+            }
             Self::Call(error) => json!({ "message": error.to_string(), "data": { "kind": "unreachable" } }),
         };
         error.to_string()
@@ -92,6 +100,9 @@ impl fmt::Display for Fault {
                 let Some(data) = &refusal.data else { return write!(f, "\ncode:  {}", refusal.code) };
                 let again = if data.retryable { ", may succeed later" } else { "" };
                 write!(f, "\nkind:  {} ({}{again})\nhint:  {}", data.kind, refusal.code, data.hint)
+            }
+            Self::Call(error @ (CallError::Untrusted(_) | CallError::Rejected(400 | 403))) => {
+                write!(f, "error: {error}")
             }
             Self::Call(error) => write!(f, "error: {error}\nhint:  Is outriggerd running, and as this user?"),
         }

@@ -1,14 +1,18 @@
 //! Where the daemon is.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use outrigger_rpc_schema::{Client, rendezvous};
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Remote};
 use crate::fault::Fault;
 
 /// A client of the daemon that the command line means.
 pub(crate) fn client(arguments: &Arguments) -> Result<Client, Fault> {
+    if let Some(remote) = &arguments.remote {
+        return elsewhere(remote);
+    }
     let data_dir = match &arguments.data_dir {
         Some(data_dir) => data_dir.clone(),
         None => default_data_dir()?,
@@ -18,6 +22,34 @@ pub(crate) fn client(arguments: &Arguments) -> Result<Client, Fault> {
         None => running_network(&data_dir)?.to_owned(),
     };
     Ok(Client::in_directory(&rendezvous::network_directory(&data_dir, &network))?)
+}
+
+/// A client of a daemon that left no files here.
+fn elsewhere(remote: &Remote) -> Result<Client, Fault> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| Fault::Usage(format!("cannot read {}: {error}", path.display())))
+    };
+    let Some(token_file) = &remote.token_file else {
+        return Err(Fault::Usage("--url needs --token-file: a file that holds what token.create gave".to_owned()));
+    };
+    let token = read(token_file)?;
+    if let Some(address) = remote.url.strip_prefix("https://") {
+        let certificates = remote.ca.as_deref().map(read).transpose()?;
+        return Ok(Client::with_token_over_tls(address.trim_end_matches('/'), &token, certificates.as_deref())?);
+    }
+    let address = remote.url.strip_prefix("http://").map(|address| address.trim_end_matches('/'));
+    match address {
+        Some(address) if is_of_this_machine(address) => Ok(Client::with_token(address, &token)?),
+        Some(_) => Err(Fault::Usage(
+            "a token is not sent over http:// to another machine: use https://, or a tunnel (ssh -L) and http://127.0.0.1:PORT"
+                .to_owned(),
+        )),
+        None => Err(Fault::Usage("--url must be https://HOST:PORT, or http://127.0.0.1:PORT".to_owned())),
+    }
+}
+
+fn is_of_this_machine(address: &str) -> bool {
+    address.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback())
 }
 
 fn default_data_dir() -> Result<PathBuf, Fault> {

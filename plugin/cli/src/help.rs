@@ -17,7 +17,11 @@ pub(crate) fn overview() -> String {
          Options:\n\
          \x20 --json              print the result as one line of JSON\n\
          \x20 --data-dir DIR      the daemon's data directory (OUTRIGGER_DATA_DIR; default ~/.outrigger)\n\
-         \x20 --network NETWORK   regtest or signet (OUTRIGGER_NETWORK; default: the one that runs)\n\n\
+         \x20 --network NETWORK   regtest or signet (OUTRIGGER_NETWORK; default: the one that runs)\n\
+         \x20 --url URL           a daemon elsewhere: https://HOST:PORT, or http:// at 127.0.0.1 (OUTRIGGER_URL)\n\
+         \x20 --token-file FILE   what token.create gave, for --url (OUTRIGGER_TOKEN_FILE)\n\
+         \x20 --ca FILE           PEM: the authority that signed the daemon's certificate, or that certificate, for https://;\n\
+         \x20                     without it those that this machine trusts (OUTRIGGER_CA)\n\n\
          Exit code: 0 done, 1 refused by the daemon, 2 wrong usage, 3 daemon not reached\n\n\
          Methods:\n",
     );

@@ -39,6 +39,16 @@ The daemon's data directory.
 .BI \-\-network " NETWORK"
 The daemon's network, @NETWORKS@. Without it the one whose daemon runs.
 .TP
+.BI \-\-url " URL"
+A daemon that is not found by its files: https://HOST:PORT, or http:// at an address of this machine. It needs a token.
+.TP
+.BI \-\-token\-file " FILE"
+What token.create gave, for \-\-url.
+.TP
+.BI \-\-ca " FILE"
+The authority that signed the daemon's certificate, or that certificate itself, as PEM, for https://. Without it the authorities that
+this machine trusts. The token is sent to nobody else.
+.TP
 .BR \-h ", " \-\-help
 Describe the program, or the method that is named.
 .TP
@@ -74,12 +84,19 @@ The network where
 .B \-\-network
 is not given.
 .TP
+.BR OUTRIGGER_URL ", " OUTRIGGER_TOKEN_FILE ", " OUTRIGGER_CA
+What
+.BR \-\-url ", " \-\-token\-file " and " \-\-ca
+say where they are not given. An option that names a daemon on this machine wins over OUTRIGGER_URL.
+.TP
 .B COLUMNS
 The width of the terminal.
 .SH FILES
 .TP
 .I \(ti/.outrigger/NETWORK/rpc_address
-Where the daemon listens.
+Where the daemon listens, with https:// before it where it speaks TLS. Its certificate is then in
+.I rpc_certificate.pem
+beside it, and no other is trusted.
 .TP
 .I \(ti/.outrigger/NETWORK/.cookie
 What admits a caller, new at every start of the daemon. Whoever can read it can spend everything.

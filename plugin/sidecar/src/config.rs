@@ -92,8 +92,10 @@ pub struct EventKeeping {
 /// Where the JSON-RPC interface is served, and to whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RpcConfig {
-    /// The port; a loopback address unless `allow_remote`.
+    /// The port; a loopback address unless there is TLS, or `allow_remote`.
     pub address: SocketAddr,
+    /// Certificate and key of the port, where TLS is spoken there.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// Whether it may be reached from elsewhere, without encryption.
     pub allow_remote: bool,
     /// Names of the server beside its address, as `host:port`.
@@ -232,7 +234,7 @@ impl Config {
             listen: address(values, "listen", ports.listen)?,
             proxy: reach::proxy(values)?,
             external_addresses: reach::external_addresses(values)?,
-            rpc: rpc(values, ports.rpc)?,
+            rpc: rpc(values, ports.rpc, home)?,
             bitcoind: bitcoind::bitcoind(values, home, network)?,
             channel: channel_limits(values)?,
             forwarding: forwarding_terms(values)?,
@@ -254,13 +256,19 @@ impl Config {
 }
 
 /// Where JSON-RPC is served, and to whom.
-fn rpc(values: &Values, port: u16) -> Result<RpcConfig, ConfigFault> {
+fn rpc(values: &Values, port: u16, home: &Path) -> Result<RpcConfig, ConfigFault> {
     let address = address(values, "rpc.address", port)?;
     let allow_remote = values.flag("rpc.allow_remote");
-    // Whoever reaches the port could try to spend (RPC-4), and TLS is not offered.
-    if !address.ip().is_loopback() && !allow_remote {
-        let problem = "must be a loopback address: whoever reaches the port could try to spend, and TLS is not offered; use a \
-                       tunnel (ssh -L) from elsewhere, or set rpc.allow_remote where a proxy with TLS stands before it";
+    let tls = match (values.path("rpc.tls_cert", home), values.path("rpc.tls_key", home)) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) => return Err(values.unfit("rpc.tls_cert", "is of no use without rpc.tls_key")),
+        (None, Some(_)) => return Err(values.unfit("rpc.tls_key", "is of no use without rpc.tls_cert")),
+    };
+    // Whoever reaches the port could try to spend (RPC-4).
+    if !address.ip().is_loopback() && tls.is_none() && !allow_remote {
+        let problem = "must be a loopback address: whoever reaches the port could try to spend; use a tunnel (ssh -L) from \
+                       elsewhere, or give rpc.tls_cert and rpc.tls_key, or set rpc.allow_remote where a proxy with TLS stands before it";
         return Err(values.unfit("rpc.address", problem));
     }
     let list = |key| -> Vec<String> {
@@ -271,7 +279,7 @@ fn rpc(values: &Values, port: u16) -> Result<RpcConfig, ConfigFault> {
     if origins.iter().any(|origin| !(origin.starts_with("http://") || origin.starts_with("https://"))) {
         return Err(values.unfit("rpc.origins", "must name pages as http://host:port or https://host"));
     }
-    Ok(RpcConfig { address, allow_remote, hosts, origins, page: values.flag("rpc.page") })
+    Ok(RpcConfig { address, tls, allow_remote, hosts, origins, page: values.flag("rpc.page") })
 }
 
 /// The name of a network in files, flags and answers.

@@ -12,7 +12,7 @@ use outrigger_sidecar::fatal::panics_end_the_process;
 use outrigger_sidecar::log::{self, Levels};
 use outrigger_sidecar::node::init::{NotInitialised, init};
 use outrigger_sidecar::node::restore::{self, Ending, NotRestored, Told};
-use outrigger_sidecar::node::{Node, StartFault};
+use outrigger_sidecar::node::{Node, StartFault, tls_files};
 use outrigger_sidecar::supervisor::Supervisor;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
@@ -70,17 +70,26 @@ async fn run(config: &Config, levels: Levels) -> Result<(), StartFault> {
 
 /// Shows the configuration, or what is wrong with it.
 fn looked_at(outcome: Result<Config, ConfigFault>, json: bool) -> ExitCode {
-    match outcome {
+    match outcome.map_err(|fault| fault.to_string()).and_then(|config| with_sound_tls(config)) {
         Ok(config) if json => printed(&format!("{}\n", serde_json::json!(config.report))),
         Ok(config) => printed(&shown(&config)),
         Err(fault) => {
             if json {
-                println!("{}", serde_json::json!({ "fault": fault.to_string() }));
+                println!("{}", serde_json::json!({ "fault": fault }));
             }
             eprintln!("outriggerd: {fault}");
             ExitCode::from(WRONG)
         }
     }
+}
+
+/// The configuration, once certificate and key are found to be such as a start takes.
+fn with_sound_tls(config: Config) -> Result<Config, String> {
+    if let Some(files) = tls_files(&config.rpc) {
+        let notice = files.checked().map_err(|fault| fault.to_string())?;
+        notice.iter().for_each(|words| eprintln!("outriggerd: {}: {words}", files.certificate.display()));
+    }
+    Ok(config)
 }
 
 fn made(seed: Result<Zeroizing<String>, NotInitialised>) -> ExitCode {

@@ -56,6 +56,8 @@ use found::Found;
 use lock::lock_directory;
 use settings::place;
 
+pub use settings::tls_files;
+
 /// The exit code of a process whose disk refused a write (PER-5, DSK-1): a supervisor may restart it, an operator must look.
 pub const STORAGE_EXIT_CODE: u8 = 3;
 

@@ -154,14 +154,22 @@ pub(super) const KEYS: &[Key] = &[
         "rpc.address",
         Kind::Text,
         "",
-        "Where the JSON-RPC interface is served, as ip:port; a loopback address. Port 0 takes any free one. \
+        "Where the JSON-RPC interface is served, as ip:port; a loopback address, or any with TLS. Port 0 takes any free one. \
          Default: 127.0.0.1, port 39737 on signet and 19737 on regtest",
     ),
+    key(
+        "rpc.tls_cert",
+        Kind::Text,
+        "",
+        "Certificate of the port, PEM, with those behind it that vouch for it: TLS is spoken then, and rpc.address may be any. A file \
+         that is renewed is taken up within seconds (contrib/tls.md).",
+    ),
+    key("rpc.tls_key", Kind::Text, "", "Key of rpc.tls_cert, PEM, in a file for nobody else to read (chmod 600)."),
     key(
         "rpc.allow_remote",
         Kind::Flag,
         "false",
-        "Whether rpc.address may be of another kind. Nothing is encrypted: a proxy with TLS must stand before it.",
+        "Whether rpc.address may be any without TLS. Nothing is encrypted: a proxy with TLS must stand before it.",
     ),
     key(
         "rpc.hosts",

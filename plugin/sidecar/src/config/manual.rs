@@ -30,7 +30,7 @@ outriggerd \- a Lightning sidecar for the bitcoind that you already run
 .B outriggerd man
 .SH DESCRIPTION
 Takes the chain from bitcoind's RPC, speaks the Lightning protocol to other nodes, keeps its channels in one database, and serves a
-JSON\-RPC interface on loopback. It runs until it is stopped, in the foreground, and logs on the standard error.
+JSON\-RPC interface on loopback, or with TLS on any address. It runs until it is stopped, in the foreground, and logs on the standard error.
 .PP
 Every option but
 .BR \-\-config ,
@@ -54,7 +54,7 @@ The words, 24 where the program made them. They restore the coins on chain, and 
 .I \(ti/.outrigger/NETWORK/outrigger.redb, outrigger.journal, generation
 The channels. Never start from an old copy of them: it forfeits channels.
 .TP
-.I \(ti/.outrigger/NETWORK/.cookie, rpc_address, rpc.sock
+.I \(ti/.outrigger/NETWORK/.cookie, rpc_address, rpc_certificate.pem, rpc.sock
 What callers of the interface need, new at every start. Whoever can read the cookie, or open the socket, can spend everything.
 .SH SEE ALSO
 .BR outrigger\-cli (1)

@@ -9,7 +9,7 @@ use crate::config::{BitcoindAuth, Config, EventKeeping, RpcConfig};
 use crate::manager::relay::register::{Caps, Load};
 use crate::manager::terms::ForwardingPolicy;
 use crate::net::Proxy;
-use crate::rpc::Place;
+use crate::rpc::{Place, TlsFiles};
 use crate::store::EventLimits;
 
 /// How bitcoind is reached.
@@ -25,8 +25,15 @@ pub(super) fn access(config: &Config) -> Access {
 
 /// Where JSON-RPC is served.
 pub(super) fn place(config: &RpcConfig) -> Place {
-    let RpcConfig { address, allow_remote, hosts, origins, page } = config.clone();
-    Place { address, allow_remote, hosts, origins, page }
+    let tls = tls_files(config);
+    let RpcConfig { address, allow_remote, hosts, origins, page, .. } = config.clone();
+    Place { address, tls, allow_remote, hosts, origins, page }
+}
+
+/// With which files the port speaks TLS; none where it does not.
+pub fn tls_files(config: &RpcConfig) -> Option<TlsFiles> {
+    let (certificate, key) = config.tls.clone()?;
+    Some(TlsFiles { certificate, key })
 }
 
 /// What outgoing connections go through.

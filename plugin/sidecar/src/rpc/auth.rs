@@ -2,14 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
-use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, COOKIE_FILE, COOKIE_USER};
+use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, CERTIFICATE_FILE, COOKIE_FILE, COOKIE_USER, ENCRYPTED};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -86,20 +86,33 @@ impl Cookie {
     }
 }
 
-/// The two files by which callers find the server. They are removed when this is dropped.
+/// The files by which callers find the server. They are removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Rendezvous {
     cookie: PathBuf,
     address: PathBuf,
+    certificate: PathBuf,
 }
 
 impl Rendezvous {
-    /// Writes cookie and address into the network's directory, replacing what an earlier run left there. The caller
-    /// holds the lock of that directory.
-    pub(super) fn publish(directory: &Path, cookie: &Cookie, address: SocketAddr) -> io::Result<Self> {
-        let files = Self { cookie: directory.join(COOKIE_FILE), address: directory.join(ADDRESS_FILE) };
+    /// Writes cookie and address, and where there is TLS its certificate (PEM), into the network's directory, replacing what an
+    /// earlier run left there. The caller holds the lock of that directory.
+    pub(super) fn publish(
+        directory: &Path,
+        cookie: &Cookie,
+        address: SocketAddr,
+        certificate: Option<&str>,
+    ) -> io::Result<Self> {
+        let [cookie_file, address_file, certificate_file] =
+            [COOKIE_FILE, ADDRESS_FILE, CERTIFICATE_FILE].map(|name| directory.join(name));
+        let files = Self { cookie: cookie_file, address: address_file, certificate: certificate_file };
+        match certificate {
+            Some(pem) => replace(&files.certificate, pem.as_bytes())?,
+            None => absent(&files.certificate)?,
+        }
         replace(&files.cookie, cookie.0.as_bytes())?;
-        replace(&files.address, format!("{address}\n").as_bytes())?;
+        let scheme = if certificate.is_some() { ENCRYPTED } else { "" };
+        replace(&files.address, format!("{scheme}{}\n", reached(address)).as_bytes())?;
         Ok(files)
     }
 }
@@ -109,18 +122,34 @@ impl Drop for Rendezvous {
         // The address first: a caller that finds no address needs no cookie. A file that is gone already is no harm.
         let _ = fs::remove_file(&self.address);
         let _ = fs::remove_file(&self.cookie);
+        let _ = fs::remove_file(&self.certificate);
+    }
+}
+
+/// The address by which callers on this machine reach a server that is bound to this one.
+fn reached(bound: SocketAddr) -> SocketAddr {
+    let own = match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(own, bound.port())
+}
+
+/// Removes a file that may be there.
+fn absent(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
 /// Puts a file that only the owner can read in the place of `path`, so that a reader sees the old or the new one whole.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = path.with_file_name(name);
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    absent(&new)?;
     // Only a file that this call creates has the mode asked for, and is no link to another.
     let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(content)?;
@@ -175,10 +204,20 @@ mod tests {
         fs::write(&path, "old").expect("written");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
         let address = "127.0.0.1:1".parse().expect("an address");
-        let files = Rendezvous::publish(directory.path(), &cookie(), address).expect("published");
+        let files = Rendezvous::publish(directory.path(), &cookie(), address, None).expect("published");
         assert_eq!(fs::read_to_string(&path).expect("read"), format!("__cookie__:{}", "07".repeat(32)));
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_to_string(directory.path().join(ADDRESS_FILE)).expect("read"), "127.0.0.1:1\n");
+        drop(files);
+        assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 0);
+        let everywhere = "0.0.0.0:1".parse().expect("an address");
+        let files =
+            Rendezvous::publish(directory.path(), &cookie(), everywhere, Some("a certificate")).expect("published");
+        let text = |name| fs::read_to_string(directory.path().join(name)).expect("read");
+        assert_eq!(
+            (text(ADDRESS_FILE), text(CERTIFICATE_FILE)),
+            ("https://127.0.0.1:1\n".into(), "a certificate".into())
+        );
         drop(files);
         assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 0);
     }

@@ -15,15 +15,21 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use jsonrpsee::server::{HttpBody, HttpResponse};
 use soketto::handshake::http::Server as Handshake;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::auth::{Caller, PROTOCOL};
 use super::desk::{Call, Desk};
 use super::gate::{Errand, Rules, turned_away, whole};
+use super::tls::TlsDoor;
 use super::websocket;
 
 /// How long a request's head may take, and how long a connection may be idle between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is kept of a request's head before all of it is there: one that is longer is refused with 431. A body is taken in pieces of this
+/// size.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// What the kernel keeps for a reader that is slow.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
@@ -50,11 +56,17 @@ pub(super) struct House {
     pub(super) alive: mpsc::Sender<Infallible>,
 }
 
-/// Takes connections in until the house is asked to stop, `places` at once; whoever comes then is turned away.
-pub(super) async fn attend<S, F>(house: House, entrance: Entrance, places: usize, accept: impl Fn() -> F)
-where
-    S: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static,
+/// Takes connections in until the house is asked to stop, `places` at once; whoever comes then is turned away. Nothing that a caller
+/// does or leaves undone keeps the next one waiting: `receive` is a task of its own.
+pub(super) async fn attend<S, F, G>(
+    house: House,
+    places: usize,
+    accept: impl Fn() -> F,
+    receive: impl Fn(House, S, Arc<OwnedSemaphorePermit>) -> G,
+) where
+    S: AsFd,
     F: Future<Output = io::Result<S>>,
+    G: Future<Output = ()> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(places));
     loop {
@@ -66,7 +78,7 @@ where
             (Ok(stream), Ok(place)) => {
                 // A buffer of another size is no reason to refuse.
                 let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
-                drop(tokio::spawn(house.clone().connection(entrance, stream, Arc::new(place))));
+                drop(tokio::spawn(receive(house.clone(), stream, Arc::new(place))));
             }
             (Ok(stream), Err(_)) => {
                 tracing::warn!("a caller was turned away: there are as many connections as are served at once");
@@ -87,7 +99,20 @@ pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
 }
 
 impl House {
-    async fn connection<S>(self, entrance: Entrance, stream: S, place: Arc<OwnedSemaphorePermit>)
+    /// A connection to the port, which begins with TLS where there is one.
+    pub(super) async fn knock(self, tls: Option<Arc<TlsDoor>>, stream: TcpStream, place: Arc<OwnedSemaphorePermit>) {
+        let Some(tls) = tls else { return self.speak(Entrance::Port, stream, place).await };
+        let stream = tokio::select! {
+            stream = tls.enter(stream) => stream,
+            () = stopped(self.stop.clone()) => None,
+        };
+        if let Some(stream) = stream {
+            self.speak(Entrance::Port, stream, place).await;
+        }
+    }
+
+    /// Speaks HTTP: the same whatever brought the connection.
+    pub(super) async fn speak<S>(self, entrance: Entrance, stream: S, place: Arc<OwnedSemaphorePermit>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -99,6 +124,7 @@ impl House {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         tokio::pin!(connection);

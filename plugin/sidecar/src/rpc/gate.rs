@@ -62,7 +62,8 @@ impl Rules {
         }
         let mut origins = place.origins.clone();
         if place.page {
-            origins.extend(hosts.iter().map(|host| format!("http://{host}")));
+            let scheme = if place.tls.is_some() { "https" } else { "http" };
+            origins.extend(hosts.iter().map(|host| format!("{scheme}://{host}")));
             origins.extend(place.hosts.iter().flat_map(|host| origins_behind(host)));
         }
         hosts.extend(place.hosts.iter().cloned());

@@ -1,8 +1,8 @@
 //! The JSON-RPC interface: who may call, what a call must look like, and what it asks of the node.
 //!
-//! A connection comes in by a door (`door`: HTTP and WebSocket, on the port and the socket file; `stdio`: the parent's pipe). Its
-//! head passes the `gate` (host, origin, cookie or token, type, size). What is said then comes to the `desk`: sound JSON, and
-//! JSON-RPC with `calls` before it (known method, what the token allows, id where money moves), then the method's file, which
+//! A connection comes in by a door (`door`: HTTP and WebSocket, on the port and the socket file; `tls`: what the port begins with
+//! where it is encrypted; `stdio`: the parent's pipe). Its head passes the `gate` (host, origin, cookie or token, type, size). What
+//! is said then comes to the `desk`: sound JSON, and JSON-RPC with `calls` before it (known method, what the token allows, id where money moves), then the method's file, which
 //! reads the parameters into the node's own types and asks the [`Backend`]. Until the node has one, [`Doors`] answers
 //! `node.status` and `node.stop` alone. A connection on which both sides speak is a `session`; its subscriptions read the `feed`.
 
@@ -37,6 +37,7 @@ mod session;
 mod socket_file;
 mod sound;
 mod stdio;
+mod tls;
 mod token;
 mod wallet;
 mod websocket;
@@ -50,3 +51,4 @@ pub use doors::Doors;
 pub use error::{Answer, Fault};
 pub use outrigger_bolt::address::PeerAddress;
 pub use server::{Place, Server, ServerFault, start};
+pub use tls::{TlsFault, TlsFiles};

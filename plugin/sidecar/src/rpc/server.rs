@@ -18,6 +18,7 @@ use super::desk::Desk;
 use super::door::{Entrance, House, attend, stopped};
 use super::gate::Rules;
 use super::serve::register;
+use super::tls::{TlsDoor, TlsFault, TlsFiles};
 use super::{Backend, Doors, feed, socket_file, stdio};
 
 /// Connections at once, by entrance: a stranger who fills the port keeps nobody from the socket file.
@@ -33,9 +34,13 @@ pub enum ServerFault {
     /// The address is not of this machine alone.
     #[error(
         "JSON-RPC is not served on {0}: it is not a loopback address, and whoever reaches the port could try to spend. Bind \
-         127.0.0.1 and use a tunnel (ssh -L) from elsewhere; or set rpc.allow_remote where a proxy with TLS stands before it"
+         127.0.0.1 and use a tunnel (ssh -L) from elsewhere; or give rpc.tls_cert and rpc.tls_key; or set rpc.allow_remote where a proxy \
+         with TLS stands before it"
     )]
     NotLoopback(SocketAddr),
+    /// There is no TLS as it was asked for.
+    #[error("JSON-RPC cannot be served with TLS: {0}")]
+    Tls(#[from] TlsFault),
     /// The port cannot be had.
     #[error(
         "cannot listen for JSON-RPC on {address}: {error}. Nothing was started. Where another program has the port, stop it or \
@@ -63,9 +68,11 @@ pub enum ServerFault {
 /// Where the interface is served, and to whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// A loopback address; port 0 takes any that is free.
+    /// A loopback address, or any with TLS; port 0 takes any that is free.
     pub address: SocketAddr,
-    /// Whether the address may be of another kind: who reaches it is not encrypted.
+    /// With which certificate TLS is spoken on the port; without one, none is.
+    pub tls: Option<TlsFiles>,
+    /// Whether the address may be of another kind without TLS: who reaches it is not encrypted.
     pub allow_remote: bool,
     /// Names of this server beside its own, as `host:port`.
     pub hosts: Vec<String>,
@@ -78,7 +85,7 @@ pub struct Place {
 impl Place {
     /// A loopback address, for no page.
     pub fn at(address: SocketAddr) -> Self {
-        Self { address, allow_remote: false, hosts: Vec::new(), origins: Vec::new(), page: false }
+        Self { address, tls: None, allow_remote: false, hosts: Vec::new(), origins: Vec::new(), page: false }
     }
 }
 
@@ -105,31 +112,39 @@ pub async fn start<B: Backend>(
     doors: Arc<Doors<B>>,
 ) -> Result<Server, ServerFault> {
     let address = place.address;
-    if !address.ip().is_loopback() && !place.allow_remote {
+    let published = directory.join(schema::rendezvous::CERTIFICATE_FILE);
+    let tls = place.tls.as_ref().map(|files| TlsDoor::open(files, &published)).transpose()?;
+    let (tls, certificate) = tls.map(|(door, pem)| (Arc::new(door), pem)).unzip();
+    if !address.ip().is_loopback() && tls.is_none() && !place.allow_remote {
         return Err(ServerFault::NotLoopback(address));
     }
     let desk = Arc::new(Desk::new(doors.clone())?);
     let bind = |error| ServerFault::Bind { address, error };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(bind)?;
     let bound = listener.local_addr().map_err(bind)?;
-    if !bound.ip().is_loopback() {
+    if !bound.ip().is_loopback() && tls.is_none() {
         tracing::warn!(%bound, "JSON-RPC is served beyond this machine and not encrypted: whoever listens can take tokens and spend");
+    }
+    if bound.ip().is_unspecified() && place.hosts.is_empty() {
+        tracing::warn!(%bound, "JSON-RPC is served beyond this machine, and nobody elsewhere gets in: rpc.hosts has no name that they could use");
     }
     let cookie = Cookie::new(secret);
     let written = |error| ServerFault::Rendezvous { directory: directory.display().to_string(), error };
-    let rendezvous = Rendezvous::publish(directory, &cookie, bound).map_err(written)?;
+    let rendezvous = Rendezvous::publish(directory, &cookie, bound, certificate.as_deref()).map_err(written)?;
     let sockets = socket_file::listen(directory).map_err(written)?;
     let (stop, stopping) = watch::channel(false);
     let (alive, ended) = mpsc::channel(1);
     let rules = Arc::new(Rules::new(bound, &place, cookie, doors.clone()));
     let house = House { desk: desk.clone(), rules, stop: stopping, alive };
     let mut tasks = vec![tokio::spawn(feed::read(doors))];
+    tasks.extend(tls.clone().map(|tls| tokio::spawn(tls.follow())));
     let socket_file = sockets.map(|(listener, path)| {
         let accept = move || {
             let listener = listener.clone();
             async move { listener.accept().await.map(|(stream, _)| stream) }
         };
-        tasks.push(tokio::spawn(attend(house.clone(), Entrance::SocketFile, MAX_ON_SOCKET_FILE, accept)));
+        let receive = |house: House, stream, place| house.speak(Entrance::SocketFile, stream, place);
+        tasks.push(tokio::spawn(attend(house.clone(), MAX_ON_SOCKET_FILE, accept, receive)));
         path
     });
     let listener = Arc::new(listener);
@@ -141,7 +156,8 @@ pub async fn start<B: Backend>(
             Ok::<_, io::Error>(stream)
         }
     };
-    tasks.push(tokio::spawn(attend(house, Entrance::Port, MAX_ON_PORT, accept)));
+    let receive = move |house: House, stream, place| house.knock(tls.clone(), stream, place);
+    tasks.push(tokio::spawn(attend(house, MAX_ON_PORT, accept, receive)));
     Ok(Server { address: bound, socket_file, stop, alive: ended, tasks, desk, parent: None, rendezvous })
 }
 
