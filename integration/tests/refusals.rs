@@ -215,3 +215,40 @@ async fn per_5_where_a_start_is_refused_what_the_backup_lacked_it_is_published_o
     })
     .await
 }
+
+/// Reads what it is given and says nothing; or ends at the first line.
+const HUNG: &str = "exec cat >/dev/null";
+const DYING: &str = "read -r line; exit 1";
+
+/// The programs that the node starts are the one thing of somebody else's within its reach. Nothing waits for what is not required.
+#[tokio::test(flavor = "multi_thread")]
+async fn rpc_8_a_program_that_hangs_or_dies_holds_up_no_call_and_no_payment() -> Done<()> {
+    on_regtest(async |regtest| {
+        let mut file = String::new();
+        for (name, script) in [("hung", HUNG), ("dying", DYING)] {
+            file += &format!(
+                "[[backup]]\nname = \"{name}\"\nkind = \"command\"\nrequirement = \"follow\"\n\
+                 command = [\"bash\", \"-c\", \"{script}\"]\n"
+            );
+        }
+        std::fs::write(regtest.directory("alice")?.join("outrigger.toml"), file)?;
+        let (mut alice, bob) = regtest.pair().await?;
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, PUSH_MSAT).await?;
+        until(LIMIT, "the dying program to be told of", async || {
+            let backups = alice.call(BackupStatus {}).await?.items;
+            let state = |name: &str| backups.iter().find(|backup| backup.name == name).map(|backup| backup.state);
+            assert_ne!(state("hung"), Some(BackupState::Complete));
+            Ok((state("dying") == Some(BackupState::Troubled)).then_some(()))
+        })
+        .await?;
+        for payment in ["one", "another"] {
+            let payment = alice.pay(&bob.invoice(1_000_000, payment).await?).await?;
+            assert_eq!(payment.state, PaymentState::Succeeded, "{payment:?}");
+        }
+        alice.until_idle(&opened.channel_id).await?;
+        // A stop waits for neither.
+        alice.stop().await?;
+        Ok(())
+    })
+    .await
+}

@@ -287,3 +287,20 @@ fn rpc_6_every_method_names_the_scopes_that_allow_it() {
         assert_eq!(method.scopes == [Scope::Admin], of_tokens, "{}", method.name);
     }
 }
+
+/// No method shows or takes a secret of the node's, and none is there for whoever debugs it.
+#[test]
+fn rpc_9_no_method_is_for_debugging_or_tells_what_the_node_signs_with() {
+    for method in methods() {
+        let group = method.name.split('.').next();
+        let groups = [
+            "rpc", "plugin", "node", "chain", "wallet", "peer", "channel", "invoice", "payment", "forward", "event",
+            "backup", "token",
+        ];
+        assert!(group.is_some_and(|group| groups.contains(&group)), "{}", method.name);
+    }
+    let document = document().to_string().to_lowercase();
+    for secret in ["seed", "mnemonic", "xpriv", "private_key", "secret_key", "words"] {
+        assert!(!document.contains(&format!("\"{}\":", secret)), "a field is named {secret}");
+    }
+}

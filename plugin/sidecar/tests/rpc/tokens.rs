@@ -191,3 +191,21 @@ async fn rpc_1_no_method_is_anonymous_on_the_port() {
     }
     assert_eq!(stage.orders(), [""; 0]);
 }
+
+/// What is ended for good is named in full by whoever ends it: no beginning, no list, no default stands for it.
+#[tokio::test]
+async fn rpc_9_what_cannot_be_taken_back_is_named_in_full() {
+    let stage = Stage::open().await;
+    let admin = stage.token("admin", &[Scope::Admin]);
+    let name = "ab".repeat(32);
+    for method in ["channel.force_close", "channel.close"] {
+        let given = [json!(name[..62]), json!(format!("{name}00")), json!(""), json!("*"), json!([name]), json!(null)];
+        for given in given.map(|given| json!({ "channel_id": given })).into_iter().chain([json!({})]) {
+            let answer = stage.call_with(&admin, method, given.clone()).await;
+            let (code, kind) = answer.error();
+            assert_eq!((code, kind.as_str()), (-32602, "invalid_parameter"), "{method} {given}");
+        }
+        let answer = stage.call_with(&admin, method, json!({ "channel_id": name })).await;
+        assert_eq!(answer.json()["result"]["channel_id"], name, "{method}: {answer:?}");
+    }
+}

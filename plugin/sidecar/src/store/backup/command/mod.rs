@@ -375,6 +375,10 @@ impl Persist for CommandSink {
 /// Starts the program again where it ends while writes are open: nobody else may call for a long time.
 fn watch(machine: &Weak<Mutex<Machine>>, died: &Receiver<()>, ends: &SinkEnds) {
     for () in died {
+        // Where nothing is open it has nothing to do, and nothing to say either: what ended the program is told by whoever asked it.
+        if machine.upgrade().is_none_or(|machine| machine.lock().ledger.to_give_again().is_empty()) {
+            continue;
+        }
         // Where the process stops, nothing is started any more.
         let _ = ends.until_well(|| {
             let Some(machine) = machine.upgrade() else { return Ok(()) };
