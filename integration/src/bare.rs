@@ -67,7 +67,11 @@ impl Bare {
 
     /// Starts a daemon on regtest, on ports of its own.
     pub fn start(&self, arguments: &[&str]) -> Done<Running> {
-        let errors = std::fs::OpenOptions::new().create(true).append(true).open(self.log())?;
+        self.start_into(std::fs::OpenOptions::new().create(true).append(true).open(self.log())?, arguments)
+    }
+
+    /// The same, with this for its standard error.
+    pub fn start_into(&self, errors: std::fs::File, arguments: &[&str]) -> Done<Running> {
         let mut command = self.command(&["--network", "regtest", "--rpc-address", "127.0.0.1:0"])?;
         let child = command.args(arguments).stdout(Stdio::null()).stderr(errors).spawn()?;
         Ok(Running { child, directory: self.network_dir(), log: self.log() })

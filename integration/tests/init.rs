@@ -2,9 +2,10 @@
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
 use outrigger_integration::{Bare, Done, Sidecar, on_regtest, until};
+use outrigger_rpc_schema::NodeStatus;
 use outrigger_rpc_schema::rendezvous::network_directory;
 use serde_json::Value;
 
@@ -105,28 +106,66 @@ fn words_of_every_length_are_kept_as_they_are() -> Done<()> {
     Ok(())
 }
 
+/// A terminal in which the program asks for words, and all that it has shown since.
+struct Terminal {
+    child: Child,
+    types: ChildStdin,
+    sees: ChildStdout,
+    seen: Vec<u8>,
+}
+
+impl Terminal {
+    /// Runs `outriggerd init --import` in a terminal of its own, `behind` it in the same shell, until it asks.
+    fn asking(bare: &Bare, behind: &str) -> Done<Self> {
+        let program = bare.command(&[])?.get_program().to_string_lossy().into_owned();
+        let mut terminal = Command::new("script");
+        terminal.args([
+            "-qefc",
+            &format!("trap : INT; {program} init --network regtest --import{behind}"),
+            "/dev/null",
+        ]);
+        terminal.env_clear().env("HOME", bare.home()).env("PATH", "/usr/bin:/bin").env("SHELL", "/bin/sh");
+        let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (types, sees) = (child.stdin.take().ok_or("a pipe")?, child.stdout.take().ok_or("a pipe")?);
+        let mut terminal = Self { child, types, sees, seen: Vec::new() };
+        while !String::from_utf8_lossy(&terminal.seen).contains("they are not shown: ") {
+            let mut byte = [0];
+            let seen = String::from_utf8_lossy(&terminal.seen).into_owned();
+            assert_eq!(terminal.sees.read(&mut byte)?, 1, "it ended before it asked: {seen}");
+            terminal.seen.extend(byte);
+        }
+        Ok(terminal)
+    }
+
+    /// Types this; gives all that was seen up to the end, and whether that was a good one.
+    fn types(mut self, text: &[u8]) -> Done<(String, bool)> {
+        self.types.write_all(text)?;
+        self.sees.read_to_end(&mut self.seen)?;
+        Ok((String::from_utf8(self.seen)?, self.child.wait()?.success()))
+    }
+}
+
 #[test]
 fn words_that_are_typed_at_a_terminal_are_not_shown() -> Done<()> {
     let bare = Bare::new()?;
-    let program = bare.command(&[])?.get_program().to_string_lossy().into_owned();
-    // It has a terminal of its own, and gives all that this shows.
-    let mut terminal = Command::new("script");
-    terminal.args(["-qefc", &format!("{program} init --network regtest --import"), "/dev/null"]);
-    terminal.env_clear().env("HOME", bare.home()).env("PATH", "/usr/bin:/bin").env("SHELL", "/bin/sh");
-    let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let (mut types, mut sees) = (child.stdin.take().ok_or("a pipe")?, child.stdout.take().ok_or("a pipe")?);
-    let mut seen = Vec::new();
-    while !String::from_utf8_lossy(&seen).contains("they are not shown: ") {
-        let mut byte = [0];
-        assert_eq!(sees.read(&mut byte)?, 1, "it ended before it asked: {}", String::from_utf8_lossy(&seen));
-        seen.extend(byte);
-    }
-    types.write_all(format!("{}\n", abandon()).as_bytes())?;
-    sees.read_to_end(&mut seen)?;
-    let seen = String::from_utf8(seen)?;
-    assert!(child.wait()?.success(), "{seen}");
+    let (seen, is_made) = Terminal::asking(&bare, "")?.types(format!("{}\n", abandon()).as_bytes())?;
+    assert!(is_made, "{seen}");
     assert!(seen.contains(ABANDON_NODE) && !seen.contains("abandon") && !seen.contains("about"), "{seen}");
     assert_eq!(std::fs::read_to_string(bare.network_dir().join("seed"))?.trim(), abandon());
+    Ok(())
+}
+
+#[test]
+fn a_terminal_shows_again_what_is_typed_where_nobody_wants_to_type_words() -> Done<()> {
+    let bare = Bare::new()?;
+    // Ctrl-Z does not leave a shell in a terminal that shows nothing; Ctrl-C ends it.
+    let (seen, _) = Terminal::asking(&bare, "; echo code $?; stty -a")?.types(b"\x1a\x03")?;
+    let (_, after) = seen.split_once("they are not shown: ").ok_or("what is asked")?;
+    assert!(after.contains("outriggerd: the words cannot be read: interrupted. Nothing was written"), "{seen}");
+    assert!(after.contains("code 1\r\n"), "{seen}");
+    let modes: Vec<_> = after.split([' ', ';', '\r', '\n']).collect();
+    assert!(modes.contains(&"echo") && !modes.contains(&"-echo") && after.contains("susp = ^Z"), "{seen}");
+    assert!(!bare.network_dir().join("seed").exists());
     Ok(())
 }
 
@@ -134,6 +173,10 @@ fn words_that_are_typed_at_a_terminal_are_not_shown() -> Done<()> {
 async fn imported_words_find_their_coins_and_fit_no_other_database() -> Done<()> {
     on_regtest(async |regtest| {
         let mut first = regtest.sidecar("first").await?;
+        // The coins pay an address far behind those that nobody paid.
+        for _ in 0..60 {
+            first.new_address().await?;
+        }
         first.fund(&regtest.bitcoind).await?;
         let (node_id, balance) = (first.node_id().await?, first.balance().await?);
         first.stop().await?;
@@ -161,10 +204,27 @@ async fn imported_words_find_their_coins_and_fit_no_other_database() -> Done<()>
         let (code, _, errors) = init(&bare, &[&there[..], &["--import"]].concat(), &words)?;
         assert_eq!((code, errors.as_str()), (Some(0), ""));
         let start = ["--wallet-start-height", "1"];
-        let second = Sidecar::start(&directory, "second", &regtest.bitcoind, &start).await?;
+        let mut second = Sidecar::start(&directory, "second", &regtest.bitcoind, &start).await?;
         assert_eq!(second.node_id().await?, node_id);
         until(outrigger_integration::sidecar::LIMIT, "the coins to be found", async || {
             Ok((second.balance().await? == balance).then_some(()))
+        })
+        .await?;
+        second.stop().await?;
+
+        // Where that is said too late it helps all the same.
+        let directory = regtest.directory("third")?;
+        let there = ["--data-dir", directory.to_str().ok_or("a path")?];
+        let (code, _, errors) = init(&bare, &[&there[..], &["--import"]].concat(), &words)?;
+        assert_eq!((code, errors.as_str()), (Some(0), ""));
+        let mut third = Sidecar::start(&directory, "third", &regtest.bitcoind, &[]).await?;
+        third.until_ready().await?;
+        assert_eq!(third.balance().await?.confirmed_sat, 0);
+        third.stop().await?;
+        let third = Sidecar::start(&directory, "third", &regtest.bitcoind, &start).await?;
+        until(outrigger_integration::sidecar::LIMIT, "the coins to be found in older blocks", async || {
+            let is_over = third.call(NodeStatus {}).await?.wallet.is_none();
+            Ok((is_over && third.balance().await? == balance).then_some(()))
         })
         .await
     })

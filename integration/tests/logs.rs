@@ -1,11 +1,15 @@
 //! What the daemon logs over a whole life: nothing that is secret, in files of its owner's alone, a line an event.
 
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use outrigger_integration::{Done, Sidecar, on_regtest, until};
+use outrigger_integration::{Bare, Done, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::rendezvous::{COOKIE_FILE, network_directory};
-use outrigger_rpc_schema::{CallError, InvoiceCreate, LogLevel, LogLevels, PaymentState, Scope, TokenCreate};
+use outrigger_rpc_schema::{
+    CallError, InvoiceCreate, LogLevel, LogLevels, NodeStop, PaymentState, Phase, Scope, TokenCreate,
+};
 use serde_json::Value;
 
 /// Every file of the log in a directory, with its name.
@@ -134,20 +138,45 @@ async fn levels_are_changed_while_the_node_runs_and_files_are_put_aside() -> Don
             (LogLevel::Error, Some(LogLevel::Trace), Some(LogLevel::Error))
         );
         // Each call is told of now.
-        until(outrigger_integration::sidecar::LIMIT, "three files of log", async || {
+        let kept = until(outrigger_integration::sidecar::LIMIT, "three files of log", async || {
             for _ in 0..50 {
                 node.call(LogLevels::default()).await?;
             }
-            Ok((files(&directory)?.len() == 3).then_some(()))
+            // Lines are written behind the calls: a file may be put aside while this reads.
+            let names = |kept: &Vec<(String, String)>| kept.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+            Ok(files(&directory).ok().filter(|kept| names(kept) == ["log", "log.1", "log.2"]))
         })
         .await?;
-        let kept = files(&directory)?;
-        let names: Vec<_> = kept.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["log", "log.1", "log.2"]);
         for (name, text) in kept {
+            assert!(!text.is_empty() || name == "log");
             assert!(text.len() <= 10_000 && text.lines().all(|line| line.contains("outrigger_sidecar::rpc")), "{name}");
         }
         Ok(())
     })
     .await
+}
+
+/// Without waiting (Linux).
+const O_NONBLOCK: i32 = 0o4000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_holds_nothing_up() -> Done<()> {
+    let bare = Bare::new()?;
+    let pipe = bare.home().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status()?.success());
+    // Open in both directions: a reader is there, and does not read.
+    let mut full = File::options().read(true).write(true).custom_flags(O_NONBLOCK).open(&pipe)?;
+    for chunk in [&[b'x'; 4096][..], b"x"] {
+        while full.write(chunk).is_ok() {}
+    }
+    assert_eq!(full.write(b"x").err().map(|fault| fault.kind()), Some(ErrorKind::WouldBlock));
+
+    let mut running = bare.start_into(File::options().write(true).open(&pipe)?, &["--log-level", "trace"])?;
+    running.status(|status| status.phase == Phase::WaitingForBitcoind).await?;
+    running.client().await?.call(NodeStop {}).await?;
+    assert_eq!(running.ended().await?.code(), Some(0));
+    let mut some = [0; 1 << 20];
+    let read = full.read(&mut some)?;
+    assert!(some[..read].iter().all(|byte| *byte == b'x'), "nothing of it was written");
+    Ok(())
 }

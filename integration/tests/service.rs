@@ -12,6 +12,7 @@ use outrigger_integration::sidecar::{cli_executable, executable};
 use outrigger_integration::{Bitcoind, Client, Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::rendezvous::SOCKET_FILE;
 use outrigger_rpc_schema::{InvoiceCreate, NodeInfo, NodeStatus, Phase};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -219,6 +220,39 @@ async fn the_unit_is_valid_and_its_service_is_well_confined() -> Done<()> {
     let level = said.lines().find(|line| line.contains("Overall exposure level")).unwrap_or(&said);
     eprintln!("{level}");
     assert!(is_below, "{said}");
+    Ok(())
+}
+
+/// What stands before the daemon in a container whose policy is to start it again.
+#[tokio::test]
+async fn a_container_is_started_again_after_a_crash_and_never_after_an_exit_code() -> Done<()> {
+    let held = |script: &str| {
+        let held = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/docker/held");
+        let mut command = Command::new(held);
+        command.args(["sh", "-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true).spawn()
+    };
+    let terminate = |child: &tokio::process::Child| {
+        let pid = child.id().ok_or("it has ended")?.to_string();
+        Ok::<_, outrigger_integration::Fault>(std::process::Command::new("kill").args(["-TERM", &pid]).status()?)
+    };
+    // The shell's way to tell SIGABRT.
+    assert_eq!(held("kill -ABRT $$")?.wait().await?.code(), Some(134));
+    // A stop is passed on, and is the end whatever the code is.
+    let mut child = held("trap 'exit 3' TERM; echo ready; while :; do read -r line; done")?;
+    let mut ready = BufReader::new(child.stdout.take().ok_or("a pipe")?).lines();
+    assert_eq!(ready.next_line().await?.as_deref(), Some("ready"));
+    assert!(terminate(&child)?.success());
+    assert_eq!(child.wait().await?.code(), Some(3));
+    for code in [0, 4] {
+        let mut child = held(&format!("exit {code}"))?;
+        let mut said = BufReader::new(child.stderr.take().ok_or("a pipe")?).lines();
+        let last = said.next_line().await?.ok_or("why it stays")?;
+        assert!(last.starts_with(&format!("ended with exit code {code}, and not started again by itself")), "{last}");
+        assert_eq!(child.try_wait()?, None, "it stays");
+        assert!(terminate(&child)?.success());
+        assert_eq!(child.wait().await?.code(), Some(code));
+    }
     Ok(())
 }
 

@@ -20,6 +20,7 @@
 //! `txid:n`.
 
 mod backup;
+mod calendar;
 mod chain;
 mod channel;
 mod client;
@@ -45,6 +46,7 @@ mod typescript;
 mod wallet;
 
 pub use backup::{BackupInfo, BackupReport, BackupState, BackupStatus};
+pub use calendar::UtcTime;
 pub use chain::{
     ChainBudget, ChainCalls, ChainFeerates, ChainFeeratesReport, ChainNotified, ChainNotifyBlock, ChainState,
     ChainStatus, ChainStatusReport,

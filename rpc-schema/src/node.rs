@@ -89,6 +89,10 @@ pub struct NodeStatusReport {
     /// What is wrong with the machine's clock and what to do; absent where nothing is known to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<String>,
+    /// How far the wallet is that looks at older blocks, since `wallet.start_height` was given when it had begun already, or why it cannot;
+    /// absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wallet: Option<String>,
     /// The version of the daemon.
     pub version: String,
     /// The Bitcoin network: `regtest` or `signet`.

@@ -822,6 +822,8 @@ export interface NodeStatusReport {
   target_height?: number;
   /** The version of the daemon. */
   version: string;
+  /** How far the wallet is that looks at older blocks, since `wallet.start_height` was given when it had begun already, or why it cannot; absent otherwise. */
+  wallet?: string;
 }
 
 /** Stops the daemon. It answers first, then ends its connections and closes its store. */

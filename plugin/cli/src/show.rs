@@ -1,5 +1,6 @@
 //! A result, for people: one line per field, lists as tables where they fit, units beside their numbers.
 
+use outrigger_rpc_schema::UtcTime;
 use serde_json::{Map, Value};
 
 /// Width of a terminal that does not say its own.
@@ -148,19 +149,9 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// Unix seconds as date and time in UTC (the proleptic Gregorian calendar, counted in years that begin in March).
+/// Unix seconds as date and time in UTC.
 fn date_and_time(unix: u64) -> String {
-    let (day, second) = (unix / 86_400, unix % 86_400);
-    // 719,468 days lie between 0000-03-01 and 1970-01-01; 146,097 days make four centuries.
-    let day = day.saturating_add(719_468);
-    let (era, day) = (day / 146_097, day % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = era * 400 + year + carry;
-    let (hour, minute, second) = (second / 3600, second % 3600 / 60, second % 60);
+    let UtcTime { year, month, day, hour, minute, second } = UtcTime::at(unix);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 

@@ -36,6 +36,9 @@ fn stand_in() -> Option<(Rc<dyn Source>, Instant)> {
     STAND_IN.with_borrow(Clone::clone)
 }
 
+/// How far the time may be ahead of the tip's median time past. Where a block takes longer to come, what depends on this waits for it.
+const AHEAD_SECS: u64 = 2 * 3600;
+
 /// The time before which it cannot be, in unix seconds: the chain says so.
 struct Floor(AtomicU64);
 
@@ -44,6 +47,13 @@ static FLOOR: Floor = Floor(AtomicU64::new(0));
 impl Floor {
     fn raise(&self, unix: u64) {
         self.0.fetch_max(unix, Ordering::Relaxed);
+    }
+
+    fn latest(&self) -> u64 {
+        match self.0.load(Ordering::Relaxed) {
+            0 => 0,
+            median_time => median_time.saturating_add(AHEAD_SECS),
+        }
     }
 
     fn or_later(&self, wall_unix: u64) -> u64 {
@@ -89,6 +99,12 @@ impl Clock {
     /// It is this time or later, whatever the machine's clock says: the tip's median time past.
     pub fn not_before(unix: u64) {
         FLOOR.raise(unix);
+    }
+
+    /// The latest that it can be, in seconds since 1970, going by the chain alone: two hours after the newest median time past that was
+    /// seen. Before one was, no time is known to be past. For what must not be lost to one wrong clock.
+    pub fn latest_unix() -> u64 {
+        FLOOR.latest()
     }
 
     /// A point on a clock that never goes back, for time limits.
@@ -151,13 +167,14 @@ mod tests {
     fn clk_2_a_clock_that_is_behind_the_chain_is_not_believed() {
         const TIP: u64 = 1_700_000_000;
         let floor = Floor(AtomicU64::new(0));
-        assert_eq!(floor.or_later(0), 0, "nothing is known yet");
+        assert_eq!((floor.or_later(0), floor.latest()), (0, 0), "nothing is known yet");
         floor.raise(TIP);
         // 1970, an hour behind, and 2100.
         for (wall, now) in [(0, TIP), (TIP - 3600, TIP), (TIP, TIP), (TIP + 1, TIP + 1), (4_102_444_800, 4_102_444_800)]
         {
             assert_eq!(floor.or_later(wall), now);
         }
+        assert_eq!(floor.latest(), TIP + 7200);
         floor.raise(TIP - 600);
         assert_eq!(floor.or_later(0), TIP, "a reorganisation does not take it back");
     }

@@ -2,6 +2,7 @@
 //! goes on; a thread that was missing would leave peers, payments or blocks unattended in a process that looks alive.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 /// Who is told of a panic.
 type Tell = Box<dyn Fn(&str)>;
@@ -43,12 +44,22 @@ pub fn is_of_redb(panic: &std::panic::PanicHookInfo<'_>) -> bool {
     panic.location().is_some_and(|place| place.file().contains("redb"))
 }
 
+/// How long the end of the process waits until its panic is told.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// From now on a panic ends the process by `SIGABRT`, once it is told on the standard error. Release builds do so by
-/// themselves; this is for those that test, whose panics unwind.
-pub fn panics_end_the_process() {
+/// themselves; this is for those that test, whose panics unwind. `before` is called first; neither that nor whoever should read
+/// of the panic is waited for longer than some seconds.
+pub fn panics_end_the_process(before: fn()) {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         stop_where_contained(panic);
+        // Where there is no thread to be had, this one is waited for.
+        let _ = std::thread::Builder::new().name("end".to_owned()).spawn(|| {
+            std::thread::sleep(LAST_WORDS);
+            std::process::abort();
+        });
+        before();
         tell(panic);
         std::process::abort();
     }));

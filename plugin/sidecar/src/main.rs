@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 fn main() -> ExitCode {
-    panics_end_the_process();
+    panics_end_the_process(log::flush);
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
     let config = match Task::read(std::env::args_os(), std::env::vars_os(), &home) {
         Ok(Task::Run(config)) => config,
@@ -42,9 +42,12 @@ fn main() -> ExitCode {
     let ended = runtime.block_on(run(&config, levels));
     runtime.shutdown_background();
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            log::flush();
+            ExitCode::SUCCESS
+        }
         Err(fault) => {
-            eprintln!("outriggerd: {fault}");
+            log::last_words(format!("outriggerd: {fault}"));
             ExitCode::from(fault.exit_code())
         }
     }

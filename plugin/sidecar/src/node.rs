@@ -15,6 +15,7 @@ pub mod init;
 mod keyed;
 mod lock;
 mod metrics;
+mod older;
 mod openings;
 pub mod restore;
 mod settings;
@@ -360,5 +361,6 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
 /// Nothing had been sent that is not on disk, so stopping is safe, and going on is not.
 fn stop_for_storage(fault: StoreError) {
     tracing::error!(%fault, "the store failed: the node stops");
+    crate::log::flush();
     std::process::exit(STORAGE_EXIT_CODE.into());
 }

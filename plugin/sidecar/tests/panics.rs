@@ -16,7 +16,7 @@ const SIGABRT: i32 = 6;
 
 /// Takes two locks in two orders, on a thread of its own, and lives on.
 fn as_child() {
-    panics_end_the_process();
+    panics_end_the_process(|| {});
     let (one, other) = (Mutex::new(1), Mutex::new(2));
     drop((one.lock(), other.lock()));
     let against = std::thread::spawn(move || drop((other.lock(), one.lock())));
@@ -41,7 +41,7 @@ fn with_each_page_damaged(mut look: impl FnMut(&MirrorPlace, usize)) {
 
 /// Reads such a mirror where a panic is no more contained: that was for what went before.
 fn over_a_damaged_file_after_a_copy() {
-    panics_end_the_process();
+    panics_end_the_process(|| {});
     contain(|_| (), || ());
     with_each_page_damaged(|place, _| {
         if let Ok(mut source) = MirrorSource::open(place.clone()) {
@@ -53,7 +53,7 @@ fn over_a_damaged_file_after_a_copy() {
 
 /// Opens such a mirror as a sink does: redb panics over some. Who asked the sink within such work of its own is told as well.
 fn over_a_damaged_mirror() {
-    panics_end_the_process();
+    panics_end_the_process(|| {});
     with_each_page_damaged(|place, page| {
         let ends = SinkEnds::new(|_, _| (), Instant::now);
         let mut mirror = Mirror::new(place.clone(), ends.clone());

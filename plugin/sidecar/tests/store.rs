@@ -134,7 +134,7 @@ fn law_6_events_are_kept_as_long_as_there_is_room_and_the_newest_always() {
     let limits = |bytes, secs| EventLimits { bytes, secs };
     let open = |limits| {
         let (writer, commits) = Writer::new(db.clone()).unwrap();
-        (writer, commits.keeping_events(limits))
+        (writer, commits.keeping_events(limits, || u64::MAX))
     };
     let (writer, mut commits) = open(limits(bytes_of(3), 0));
     for (events, kept) in [(2, vec![1, 2]), (1, vec![1, 2, 3]), (2, vec![3, 4, 5]), (5, vec![6, 7, 8, 9, 10])] {
@@ -159,7 +159,7 @@ fn law_6_events_are_kept_until_they_are_old() {
     let db = fresh(dir.path());
     let reader = Reader::new(db.clone());
     let (writer, commits) = Writer::new(db).unwrap();
-    let mut commits = commits.keeping_events(EventLimits { bytes: 0, secs: 100 });
+    let mut commits = commits.keeping_events(EventLimits { bytes: 0, secs: 100 }, || u64::MAX);
     for (times, kept) in [
         (vec![1000, 1001], vec![1, 2]),
         (vec![1100], vec![1, 2, 3]),
@@ -172,6 +172,30 @@ fn law_6_events_are_kept_until_they_are_old() {
     ] {
         assert_eq!(told(&writer, &mut commits, &reader, &times), kept, "{times:?}");
     }
+}
+
+#[test]
+fn law_6_one_wrong_clock_does_not_age_the_events() {
+    /// Two hours after the chain's time.
+    const LATEST: u64 = 1_200;
+    let dir = tempfile::tempdir().unwrap();
+    let db = fresh(dir.path());
+    let reader = Reader::new(db.clone());
+    let (writer, commits) = Writer::new(db.clone()).unwrap();
+    let mut commits = commits.keeping_events(EventLimits { bytes: 0, secs: 100 }, || LATEST);
+    for (times, kept) in [
+        (vec![1_000, 1_100], vec![1, 2]),
+        // A year from now: the oldest is older than 100 s by the chain too, the other is not.
+        (vec![LATEST + 31_536_000], vec![2, 3]),
+        (vec![LATEST + 31_536_000], vec![2, 3, 4]),
+    ] {
+        assert_eq!(told(&writer, &mut commits, &reader, &times), kept, "{times:?}");
+    }
+    drop((writer, commits));
+    // No block was seen yet: nothing is known to be old.
+    let (writer, commits) = Writer::new(db).unwrap();
+    let mut commits = commits.keeping_events(EventLimits { bytes: 0, secs: 100 }, || 0);
+    assert_eq!(told(&writer, &mut commits, &reader, &[LATEST + 31_536_000]), [2, 3, 4, 5]);
 }
 
 /// A batch without rows costs no commit and still waits for those before it.

@@ -14,6 +14,8 @@ use super::stop::StopFlag;
 use super::{ChainInfo, ChainSource, HeaderInfo};
 use crate::clock::Clock;
 
+mod again;
+mod clocks;
 #[cfg(test)]
 mod tests;
 
@@ -77,6 +79,21 @@ pub trait BlockListener: Send + Sync {
 
     /// The tip, `hash` at `height`, left the best chain; `previous` is the tip now.
     fn disconnected(&self, height: u32, hash: BlockHash, previous: BlockHash);
+
+    /// A block at or below the tip that is to be seen though it was passed over, or seen, before.
+    fn wants_again(&self) -> Option<u32> {
+        None
+    }
+
+    /// That block, verified. It was in the best chain with the tip a moment ago.
+    fn again(&self, height: u32, block: &Block) {
+        let _ = (height, block);
+    }
+
+    /// bitcoind does not have that block any more; it says from which on it has them.
+    fn pruned(&self, kept: Option<u32>) {
+        let _ = kept;
+    }
 
     /// The state changed.
     fn state(&self, state: ChainState);
@@ -243,7 +260,14 @@ impl Follower {
             return self.start(&info);
         };
         if hash == info.best {
-            return self.arrived(&info, &best);
+            let arrived = self.arrived(&info, &best)?;
+            if let Round::Arrived(state @ ChainState::Synced { .. }, _) = &arrived {
+                self.report(state.clone());
+                if self.look_again(&info)? {
+                    return Ok(Round::Moved);
+                }
+            }
+            return Ok(arrived);
         }
         match self.source.header(hash)? {
             Some(ours) if ours.height != height => {
@@ -316,25 +340,6 @@ impl Follower {
         let block = self.verified_block(hash)?;
         self.listener.connected(height, &block);
         Ok(Round::Moved)
-    }
-
-    /// Holds the machine's clock against the chain's (CLK-2).
-    fn compare_clocks(&mut self, median_time: u64) {
-        // Header times have 32 bits, whatever bitcoind says.
-        Clock::not_before(median_time.min(u64::from(u32::MAX)));
-        let trouble = clock_trouble(Clock::wall_unix(), median_time, self.network);
-        if std::mem::replace(&mut self.clock_trouble, trouble) == trouble {
-            return;
-        }
-        let words = trouble.map(|what| {
-            format!(
-                "{what}: set the machine's clock. Nothing is lost: where it is behind, the chain's time counts in invoices and updates"
-            )
-        });
-        if let Some(words) = &words {
-            tracing::warn!(median_time, "{words}");
-        }
-        self.listener.clock(words);
     }
 
     fn arrived(&mut self, info: &ChainInfo, best: &HeaderInfo) -> Result<Round, Halt> {
@@ -473,18 +478,5 @@ impl Follower {
             return Ok(block);
         };
         blind(format!("bitcoind lies: the block that it gave for {hash} {lie}; do not trust this bitcoind"))
-    }
-}
-
-/// What is wrong with a clock that differs from the tip's median time by more than two hours. A regtest chain is as old as
-/// its last `generate`, so there only a clock that is behind says anything.
-fn clock_trouble(wall_unix: u64, median_time: u64, network: Network) -> Option<&'static str> {
-    const TOLERATED_SECS: u64 = 2 * 3600;
-    if median_time > wall_unix.saturating_add(TOLERATED_SECS) {
-        Some("the machine's clock is more than two hours behind the chain")
-    } else if network != Network::Regtest && wall_unix > median_time.saturating_add(TOLERATED_SECS) {
-        Some("the machine's clock is more than two hours ahead of the chain, or no block was found for long")
-    } else {
-        None
     }
 }

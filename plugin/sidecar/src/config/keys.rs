@@ -193,8 +193,8 @@ pub(super) const KEYS: &[Key] = &[
         "wallet.start_height",
         Kind::Number(0, 100_000_000),
         "0",
-        "Where there is no database yet: the block from which on coins of the seed are looked for, which words that were used before \
-         need; 0 for bitcoind's newest.",
+        "The block from which on coins of the seed are looked for, which words that were used before need; 0 for bitcoind's newest at the \
+         first start. Where it is given or lowered later, older blocks are looked at while the node runs.",
     ),
     key("channel.min_funding_sat", Kind::Number(1_000, MAX_SAT), "20000", "The smallest channel, in satoshi."),
     key("channel.max_funding_sat", Kind::Number(1_000, MAX_SAT), "16777215", "The largest channel, in satoshi."),

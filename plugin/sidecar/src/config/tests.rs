@@ -144,6 +144,48 @@ fn bad_input_88_faults_of_a_backup_are_named() {
     assert!(Bench::with_file(&many).refused(&[]).contains("a node has at most 8"));
 }
 
+/// What a pod has in its environment beside the services `outriggerd` and `outriggerd-rpc` (Kubernetes, "Accessing the Service").
+const SERVICE_LINKS: [(&str, &str); 13] = [
+    ("OUTRIGGERD_SERVICE_HOST", "10.0.171.239"),
+    ("OUTRIGGERD_SERVICE_PORT", "9735"),
+    ("OUTRIGGERD_SERVICE_PORT_PEERS", "9735"),
+    ("OUTRIGGERD_PORT", "tcp://10.0.171.239:9735"),
+    ("OUTRIGGERD_PORT_9735_TCP", "tcp://10.0.171.239:9735"),
+    ("OUTRIGGERD_PORT_9735_TCP_PROTO", "tcp"),
+    ("OUTRIGGERD_PORT_9735_TCP_PORT", "9735"),
+    ("OUTRIGGERD_PORT_9735_TCP_ADDR", "10.0.171.239"),
+    ("OUTRIGGERD_RPC_SERVICE_HOST", "10.0.171.240"),
+    ("OUTRIGGERD_RPC_SERVICE_PORT_HTTP", "9737"),
+    ("OUTRIGGERD_RPC_PORT", "udp://10.0.171.240:9737"),
+    ("OUTRIGGERD_RPC_PORT_9737_UDP", "udp://10.0.171.240:9737"),
+    ("OUTRIGGERD_RPC_PORT_9737_SCTP_ADDR", "10.0.171.240"),
+];
+
+#[test]
+fn what_kubernetes_says_of_services_is_passed_over_and_nothing_else() {
+    let bench = Bench::new();
+    let read = |variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
+        Values::read(["outriggerd".into()], &variables, bench.home.path()).map(drop)
+    };
+    read(&SERVICE_LINKS).expect("fits");
+    for (name, value) in [
+        ("OUTRIGGERD_PORT", "9735"),
+        ("OUTRIGGERD_PORTS", "tcp://10.0.171.239:9735"),
+        ("OUTRIGGERD_SERVICE", "x"),
+        ("OUTRIGGERD_SERVICE_HOSTS", "x"),
+        ("OUTRIGGERD_XSERVICE_HOST", "x"),
+        ("OUTRIGGERD_PORT_TCP", "tcp://10.0.171.239:9735"),
+        ("OUTRIGGERD_PORT_99999_TCP", "tcp://10.0.171.239:9735"),
+        ("OUTRIGGERD_9735_TCP_ADDR", "10.0.171.239"),
+    ] {
+        match read(&[(name, value)]) {
+            Err(ConfigFault::UnknownVariable { variable, .. }) => assert_eq!(variable, name),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
 #[test]
 fn bad_input_88_a_file_that_is_named_must_be_there() {
     assert!(Bench::new().refused(&["--config", "/nonexistent/x.toml"]).contains("/nonexistent/x.toml"));

@@ -104,6 +104,7 @@ impl Values {
             match key {
                 None if rest == EXE_VARIABLE => {}
                 None if rest == CONFIG_VARIABLE => named = Some(text.to_owned()),
+                None if is_service_link(rest, text) => {}
                 None => {
                     let open: Vec<_> = KEYS.iter().filter(|key| !key.is_secret()).map(Key::variable).collect();
                     let variable = format!("{VARIABLES}{rest}");
@@ -230,6 +231,27 @@ impl Values {
         let origin = self.origin(name).to_string();
         ConfigFault::Unfit { key: name.to_owned(), origin, problem: problem.to_owned() }
     }
+}
+
+/// Whether a variable is one of those by which Kubernetes tells each container of the services around it, here of one whose name
+/// begins with `outriggerd`: `rest` is what follows [`VARIABLES`]. They say nothing to the program. `PORT` alone is theirs only with
+/// their value: an operator may have meant a key by it.
+fn is_service_link(rest: &str, text: &str) -> bool {
+    // A longer name of the service stands before.
+    let ends = |with: &str| rest.strip_suffix(with).is_some_and(|name| name.is_empty() || name.ends_with('_'));
+    let is_port = |digits: &str| digits.parse::<u16>().is_ok();
+    let is_of_a_service = ends("SERVICE_HOST")
+        || ends("SERVICE_PORT")
+        || rest.starts_with("SERVICE_PORT_")
+        || rest.contains("_SERVICE_PORT_");
+    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| text.starts_with(scheme));
+    // PORT_9735_TCP and PORT_9735_TCP_ADDR.
+    let mut words = rest.rsplit('_').peekable();
+    words.next_if(|word| ["PROTO", "PORT", "ADDR"].contains(word));
+    let is_of_a_port = words.next().is_some_and(|word| ["TCP", "UDP", "SCTP"].contains(&word))
+        && words.next().is_some_and(is_port)
+        && words.next() == Some("PORT");
+    is_of_a_service || is_of_a_port || (ends("PORT") && is_url)
 }
 
 /// The line of every key of a file, by its name with its section.

@@ -28,6 +28,7 @@ const MAX_BYTES: u64 = 1024;
 /// The secret of which all keys are made. Wiped when dropped; never printed.
 pub struct Seed {
     mnemonic: Mnemonic,
+    is_new: bool,
 }
 
 /// Why there is no seed to work with. Never holds a byte of the file.
@@ -94,9 +95,14 @@ impl Seed {
             other => other.map_err(io_fault(&path))?,
         };
         match Mnemonic::parse_in_normalized(Language::English, text.trim()) {
-            Ok(mnemonic) => Ok(Some(Self { mnemonic })),
+            Ok(mnemonic) => Ok(Some(Self { mnemonic, is_new: false })),
             Err(_) => Err(SeedFault::NotASeed(path)),
         }
+    }
+
+    /// Whether this process has made it: nobody can have been paid with it before.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Whether the data directory has a file in the seed's place, whatever is in it.
@@ -111,14 +117,14 @@ impl Seed {
 
     /// The seed that these words are, as somebody typed them. Nothing is written.
     pub fn of_words(text: &str) -> Result<Self, WordsFault> {
-        Ok(Self { mnemonic: mnemonic_of(text)? })
+        Ok(Self { mnemonic: mnemonic_of(text)?, is_new: false })
     }
 
     /// Makes a new seed of 256 bits from `entropy` and returns it once its file is durable.
     pub fn create(data_dir: &Path, entropy: impl FnOnce() -> Result<[u8; 32], NoEntropy>) -> Result<Self, SeedFault> {
         let entropy = Zeroizing::new(entropy()?);
         let mnemonic = Mnemonic::from_entropy(entropy.as_slice()).map_err(|error| NoEntropy(error.to_string()))?;
-        let seed = Self { mnemonic };
+        let seed = Self { mnemonic, is_new: true };
         seed.keep(data_dir)?;
         Ok(seed)
     }
@@ -304,7 +310,7 @@ mod tests {
     fn the_master_key_is_that_of_bip_39() {
         // BIP 39's own vector for 32 zero bytes has the passphrase TREZOR; without one, the words alone decide.
         let mnemonic = Mnemonic::from_entropy(&[0; 32]).unwrap();
-        let seed = Seed { mnemonic: mnemonic.clone() };
+        let seed = Seed { mnemonic: mnemonic.clone(), is_new: false };
         let expected = Xpriv::new_master(Network::Regtest, &mnemonic.to_seed("")).unwrap();
         assert!(seed.master(Network::Regtest) == expected);
     }

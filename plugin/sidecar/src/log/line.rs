@@ -4,6 +4,7 @@
 use std::fmt::{self, Debug, Write as _};
 use std::time::Duration;
 
+use outrigger_rpc_schema::UtcTime;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -36,6 +37,15 @@ where
         let metadata = event.metadata();
         let said = Said { at: Clock::wall(), level: metadata.level().as_str(), target: metadata.target(), fields };
         writeln!(writer, "{}", if self.json { said.json() } else { said.text() })
+    }
+}
+
+impl Lines {
+    /// A line of the log's own, with its end: a warning with a number of lines.
+    pub(super) fn notice(self, words: &str, lines: u64) -> String {
+        let fields = Fields { message: words.to_owned(), others: vec![("lines", lines.into())] };
+        let said = Said { at: Clock::wall(), level: "WARN", target: "outrigger_sidecar::log", fields };
+        format!("{}\n", if self.json { said.json() } else { said.text() })
     }
 }
 
@@ -139,20 +149,10 @@ fn visible(text: &str) -> String {
     text.chars().map(visible).collect()
 }
 
-/// A time as RFC 3339 has it, in UTC, with milliseconds (the proleptic Gregorian calendar, counted in years that begin in March).
+/// A time as RFC 3339 has it, in UTC, with milliseconds.
 fn timestamp(since_1970: Duration) -> String {
-    let (unix, millis) = (since_1970.as_secs(), since_1970.subsec_millis());
-    let (day, second) = (unix / 86_400, unix % 86_400);
-    // 719,468 days lie between 0000-03-01 and 1970-01-01; 146,097 days make four centuries.
-    let day = day.saturating_add(719_468);
-    let (era, day) = (day / 146_097, day % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = (era * 400).saturating_add(year).saturating_add(carry);
-    let (hour, minute, second) = (second / 3600, second % 3600 / 60, second % 60);
+    let UtcTime { year, month, day, hour, minute, second } = UtcTime::at(since_1970.as_secs());
+    let millis = since_1970.subsec_millis();
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 

@@ -3,14 +3,17 @@
 
 mod file;
 mod line;
+mod queue;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use outrigger_rpc_schema::{LogLevel, LogLevelsReport, LogTarget, nearest};
-use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
@@ -19,6 +22,7 @@ use crate::config::{LOG_TARGETS, LogConfig};
 use crate::lock::Mutex;
 use file::Rotating;
 use line::Lines;
+use queue::Queue;
 
 /// Why nothing can be logged.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +35,9 @@ pub enum LogFault {
         /// What the operating system says.
         error: io::Error,
     },
+    /// Nobody could write it.
+    #[error("the log cannot be begun: {0}. Nothing was started")]
+    Begin(io::Error),
     /// The process has a log already.
     #[error("the log is kept already")]
     Twice,
@@ -79,19 +86,49 @@ struct Inner {
 
 /// Begins to log.
 pub fn start(config: &LogConfig) -> Result<Levels, LogFault> {
-    let writer = match &config.file {
-        None => BoxMakeWriter::new(io::stderr),
+    let lines = Lines { json: config.json };
+    let queue = match &config.file {
+        None => io::stderr().as_fd().try_clone_to_owned().and_then(|errors| Queue::start(File::from(errors), lines)),
         Some(file) => {
             let fault = |error| LogFault::File { path: file.path.clone(), error };
-            BoxMakeWriter::new(Rotating::open(file).map_err(fault)?)
+            Queue::start(Rotating::open(file).map_err(fault)?, lines)
         }
     };
+    let queue = queue.map_err(LogFault::Begin)?;
     let chosen = Chosen { level: config.level, targets: config.targets.clone() };
     let (filter, handle) = reload::Layer::new(chosen.filter());
-    let lines =
-        tracing_subscriber::fmt::layer().with_ansi(false).event_format(Lines { json: config.json }).with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).event_format(lines).with_writer(queue.clone());
     Registry::default().with(filter).with(lines).try_init().map_err(|_| LogFault::Twice)?;
+    // The only one: the registry took no other.
+    let _ = QUEUE.set(queue);
     Ok(Levels(Arc::new(Inner { chosen: Mutex::new(chosen), filter: handle })))
+}
+
+/// The way to the log of this process, once it is begun.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+
+/// How long the end of the process waits for its last lines.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Waits until everything is written that was logged before, for two seconds at most. For the end of the process.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(LAST_LINES);
+    }
+}
+
+/// Says something on the standard error behind everything that was logged; waits four seconds at most for whoever reads it.
+pub fn last_words(words: String) {
+    flush();
+    let (said, is_said) = crossbeam_channel::bounded(1);
+    let say = move || {
+        eprintln!("{words}");
+        // Whoever waited may have given up.
+        let _ = said.try_send(());
+    };
+    if std::thread::Builder::new().name("last-words".to_owned()).spawn(say).is_ok() {
+        let _ = is_said.recv_timeout(LAST_LINES);
+    }
 }
 
 impl Levels {

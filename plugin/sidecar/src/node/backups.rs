@@ -174,6 +174,7 @@ fn take(manager: &Manager, news: News) {
         News::Kept { channel, number } => manager.keep(channel, number),
         News::Dead { reason } => {
             tracing::error!(%reason, "a backup refused a second channel for good: the node stops before it loses more");
+            crate::log::flush();
             std::process::exit(BACKUP_EXIT_CODE.into());
         }
         News::Storage(fault) => stop_for_storage(fault),

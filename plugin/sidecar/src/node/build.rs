@@ -15,6 +15,7 @@ use super::chain_side::{Listener, StoredWallet, carry_out, feerates, follow_esti
 use super::core::{self, Core, Duties, Ground};
 use super::found::Found;
 use super::keyed::Turns;
+use super::older::Older;
 use super::settings::{access, addresses, caps, event_limits, forwarding_policy, policy, proxy};
 use super::{Parts, StartFault, spawn, stop_for_storage, workers};
 use crate::chain::ChainSource;
@@ -92,7 +93,8 @@ pub(super) fn build(
     let ground = ground(config, (&keys, &coins), &outside, hub.clone());
     let (core, duties) = core::build(db, &mut file, ground)?;
     let Duties { commits, mailboxes, notices, orders } = duties;
-    let commits = commits.raising(generation).journaled(file.journal.take()).keeping_events(event_limits(config));
+    let commits = commits.raising(generation).journaled(file.journal.take());
+    let commits = commits.keeping_events(event_limits(config), Clock::latest_unix);
     begin_commits(commits, sinks, &core.manager, (doors, &outside.stop))?;
     let wallet = Arc::new(StoredWallet::new(coins, (next_wallet_row, file.is_reserve_low), core.manager.clone()));
     // Until the next block has it looked at again: what was told stands.
@@ -199,6 +201,10 @@ impl Assembly<'_> {
             reorganised: AtomicBool::new(true),
             sinks: self.sinks.clone(),
             accept_needs_reserve: self.config.channel.accept_needs_reserve,
+            older: Older::of(&self.wallet, self.config.start_height, {
+                let doors = doors.clone();
+                move |words| doors.report(|status| status.wallet = words)
+            }),
             tell_clock: Box::new(move |words| doors.report(|status| status.clock = words)),
         }
     }

@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
 use super::backups::{is_tip_due, tell_tip};
+use super::older::Older;
 use crate::chain::broadcast::Broadcaster;
 use crate::chain::feerate::{Estimates, FeeEstimator};
 use crate::chain::follow::{BlockListener, ChainState};
@@ -155,6 +156,22 @@ impl StoredWallet {
         })
     }
 
+    /// Whether the wallet has begun to follow the chain, and from which block on it has looked at all, where that is known.
+    pub(super) fn looked_from(&self) -> (bool, Option<u32>) {
+        let wallet = self.wallet.lock();
+        (wallet.tip().is_some(), wallet.looked_from())
+    }
+
+    /// See [`Wallet::look_again`].
+    pub(super) fn look_again(&self, height: u32, block: &Block) -> Result<bool, WalletFault> {
+        self.change(|wallet, _| wallet.look_again(height, block))
+    }
+
+    /// See [`Wallet::looked_again`].
+    pub(super) fn looked_again(&self, from: u32) {
+        self.change(|wallet, _| wallet.looked_again(from));
+    }
+
     /// Unspent outputs after this one, by outpoint.
     pub(super) fn coins(&self, after: Option<OutPoint>, count: usize) -> Vec<Unspent> {
         self.wallet.lock().all_unspent(after, count)
@@ -214,6 +231,8 @@ pub(super) struct Listener {
     pub(super) accept_needs_reserve: bool,
     /// Tells callers what is wrong with the machine's clock.
     pub(super) tell_clock: Box<dyn Fn(Option<String>) + Send + Sync>,
+    /// What the wallet has yet to look at.
+    pub(super) older: Older,
 }
 
 impl BlockListener for Listener {
@@ -273,6 +292,20 @@ impl BlockListener for Listener {
             tracing::error!(height, %fault, "the wallet did not give a block back");
         }
         self.reorganised.store(true, Ordering::Relaxed);
+    }
+
+    fn wants_again(&self) -> Option<u32> {
+        let (tip, _) = self.tip()?;
+        self.older.wanted(&self.wallet, tip)
+    }
+
+    fn again(&self, height: u32, block: &Block) {
+        let tip = self.tip().map_or(height, |(tip, _)| tip);
+        self.older.take(&self.wallet, (height, block), tip);
+    }
+
+    fn pruned(&self, kept: Option<u32>) {
+        self.older.pruned(kept);
     }
 
     fn clock(&self, trouble: Option<String>) {

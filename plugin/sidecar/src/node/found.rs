@@ -58,7 +58,7 @@ impl Found {
         let (db, mut file, age) = told_of_damage(damaged.into(), read)?;
         let generation = file.aged(age);
         let sinks = sinks(&db, &file, &config.backups, &whose)?;
-        let (coins, next_wallet_row) = load_wallet(seed, config.network, &file)?;
+        let (coins, next_wallet_row) = load_wallet(seed, config.network, &file, config.start_height.is_some())?;
         Ok(Self { keys, db, file, generation, sinks, coins, next_wallet_row })
     }
 
@@ -112,10 +112,19 @@ fn sinks(
 }
 
 /// The wallet of the file, which knows what was published and keeps the coins of what has not left; and the number of its next row.
-fn load_wallet(seed: &Seed, network: bitcoin::Network, file: &Snapshot) -> Result<(Wallet, u64), WalletFault> {
+/// `had_coins` where the operator says that its words had some before.
+fn load_wallet(
+    seed: &Seed,
+    network: bitcoin::Network,
+    file: &Snapshot,
+    had_coins: bool,
+) -> Result<(Wallet, u64), WalletFault> {
     let next_row = file.wallet.last().map_or(0, |(row, _)| row.saturating_add(1));
     let change_sets: Vec<_> = file.wallet.iter().map(|(_, bytes)| bytes.clone()).collect();
-    let mut wallet = Wallet::load(seed, network, &change_sets)?;
+    // Words that were there before the database may have been used: nobody knows how many addresses were given out.
+    let is_wide = had_coins || (change_sets.is_empty() && !seed.is_new());
+    let load = if is_wide { Wallet::load_wide } else { Wallet::load };
+    let mut wallet = load(seed, network, &change_sets)?;
     let unsent: HashSet<_> = file.openings.iter().filter_map(|opening| waiting_channel(&opening.state)).collect();
     for row in &file.broadcasts {
         if row.what == Publication::Funding && unsent.contains(&row.channel) {
@@ -154,7 +163,7 @@ pub(super) fn told_of_damage<R>(refused: StartFault, read: impl FnOnce() -> R) -
         if !is_of_redb(panic) {
             return inner(panic);
         }
-        eprintln!("outriggerd: {refused}");
+        crate::log::last_words(format!("outriggerd: {refused}"));
         std::process::exit(refused.exit_code().into());
     }));
     let read = read();

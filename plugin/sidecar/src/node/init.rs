@@ -102,7 +102,7 @@ fn shown(seed: &Seed, config: &Config, directory: &Path, order: InitOrder) -> Ze
         return Zeroizing::new(format!(
             "the words are in {file}, readable by you alone. The node on {network} is {node_id}.\n\
              Start it with --wallet-start-height HEIGHT, a block before the first coins of these words: without it the wallet \
-             looks from bitcoind's newest block on.\n\
+             looks from bitcoind's newest block on. A later start may give it too, or a lower one.\n\
              Where these words had channels: never run them twice, and see \"When the disk dies\" in README.md first."
         ));
     }

@@ -26,8 +26,8 @@ use crate::store::backup::{Followed, Persist, SinkEnds};
 use crate::store::restore::{Fate, Found, Rebuilt, Restore, RestoreFault, check_vacant};
 use crate::wallet::Wallet;
 
-/// Addresses of each kind that a restored wallet looks for: its count is lost with the database.
-const ADDRESSES: u32 = 1000;
+/// Addresses of each kind that a restored wallet takes for given out: its count is lost with the database.
+const ADDRESSES: u32 = crate::wallet::WIDE;
 
 /// How long a program may take to complete a write while it is checked.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -345,7 +345,7 @@ The node that starts from this is in restored mode for good: it signs nothing an
 ones may exist. It asks every peer to close; a peer that is away is asked when it comes back. Each close costs the on-chain fee \
 of a commitment, which the channel's opener pays, and of bringing the output home. Balances are those of the backup and may have \
 moved since; HTLCs in flight may be lost. Payments, invoices and events are not in a backup. Coins that the wallet had before are \
-found with the same 24 words by any wallet that knows BIP 84. Start outriggerd, leave it running until every channel is closed, \
+found by a start with --wallet-start-height HEIGHT, a block before the first of them. Start outriggerd, leave it running until every channel is closed, \
 and start no other copy of this node.";
 
 /// The program under the suite.

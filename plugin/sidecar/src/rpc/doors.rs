@@ -33,6 +33,7 @@ impl<B> Doors<B> {
             target_height: None,
             backups: None,
             clock: None,
+            wallet: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             network: network.to_owned(),
         };

@@ -144,7 +144,10 @@ impl Rules {
     /// that; WebSocket is no exception.
     fn is_from_a_page_that_may(&self, headers: &HeaderMap) -> bool {
         let mut origins = headers.get_all(ORIGIN).iter();
-        let is_named = |origin: &HeaderValue| self.origins.iter().any(|named| named.as_bytes() == origin.as_bytes());
+        // Scheme and host have no case (RFC 6454, section 4).
+        let is_named = |origin: &HeaderValue| {
+            self.origins.iter().any(|named| named.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
+        };
         origins.next().is_none_or(is_named) && origins.next().is_none()
     }
 

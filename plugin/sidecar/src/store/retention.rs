@@ -18,7 +18,7 @@ const CHUNK: usize = 64;
 pub struct EventLimits {
     /// Bytes of all rows, keys included.
     pub bytes: u64,
-    /// Seconds by which an event may be older than the newest.
+    /// Seconds by which an event may be older than the newest, or than the latest that it can be, where the newest says later.
     pub secs: u64,
 }
 
@@ -26,6 +26,8 @@ pub struct EventLimits {
 #[derive(Debug)]
 pub(super) struct Retention {
     pub(super) limits: EventLimits,
+    /// No event is taken for later than this says, in seconds since 1970, when others are counted back from it.
+    pub(super) latest: fn() -> u64,
     next_seq: u64,
     /// None is kept that is older.
     oldest_seq: u64,
@@ -56,7 +58,14 @@ impl Retention {
             }
         };
         let limits = EventLimits::default();
-        Ok(Self { limits, next_seq, oldest_seq: oldest.unwrap_or(next_seq), oldest_at: None, bytes })
+        Ok(Self {
+            limits,
+            latest: || u64::MAX,
+            next_seq,
+            oldest_seq: oldest.unwrap_or(next_seq),
+            oldest_at: None,
+            bytes,
+        })
     }
 
     /// The newest event; 0 before the first.
@@ -66,7 +75,8 @@ impl Retention {
 
     /// The rows of a commit that brings these events: theirs, those that go, and what all of them have then.
     pub(super) fn rows(&mut self, db: &Database, events: &[EventRow]) -> Result<Vec<SealedRow>, StoreError> {
-        let Some(now) = events.iter().map(|event| event.at).max() else { return Ok(Vec::new()) };
+        let Some(newest) = events.iter().map(|event| event.at).max() else { return Ok(Vec::new()) };
+        let now = newest.min((self.latest)());
         let (first_new, mut rows) = (self.next_seq, Vec::with_capacity(events.len().saturating_add(1)));
         for event in events {
             let key = self.next_seq.to_be_bytes().to_vec();

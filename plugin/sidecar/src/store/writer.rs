@@ -287,9 +287,9 @@ impl Commits {
         self
     }
 
-    /// The same commits, which keep no more events than this.
-    pub fn keeping_events(mut self, limits: EventLimits) -> Self {
-        self.keeper.events.limits = limits;
+    /// The same commits, which keep no more events than this, and take no event for later than `latest` says (seconds since 1970).
+    pub fn keeping_events(mut self, limits: EventLimits, latest: fn() -> u64) -> Self {
+        (self.keeper.events.limits, self.keeper.events.latest) = (limits, latest);
         self
     }
 

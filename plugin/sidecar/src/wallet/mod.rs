@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use bdk_wallet::chain::keychain_txout::DEFAULT_LOOKAHEAD;
 use bdk_wallet::chain::{BlockId, CheckPoint};
 use bdk_wallet::template::Bip84Public;
 use bdk_wallet::{KeychainKind, LoadError, Update};
@@ -19,6 +20,7 @@ use crate::key::Seed;
 
 mod coins;
 mod funding;
+mod older;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -26,9 +28,13 @@ mod view;
 
 pub use coins::Coin;
 use coins::is_confirmed;
-use stored::Stored;
+use stored::{Marks, Stored};
 pub use view::Unspent;
 use view::View;
+
+/// How many addresses of each kind beyond the last that is known a wallet looks for whose words may have been used before. Other
+/// wallets look for 20; who gave out more than a thousand that nobody paid has to find the rest with another wallet.
+pub const WIDE: u32 = 1000;
 
 /// What the wallet refuses or cannot do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +107,9 @@ pub struct Wallet {
     tip: Option<(u32, BlockHash)>,
     /// The step that connects the first block also stores that there was one.
     start_staged: bool,
+    marks: Marks,
+    /// The next row stores the marks.
+    marks_staged: bool,
     /// Inputs of transactions that were made but not seen yet. In memory alone: a crash frees them, and a start sees the
     /// transactions that survived it again, or keeps their coins where they have not left.
     locked: BTreeMap<Txid, Vec<OutPoint>>,
@@ -114,11 +123,24 @@ pub struct Wallet {
 impl Wallet {
     /// The wallet as the change sets left it, in the order in which they were taken; a new one where there are none.
     pub fn load(seed: &Seed, network: Network, change_sets: &[Vec<u8>]) -> Result<Self, WalletFault> {
+        Self::of(seed, network, change_sets, false)
+    }
+
+    /// The same of words that may have been used before, here or elsewhere: from now on, and after every later load, it knows what pays
+    /// any of the next [`WIDE`] addresses of each kind, since nobody told it how many were given out.
+    pub fn load_wide(seed: &Seed, network: Network, change_sets: &[Vec<u8>]) -> Result<Self, WalletFault> {
+        Self::of(seed, network, change_sets, true)
+    }
+
+    fn of(seed: &Seed, network: Network, change_sets: &[Vec<u8>], is_wide: bool) -> Result<Self, WalletFault> {
         let master = seed.master(network);
         let (external, internal) = descriptors(&master, network)?;
         let mut stored = Stored::merge(change_sets)?;
+        let marks = Marks { is_wide: is_wide || stored.marks.is_wide, ..stored.marks };
+        let lookahead = if marks.is_wide { WIDE } else { DEFAULT_LOOKAHEAD };
         let (inner, tip) = if change_sets.is_empty() {
-            let created = bdk_wallet::Wallet::create(external, internal).network(network).create_wallet_no_persist();
+            let created = bdk_wallet::Wallet::create(external, internal).network(network).lookahead(lookahead);
+            let created = created.create_wallet_no_persist();
             (created.map_err(inconsistent)?, None)
         } else {
             stored.prune();
@@ -126,6 +148,7 @@ impl Wallet {
                 .descriptor(KeychainKind::External, Some(external))
                 .descriptor(KeychainKind::Internal, Some(internal))
                 .check_network(network)
+                .lookahead(lookahead)
                 .load_wallet_no_persist(stored.bdk.clone());
             let inner = loaded.map_err(load_fault)?.ok_or_else(|| WalletFault::Damaged("they are empty".to_owned()))?;
             let tip = inner.latest_checkpoint().block_id();
@@ -133,7 +156,18 @@ impl Wallet {
         };
         let compacted = (change_sets.len() > 1).then(|| stored.encode());
         let highest = inner.latest_checkpoint().height();
-        Ok(Self { master, inner, tip, start_staged: false, locked: BTreeMap::new(), compacted, view: None, highest })
+        Ok(Self {
+            master,
+            inner,
+            tip,
+            start_staged: false,
+            marks_staged: marks != stored.marks,
+            marks,
+            locked: BTreeMap::new(),
+            compacted,
+            view: None,
+            highest,
+        })
     }
 
     /// The first row of a wallet whose rows were lost, and which goes on from a block that was connected once. It looks for what
@@ -153,7 +187,8 @@ impl Wallet {
             [KeychainKind::External, KeychainKind::Internal].map(|keychain| (keychain, addresses)).into();
         let update = Update { last_active_indices, chain: Some(chain), ..Update::default() };
         wallet.inner.apply_update(update).map_err(inconsistent)?;
-        wallet.start_staged = true;
+        wallet.marks = Marks { looked_from: height.checked_add(1), is_wide: true };
+        (wallet.start_staged, wallet.marks_staged) = (true, true);
         Ok(wallet.take_staged().unwrap_or_default())
     }
 
@@ -166,7 +201,9 @@ impl Wallet {
     pub fn take_staged(&mut self) -> Option<Vec<u8>> {
         let bdk = self.inner.take_staged();
         let started = std::mem::take(&mut self.start_staged);
-        (bdk.is_some() || started).then(|| Stored { started, bdk: bdk.unwrap_or_default() }.encode())
+        let marks = std::mem::take(&mut self.marks_staged).then_some(self.marks);
+        let is_some = bdk.is_some() || started || marks.is_some();
+        is_some.then(|| Stored { started, marks: marks.unwrap_or_default(), bdk: bdk.unwrap_or_default() }.encode())
     }
 
     /// Height and hash of the last block connected and not disconnected, or `None` before the first ever.
@@ -205,7 +242,10 @@ impl Wallet {
         applied.map_err(|error| inconsistent(format_args!("block {hash} at height {height}: {error}")))?;
         self.view_after_block(is_next);
         self.highest = self.highest.max(height);
-        self.start_staged |= self.tip.is_none();
+        if self.tip.is_none() {
+            self.start_staged = true;
+            self.looked_again(height);
+        }
         self.tip = Some((height, hash));
         if !self.locked.is_empty() {
             for tx in &block.txdata {

@@ -13,12 +13,26 @@ const VERSION: u8 = 1;
 /// Blocks below the tip whose hashes are kept; deeper than any reorganisation that is followed.
 const REMEMBERED: u32 = 1000;
 
+/// What the wallet knows of itself beside `bdk_wallet`'s rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Marks {
+    /// The block from which on all were looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) looked_from: Option<u32>,
+    /// Whether it looks far ahead for addresses.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_wide: bool,
+}
+
 /// One change set, or many merged.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Stored {
     /// Whether a block was ever connected. Written once.
     #[serde(default)]
     pub(super) started: bool,
+    /// The newest of each stands.
+    #[serde(flatten)]
+    pub(super) marks: Marks,
     /// `bdk_wallet`'s own change set.
     pub(super) bdk: ChangeSet,
 }
@@ -30,6 +44,8 @@ impl Stored {
         for row in rows {
             let next = Self::decode(row)?;
             merged.started |= next.started;
+            merged.marks.looked_from = next.marks.looked_from.or(merged.marks.looked_from);
+            merged.marks.is_wide |= next.marks.is_wide;
             merged.bdk.merge(next.bdk);
         }
         Ok(merged)

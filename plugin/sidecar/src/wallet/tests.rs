@@ -781,3 +781,82 @@ fn a_block_below_the_tip_is_told_where_it_is_remembered() {
     assert_eq!(resumed.below_tip(6), bench.wallet.tip(), "it knows no other");
     assert_eq!(Wallet::load(&seed(1), Network::Regtest, &[]).unwrap().below_tip(6), None);
 }
+
+#[test]
+fn words_that_were_used_before_are_looked_for_far_ahead_and_new_ones_are_not() {
+    let mut elsewhere = Bench::new();
+    for _ in 0..600 {
+        elsewhere.wallet.new_address().unwrap();
+    }
+    elsewhere.receive(70_000);
+    for _ in 0..800 {
+        elsewhere.wallet.new_address().unwrap();
+    }
+    elsewhere.receive(5_000);
+    let found = |wallet: &mut Wallet, heights: std::ops::RangeInclusive<u32>| {
+        for height in heights {
+            wallet.connected(height, &elsewhere.blocks[height as usize]).unwrap();
+        }
+        wallet.balance().confirmed.get()
+    };
+    let mut narrow = Wallet::load(&seed(1), Network::Regtest, &[]).unwrap();
+    assert_eq!(found(&mut narrow, 0..=2), 0);
+    let mut wide = Wallet::load_wide(&seed(1), Network::Regtest, &[]).unwrap();
+    assert_eq!(found(&mut wide, 0..=1), 70_000);
+    // A start later nobody says it any more, and the next address is counted from the last.
+    let rows = [wide.take_staged().unwrap()];
+    assert_eq!(found(&mut Wallet::load(&seed(1), Network::Regtest, &rows).unwrap(), 2..=2), 75_000);
+}
+
+#[test]
+fn older_blocks_give_coins_and_take_what_was_spent_since() {
+    let mut elsewhere = Bench::new();
+    for _ in 0..700 {
+        elsewhere.wallet.new_address().unwrap();
+    }
+    elsewhere.mine(Vec::new());
+    elsewhere.receive(100_000);
+    elsewhere.receive(20_000);
+    let (first, _) = elsewhere.fund(60_000).unwrap();
+    let payment = elsewhere.payment(7_000);
+    elsewhere.mine(vec![payment]);
+    for _ in 0..6 {
+        elsewhere.mine(Vec::new());
+    }
+    elsewhere.wallet.saw_unconfirmed(&first);
+    elsewhere.mine(vec![first]);
+    let expected = elsewhere.wallet.balance();
+    let (tip, blocks) = (11, &elsewhere.blocks);
+    assert_eq!(elsewhere.wallet.tip().unwrap().0, tip);
+
+    let mut late = Wallet::load(&seed(1), Network::Regtest, &[]).unwrap();
+    for height in 9..=tip {
+        late.connected(height, &blocks[height as usize]).unwrap();
+    }
+    // Of the three payments it has seen nothing, but their spend has brought change.
+    let before = late.balance();
+    assert_eq!((late.looked_from(), before.confirmed.get() + 20_000 + 7_000), (Some(9), expected.confirmed.get()));
+    let rows = [late.take_staged().unwrap()];
+    let mut late = Wallet::load_wide(&seed(1), Network::Regtest, &rows).unwrap();
+    // Above the tip, and of another chain.
+    assert_eq!(late.look_again(tip + 1, &elsewhere.block(Vec::new())), Ok(false));
+    assert_eq!(late.look_again(10, &blocks[2]), Ok(false));
+    assert_eq!(late.balance(), before);
+    for height in 2..=tip {
+        assert_eq!(late.look_again(height, &blocks[height as usize]), Ok(true));
+    }
+    assert_eq!(late.balance(), expected);
+    late.looked_again(2);
+    let rows = [rows[0].clone(), late.take_staged().unwrap()];
+    let mut again = Wallet::load(&seed(1), Network::Regtest, &rows).unwrap();
+    assert_eq!((again.looked_from(), again.balance()), (Some(2), expected));
+    assert_eq!(again.tip(), late.tip());
+    // It goes on with the chain, and leaves it, as before.
+    let next = elsewhere.block(Vec::new());
+    again.connected(tip + 1, &next).unwrap();
+    again.disconnected(tip + 1, next.block_hash(), next.header.prev_blockhash).unwrap();
+    assert_eq!(again.balance(), expected);
+    // Compaction keeps it.
+    let rows = [again.take_compacted().unwrap()];
+    assert_eq!(Wallet::load(&seed(1), Network::Regtest, &rows).unwrap().looked_from(), Some(2));
+}

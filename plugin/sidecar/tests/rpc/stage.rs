@@ -328,7 +328,7 @@ fn channel(channel_id: ChannelId) -> schema::ChannelInfo {
 pub(crate) const PAGE: &str = "http://page.example";
 
 fn place(address: SocketAddr) -> Place {
-    Place { origins: vec![PAGE.to_owned()], hosts: vec!["node.example:443".to_owned()], ..Place::at(address) }
+    Place { origins: vec![PAGE.to_owned()], hosts: vec!["Node.Example:443".to_owned()], ..Place::at(address) }
 }
 
 /// A served node, and raw access to its port.

@@ -8,6 +8,7 @@ use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Witness};
 use parking_lot::Mutex;
 
+use super::clocks::clock_trouble;
 use super::*;
 use crate::chain::PackageAnswer;
 
@@ -205,6 +206,11 @@ struct Recorder {
     chain: Mutex<Vec<(u32, BlockHash)>>,
     states: Mutex<Vec<ChainState>>,
     disconnects: Mutex<u32>,
+    /// The block that is to be seen again next, and those that were.
+    wanted: Mutex<Option<u32>>,
+    again: Mutex<Vec<(u32, BlockHash)>>,
+    /// What was said of blocks that are no more.
+    kept: Mutex<Vec<Option<u32>>>,
 }
 
 impl BlockListener for Recorder {
@@ -229,6 +235,22 @@ impl BlockListener for Recorder {
         assert_eq!(chain.pop(), Some((height, hash)));
         assert_eq!(chain.last(), Some(&(height - 1, previous)));
         *self.disconnects.lock() += 1;
+    }
+
+    fn wants_again(&self) -> Option<u32> {
+        let (tip, _) = self.tip()?;
+        self.wanted.lock().take_if(|wanted| *wanted > tip);
+        *self.wanted.lock()
+    }
+
+    fn again(&self, height: u32, block: &Block) {
+        self.again.lock().push((height, block.block_hash()));
+        *self.wanted.lock() = Some(height + 1);
+    }
+
+    fn pruned(&self, kept: Option<u32>) {
+        self.kept.lock().push(kept);
+        *self.wanted.lock() = None;
     }
 
     fn state(&self, state: ChainState) {
@@ -309,6 +331,39 @@ fn a_first_start_begins_where_the_operator_says() {
     let reason = begun_at(19).blind_reason();
     assert!(reason.contains("wallet.start_height is 19") && reason.contains("from 20 on"), "{reason}");
     assert_eq!(begun_at(20).chain.lock().len(), 11);
+}
+
+#[test]
+fn older_blocks_that_are_wanted_are_seen_up_to_the_tip_and_no_new_one_waits_for_them() {
+    let (source, recorder, mut follower) = following(60);
+    *recorder.wanted.lock() = Some(5);
+    assert_eq!(follower.step(), Pause::No);
+    let seen = recorder.again.lock().len();
+    assert!((1..56).contains(&seen), "{seen} were seen between two looks at the tip");
+    source.script(|script| script.extend(script.best, 1, 0));
+    settle(&mut follower);
+    let chain = source.script(|script| script.best_chain());
+    let expected: Vec<_> = (5..=61).zip(chain[5..].iter().copied()).collect();
+    assert_eq!(*recorder.again.lock(), expected);
+    assert_eq!(recorder.last_state(), synced(&source));
+    let new = recorder.chain.lock().len();
+    assert_eq!(new, 62);
+}
+
+#[test]
+fn an_older_block_that_was_pruned_is_told_of_and_stops_nothing() {
+    let (source, recorder, mut follower) = following(30);
+    source.script(|script| script.prune_height = Some(20));
+    *recorder.wanted.lock() = Some(19);
+    settle(&mut follower);
+    assert_eq!((&*recorder.kept.lock(), recorder.again.lock().len()), (&vec![Some(20)], 0));
+    assert_eq!(recorder.last_state(), synced(&source));
+    // bitcoind may delete a block that it still had when it was asked.
+    source.script(|script| (script.prune_height, script.pruned) = (None, true));
+    *recorder.wanted.lock() = Some(19);
+    settle(&mut follower);
+    assert_eq!((recorder.kept.lock().last(), recorder.again.lock().len()), (Some(&None), 0));
+    assert_eq!(recorder.last_state(), synced(&source));
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn per_5_a_start_keeps_the_coins_of_a_funding_transaction_that_has_not_left_and_
             openings: opened.map(opening).into_iter().collect(),
             ..Snapshot::default()
         };
-        let (wallet, next_row) = load_wallet(&seed, Network::Regtest, &file).unwrap();
+        let (wallet, next_row) = load_wallet(&seed, Network::Regtest, &file, false).unwrap();
         assert_eq!(next_row, 7);
         wallet
     };
