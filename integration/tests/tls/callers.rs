@@ -8,7 +8,7 @@ use outrigger_rpc_schema::{CallError, Client, NodeInfo};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
 
-use super::{Node, cli, curl, fixture, run, said, text};
+use super::{Node, cli, curl, fixture, put, run, said, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rpc_4_the_port_speaks_tls_to_whoever_knows_its_certificate_and_nothing_else() -> Done<()> {
@@ -86,6 +86,13 @@ async fn rpc_4_without_an_authority_those_of_the_machine_are_asked_and_wrong_wor
             .args(["node.info"]))
         .await?;
         assert!(of_environment.status.success(), "{of_environment:?}");
+
+        let revoked = alice.directory().join("revoked");
+        put(&revoked, format!("outr_{}", "07".repeat(40)), 0o600)?;
+        let authority = fixture("tls_authority.pem");
+        let unknown =
+            cli(&["--url", &url, "--token-file", text(&revoked)?, "--ca", text(&authority)?, "node.info"]).await?;
+        assert!(unknown.status.code() == Some(3) && said(&unknown.stderr).contains("revoked"), "{unknown:?}");
 
         // The certificate does not name every address of this machine.
         let by_another = alice.address.replace("127.0.0.1", "127.0.0.2");

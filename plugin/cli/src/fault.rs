@@ -104,6 +104,10 @@ impl fmt::Display for Fault {
             Self::Call(error @ (CallError::Untrusted(_) | CallError::Rejected(400 | 403))) => {
                 write!(f, "error: {error}")
             }
+            Self::Call(error @ CallError::Rejected(401)) => {
+                let hint = "The cookie is new at each start of the daemon; a token may have been revoked, or be over: token.list tells";
+                write!(f, "error: {error}\nhint:  {hint}")
+            }
             Self::Call(error) => write!(f, "error: {error}\nhint:  Is outriggerd running, and as this user?"),
         }
     }
