@@ -5,8 +5,8 @@ use std::time::Duration;
 use outrigger_integration::proxy::{Proxy, Way};
 use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
-    ChainState, ChainStatus, ChannelOpen, ChannelState, InvoiceGet, InvoiceState, NodeStatus, NodeStatusReport,
-    PaymentSend, PaymentState, Phase,
+    ChainNotifyBlock, ChainState, ChainStatus, ChannelOpen, ChannelState, InvoiceGet, InvoiceState, NodeStatus,
+    NodeStatusReport, PaymentSend, PaymentState, Phase,
 };
 
 /// What a channel of these tests holds.
@@ -83,10 +83,13 @@ async fn a_daemon_that_starts_without_bitcoind_waits_for_it() -> Done<()> {
         let (mut alice, bob) = regtest.pair().await?;
         let channel_id = regtest.channel(&alice, &bob, CAPACITY_SAT, 0).await?.channel_id;
         let invoice = bob.invoice(10_000_000, "once bitcoind is there").await?;
+        let height = regtest.bitcoind.height().await?;
+        until(LIMIT, "the newest block", async || Ok((alice.info().await?.block_height == Some(height)).then_some(())))
+            .await?;
         alice.kill().await?;
         regtest.bitcoind.stop().await?;
         alice.launch_again().await?;
-        assert_eq!(assert_waits(&alice).await?.block_height, None);
+        assert_eq!(assert_waits(&alice).await?.block_height, Some(height));
         let pay = PaymentSend { invoice: Some(invoice.clone()), ..Default::default() };
         assert_eq!(alice.refusal(pay).await?, "bitcoind_unavailable");
         // Its channels are its own whether or not bitcoind is there.
@@ -112,7 +115,12 @@ async fn assert_waits(node: &Sidecar) -> Done<NodeStatusReport> {
         Ok((status.phase == Phase::WaitingForBitcoind && says_so).then_some(status))
     })
     .await?;
-    assert_eq!(node.call(ChainStatus {}).await?.state, ChainState::WaitingForBitcoind);
+    let chain = node.call(ChainStatus {}).await?;
+    assert_eq!(chain.state, ChainState::WaitingForBitcoind);
+    let (info, notified) = (node.info().await?, node.call(ChainNotifyBlock::default()).await?);
+    let heights = [chain.block_height, info.block_height, notified.block_height];
+    assert_eq!(heights, [status.block_height; 3], "they are told of one block");
+    assert!(info.block_hash.is_some() && info.block_hash == chain.block_hash);
     Ok(status)
 }
 

@@ -476,3 +476,16 @@ async fn a_port_for_peers_that_is_taken_is_told_by_its_address() -> Done<()> {
     })
     .await
 }
+
+/// The memory of a process that crashes has the seed in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn key_5_a_daemon_that_crashes_leaves_no_core_file() -> Done<()> {
+    on_regtest(async |regtest| {
+        let alice = regtest.sidecar("alice").await?;
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", alice.pid().ok_or("no process")?))?;
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).ok_or("no such limit")?;
+        assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+        Ok(())
+    })
+    .await
+}

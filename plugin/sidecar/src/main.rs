@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use outrigger_sidecar::config::{Config, ConfigFault, Task, manual_page, shown};
-use outrigger_sidecar::fatal::panics_end_the_process;
+use outrigger_sidecar::fatal::{no_core_is_left, panics_end_the_process};
 use outrigger_sidecar::log::{self, Levels};
 use outrigger_sidecar::node::init::{NotInitialised, init};
 use outrigger_sidecar::node::restore::{self, Ending, NotRestored, Told};
@@ -19,6 +19,9 @@ use zeroize::Zeroizing;
 
 fn main() -> ExitCode {
     panics_end_the_process(log::flush);
+    if let Err(fault) = no_core_is_left() {
+        eprintln!("outriggerd: a crash may leave a core file with secrets in it: {fault}");
+    }
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
     let config = match Task::read(std::env::args_os(), std::env::vars_os(), &home) {
         Ok(Task::Run(config)) => config,

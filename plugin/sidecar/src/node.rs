@@ -279,6 +279,7 @@ async fn live(
     let mut has_met_peers = false;
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     let mut restored = parts.manager.env().restored();
+    doors.report(|status| status.block_height = parts.wallet.tip().map(|(height, _)| height));
     loop {
         let state = parts.chain.borrow_and_update().clone();
         let synced = matches!(state, Some(ChainState::Synced { .. }));

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bitcoin::Network;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::{DisplayHex, FromHex};
+use bitcoin::{BlockHash, Network};
 use outrigger_bolt::amount::{FeeratePerKw, Msat};
 use outrigger_bolt::features::Features;
 use outrigger_bolt::id::ChannelId;
@@ -245,11 +245,19 @@ pub(super) fn kind_text(kind: &schema::EventKind) -> Option<String> {
     serde_json::to_value(kind).ok()?.as_str().map(str::to_owned)
 }
 
-pub(super) fn tip(state: &Option<ChainState>) -> (Option<u32>, Option<String>, Option<u32>) {
+/// The newest block that the node has taken in, and the height that it is on its way to. What was `taken` stays so while bitcoind is
+/// away.
+pub(super) fn tip(
+    state: Option<&ChainState>,
+    taken: impl FnOnce() -> Option<(u32, BlockHash)>,
+) -> (Option<u32>, Option<String>, Option<u32>) {
     match state {
         Some(ChainState::Synced { height, hash }) => (Some(*height), Some(hash.to_string()), None),
         Some(ChainState::Syncing { height, target }) => (Some(*height), None, Some(*target)),
-        Some(ChainState::WaitingForBitcoind { .. } | ChainState::Blind { .. }) | None => (None, None, None),
+        Some(ChainState::WaitingForBitcoind { .. } | ChainState::Blind { .. }) | None => match taken() {
+            Some((height, hash)) => (Some(height), Some(hash.to_string()), None),
+            None => (None, None, None),
+        },
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) struct Identity {
 
 impl Backend for Doorkeeper {
     async fn node_info(&self) -> Answer<schema::NodeInfoReport> {
-        let (block_height, block_hash, _) = tip(&self.chain.borrow());
+        let (block_height, block_hash, _) = self.tip();
         let peers = self.manager.peers();
         Ok(schema::NodeInfoReport {
             node_id: self.manager.env().keys.node_id().to_string(),
@@ -88,7 +88,7 @@ impl Backend for Doorkeeper {
 
     async fn chain_status(&self) -> Answer<schema::ChainStatusReport> {
         let state = self.chain.borrow().clone();
-        let (block_height, block_hash, target_height) = tip(&state);
+        let (block_height, block_hash, target_height) = self.tip();
         let (state, reason) = match state {
             None => (schema::ChainState::WaitingForBitcoind, None),
             Some(ChainState::WaitingForBitcoind { reason }) => (schema::ChainState::WaitingForBitcoind, Some(reason)),
@@ -116,7 +116,7 @@ impl Backend for Doorkeeper {
 
     async fn chain_notify_block(&self) -> Answer<schema::ChainNotified> {
         self.stop.nudge();
-        Ok(schema::ChainNotified { block_height: tip(&self.chain.borrow()).0 })
+        Ok(schema::ChainNotified { block_height: self.tip().0 })
     }
 
     async fn wallet_send(&self, order: SendOrder) -> Answer<schema::WalletSent> {
@@ -385,6 +385,12 @@ impl Doorkeeper {
     /// Law 1: what was read of channels, or done, is told once it is durable.
     async fn told(&self) {
         self.manager.env().writer.barrier().await;
+    }
+
+    /// The newest block that the node has taken in: its height and hash, and the height that it is on its way to.
+    pub(super) fn tip(&self) -> (Option<u32>, Option<String>, Option<u32>) {
+        let state = self.chain.borrow().clone();
+        tip(state.as_ref(), || self.wallet.tip())
     }
 
     /// A channel in history.

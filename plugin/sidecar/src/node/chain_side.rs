@@ -68,6 +68,11 @@ impl StoredWallet {
         self.wallet.lock().below_tip(RECORD_DEPTH).unwrap_or(tip)
     }
 
+    /// The newest block that was taken in.
+    pub(super) fn tip(&self) -> Option<(u32, BlockHash)> {
+        self.wallet.lock().tip()
+    }
+
     /// `rows` change sets were loaded; they are replaced by one. `is_short` as the file says.
     pub(super) fn new(mut wallet: Wallet, (rows, is_short): (u64, bool), manager: Arc<Manager>) -> Self {
         let compacted = wallet.take_compacted();
@@ -237,7 +242,7 @@ pub(super) struct Listener {
 
 impl BlockListener for Listener {
     fn tip(&self) -> Option<(u32, BlockHash)> {
-        self.wallet.wallet.lock().tip()
+        self.wallet.tip()
     }
 
     fn hash_at(&self, height: u32) -> Option<BlockHash> {

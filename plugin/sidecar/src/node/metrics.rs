@@ -30,7 +30,7 @@ impl Doorkeeper {
 
     fn tell_chain(&self, text: &mut Exposition) {
         let state = self.chain.borrow().clone();
-        let (height, _, _) = super::answers::tip(&state);
+        let (height, _, _) = self.tip();
         let is_synced = matches!(state, Some(ChainState::Synced { .. }));
         text.one(
             ("outrigger_synced", Gauge, "1 where the node has taken in bitcoind's newest block."),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use outrigger_rpc_schema::{Event, EventKind};
 use tokio::sync::watch;
 
-use super::{Backend, Doors, EventQuery};
+use super::{Backend, Doors, EventQuery, Fault};
 use crate::lock::Mutex;
 
 /// Events that are kept in memory, and the bytes that they may have.
@@ -90,11 +90,16 @@ impl Feed {
         reached.map_or(seq, |newest| newest.unwrap_or(seq))
     }
 
+    /// Nothing before is in memory; what follows this event is told from here on.
     fn begin(&self, after: u64) {
-        let mut recent = self.recent.lock();
-        (recent.after, recent.newest, recent.has_begun) = (after, after, true);
-        drop(recent);
+        *self.recent.lock() = Recent { after, newest: after, has_begun: true, ..Recent::default() };
         self.newest.send_replace(Some(after));
+    }
+
+    /// Nothing can be told from memory: whoever follows looks into the file, and hears there what is wrong.
+    fn cannot_tell(&self, newest: u64) {
+        *self.recent.lock() = Recent::default();
+        self.newest.send_replace(Some(newest));
     }
 
     fn push(&self, events: &[Event], newest: u64) {
@@ -124,23 +129,45 @@ pub(super) async fn read<B: Backend>(doors: Arc<Doors<B>>) {
     };
     doors.feed().begin(after);
     loop {
-        news.borrow_and_update();
-        loop {
-            let query = EventQuery { after_seq: Some(after), kinds: Vec::new(), limit: PAGE };
-            let page = match node.event_list(query).await {
-                Ok(page) => page,
-                Err(fault) => return tracing::error!(%fault, "events cannot be followed any more"),
-            };
-            after = page.next_seq;
-            if !page.items.is_empty() {
-                doors.feed().push(&page.items, after);
-            }
-            if page.items.len() < PAGE {
-                break;
-            }
+        let newest = *news.borrow_and_update();
+        if let Err(fault) = read_on(&doors, &mut after).await {
+            tracing::error!(%fault, "events cannot be followed now; it is tried again with the next one");
+            doors.feed().cannot_tell(newest);
         }
         if news.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Reads all that there is after this event. What was deleted before it was read is passed over: whoever wanted it is told so.
+async fn read_on<B: Backend>(doors: &Doors<B>, after: &mut u64) -> Result<(), Fault> {
+    let node = doors.node()?;
+    if !doors.feed().recent.lock().has_begun {
+        doors.feed().begin(*after);
+    }
+    loop {
+        let query = EventQuery { after_seq: Some(*after), kinds: Vec::new(), limit: PAGE };
+        let page = match node.event_list(query).await {
+            Ok(page) => page,
+            Err(fault) => {
+                let Some(oldest) = fault.gap().filter(|oldest| oldest > after) else { return Err(fault) };
+                tracing::warn!(
+                    after_seq = *after,
+                    oldest,
+                    "events were deleted before they could be told; see event.keep_kib"
+                );
+                *after = oldest;
+                doors.feed().begin(oldest);
+                continue;
+            }
+        };
+        *after = page.next_seq;
+        if !page.items.is_empty() {
+            doors.feed().push(&page.items, *after);
+        }
+        if page.items.len() < PAGE {
+            return Ok(());
         }
     }
 }

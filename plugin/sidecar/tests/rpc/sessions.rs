@@ -291,6 +291,27 @@ async fn rpc_7_bad_input_86_a_reader_that_falls_behind_is_closed_with_the_number
     }
 }
 
+/// Where events are deleted faster than they are told, nobody waits for ever: who wanted them hears of the gap, and others go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn rpc_7_events_that_are_deleted_before_they_are_told_are_a_gap_and_no_silence() {
+    let stage = Stage::open().await;
+    let mut follower = stage.socket().await;
+    follower.subscribe(json!({})).await;
+    stage.node.happens(EventKind::InvoicePaid, "told");
+    assert_eq!(follower.next_seq().await, 1);
+    stage.node.gap.store(3, Ordering::Relaxed);
+    for label in ["deleted", "deleted", "kept"] {
+        stage.node.happens(EventKind::InvoicePaid, label);
+    }
+    let ended = follower.hear().await.expect("why it ends");
+    let data = &ended["params"]["error"]["data"];
+    assert_eq!((&data["kind"], &data["after_seq"]), (&json!("event_gap"), &json!(3)), "{ended}");
+    follower.subscribe(json!({ "after_seq": 3 })).await;
+    assert_eq!(follower.next_seq().await, 4);
+    stage.node.happens(EventKind::InvoicePaid, "live again");
+    assert_eq!(follower.next_seq().await, 5);
+}
+
 /// Resident memory of this process, clients included.
 fn resident_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").expect("Linux");

@@ -15,6 +15,11 @@ impl Fault {
         fault.after_seq(oldest_seq)
     }
 
+    /// The newest event that is no longer kept, where it is for that.
+    pub(in crate::rpc) fn gap(&self) -> Option<u64> {
+        self.after_seq.filter(|_| self.kind == ErrorKind::EventGap)
+    }
+
     /// The reader of a subscription does not keep up.
     pub(in crate::rpc) fn event_behind(after_seq: u64) -> Self {
         let fault = Self::passing(
