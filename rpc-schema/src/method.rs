@@ -26,6 +26,11 @@ pub trait Method: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'sta
     /// The parameters of a call that can be tried, as a JSON object. A text that begins with `$` is the reader's own: it stands
     /// for a variable of their shell, and has a sample in `example.rs`.
     const EXAMPLE: &'static str = "{}";
+    /// The version with which it came. A field that came with a later one says so in its schema, as `x-added-in`.
+    const ADDED_IN: &'static str = "0.1.0";
+    /// The version from which on something else is to be used in its place, if there is one: what, stands in its description. It goes
+    /// two minor versions later at the earliest.
+    const DEPRECATED_IN: Option<&'static str> = None;
     /// What it answers: always an object.
     type Result: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static;
 }
@@ -43,6 +48,10 @@ pub struct MethodInfo {
     pub needs_session: bool,
     /// What a token must allow for it: one of these, or admin.
     pub scopes: &'static [Scope],
+    /// The version with which it came.
+    pub added_in: &'static str,
+    /// The version from which on something else is to be used in its place.
+    pub deprecated_in: Option<&'static str>,
     /// Its parameters, the required ones first.
     pub parameters: Vec<Parameter>,
     /// The parameters of a call that can be tried; [`Method::EXAMPLE`] says what `$` means in it.
@@ -64,6 +73,8 @@ impl MethodInfo {
             moves_money: M::MOVES_MONEY,
             needs_session: M::NEEDS_SESSION,
             scopes: M::SCOPES,
+            added_in: M::ADDED_IN,
+            deprecated_in: M::DEPRECATED_IN,
             parameters: parameter::parameters(schema.as_value()),
             // A test reads every example.
             example: serde_json::from_str(M::EXAMPLE).unwrap_or_default(),

@@ -25,9 +25,10 @@ pub fn document() -> Value {
 }
 
 fn method(method: &MethodInfo) -> Value {
-    json!({
+    let mut told = json!({
         "name": method.name,
         "summary": method.summary,
+        "deprecated": method.deprecated_in.is_some(),
         "paramStructure": "by-name",
         "params": method.parameters.iter().map(parameter).collect::<Vec<_>>(),
         "result": { "name": method.result_name, "schema": method.result },
@@ -35,7 +36,12 @@ fn method(method: &MethodInfo) -> Value {
         "x-moves-money": method.moves_money,
         "x-needs-session": method.needs_session,
         "x-scopes": method.scopes,
-    })
+        "x-added-in": method.added_in,
+    });
+    if let Some(version) = method.deprecated_in {
+        told["x-deprecated-in"] = version.into();
+    }
+    told
 }
 
 /// A pairing of parameters and result as OpenRPC has it; the result is left to the reader's daemon.

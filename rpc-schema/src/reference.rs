@@ -41,7 +41,11 @@ pub fn reference() -> String {
 fn section(method: &MethodInfo, page: &mut String) {
     page.push_str(&format!("\n## {}\n\n{}\n", method.name, method.summary));
     let scopes: Vec<String> = method.scopes.iter().map(|scope| format!("`{}`", scope.name())).collect();
-    page.push_str(&format!("\nA token needs the scope {}.\n", scopes.join(" or ")));
+    let since = match method.deprecated_in {
+        Some(version) => format!("Since {}; not to be used any more since {version}.", method.added_in),
+        None => format!("Since {}.", method.added_in),
+    };
+    page.push_str(&format!("\nA token needs the scope {}. {since}\n", scopes.join(" or ")));
     if method.moves_money {
         page.push_str(
             "\nIt moves money: called without an `id`, so that nobody would hear the answer, it is refused.\n",

@@ -304,3 +304,25 @@ fn rpc_9_no_method_is_for_debugging_or_tells_what_the_node_signs_with() {
         assert!(!document.contains(&format!("\"{}\":", secret)), "a field is named {secret}");
     }
 }
+
+/// Scripts go by the version with which a method came, and by the one in which it is to be replaced.
+#[test]
+fn rpc_11_every_method_tells_with_which_version_it_came() {
+    let number = |version: &str| -> Vec<u32> {
+        version.split('.').map(|part| part.parse().expect("versions are three numbers")).collect()
+    };
+    let here = number(env!("CARGO_PKG_VERSION"));
+    let document = document();
+    let told = document["methods"].as_array().expect("methods");
+    assert_eq!(told.len(), methods().len());
+    for (method, told) in methods().iter().zip(told) {
+        let added = number(method.added_in);
+        assert!(added.len() == 3 && added <= here, "{}", method.name);
+        assert_eq!(told["x-added-in"], method.added_in);
+        assert_eq!(told["deprecated"], method.deprecated_in.is_some());
+        assert_eq!(told.get("x-deprecated-in").and_then(Value::as_str), method.deprecated_in);
+        if let Some(deprecated) = method.deprecated_in.map(number) {
+            assert!(added < deprecated && deprecated <= here, "{}", method.name);
+        }
+    }
+}

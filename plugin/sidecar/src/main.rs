@@ -76,7 +76,7 @@ async fn run(config: &Config, levels: Levels) -> Result<(), StartFault> {
 
 /// Shows the configuration, or what is wrong with it.
 fn looked_at(outcome: Result<Config, ConfigFault>, json: bool) -> ExitCode {
-    match outcome.map_err(|fault| fault.to_string()).and_then(|config| with_sound_tls(config)) {
+    match outcome.map_err(|fault| fault.to_string()).and_then(with_sound_tls) {
         Ok(config) if json => printed(&format!("{}\n", serde_json::json!(config.report))),
         Ok(config) => printed(&shown(&config)),
         Err(fault) => {

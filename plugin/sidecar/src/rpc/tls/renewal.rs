@@ -41,7 +41,8 @@ impl TlsDoor {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         let mut tells = tokio::time::interval(TELL_EVERY);
         // Both have just been done.
-        (looks.tick().await, tells.tick().await);
+        looks.tick().await;
+        tells.tick().await;
         loop {
             tokio::select! {
                 _ = looks.tick() => {
