@@ -30,7 +30,7 @@ use outrigger_sidecar::store::backup::kept::image_in;
 use outrigger_sidecar::store::backup::mirror::{Mirror, MirrorPlace};
 use outrigger_sidecar::store::backup::sealed::Sealer;
 use outrigger_sidecar::store::backup::{Answer, Full, Persist, SinkEnds};
-use outrigger_sidecar::store::schema::Table;
+use outrigger_sidecar::store::schema::{TIP_KEY, Table};
 use outrigger_sidecar::store::seal::seal;
 use outrigger_sidecar::store::{self, FILE, journal};
 use outrigger_sidecar::wallet::Wallet;
@@ -952,9 +952,9 @@ fn bak_5_a_file_that_cannot_be_read_now_keeps_a_restore_from_writing_anything() 
     lost.assert_rows();
 }
 
-/// The newest record may be what proves that the database is old: an older one in its stead proves nothing.
+/// A disk that does not read one file costs its channel one full write, or its own promises, and no other channel anything.
 #[tokio::test(flavor = "multi_thread")]
-async fn bak_1_a_backup_whose_newest_record_cannot_be_read_at_a_start_is_asked_again_and_not_written_to() {
+async fn per_2_bak_1_a_file_of_a_required_directory_that_cannot_be_read_at_a_start_concerns_its_channel_alone() {
     let lost = Lost::sample();
     lost.lives();
     let files = lost.dir.path().join("files");
@@ -964,23 +964,48 @@ async fn bak_1_a_backup_whose_newest_record_cannot_be_read_at_a_start_is_asked_a
     let daemon = Daemon::start(lost.dir.path());
     lost.backups_once(1, is_complete).await;
     drop(daemon);
-    let channel = files.join(format!("regtest-{}", lost.node_id())).join(lost.images[0].channel.to_string());
-    let names = || {
-        let mut names: Vec<_> = fs::read_dir(&channel).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let place = files.join(format!("regtest-{}", lost.node_id()));
+    let live: Vec<_> = lost.images.iter().filter(|image| image.is_live()).map(|image| image.channel).collect();
+    let [channel, other] = [live[0], live[1]].map(|channel| place.join(channel.to_string()));
+    let names = |dir: &Path| {
+        let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
         names.sort();
         names
     };
-    let before = names();
-    let newest = before.last().unwrap().clone();
-    let mend = unreadable(&newest);
+    let newest = names(&channel).last().unwrap().clone();
+    let whole = fs::read(&newest).unwrap();
+    // In its place something that no disk reads.
+    fs::remove_file(&newest).unwrap();
+    std::os::unix::fs::symlink(&newest, &newest).unwrap();
+    let daemon = Daemon::start(lost.dir.path());
+    lost.backups_once(1, is_complete).await;
+    assert!(fs::read(&newest).unwrap() == whole, "it was written anew");
+    let aside = newest.with_extension("sealed.damaged");
+    assert!(aside.is_symlink(), "and what stood there is kept");
+    drop(daemon);
+    fs::remove_file(&aside).unwrap();
+
+    // What cannot be read is named as newer than the database: it may be the proof that this is an old copy.
+    let newer = channel.join(format!("full-{:020}.sealed", 1_000));
+    std::os::unix::fs::symlink(&newer, &newer).unwrap();
+    let before = names(&channel);
+    fs::remove_dir_all(&other).unwrap();
     let daemon = Daemon::start(lost.dir.path());
     let troubled = lost.backups_once(1, is_troubled).await;
     let reason = troubled[0].reason.as_ref().unwrap();
-    assert!(reason.starts_with(&newest.display().to_string()), "{reason}");
-    assert!(reason.contains("it may hold more than the database"), "{reason}");
-    mend();
+    assert!(reason.contains(&live[0].to_string()) && !reason.contains("channels more"), "{reason}");
+    assert!(reason.contains("is newer than the database: an old copy") && reason.contains("others go on"), "{reason}");
+    let written = async {
+        while !other.is_dir() || names(&other).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, written).await.expect("the other channel is written anew");
+    assert_eq!(names(&channel), before, "nothing is written over it");
+    drop(daemon);
+    fs::remove_file(&newer).unwrap();
+    let daemon = Daemon::start(lost.dir.path());
     lost.backups_once(1, is_complete).await;
-    assert_eq!(names(), before, "it has all, so nothing is written");
     drop(daemon);
 }
 
@@ -993,6 +1018,49 @@ fn bad_input_95_a_record_of_the_chain_that_is_none_is_told_and_costs_no_channel(
     let faults = told["faults"].as_array().unwrap();
     assert_eq!(faults.len(), 1, "{told}");
     assert!(faults[0].as_str().unwrap().starts_with("it answered fetch_tip with something else"), "{told}");
+}
+
+/// The newest record of the chain is damaged, in a place where an older one is and in one where none is.
+#[test]
+fn bak_1_bad_input_91_an_older_record_of_the_chain_never_passes_for_a_damaged_newest_one() {
+    let lost = Lost::sample();
+    let backup = lost.keep_in_directory();
+    let newest = backup.join(format!("regtest-{}", lost.node_id())).join(format!("tip-{:020}.sealed", 288));
+    fs::write(&newest, b"?").unwrap();
+    let from = format!("directory:{}", backup.display());
+    let told = lost.restored(&from, 2);
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
+    assert_eq!((&told["is_whole"], &told["block_height"]), (&false.into(), &144.into()));
+    let fault = told["faults"][0].as_str().unwrap();
+    assert!(fault.starts_with("its record of the chain at block 288 is lost: "), "{told}");
+    assert!(fault.contains(&newest.display().to_string()), "{told}");
+    let (code, told) = lost.verify(&from);
+    assert_eq!((code, told["faults"][0].as_str()), (Some(2), Some(fault)));
+    fs::remove_file(&newest).unwrap();
+    assert_eq!(lost.verify(&from).0, Some(0));
+
+    let lost = Lost::sample();
+    let path = lost.dir.path().join("mirror.redb");
+    let place = MirrorPlace { path: path.clone(), network: "regtest".to_owned(), node_id: lost.node_id() };
+    place.make().unwrap();
+    lost.keep(|ends| Box::new(Mirror::new(place, ends)));
+    let db = redb::Database::open(&path).unwrap();
+    let transaction = db.begin_write().unwrap();
+    {
+        let mut meta = transaction.open_table(Table::Meta.definition()).unwrap();
+        let mut row = meta.get(TIP_KEY).unwrap().unwrap().value().to_vec();
+        *row.last_mut().unwrap() ^= 1;
+        meta.insert(TIP_KEY, row.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(db);
+    let from = format!("mirror:{}", path.display());
+    let told = lost.restored(&from, 2);
+    assert_eq!(outcomes(&told), ["history", "restored", "restored", "restored"]);
+    let fault = told["faults"][0].as_str().unwrap();
+    assert!(fault.starts_with("its record of the chain is lost: "), "{told}");
+    let (code, told) = lost.verify(&from);
+    assert_eq!((code, told["faults"][0].as_str()), (Some(2), Some(fault)));
 }
 
 #[test]
@@ -1152,6 +1220,34 @@ fn verify_backup_holds_what_would_be_restored_against_the_database_row_by_row() 
     let found =
         told["channels"].as_array().unwrap().iter().find(|found| found["channel_id"] == "ab".repeat(32)).unwrap();
     assert_eq!((code, &found["faults"][0]), (Some(2), &"the backup does not have it".into()));
+}
+
+/// What is wrong for certain is not to wait for another look, and what only follows from what could not be read is not certain.
+#[test]
+fn bak_5_what_differs_for_certain_is_told_by_the_exit_code_of_verify_backup_beside_what_could_not_be_read() {
+    let lost = Lost::sample();
+    let backup = lost.keep_in_directory();
+    let from = format!("directory:{}", backup.display());
+    lost.restored(&from, 0);
+    let place = backup.join(format!("regtest-{}", lost.node_id()));
+    let record = |image: &Image| place.join(image.channel.to_string()).join("full-00000000000000000005.sealed");
+    let other = record(&lost.images[1]);
+    let mend = unreadable(&other);
+    let (code, told) = lost.verify(&from);
+    assert_eq!((code, faults_of(&told, lost.images[1].channel)), (Some(6), Vec::new()), "{told}");
+    assert_eq!(unread_of(&told, lost.images[1].channel).last().unwrap(), "no full write of it can be read");
+    // Another channel's record is damaged.
+    let whole = fs::read(record(&lost.images[0])).unwrap();
+    fs::write(record(&lost.images[0]), b"?").unwrap();
+    let (code, told) = lost.verify(&from);
+    assert_eq!((code, told["unread"].as_array().unwrap().len()), (Some(2), 0), "{told}");
+    assert!(faults_of(&told, lost.images[0].channel)[0].contains("is damaged"), "{told}");
+    assert!(!unread_of(&told, lost.images[1].channel).is_empty());
+    // A restore would write nothing, and says that first.
+    assert_eq!(lost.told(&["--json", "--dry-run", "--from", &from], 6)["written"], false);
+    fs::write(record(&lost.images[0]), whole).unwrap();
+    mend();
+    assert_eq!(lost.verify(&from).0, Some(0));
 }
 
 /// What the backup has and the database does not is a difference too: the database may be the old one.

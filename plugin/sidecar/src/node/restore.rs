@@ -69,16 +69,20 @@ pub enum Ending {
     Whole,
     /// Something is missing, or differs.
     Partly,
-    /// Something could not be read now: of a restore nothing was written.
+    /// Something could not be read now: of a restore nothing was written. Of a comparison, that nothing else is known to be missing.
     Unread,
 }
 
 impl Ending {
-    fn of(rebuilt: &Rebuilt, takes_what_is_there: bool) -> Self {
-        match rebuilt.is_whole() {
-            true => Self::Whole,
-            false if rebuilt.is_unread() && !takes_what_is_there => Self::Unread,
-            false => Self::Partly,
+    fn of(rebuilt: &Rebuilt, errand: Errand, takes_what_is_there: bool) -> Self {
+        let is_left = rebuilt.is_unread() && !takes_what_is_there;
+        match errand {
+            Errand::Restore | Errand::DryRun | Errand::Compare if rebuilt.is_whole() => Self::Whole,
+            // Nothing is written then, whatever else is wrong.
+            Errand::Restore | Errand::DryRun if is_left => Self::Unread,
+            // What is wrong for certain is not hidden by what another look may find.
+            Errand::Compare if is_left && !rebuilt.has_faults() => Self::Unread,
+            Errand::Restore | Errand::DryRun | Errand::Compare => Self::Partly,
         }
     }
 }
@@ -155,7 +159,7 @@ fn told(
         Err(RestoreFault::Unread(rebuilt)) => *rebuilt,
         rebuilt => rebuilt?,
     };
-    let ending = Ending::of(&rebuilt, takes_what_is_there);
+    let ending = Ending::of(&rebuilt, errand, takes_what_is_there);
     let text = if order.json {
         as_json(&rebuilt, (network, &node_id), (order, errand), &directory).to_string()
     } else {
@@ -239,7 +243,7 @@ fn as_json(
         "data_directory": directory.display().to_string(),
         "dry_run": errand == Errand::DryRun,
         "compared": errand == Errand::Compare,
-        "written": errand == Errand::Restore && Ending::of(rebuilt, order.takes_what_is_there) != Ending::Unread,
+        "written": errand == Errand::Restore && Ending::of(rebuilt, errand, order.takes_what_is_there) != Ending::Unread,
         "network": network,
         "node_id": node_id.to_string(),
         "is_whole": rebuilt.is_whole(),
@@ -318,6 +322,10 @@ fn summary(rebuilt: &Rebuilt, (errand, ending): (Errand, Ending)) -> String {
         (Ending::Whole, Errand::Compare) => "A restore would bring back what the database has.",
         (Ending::Partly, Errand::Restore | Errand::DryRun) => {
             "Something that the backup tells of is missing, as told above (exit code 2)."
+        }
+        (Ending::Partly, Errand::Compare) if rebuilt.is_unread() => {
+            "A restore would not bring back what the database has, as told above (exit code 2). More could not be read now, as told above: \
+             run it again when that is mended."
         }
         (Ending::Partly, Errand::Compare) => {
             "A restore would not bring back what the database has, as told above (exit code 2)."

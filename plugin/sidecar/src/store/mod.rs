@@ -289,29 +289,25 @@ fn stored_to_look(path: &Path) -> Result<Box<dyn StorageBackend>, StoreError> {
     }
 }
 
-/// Opens a file that is there. One that `read` refuses stays as it was, by the byte. What redb opens comes with it.
-fn open_sound<R>(
-    path: &Path,
-    read: impl FnOnce(&Database) -> Result<R, StoreError>,
-) -> Result<((Database, Reserve), R), StoreError> {
-    open_reserved(stored(path)?, path, read)
-}
-
-/// The same on any storage: what is written before `read` has found it sound is kept back until then. Then redb's root was written
-/// again and synced: what is seen is durable, also where a sync had failed before and only the system's cache had the newest root.
+/// Opens a file that is there. One that `read` refuses stays as it was, by the byte: what is written before `read` has found it sound is
+/// kept back until then. What redb opens comes with it. Then redb's root was written again and synced: what is seen is durable, also where a sync had failed before and only the system's cache had the newest root.
 fn open_reserved<R>(
     file: Box<dyn StorageBackend>,
     path: &Path,
     read: impl FnOnce(&Database) -> Result<R, StoreError>,
 ) -> Result<((Database, Reserve), R), StoreError> {
-    let refused = |fault: io::Error| StoreError::io_of(path, fault);
+    let (db, storage) = kept_back(file, path)?;
+    let found = read(&db)?;
+    storage.release().map_err(|fault| StoreError::io_of(path, fault))?;
+    Ok(((db, storage), found))
+}
+
+/// The same before anything is released.
+fn kept_back(file: Box<dyn StorageBackend>, path: &Path) -> Result<(Database, Reserve), StoreError> {
     // What is decided by this file, about others too, is not to be taken back by a crash of the machine: a process that died
     // may have left in the system's cache what is on no disk yet.
-    file.sync_data().map_err(refused)?;
-    let (db, storage) = reserved(file, path)?;
-    let found = read(&db)?;
-    storage.release().map_err(refused)?;
-    Ok(((db, storage), found))
+    file.sync_data().map_err(|fault| StoreError::io_of(path, fault))?;
+    reserved(file, path)
 }
 
 /// Opens a file; all that is written to it is kept back until it is released.

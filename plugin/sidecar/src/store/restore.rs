@@ -140,8 +140,13 @@ impl Restore<'_> {
             None
         });
         let tip = tip.and_then(|bytes| self.tip_of(&bytes).map_err(|fault| faults.push(fault)).ok());
+        unread.extend(source.unread());
         let (mut channels, mut images, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        for channel in source.channels()? {
+        let listed = source.channels()?;
+        let cut = source.unread();
+        let is_cut = !cut.is_empty();
+        unread.extend(cut);
+        for channel in listed {
             if !seen.insert(channel) {
                 faults.push(format!("it lists channel {channel} twice"));
                 continue;
@@ -164,7 +169,7 @@ impl Restore<'_> {
             channels.push(found);
             images.extend(image);
         }
-        let named = tip.as_ref().map(|tip| lost(tip, &seen, &channels));
+        let named = tip.as_ref().map(|tip| lost(tip, (&seen, is_cut), &channels));
         channels.extend(named.into_iter().flatten());
         let follows = follows(tip.as_ref(), &images, &mut channels);
         faults.extend(source.faults());
@@ -173,7 +178,7 @@ impl Restore<'_> {
         let mut told = HashSet::new();
         faults.retain(|words| told.insert(words.clone()));
         unread.retain(|words| told.insert(words.clone()));
-        Ok((Rebuilt { channels, tip, follows, faults, unread }, images))
+        Ok((Rebuilt { channels, tip, follows, faults, unread, is_cut }, images))
     }
 
     /// The record of the tip, or what is wrong with it.

@@ -22,11 +22,13 @@ use crate::store::generation::make_directory;
 use crate::store::schema::Table;
 use crate::store::sync_directory;
 
+mod alone;
 mod persist;
 mod read;
 #[cfg(test)]
 mod tests;
 
+use alone::AHEAD;
 pub use persist::DirectorySink;
 pub use read::DirectorySource;
 
@@ -71,6 +73,9 @@ pub enum DirectoryFault {
         path.display()
     )]
     Newer { path: PathBuf, form: u8 },
+    /// What cannot be read may be the proof that the database is an old copy.
+    #[error("{} has a record that cannot be read and is newer than the database: {AHEAD}", .0.display())]
+    Ahead(PathBuf),
     #[error("{} holds more than {MAX_NAMES} records: move away what this node did not write", .0.display())]
     TooMany(PathBuf),
 }
@@ -276,21 +281,19 @@ impl Directory {
         let path = path_of(&self.root, name);
         let sealed = self.sealer.seal(name, content);
         let io_fault = |reason| DirectoryFault::Io { path: path.clone(), reason };
-        match fs::metadata(&path) {
+        match read_bounded(&path) {
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
-            Err(fault) => return Err(io_fault(fault)),
-            Ok(_) => match read_bounded(&path).map_err(io_fault)? {
-                Some(there) if there == sealed => return self.before(&path),
-                Some(there) => match self.sealer.open(name, &there) {
-                    Ok(there) if is_same(name, &there, content) => return self.before(&path),
-                    // Of one block the newest record counts: it names the channels of its time.
-                    Ok(_) if name.kind == RecordKind::Tip => {}
-                    Ok(_) => return Err(DirectoryFault::OtherHistory(path)),
-                    Err(CannotOpen::Newer(form)) => return Err(DirectoryFault::Newer { path, form }),
-                    Err(CannotOpen::Short | CannotOpen::NotAuthentic) => set_aside(&path).map_err(io_fault)?,
-                },
-                None => set_aside(&path).map_err(io_fault)?,
+            Ok(Some(there)) if there == sealed => return self.before(&path),
+            Ok(Some(there)) => match self.sealer.open(name, &there) {
+                Ok(there) if is_same(name, &there, content) => return self.before(&path),
+                // Of one block the newest record counts: it names the channels of its time.
+                Ok(_) if name.kind == RecordKind::Tip => {}
+                Ok(_) => return Err(DirectoryFault::OtherHistory(path)),
+                Err(CannotOpen::Newer(form)) => return Err(DirectoryFault::Newer { path, form }),
+                Err(CannotOpen::Short | CannotOpen::NotAuthentic) => set_aside(&path).map_err(io_fault)?,
             },
+            // Nor does a file that the disk does not read stand in the way of what is to have its name.
+            Ok(None) | Err(_) => set_aside(&path).map_err(io_fault)?,
         }
         self.place(&path, &sealed)?;
         Ok(Written::Now)

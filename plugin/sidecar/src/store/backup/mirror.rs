@@ -23,10 +23,12 @@ use crate::store::seal::unseal;
 
 mod draft;
 mod handle;
+mod open;
 mod place;
 mod read;
 mod record;
 mod scribe;
+mod watch;
 
 use handle::{Backlog, Handle};
 pub use place::MirrorPlace;
@@ -260,7 +262,7 @@ impl Persist for Mirror {
 
     fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault> {
         let (ends, handle) = (self.ends.clone(), self.handle.clone());
-        let read = move || handle.open().and_then(|open| holdings_in(&open.db));
+        let read = move || handle.look().and_then(|found| holdings_in(&found.db));
         let holdings = contain(move |words| ends.trouble(&broken(words)), read).map_err(|fault| {
             self.handle.close();
             fault_of(fault)

@@ -144,9 +144,9 @@ pub trait Persist: Send {
     /// A sink that cannot tell (a [`SinkFault::Passing`] one is asked again) is given everything in full.
     fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault>;
 
-    /// The newest record of the tip that is held, asked once, behind [`holdings`](Self::holdings). One that cannot be read now is none.
+    /// The newest record of the tip that is held, asked once, behind [`holdings`](Self::holdings). One that cannot be read now is
+    /// none. Where the newest is damaged an older one may be given: what it names that the database has not proves as much.
     fn kept_tip(&mut self) -> Option<Vec<u8>> {
-        let mut open = self.reader()?;
-        open().ok()?.tip().ok()?
+        self.reader()?().ok()?.tip().ok()?
     }
 }

@@ -22,7 +22,7 @@ pub struct StoredChannel {
     pub updates: Vec<NamedRecord>,
     /// The newest id that the backup tells of, whether or not it can be read.
     pub newest: Option<u64>,
-    /// What is damaged or missing, in words.
+    /// What is damaged or missing for certain, in words.
     pub faults: Vec<String>,
     /// What could not be read now and may be there all the same, in words.
     pub unread: Vec<String>,
@@ -63,7 +63,8 @@ pub trait Source {
     /// What it has of one.
     fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault>;
 
-    /// The newest record of how far the chain was followed.
+    /// The newest record of how far the chain was followed. Where that one is lost an older one may be given, and then
+    /// [`faults`](Self::faults) or [`unread`](Self::unread) tell of it.
     fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault>;
 
     /// What was odd in its answers since this was last asked, beside what was told of each channel, in words.
@@ -124,6 +125,12 @@ impl StoredChannel {
         }
     }
 
+    /// What is missing behind something that could not be read may be there with it: it is no fault before that was looked at again.
+    fn misses(&mut self, words: String) {
+        let told = if self.unread.is_empty() { &mut self.faults } else { &mut self.unread };
+        told.push(words);
+    }
+
     /// Reads the newest full write that can be read and what follows it, until something is missing or damaged.
     pub fn gather(
         channel: ChannelId,
@@ -141,7 +148,7 @@ impl StoredChannel {
             }
         }
         let Some(mut id) = stored.reached() else {
-            stored.faults.push("no full write of it can be read".to_owned());
+            stored.misses("no full write of it can be read".to_owned());
             return stored;
         };
         while let Some(next) = names.updates.get(&id).filter(|next| **next > id) {
@@ -155,7 +162,7 @@ impl StoredChannel {
             id = *next;
         }
         if let Some(newest) = stored.newest.filter(|newest| *newest > id) {
-            stored.faults.push(format!("it has writes up to {newest}, and those after {id} cannot be used"));
+            stored.misses(format!("it has writes up to {newest}, and those after {id} cannot be used"));
         }
         stored
     }

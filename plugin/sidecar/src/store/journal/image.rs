@@ -75,6 +75,8 @@ pub enum Verdict {
         rows: Vec<SealedRow>,
         /// Whether the epoch has a record behind the one that begins it, with rows or without.
         is_begun: bool,
+        /// Whether the last record was begun and is not whole: it is torn, and its batch was never released, or it is damaged.
+        is_torn: bool,
     },
     /// It has seen a later database.
     Ahead,
@@ -177,10 +179,12 @@ impl Image {
                 "record {index} is not as it was written, and later ones stand behind it"
             ));
         }
+        let is_cut = |at| record::stands_at(&self.bytes, at) && Header::at(key, &self.bytes, at).is_none();
+        let is_torn = !row.is_closed && (newest == Some(index) || (at < end && is_cut(at)));
         match (index, row.is_closed) {
             // The record that begins an epoch is durable before the database has its row.
             (0, false) => Verdict::Apart,
-            (0, true) | (1.., _) => Verdict::Kept { rows: found, is_begun: index > 1 },
+            (0, true) | (1.., _) => Verdict::Kept { rows: found, is_begun: index > 1, is_torn },
         }
     }
 }

@@ -24,7 +24,7 @@ pub use record::Epoch;
 pub use shelf::{Beside, Shelf};
 
 use image::start_of;
-use record::{Key, PAGE};
+use record::{Header, Key, PAGE};
 use rows::SealedRow;
 
 /// The name of the journal.
@@ -124,13 +124,15 @@ pub struct Journal {
     next: (usize, u64),
     /// A start found the epoch: the next record begins another, whose salt no copy of the directory has.
     is_found: bool,
+    /// Where the newest two records of the epoch stand that were appended, and their indices.
+    newest: [Option<(usize, u64)>; 2],
 }
 
 impl Journal {
     /// The journal in this file, whose newest epoch `row` names and has no record yet but its first.
     fn over(file: Box<dyn StorageBackend>, half_len: usize, row: JournalRow) -> Self {
         let next = (start_of(row.epoch.number, half_len).saturating_add(PAGE), 1);
-        Self { file, key: Key::new(&row.key), half_len, row, next, is_found: false }
+        Self { file, key: Key::new(&row.key), half_len, row, next, is_found: false, newest: [None; 2] }
     }
 
     /// The same as a start found it, without any record but the first.
@@ -178,6 +180,8 @@ impl Journal {
         let begun = Clock::monotonic();
         self.file.sync_data()?;
         self.next = (at.saturating_add(bytes.len()), index.saturating_add(1));
+        let [last, _] = self.newest;
+        self.newest = [Some((at, index)), last];
         Ok(Clock::monotonic().saturating_duration_since(begun))
     }
 
@@ -203,6 +207,22 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether the file still has the record that begins the epoch and those that were appended last. Another file's bytes that were
+    /// copied over it have not.
+    pub(super) fn stands(&self) -> io::Result<bool> {
+        let begins = (start_of(self.row.epoch.number, self.half_len), 0);
+        let begins = Some(begins).filter(|_| !self.is_found);
+        for (at, index) in self.newest.into_iter().flatten().chain(begins) {
+            let mut bytes = [0; PAGE];
+            self.file.read(at as u64, &mut bytes)?;
+            let header = Header::of(&self.key, &bytes, at);
+            if header.is_none_or(|header| (header.epoch, header.index) != (self.row.epoch, index)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn begin_as(&self, next: &JournalRow) -> io::Result<()> {
         let at = start_of(next.epoch.number, self.half_len);
         self.file.write(at as u64, &record::seal(&self.key, (next.epoch, 0), at, &[]))?;
@@ -212,7 +232,7 @@ impl Journal {
     /// The database has this row for good: what comes now belongs to its epoch.
     fn turn(&mut self, row: JournalRow) {
         self.next = (start_of(row.epoch.number, self.half_len).saturating_add(PAGE), 1);
-        (self.row, self.is_found) = (row, false);
+        (self.row, self.is_found, self.newest) = (row, false, [None; 2]);
     }
 }
 

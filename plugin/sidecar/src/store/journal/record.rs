@@ -62,7 +62,12 @@ pub(super) struct Header {
 impl Header {
     /// The header of the record that stands at `at`, a multiple of [`PAGE`]; nothing where none passes its check there.
     pub(super) fn at(key: &Key, image: &[u8], at: usize) -> Option<Self> {
-        let (magic, rest) = image.get(at..)?.split_first_chunk::<8>()?;
+        Self::of(key, image.get(at..)?, at)
+    }
+
+    /// The same of the bytes that stand at `at` and behind it.
+    pub(super) fn of(key: &Key, bytes: &[u8], at: usize) -> Option<Self> {
+        let (magic, rest) = bytes.split_first_chunk::<8>()?;
         if magic != MAGIC {
             return None;
         }

@@ -16,6 +16,8 @@ pub(crate) struct Attached {
     plan: Plan,
     /// The proof that the database is an old copy.
     pub(crate) old: Option<String>,
+    /// Whether the last record of the journal is torn or damaged: the bytes of a record that was cut by a crash tell no more.
+    pub(crate) is_torn: bool,
 }
 
 enum Plan {
@@ -35,6 +37,7 @@ enum Found {
         journal: Box<Journal>,
         rows: Vec<SealedRow>,
         is_begun: bool,
+        is_torn: bool,
     },
     Missing,
     /// The proof.
@@ -52,7 +55,7 @@ pub(crate) fn attach(db: &Database, shelf: &dyn Shelf, is_old: bool, may_make: b
         let meta = db.begin_read()?.open_table(Table::Meta.definition())?;
         meta.get(RESTORED_KEY)?.is_some()
     };
-    let attached = |plan| Ok(Attached { plan, old: None });
+    let attached = |plan| Ok(Attached { plan, old: None, is_torn: false });
     let Some(row) = JournalRow::in_database(db)? else {
         if is_old || is_restored || !may_make {
             return attached(Plan::Without);
@@ -80,12 +83,14 @@ pub(crate) fn attach(db: &Database, shelf: &dyn Shelf, is_old: bool, may_make: b
         // The row may be seen and on no disk: the sync that was to bring it there failed, or its process was killed before. Then the half
         // of the epoch before has what the database on the disk lacks, and the next epoch would go there. So nothing is begun before
         // the database is open, which writes its root again. Where the epoch has a record its row was durable first.
-        Found::Kept { journal, is_begun: false, .. } => attached(Plan::Stay(journal)),
-        Found::Kept { journal, mut rows, is_begun: true } => {
+        Found::Kept { journal, is_begun: false, is_torn, .. } => {
+            Ok(Attached { plan: Plan::Stay(journal), old: None, is_torn })
+        }
+        Found::Kept { journal, mut rows, is_begun: true, is_torn } => {
             let next = row.next(false)?;
             rows.push(meta(Some(&next)));
             durably(db, &rows)?;
-            attached(Plan::Go(journal, next))
+            Ok(Attached { plan: Plan::Go(journal, next), old: None, is_torn })
         }
         Found::Missing | Found::Ahead(_) if is_restored => {
             durably(db, &[meta(None)])?;
@@ -96,11 +101,11 @@ pub(crate) fn attach(db: &Database, shelf: &dyn Shelf, is_old: bool, may_make: b
             durably(db, &[meta(Some(&next))])?;
             attached(Plan::Make(next))
         }
-        Found::Ahead(proof) => Ok(Attached { plan: Plan::Without, old: Some(proof) }),
+        Found::Ahead(proof) => Ok(Attached { plan: Plan::Without, old: Some(proof), is_torn: false }),
         Found::Missing if shelf.is_given_up() => {
             let (path, database) = (shelf.path(), shelf.database());
             let proof = format!("{} is lost, with the newest commits of {}", path.display(), database.display());
-            Ok(Attached { plan: Plan::Without, old: Some(proof) })
+            Ok(Attached { plan: Plan::Without, old: Some(proof), is_torn: false })
         }
         Found::Missing => Err(StoreError::NoJournal { path: shelf.path() }),
         Found::Refused(fault) => Err(fault),
@@ -146,9 +151,9 @@ fn found(shelf: &dyn Shelf, row: &JournalRow) -> Result<Found, StoreError> {
         }
     };
     Ok(match image.judge(row) {
-        Verdict::Kept { rows, is_begun } => {
+        Verdict::Kept { rows, is_begun, is_torn } => {
             let journal = Box::new(Journal::over(file, image.half_len, row.clone()));
-            Found::Kept { journal, rows, is_begun }
+            Found::Kept { journal, rows, is_begun, is_torn }
         }
         Verdict::Ahead => Found::Ahead(format!(
             "{} is at epoch {} and {} holds later commits: an old copy was put back",

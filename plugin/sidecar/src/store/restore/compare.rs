@@ -25,12 +25,12 @@ impl Restore<'_> {
         let places: HashMap<_, _> = places.collect();
         for channel in &living {
             let Some(found) = places.get(channel).and_then(|place| rebuilt.channels.get_mut(*place)) else {
-                let mut missing = Found::lost(*channel);
-                missing.faults.push("the backup does not have it".to_owned());
+                let missing = Found::absent(*channel, rebuilt.is_cut, "the backup does not have it".to_owned());
                 rebuilt.channels.push(missing);
                 continue;
             };
-            if !matches!(found.fate, Fate::Lost) {
+            // What could not be read of it is told, and may be all that differs.
+            if !matches!(found.fate, Fate::Lost) && found.unread.is_empty() {
                 found.faults.extend(difference(&live, &image_in(&restored, owner, channel)?)?);
             }
         }
@@ -49,6 +49,8 @@ fn over_here(live: &ReadTransaction, found: &Found) -> Result<Option<String>, St
     Ok(match (life, &found.fate) {
         (Life::Unknown, _) => Some("this database does not know it, so it is an old copy, or another's".to_owned()),
         (Life::Living | Life::Over, Fate::History | Fate::Lost) => None,
+        // It may be over there too, by what could not be read.
+        (Life::Living | Life::Over, _) if !found.unread.is_empty() => None,
         (Life::Living | Life::Over, Fate::Restored | Fate::Waiting | Fate::Closing | Fate::Frozen) => {
             Some(format!("it is over here, and the backup has it as it was at write {}", at()))
         }

@@ -61,7 +61,7 @@ pub struct Found {
     pub reached: Option<u64>,
     /// The newest id that the backup tells of.
     pub newest: Option<u64>,
-    /// What is damaged, missing or odd.
+    /// What is damaged, missing or odd for certain.
     pub faults: Vec<String>,
     /// What could not be read now, and may be there all the same.
     pub unread: Vec<String>,
@@ -79,6 +79,8 @@ pub struct Rebuilt {
     pub faults: Vec<String>,
     /// What of it could not be read now beside its channels, and may be there all the same.
     pub unread: Vec<String>,
+    /// Whether the list of its channels could not be read to its end: one that is not in it may be there all the same.
+    pub is_cut: bool,
 }
 
 impl Rebuilt {
@@ -89,6 +91,11 @@ impl Rebuilt {
         self.follows.is_some() && self.faults.is_empty() && !self.is_unread() && self.channels.iter().all(is_sound)
     }
 
+    /// Whether anything is damaged, missing or odd for certain, whatever another look may find of what could not be read.
+    pub fn has_faults(&self) -> bool {
+        !self.faults.is_empty() || self.channels.iter().any(|found| !found.faults.is_empty())
+    }
+
     /// Whether anything could not be read now: another look may find it.
     pub fn is_unread(&self) -> bool {
         !self.unread.is_empty() || self.channels.iter().any(|found| !found.unread.is_empty())
@@ -96,6 +103,12 @@ impl Rebuilt {
 }
 
 impl Found {
+    /// A channel that the backup does not list, and why it is missed. Where the list `is_cut` it may be there all the same.
+    pub(super) fn absent(channel: ChannelId, is_cut: bool, words: String) -> Self {
+        let (faults, unread) = if is_cut { (Vec::new(), vec![words]) } else { (vec![words], Vec::new()) };
+        Self { faults, unread, ..Self::lost(channel) }
+    }
+
     /// A channel of which nothing is known.
     pub(super) fn lost(channel: ChannelId) -> Self {
         Self {
@@ -113,6 +126,12 @@ impl Found {
         }
     }
 
+    /// What is missing: it may be behind what could not be read.
+    fn misses(&mut self, words: String) {
+        let told = if self.unread.is_empty() { &mut self.faults } else { &mut self.unread };
+        told.push(words);
+    }
+
     /// The record of the tip tells of this id, and the rows are older.
     fn is_behind(&mut self, id: u64, followed: Option<Followed>) {
         self.newest = self.newest.max(Some(id));
@@ -124,7 +143,7 @@ impl Found {
                     .to_owned()
             }
         };
-        self.faults.push(format!(
+        self.misses(format!(
             "the record of the chain tells of write {id}, and those after {reached} are missing: {follows}"
         ));
     }
@@ -166,8 +185,8 @@ pub(super) fn follows(tip: Option<&TipRecord>, images: &[Image], channels: &mut 
 }
 
 /// The channels that the record of the tip names and the backup has nothing of: of them nobody would hear otherwise. `seen` are those
-/// that it has anything of.
-pub(super) fn lost(tip: &TipRecord, seen: &HashSet<ChannelId>, channels: &[Found]) -> Vec<Found> {
+/// that it has anything of, and where its list `is_cut` it may have others.
+pub(super) fn lost(tip: &TipRecord, (seen, is_cut): (&HashSet<ChannelId>, bool), channels: &[Found]) -> Vec<Found> {
     let met: HashSet<_> = channels.iter().filter_map(|found| found.peer).collect();
     let peers = tip.peers.iter().filter(|(peer, _)| !met.contains(peer)).take(MOST_NAMED);
     let peers: Vec<_> = peers.map(|(peer, address)| format!("{peer}@{address}")).collect();
@@ -179,7 +198,7 @@ pub(super) fn lost(tip: &TipRecord, seen: &HashSet<ChannelId>, channels: &[Found
             "the record of the chain at block {} names it at write {id}, and the backup has nothing of it{whose}",
             tip.height
         );
-        Found { newest: Some(*id), faults: vec![words], ..Found::lost(*channel) }
+        Found { newest: Some(*id), ..Found::absent(*channel, is_cut, words) }
     };
     named.map(told).collect()
 }

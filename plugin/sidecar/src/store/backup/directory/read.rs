@@ -15,6 +15,7 @@ use crate::store::backup::source::{NoRecord, Source, SourceFault, StoredChannel}
 pub struct DirectorySource {
     root: PathBuf,
     sealer: Arc<Sealer>,
+    faults: Vec<String>,
     unread: Vec<String>,
 }
 
@@ -23,7 +24,7 @@ impl DirectorySource {
     pub fn open(dir: &Path, (network, node_id): (&str, &NodeId), sealer: Arc<Sealer>) -> Result<Self, SourceFault> {
         let root = place_of(dir, network, node_id);
         match fs::metadata(&root) {
-            Ok(there) if there.is_dir() => return Ok(Self { root, sealer, unread: Vec::new() }),
+            Ok(there) if there.is_dir() => return Ok(Self { root, sealer, faults: Vec::new(), unread: Vec::new() }),
             // It is not known to be another's.
             Err(fault) if fault.kind() != io::ErrorKind::NotFound => {
                 return Err(SourceFault::unreadable(root.display(), fault));
@@ -79,11 +80,18 @@ impl Source for DirectorySource {
         for height in heights.iter().rev() {
             match read_record(&self.sealer, &self.root, RecordName::tip(*height)) {
                 Ok(record) => return Ok(Some(record.content)),
-                Err(NoRecord::Lost(_)) => {}
+                // An older one never passes for it in silence.
+                Err(NoRecord::Lost(words)) => {
+                    self.faults.push(format!("its record of the chain at block {height} is lost: {words}"));
+                }
                 Err(NoRecord::Unread(words)) => self.unread.push(words),
             }
         }
         Ok(None)
+    }
+
+    fn faults(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.faults)
     }
 
     fn unread(&mut self) -> Vec<String> {

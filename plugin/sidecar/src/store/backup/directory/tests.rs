@@ -438,7 +438,7 @@ fn a_record_of_the_chain_that_was_kept_ends_the_trouble_with_the_one_before() {
 }
 
 #[test]
-fn the_newest_two_tips_are_kept_and_a_damaged_one_is_passed_over() {
+fn bak_1_the_newest_two_tips_are_kept_and_a_damaged_one_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut directory = open(dir.path());
     for height in [144, 288, 432] {
@@ -447,7 +447,11 @@ fn the_newest_two_tips_are_kept_and_a_damaged_one_is_passed_over() {
     assert_eq!(tips(&directory.root).unwrap(), BTreeSet::from([288, 432]));
     assert_eq!(source(dir.path()).tip().unwrap(), Some(432_u32.to_be_bytes().to_vec()));
     fs::write(path(dir.path(), &RecordName::tip(432)), b"?").unwrap();
-    assert_eq!(source(dir.path()).tip().unwrap(), Some(288_u32.to_be_bytes().to_vec()));
+    let mut read = source(dir.path());
+    assert_eq!(read.tip().unwrap(), Some(288_u32.to_be_bytes().to_vec()));
+    let [told] = read.faults().try_into().unwrap();
+    assert!(told.starts_with("its record of the chain at block 432 is lost: ") && told.contains("tip-"), "{told}");
+    assert!(read.faults().is_empty() && read.unread().is_empty(), "once");
 }
 
 /// A start may know no other block than the last one did, and other channels.

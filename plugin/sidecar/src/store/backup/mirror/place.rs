@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use outrigger_bolt::id::NodeId;
 use redb::{Database, ReadableDatabase};
@@ -16,7 +17,9 @@ use crate::store::journal::{self, Beside, Journal, Shelf};
 use crate::store::reserve::Reserve;
 use crate::store::schema::{MIRROR_KEY, Table};
 use crate::store::seal::seal;
-use crate::store::{StoreError, check_identity, initialise, open_sound, reserved, stored_to_look, sync_directory};
+use crate::store::{
+    StoreError, check_identity, initialise, kept_back, reserved, stored, stored_to_look, sync_directory,
+};
 
 /// Whose mirror it is, and where.
 #[derive(Clone, Debug)]
@@ -30,7 +33,8 @@ pub struct MirrorPlace {
 /// Device and number of a file.
 type FileId = (u64, u64);
 
-/// Which files have the names of a mirror and of its journal, and how long the journal is, which never changes.
+/// Which files have the names of a mirror and of its journal, and how long the journal is, which never changes. A copy over a name
+/// keeps its file: [`Looks`] tell that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Files {
     mirror: FileId,
@@ -45,6 +49,10 @@ type Look = (FileId, u64, i64, i64);
 pub(super) type Looks = (Look, Look);
 
 impl Files {
+    pub(super) const fn has_journal(&self) -> bool {
+        self.journal.is_some()
+    }
+
     /// Whether these are the ones that stood there before, but for a journal that was not there.
     pub(super) fn may_be(&self, before: &Self) -> bool {
         self.mirror == before.mirror && (before.journal.is_none() || self.journal == before.journal)
@@ -137,8 +145,9 @@ impl MirrorPlace {
         self.path.try_exists().map_err(|fault| StoreError::io_of(&self.path, fault))
     }
 
-    /// The mirror and its journal, for writing; the mirror must be there. One that never had a journal gets one.
-    pub(super) fn opened(&self) -> Result<((Database, Reserve), Journal), StoreError> {
+    /// The mirror and its journal, to be written; the mirror must be there. Neither is changed by a byte before it has
+    /// [begun](Self::begun). One that never had a journal gets one then.
+    pub(super) fn found(&self) -> Result<Unwritten, StoreError> {
         let shelf = self.shelf();
         if !self.is_there()? {
             return Err(match shelf.open() {
@@ -146,32 +155,51 @@ impl MirrorPlace {
                 Ok(None) | Err(_) => self.dead_link().unwrap_or_else(|| StoreError::io_of(&self.path, MISSING)),
             });
         }
-        let read = |db: &Database| {
-            self.check_file(db)?;
-            let attached = attached(db, &shelf, true)?;
-            if attached.old.is_some() {
-                return Err(StoreError::Apart { path: shelf.path() });
-            }
-            attached.settle(&shelf)?.ok_or_else(|| StoreError::Apart { path: shelf.path() })
-        };
         // Who put them there need not have made their names durable.
         let directory = directory_of(&shelf.path()).to_owned();
         sync_directory(&directory).map_err(|fault| StoreError::io_of(&directory, fault))?;
-        open_sound(&self.path, read).map_err(|fault| fault.of_file(&self.path))
+        let found = || {
+            let (db, storage) = kept_back(stored(&self.path)?, &self.path)?;
+            self.check_file(&db)?;
+            let attached = attached(&db, &shelf, true)?;
+            if attached.old.is_some() {
+                return Err(StoreError::Apart { path: shelf.path() });
+            }
+            Ok(Unwritten { db: Arc::new(db), storage, attached })
+        };
+        found().map_err(|fault: StoreError| fault.of_file(&self.path))
+    }
+
+    /// Writes to both what was kept back. To be called once it is known to be the mirror that was written before.
+    pub(super) fn begun(&self, found: Unwritten) -> Result<((Arc<Database>, Reserve), Journal), StoreError> {
+        let (Unwritten { db, storage, attached }, shelf) = (found, self.shelf());
+        let settled = attached.settle(&shelf).and_then(|journal| {
+            let journal = journal.ok_or_else(|| StoreError::Apart { path: shelf.path() })?;
+            storage.release().map_err(|fault| StoreError::io_of(&self.path, fault))?;
+            Ok(journal)
+        });
+        settled.map(|journal| ((db, storage), journal)).map_err(|fault| fault.of_file(&self.path))
+    }
+
+    /// Both at once.
+    #[cfg(test)]
+    pub(super) fn opened(&self) -> Result<((Arc<Database>, Reserve), Journal), StoreError> {
+        self.begun(self.found()?)
     }
 
     /// The mirror with what its journal has, for looking at, also where neither may be written: neither is changed by a byte. Where the operator has given the journal up
     /// it comes with the words for what that costs.
-    pub(super) fn looked_at(&self) -> Result<(Database, Option<String>), StoreError> {
+    pub(super) fn looked_at(&self) -> Result<Looked, StoreError> {
         let looked = || {
             let (db, _kept_back) = reserved(stored_to_look(&self.path)?, &self.path)?;
             self.check_file(&db)?;
             let shelf = self.shelf().to_look();
-            let lost = attached(&db, &shelf, false)?.old;
-            match lost {
-                Some(_) if !shelf.is_given_up() => Err(StoreError::Apart { path: shelf.path() }),
-                lost => Ok((db, lost)),
+            let Attached { old: lost, is_torn, .. } = attached(&db, &shelf, false)?;
+            if lost.is_some() && !shelf.is_given_up() {
+                return Err(StoreError::Apart { path: shelf.path() });
             }
+            let torn = is_torn.then(|| format!("{}: {TORN}", shelf.path().display()));
+            Ok(Looked { db, lost, torn })
         };
         looked().map_err(|fault: StoreError| fault.of_file(&self.path))
     }
@@ -210,6 +238,33 @@ impl MirrorPlace {
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
+
+/// A mirror that is open, with what its journal has: all that makes of it is kept back.
+pub(super) struct Unwritten {
+    pub(super) db: Arc<Database>,
+    /// What redb has open.
+    pub(super) storage: Reserve,
+    attached: Attached,
+}
+
+impl std::fmt::Debug for Unwritten {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Unwritten(..)")
+    }
+}
+
+/// A mirror that is looked at, and what is not as it should be.
+pub(super) struct Looked {
+    pub(super) db: Database,
+    /// Its journal was given up, and what that costs.
+    pub(super) lost: Option<String>,
+    /// The last record of its journal is not whole.
+    pub(super) torn: Option<String>,
+}
+
+/// What it means that the last record of a journal is not whole.
+const TORN: &str = "its last record is not whole. Where the machine stopped in the midst of that write it had not counted, and nothing \
+    is missing; else it was damaged since, and the newest writes of the channels that it had are lost";
 
 /// What is told of a name that is a link to nothing, and of where it leads.
 const DEAD_LINK: &str = "it is a link, and there is nothing at";

@@ -7,6 +7,7 @@ use outrigger_bolt::id::ChannelId;
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::handle::Handle;
+use super::place::Looked;
 use super::{MirrorPlace, broken, words_to_read};
 use crate::fatal::contain;
 use crate::store::StoreError;
@@ -23,6 +24,8 @@ pub struct MirrorSource {
     file: OpenFile,
     /// What is told with each channel where the journal was given up.
     lost: Option<String>,
+    /// What is damaged beside channels, in words.
+    faults: Vec<String>,
 }
 
 /// How it is open.
@@ -36,14 +39,15 @@ enum OpenFile {
 impl MirrorSource {
     /// Opens the mirror of this node and network, with its journal.
     pub fn open(place: MirrorPlace) -> Result<Self, SourceFault> {
-        let (db, lost) =
+        let Looked { db, lost, torn } =
             place.looked_at().map_err(|fault| SourceFault::unreadable(place.path.display(), words_to_read(&fault)))?;
-        Ok(Self { place, file: OpenFile::Own(db), lost })
+        Ok(Self { place, file: OpenFile::Own(db), lost, faults: Vec::from_iter(torn) })
     }
 
     /// What a sink of this node writes, read beside it.
     pub(super) fn beside(handle: Arc<Handle>, ends: SinkEnds) -> Result<Self, SourceFault> {
-        let source = Self { place: handle.place.clone(), file: OpenFile::Sinks(handle, ends), lost: None };
+        let source =
+            Self { place: handle.place.clone(), file: OpenFile::Sinks(handle, ends), lost: None, faults: Vec::new() };
         source.read_in(|_| Ok(()))?;
         Ok(source)
     }
@@ -78,29 +82,37 @@ impl MirrorSource {
     }
 }
 
-fn listed(db: &Database) -> Result<Vec<ChannelId>, StoreError> {
+/// The channels, and what is no channel's name among them.
+fn listed(db: &Database) -> Result<(Vec<ChannelId>, Vec<String>), StoreError> {
     let transaction = db.begin_read()?;
-    let mut channels = Vec::new();
+    let (mut channels, mut faults) = (Vec::new(), Vec::new());
     for table in [Table::Persist, Table::ChannelParams, Table::ClosedChannel] {
         for entry in transaction.open_table(table.definition())?.iter()? {
-            channels.extend(entry?.0.value().try_into().map(ChannelId));
+            match entry?.0.value().try_into() {
+                Ok(name) => channels.push(ChannelId(name)),
+                Err(_) => faults.push(format!("a row of {} is under no channel's name", table.name())),
+            }
         }
     }
     channels.sort_unstable();
     channels.dedup();
-    Ok(channels)
+    faults.dedup();
+    Ok((channels, faults))
 }
 
-fn newest_tip(db: &Database) -> Result<Option<Vec<u8>>, StoreError> {
+/// The record of the chain, or what is wrong with it.
+fn newest_tip(db: &Database) -> Result<Result<Option<Vec<u8>>, String>, StoreError> {
     let meta = db.begin_read()?.open_table(Table::Meta.definition())?;
-    let Some(row) = meta.get(TIP_KEY)? else { return Ok(None) };
-    // A damaged one is as good as none.
-    Ok(unseal(Table::Meta, TIP_KEY, row.value()).ok().map(<[u8]>::to_vec))
+    let Some(row) = meta.get(TIP_KEY)? else { return Ok(Ok(None)) };
+    let tip = unseal(Table::Meta, TIP_KEY, row.value());
+    Ok(tip.map(|tip| Some(tip.to_vec())).map_err(|fault| format!("its record of the chain is lost: {fault}")))
 }
 
 impl Source for MirrorSource {
     fn channels(&mut self) -> Result<Vec<ChannelId>, SourceFault> {
-        self.read_in(listed)
+        let (channels, faults) = self.read_in(listed)?;
+        self.faults.extend(faults);
+        Ok(channels)
     }
 
     fn read(&mut self, channel: &ChannelId) -> Result<StoredChannel, SourceFault> {
@@ -127,6 +139,14 @@ impl Source for MirrorSource {
     }
 
     fn tip(&mut self) -> Result<Option<Vec<u8>>, SourceFault> {
-        self.read_in(newest_tip)
+        let tip = self.read_in(newest_tip)?;
+        Ok(tip.unwrap_or_else(|words| {
+            self.faults.push(words);
+            None
+        }))
+    }
+
+    fn faults(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.faults)
     }
 }

@@ -7,7 +7,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::handle::{Backlog, Handle};
 use super::{ANOTHER, GONE, GROUP_LIMIT, Job, fault_of};
-use crate::store::StoreError;
 use crate::store::backup::{SinkEnds, SinkFault};
 
 /// How long nothing may come before what the journal has is made durable in the mirror's own file too.
@@ -72,9 +71,8 @@ impl Scribe {
     fn commit(&self, jobs: &[Job]) -> Result<(), SinkFault> {
         let path = &self.handle.place.path;
         let passing = |words: &str| Err(SinkFault::Passing(format!("{}: {words}", path.display())));
-        let open = self.handle.open().map_err(fault_of)?;
-        let commit = || Ok(self.handle.has_completed(&open, jobs)? && open.commit(jobs)?);
-        if !commit().map_err(|fault: StoreError| fault_of(fault.of_file(path)))? {
+        let open = self.handle.open_for(jobs).map_err(fault_of)?;
+        if !open.commit(jobs).map_err(|fault| fault_of(fault.of_file(path)))? {
             return passing(ANOTHER);
         }
         // Files that were taken away while they were written to have it, and nobody will find it.

@@ -12,7 +12,8 @@ use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use outrigger_bolt::id::NodeId;
 
 use super::super::{RowChange, kept};
-use super::handle::{BACKLOG_BYTES, Open};
+use super::handle::BACKLOG_BYTES;
+use super::open::Open;
 use super::place::Files;
 use super::*;
 use crate::store::journal::{Beside, Shelf};
@@ -280,7 +281,8 @@ fn per_2_a_mirror_that_is_deleted_or_replaced_while_it_is_open_completes_nothing
     let kept = dir.path().join("kept.journal");
     fs::rename(journal_of(&place.path), &kept).unwrap();
     let begun = MirrorPlace { path: dir.path().join("begun.redb"), ..place.clone() };
-    drop(Bench::at(begun.clone()));
+    begun.make().unwrap();
+    drop(begun.opened().unwrap());
     take(&begun.path, &place.path);
     until_told(&bench, "an older copy or an empty one");
     // A whole copy is as good as the one that was there.
@@ -396,8 +398,8 @@ fn per_2_a_commit_that_came_to_the_disk_can_be_made_again() {
     let handle = Handle::of(place.clone());
     let job = |update: Update| Job::Update(Arc::new(update));
     let row = |table, value: Option<&[u8]>| change(table, channel_key(&CHANNEL), value);
-    let write = |jobs: &[Job]| handle.open().unwrap().commit(jobs).unwrap();
-    let held = || holdings_in(&handle.open().unwrap().db).unwrap();
+    let write = |jobs: &[Job]| handle.open_for(jobs).unwrap().commit(jobs).unwrap();
+    let held = || holdings_in(&handle.look().unwrap().db).unwrap();
     let twice = |jobs: &[Job]| {
         let first = write(jobs);
         handle.close();

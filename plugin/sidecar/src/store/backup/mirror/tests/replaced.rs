@@ -15,8 +15,8 @@ fn pair(place: &MirrorPlace) -> [PathBuf; 2] {
 
 /// Takes both files away from a mirror that runs, where nothing is written to them, and says what they hold.
 fn taken(bench: &Bench, place: &MirrorPlace) -> [Vec<u8>; 2] {
-    let open = bench.mirror.handle.now().unwrap();
-    let _at_rest = open.at_rest();
+    let open = bench.mirror.handle.now();
+    let _at_rest = open.as_ref().map(Open::at_rest);
     pair(place).map(|path| {
         let bytes = fs::read(&path).unwrap();
         fs::remove_file(&path).unwrap();
@@ -116,7 +116,8 @@ fn bak_1_another_nodes_mirror_in_the_place_is_told_and_waited_out() {
     bench.full(&image(4));
     assert_eq!(bench.completed(), 4);
     let other = MirrorPlace { path: dir.path().join("other.redb"), node_id: node(2), ..place.clone() };
-    drop(Bench::at(other.clone()));
+    other.make().unwrap();
+    drop(other.opened().unwrap());
     let away = dir.path().join("away.redb");
     take(&place.path, &away);
     take(&other.path, &place.path);
@@ -145,6 +146,7 @@ fn per_2_a_full_write_or_a_tip_does_not_count_in_an_older_pair_that_was_put_in_t
     assert_eq!(bench.completed(), 5);
     take(&place.path, &new);
     take(&old, &place.path);
+    let there = content(&place);
     let second = super::paired::channel(2);
     let read = || Ok(image_of(second, 1));
     let tip = TipRecord {
@@ -161,6 +163,7 @@ fn per_2_a_full_write_or_a_tip_does_not_count_in_an_older_pair_that_was_put_in_t
     bench.mirror.all_given();
     bench.told(&["an older copy or an empty one"]);
     assert!(bench.completed.is_empty());
+    assert!(content(&place) == there, "nothing is written into an older pair");
     take(&place.path, &old);
     take(&new, &place.path);
     assert_eq!(bench.completed(), 1);
@@ -173,6 +176,105 @@ fn per_2_a_full_write_or_a_tip_does_not_count_in_an_older_pair_that_was_put_in_t
     assert_eq!((source.channels().unwrap(), source.tip().unwrap()), (vec![CHANNEL], None));
     drop(source);
     assert_eq!(read_back(&older).id, 4);
+}
+
+/// The bytes of both files.
+fn content(place: &MirrorPlace) -> [Vec<u8>; 2] {
+    pair(place).map(|path| fs::read(path).unwrap())
+}
+
+/// What a kill would leave.
+fn left_by(bench: &Bench) -> [Vec<u8>; 2] {
+    let left = tempfile::tempdir().unwrap();
+    bench.mirror.killer()(left.path());
+    content(&super::place(left.path()))
+}
+
+/// Overwrites files as `cp` does: they stay the files that they were.
+fn copied_over(files: &[(PathBuf, &Vec<u8>)]) {
+    for (path, bytes) in files {
+        let mut file = fs::OpenOptions::new().write(true).truncate(true).open(path).unwrap();
+        file.write_all(bytes).unwrap();
+    }
+}
+
+#[test]
+fn per_2_bak_1_files_that_are_overwritten_in_place_while_they_are_open_are_others_and_nothing_is_written_to_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = place(dir.path());
+    let mut bench = Bench::at(place.clone());
+    let [mirror, journal] = pair(&place);
+    let mut id = 4;
+    bench.full(&image(id));
+    assert_eq!(bench.completed(), id);
+    let empty = {
+        let other = MirrorPlace { path: dir.path().join("empty.redb"), ..place.clone() };
+        other.make().unwrap();
+        drop(other.opened().unwrap());
+        content(&other)
+    };
+    let older = left_by(&bench);
+    for (which, words) in [
+        (0, "an older copy or an empty one"),
+        (1, "not of one time"),
+        (2, "not of one time"),
+        (3, "an older copy or an empty one"),
+    ] {
+        id += 1;
+        bench.update(&update(id, head_of(CHANNEL, id)), &image(id));
+        assert_eq!(bench.completed(), id);
+        let newest = left_by(&bench);
+        let put = match which {
+            0 => vec![(journal.clone(), &older[1]), (mirror.clone(), &older[0])],
+            1 => vec![(journal.clone(), &older[1])],
+            2 => vec![(mirror.clone(), &older[0])],
+            _ => vec![(journal.clone(), &empty[1]), (mirror.clone(), &empty[0])],
+        };
+        {
+            // Nothing is written meanwhile.
+            let open = bench.mirror.handle.now().unwrap();
+            let _at_rest = open.at_rest();
+            copied_over(&put);
+        }
+        let there = content(&place);
+        id += 1;
+        bench.update(&update(id, head_of(CHANNEL, id)), &image(id));
+        bench.told(&[words]);
+        assert!(bench.completed.is_empty(), "{which}");
+        assert!(content(&place) == there, "{which}: what was put there was changed");
+        copied_over(&[(journal.clone(), &newest[1]), (mirror.clone(), &newest[0])]);
+        assert_eq!(bench.completed(), id, "{which}");
+    }
+    drop(bench);
+    assert_eq!(read_back(&place).id, id);
+}
+
+/// What it holds may prove that the database is old, and it is left as it is then.
+#[test]
+fn bak_1_a_mirror_is_not_changed_by_a_byte_before_something_is_written_to_it() {
+    let (_left, place) = killed_after(3);
+    let before = content(&place);
+    let mut bench = Bench::at(place.clone());
+    assert_eq!(bench.mirror.holdings().unwrap(), [Holding { channel: CHANNEL, id: 7 }]);
+    let mut source = bench.mirror.reader().unwrap()().unwrap();
+    assert_eq!(source.read(&CHANNEL).unwrap().reached(), Some(7));
+    drop(source);
+    drop(bench);
+    assert!(content(&place) == before, "it was written to");
+    // It goes on as it is.
+    let mut bench = Bench::at(place.clone());
+    bench.update(&update(8, head_of(CHANNEL, 8)), &image(8));
+    assert_eq!(bench.completed(), 8);
+    drop(bench);
+    // The files are others by the time of the first write.
+    let mut bench = Bench::at(place.clone());
+    let newest = content(&place);
+    copied_over(&[(pair(&place)[1].clone(), &before[1]), (place.path.clone(), &before[0])]);
+    bench.update(&update(9, head_of(CHANNEL, 9)), &image(9));
+    bench.told(&["an older copy or an empty one"]);
+    assert!(bench.completed.is_empty() && content(&place) == before);
+    copied_over(&[(pair(&place)[1].clone(), &newest[1]), (place.path.clone(), &newest[0])]);
+    assert_eq!(bench.completed(), 9);
 }
 
 /// An older copy may also have what is over since.
@@ -201,7 +303,7 @@ fn per_2_a_commit_with_a_change_and_a_channel_forgotten_can_be_made_again() {
     let place = place(dir.path());
     place.make().unwrap();
     let handle = Handle::of(place.clone());
-    let write = |jobs: &[Job]| handle.open().unwrap().commit(jobs).unwrap();
+    let write = |jobs: &[Job]| handle.open_for(jobs).unwrap().commit(jobs).unwrap();
     assert!(write(&[Job::Full(Box::new(image(4)), 4)]));
     let gone = [Table::ChannelParams, Table::ChannelHead, Table::MonitorHead];
     let gone = gone.map(|table| change(table, channel_key(&CHANNEL), None)).to_vec();
@@ -210,7 +312,7 @@ fn per_2_a_commit_with_a_change_and_a_channel_forgotten_can_be_made_again() {
     assert!(write(&jobs));
     handle.close();
     assert!(write(&jobs), "it came to the disk although it failed");
-    assert!(holdings_in(&handle.open().unwrap().db).unwrap().is_empty());
+    assert!(holdings_in(&handle.look().unwrap().db).unwrap().is_empty());
     // The same without the end is another file's.
     assert!(!write(&jobs[..1]) && !write(&jobs[1..2]));
     drop(handle);
