@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
-    BackupInfo, BackupState, BackupStatus, ChannelState, EventKind, EventList, NodeStatus, PaymentState, Phase,
+    BackupInfo, BackupState, BackupStatus, ChannelOpen, ChannelState, EventKind, EventList, NodeStatus, PaymentState,
+    Phase,
 };
 
 const CAPACITY_SAT: u64 = 1_000_000;
@@ -13,13 +14,18 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// A daemon whose required mirror is in `disk`.
 async fn mirrored(regtest: &Regtest, name: &str, disk: &Path) -> Done<Sidecar> {
+    configure(regtest, name, disk)?;
+    regtest.sidecar(name).await
+}
+
+/// A required mirror in `disk`, from the next start of the daemon on.
+fn configure(regtest: &Regtest, name: &str, disk: &Path) -> Done<()> {
     let path = disk.join("mirror.redb");
     let file = format!(
         "[[backup]]\nname = \"second\"\nkind = \"mirror\"\nrequirement = \"required\"\npath = \"{}\"\n",
         path.display()
     );
-    std::fs::write(regtest.directory(name)?.join("outrigger.toml"), file)?;
-    regtest.sidecar(name).await
+    Ok(std::fs::write(regtest.directory(name)?.join("outrigger.toml"), file)?)
 }
 
 async fn backup(node: &Sidecar) -> Done<BackupInfo> {
@@ -96,6 +102,65 @@ async fn per_2_a_required_mirror_that_is_away_stalls_its_channels_and_loses_noth
         until_agreed([&alice, &bob], &channel_id).await?;
         paid(&alice, &bob, 1_000_000).await?;
         until_complete(&alice).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// A new backup of a node that has channels gets all of each before anything more is promised for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn per_3_a_mirror_that_is_added_to_a_node_with_channels_has_them_in_full_after_the_next_start() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (mut alice, bob) = regtest.pair().await?;
+        let mut channels = Vec::new();
+        for push_msat in [300_000_000, 400_000_000] {
+            let order = ChannelOpen {
+                node_id: bob.node_id().await?,
+                funding_sat: CAPACITY_SAT,
+                push_msat: Some(push_msat),
+                idempotency_key: format!("with {push_msat} msat for Bob"),
+                ..Default::default()
+            };
+            let channel_id = regtest.open(&alice, order).await?.channel_id;
+            for node in [&alice, &bob] {
+                node.until_channel_is(&channel_id, ChannelState::Normal).await?;
+                node.until_synced_with(&regtest.bitcoind).await?;
+            }
+            channels.push(channel_id);
+        }
+        paid(&alice, &bob, 20_000_000).await?;
+        paid(&bob, &alice, 5_000_000).await?;
+        assert!(alice.call(BackupStatus {}).await?.items.is_empty());
+        let mut before = Vec::new();
+        for channel in &channels {
+            before.push(alice.until_idle(channel).await?.local_msat);
+        }
+
+        alice.stop().await?;
+        let disk = regtest.directory("disk")?;
+        configure(regtest, "alice", &disk)?;
+        alice.start_again().await?;
+        let whole = until_complete(&alice).await?;
+        assert_eq!((whole.lag_updates, whole.required, &*whole.kind), (0, true, "mirror"));
+        for (channel, before) in channels.iter().zip(before) {
+            until_agreed([&alice, &bob], channel).await?;
+            assert_eq!(alice.until_idle(channel).await?.local_msat, before);
+        }
+        let verified = until(LIMIT, "a restore to be tried", async || {
+            Ok(Some(backup(&alice).await?).filter(|backup| backup.verified_at.is_some()))
+        })
+        .await?;
+        assert_eq!((verified.verify_failure, verified.unverified), (None, None), "of every channel");
+        paid(&alice, &bob, 1_000_000).await?;
+
+        // From then on it is one that was known before.
+        alice.kill().await?;
+        alice.start_again().await?;
+        until_complete(&alice).await?;
+        for channel in &channels {
+            until_agreed([&alice, &bob], channel).await?;
+        }
+        paid(&bob, &alice, 1_000_000).await?;
         Ok(())
     })
     .await

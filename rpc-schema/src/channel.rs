@@ -309,7 +309,8 @@ pub struct ChannelClosing {
 /// Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the
 /// newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the
 /// peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has
-/// proved a newer state. Answers at once; a repeat tells how far it is, and takes no key.
+/// proved a newer state. Where a required backup has not told since the start what it holds, nothing is published before
+/// it has: `reason` in `channel.get` says so. Answers at once; a repeat tells how far it is, and takes no key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelForceClose {

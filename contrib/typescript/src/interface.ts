@@ -171,7 +171,7 @@ export interface ChannelClosing {
   state: ChannelState;
 }
 
-/** Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has proved a newer state. Answers at once; a repeat tells how far it is, and takes no key. */
+/** Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has proved a newer state. Where a required backup has not told since the start what it holds, nothing is published before it has: `reason` in `channel.get` says so. Answers at once; a repeat tells how far it is, and takes no key. */
 export interface ChannelForceClose {
   /** The channel's name: 32 bytes, hex. */
   channel_id: string;
@@ -1422,7 +1422,7 @@ export interface Methods {
   "channel.wait": { parameters: ChannelWait; result: ChannelInfo };
   /** Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is, and takes no key; with a higher feerate it replaces the closing transaction, where the peer knows `option_simple_close`. */
   "channel.close": { parameters: ChannelClose; result: ChannelClosing };
-  /** Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has proved a newer state. Answers at once; a repeat tells how far it is, and takes no key. */
+  /** Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has proved a newer state. Where a required backup has not told since the start what it holds, nothing is published before it has: `reason` in `channel.get` says so. Answers at once; a repeat tells how far it is, and takes no key. */
   "channel.force_close": { parameters: ChannelForceClose; result: ChannelForceClosing };
   /** Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are then. A repeat changes nothing more, and takes no key. */
   "channel.set_policy": { parameters: ChannelSetPolicy; result: ForwardingTerms };

@@ -264,6 +264,7 @@ impl Drive<'_> {
             obstacle: None,
             archived: None,
             is_stalled: false,
+            is_unheard: false,
             unsent,
             ranked: None,
             hinted: None,

@@ -59,6 +59,7 @@ impl<'a> Drive<'a> {
             Mail::Archived { channel } => self.archived(peer, channel),
             Mail::Restored => self.restored(peer),
             Mail::Stalled { channel, is_stalled } => self.stalled(peer, channel, is_stalled),
+            Mail::Heard { channel } => self.heard(peer, &channel),
             Mail::Unstored(unstored) => self.unstored(peer, *unstored),
             Mail::FundPublicly { channel, tx } => self.fund_publicly(peer, channel, *tx),
             Mail::Incoming(htlc) => self.incoming(peer, htlc, Telling::New),
@@ -163,7 +164,7 @@ impl<'a> Drive<'a> {
     /// monitor makes of it.
     fn take_in(&mut self, at: Address, slot: &mut Slot, transition: Transition, learned: MonitorChanges) {
         let Transition { changes, volatile, monitor, mut effects, fault: _ } = transition;
-        let mut on_chain = false;
+        let (mut on_chain, had_failed) = (false, slot.monitor.rows().head.failed);
         let never_was = effects.iter().any(never_was);
         let waits = if never_was { slot.channel.watches() } else { Vec::new() };
         // It goes now, and not when its end is buried.
@@ -213,6 +214,9 @@ impl<'a> Drive<'a> {
                 | Effect::Note(_) => {}
             }
         }
+        if !had_failed && slot.monitor.rows().head.failed {
+            self.has_failed(at, slot);
+        }
         let guard = Guard::of(&slot.monitor.rows().head);
         let step = Step { changes: &changes, monitor: &learned, guard, effects };
         let mut forgotten: Vec<_> = step.effects.iter().flat_map(|effect| no_longer_published(slot, effect)).collect();
@@ -253,12 +257,12 @@ impl<'a> Drive<'a> {
 
     /// Orders all that is to be enforced for the channel now, in the place of what was ordered before: it follows from the
     /// rows of this batch, and waits for them.
-    fn enforce(&mut self, slot: &Slot) {
+    pub(super) fn enforce(&mut self, slot: &Slot) {
         let mut enforcement = slot.monitor.enforcement(&*slot.signer).map(Box::new);
-        if let Some(enforcement) = enforcement.as_mut().filter(|_| self.env.is_restored() || !slot.channel.is_backed())
-        {
-            // Of old rows nothing is published that may be revoked; claims promise nothing. And a commitment without a
-            // funding output would only lock the coins of its child.
+        let is_kept_back = self.env.is_restored() || slot.is_unheard || !slot.channel.is_backed();
+        if let Some(enforcement) = enforcement.as_mut().filter(|_| is_kept_back) {
+            // Of old rows nothing is published that may be revoked, nor of those that a backup may yet prove to be old; claims
+            // promise nothing. And a commitment without a funding output would only lock the coins of its child.
             enforcement.publish = None;
         }
         let (channel, params) = (slot.channel.id(), slot.channel.rows().params.clone());
@@ -365,6 +369,8 @@ impl<'a> Drive<'a> {
         for channel in peer.slots.keys().copied().collect::<Vec<_>>() {
             self.step_channel(peer, channel, Input::Command(NOBODY, Command::Commit));
             self.rank(peer, &channel);
+            // Nothing is published any more, whatever a backup tells.
+            peer.slots.get_mut(&channel).into_iter().for_each(|slot| self.is_heard(slot));
         }
         self.abandon_openings(peer, RESTORED);
     }

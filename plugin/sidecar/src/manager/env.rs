@@ -16,6 +16,7 @@ use super::pending::Pending;
 use super::relay::onions::Onions;
 use super::relay::register::{Caps, Register};
 use super::terms::ForwardingPolicy;
+use super::unheard::Hearing;
 use crate::clock::Clock;
 use crate::key::NodeKeys;
 use crate::lock::{Mutex, RwLock};
@@ -132,6 +133,8 @@ pub struct Env {
     pub(super) hints: Hints,
     /// Whether promises wait for backups.
     pub(super) waits_for_sinks: bool,
+    /// Whether each of those has told what it holds, and what waits for that.
+    pub(super) hearing: Hearing,
     /// Counted, so that a block need not ask every channel (law 6).
     standing: AtomicUsize,
     shutdown_script: RwLock<ScriptBuf>,
@@ -168,6 +171,7 @@ impl Env {
             onions: Onions::default(),
             hints: Hints::default(),
             waits_for_sinks: false,
+            hearing: Hearing::default(),
             standing: AtomicUsize::new(0),
             shutdown_script: RwLock::default(),
             shutdown_script_given: AtomicBool::new(false),
@@ -187,9 +191,9 @@ impl Env {
         Self { pending: Pending::of(pending_per_peer), ..self }
     }
 
-    /// With backups for which promises wait, or none.
+    /// With backups for which promises wait, or none. Those have told nothing yet.
     pub fn waiting_for_sinks(self, waits_for_sinks: bool) -> Self {
-        Self { waits_for_sinks, ..self }
+        Self { waits_for_sinks, hearing: Hearing::new(waits_for_sinks), ..self }
     }
 
     /// With other signers than those of the node's own keys.

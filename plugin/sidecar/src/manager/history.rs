@@ -18,6 +18,7 @@ impl Drive<'_> {
         for key in slot.channel.rows().htlcs.keys().filter(|key| key.offerer == Offerer::Remote) {
             self.env.relay.forget(&HtlcName { channel: at.channel, htlc_id: key.id });
         }
+        self.is_heard(slot);
         self.batch.archive(at, &slot.channel, slot.monitor.rows(), &settlements);
         slot.archived = Some(waits);
     }

@@ -37,6 +37,8 @@ pub enum Mail {
     Restored,
     /// The channel's promises have waited long for a backup, or do so no more.
     Stalled { channel: ChannelId, is_stalled: bool },
+    /// Every required backup has told what it holds: what the channel waited with is published.
+    Heard { channel: ChannelId },
     /// A required backup will never have a channel.
     Unstored(Box<Unstored>),
     /// The funding transaction of a channel of ours may leave.
@@ -92,6 +94,7 @@ impl Mail {
             | Self::Archived { .. }
             | Self::Restored
             | Self::Stalled { .. }
+            | Self::Heard { .. }
             | Self::Unstored(_)
             | Self::FundPublicly { .. }
             | Self::Incoming(_)

@@ -26,6 +26,7 @@ mod restored;
 mod settlement;
 mod stalled;
 pub mod terms;
+mod unheard;
 pub mod workers;
 
 use std::collections::{BTreeMap, HashMap};
@@ -145,6 +146,7 @@ impl Manager {
                 obstacle: None,
                 archived: None,
                 is_stalled: false,
+                is_unheard: false,
                 unsent: None,
                 ranked: None,
                 hinted: None,
@@ -177,6 +179,7 @@ impl Manager {
                     drive.restored(peer);
                 }
                 drive.keep_withheld(peer);
+                drive.hear_nobody(peer);
                 drive.resume(peer);
             });
         }
@@ -363,7 +366,11 @@ impl Manager {
         let view = self.view_of(&slot.channel);
         let closing_txid = view.closing_txid.or_else(|| published_txid(slot));
         let forwarding = Some(self.env.forwarding.under(&slot.terms));
-        let waits = if self.env.is_restored() { restored::waits_for_peer(slot) } else { stalled::refused(slot) };
+        let waits = if self.env.is_restored() {
+            restored::waits_for_peer(slot)
+        } else {
+            unheard::waits(slot).or_else(|| stalled::refused(slot))
+        };
         let obstacle = waits.or_else(|| slot.obstacle.as_deref().map(obstacle::in_words));
         ChannelView { closing_txid, obstacle, is_stalled: slot.is_stalled, forwarding, ..view }
     }
@@ -416,7 +423,7 @@ fn received_htlcs(loaded: &[LoadedChannel]) -> HashMap<HtlcName, (NodeId, Msat)>
 fn published_txid(slot: &Slot) -> Option<Txid> {
     let rows = slot.monitor.rows();
     let has_failed = rows.head.failed && rows.head.may_publish && !rows.head.closed;
-    let publishes = has_failed && rows.spend.is_none() && slot.channel.is_backed();
+    let publishes = has_failed && !slot.is_unheard && rows.spend.is_none() && slot.channel.is_backed();
     let commitment = publishes.then(|| slot.monitor.closing_commitment(&*slot.signer).ok()).flatten();
     commitment.map(|commitment| commitment.txid())
 }

@@ -34,6 +34,8 @@ pub(super) struct Slot {
     pub(super) archived: Option<Vec<Watch>>,
     /// Its promises have waited long for a backup: it takes no new HTLCs.
     pub(super) is_stalled: bool,
+    /// It failed before every required backup had told what it holds, and they have not since: what it publishes waits for that.
+    pub(super) is_unheard: bool,
     /// The call that asked for it, while its funding transaction has not left: it waits for backups, and `under_way` says so.
     pub(super) unsent: Option<OperationRow>,
     /// What it could send when it was last ranked; none where it was not usable.

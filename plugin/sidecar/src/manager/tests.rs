@@ -58,6 +58,7 @@ mod relay;
 mod restored;
 mod sinks;
 mod stalled;
+mod unheard;
 mod workers;
 
 const LIMIT: Duration = Duration::from_secs(30);

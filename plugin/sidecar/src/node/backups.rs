@@ -161,7 +161,7 @@ pub(super) fn watch(
             for channel in hub.look_for_stalls() {
                 manager.set_stalled(&channel, hub.is_stalled(&channel));
             }
-            tell(warning(&hub));
+            tell(warning(&hub, manager.unheard_channels()));
         }
     };
     std::thread::Builder::new().name("backups".into()).spawn(run)
@@ -170,6 +170,7 @@ pub(super) fn watch(
 fn take(manager: &Manager, news: News) {
     match news {
         News::Ahead { proof } => manager.prove_old(&proof),
+        News::Heard => manager.heard(),
         News::Unstored(unstored) => manager.fail_unstored(unstored),
         News::Kept { channel, number } => manager.keep(channel, number),
         News::Dead { reason } => {
@@ -202,7 +203,8 @@ pub(super) fn tell_tip(manager: &Manager, sinks: &Hub, (height, hash): (u32, Blo
 }
 
 /// Waits until every backup has told what it holds, or patience ends: one may prove that the file is old, and then no commitment is
-/// published and no peer told anything. What a required one has not told yet is waited for in any case, channel by channel.
+/// published and no peer told anything. A required one that has not told yet is waited for in any case: promises wait channel by channel,
+/// and of a channel that fails meanwhile nothing is published.
 pub(super) async fn hear(manager: &Manager, sinks: &Hub) {
     let heard = async {
         while !sinks.has_heard_all() {
@@ -307,7 +309,7 @@ const NOT_VERIFIED: &str = "The database or this backup is damaged, or the backu
     both; only then replace this one.";
 
 /// What `node.status` says of sinks: those that are in trouble or dead, and channels that wait for any.
-fn warning(hub: &Hub) -> Option<String> {
+fn warning(hub: &Hub, unheard_channels: usize) -> Option<String> {
     let trouble = |view: SinkView| {
         let name = view.terms.name;
         let wrong = view.verify_failure.map(|words| format!("{name} would not bring back what there is: {words}"));
@@ -320,9 +322,21 @@ fn warning(hub: &Hub) -> Option<String> {
     let stalled = hub.stalled_channels();
     let waits =
         (stalled > 0).then(|| format!("{stalled} channels take no new HTLCs: a required backup is late with them"));
-    let words: Vec<_> =
-        hub.views().into_iter().filter_map(trouble).chain(waits).chain(events_in_words(&hub.held_events())).collect();
+    let unheard = unheard_in_words(&hub.unheard(), unheard_channels);
+    let waits = waits.into_iter().chain(unheard).chain(events_in_words(&hub.held_events()));
+    let words: Vec<_> = hub.views().into_iter().filter_map(trouble).chain(waits).collect();
     (!words.is_empty()).then(|| format!("{}; see backup.status", words.join("; ")))
+}
+
+/// Channels that have failed and are not published yet, for the sake of a backup that may prove them old.
+fn unheard_in_words(backups: &[&str], channels: usize) -> Option<String> {
+    (channels > 0 && !backups.is_empty()).then(|| {
+        format!(
+            "the commitments of {channels} failed channels are not published before {} has told what it holds: mend it or mount its disk, \
+             or take it out of the configuration and start again, at the risk that channel.get tells of",
+            backups.join(", ")
+        )
+    })
 }
 
 /// One channel that waits holds back the events of all others that came after its own.

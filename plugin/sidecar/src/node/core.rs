@@ -94,6 +94,7 @@ pub fn build(db: Arc<Database>, file: &mut Snapshot, ground: Ground) -> Result<(
         .into_iter()
         .partition(|row| matches!(row.state, OperationState::Pending { .. }));
     manager.load_unsent(unsent);
+    manager.load_unheard(std::mem::take(&mut file.unheard));
     fail_interrupted(&manager, interrupted);
     // What a frozen channel carries is not known: a pending payment may be in it, and must not be made again.
     let nothing_frozen = manager.env().frozen.of(None).next().is_none();

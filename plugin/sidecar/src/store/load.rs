@@ -71,6 +71,8 @@ pub struct Snapshot {
     pub parts: Vec<(([u8; 32], u16), PartRow)>,
     /// Calls to open a channel that had no channel yet.
     pub openings: Vec<OperationRow>,
+    /// Channels that failed before every required sink had told what it holds.
+    pub unheard: Vec<ChannelId>,
     pub broadcasts: Vec<BroadcastRow>,
     /// The newest transactions that spend outputs of commitments, by channel and the output that they are for.
     pub sweeps: Vec<(ChannelId, OutPoint, SweepRow)>,
@@ -192,6 +194,7 @@ impl Loader {
                 UnderWay::Opening(key) => {
                     snapshot.openings.push(self.row(Table::Operation, key.as_bytes(), OperationRow::decode)?);
                 }
+                UnderWay::Unheard(channel) => snapshot.unheard.push(channel),
             }
             Ok(())
         })

@@ -253,6 +253,8 @@ pub enum UnderWay {
     Payment([u8; 32]),
     /// A call to open a channel, by its idempotency key.
     Opening(String),
+    /// A channel that failed before every required sink had told what it holds, and is not published before they have.
+    Unheard(ChannelId),
 }
 
 impl UnderWay {
@@ -261,6 +263,7 @@ impl UnderWay {
         match self {
             Self::Payment(payment_id) => [&[0], payment_id.as_slice()].concat(),
             Self::Opening(idempotency_key) => [&[1], idempotency_key.as_bytes()].concat(),
+            Self::Unheard(channel) => [&[2], channel.0.as_slice()].concat(),
         }
     }
 
@@ -269,7 +272,8 @@ impl UnderWay {
         match key.split_first()? {
             (0, payment_id) => payment_id.try_into().ok().map(Self::Payment),
             (1, idempotency_key) => String::from_utf8(idempotency_key.to_vec()).ok().map(Self::Opening),
-            (2..=u8::MAX, _) => None,
+            (2, channel) => channel.try_into().ok().map(|channel| Self::Unheard(ChannelId(channel))),
+            (3..=u8::MAX, _) => None,
         }
     }
 }
@@ -280,10 +284,11 @@ mod tests {
 
     #[test]
     fn what_is_under_way_is_found_by_its_key() {
-        for begun in [UnderWay::Payment([7; 32]), UnderWay::Opening("retry-1".to_owned())] {
+        let unheard = UnderWay::Unheard(ChannelId([8; 32]));
+        for begun in [UnderWay::Payment([7; 32]), UnderWay::Opening("retry-1".to_owned()), unheard] {
             assert_eq!(UnderWay::parse(&begun.key()), Some(begun));
         }
-        for malformed in [&[][..], &[0, 1, 2], &[1, 0xff], &[2]] {
+        for malformed in [&[][..], &[0, 1, 2], &[1, 0xff], &[2], &[2, 1], &[3]] {
             assert_eq!(UnderWay::parse(malformed), None, "{malformed:?}");
         }
     }

@@ -275,9 +275,15 @@ impl Live {
     fn hear(&mut self, backups: &[Backup]) -> Result<(), StoreError> {
         let Some(sinks) = &mut self.sinks else { return Ok(()) };
         sinks.hear(backups)?;
+        let has_heard = sinks.hub.unheard().is_empty();
         match sinks.hub.proof() {
             Some(proof) => self.core.manager.prove_old(proof),
-            None => self.tell_tip(),
+            None => {
+                if has_heard {
+                    self.core.manager.heard();
+                }
+                self.tell_tip();
+            }
         }
         Ok(())
     }

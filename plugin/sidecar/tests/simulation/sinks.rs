@@ -118,6 +118,7 @@ impl World {
                 self.ledger.refused.insert((node, unstored.channel));
                 self.nodes[node].live().core.manager.fail_unstored(unstored);
             }
+            News::Heard => self.nodes[node].live().core.manager.heard(),
             News::Kept { channel, number } => self.nodes[node].live().core.manager.keep(channel, number),
             News::Dead { reason } => self.replace_backup(node, &reason),
         }

@@ -663,3 +663,28 @@ async fn fwd_9_per_2_a_failure_that_a_start_finds_waits_for_the_backups_of_the_c
     node.vault.catch_up();
     assert_eq!(chain.failure(&built).await, (1, said));
 }
+
+/// A preimage is told upstream before the next peer can time out: it waits for the upstream channel's own backups alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn fwd_2_per_2_a_preimage_goes_upstream_while_the_backups_of_the_channel_that_told_it_complete_nothing() {
+    let node = Node::new(Manner::Sound);
+    let mut chain = Chain::through(node.bench.clone()).await;
+    chain.send(&chain.good(1));
+    let add = chain.offered().await;
+    while chain.outgoing.incoming(add.id, &chain.to.policy).is_none() {
+        chain.second_hears().await;
+    }
+    node.until("rest", |node| node.hub.is_drained()).await;
+    let downstream = chain.outgoing.id();
+    node.vault.is_now(Manner::SlowWith(downstream));
+    let had = node.vault.kept()[&downstream];
+    for height in HEIGHT + 2..HEIGHT + 8 {
+        node.bench.manager.block_connected(height, &block_of(vec![coinbase()]));
+    }
+    chain.then(add.id, Command::Fulfill { htlc_id: add.id, preimage: preimage(1) }).await;
+    let answer = chain.answer().await;
+    let Message::UpdateFulfillHtlc(fulfill) = answer else { panic!("{answer:?}") };
+    assert_eq!((fulfill.id, fulfill.payment_preimage), (0, preimage(1)));
+    assert!(node.vault.has_open(&downstream));
+    assert_eq!(node.vault.kept()[&downstream], had);
+}

@@ -22,6 +22,8 @@ pub(super) enum Manner {
     SlowWith(ChannelId),
     /// It will never have it.
     Refusing,
+    /// Its disk is away: it is not even known what it holds.
+    Away,
 }
 
 /// A backup that outlives the node.
@@ -53,8 +55,18 @@ impl Vault {
     }
 
     /// Nothing waits for it from the next start on.
-    fn only_follows(&self) {
+    pub(super) fn only_follows(&self) {
         self.0.lock().is_required = false;
+    }
+
+    /// It has had a write of the channel that the file knows nothing of.
+    pub(super) fn has_more_of(&self, channel: &ChannelId) {
+        self.0.lock().kept.insert(*channel, 1_000);
+    }
+
+    /// What it has.
+    pub(super) fn kept(&self) -> BTreeMap<ChannelId, u64> {
+        self.0.lock().kept.clone()
     }
 
     /// Completes all that it was given.
@@ -82,7 +94,7 @@ impl Vault {
                 shelf.kept.insert(*channel, id);
                 Answer::Completed
             }
-            Manner::Slow => {
+            Manner::Slow | Manner::Away => {
                 shelf.open.push((*channel, id));
                 Answer::InProgress
             }
@@ -112,7 +124,11 @@ impl Persist for Vault {
     }
 
     fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault> {
-        let kept = self.0.lock().kept.clone();
+        let Shelf { manner, kept, .. } = &*self.0.lock();
+        if *manner == Manner::Away {
+            return Err(SinkFault::Passing("its disk is away".to_owned()));
+        }
+        let kept = kept.clone();
         Ok(kept.into_iter().map(|(channel, id)| Holding { channel, id }).collect())
     }
 }
@@ -182,6 +198,7 @@ impl Node {
         let is_unsent = |row: &OperationRow| matches!(row.state, OperationState::Pending { .. });
         let (unsent, interrupted) = file.openings.drain(..).partition(is_unsent);
         manager.load_unsent(unsent);
+        manager.load_unheard(std::mem::take(&mut file.unheard));
         fail_interrupted(&manager, interrupted);
         let (worker, heavy) = (manager.clone(), Heavy::default());
         std::thread::spawn(move || worker.work(&mailboxes, &heavy));
@@ -192,6 +209,8 @@ impl Node {
                 match news {
                     News::Unstored(unstored) => hears.fail_unstored(unstored),
                     News::Kept { channel, number } => hears.keep(channel, number),
+                    News::Heard => hears.heard(),
+                    News::Ahead { proof } => hears.prove_old(&proof),
                     News::Dead { reason } => drop(told.send(reason)),
                     other => panic!("{other:?}"),
                 }
@@ -215,13 +234,13 @@ impl Node {
         self.bench.reader.operation("retry-1").unwrap().unwrap().state
     }
 
-    fn head(&self, channel: &ChannelId) -> MonitorHead {
+    pub(super) fn head(&self, channel: &ChannelId) -> MonitorHead {
         let found = self.bench.load().channels.into_iter().find(|loaded| loaded.channel.id() == *channel).unwrap();
         found.monitor.rows().head.clone()
     }
 
     /// The local commitment that stands now.
-    fn newest(&self, channel: &ChannelId) -> bitcoin::Txid {
+    pub(super) fn newest(&self, channel: &ChannelId) -> bitcoin::Txid {
         let newest = |peer: &mut Peer| {
             let slot = &peer.slots[channel];
             slot.monitor.local_commitment(&*slot.signer).unwrap().txid()
@@ -231,19 +250,23 @@ impl Node {
     }
 
     /// What the newest order says is to be published.
-    async fn published(&self) -> Option<bitcoin::Txid> {
+    pub(super) async fn published(&self) -> Option<bitcoin::Txid> {
         self.published_now().await.expect("an order")
     }
 
     /// The same, where there is a new order.
-    async fn published_now(&self) -> Option<Option<bitcoin::Txid>> {
+    pub(super) async fn published_now(&self) -> Option<Option<bitcoin::Txid>> {
+        Some(self.enforced().await?.publish.map(|publish| publish.tx.compute_txid()))
+    }
+
+    /// What the newest order says, where there is a new one.
+    pub(super) async fn enforced(&self) -> Option<outrigger_channel::Enforcement> {
         self.bench.manager.env().writer.barrier().await;
         let enforced = self.bench.orders.try_iter().filter_map(|order| match order {
             ChainOrder::Enforce { enforcement, .. } => Some(enforcement),
             _ => None,
         });
-        let newest = enforced.last()?.expect("a failed channel");
-        Some(newest.publish.map(|publish| publish.tx.compute_txid()))
+        Some(*enforced.last()?.expect("a failed channel"))
     }
 }
 
@@ -405,7 +428,7 @@ async fn per_5_the_funding_of_a_channel_that_failed_while_it_waited_leaves_after
 }
 
 /// A channel in use, with a payment to us on its way: the peer signs our next commitment, and the backup will never have it.
-async fn refused_amid_a_payment(node: &Node) -> (Rogue, ChannelId, bitcoin::Txid, u64) {
+pub(super) async fn refused_amid_a_payment(node: &Node) -> (Rogue, ChannelId, bitcoin::Txid, u64) {
     let mut rogue = Rogue::connect_to(node.bench.clone()).that_keeps_its_word();
     let mut channel = rogue.is_opened_to(Msat::new(100_000_000)).await;
     let id = channel.id();

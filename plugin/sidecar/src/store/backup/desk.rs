@@ -61,6 +61,8 @@ pub(super) struct Desk {
     /// Rung when there may be work.
     work: Condvar,
     pub(super) has_told: AtomicBool,
+    /// It could not tell what it holds, and no waiting changes that: it was told of as one that holds nothing.
+    pub(super) is_mute: AtomicBool,
     /// The channel that it refused for good, in this run or before, and why.
     refused: Mutex<Option<(ChannelId, String)>>,
     completed_at_unix: AtomicU64,
@@ -79,6 +81,7 @@ impl Desk {
             lanes: Mutex::new(lanes),
             work: Condvar::default(),
             has_told: AtomicBool::new(false),
+            is_mute: AtomicBool::new(false),
             refused: Mutex::new(refused.map(before)),
             completed_at_unix: AtomicU64::new(0),
             verified_at_unix: AtomicU64::new(0),

@@ -367,6 +367,7 @@ impl Hub {
         });
         desk.has_told.store(true, Ordering::Release);
         self.clear_all();
+        self.tell_if_heard();
     }
 
     /// A sink has what the file has not: the file is an old copy, nothing is promised any more, and the sink is given nothing.

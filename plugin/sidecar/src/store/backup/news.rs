@@ -10,6 +10,9 @@ use crate::store::StoreError;
 pub enum News {
     /// A sink holds what the database does not know: the database is an old copy. The text is the proof.
     Ahead { proof: String },
+    /// Every required sink has told what it holds, and nothing that the database does not know. At least once after a start with such
+    /// sinks, where none of them proves the contrary or cannot tell.
+    Heard,
     /// A required sink will never have a channel, which is to be failed.
     Unstored(Unstored),
     /// It is known by now which local commitment every required sink has of a channel that failed for want of one.

@@ -33,6 +33,25 @@ impl Hub {
         }
     }
 
+    /// A sink cannot tell what it holds, and never will: it is given everything. Nothing that was to wait for its word goes on.
+    fn learn_nothing(&self, number: usize) {
+        if let Some(desk) = self.desks.get(number) {
+            desk.is_mute.store(true, Ordering::Release);
+            self.learn(number, &[]);
+        }
+    }
+
+    /// Tells whoever waits for it that every required sink has told what it holds.
+    pub(super) fn tell_if_heard(&self) {
+        // Under the gate's lock: of two that tell at once the later one sees both.
+        let gate = self.gate.lock();
+        let is_heard = self.has_required && self.unheard().is_empty() && self.proof().is_none();
+        drop(gate);
+        if is_heard {
+            let _ = self.news.send(News::Heard);
+        }
+    }
+
     /// A channel that it names may have gone since, and would be missed by a restore.
     fn find_tip(&self, desk: &Desk, tip: TipRecord) -> Result<(), StoreError> {
         desk.with(|lanes| {
@@ -55,7 +74,7 @@ impl Hub {
         match desk.ends.until_well(|| sink.holdings()) {
             Some(Ok(holdings)) => self.meet(number, &mut *sink, &holdings),
             // It is given everything in full, and says itself what is wrong.
-            Some(Err(_)) => self.learn(number, &[]),
+            Some(Err(_)) => self.learn_nothing(number),
             None => return,
         }
         while let Some(work) = desk.next() {
@@ -94,7 +113,7 @@ impl Hub {
             Err(SinkFault::Passing(words)) => desk.ends.trouble(&words),
             Err(SinkFault::Lasting(words)) => {
                 desk.ends.trouble(&words);
-                self.learn(number, &[]);
+                self.learn_nothing(number);
             }
         }
     }

@@ -1,16 +1,24 @@
 //! What is shown of the sinks, and what is known of them beside.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use outrigger_bolt::id::ChannelId;
 
 use super::Hub;
-use crate::store::backup::desk::SinkView;
+use crate::store::backup::desk::{Desk, SinkView};
 
 impl Hub {
     /// The sinks as they are shown.
     pub fn views(&self) -> Vec<SinkView> {
         self.desks.iter().map(|desk| desk.view(self.clocks.now)).collect()
+    }
+
+    /// The names of the required sinks that have not told what they hold since this start.
+    pub fn unheard(&self) -> Vec<&str> {
+        let is_unheard = |desk: &&Desk| !desk.has_told.load(Ordering::Acquire) || desk.is_mute.load(Ordering::Acquire);
+        let required = self.desks.iter().filter(|desk| desk.terms.is_required);
+        required.filter(is_unheard).map(|desk| desk.terms.name.as_str()).collect()
     }
 
     /// A restore from the sink of this name was tried and found right.

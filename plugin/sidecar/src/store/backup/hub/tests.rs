@@ -20,6 +20,7 @@ use outrigger_channel::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::super::ends::SinkFault;
 use super::super::stand_in::{Kept, Manner, StandIn};
 use super::super::start::{Found, known_sinks};
 use super::*;
@@ -234,6 +235,11 @@ impl Bench {
         let commits = commits.keeping(Some(hub.clone()));
         let sinks = made.lock().unwrap().clone();
         Self { dir, db, hub, writer, commits, sinks, news, left }
+    }
+
+    /// What the node is told next, but that it has heard every required sink.
+    fn next_news(&self) -> Option<News> {
+        self.news.try_iter().find(|news| !matches!(news, News::Heard))
     }
 
     /// The same file and sinks after the process ended, with these channels.
@@ -476,7 +482,7 @@ fn bak_1_a_sink_ahead_of_the_file_proves_that_this_is_an_old_copy_and_is_left_as
     kept.lock().images.get_mut(&FIRST).unwrap().id = 5;
     let mut bench = bench.restarted(&[FIRST]);
     bench.hear();
-    let News::Ahead { proof } = bench.news.try_recv().unwrap() else { panic!("no proof") };
+    let News::Ahead { proof } = bench.next_news().unwrap() else { panic!("no proof") };
     assert!(
         proof.contains("sink-0 holds channel") && proof.contains("at write 5") && proof.contains("is at 1"),
         "{proof}"
@@ -490,6 +496,72 @@ fn bak_1_a_sink_ahead_of_the_file_proves_that_this_is_an_old_copy_and_is_left_as
     assert_eq!(kept.lock().images[&FIRST].id, 5);
 }
 
+/// What the node publishes of its own waits for the word of those that promises wait for, and not for what they have yet to write.
+#[test]
+fn bak_1_it_is_told_once_every_required_sink_has_told_what_it_holds_and_never_where_one_cannot_or_is_ahead() {
+    let bench = Bench::new(&[(Manner::Slow, true), (Manner::Sound, false), (Manner::Sound, true)]);
+    assert_eq!(bench.hub.unheard(), ["sink-0", "sink-2"]);
+    let tells = |bench: &Bench, number: usize| {
+        let mut sink = bench.sinks[number].clone();
+        let holdings = sink.holdings().unwrap();
+        bench.hub.meet(number, &mut sink, &holdings);
+    };
+    tells(&bench, 0);
+    tells(&bench, 1);
+    assert!(bench.news.try_recv().is_err());
+    assert_eq!(bench.hub.unheard(), ["sink-2"]);
+    tells(&bench, 2);
+    assert!(matches!(bench.news.try_recv(), Ok(News::Heard)));
+    assert!(bench.hub.unheard().is_empty() && bench.news.try_recv().is_err());
+    // One that cannot tell is given everything, and is as silent as before.
+    let bench = Bench::new(&[(Manner::Sound, true), (Manner::Sound, true)]);
+    bench.hub.step(0, &mut Mute);
+    tells(&bench, 1);
+    assert!(bench.hub.has_heard_all() && bench.news.try_recv().is_err());
+    assert_eq!(bench.hub.unheard(), ["sink-0"]);
+    // Nothing is required: nobody waits.
+    let bench = Bench::new(&[(Manner::Sound, false)]);
+    tells(&bench, 0);
+    assert!(bench.news.try_recv().is_err());
+    // One that follows has proved the file old.
+    let bench = Bench::new(&[(Manner::Sound, false), (Manner::Sound, true)]);
+    let mut image = Image::new("regtest", node(1), FIRST, 3);
+    image.rows.insert((Table::ChannelParams, channel_key(&FIRST)), b"params".to_vec());
+    bench.sinks[0].kept.lock().images.insert(FIRST, image);
+    tells(&bench, 0);
+    tells(&bench, 1);
+    assert!(matches!(bench.news.try_recv(), Ok(News::Ahead { .. })));
+    assert!(bench.news.try_recv().is_err());
+}
+
+/// A sink that can never tell what it holds.
+struct Mute;
+
+impl Persist for Mute {
+    fn persist_new_channel(&mut self, _: &ChannelId, _: OutPoint, _: &Full<'_>, _: u64) -> Answer {
+        Answer::InProgress
+    }
+
+    fn update_persisted_channel(
+        &mut self,
+        _: &ChannelId,
+        _: OutPoint,
+        _: Option<&Update>,
+        _: &Full<'_>,
+        _: u64,
+    ) -> Answer {
+        Answer::InProgress
+    }
+
+    fn persist_tip(&mut self, _: &TipRecord) -> Answer {
+        Answer::Completed
+    }
+
+    fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault> {
+        Err(SinkFault::Lasting("it is damaged".to_owned()))
+    }
+}
+
 #[test]
 fn bak_5_an_empty_file_beside_a_full_sink_is_an_old_copy() {
     let kept = Store::default();
@@ -500,7 +572,7 @@ fn bak_5_an_empty_file_beside_a_full_sink_is_an_old_copy() {
     let db = store::open(dir.path(), "regtest", &node(1)).unwrap();
     let bench = Bench::over(dir, db, &[(Manner::Sound, false, kept)], &[]);
     bench.hear();
-    let News::Ahead { proof } = bench.news.try_recv().unwrap() else { panic!("no proof") };
+    let News::Ahead { proof } = bench.next_news().unwrap() else { panic!("no proof") };
     assert!(proof.contains("knows no such channel"), "{proof}");
 }
 
@@ -546,7 +618,7 @@ fn permanent_failure_drops_words_and_htlcs_nobody_was_told_of_and_the_second_one
     bench.open(FIRST, vec![say(FIRST, "?"), Effect::Revoke { number: 0 }, publish_funding(), failed(), promise(1)]);
     bench.give_all();
     assert_eq!(bench.taken(), ["failed", "promise 1"]);
-    let News::Unstored(unstored) = bench.news.try_recv().unwrap() else { panic!("none") };
+    let News::Unstored(unstored) = bench.next_news().unwrap() else { panic!("none") };
     let reason = "the backup sink-0 will never have it: no room, ever".to_owned();
     let refusals = Refusals([("sink-0".to_owned(), FIRST)].into());
     assert_eq!(unstored, Unstored { channel: FIRST, reason, is_new: true, complete: None, refusals });
@@ -555,10 +627,7 @@ fn permanent_failure_drops_words_and_htlcs_nobody_was_told_of_and_the_second_one
     assert_eq!(bench.taken(), ["error on 1"]);
     bench.open(SECOND, vec![promise(2)]);
     bench.give_all();
-    assert!(
-        matches!(bench.news.try_recv().unwrap(), News::Dead { .. }),
-        "one dead backup does not close every channel"
-    );
+    assert!(matches!(bench.next_news().unwrap(), News::Dead { .. }), "one dead backup does not close every channel");
     assert!(bench.taken().is_empty());
 }
 
@@ -569,7 +638,7 @@ fn one_permanent_failure_of_a_sink_that_only_follows_costs_no_channel() {
     bench.open(FIRST, vec![promise(1)]);
     bench.give_all();
     assert_eq!(bench.taken(), ["promise 1"]);
-    assert!(bench.news.try_recv().is_err());
+    assert!(bench.next_news().is_none());
     assert!(matches!(bench.hub.views()[0].state, super::super::State::Failed { .. }));
 }
 

@@ -95,7 +95,7 @@ fn bak_1_once_the_file_is_proved_old_nothing_leaves_that_waited_and_most_of_it_n
         bench.commit(rowless(at(FIRST, 1), vec![failed()]));
         bench.hear();
         assert!(bench.taken().is_empty());
-        assert!(matches!(bench.news.try_recv(), Ok(News::Ahead { .. })));
+        assert!(matches!(bench.next_news(), Some(News::Ahead { .. })));
         let mut batch = changed(SECOND, 1, vec![say(SECOND, "?"), promise(1), enforcement(2)]);
         batch.event(EventRow::new(7, "payment_failed", serde_json::json!({})));
         bench.commit(batch);
@@ -123,8 +123,8 @@ fn a_second_refusal_lets_nothing_go_that_other_sinks_complete() {
     bench.give_all();
     bench.open(SECOND, vec![say(SECOND, "?"), promise(1)]);
     bench.give_all();
-    assert!(matches!(bench.news.try_recv(), Ok(News::Unstored(Unstored { channel: FIRST, complete: None, .. }))));
-    assert!(matches!(bench.news.try_recv(), Ok(News::Dead { .. })));
+    assert!(matches!(bench.next_news(), Some(News::Unstored(Unstored { channel: FIRST, complete: None, .. }))));
+    assert!(matches!(bench.next_news(), Some(News::Dead { .. })));
     while !bench.sinks[1].kept.lock().open.is_empty() {
         bench.sinks[1].complete(0);
     }

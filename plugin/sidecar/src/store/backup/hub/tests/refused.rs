@@ -16,7 +16,7 @@ fn signed(bench: &mut Bench, channel: ChannelId, number: u64) {
 
 /// What the node hears of the refusal that comes next.
 fn refusal(bench: &Bench) -> Unstored {
-    let News::Unstored(unstored) = bench.news.try_recv().unwrap() else { panic!("no channel was refused") };
+    let News::Unstored(unstored) = bench.next_news().unwrap() else { panic!("no channel was refused") };
     unstored
 }
 
@@ -207,10 +207,10 @@ fn per_5_what_is_not_known_at_the_refusal_is_told_once_when_the_last_sink_has_to
     assert_eq!(refuses_next(&mut bench, 1).complete, None, "the other one has not told");
     let told = holdings(&bench, 0);
     bench.hub.learn(0, &told);
-    let News::Kept { channel, number } = bench.news.try_recv().unwrap() else { panic!("it is known now") };
+    let News::Kept { channel, number } = bench.next_news().unwrap() else { panic!("it is known now") };
     assert_eq!((channel, number), (FIRST, LOADED));
     bench.give_all();
-    assert!(bench.news.try_recv().is_err(), "once");
+    assert!(bench.next_news().is_none(), "once");
     assert!(bench.taken().is_empty(), "the channel has failed all the same");
 }
 
@@ -231,9 +231,9 @@ fn per_5_what_a_failed_channel_keeps_is_never_told_before_its_failure() {
         [refuses, tells].into_iter().for_each(|task| task.join().unwrap());
         match refusal(&bench).complete {
             Some(number) => assert_eq!(number, LOADED, "the other one had told"),
-            None => assert!(matches!(bench.news.try_recv(), Ok(News::Kept { channel: FIRST, number: LOADED }))),
+            None => assert!(matches!(bench.next_news(), Some(News::Kept { channel: FIRST, number: LOADED }))),
         }
-        assert!(bench.news.try_recv().is_err(), "once");
+        assert!(bench.next_news().is_none(), "once");
     };
     let mut config = shuttle::Config::default();
     // A database is opened on it.
@@ -246,21 +246,21 @@ fn per_5_what_a_failed_channel_keeps_is_never_told_before_its_failure() {
 fn per_5_a_start_tells_of_a_channel_that_had_failed_without_its_being_known() {
     WITHHELD.set(Some(FIRST));
     let bench = begun_with(&[Some(LOADED), None]);
-    assert!(bench.news.try_recv().is_err());
+    assert!(bench.next_news().is_none());
     bench.hear();
-    let News::Kept { channel, number } = bench.news.try_recv().unwrap() else { panic!("it is known now") };
+    let News::Kept { channel, number } = bench.next_news().unwrap() else { panic!("it is known now") };
     assert_eq!((channel, number), (FIRST, LOADED));
     let mut bench = begun_with(&[Some(LOADED)]);
     bench.hear();
-    assert!(bench.news.try_recv().is_err(), "they lack it");
+    assert!(bench.next_news().is_none(), "they lack it");
     assert!(bench.give(0));
-    assert!(bench.news.try_recv().is_err(), "one of them does");
+    assert!(bench.next_news().is_none(), "one of them does");
     assert!(bench.give(1));
-    assert!(matches!(bench.news.try_recv(), Ok(News::Kept { channel: FIRST, number: LOADED })));
+    assert!(matches!(bench.next_news(), Some(News::Kept { channel: FIRST, number: LOADED })));
     WITHHELD.set(None);
     let bench = begun_with(&[Some(LOADED), None]);
     bench.hear();
-    assert!(bench.news.try_recv().is_err(), "of a channel that lives there is nothing to tell");
+    assert!(bench.next_news().is_none(), "of a channel that lives there is nothing to tell");
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn the_second_channel_that_a_sink_refuses_stops_the_node_also_where_a_start_lies
     let mut dead = 0;
     bench.sinks[0].manner = Manner::Failing;
     while bench.give(0) {}
-    while let Ok(news) = bench.news.try_recv() {
+    while let Some(news) = bench.next_news() {
         match news {
             News::Unstored(again) => assert_eq!((again.channel, again.refusals), (FIRST, refusals.clone())),
             News::Dead { reason } => {

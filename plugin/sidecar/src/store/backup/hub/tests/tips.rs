@@ -182,7 +182,7 @@ fn bak_1_a_record_of_the_tip_that_names_what_the_file_has_not_proves_that_the_fi
 
         let mut bench = bench.restarted(&[FIRST]);
         bench.hear();
-        let News::Ahead { proof } = bench.news.try_recv().unwrap() else { panic!("no proof") };
+        let News::Ahead { proof } = bench.next_news().unwrap() else { panic!("no proof") };
         let expected = format!("sink-0 names channel {} at write {} and", named.0, named.1);
         assert!(proof.contains(&expected) && proof.contains(here), "{proof}");
         assert_eq!(bench.hub.views()[0].state, crate::store::backup::State::Ahead);
@@ -210,5 +210,5 @@ fn bak_1_a_record_of_the_tip_that_names_a_channel_which_has_ended_since_proves_n
     bench.commit(end);
     let bench = bench.restarted(&[FIRST]);
     bench.hear();
-    assert!(bench.news.try_recv().is_err());
+    assert!(bench.next_news().is_none());
 }
