@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
-    BackupInfo, BackupState, BackupStatus, ChannelOpen, ChannelState, EventKind, EventList, NodeStatus, PaymentState,
-    Phase,
+    BackupInfo, BackupState, BackupStatus, ChannelForceClose, ChannelOpen, ChannelState, EventKind, EventList,
+    NodeStatus, PaymentState, Phase,
 };
 
 const CAPACITY_SAT: u64 = 1_000_000;
@@ -107,9 +107,47 @@ async fn per_2_a_required_mirror_that_is_away_stalls_its_channels_and_loses_noth
     .await
 }
 
+/// What the mirror holds might prove the database to be an old copy: before that is known our commitment is not published.
+#[tokio::test(flavor = "multi_thread")]
+async fn bak_1_a_channel_that_is_closed_by_force_while_the_mirror_is_away_is_published_once_that_is_there() -> Done<()>
+{
+    on_regtest(async |regtest| {
+        let (disk, away) = (regtest.directory("disk")?, regtest.directory("mounts")?.join("away"));
+        let (mut alice, bob, channel_id) = pair(regtest, &disk).await?;
+        paid(&alice, &bob, 20_000_000).await?;
+        until_complete(&alice).await?;
+        alice.stop().await?;
+        std::fs::rename(&disk, &away)?;
+        alice.start_again().await?;
+        for is_restarted in [false, true] {
+            if is_restarted {
+                alice.kill().await?;
+                alice.start_again().await?;
+            }
+            let closing = alice.call(ChannelForceClose { channel_id: channel_id.clone() }).await?;
+            assert_eq!((closing.state, closing.closing_txid), (ChannelState::Failed, None));
+            let reason = alice.channel(&channel_id).await?.reason.ok_or("no reason")?;
+            assert!(reason.contains("closed by its operator; our commitment is not published yet"), "{reason}");
+            until(LIMIT, "the status to tell of it", async || {
+                let words = alice.call(NodeStatus {}).await?.backups.unwrap_or_default();
+                Ok(words.contains("not published before second has told what it holds").then_some(()))
+            })
+            .await?;
+            assert!(regtest.bitcoind.mempool().await?.is_empty());
+        }
+        std::fs::rename(&away, &disk)?;
+        let txid = alice.closing_txid(&channel_id).await?;
+        regtest.bitcoind.until_mempool_holds(&txid).await?;
+        let failed = alice.channel(&channel_id).await?;
+        assert_eq!(failed.reason.as_deref(), Some("closed by its operator"));
+        Ok(())
+    })
+    .await
+}
+
 /// A new backup of a node that has channels gets all of each before anything more is promised for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn per_3_a_mirror_that_is_added_to_a_node_with_channels_has_them_in_full_after_the_next_start() -> Done<()> {
+async fn per_2_a_mirror_that_is_added_to_a_node_with_channels_has_them_in_full_after_the_next_start() -> Done<()> {
     on_regtest(async |regtest| {
         let (mut alice, bob) = regtest.pair().await?;
         let mut channels = Vec::new();

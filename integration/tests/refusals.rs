@@ -1,4 +1,4 @@
-//! A program that keeps backups, is required, and refuses a channel for good: what that costs, and what it does not.
+//! A program that keeps backups, is required, and refuses a channel for good, or is late with one: what that costs, and what it does not.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
-    BackupState, BackupStatus, ChannelForceClose, ChannelForceClosing, ChannelOpen, ChannelState, PaymentState,
+    BackupInfo, BackupState, BackupStatus, ChannelForceClose, ChannelForceClosing, ChannelOpen, ChannelState,
+    PaymentGet, PaymentState,
 };
 
 const CAPACITY_SAT: u64 = 1_000_000;
@@ -35,6 +36,45 @@ while IFS= read -r line; do
 done | "${@:2}"
 "#;
 
+/// Hands everything to the program behind it, but the writes of a channel that has a file here: those are in progress until the file is gone,
+/// and only then brought to that program and completed. They die with this one.
+const LATE: &str = r#"#!/usr/bin/env bash
+coproc KEEPER { exec "${@:2}"; }
+held=()
+keep() { printf '%s\n' "$1" >&"${KEEPER[1]}"; IFS= read -r answer <&"${KEEPER[0]}"; }
+names() { [[ $1 =~ '"channel_id":"'([0-9a-f]+) ]] && channel=${BASH_REMATCH[1]}; }
+let_go() {
+    local left=() write
+    for write in "${held[@]}"; do
+        names "$write"
+        if [[ -e $1/$channel ]]; then left+=("$write"); continue; fi
+        keep "$write"
+        [[ $write =~ '"update_id":'([0-9]+) ]]
+        printf '{"jsonrpc":"2.0","method":"channel_monitor_updated","params":{"channel_id":"%s","update_id":%s}}\n' \
+            "$channel" "${BASH_REMATCH[1]}"
+    done
+    held=("${left[@]}")
+}
+line=
+while true; do
+    IFS= read -r -t 0.02 part
+    status=$?
+    line+=$part
+    if ((status > 128)); then let_go "$1"; continue; fi
+    ((status == 0)) || exit 0
+    let_go "$1"
+    if [[ $line =~ '"id":'([0-9]+) ]] && id=${BASH_REMATCH[1]} && [[ $line =~ '_channel"' ]] && names "$line" &&
+        [[ -e $1/$channel ]]; then
+        held+=("$line")
+        printf '{"jsonrpc":"2.0","id":%s,"result":{"answer":"in_progress"}}\n' "$id"
+    else
+        keep "$line"
+        printf '%s\n' "$answer"
+    fi
+    line=
+done
+"#;
+
 /// Alice, whose required backup is such a program, with a channel to Bob and one to Carol.
 struct Trio {
     alice: Sidecar,
@@ -50,15 +90,20 @@ struct Trio {
 
 impl Trio {
     async fn new(regtest: &Regtest) -> Done<Self> {
+        Self::with(regtest, REFUSER, "").await
+    }
+
+    /// With this program, and these backups before it in the configuration.
+    async fn with(regtest: &Regtest, script: &str, before: &str) -> Done<Self> {
         let (orders, disk) = (regtest.directory("orders")?, regtest.directory("disk")?);
-        let program = regtest.directory("programs")?.join("refuse");
-        std::fs::write(&program, REFUSER)?;
+        let program = regtest.directory("programs")?.join("sink");
+        std::fs::write(&program, script)?;
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
         let keeper = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/examples/keep-in-directory");
         let words = [&program, &orders, &keeper, &disk].map(|word| format!("{:?}", word.display().to_string()));
         let command = words.join(", ");
         let file = format!(
-            "[[backup]]\nname = \"elsewhere\"\nkind = \"command\"\nrequirement = \"required\"\ncommand = [{command}]\n"
+            "{before}[[backup]]\nname = \"elsewhere\"\nkind = \"command\"\nrequirement = \"required\"\ncommand = [{command}]\n"
         );
         let config = regtest.directory("alice")?.join("outrigger.toml");
         std::fs::write(&config, file)?;
@@ -93,6 +138,21 @@ impl Trio {
         until(LIMIT, &format!("the backup to be {state:?}"), async || {
             let backup = self.alice.call(BackupStatus {}).await?.items.pop().ok_or("no backup")?;
             Ok((backup.state == state && backup.lag_updates == 0).then_some(()))
+        })
+        .await
+    }
+
+    async fn backup(&self, name: &str) -> Done<BackupInfo> {
+        let found = self.alice.call(BackupStatus {}).await?.items.into_iter().find(|backup| backup.name == name);
+        Ok(found.ok_or("no such backup")?)
+    }
+
+    /// The program lacks something and has lacked it for a while, and nothing is wrong with it.
+    async fn until_late(&self) -> Done<()> {
+        until(LIMIT, "the backup to be late", async || {
+            let late = self.backup("elsewhere").await?;
+            assert!(late.state != BackupState::Troubled && late.state != BackupState::Failed, "{late:?}");
+            Ok((late.state == BackupState::Behind && late.lag_updates > 0 && late.lag_secs > 0).then_some(()))
         })
         .await
     }
@@ -248,6 +308,64 @@ async fn rpc_8_a_program_that_hangs_or_dies_holds_up_no_call_and_no_payment() ->
         alice.until_idle(&opened.channel_id).await?;
         // A stop waits for neither.
         alice.stop().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// What both ends of a channel have in it, nothing being under way.
+async fn balances(nodes: [&Sidecar; 2], channel_id: &str) -> Done<[u64; 2]> {
+    let [one, other] = nodes;
+    Ok([one.until_idle(channel_id).await?.local_msat, other.until_idle(channel_id).await?.local_msat])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn per_2_a_program_that_is_late_with_a_channel_stalls_that_one_alone_and_completes_it_after_a_crash() -> Done<()>
+{
+    on_regtest(async |regtest| {
+        let copies = regtest.directory("copies")?;
+        let follows = format!(
+            "[[backup]]\nname = \"copies\"\nkind = \"directory\"\nrequirement = \"follow\"\npath = \"{}\"\n\n",
+            copies.display()
+        );
+        let mut trio = Trio::with(regtest, LATE, &follows).await?;
+        let before = balances([&trio.alice, &trio.bob], &trio.with_bob).await?;
+        assert_eq!(before.iter().sum::<u64>(), CAPACITY_SAT * 1000);
+        trio.until_backed(BackupState::Complete).await?;
+
+        trio.order(&trio.with_bob)?;
+        let payment = trio.bob.send(&trio.alice.invoice(NEWEST_MSAT, "late").await?).await?;
+        trio.until_late().await?;
+        for _ in 0..3 {
+            trio.paid_to_carol().await?;
+        }
+        // The one that nobody waits for has both channels.
+        until(LIMIT, "the copies to be complete", async || {
+            let copies = trio.backup("copies").await?;
+            Ok((copies.state == BackupState::Complete && copies.lag_updates == 0).then_some(()))
+        })
+        .await?;
+        trio.until_late().await?;
+        assert_eq!(trio.bob.call(PaymentGet { payment_id: payment.clone() }).await?.state, PaymentState::Pending);
+
+        trio.alice.kill().await?;
+        trio.start_again().await?;
+        trio.until_late().await?;
+        trio.paid_to_carol().await?;
+        assert_eq!(trio.bob.call(PaymentGet { payment_id: payment.clone() }).await?.state, PaymentState::Pending);
+        assert_eq!(trio.alice.channel(&trio.with_bob).await?.state, ChannelState::Normal);
+
+        std::fs::remove_file(trio.orders.join(&trio.with_bob))?;
+        trio.until_backed(BackupState::Complete).await?;
+        let (bob_id, address) = (trio.bob.node_id().await?, trio.bob.address());
+        let ended = trio.alice.reconnecting(&bob_id, &address, trio.bob.payment_end(&payment)).await?;
+        assert_eq!(ended.state, PaymentState::Succeeded, "{ended:?}");
+        let after = balances([&trio.alice, &trio.bob], &trio.with_bob).await?;
+        assert_eq!(after, [before[0] + NEWEST_MSAT, before[1] - NEWEST_MSAT]);
+        let with_carol = balances([&trio.alice, &trio.carol], &trio.with_carol).await?;
+        assert_eq!(with_carol.iter().sum::<u64>(), CAPACITY_SAT * 1000);
+        trio.until_backed(BackupState::Complete).await?;
+        assert!(regtest.bitcoind.mempool().await?.is_empty(), "nothing is closed for it");
         Ok(())
     })
     .await
