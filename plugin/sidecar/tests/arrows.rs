@@ -112,6 +112,72 @@ fn key_4_the_product_has_one_signer_and_it_verifies_on_the_curve() {
     }
 }
 
+/// Where a commit may be one that is not durable by itself, and why.
+const NOT_DURABLE: &[(&str, &str)] = &[
+    (
+        "commit.rs",
+        "the record of the journal that stands before it is durable, and a start puts its rows into the database again",
+    ),
+    ("backup/mirror/open.rs", "so it is with the journal of a mirror"),
+];
+
+/// Where redb is written to, with how many transactions, and why.
+const WRITTEN: &[(&str, usize, &str)] = &[
+    ("commit.rs", 1, "`apply`: two-phase; behind the journal, or durable"),
+    (
+        "restore.rs",
+        3,
+        "a database that is rebuilt, durable and two-phase before it gets its name; and two of a scratch one in memory",
+    ),
+    ("mod.rs", 1, "a new file, which has nothing but its identity and is renamed when it is whole"),
+    ("backup/start.rs", 1, "names of sinks and ids that a start gives: durable and two-phase"),
+    ("backup/mirror/place.rs", 1, "a new file, as the one of `mod.rs`"),
+];
+
+/// Rows of a channel are durable before anything of them leaves (law 1). redb's `Durability::None` makes rows that readers see and
+/// a crash takes back: it stands behind a durable record of the journal, and nowhere else.
+#[test]
+fn dsk_6_a_commit_that_is_not_durable_stands_only_behind_a_record_of_a_journal() {
+    let src = root().join("plugin/sidecar/src");
+    let mut files = Vec::new();
+    rust_files(&src, &mut files);
+    let is_of_a_test = |file: &PathBuf| {
+        file.components().any(|part| ["tests", "tests.rs"].map(Some).contains(&part.as_os_str().to_str()))
+    };
+    let (mut not_durable, mut written) = (Vec::new(), Vec::new());
+    for file in files.into_iter().filter(|file| !is_of_a_test(file)) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let lines = product_of(&text);
+        let name = file.strip_prefix(src.join("store")).unwrap_or(&file).to_str().unwrap().to_owned();
+        let begun = lines.iter().filter(|line| line.contains("begin_write(")).count();
+        written.extend((begun > 0).then(|| (name.clone(), begun)));
+        for (at, line) in lines.iter().enumerate() {
+            // No other name stands for it: the variants are named with the type's own name.
+            assert!(!line.contains("Durability::{") && !line.contains("Durability as"), "{name}: {line}");
+            for (_, rest) in line.match_indices("Durability::").map(|(from, word)| (from, &line[from + word.len()..])) {
+                if rest.starts_with("Immediate") {
+                    continue;
+                }
+                let body = &lines[lines[..at].iter().rposition(|line| functions(&[*line]).len() == 1).unwrap()..at];
+                let is_behind = body.iter().any(|line| line.contains("journal.append("));
+                assert!(is_behind, "{name}: {line}: no record of a journal stands before it");
+                not_durable.push(name.clone());
+            }
+            let sets = line.split_once("set_durability(").map(|(_, rest)| rest);
+            let is_known = sets.is_none_or(|rest| rest.starts_with("Durability::") || name == "commit.rs");
+            assert!(is_known, "{name}: {line}: how durable is it?");
+        }
+    }
+    not_durable.sort();
+    written.sort();
+    let mut allowed: Vec<_> = NOT_DURABLE.iter().map(|(name, _)| (*name).to_owned()).collect();
+    allowed.sort();
+    assert_eq!(not_durable, allowed);
+    let mut known: Vec<_> = WRITTEN.iter().map(|(name, count, _)| ((*name).to_owned(), *count)).collect();
+    known.sort();
+    assert_eq!(written, known);
+}
+
 #[test]
 fn modules_of_the_sidecar_follow_the_arrows() {
     let src = root().join("plugin/sidecar/src");

@@ -13,6 +13,8 @@ use crate::store::backup::mirror::{Mirror, MirrorPlace, MirrorSource};
 use crate::store::backup::sealed::Sealer;
 use crate::store::backup::{Holding, SinkFault};
 
+mod in_database;
+
 fn terms() -> Terms {
     let node_id =
         NodeId::new(PublicKey::from_secret_key(&Secp256k1::signing_only(), &SecretKey::from_slice(&[1; 32]).unwrap()));
