@@ -50,14 +50,16 @@ pub struct BackupInfo {
     pub hint: Option<String>,
     /// How many writes of all channels it has yet to complete, a count.
     pub lag_updates: u64,
-    /// What waits to be given to it, in bytes. A full write counts once it is made.
+    /// What it has yet to complete, in bytes of keys and rows, about: what waits to be given to it, and what it has in hand. A write of a whole
+    /// channel counts once it is made.
     pub lag_bytes: u64,
     /// For how long the oldest write that it has yet to complete waits, in seconds.
     pub lag_secs: u64,
     /// When it last completed a write, in unix seconds; absent before the first since the start of the daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<u64>,
-    /// When a restore from it was last tried and found right, in unix seconds; absent before the first since the start.
+    /// When a restore from it was last tried by the node and found right, in unix seconds, over restarts; absent before the first.
+    /// `outriggerd verify-backup` changes nothing, and so not this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_at: Option<u64>,
     /// Why the last restore that was tried from it would not have brought back what the node has; absent where it would, and before

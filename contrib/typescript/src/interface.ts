@@ -8,7 +8,7 @@ export interface BackupInfo {
   hint?: string;
   /** What it is: `mirror`, `directory` or `command`. */
   kind: string;
-  /** What waits to be given to it, in bytes. A full write counts once it is made. */
+  /** What it has yet to complete, in bytes of keys and rows, about: what waits to be given to it, and what it has in hand. A write of a whole channel counts once it is made. */
   lag_bytes: number;
   /** For how long the oldest write that it has yet to complete waits, in seconds. */
   lag_secs: number;
@@ -24,7 +24,7 @@ export interface BackupInfo {
   state: BackupState;
   /** Why no restore is tried from it now, or not of all channels; absent where one is. */
   unverified?: string;
-  /** When a restore from it was last tried and found right, in unix seconds; absent before the first since the start. */
+  /** When a restore from it was last tried by the node and found right, in unix seconds, over restarts; absent before the first. `outriggerd verify-backup` changes nothing, and so not this. */
   verified_at?: number;
   /** Why the last restore that was tried from it would not have brought back what the node has; absent where it would, and before the first. */
   verify_failure?: string;

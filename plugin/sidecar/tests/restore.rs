@@ -37,6 +37,11 @@ use outrigger_sidecar::wallet::Wallet;
 use redb::{ReadableDatabase, ReadableTable};
 use serde_json::Value;
 
+#[path = "restore/killed.rs"]
+mod killed;
+#[path = "restore/shipped.rs"]
+mod shipped;
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The seed of the node whose database is kept as a sample.
@@ -244,8 +249,7 @@ impl Lost {
             }
             assert_eq!(found, expected);
         }
-        let peer = self.images[0].params().unwrap().peer;
-        assert_eq!(file.peer_addresses, [(peer, "peer.example:9735".to_owned())], "the newest");
+        assert!(file.peer_addresses == self.peers, "the newest");
         assert_eq!(file.wallet.len(), 1);
     }
 }
@@ -494,6 +498,9 @@ async fn bak_1_a_restore_is_tried_while_the_node_runs_and_one_that_is_not_right_
     let daemon = Daemon::start(lost.dir.path());
     let right = lost.backups_once(3, |backup| backup.verified_at.is_some()).await;
     assert!(right.iter().all(|backup| backup.verify_failure.is_none()));
+    let verified_at = |told: &[BackupInfo], name: &str| {
+        told.iter().find(|backup| backup.name == name).and_then(|backup| backup.verified_at)
+    };
     drop(daemon);
 
     let db = redb::Database::open(lost.dir.path().join("mirror.redb")).unwrap();
@@ -503,13 +510,20 @@ async fn bak_1_a_restore_is_tried_while_the_node_runs_and_one_that_is_not_right_
     transaction.open_table(table.definition()).unwrap().insert(key.as_slice(), row.as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(db);
+    // Of one none is tried any more: what is known of it outlives the process all the same, which was killed.
+    let untried = format!("path = \"{}\"\nverify_every_hours = 0", place("files"));
+    let config = [config[0].clone(), backup("files", "directory", untried), config[2].clone()];
+    fs::write(lost.dir.path().join("outrigger.toml"), config.concat()).unwrap();
     let daemon = Daemon::start(lost.dir.path());
     let told = lost.backups_once(3, |backup| (backup.name == "second") == backup.verify_failure.is_some()).await;
+    for name in ["second", "files"] {
+        assert_eq!(verified_at(&told, name), verified_at(&right, name), "{name}");
+    }
     let wrong = told.into_iter().find(|backup| backup.name == "second").unwrap();
     let words = wrong.verify_failure.unwrap();
     assert!(words.contains(&lost.images[0].channel.to_string()), "{words}");
     assert!(words.contains("0 of its rows are missing or other ones, and 1 are too many"), "{words}");
-    assert!(wrong.verified_at.is_none() && wrong.hint.unwrap().contains("Keep both"));
+    assert!(wrong.hint.unwrap().contains("Keep both"));
     assert!(wrong.unverified.is_none());
     let client = Client::in_directory(&lost.network_dir()).unwrap();
     let shown = async {
@@ -1310,6 +1324,12 @@ fn sink_check_says_of_each_statement_whether_a_program_keeps_it() {
     assert_eq!(code, Some(0), "{told}");
     assert_eq!((&told["keeps_the_contract"], &told["seed"]), (&true.into(), &7.into()));
     assert!(told["checks"].as_array().unwrap().len() > 10);
+    // What it ships elsewhere it still keeps to the letter.
+    let shipped = tempfile::tempdir().unwrap();
+    let [here, elsewhere] = [dir.path().join("here"), shipped.path().to_owned()].map(|path| path.display().to_string());
+    let (code, told) = check(&[example.to_str().unwrap(), &here, "cp", "--parents", "-t", &elsewhere]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(fs::read_dir(&elsewhere).unwrap().next().is_some());
     let (code, told) = check(&[
         "bash",
         "-c",

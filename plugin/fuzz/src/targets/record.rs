@@ -13,6 +13,7 @@ use outrigger_sidecar::store::backup::directory::parse_name;
 use outrigger_sidecar::store::backup::kept::CommittedRow;
 use outrigger_sidecar::store::backup::refusals::Refusals;
 use outrigger_sidecar::store::backup::sealed::{RecordKind, RecordName, Sealer};
+use outrigger_sidecar::store::backup::verified::Verified;
 use outrigger_sidecar::store::backup::{Followed, Image, RowChange, TipRecord, Update};
 use outrigger_sidecar::store::channel_update;
 use outrigger_sidecar::store::closed::ClosedRow;
@@ -73,6 +74,9 @@ pub(super) fn targets() -> Vec<Target> {
         }),
         of("record_refusals", Refusals::decode, |row| row.encode().unwrap_or_default(), || {
             vec![Refusals([("one".to_owned(), ChannelId([1; 32])), ("two words".to_owned(), ChannelId([2; 32]))].into())]
+        }),
+        of("record_verified", Verified::decode, |row| row.encode().unwrap_or_default(), || {
+            vec![Verified([("one".to_owned(), 1_800_000_000), ("two words".to_owned(), 1)].into())]
         }),
         of("record_backup_tip", TipRecord::decode, TipRecord::encode, || {
             let peers = vec![(node(2), "host:9735".to_owned())];

@@ -139,7 +139,7 @@ impl Doorkeeper {
         };
         let families = [
             ("outrigger_backup_lag_updates", "Writes that a backup has yet to complete.", all(|view| view.lag.updates)),
-            ("outrigger_backup_lag_bytes", "What waits to be given to a backup, in bytes.", all(|view| view.lag.bytes)),
+            ("outrigger_backup_lag_bytes", "What a backup has yet to complete, in bytes.", all(|view| view.lag.bytes)),
             (
                 "outrigger_backup_lag_seconds",
                 "How long the oldest of those waits, in seconds.",

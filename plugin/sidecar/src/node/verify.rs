@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use outrigger_bolt::id::{ChannelId, NodeId};
 use redb::Database;
 use serde_json::json;
+use tokio::sync::oneshot;
 
 use super::{spawn, stop_for_storage};
 use crate::chain::stop::StopFlag;
@@ -15,12 +16,13 @@ use crate::clock::Clock;
 use crate::config::BackupConfig;
 use crate::fatal::contain;
 use crate::manager::Manager;
-use crate::store::Batch;
 use crate::store::backup::source::{Source, SourceFault, StoredChannel};
 use crate::store::backup::verify::{Look, Verdict};
 use crate::store::backup::{Followed, Hub, Persist, Reader, State};
 use crate::store::restore::Restore;
 use crate::store::row::EventRow;
+use crate::store::schema::{Table, VERIFIED_KEY};
+use crate::store::{Batch, Held};
 
 /// How often it is looked whether a backup is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -110,6 +112,22 @@ struct Listener {
 }
 
 impl Listener {
+    /// A restore was found right: shown once the database knows it.
+    fn is_right(&self, name: &str) {
+        let (at_unix, durable) = self.hub.verified(name, |row| {
+            let (waiter, durable) = oneshot::channel();
+            let mut batch = Batch::default();
+            batch.put(Table::Meta, VERIFIED_KEY.to_vec(), row);
+            batch.hold(Held::Durable(waiter));
+            self.manager.env().writer.submit(batch);
+            durable
+        });
+        // Where the process ends before, nobody looks any more.
+        if durable.blocking_recv().is_ok() {
+            self.hub.is_verified(name, at_unix);
+        }
+    }
+
     /// It would not bring back what there is: told in the log each time, and as an event where that is news.
     fn tell(&self, name: &str, words: &str) {
         tracing::error!(backup = %name, %words, "a restore was tried, and would not bring back what there is");
@@ -184,7 +202,7 @@ impl Ground {
         match verdict {
             Verdict::Right(channels) => {
                 tracing::info!(backup = %name, channels, "a restore was tried, and would bring back what there is");
-                self.hub.verified(name);
+                listener.is_right(name);
                 self.hub.unverified(name, None);
                 return *every;
             }

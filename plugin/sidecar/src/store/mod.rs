@@ -6,6 +6,7 @@ pub mod channel_update;
 pub mod closed;
 mod commit;
 pub mod forward;
+pub mod fresh;
 pub mod generation;
 pub mod journal;
 pub mod load;
@@ -258,7 +259,7 @@ fn database_seen(dir: &Path, (network, node_id): (&str, &NodeId), seen: Option<u
         if std::fs::symlink_metadata(&journal).is_ok() {
             return Err(StoreError::OnlyJournal { path, journal });
         }
-        create(dir, network, node_id)?;
+        fresh::create(&fresh::Directory(dir), network, node_id, |_| Ok(()))?;
     }
     let file = stored(&path)?;
     // A process that died may have left names that are on no disk yet, of this file or of its journal.
@@ -391,34 +392,6 @@ pub fn open_on(
         Some(reason) => Err(StoreError::Corrupt { path: FILE.into(), reason }),
         None => Ok((opened.db, opened.journal)),
     }
-}
-
-/// Makes the file under another name and renames it when it is whole: a crash on the very first start leaves no file that
-/// the next one would refuse.
-fn create(dir: &Path, network: &str, node_id: &NodeId) -> Result<(), StoreError> {
-    create_with(dir, network, node_id, |_| Ok(()))
-}
-
-/// The same, with what `fill` writes into it before it gets its name.
-fn create_with(
-    dir: &Path,
-    network: &str,
-    node_id: &NodeId,
-    fill: impl FnOnce(&Database) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let unfinished = dir.join(format!("{FILE}.new"));
-    match std::fs::remove_file(&unfinished) {
-        Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => {
-            return Err(StoreError::io_of(&unfinished, fault));
-        }
-        Ok(()) | Err(_) => {}
-    }
-    let db = Database::create(&unfinished)?;
-    initialise(&db, network, node_id)?;
-    fill(&db)?;
-    drop(db);
-    std::fs::rename(&unfinished, dir.join(FILE)).map_err(|fault| StoreError::io_of(&unfinished, fault))?;
-    sync_directory(dir).map_err(|fault| StoreError::io_of(dir, fault))
 }
 
 fn initialise(db: &Database, network: &str, node_id: &NodeId) -> Result<(), StoreError> {

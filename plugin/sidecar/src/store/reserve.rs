@@ -19,6 +19,7 @@ struct Shared {
     file: Box<dyn StorageBackend>,
     is_released: AtomicBool,
     is_let_go: AtomicBool,
+    has_refused: AtomicBool,
     kept: Mutex<Vec<Change>>,
 }
 
@@ -36,6 +37,7 @@ impl Reserve {
             file,
             is_released: AtomicBool::new(false),
             is_let_go: AtomicBool::new(false),
+            has_refused: AtomicBool::new(false),
             kept: Mutex::default(),
         }))
     }
@@ -62,6 +64,19 @@ impl Reserve {
     pub(super) fn let_go(&self) -> io::Result<()> {
         self.0.is_let_go.store(true, Ordering::Release);
         self.0.file.close()
+    }
+
+    /// Whether the file has refused any change since it was released: what redb meets as it closes a database it keeps to itself.
+    pub(super) fn has_refused(&self) -> bool {
+        self.0.has_refused.load(Ordering::Acquire)
+    }
+
+    /// What came of a change that was not kept back.
+    fn noted(&self, changed: io::Result<()>) -> io::Result<()> {
+        if changed.is_err() {
+            self.0.has_refused.store(true, Ordering::Release);
+        }
+        changed
     }
 
     /// The file, where it was not let go.
@@ -143,15 +158,15 @@ impl StorageBackend for Reserve {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if self.keep(|| Change::Length(len)) { Ok(()) } else { self.file()?.set_len(len) }
+        if self.keep(|| Change::Length(len)) { Ok(()) } else { self.noted(self.file()?.set_len(len)) }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.keep(|| Change::Sync) { Ok(()) } else { self.file()?.sync_data() }
+        if self.keep(|| Change::Sync) { Ok(()) } else { self.noted(self.file()?.sync_data()) }
     }
 
     fn write(&self, at: u64, data: &[u8]) -> io::Result<()> {
-        if self.keep(|| Change::Write(at, data.to_vec())) { Ok(()) } else { self.file()?.write(at, data) }
+        if self.keep(|| Change::Write(at, data.to_vec())) { Ok(()) } else { self.noted(self.file()?.write(at, data)) }
     }
 
     fn close(&self) -> io::Result<()> {

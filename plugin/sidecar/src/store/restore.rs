@@ -7,17 +7,17 @@ use std::sync::Arc;
 use outrigger_bolt::id::NodeId;
 use outrigger_channel::Channel;
 use redb::backends::InMemoryBackend;
-use redb::{Database, Durability, ReadableDatabase, StorageBackend, WriteTransaction};
+use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
 
 use super::backup::followed::Followed;
 use super::backup::image::{Image, TipRecord};
 use super::backup::kept::image_in;
 use super::backup::source::{Source, SourceFault, StoredChannel};
+use super::fresh::Site;
 use super::load::{self, FrozenChannel};
-use super::reserve::Reserve;
 use super::schema::{RESTORED_KEY, Table};
 use super::seal::seal;
-use super::{FILE, StoreError, create_with, generation, initialise, journal};
+use super::{FILE, StoreError, fresh, generation, initialise, journal};
 
 pub(in crate::store) mod compare;
 mod found;
@@ -69,26 +69,18 @@ impl Restore<'_> {
     /// Makes the database in `dir`, all of it or nothing.
     pub fn into_directory(&self, source: &mut dyn Source, dir: &Path) -> Result<Rebuilt, RestoreFault> {
         check_vacant(dir)?;
+        self.onto(source, &fresh::Directory(dir))
+    }
+
+    /// The same in another place, which has none yet.
+    pub fn onto(&self, source: &mut dyn Source, site: &dyn Site) -> Result<Rebuilt, RestoreFault> {
         let (rebuilt, images) = self.gathered(source)?;
         let wallet = self.wallet_row(&rebuilt)?;
-        create_with(dir, self.network, &self.node_id, |db| {
+        fresh::create(site, self.network, &self.node_id, |db| {
             self.fill(db, &rebuilt, &images, wallet.as_deref())?;
             // What does not load is no database to start from.
             load::load(db).map(drop)
         })?;
-        Ok(rebuilt)
-    }
-
-    /// Makes it on other storage than a directory, which has nothing yet.
-    pub fn onto(&self, source: &mut dyn Source, storage: Box<dyn StorageBackend>) -> Result<Rebuilt, RestoreFault> {
-        let (rebuilt, images) = self.gathered(source)?;
-        let (wallet, storage) = (self.wallet_row(&rebuilt)?, Reserve::of(storage));
-        let db = Database::builder().create_with_backend(storage.clone()).map_err(StoreError::from)?;
-        initialise(&db, self.network, &self.node_id)?;
-        self.fill(&db, &rebuilt, &images, wallet.as_deref())?;
-        load::load(&db)?;
-        drop(db);
-        storage.release().map_err(StoreError::io)?;
         Ok(rebuilt)
     }
 

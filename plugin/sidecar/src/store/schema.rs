@@ -36,6 +36,8 @@ keys! {
         FOLLOWED_KEY = b"followed",
         /// The key in [`Table::Meta`] under which it stands which channels sinks have refused for good.
         REFUSALS_KEY = b"refusals",
+        /// The key in [`Table::Meta`] under which it stands when a restore from each sink was last found right.
+        VERIFIED_KEY = b"verified",
         /// The key in [`Table::Meta`] that stands (1) from when the operator was told that the wallet holds less than
         /// its reserve, until it holds that again.
         RESERVE_LOW_KEY = b"reserve_low",

@@ -1,10 +1,11 @@
-//! A disk with three files, database, journal and generation, that keeps what was synced. A crash leaves that, and of what was
+//! A disk with three files, database, journal and generation, and those that are to be one of them, that keeps what was synced. A crash leaves that, and of what was
 //! written since, any part (all must do with it). It can be told to fail at one operation on any, or from there on.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use outrigger_sidecar::store::fresh::Site;
 use outrigger_sidecar::store::generation::Place;
 use outrigger_sidecar::store::{Shelf, journal};
 use parking_lot::Mutex;
@@ -25,9 +26,12 @@ pub enum File {
     Unfinished,
     /// The names of the others.
     Directory,
+    /// A database that is being made, before it has its name.
+    Draft,
 }
 
-const FILES: [File; 5] = [File::Database, File::Journal, File::Generation, File::Unfinished, File::Directory];
+const FILES: [File; 6] =
+    [File::Database, File::Journal, File::Generation, File::Unfinished, File::Directory, File::Draft];
 
 /// What is asked of the disk that may change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +79,10 @@ impl Damage {
 enum Change {
     Write(usize, Vec<u8>),
     Length(usize),
-    /// The file that was written beside takes the name of the generation.
-    Rename,
+    /// The file that was written beside takes this name.
+    Rename(File),
+    /// Nothing has this name any more.
+    Remove(File),
 }
 
 /// Bytes by file.
@@ -177,6 +183,14 @@ impl Disk {
         Self::with(Content(left))
     }
 
+    /// Another disk on which the same has happened.
+    pub fn copied(&self) -> Self {
+        let platter = self.0.lock();
+        let Platter { seen, durable, since, asked, .. } = &*platter;
+        let (seen, durable, since, asked) = (seen.clone(), durable.clone(), since.clone(), asked.clone());
+        Self(Arc::new(Mutex::new(Platter { seen, durable, since, asked, ..Platter::default() })))
+    }
+
     /// It fails so from the operation on that comes after so many.
     pub fn fail_after(&self, operations: u64, failing: Failing) {
         let mut platter = self.0.lock();
@@ -216,7 +230,11 @@ fn apply(left: &mut Files, file: File, change: &Change) {
             left[*at..at + bytes.len()].copy_from_slice(bytes);
         }
         Change::Length(len) => left[file as usize].resize(*len, 0),
-        Change::Rename => left[File::Generation as usize] = left[File::Unfinished as usize].clone(),
+        Change::Rename(to) => {
+            let from = if *to == File::Database { File::Draft } else { File::Unfinished };
+            left[*to as usize] = left[from as usize].clone();
+        }
+        Change::Remove(name) => left[*name as usize].clear(),
     }
 }
 
@@ -260,6 +278,12 @@ impl Platter {
     fn readable(&self) -> io::Result<()> {
         let is_gone = matches!(self.fails, Some((_, Failing::Power | Failing::ForEver)));
         if self.has_failed && is_gone && !self.dead { Err(io::Error::other("the disk is gone")) } else { Ok(()) }
+    }
+
+    fn rename(&mut self, change: Change) -> io::Result<()> {
+        self.admit(File::Directory, Operation::Rename, vec![change.clone()])?;
+        apply(&mut self.seen, File::Directory, &change);
+        Ok(())
     }
 
     fn sync(&mut self, file: File) -> io::Result<()> {
@@ -369,14 +393,37 @@ impl Place for Disk {
         if platter.dead {
             return Ok(());
         }
-        platter.admit(File::Directory, Operation::Rename, vec![Change::Rename])?;
-        let Platter { seen, .. } = &mut *platter;
-        apply(seen, File::Directory, &Change::Rename);
-        Ok(())
+        platter.rename(Change::Rename(File::Generation))
     }
 
     fn sync_name(&self) -> io::Result<()> {
         self.0.lock().sync(File::Directory)
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::new()
+    }
+}
+
+impl Site for Disk {
+    fn fresh(&self) -> io::Result<Box<dyn StorageBackend>> {
+        let file: Box<dyn StorageBackend> = Box::new(OnDisk(self.clone(), File::Draft));
+        if file.len()? > 0 {
+            file.set_len(0)?;
+        }
+        Ok(file)
+    }
+
+    fn rename(&self) -> io::Result<()> {
+        self.0.lock().rename(Change::Rename(File::Database))
+    }
+
+    fn sync_name(&self) -> io::Result<()> {
+        self.0.lock().sync(File::Directory)
+    }
+
+    fn take_back(&self) -> io::Result<()> {
+        self.0.lock().rename(Change::Remove(File::Database))
     }
 
     fn path(&self) -> PathBuf {

@@ -6,9 +6,9 @@
 //! is restored from anything else, an old copy of a backup, one that lies, one that nobody waited for, may know less; it may lack
 //! channels, and HTLCs under way. Of each channel that it has, it takes its whole balance in whatever its peer publishes.
 
-use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_sidecar::store::backup::Followed;
-use outrigger_sidecar::store::restore::{Rebuilt, Restore};
+use outrigger_sidecar::store::restore::{Rebuilt, Restore, RestoreFault};
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
@@ -25,21 +25,19 @@ fn place_of(from: Followed) -> Vec<u8> {
     (u64::from_be_bytes(forks) << 32 | u64::from(from.height)).to_be_bytes().to_vec()
 }
 
+/// Makes the database of a node on a disk, of what its backup has.
+pub fn restored(source: &mut Backup, node_id: NodeId, disk: &Disk) -> Result<Rebuilt, RestoreFault> {
+    let wallet = |from: Followed| Ok(place_of(from));
+    let proof = "it comes of a backup";
+    Restore { network: NETWORK, node_id, proof, wallet: &wallet, takes_what_is_there: false }.onto(source, disk)
+}
+
 impl World {
     /// A disk with what this backup of a node has.
     pub fn rebuilt(&self, node: usize, mut source: Backup) -> (Disk, Rebuilt) {
-        let wallet = |from: Followed| Ok(place_of(from));
-        let node_id = self.nodes[node].id;
-        let restore = Restore {
-            network: NETWORK,
-            node_id,
-            proof: "it comes of a backup",
-            wallet: &wallet,
-            takes_what_is_there: false,
-        };
         let disk = Disk::default();
-        let rebuilt = restore.onto(&mut source, disk.database()).expect("a restore");
-        (Disk::with(disk.content()), rebuilt)
+        let rebuilt = restored(&mut source, self.nodes[node].id, &disk).expect("a restore");
+        (Disk::of(disk.bytes()), rebuilt)
     }
 
     /// Whether both of its nodes must know a channel. One that ended alone before its funding transaction was in a block may be

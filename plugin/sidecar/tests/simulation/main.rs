@@ -32,6 +32,7 @@ mod network;
 mod node;
 mod orders;
 mod payments;
+mod remaking;
 mod rows;
 mod sample;
 mod schedule;

@@ -72,8 +72,14 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// `refused` is the channel that it refused for good before this start.
-    pub(super) fn new(terms: SinkTerms, ends: SinkEnds, lanes: Lanes, refused: Option<ChannelId>) -> Self {
+    /// `refused` is the channel that it refused for good before this start; `verified` when a restore from it was last found right
+    /// before that, in unix seconds.
+    pub(super) fn new(
+        terms: SinkTerms,
+        ends: SinkEnds,
+        lanes: Lanes,
+        (refused, verified): (Option<ChannelId>, Option<u64>),
+    ) -> Self {
         let before = |channel| (channel, format!("it refused channel {channel} for good before this start"));
         Self {
             terms,
@@ -84,7 +90,7 @@ impl Desk {
             is_mute: AtomicBool::new(false),
             refused: Mutex::new(refused.map(before)),
             completed_at_unix: AtomicU64::new(0),
-            verified_at_unix: AtomicU64::new(0),
+            verified_at_unix: AtomicU64::new(verified.unwrap_or(0)),
             verify_failure: Mutex::default(),
             unverified: Mutex::default(),
         }

@@ -17,19 +17,18 @@ use super::desk::{Desk, SinkTerms};
 use super::ends::{Now, SinkEnds};
 use super::followed::Followed;
 use super::gate::{Gate, HeldEvents};
-use super::image::{Image, RowChange, TipRecord, Update};
-use super::kept::{id_in, image_in};
-use super::lanes::{Completed, Lanes, Whole, Work};
+use super::image::{TipRecord, Update};
+use super::lanes::{Completed, Lanes};
 use super::news::{News, Unstored};
 use super::numbering::Numbering;
 use super::owed::Owed;
 use super::refusals::Refusals;
 use super::start::Start;
-use super::{Answer, Full, Holding, Persist};
+use super::verified::Verified;
+use super::{Answer, Holding, Persist};
 use crate::lock::{Mutex, RwLock};
 use crate::store::StoreError;
 use crate::store::batch::{Released, Write};
-use crate::store::schema::Table;
 
 /// Time as the hub reads it.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +57,8 @@ pub struct Hub {
     numbering: Mutex<Numbering>,
     gate: Mutex<Gate>,
     owed: Mutex<Owed>,
+    /// When a restore from each sink was last found right, as it goes into the database.
+    verified: Mutex<Verified>,
     start: Start,
     stalled: RwLock<HashSet<ChannelId>>,
     /// The newest event that may be told.
@@ -99,8 +100,8 @@ impl Hub {
                 let mut lanes = Lanes::default();
                 let now = (clocks.now)();
                 start.channels().for_each(|(channel, at)| lanes.load(*channel, at.funding, at.id, now));
-                let refused = start.refused_by(&terms.name);
-                Desk::new(terms, ends, lanes, refused)
+                let before = (start.refused_by(&terms.name), start.verified().0.get(&terms.name).copied());
+                Desk::new(terms, ends, lanes, before)
             });
             let desks: Vec<_> = desks.collect();
             let has_required = desks.iter().any(|desk| desk.terms.is_required);
@@ -119,6 +120,7 @@ impl Hub {
                 living: AtomicUsize::new(0),
                 gate: Mutex::new(gate),
                 owed: Mutex::new(start.owed()),
+                verified: Mutex::new(start.verified().clone()),
                 start,
                 stalled: RwLock::default(),
                 readable: watch::Sender::new(last_event),
@@ -266,84 +268,6 @@ impl Hub {
         self.gate.lock().held_events((self.clocks.now)())
     }
 
-    /// Gives one thing to a sink and takes its answer.
-    pub(super) fn give(&self, number: usize, sink: &mut dyn Persist, work: Work) {
-        if let Err(fault) = self.try_to_give(number, sink, work) {
-            // Whoever hears it stops the node.
-            let _ = self.news.send(News::Storage(fault));
-        }
-    }
-
-    fn try_to_give(&self, number: usize, sink: &mut dyn Persist, work: Work) -> Result<(), StoreError> {
-        let Some(desk) = self.desks.get(number) else { return Ok(()) };
-        match work {
-            Work::Full { channel, funding, whole } => {
-                let transaction = self.db.begin_read()?;
-                let id = id_in(&transaction, &channel)?;
-                desk.with(|lanes| lanes.reads(&channel, id, (self.clocks.now)()));
-                let read = || self.image(&transaction, number, &channel);
-                let funding = known(funding, &read)?;
-                let answer = match whole {
-                    Whole::New => sink.persist_new_channel(&channel, funding, &Full::new(&read), id),
-                    Whole::Again => sink.update_persisted_channel(&channel, funding, None, &Full::new(&read), id),
-                };
-                self.answered(number, (&channel, id), answer, whole == Whole::New);
-            }
-            Work::Update { funding, update } => {
-                let (channel, id) = (update.channel, update.id);
-                let read = || self.image(&self.db.begin_read()?, number, &channel);
-                let funding = known(funding, &read)?;
-                let update = self.keeping_what_is_owed(number, update);
-                let answer = sink.update_persisted_channel(&channel, funding, Some(&update), &Full::new(&read), id);
-                self.answered(number, (&channel, id), answer, false);
-            }
-            Work::Tip(tip) => match sink.persist_tip(&tip) {
-                Answer::Completed | Answer::InProgress => {}
-                Answer::PermanentFailure(reason) => desk.ends.trouble(&reason),
-            },
-        }
-        Ok(())
-    }
-
-    /// The image, with the preimages that the sink must still have here.
-    fn image(
-        &self,
-        transaction: &redb::ReadTransaction,
-        number: usize,
-        channel: &ChannelId,
-    ) -> Result<Image, StoreError> {
-        let mut image = image_in(transaction, (&self.network, &self.node_id), channel)?;
-        for (key, preimage) in self.owed_by(number, channel) {
-            image.rows.entry((Table::Preimage, key)).or_insert_with(|| preimage.to_vec());
-        }
-        Ok(image)
-    }
-
-    /// The update without the end of a preimage that the upstream channel does not have yet in this sink. The next full write takes
-    /// that away.
-    fn keeping_what_is_owed(&self, number: usize, update: Arc<Update>) -> Arc<Update> {
-        let is_end = |change: &RowChange| change.table == Table::Preimage && change.value.is_none();
-        if !update.changes.iter().any(is_end) {
-            return update;
-        }
-        let owed: HashSet<_> = self.owed_by(number, &update.channel).into_iter().map(|(key, _)| key).collect();
-        if owed.is_empty() {
-            return update;
-        }
-        let mut kept = (*update).clone();
-        kept.changes.retain(|change| !is_end(change) || !owed.contains(&change.key));
-        Arc::new(kept)
-    }
-
-    /// Preimages of the channel whose upstream channel is not complete in the sink, by their keys.
-    fn owed_by(&self, number: usize, channel: &ChannelId) -> Vec<(Vec<u8>, [u8; 32])> {
-        let owed = self.owed.lock().of(channel);
-        let Some(desk) = self.desks.get(number) else { return Vec::new() };
-        let is_open = |upstream: &ChannelId, id: u64| desk.complete(upstream).is_some_and(|complete| complete < id);
-        let open = owed.into_iter().filter(|owed| is_open(&owed.upstream, owed.id));
-        open.map(|owed| (owed.key, owed.preimage)).collect()
-    }
-
     /// What a sink holds is known: what is there needs no full write, and what is there and not here proves that this file is old.
     pub(super) fn learn(&self, number: usize, holdings: &[Holding]) {
         let Some(desk) = self.desks.get(number) else { return };
@@ -487,10 +411,7 @@ fn unknown_funding() -> OutPoint {
     OutPoint { txid: Txid::all_zeros(), vout: u32::MAX }
 }
 
-fn known(funding: OutPoint, image: &dyn Fn() -> Result<Image, StoreError>) -> Result<OutPoint, StoreError> {
-    if funding == unknown_funding() { Ok(image()?.funding().unwrap_or(funding)) } else { Ok(funding) }
-}
-
+mod give;
 mod serve;
 mod shown;
 #[cfg(test)]

@@ -48,7 +48,8 @@ pub(super) enum Completed {
 pub struct Lag {
     /// Ids that are not complete, over all channels.
     pub updates: u64,
-    /// What waits to be given to it, in bytes. What a full write takes is not counted before it is made.
+    /// What it has yet to complete, in bytes of keys and rows, about: what waits to be given to it, and what it has in hand. A full
+    /// write counts once it is made.
     pub bytes: u64,
     /// For how long the oldest of it waits.
     pub waited: Duration,
@@ -69,8 +70,8 @@ struct Lane {
     had: u64,
     queue: VecDeque<(Arc<Update>, Instant)>,
     whole: Option<(Whole, Instant)>,
-    /// Given and not completed: whether it was a full write, and when it was given.
-    open: BTreeMap<u64, (bool, Instant)>,
+    /// Given and not completed.
+    open: BTreeMap<u64, Open>,
     /// Completed, while something before it is not.
     done: BTreeSet<u64>,
     /// Whether it stands among those that have work, or is being worked on.
@@ -81,6 +82,15 @@ struct Lane {
     is_over: bool,
     /// Whether it waits because no record takes it.
     apart: Apart,
+}
+
+/// A write that a sink has in hand.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    is_full: bool,
+    /// When it came, or became due.
+    since: Instant,
+    bytes: usize,
 }
 
 /// A channel that no record takes.
@@ -121,13 +131,13 @@ impl Lane {
 
     fn oldest(&self) -> Option<Instant> {
         let waits = self.queue.front().map(|(_, since)| *since).into_iter();
-        let open = self.open.range(self.complete.saturating_add(1)..).next().map(|(_, (_, since))| *since);
+        let open = self.open.range(self.complete.saturating_add(1)..).next().map(|(_, open)| open.since);
         waits.chain(self.whole.map(|(_, since)| since)).chain(open).min()
     }
 
     /// Says whether there is news: the new end of what is complete without a gap.
     fn complete(&mut self, id: u64) -> Completed {
-        let Some((is_full, _)) = self.open.remove(&id) else { return Completed::Stray };
+        let Some(Open { is_full, .. }) = self.open.remove(&id) else { return Completed::Stray };
         if is_full {
             self.complete = self.complete.max(id);
         } else {
@@ -163,6 +173,7 @@ pub(super) struct Lanes {
     given_tip: Option<TipRecord>,
     /// That one is to be given again: it names less by now.
     is_due_again: bool,
+    /// What waits in memory, over all channels.
     updates: usize,
     bytes: usize,
     /// Whether it is known what the sink holds: nothing is given to it before.
@@ -309,9 +320,10 @@ impl Lanes {
             }
             let Some((update, since)) = lane.queue.pop_front() else { continue };
             self.updates = self.updates.saturating_sub(1);
-            self.bytes = self.bytes.saturating_sub(update.size());
+            let bytes = update.size();
+            self.bytes = self.bytes.saturating_sub(bytes);
             lane.given = update.id;
-            lane.open.insert(update.id, (false, since));
+            lane.open.insert(update.id, Open { is_full: false, since, bytes });
             return Some(Work::Update { funding: lane.funding, update });
         }
         None
@@ -322,7 +334,7 @@ impl Lanes {
         let Some(lane) = self.lanes.get_mut(channel) else { return };
         let Some((_, since)) = lane.whole.take() else { return };
         (lane.given, lane.wanted) = (id, lane.wanted.max(id));
-        lane.open.insert(id, (true, since));
+        lane.open.insert(id, Open { is_full: true, since, bytes: 0 });
         while lane.queue.front().is_some_and(|(update, _)| update.id <= id)
             && let Some((update, _)) = lane.queue.pop_front()
         {
@@ -331,6 +343,13 @@ impl Lanes {
         }
         if !lane.is_followed(id) {
             self.collapse(*channel, now);
+        }
+    }
+
+    /// What is given at this id is a whole image, of so many bytes.
+    pub(super) fn made(&mut self, channel: &ChannelId, id: u64, bytes: usize) {
+        if let Some(open) = self.lanes.get_mut(channel).and_then(|lane| lane.open.get_mut(&id)) {
+            open.bytes = bytes;
         }
     }
 
@@ -375,7 +394,7 @@ impl Lanes {
         let Some(lane) = self.lanes.get_mut(channel).filter(|lane| !lane.is_dead) else { return };
         lane.apart = if lane.is_over { Apart::ForGood } else { Apart::UntilOver };
         // What could not be written is not under way.
-        let since = lane.open.remove(&lane.given).map_or(now, |(_, since)| since);
+        let since = lane.open.remove(&lane.given).map_or(now, |open| open.since);
         if let Some(waiting) = &mut self.tip {
             waiting.behind.remove(channel);
         }
@@ -415,6 +434,8 @@ impl Lanes {
             if behind > 0 {
                 lag.updates = lag.updates.saturating_add(behind);
                 lag.channels = lag.channels.saturating_add(1);
+                let in_hand = lane.open.range(lane.complete.saturating_add(1)..).map(|(_, open)| open.bytes as u64);
+                lag.bytes = in_hand.fold(lag.bytes, u64::saturating_add);
                 oldest = oldest.into_iter().chain(lane.oldest()).min();
             }
         }

@@ -37,6 +37,7 @@ pub mod source;
 #[cfg(test)]
 mod stand_in;
 pub mod start;
+pub mod verified;
 pub mod verify;
 
 use bitcoin::OutPoint;

@@ -14,10 +14,11 @@ use super::kept::{committed_in, id_in};
 use super::numbering::Standing;
 use super::owed::Owed;
 use super::refusals::Refusals;
+use super::verified::Verified;
 use crate::store::StoreError;
 use crate::store::load::Snapshot;
 use crate::store::read::unreadable;
-use crate::store::schema::{FOLLOWED_KEY, REFUSALS_KEY, SINKS_KEY, Table};
+use crate::store::schema::{FOLLOWED_KEY, REFUSALS_KEY, SINKS_KEY, Table, VERIFIED_KEY};
 use crate::store::seal::{seal, unseal};
 
 /// A channel at the start.
@@ -55,6 +56,7 @@ pub struct Start {
     channels: BTreeMap<ChannelId, AtStart>,
     owed: Vec<((ChannelId, u64), crate::store::row::SettlementRow)>,
     refusals: Refusals,
+    verified: Verified,
     /// A block that the rows of all channels have taken in.
     followed: Option<Followed>,
 }
@@ -88,10 +90,12 @@ impl Start {
         let transaction = db.begin_read()?;
         let known = known_names(&transaction)?;
         let is_new = names.iter().any(|name| !known.iter().any(|known| known == name));
-        let refused = known_refusals(&transaction)?;
+        let refused = told_in(&transaction, REFUSALS_KEY, Refusals::decode)?;
+        let verified = told_in(&transaction, VERIFIED_KEY, Verified::decode)?;
         let followed = followed_in(&transaction, (Table::Meta, FOLLOWED_KEY))?;
-        let mut start = Self { refusals: refused.clone(), followed, ..Self::default() };
+        let mut start = Self { refusals: refused.clone(), verified: verified.clone(), followed, ..Self::default() };
         start.refusals.0.retain(|name, _| names.contains(&name.as_str()));
+        start.verified.0.retain(|name, _| names.contains(&name.as_str()));
         for Found { channel, peer, funding, local_number, is_withheld } in channels {
             let found = id_in(&transaction, &channel)?;
             let id = if is_new || found == 0 { found.saturating_add(1) } else { found };
@@ -106,11 +110,12 @@ impl Start {
             start.channels.insert(channel, at_start);
         }
         drop(transaction);
-        start.write(db, standing, known == standing && refused == start.refusals)?;
+        let is_known = known == standing && refused == start.refusals && verified == start.verified;
+        start.write(db, standing, is_known)?;
         Ok(start)
     }
 
-    /// Remembers names and ids that are new, and forgets refusals of sinks that are there no more.
+    /// Remembers names and ids that are new, and forgets what is told of sinks that are there no more.
     fn write(&self, db: &Database, standing: &[&str], is_known: bool) -> Result<(), StoreError> {
         let raised: Vec<_> = self.channels.iter().filter(|(_, channel)| channel.id != channel.found).collect();
         if raised.is_empty() && is_known {
@@ -128,9 +133,11 @@ impl Start {
                 let row = seal(Table::Meta, SINKS_KEY, standing.join("\n").as_bytes());
                 meta.insert(SINKS_KEY, row.as_slice())?;
             }
-            match self.refusals.encode() {
-                None => drop(meta.remove(REFUSALS_KEY)?),
-                Some(row) => drop(meta.insert(REFUSALS_KEY, seal(Table::Meta, REFUSALS_KEY, &row).as_slice())?),
+            for (key, row) in [(REFUSALS_KEY, self.refusals.encode()), (VERIFIED_KEY, self.verified.encode())] {
+                match row {
+                    None => drop(meta.remove(key)?),
+                    Some(row) => drop(meta.insert(key, seal(Table::Meta, key, &row).as_slice())?),
+                }
             }
             let mut ids = transaction.open_table(Table::Persist.definition())?;
             let mut follow = transaction.open_table(Table::Followed.definition())?;
@@ -170,6 +177,11 @@ impl Start {
     /// Which channel this sink has refused for good before.
     pub(super) fn refused_by(&self, name: &str) -> Option<ChannelId> {
         self.refusals.0.get(name).copied()
+    }
+
+    /// When a restore from each sink was last found right.
+    pub(super) const fn verified(&self) -> &Verified {
+        &self.verified
     }
 
     /// What downstream channels keep for upstream ones.
@@ -257,9 +269,13 @@ fn followed_in(transaction: &ReadTransaction, (table, key): (Table, &[u8])) -> R
     Ok(Followed::decode(unseal(table, key, row.value()).map_err(unreadable)?).ok())
 }
 
-fn known_refusals(transaction: &ReadTransaction) -> Result<Refusals, StoreError> {
+/// What a row of `meta` tells; of one that is not there, nothing.
+fn told_in<R: Default>(
+    transaction: &ReadTransaction,
+    key: &[u8],
+    decode: impl FnOnce(&[u8]) -> Result<R, &'static str>,
+) -> Result<R, StoreError> {
     let meta = transaction.open_table(Table::Meta.definition())?;
-    let Some(row) = meta.get(REFUSALS_KEY)? else { return Ok(Refusals::default()) };
-    let row = unseal(Table::Meta, REFUSALS_KEY, row.value()).map_err(unreadable)?;
-    Refusals::decode(row).map_err(unreadable)
+    let Some(row) = meta.get(key)? else { return Ok(R::default()) };
+    decode(unseal(Table::Meta, key, row.value()).map_err(unreadable)?).map_err(unreadable)
 }

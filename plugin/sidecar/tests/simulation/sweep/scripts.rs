@@ -133,7 +133,7 @@ const RESTART: &[Step] = &[
 const CLOSE: &[Step] = &[|world| pay(world, &[0, 1], 5_000_000), close, World::mine, bury];
 
 /// Whose disk is lost in a script.
-pub(super) const LOSER: usize = 1;
+pub const LOSER: usize = 1;
 
 pub fn pay(world: &mut World, way: &[usize], msat: u64) {
     let (Some(payer), Some(payee)) = (way.first(), way.last()) else { return };
@@ -279,7 +279,7 @@ pub fn found(world: &mut World, nodes: usize, channels_each: usize) {
 }
 
 /// The same, of which these nodes have a required backup.
-pub(super) fn found_with(world: &mut World, nodes: usize, channels_each: usize, backups: &[usize]) {
+pub fn found_with(world: &mut World, nodes: usize, channels_each: usize, backups: &[usize]) {
     for number in 0..nodes {
         let mut node = node(number, world.signers.clone());
         node.backups.extend(backups.contains(&number).then(Backup::default));

@@ -21,10 +21,19 @@ impl Hub {
         required.filter(is_unheard).map(|desk| desk.terms.name.as_str()).collect()
     }
 
-    /// A restore from the sink of this name was tried and found right.
-    pub fn verified(&self, name: &str) {
+    /// A restore from the sink of this name was tried and found right now: `keep` is to queue the row of `meta` that says so, which is told
+    /// of by [`is_verified`](Self::is_verified) once it is durable. Rows come to it in the order in which they are to be written.
+    pub fn verified<R>(&self, name: &str, keep: impl FnOnce(Option<Vec<u8>>) -> R) -> (u64, R) {
+        let at_unix = (self.clocks.unix)();
+        let mut verified = self.verified.lock();
+        verified.0.insert(name.to_owned(), at_unix);
+        (at_unix, keep(verified.encode()))
+    }
+
+    /// The database knows that a restore from the sink of this name was found right then.
+    pub fn is_verified(&self, name: &str, at_unix: u64) {
         let found = self.desks.iter().find(|desk| desk.terms.name == name);
-        found.into_iter().for_each(|desk| desk.is_verified((self.clocks.unix)()));
+        found.into_iter().for_each(|desk| desk.is_verified(at_unix));
     }
 
     /// A restore from the sink of this name was tried, and nothing was wrong but that these channels were not tried.

@@ -20,18 +20,22 @@ use outrigger_channel::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::super::Full;
 use super::super::ends::SinkFault;
+use super::super::image::Image;
+use super::super::kept::{id_in, image_in};
 use super::super::stand_in::{Kept, Manner, StandIn};
 use super::super::start::{Found, known_sinks};
 use super::*;
 use crate::store::row::{Downstream, EventRow, SettlementRow};
-use crate::store::schema::{channel_key, htlc_key, numbered_key, preimage_key};
+use crate::store::schema::{Table, channel_key, htlc_key, numbered_key, preimage_key};
 use crate::store::seal::seal;
 use crate::store::{self, Address, Batch, Commits, Writer};
 
 mod held;
 mod refused;
 mod runs;
+mod shown;
 mod tips;
 
 thread_local! {
