@@ -975,17 +975,33 @@ async fn per_2_bak_1_a_file_of_a_required_directory_that_cannot_be_read_at_a_sta
     fs::create_dir(&files).unwrap();
     let config = backup("files", "directory", format!("path = \"{}\"", files.display()));
     fs::write(lost.dir.path().join("outrigger.toml"), config).unwrap();
-    let daemon = Daemon::start(lost.dir.path());
-    lost.backups_once(1, is_complete).await;
-    drop(daemon);
     let place = files.join(format!("regtest-{}", lost.node_id()));
     let live: Vec<_> = lost.images.iter().filter(|image| image.is_live()).map(|image| image.channel).collect();
-    let [channel, other] = [live[0], live[1]].map(|channel| place.join(channel.to_string()));
+    let directory = |channel: &ChannelId| place.join(channel.to_string());
     let names = |dir: &Path| {
         let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
         names.sort();
         names
     };
+    let daemon = Daemon::start(lost.dir.path());
+    // The first start changes rows of each channel once it has begun.
+    let is_change = |name: &PathBuf| name.file_name().unwrap().to_str().unwrap().starts_with("update-");
+    let is_changed = |channel| {
+        names(&directory(channel)).iter().any(|name| is_change(name) && name.extension().unwrap() == "sealed")
+    };
+    let changed = async {
+        while !live.iter().all(|channel| directory(channel).is_dir() && is_changed(channel)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, changed).await.expect("each channel is changed once");
+    drop(daemon);
+    // So the next one writes each in full and nothing else.
+    live.iter().for_each(|channel| fs::remove_dir_all(directory(channel)).unwrap());
+    let daemon = Daemon::start(lost.dir.path());
+    lost.backups_once(1, is_complete).await;
+    drop(daemon);
+    let [channel, other] = [live[0], live[1]].map(|channel| directory(&channel));
     let newest = names(&channel).last().unwrap().clone();
     let whole = fs::read(&newest).unwrap();
     // In its place something that no disk reads.

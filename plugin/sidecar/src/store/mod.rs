@@ -291,7 +291,8 @@ fn stored_to_look(path: &Path) -> Result<Box<dyn StorageBackend>, StoreError> {
 }
 
 /// Opens a file that is there. One that `read` refuses stays as it was, by the byte: what is written before `read` has found it sound is
-/// kept back until then. What redb opens comes with it. Then redb's root was written again and synced: what is seen is durable, also where a sync had failed before and only the system's cache had the newest root.
+/// kept back until then. What redb opens comes with it. Then redb's root was written again and synced: what is seen is durable, also where
+/// a sync had failed before and only the system's cache had the newest root.
 fn open_reserved<R>(
     file: Box<dyn StorageBackend>,
     path: &Path,

@@ -129,9 +129,9 @@ impl Desk {
         lanes.next()
     }
 
-    /// Channels that have become too large wait from now on.
+    /// Channels that wait alone are given no more from now on.
     fn set_apart(&self, lanes: &mut Lanes) {
-        self.ends.take_too_large().iter().for_each(|channel| lanes.set_apart(channel, (self.ends.now())()));
+        self.ends.take_alone().iter().for_each(|channel| lanes.set_apart(channel, (self.ends.now())()));
     }
 
     pub(super) fn stop(&self) {

@@ -35,9 +35,9 @@ struct State {
     /// What is wrong now, and since when.
     trouble: Option<(String, Instant)>,
     /// Channels of which no record takes all, why, and since when.
-    large: BTreeMap<ChannelId, (String, Instant)>,
+    alone: BTreeMap<ChannelId, (String, Instant)>,
     /// Those of them that have not been set apart yet.
-    grown: Vec<ChannelId>,
+    newly_alone: Vec<ChannelId>,
     is_stopping: bool,
 }
 
@@ -97,33 +97,33 @@ impl SinkEnds {
     /// What is wrong, and since when.
     pub fn trouble_now(&self) -> Option<(String, Instant)> {
         let state = self.shared.state.lock();
-        let large = state.large.values().min_by_key(|(_, since)| *since).map(|(words, since)| {
-            let more = match state.large.len() {
+        let alone = state.alone.values().min_by_key(|(_, since)| *since).map(|(words, since)| {
+            let more = match state.alone.len() {
                 1 => String::new(),
                 all => format!(" (and {} channels more)", all.saturating_sub(1)),
             };
             (format!("{words}{more}"), *since)
         });
-        state.trouble.clone().or(large)
+        state.trouble.clone().or(alone)
     }
 
-    /// No record takes this channel as it is: it is given no more of it before the channel is over, and others go on. Shown to the
-    /// operator until a record of it [fits](Self::fits_again).
-    pub fn too_large(&self, channel: &ChannelId, words: &str) {
+    /// This channel cannot be written as it is, being too large for a record or by the fault of its own files: the sink is given no more of
+    /// it before it is over, and others go on. Shown to the operator until it [can](Self::joins_again).
+    pub fn waits_alone(&self, channel: &ChannelId, words: &str) {
         let mut state = self.shared.state.lock();
-        let since = state.large.remove(channel).map_or_else(self.now, |(_, since)| since);
-        state.large.insert(*channel, (words.to_owned(), since));
-        state.grown.push(*channel);
+        let since = state.alone.remove(channel).map_or_else(self.now, |(_, since)| since);
+        state.alone.insert(*channel, (words.to_owned(), since));
+        state.newly_alone.push(*channel);
     }
 
-    /// A record takes all of this channel.
-    pub fn fits_again(&self, channel: &ChannelId) {
-        self.shared.state.lock().large.remove(channel);
+    /// The channel can be written again.
+    pub fn joins_again(&self, channel: &ChannelId) {
+        self.shared.state.lock().alone.remove(channel);
     }
 
-    /// The channels that have become too large since this was last asked.
-    pub(super) fn take_too_large(&self) -> Vec<ChannelId> {
-        std::mem::take(&mut self.shared.state.lock().grown)
+    /// The channels that have come to wait alone since this was last asked.
+    pub(super) fn take_alone(&self) -> Vec<ChannelId> {
+        std::mem::take(&mut self.shared.state.lock().newly_alone)
     }
 
     /// The clock.

@@ -105,10 +105,10 @@ pub(super) fn fits(ends: &SinkEnds, channel: &ChannelId, bytes: usize) -> bool {
              put one in the place of this backup; or take it out of the configuration, and close the channel"
         );
         tracing::error!(words, "a channel is too large for a backup");
-        ends.too_large(channel, &words);
+        ends.waits_alone(channel, &words);
         return false;
     }
-    ends.fits_again(channel);
+    ends.joins_again(channel);
     if with_rest > MAX_RECORD_BYTES / 2 {
         tracing::warn!(%channel, bytes, limit = MAX_RECORD_BYTES, "a channel grows too large for a backup: close it soon");
     }

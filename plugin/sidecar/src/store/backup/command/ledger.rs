@@ -110,8 +110,10 @@ impl Ledger {
 
     /// The program takes no record as large as one of this channel, in its own words: the channel waits, alone.
     pub(super) fn too_large(&self, channel: &ChannelId, words: &str) {
-        self.ends
-            .too_large(channel, &format!("channel {channel} has a record that is too large for the program: {words}"));
+        self.ends.waits_alone(
+            channel,
+            &format!("channel {channel} has a record that is too large for the program: {words}"),
+        );
     }
 
     /// The program tells a completion; whether there was anything to complete. One that a full write has voided comes late and

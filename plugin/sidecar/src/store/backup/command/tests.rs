@@ -563,7 +563,7 @@ mod writes {
         let (words, _) = ends.trouble_now().unwrap();
         let expected = format!("channel {large} has a record that is too large for the program: 5 GiB are enough");
         assert_eq!(words, expected, "also once others were written");
-        assert_eq!((ends.take_too_large(), sink.ledger.to_give_again().len()), (vec![CHANNEL], 0));
+        assert_eq!((ends.take_alone(), sink.ledger.to_give_again().len()), (vec![CHANNEL], 0));
     }
 
     /// It dies with a write in its hands while nobody calls: it is started again and given the write again.

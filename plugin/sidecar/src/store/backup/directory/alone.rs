@@ -8,8 +8,8 @@ use outrigger_bolt::id::ChannelId;
 use super::{Directory, DirectoryFault, NOTE, UNFINISHED, with_suffix};
 
 /// What an operator does about a record that cannot be read and is newer than the database.
-pub(super) const AHEAD: &str = "an old copy of the database may have been put back, so nothing is written over it. Mend the disk, so that \
-    it can be read; or, where the database is surely the newest, move it away. Then start again";
+pub(super) const AHEAD: &str = "an old copy of the database may have been put back, so nothing is written over that record. Mend the \
+    disk, so that it can be read; or, where you know the database to be the newest, move the record away, and nothing else. Then start again";
 
 /// What it means that a channel waits alone.
 pub(super) const ALONE: &str =

@@ -102,7 +102,7 @@ impl DirectorySink {
                 let unread = self.doubtful.get(channel).map(|words| format!(" ({words})")).unwrap_or_default();
                 let words = format!("channel {channel}: {fault}{unread}; {ALONE}");
                 tracing::error!(words, "the files of a channel in a backup cannot be used");
-                self.ends.too_large(channel, &words);
+                self.ends.waits_alone(channel, &words);
                 (Answer::InProgress, None)
             }
             Some(Err(fault)) => (Answer::PermanentFailure(fault.to_string()), None),

@@ -262,6 +262,14 @@ impl Handle {
         self.has_names(open) && open.is_untouched()
     }
 
+    /// Does the work while nothing is written, opened or closed.
+    #[cfg(test)]
+    pub(super) fn at_rest<R>(&self, work: impl FnOnce() -> R) -> R {
+        let state = self.open.lock();
+        let _at_rest = state.open.as_ref().map(Open::at_rest);
+        work()
+    }
+
     fn has_names(&self, open: &Open) -> bool {
         self.place.files() == Some(open.files)
     }

@@ -125,16 +125,16 @@ impl Bench {
 }
 
 impl Mirror {
-    /// Copies both files into a directory as a kill at a moment between two writes leaves them.
+    /// Copies both files into a directory as a kill at a moment between two writes leaves them; nor are they opened meanwhile.
     pub(in crate::store::backup) fn killer(&self) -> impl Fn(&Path) + Send + use<> {
         let handle = self.handle.clone();
         move |to| {
-            let open = handle.now();
-            let _at_rest = open.as_ref().map(Open::at_rest);
             let names = [handle.place.path.clone(), handle.place.shelf().path()];
-            for from in names.iter().filter(|name| name.exists()) {
-                fs::copy(from, to.join(from.file_name().unwrap())).unwrap();
-            }
+            handle.at_rest(|| {
+                for from in names.iter().filter(|name| name.exists()) {
+                    fs::copy(from, to.join(from.file_name().unwrap())).unwrap();
+                }
+            });
         }
     }
 }
