@@ -231,9 +231,14 @@ async fn bak_1_bak_5_a_mirror_proves_that_a_whole_directory_is_an_old_copy() -> 
         .await?;
         let reason = status.reason.ok_or("no reason")?;
         assert!(reason.contains("the backup second holds channel") && reason.contains(&channel_id), "{reason}");
-        let query = EventList { kinds: Some(vec![EventKind::NodeRestored]), ..Default::default() };
-        assert_eq!(alice.call(query).await?.items.len(), 1, "told once");
         alice.until_channel_is(&channel_id, ChannelState::Failed).await?;
+        let told = async || {
+            let query = EventList { kinds: Some(vec![EventKind::NodeRestored]), ..Default::default() };
+            Ok(alice.call(query).await?.items.len())
+        };
+        // The mode holds before its event is durable.
+        until(LIMIT, "the event", async || Ok((told().await? > 0).then_some(()))).await?;
+        assert_eq!(told().await?, 1, "told once");
         assert!(regtest.bitcoind.mempool().await?.is_empty(), "nothing is published");
         Ok(())
     })

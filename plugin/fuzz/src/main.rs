@@ -1,6 +1,6 @@
 //! The targets on any toolchain: seeds of the corpus, and inputs that a number repeats.
 //!
-//! `outrigger-fuzz run [--seconds N] [--seed N] [TARGET...]`, `replay TARGET FILE`, `list`, `seeds`.
+//! `outrigger-fuzz run [--seconds N] [--seed N] [TARGET...]`, `replay TARGET FILE`, `list [without-daemon]`, `seeds`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,8 @@ const HELP: &str = "outrigger-fuzz run [--seconds N] [--seed N] [TARGET...]
     each of the targets, or all, for its share of N seconds (60), with inputs made from the seed (1)
 outrigger-fuzz replay TARGET FILE...
     one input each
-outrigger-fuzz list
-    the names of the targets
+outrigger-fuzz list [without-daemon]
+    the names of the targets, or of those that a build without the daemon has
 outrigger-fuzz seeds
     writes corpus/TARGET/valid-*";
 
@@ -31,6 +31,7 @@ fn main() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["list"] => targets::all().iter().for_each(|target| println!("{}", target.name)),
+        ["list", "without-daemon"] => targets::names_without_daemon().iter().for_each(|name| println!("{name}")),
         ["seeds"] => write_seeds(),
         ["replay", name, files @ ..] => replay(name, files),
         ["run", rest @ ..] => run(rest),

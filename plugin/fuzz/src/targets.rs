@@ -50,17 +50,29 @@ impl Target {
     }
 }
 
+/// The targets that a build without the daemon has.
+fn without_daemon() -> Vec<Target> {
+    let mut targets = wire::targets();
+    targets.extend(transport::targets());
+    targets.extend(onion::targets());
+    targets.extend(invoice::targets());
+    targets.extend(row::targets());
+    targets.extend(opening::targets());
+    targets.extend(channel::targets());
+    targets.extend(dance::targets());
+    targets
+}
+
+/// The names of the targets that a build without the daemon has.
+pub fn names_without_daemon() -> Vec<&'static str> {
+    without_daemon().iter().map(|target| target.name).collect()
+}
+
 /// Every target of this build.
 pub fn all() -> &'static [Target] {
     static ALL: LazyLock<Vec<Target>> = LazyLock::new(|| {
-        let mut all = wire::targets();
-        all.extend(transport::targets());
-        all.extend(onion::targets());
-        all.extend(invoice::targets());
-        all.extend(row::targets());
-        all.extend(opening::targets());
-        all.extend(channel::targets());
-        all.extend(dance::targets());
+        #[cfg_attr(not(feature = "daemon"), expect(unused_mut))]
+        let mut all = without_daemon();
         #[cfg(feature = "daemon")]
         {
             all.extend(record::targets());
