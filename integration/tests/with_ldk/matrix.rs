@@ -251,6 +251,12 @@ async fn pay(
     .await
     .map_err(|fault| format!("{fault}: {} are", meeting.wire.held(hold.way)))?;
     tally.note(&meeting, hold);
+    // Held elsewhere, it may be at one of the messages at which LDK's new start would forget the HTLC: see `is_beyond_ldk`.
+    let is_exact = meeting.wire.held(hold.way) == hold.held;
+    let blow = match blow {
+        Blow::RestartLdk if closer.is_some() && payment.payer == Side::Sidecar && !is_exact => Blow::Cut,
+        blow => blow,
+    };
     let feerate = moving.until_proposed(regtest, &meeting).await?;
     // A node may refuse while it has an HTLC that is not yet committed: it is asked again below.
     let mut is_ordered = match closer {
