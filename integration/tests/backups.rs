@@ -234,7 +234,7 @@ async fn bak_1_bak_5_a_mirror_proves_that_a_whole_directory_is_an_old_copy() -> 
         alice.until_channel_is(&channel_id, ChannelState::Failed).await?;
         let told = async || {
             let query = EventList { kinds: Some(vec![EventKind::NodeRestored]), ..Default::default() };
-            Ok(alice.call(query).await?.items.len())
+            Done::Ok(alice.call(query).await?.items.len())
         };
         // The mode holds before its event is durable.
         until(LIMIT, "the event", async || Ok((told().await? > 0).then_some(()))).await?;
