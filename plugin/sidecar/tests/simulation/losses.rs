@@ -8,6 +8,7 @@
 
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_sidecar::store::backup::Followed;
+use outrigger_sidecar::store::backup::source::Source;
 use outrigger_sidecar::store::restore::{Rebuilt, Restore, RestoreFault};
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -26,7 +27,7 @@ fn place_of(from: Followed) -> Vec<u8> {
 }
 
 /// Makes the database of a node on a disk, of what its backup has.
-pub fn restored(source: &mut Backup, node_id: NodeId, disk: &Disk) -> Result<Rebuilt, RestoreFault> {
+pub fn restored(source: &mut dyn Source, node_id: NodeId, disk: &Disk) -> Result<Rebuilt, RestoreFault> {
     let wallet = |from: Followed| Ok(place_of(from));
     let proof = "it comes of a backup";
     Restore { network: NETWORK, node_id, proof, wallet: &wallet, takes_what_is_there: false }.onto(source, disk)

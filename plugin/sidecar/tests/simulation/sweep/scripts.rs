@@ -273,12 +273,7 @@ pub fn node(number: usize, signers: Signers) -> Node {
     Node::new(number, config(), 4, feerates(1_000), signers)
 }
 
-/// Nodes in a line, with so many channels on each link.
-pub fn found(world: &mut World, nodes: usize, channels_each: usize) {
-    found_with(world, nodes, channels_each, &[]);
-}
-
-/// The same, of which these nodes have a required backup.
+/// Nodes in a line, with so many channels on each link; these of them have a required backup.
 pub fn found_with(world: &mut World, nodes: usize, channels_each: usize, backups: &[usize]) {
     for number in 0..nodes {
         let mut node = node(number, world.signers.clone());
