@@ -125,6 +125,15 @@ pub struct Event {
     /// What is paid in fees on chain, in satoshi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fee_sat: Option<u64>,
+    /// What a transaction pays the wallet, its change included, in satoshi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received_sat: Option<u64>,
+    /// What a transaction takes from the wallet, in satoshi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent_sat: Option<u64>,
+    /// The backup concerned, by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
     /// The height of the block concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_height: Option<u32>,
@@ -167,6 +176,23 @@ pub enum EventKind {
     ChannelAlarm,
     /// The wallet holds less than it should keep to pay for closing its channels alone.
     WalletReserveLow,
+    /// The chain is not seen to its end, since bitcoind is away, far behind, or shows what cannot be trusted: nothing is opened, relayed or
+    /// paid. The message says why and what to do. Told after ten seconds, in the first minute of a start not at all, and of one trouble at
+    /// most once a minute; where it comes and goes, ever less often, down to once an hour. The same holds for `backup_behind` and
+    /// `peer_disconnected`; what was told before a restart is not told again.
+    ChainBlind,
+    /// The chain is seen to its end again, at `block_height`. Told after each `chain_blind`, and never else.
+    ChainSynced,
+    /// The backup `backup` is in trouble, has been behind for more than 20 seconds, or has not told what it holds: why, what waits for it,
+    /// and what to do. Where events wait for a required backup, this one waits behind them; `backup.status` waits for nothing.
+    BackupBehind,
+    /// The backup `backup` has everything again. Told after each `backup_behind`, and never else.
+    BackupComplete,
+    /// A peer that has channels is not connected; the message says whether it is dialled. A peer whose only channels are promises of its
+    /// own is not told of.
+    PeerDisconnected,
+    /// The peer is connected again. Told after each `peer_disconnected`, and never else.
+    PeerConnected,
     /// A restore from a backup was tried, and would not bring back what the node has: which one, why, and what to do. Told once,
     /// until one is right again.
     BackupNotVerified,
@@ -187,9 +213,13 @@ pub enum EventKind {
     PaymentFailed,
     /// Coins of the wallet are sent: `amount_sat` by `txid`, of the call `op_id`.
     WalletSent,
-    /// A block, at `block_height`, holds the transaction `txid`, which spends coins of the wallet. Told again where another block comes to
-    /// hold it.
+    /// A block, at `block_height`, holds the transaction `txid`, which spends coins of the wallet worth `spent_sat` and pays it
+    /// `received_sat`, its change. `fee_sat` is what it pays in fees, where the wallet pays all of them. Told again where another block
+    /// comes to hold it.
     WalletConfirmed,
+    /// A block, at `block_height`, holds the transaction `txid`, which pays the wallet `amount_sat` and spends none of its coins: a deposit,
+    /// or what comes home from a channel. Told again where another block comes to hold it; before it is buried, it can be taken back.
+    WalletReceived,
     /// A token was made; the message is its name.
     TokenCreated,
     /// A token was taken back; the message is its name.
@@ -198,7 +228,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 31] = [
         Self::ChannelPending,
         Self::ChannelReady,
         Self::ChannelFundingStuck,
@@ -211,6 +241,12 @@ impl EventKind {
         Self::ChannelSwept,
         Self::ChannelAlarm,
         Self::WalletReserveLow,
+        Self::ChainBlind,
+        Self::ChainSynced,
+        Self::BackupBehind,
+        Self::BackupComplete,
+        Self::PeerDisconnected,
+        Self::PeerConnected,
         Self::BackupNotVerified,
         Self::ChannelFrozen,
         Self::OpenFailed,
@@ -221,6 +257,7 @@ impl EventKind {
         Self::PaymentFailed,
         Self::WalletSent,
         Self::WalletConfirmed,
+        Self::WalletReceived,
         Self::TokenCreated,
         Self::TokenRevoked,
     ];

@@ -401,6 +401,8 @@ export interface Event {
   amount_sat?: number;
   /** When it was stored, in unix seconds. */
   at: number;
+  /** The backup concerned, by its name. */
+  backup?: string;
   /** The height of the block concerned. */
   block_height?: number;
   /** The channel concerned: 32 bytes, hex. */
@@ -419,8 +421,12 @@ export interface Event {
   payment_hash?: string;
   /** The payment concerned. */
   payment_id?: string;
+  /** What a transaction pays the wallet, its change included, in satoshi. */
+  received_sat?: number;
   /** Its number: one order for the whole node, rising. */
   seq: number;
+  /** What a transaction takes from the wallet, in satoshi. */
+  spent_sat?: number;
   /** The transaction concerned. */
   txid?: string;
 }
@@ -451,6 +457,18 @@ export type EventKind =
   | "channel_alarm"
   /** The wallet holds less than it should keep to pay for closing its channels alone. */
   | "wallet_reserve_low"
+  /** The chain is not seen to its end, since bitcoind is away, far behind, or shows what cannot be trusted: nothing is opened, relayed or paid. The message says why and what to do. Told after ten seconds, in the first minute of a start not at all, and of one trouble at most once a minute; where it comes and goes, ever less often, down to once an hour. The same holds for `backup_behind` and `peer_disconnected`; what was told before a restart is not told again. */
+  | "chain_blind"
+  /** The chain is seen to its end again, at `block_height`. Told after each `chain_blind`, and never else. */
+  | "chain_synced"
+  /** The backup `backup` is in trouble, has been behind for more than 20 seconds, or has not told what it holds: why, what waits for it, and what to do. Where events wait for a required backup, this one waits behind them; `backup.status` waits for nothing. */
+  | "backup_behind"
+  /** The backup `backup` has everything again. Told after each `backup_behind`, and never else. */
+  | "backup_complete"
+  /** A peer that has channels is not connected; the message says whether it is dialled. A peer whose only channels are promises of its own is not told of. */
+  | "peer_disconnected"
+  /** The peer is connected again. Told after each `peer_disconnected`, and never else. */
+  | "peer_connected"
   /** A restore from a backup was tried, and would not bring back what the node has: which one, why, and what to do. Told once, until one is right again. */
   | "backup_not_verified"
   /** A start found rows of a channel that it cannot read; the message says what to do. Told again at each start. */
@@ -469,8 +487,10 @@ export type EventKind =
   | "payment_failed"
   /** Coins of the wallet are sent: `amount_sat` by `txid`, of the call `op_id`. */
   | "wallet_sent"
-  /** A block, at `block_height`, holds the transaction `txid`, which spends coins of the wallet. Told again where another block comes to hold it. */
+  /** A block, at `block_height`, holds the transaction `txid`, which spends coins of the wallet worth `spent_sat` and pays it `received_sat`, its change. `fee_sat` is what it pays in fees, where the wallet pays all of them. Told again where another block comes to hold it. */
   | "wallet_confirmed"
+  /** A block, at `block_height`, holds the transaction `txid`, which pays the wallet `amount_sat` and spends none of its coins: a deposit, or what comes home from a channel. Told again where another block comes to hold it; before it is buried, it can be taken back. */
+  | "wallet_received"
   /** A token was made; the message is its name. */
   | "token_created"
   /** A token was taken back; the message is its name. */

@@ -33,6 +33,7 @@ use outrigger_sidecar::store::schema::{
 
 use outrigger_sidecar::store::terms::TermsRow;
 use outrigger_sidecar::store::token::{Charge, TokenRow};
+use outrigger_sidecar::store::troubles::{Subject, Troubles};
 use serde_json::json;
 
 use super::Target;
@@ -77,6 +78,10 @@ pub(super) fn targets() -> Vec<Target> {
         }),
         of("record_verified", Verified::decode, |row| row.encode().unwrap_or_default(), || {
             vec![Verified([("one".to_owned(), 1_800_000_000), ("two words".to_owned(), 1)].into())]
+        }),
+        of("record_troubles", Troubles::decode, |row| row.encode().unwrap_or_default(), || {
+            let all = [Subject::Chain, Subject::Backup("two words".to_owned()), Subject::Peer(node(2))];
+            vec![Troubles(all.into())]
         }),
         of("record_backup_tip", TipRecord::decode, TipRecord::encode, || {
             let peers = vec![(node(2), "host:9735".to_owned())];

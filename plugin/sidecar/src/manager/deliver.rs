@@ -232,6 +232,11 @@ impl Deliver {
         is_welcome
     }
 
+    /// The peers with a channel that has rows, in no order.
+    pub fn peers_with_channels(&self) -> Vec<NodeId> {
+        self.channels.read().by_peer.keys().copied().collect()
+    }
+
     /// The peers that are connected now, in the order of their ids.
     pub(super) fn connected_peers(&self) -> Vec<NodeId> {
         let mut peers: Vec<_> = self.connections.read().lines.keys().copied().collect();

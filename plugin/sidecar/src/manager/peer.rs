@@ -10,6 +10,7 @@ use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_bolt::wire::ChannelUpdate;
 use outrigger_channel::{Channel, Monitor, Opening, Phase, Signer, Watch};
 
+use super::Manager;
 use super::workers::HEAVY_HTLCS;
 use crate::store::channel_update::ChannelUpdates;
 use crate::store::row::{OperationRow, SettlementRow};
@@ -159,6 +160,13 @@ impl Peer {
     /// Features that the peer told in `init`.
     pub fn features(&self) -> Option<&Features> {
         self.live.as_ref().map(|live| &live.features)
+    }
+}
+
+impl Manager {
+    /// Whether the peer has a channel that is no mere promise of its own, and is not closed.
+    pub fn has_funded_channel(&self, peer: &NodeId) -> bool {
+        self.directory.with(peer, |peer| !peer.is_stranger()).unwrap_or_default()
     }
 }
 

@@ -249,7 +249,8 @@ pub(super) fn report(hub: Option<&Hub>, is_restored: bool) -> schema::BackupRepo
     }
 }
 
-fn info(view: SinkView, is_restored: bool) -> schema::BackupInfo {
+/// A sink as callers are shown it.
+pub(super) fn info(view: SinkView, is_restored: bool) -> schema::BackupInfo {
     let SinkView { terms, state, lag, completed_at_unix, verified_at_unix, verify_failure, unverified } = view;
     let (state, reason, mut hint) = described(&terms, state, is_restored);
     if verify_failure.is_some() && !is_restored {

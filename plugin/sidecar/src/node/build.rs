@@ -15,6 +15,7 @@ use super::chain_side::{Listener, StoredWallet, carry_out, feerates, follow_esti
 use super::core::{self, Core, Duties, Ground};
 use super::found::Found;
 use super::keyed::Turns;
+use super::lookout::Lookout;
 use super::older::Older;
 use super::settings::{access, addresses, caps, event_limits, forwarding_policy, policy, proxy};
 use super::{Parts, StartFault, spawn, stop_for_storage, workers};
@@ -36,6 +37,7 @@ use crate::net::{Dialer, Network};
 use crate::payment::Terms;
 use crate::rpc::Doors;
 use crate::store::backup::Hub;
+use crate::store::troubles::Troubles;
 use crate::store::{ChainOrder, Commits};
 use crate::sweep::{Sweeper, Tools};
 use crate::wallet::Wallet;
@@ -112,6 +114,7 @@ pub(super) fn build(
     doors.open(Arc::new(all.doorkeeper(network.dialer(), chain.clone())));
     all.begin_work((mailboxes, notices, orders))?;
     let follower = all.begin_following(state, doors.clone())?;
+    all.begin_looking_out(chain.clone(), std::mem::take(&mut file.troubles))?;
 
     let redial = file.peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
     let Assembly { outside: Outside { stop, .. }, core: Core { manager, .. }, wallet, sinks, .. } = all;
@@ -208,6 +211,7 @@ impl Assembly<'_> {
             tell_clock: Box::new(move |words| doors.report(|status| status.clock = words)),
         }
     }
+
     /// Begins the threads that empty the core's queues.
     fn begin_work(
         &self,
@@ -222,6 +226,14 @@ impl Assembly<'_> {
         spawn("wallet", move || carry_out(&orders, &wallet, &broadcaster, &sweeper, &answered))?;
         let (estimator, told, stop) = (self.outside.estimator.clone(), manager.clone(), self.outside.stop.clone());
         spawn("feerates", move || follow_estimates(&estimator, &told, &stop))?;
+        Ok(())
+    }
+
+    /// Begins to look for what is wrong; `told` is what earlier runs said of it.
+    fn begin_looking_out(&self, chain: watch::Receiver<Option<ChainState>>, told: Troubles) -> io::Result<()> {
+        let lookout = Lookout { manager: self.core.manager.clone(), chain, sinks: self.sinks.clone() };
+        let stop = self.outside.stop.clone();
+        spawn("lookout", move || lookout.run(told, &stop))?;
         Ok(())
     }
 

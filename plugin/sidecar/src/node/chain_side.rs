@@ -25,7 +25,7 @@ use crate::store::row::EventRow;
 use crate::store::schema::{RESERVE_LOW_KEY, Table};
 use crate::store::{Batch, ChainOrder, FundingRequest, Held};
 use crate::sweep::{Purse, Sweeper};
-use crate::wallet::{Balance, Unspent, Wallet, WalletFault};
+use crate::wallet::{Balance, Movement, Unspent, Wallet, WalletFault};
 
 /// What the wallet keeps for each channel that may have to be closed alone (OCC-12), and for all of them at most.
 const RESERVE_PER_CHANNEL: Sat = Sat::new(10_000);
@@ -50,6 +50,28 @@ impl Purse for StoredWallet {
         // The writer drops the waiter only with the process.
         let _ = durable.blocking_recv();
     }
+}
+
+/// The event of what a block at this height moves in the wallet. What only pays it is a deposit, whoever sends it.
+fn moved(movement: &Movement, height: u32) -> EventRow {
+    let Movement { txid, received, spent, fee } = movement;
+    let txid = txid.to_string();
+    let (kind, fields) = match fee {
+        _ if *spent == Sat::ZERO => {
+            ("wallet_received", json!({ "txid": txid, "block_height": height, "amount_sat": received.get() }))
+        }
+        Some(fee) => (
+            "wallet_confirmed",
+            json!({
+                "txid": txid, "block_height": height, "received_sat": received.get(), "spent_sat": spent.get(), "fee_sat": fee.get()
+            }),
+        ),
+        None => (
+            "wallet_confirmed",
+            json!({ "txid": txid, "block_height": height, "received_sat": received.get(), "spent_sat": spent.get() }),
+        ),
+    };
+    EventRow::new(Clock::now_unix(), kind, fields)
 }
 
 /// What the wallet keeps back with so many channels.
@@ -167,9 +189,20 @@ impl StoredWallet {
         (wallet.tip().is_some(), wallet.looked_from())
     }
 
-    /// See [`Wallet::look_again`].
+    /// See [`Wallet::look_again`]. What is new by it is told.
     pub(super) fn look_again(&self, height: u32, block: &Block) -> Result<bool, WalletFault> {
-        self.change(|wallet, _| wallet.look_again(height, block))
+        let hash = block.block_hash();
+        self.change(|wallet, batch| {
+            let txids = block.txdata.iter().map(Transaction::compute_txid);
+            let known: HashSet<_> = txids.filter(|txid| wallet.has_in_block(*txid, hash)).collect();
+            let is_taken = wallet.look_again(height, block)?;
+            if is_taken {
+                let movements = wallet.movements(block);
+                let new = movements.iter().filter(|movement| !known.contains(&movement.txid));
+                new.for_each(|movement| batch.event(moved(movement, height)));
+            }
+            Ok(is_taken)
+        })
     }
 
     /// See [`Wallet::looked_again`].
@@ -253,10 +286,7 @@ impl BlockListener for Listener {
         self.manager.block_connected(height, block);
         let taken = self.wallet.block(|wallet, batch| {
             wallet.connected(height, block)?;
-            for txid in wallet.spends_of_ours(block) {
-                let fields = json!({ "txid": txid.to_string(), "block_height": height });
-                batch.event(EventRow::new(Clock::now_unix(), "wallet_confirmed", fields));
-            }
+            wallet.movements(block).iter().for_each(|movement| batch.event(moved(movement, height)));
             Ok(())
         });
         if let Err(fault) = taken {

@@ -136,7 +136,11 @@ impl Listener {
         }
         let message = format!("the backup {name} would not bring back what this node has: {words}; see backup.status");
         let mut batch = Batch::default();
-        batch.event(EventRow::new(Clock::now_unix(), "backup_not_verified", json!({ "message": message })));
+        batch.event(EventRow::new(
+            Clock::now_unix(),
+            "backup_not_verified",
+            json!({ "backup": name, "message": message }),
+        ));
         self.manager.env().writer.submit(batch);
     }
 }

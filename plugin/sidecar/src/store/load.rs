@@ -20,11 +20,13 @@ use super::journal::Journal;
 use super::part::PartRow;
 use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow, SweepRow};
 use super::schema::{
-    RESERVE_LOW_KEY, RESTORED_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key, parse_outpoint_key,
+    RESERVE_LOW_KEY, RESTORED_KEY, TROUBLES_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key,
+    parse_outpoint_key,
 };
 use super::seal::unseal;
 use super::terms::TermsRow;
 use super::token::TokenRow;
+use super::troubles::Troubles;
 
 /// A channel and its monitor as they stood at the last commit.
 pub struct LoadedChannel {
@@ -89,6 +91,8 @@ pub struct Snapshot {
     pub is_found_old: bool,
     /// The operator was told that the wallet holds less than its reserve, and it has not held that since.
     pub is_reserve_low: bool,
+    /// What the operator was told is wrong, and not yet right again.
+    pub troubles: Troubles,
     /// The journal that goes with the file, for the writer. None where commits are the database's own.
     pub journal: Option<Journal>,
 }
@@ -132,6 +136,8 @@ impl Loader {
             Snapshot { restored, channels, frozen, stray_settlements, broadcasts, sweeps, ..Snapshot::default() };
         snapshot.tokens = self.tokens()?;
         snapshot.is_reserve_low = self.fact(RESERVE_LOW_KEY)?.is_some();
+        let troubles = self.fact(TROUBLES_KEY)?.unwrap_or_default();
+        snapshot.troubles = Troubles::decode(&troubles).map_err(|fault| corrupt(Table::Meta, fault))?;
         self.under_way(&mut snapshot)?;
         self.each(Table::Wallet, |key, value| {
             let row = key.try_into().map_err(|_| corrupt(Table::Wallet, "a key of the wrong length"))?;

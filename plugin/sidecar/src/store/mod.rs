@@ -24,6 +24,7 @@ pub mod seal;
 mod still;
 pub mod terms;
 pub mod token;
+pub mod troubles;
 pub mod writer;
 
 use std::fs::File;

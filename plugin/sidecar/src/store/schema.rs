@@ -41,6 +41,8 @@ keys! {
         /// The key in [`Table::Meta`] that stands (1) from when the operator was told that the wallet holds less than
         /// its reserve, until it holds that again.
         RESERVE_LOW_KEY = b"reserve_low",
+        /// The key in [`Table::Meta`] under which it stands what the operator was told is wrong, and not yet right again.
+        TROUBLES_KEY = b"troubles",
         /// The key in [`Table::Meta`] under which the bytes of all rows of [`Table::Event`] stand, a u64; absent where no commit has
         /// brought an event yet that counts them (see [`retention`](super::retention)).
         EVENT_BYTES_KEY = b"event_bytes",

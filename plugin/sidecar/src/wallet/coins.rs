@@ -2,7 +2,7 @@
 
 use bdk_wallet::chain::{ChainPosition, ConfirmationBlockTime};
 use bdk_wallet::{KeychainKind, LocalOutput};
-use bitcoin::{Block, BlockHash, OutPoint, Psbt, ScriptBuf, Transaction, TxOut, Txid, Witness};
+use bitcoin::{BlockHash, OutPoint, Psbt, ScriptBuf, Transaction, TxOut, Txid, Witness};
 
 use super::{Wallet, WalletFault, inconsistent};
 
@@ -113,13 +113,6 @@ impl Wallet {
         }
         let found = self.inner.get_tx(txid).filter(|tx| is_confirmed(self.tip, &tx.chain_position));
         Some(found.and_then(|tx| tx.chain_position.confirmation_height_upper_bound()))
-    }
-
-    /// Those transactions of a block that spend coins of the wallet.
-    pub fn spends_of_ours(&self, block: &Block) -> Vec<Txid> {
-        let index = self.inner.spk_index();
-        let is_ours = |tx: &&Transaction| tx.input.iter().any(|input| index.txout(input.previous_output).is_some());
-        block.txdata.iter().filter(is_ours).map(Transaction::compute_txid).collect()
     }
 
     /// Whether the transaction counts as spending coins although no block holds it.

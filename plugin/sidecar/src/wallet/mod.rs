@@ -20,6 +20,7 @@ use crate::key::Seed;
 
 mod coins;
 mod funding;
+mod movements;
 mod older;
 mod stored;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod view;
 
 pub use coins::Coin;
 use coins::is_confirmed;
+pub use movements::Movement;
 use stored::{Marks, Stored};
 pub use view::Unspent;
 use view::View;

@@ -860,3 +860,32 @@ fn older_blocks_give_coins_and_take_what_was_spent_since() {
     let rows = [again.take_compacted().unwrap()];
     assert_eq!(Wallet::load(&seed(1), Network::Regtest, &rows).unwrap().looked_from(), Some(2));
 }
+
+#[test]
+fn what_a_transaction_moves_is_told_with_the_fee_where_the_wallet_pays_all_of_it() {
+    let mut bench = Bench::new();
+    let deposit = bench.payment(100_000);
+    let block = bench.block(vec![deposit.clone()]);
+    bench.mine(vec![deposit.clone()]);
+    let movement = |tx: &Transaction, received, spent, fee: Option<u64>| Movement {
+        txid: tx.compute_txid(),
+        received: Sat::new(received),
+        spent: Sat::new(spent),
+        fee: fee.map(Sat::new),
+    };
+    assert_eq!(bench.wallet.movements(&block), [movement(&deposit, 100_000, 0, None)]);
+    assert!(bench.wallet.has_in_block(deposit.compute_txid(), block.block_hash()));
+    assert!(!bench.wallet.has_in_block(deposit.compute_txid(), bench.blocks[0].block_hash()));
+
+    let (tx, _) = bench.fund(30_000).unwrap();
+    let change: u64 = tx.output.iter().map(|output| output.value.to_sat()).sum::<u64>() - 30_000;
+    let fee = 100_000 - 30_000 - change;
+    // Another pays as well: what it puts in is not known.
+    let mut shared = tx.clone();
+    shared.input.push(TxIn { previous_output: OutPoint::new(Txid::from_byte_array([8; 32]), 0), ..TxIn::default() });
+    let of_nobody = Transaction { input: Vec::new(), output: Vec::new(), ..deposit.clone() };
+    let block = bench.block(vec![of_nobody, tx.clone()]);
+    bench.mine(block.txdata.clone());
+    assert_eq!(bench.wallet.movements(&block), [movement(&tx, change, 100_000, Some(fee))]);
+    assert_eq!(bench.wallet.movement(&shared), Some(movement(&shared, change, 100_000, None)));
+}

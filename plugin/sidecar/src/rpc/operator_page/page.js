@@ -711,7 +711,7 @@ function backup_card(backup) {
   );
 }
 
-const EVENT_TONES = { failed: "bad", alarm: "bad", frozen: "bad", stuck: "bad", underpaid: "bad", low: "bad", verified: "bad", restored: "bad", ready: "good", succeeded: "good", paid: "good", received: "good", swept: "good" };
+const EVENT_TONES = { failed: "bad", alarm: "bad", frozen: "bad", stuck: "bad", underpaid: "bad", low: "bad", verified: "bad", restored: "bad", ready: "good", succeeded: "good", paid: "good", received: "good", swept: "good", blind: "bad", behind: "bad", disconnected: "bad", synced: "good", complete: "good", connected: "good" };
 
 function draw_events(events, fresh) {
   $("events-none").hidden = events.length > 0;
@@ -737,6 +737,8 @@ function draw_events(events, fresh) {
           event.channel_id && ["channel ", id(event.channel_id, "channel")],
           event.payment_id && ["payment ", id(event.payment_id, "payment")],
           !event.payment_id && event.payment_hash && ["hash ", id(event.payment_hash, "payment hash")],
+          !event.channel_id && event.node_id && ["peer ", id(event.node_id, "peer")],
+          event.backup && `backup ${event.backup}`,
           event.txid && ["transaction ", id(event.txid, "transaction")],
           el("span", { class: "seq dim" }, `#${event.seq}`),
         ),
