@@ -27,7 +27,7 @@ fn as_child() {
 fn with_each_page_damaged(mut look: impl FnMut(&MirrorPlace, usize)) {
     let dir = tempfile::tempdir().expect("a directory");
     let node_id = "02eec7245d6b7d2ccb30380bfbe2a3648cd7a942653f5aa340edcea1f283686619".parse().expect("a node");
-    let place = MirrorPlace { path: dir.path().join("mirror.redb"), network: "regtest".to_owned(), node_id };
+    let place = MirrorPlace::new(dir.path().join("mirror.redb"), "regtest", node_id);
     place.make().expect("a mirror");
     let whole = std::fs::read(&place.path).expect("its bytes");
     // The first bytes of a page say what it is.

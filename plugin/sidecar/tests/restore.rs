@@ -590,7 +590,7 @@ async fn a_backup_that_a_channel_is_too_large_for_says_so_and_that_no_restore_is
 fn a_node_comes_back_from_a_mirror_which_is_not_changed_by_a_byte() {
     let lost = Lost::sample();
     let path = lost.dir.path().join("mirror.redb");
-    let place = MirrorPlace { path: path.clone(), network: "regtest".to_owned(), node_id: lost.node_id() };
+    let place = MirrorPlace::new(path.clone(), "regtest", lost.node_id());
     place.make().unwrap();
     lost.keep(|ends| Box::new(Mirror::new(place, ends)));
     let before = fs::read(&path).unwrap();
@@ -623,7 +623,7 @@ fn a_node_comes_back_from_a_mirror_that_can_only_be_read() {
     let lost = Lost::sample();
     let disk = tempfile::tempdir().unwrap();
     let path = disk.path().join("mirror.redb");
-    let place = MirrorPlace { path: path.clone(), network: "regtest".to_owned(), node_id: lost.node_id() };
+    let place = MirrorPlace::new(path.clone(), "regtest", lost.node_id());
     place.make().unwrap();
     lost.keep(|ends| Box::new(Mirror::new(place, ends)));
     // As on a disk that is mounted to be read alone.
@@ -665,7 +665,7 @@ fn a_node_comes_back_from_a_mirror_that_can_only_be_read() {
 fn bak_5_a_channel_whose_parameters_are_gone_is_told_as_lost_and_not_passed_over() {
     let lost = Lost::sample();
     let path = lost.dir.path().join("mirror.redb");
-    let place = MirrorPlace { path: path.clone(), network: "regtest".to_owned(), node_id: lost.node_id() };
+    let place = MirrorPlace::new(path.clone(), "regtest", lost.node_id());
     place.make().unwrap();
     lost.keep(|ends| Box::new(Mirror::new(place, ends)));
     let channel = lost.images[1].channel;
@@ -1071,7 +1071,7 @@ fn bak_1_bad_input_91_an_older_record_of_the_chain_never_passes_for_a_damaged_ne
 
     let lost = Lost::sample();
     let path = lost.dir.path().join("mirror.redb");
-    let place = MirrorPlace { path: path.clone(), network: "regtest".to_owned(), node_id: lost.node_id() };
+    let place = MirrorPlace::new(path.clone(), "regtest", lost.node_id());
     place.make().unwrap();
     lost.keep(|ends| Box::new(Mirror::new(place, ends)));
     let db = redb::Database::open(&path).unwrap();

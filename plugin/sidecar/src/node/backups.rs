@@ -69,7 +69,7 @@ pub(super) struct Whose<'a> {
 
 impl Whose<'_> {
     fn mirror_at(&self, path: &Path) -> MirrorPlace {
-        MirrorPlace { path: path.to_owned(), network: self.network.to_owned(), node_id: self.node_id }
+        MirrorPlace::new(path, self.network, self.node_id)
     }
 }
 

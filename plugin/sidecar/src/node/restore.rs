@@ -180,7 +180,7 @@ fn source(
     let sealer = Arc::new(Sealer::new(keys.backup_secret(), network, node_id));
     match place {
         BackupKind::Mirror { path } => {
-            let place = MirrorPlace { path: path.clone(), network: network.to_owned(), node_id: *node_id };
+            let place = MirrorPlace::new(path.clone(), network, *node_id);
             Ok(Box::new(MirrorSource::open(place)?))
         }
         BackupKind::Directory { path, .. } => Ok(Box::new(DirectorySource::open(path, (network, node_id), sealer)?)),

@@ -13,6 +13,7 @@ use outrigger_bolt::id::NodeId;
 use redb::{Database, Durability, ReadableDatabase};
 
 use super::commit::apply;
+use super::ground::{Ground, System};
 use super::journal::rows::SealedRow;
 use super::schema::{FORMAT_VERSION, GENERATION_KEY, Table};
 use super::seal::{seal, unseal};
@@ -283,20 +284,20 @@ fn check_of(text: &str) -> String {
 /// Makes a directory with those above it that are missing, each private to its owner, and makes their names durable: who
 /// finds the database finds its directory too (DSK-7).
 pub fn make_directory(dir: &Path) -> io::Result<()> {
-    make_directory_with(dir, &sync_directory)
+    make_directory_on(&System, dir)
 }
 
-fn make_directory_with(dir: &Path, sync: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
+/// The same on this file system.
+pub(super) fn make_directory_on(ground: &dyn Ground, dir: &Path) -> io::Result<()> {
     let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
     for made in missing.into_iter().rev() {
-        match fs::DirBuilder::new().mode(0o700).create(made) {
+        match ground.make_directory(made) {
             Err(fault) if fault.kind() != io::ErrorKind::AlreadyExists => return Err(fault),
             Ok(()) | Err(_) => {}
         }
         match made.parent().filter(|above| !above.as_os_str().is_empty()) {
-            Some(above) => sync(above)?,
-            None => sync(Path::new("."))?,
+            Some(above) => ground.sync_names(above)?,
+            None => ground.sync_names(Path::new("."))?,
         }
     }
     Ok(())
@@ -304,25 +305,41 @@ fn make_directory_with(dir: &Path, sync: &dyn Fn(&Path) -> io::Result<()>) -> io
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-
     use super::*;
+    use crate::lock::Mutex;
+
+    /// Notes which directories are synced.
+    #[derive(Debug, Default)]
+    struct Noting(Mutex<Vec<PathBuf>>);
+
+    impl Ground for Noting {
+        fn sync_names(&self, dir: &Path) -> io::Result<()> {
+            self.0.lock().push(dir.to_owned());
+            sync_directory(dir)
+        }
+    }
+
+    /// Syncs none.
+    #[derive(Debug)]
+    struct Refusing;
+
+    impl Ground for Refusing {
+        fn sync_names(&self, _: &Path) -> io::Result<()> {
+            Err(io::Error::from_raw_os_error(5))
+        }
+    }
 
     #[test]
     fn dsk_7_the_name_of_each_directory_that_was_made_is_made_durable() {
         let dir = tempfile::tempdir().unwrap();
         let wanted = dir.path().join("home").join("regtest");
-        let synced = RefCell::new(Vec::new());
-        let sync = |dir: &Path| {
-            synced.borrow_mut().push(dir.to_owned());
-            sync_directory(dir)
-        };
-        make_directory_with(&wanted, &sync).unwrap();
-        assert_eq!(*synced.borrow(), [dir.path().to_owned(), dir.path().join("home")]);
+        let noting = Noting::default();
+        make_directory_on(&noting, &wanted).unwrap();
+        assert_eq!(*noting.0.lock(), [dir.path().to_owned(), dir.path().join("home")]);
         assert!(wanted.is_dir());
-        make_directory_with(&wanted, &sync).unwrap();
-        assert_eq!(synced.borrow().len(), 2, "what was there is not made again");
-        let refused = make_directory_with(&dir.path().join("other"), &|_| Err(io::Error::from_raw_os_error(5)));
+        make_directory_on(&noting, &wanted).unwrap();
+        assert_eq!(noting.0.lock().len(), 2, "what was there is not made again");
+        let refused = make_directory_on(&Refusing, &dir.path().join("other"));
         assert!(refused.is_err(), "a name that may be lost is no place for a database");
     }
 

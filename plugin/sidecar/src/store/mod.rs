@@ -8,6 +8,7 @@ mod commit;
 pub mod forward;
 pub mod fresh;
 pub mod generation;
+pub mod ground;
 pub mod journal;
 pub mod load;
 pub mod part;
@@ -33,7 +34,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrigger_bolt::id::NodeId;
-use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, StorageBackend};
 
 pub use batch::{Address, Batch, ChainOrder, FundingRequest, Held, Released, Step};
@@ -46,6 +46,7 @@ pub use retention::EventLimits;
 pub use writer::{Commits, Gathered, Writer, WriterStats};
 
 use backup::mirror::is_mirror;
+use ground::{Ground, System};
 use reserve::Reserve;
 use schema::{FORMAT_VERSION, Table};
 use seal::{seal, unseal};
@@ -219,7 +220,7 @@ pub fn open_and_load_on(
 /// The database as a start would find it, for looking at: neither it nor its journal is changed by a byte, and no journal is made.
 pub fn open_to_look(dir: &Path, network: &str, node_id: &NodeId) -> Result<Database, StoreError> {
     let path = dir.join(FILE);
-    let file = stored(&path)?;
+    let file = stored(&System, &path)?;
     let looked = || {
         let db = Database::builder().create_with_backend(Reserve::of(file))?;
         check_identity(&db, &path, network, node_id)?;
@@ -262,20 +263,20 @@ fn database_seen(dir: &Path, (network, node_id): (&str, &NodeId), seen: Option<u
         }
         fresh::create(&fresh::Directory(dir), network, node_id, |_| Ok(()))?;
     }
-    let file = stored(&path)?;
+    let file = stored(&System, &path)?;
     // A process that died may have left names that are on no disk yet, of this file or of its journal.
     sync_directory(dir).map_err(|fault| StoreError::io_of(dir, fault))?;
     Ok((file, seen.unwrap_or_default()))
 }
 
 /// A file that is there. redb would turn an empty one into a new database: an existing one is only ever opened (bad input 91).
-fn stored(path: &Path) -> Result<Box<dyn StorageBackend>, StoreError> {
+fn stored(ground: &dyn Ground, path: &Path) -> Result<Box<dyn StorageBackend>, StoreError> {
     let refused = |fault: io::Error| StoreError::io_of(path, fault);
     let file = File::options().read(true).write(true).open(path).map_err(refused)?;
     if file.metadata().map_err(refused)?.len() == 0 {
         return Err(StoreError::Corrupt { path: path.to_owned(), reason: "it is empty".to_owned() });
     }
-    Ok(Box::new(FileBackend::new(file)?))
+    Ok(ground.backend(file)?)
 }
 
 /// The same to look at, also where it may not be written.

@@ -73,6 +73,28 @@ pub enum Damage {
 impl Damage {
     /// Of a machine that stops.
     pub const ALL: [Self; 5] = [Self::Kept, Self::Dropped, Self::Torn(512), Self::Torn(4096), Self::Reordered];
+
+    /// Whether one piece of what was not synced is left.
+    pub fn keeps(self, rng: &mut ChaCha8Rng) -> bool {
+        match self {
+            Self::Kept | Self::Cached => true,
+            Self::Dropped => false,
+            Self::Torn(_) | Self::Reordered => rng.random_bool(0.5),
+        }
+    }
+
+    /// What of a write reaches the disk at once.
+    pub fn pieces(self, mut at: usize, bytes: Vec<u8>) -> Vec<(usize, Vec<u8>)> {
+        let Self::Torn(piece) = self else { return vec![(at, bytes)] };
+        let mut rest = bytes.as_slice();
+        let mut pieces = Vec::new();
+        while !rest.is_empty() {
+            let (first, later) = rest.split_at(rest.len().min(piece - at % piece));
+            pieces.push((at, first.to_vec()));
+            (at, rest) = (at + first.len(), later);
+        }
+        pieces
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -167,17 +189,10 @@ impl Disk {
             return Self(Arc::new(Mutex::new(Platter { seen: left, durable, since, ..Platter::default() })));
         }
         for (file, change) in since {
-            match damage {
-                Damage::Dropped => {}
-                Damage::Kept | Damage::Cached => apply(&mut left, file, &change),
-                Damage::Reordered => {
-                    if rng.random_bool(0.5) {
-                        apply(&mut left, file, &change);
-                    }
+            for piece in change.pieces(damage) {
+                if damage.keeps(rng) {
+                    apply(&mut left, file, &piece);
                 }
-                Damage::Torn(piece) => change.pieces(piece).iter().filter(|_| rng.random_bool(0.5)).for_each(|piece| {
-                    apply(&mut left, file, piece);
-                }),
             }
         }
         Self::with(Content(left))
@@ -240,16 +255,13 @@ fn apply(left: &mut Files, file: File, change: &Change) {
 
 impl Change {
     /// What of it reaches the disk at once.
-    fn pieces(self, piece: usize) -> Vec<Self> {
-        let Self::Write(mut at, bytes) = self else { return vec![self] };
-        let mut rest = bytes.as_slice();
-        let mut pieces = Vec::new();
-        while !rest.is_empty() {
-            let (first, later) = rest.split_at(rest.len().min(piece - at % piece));
-            pieces.push(Self::Write(at, first.to_vec()));
-            (at, rest) = (at + first.len(), later);
+    fn pieces(self, damage: Damage) -> Vec<Self> {
+        match self {
+            Self::Write(at, bytes) => {
+                damage.pieces(at, bytes).into_iter().map(|(at, bytes)| Self::Write(at, bytes)).collect()
+            }
+            whole => vec![whole],
         }
-        pieces
     }
 }
 

@@ -28,6 +28,7 @@ mod faults;
 mod layered;
 mod ledger;
 mod losses;
+mod machine;
 mod network;
 mod node;
 mod orders;
@@ -40,6 +41,7 @@ mod seen;
 mod signer;
 mod sinks;
 mod stopped;
+mod stops;
 mod sweep;
 mod world;
 

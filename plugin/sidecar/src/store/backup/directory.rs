@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,17 +18,20 @@ use super::MISSING;
 use super::image::{Image, TipRecord, Update};
 use super::sealed::{CannotOpen, MAX_RECORD_BYTES, RecordKind, RecordName, Sealer};
 use super::source::{NamedRecord, NoRecord};
-use crate::store::generation::make_directory;
+use crate::store::generation::make_directory_on;
+use crate::store::ground::{Ground, System};
 use crate::store::schema::Table;
-use crate::store::sync_directory;
 
 mod alone;
+mod names;
 mod persist;
 mod read;
 #[cfg(test)]
 mod tests;
 
 use alone::AHEAD;
+pub use names::parse_name;
+use names::{names_in, path_of, place_of, tips};
 pub use persist::DirectorySink;
 pub use read::DirectorySource;
 
@@ -138,9 +141,18 @@ impl Names {
 }
 
 /// Makes a place for this node in a directory that is there, and is for the first start that backs up into it.
-pub fn make_place(dir: &Path, (network, node_id): (&str, &NodeId)) -> Result<(), DirectoryFault> {
+pub fn make_place(dir: &Path, owner: (&str, &NodeId)) -> Result<(), DirectoryFault> {
+    make_place_on(&System, dir, owner)
+}
+
+/// The same on this file system.
+pub fn make_place_on(
+    ground: &dyn Ground,
+    dir: &Path,
+    (network, node_id): (&str, &NodeId),
+) -> Result<(), DirectoryFault> {
     let root = place_of(dir, network, node_id);
-    let made = check_there(dir, UNMOUNTED).and_then(|()| make_directory(&root));
+    let made = check_there(dir, UNMOUNTED).and_then(|()| make_directory_on(ground, &root));
     made.map_err(|reason| DirectoryFault::Io { path: root, reason })
 }
 
@@ -157,13 +169,14 @@ pub struct Directory {
     full_every: usize,
     /// What is known to stand there, of channels that were written to since the start or the last fault: each name is durable.
     known: HashMap<ChannelId, Names>,
-    /// Makes the names in a directory durable.
-    sync: fn(&Path) -> io::Result<()>,
+    /// What all that changes anything goes through.
+    ground: Arc<dyn Ground>,
 }
 
 impl Directory {
     /// The place of this node in a directory, both of which must be there: an empty directory may be where a disk is to be mounted.
     pub fn open(
+        ground: Arc<dyn Ground>,
         dir: &Path,
         (network, node_id): (&str, &NodeId),
         sealer: Arc<Sealer>,
@@ -172,10 +185,10 @@ impl Directory {
         let root = place_of(dir, network, node_id);
         let io_fault = |reason| DirectoryFault::Io { path: root.clone(), reason };
         check_there(dir, UNMOUNTED).and_then(|()| check_there(&root, MISSING)).map_err(io_fault)?;
-        let directory = Self { root: root.clone(), sealer, full_every, known: HashMap::new(), sync: sync_directory };
-        clean(&root).map_err(io_fault)?;
+        let directory = Self { root: root.clone(), sealer, full_every, known: HashMap::new(), ground };
+        directory.clean(&root).map_err(io_fault)?;
         // Names may stand there whose sync failed.
-        (directory.sync)(dir).and_then(|()| (directory.sync)(&root)).map_err(io_fault)?;
+        directory.sync(dir).and_then(|()| directory.sync(&root)).map_err(io_fault)?;
         if !root.join(NOTE).exists() {
             directory.place(&root.join(NOTE), NOTE_TEXT.as_bytes())?;
         }
@@ -247,20 +260,25 @@ impl Directory {
         if over.join(channel.to_string()).exists() {
             return Ok(());
         }
-        fs::rename(&from, over.join(channel.to_string())).map_err(io_fault)?;
-        (self.sync)(&over).and_then(|()| (self.sync)(&self.root)).map_err(io_fault)
+        self.ground.rename(&from, &over.join(channel.to_string())).map_err(io_fault)?;
+        self.sync(&over).and_then(|()| self.sync(&self.root)).map_err(io_fault)
     }
 
     /// Makes a directory in the place of this node, and never that place itself.
     fn make(&self, dir: &Path) -> io::Result<()> {
         check_there(&self.root, MISSING)?;
-        make_directory(dir)
+        make_directory_on(&*self.ground, dir)
+    }
+
+    /// Makes the names in a directory durable.
+    fn sync(&self, dir: &Path) -> io::Result<()> {
+        self.ground.sync_names(dir)
     }
 
     /// Makes the names of a channel's records durable: a sync of one may have failed, and it stands there all the same.
     fn settle(&self, channel: &ChannelId) -> Result<(), DirectoryFault> {
         let dir = self.root.join(channel.to_string());
-        (self.sync)(&dir).map_err(|reason| DirectoryFault::Io { path: dir, reason })
+        self.sync(&dir).map_err(|reason| DirectoryFault::Io { path: dir, reason })
     }
 
     fn names(&mut self, channel: &ChannelId) -> Result<&mut Names, DirectoryFault> {
@@ -268,7 +286,7 @@ impl Directory {
             let dir = self.root.join(channel.to_string());
             let io_fault = |reason| DirectoryFault::Io { path: dir.clone(), reason };
             self.make(&dir).map_err(io_fault)?;
-            clean(&dir).map_err(io_fault)?;
+            self.clean(&dir).map_err(io_fault)?;
             self.settle(channel)?;
             let names =
                 names_in(&dir, channel).map_err(io_fault)?.ok_or_else(|| DirectoryFault::TooMany(dir.clone()))?;
@@ -290,10 +308,10 @@ impl Directory {
                 Ok(_) if name.kind == RecordKind::Tip => {}
                 Ok(_) => return Err(DirectoryFault::OtherHistory(path)),
                 Err(CannotOpen::Newer(form)) => return Err(DirectoryFault::Newer { path, form }),
-                Err(CannotOpen::Short | CannotOpen::NotAuthentic) => set_aside(&path).map_err(io_fault)?,
+                Err(CannotOpen::Short | CannotOpen::NotAuthentic) => self.set_aside(&path).map_err(io_fault)?,
             },
             // Nor does a file that the disk does not read stand in the way of what is to have its name.
-            Ok(None) | Err(_) => set_aside(&path).map_err(io_fault)?,
+            Ok(None) | Err(_) => self.set_aside(&path).map_err(io_fault)?,
         }
         self.place(&path, &sealed)?;
         Ok(Written::Now)
@@ -301,32 +319,55 @@ impl Directory {
 
     /// It is there already. Whether it is durable is not known: the sync of its name may have failed.
     fn before(&self, path: &Path) -> Result<Written, DirectoryFault> {
-        let synced = File::open(path).and_then(|file| file.sync_all()).and_then(|()| self.sync_above(path));
+        let synced = File::open(path).and_then(|file| self.ground.sync(&file)).and_then(|()| self.sync_above(path));
         synced.map(|()| Written::Before).map_err(|reason| DirectoryFault::Io { path: path.to_owned(), reason })
     }
 
     fn sync_above(&self, path: &Path) -> io::Result<()> {
-        (self.sync)(path.parent().unwrap_or(&self.root))
+        self.sync(path.parent().unwrap_or(&self.root))
     }
 
     /// A file that is whole or not there. A failed sync of it is not tried again: the next try is another file.
     fn place(&self, path: &Path, bytes: &[u8]) -> Result<(), DirectoryFault> {
         let io_fault = |reason| DirectoryFault::Io { path: path.to_owned(), reason };
         let unfinished = with_suffix(path, UNFINISHED);
-        let placed = File::create(&unfinished)
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&unfinished, path));
+        let ground = &*self.ground;
+        let placed = ground
+            .create(&unfinished)
+            .and_then(|mut file| ground.write(&mut file, bytes).and_then(|()| ground.sync(&file)))
+            .and_then(|()| ground.rename(&unfinished, path));
         if let Err(fault) = placed {
             // It is cleaned at the next start where it cannot be now.
-            let _ = fs::remove_file(&unfinished);
+            let _ = ground.remove(&unfinished);
             return Err(io_fault(fault));
         }
         self.sync_above(path).map_err(io_fault)
     }
 
+    /// Removes what a crash left of a write.
+    fn clean(&self, dir: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(dir)? {
+            let file = entry?.file_name();
+            let left = file.to_str().and_then(|file| file.strip_suffix(UNFINISHED));
+            if left.is_some_and(|left| left == NOTE || parse_name(&ChannelId([0; 32]), left).is_some()) {
+                self.ground.remove(&dir.join(&file))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a file that does not open under another name: part of it may be of use yet.
+    fn set_aside(&self, path: &Path) -> io::Result<()> {
+        let mut aside = with_suffix(path, DAMAGED);
+        while aside.exists() {
+            aside = with_suffix(&aside, DAMAGED);
+        }
+        self.ground.rename(path, &aside)
+    }
+
     fn forget(&mut self, name: &RecordName) -> Result<(), DirectoryFault> {
         let path = path_of(&self.root, name);
-        match fs::remove_file(&path) {
+        match self.ground.remove(&path) {
             Err(reason) if reason.kind() != io::ErrorKind::NotFound => return Err(DirectoryFault::Io { path, reason }),
             Ok(()) | Err(_) => {}
         }
@@ -369,100 +410,6 @@ fn is_same(name: &RecordName, one: &[u8], other: &[u8]) -> bool {
     }
 }
 
-fn place_of(dir: &Path, network: &str, node_id: &NodeId) -> PathBuf {
-    dir.join(format!("{network}-{node_id}"))
-}
-
-fn is_place(name: &str) -> bool {
-    name.rsplit_once('-').is_some_and(|(_, node)| node.parse::<NodeId>().is_ok())
-}
-
-fn path_of(root: &Path, name: &RecordName) -> PathBuf {
-    let word = name.kind.word();
-    match name.kind {
-        RecordKind::Full => root.join(name.channel.to_string()).join(format!("{word}-{:020}{SUFFIX}", name.id)),
-        RecordKind::Update => {
-            root.join(name.channel.to_string()).join(format!("{word}-{:020}-{:020}{SUFFIX}", name.from, name.id))
-        }
-        RecordKind::Tip => root.join(format!("{word}-{:020}{SUFFIX}", name.id)),
-    }
-}
-
-/// The record of a channel that a file's name names; nothing for any other file.
-pub fn parse_name(channel: &ChannelId, file: &str) -> Option<RecordName> {
-    let (word, numbers) = file.strip_suffix(SUFFIX)?.split_once('-')?;
-    let number = |text: &str| (text.len() == 20).then(|| text.parse::<u64>().ok())?.filter(|_| is_digits(text));
-    match RecordKind::of_word(word)? {
-        RecordKind::Full => Some(RecordName::full(*channel, number(numbers)?)),
-        RecordKind::Update => {
-            let (from, id) = numbers.split_once('-')?;
-            let (from, id) = (number(from)?, number(id)?);
-            (from < id).then_some(RecordName::update(*channel, from, id))
-        }
-        RecordKind::Tip => Some(RecordName::tip(u32::try_from(number(numbers)?).ok()?)),
-    }
-}
-
-fn is_digits(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// The records in a channel's directory; nothing where there are too many to be ours.
-fn names_in(dir: &Path, channel: &ChannelId) -> io::Result<Option<Names>> {
-    let mut names = Names::default();
-    for entry in fs::read_dir(dir)? {
-        let file = entry?.file_name();
-        if let Some(name) = file.to_str().and_then(|file| parse_name(channel, file)) {
-            names.insert(&name);
-        }
-        if names.fulls.len().saturating_add(names.updates.len()) > MAX_NAMES {
-            return Ok(None);
-        }
-    }
-    Ok(Some(names))
-}
-
-/// The channels that have a directory in this one.
-fn channels_in(dir: &Path) -> io::Result<Vec<ChannelId>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let Some(channel) = entry.file_name().to_str().and_then(|name| name.parse::<ChannelId>().ok()) else {
-            continue;
-        };
-        // One that cannot be looked at is there.
-        if fs::metadata(entry.path()).map_or_else(|fault| fault.kind() != io::ErrorKind::NotFound, |file| file.is_dir())
-        {
-            found.push(channel);
-        }
-    }
-    found.sort_unstable();
-    Ok(found)
-}
-
-fn tips(root: &Path) -> io::Result<BTreeSet<u32>> {
-    let mut heights = BTreeSet::new();
-    for entry in fs::read_dir(root)? {
-        let file = entry?.file_name();
-        let name = file.to_str().and_then(|file| parse_name(&ChannelId([0; 32]), file));
-        let height = name.filter(|name| name.kind == RecordKind::Tip).and_then(|name| u32::try_from(name.id).ok());
-        heights.extend(height);
-    }
-    Ok(heights)
-}
-
-/// Removes what a crash left of a write.
-fn clean(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let file = entry?.file_name();
-        let left = file.to_str().and_then(|file| file.strip_suffix(UNFINISHED));
-        if left.is_some_and(|left| left == NOTE || parse_name(&ChannelId([0; 32]), left).is_some()) {
-            fs::remove_file(dir.join(&file))?;
-        }
-    }
-    Ok(())
-}
-
 /// The record that stands under this name, or what is wrong with it. A disk that cannot be read does not say that nothing is there.
 fn read_record(sealer: &Sealer, root: &Path, name: RecordName) -> Result<NamedRecord, NoRecord> {
     let path = path_of(root, &name);
@@ -482,15 +429,6 @@ fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     let read = File::open(path)?.take(MAX_RECORD_BYTES.saturating_add(1)).read_to_end(&mut bytes)? as u64;
     Ok((read <= MAX_RECORD_BYTES).then_some(bytes))
-}
-
-/// Keeps a file that does not open under another name: part of it may be of use yet.
-fn set_aside(path: &Path) -> io::Result<()> {
-    let mut aside = with_suffix(path, DAMAGED);
-    while aside.exists() {
-        aside = with_suffix(&aside, DAMAGED);
-    }
-    fs::rename(path, aside)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

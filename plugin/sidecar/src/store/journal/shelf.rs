@@ -1,15 +1,16 @@
 //! Where a start finds the journal of its database, or makes it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::StorageBackend;
-use redb::backends::FileBackend;
 
+use super::super::FILE as DATABASE;
+use super::super::ground::{Ground, system};
 use super::super::still::opened_to_look;
-use super::super::{FILE as DATABASE, sync_directory};
-use super::{FILE, HALF_LEN};
+use super::FILE;
 
 /// A place for one journal.
 pub trait Shelf {
@@ -40,23 +41,39 @@ pub struct Beside {
     path: PathBuf,
     database: PathBuf,
     is_to_look: bool,
+    ground: Arc<dyn Ground>,
 }
 
 impl Beside {
     /// Beside the database of a node, which stands in this directory under its own name.
     pub fn node(dir: &Path) -> Self {
-        Self { path: dir.join(FILE), database: DATABASE.into(), is_to_look: false }
+        Self { path: dir.join(FILE), database: DATABASE.into(), is_to_look: false, ground: system() }
     }
 
     /// Beside a file of any name, which it has with `.journal` behind it.
     pub fn file(database: &Path) -> Self {
-        Self { path: with_ending(database, ".journal"), database: database.to_owned(), is_to_look: false }
+        Self {
+            path: with_ending(database, ".journal"),
+            database: database.to_owned(),
+            is_to_look: false,
+            ground: system(),
+        }
+    }
+
+    /// The same on another file system.
+    #[must_use]
+    pub fn on(self, ground: Arc<dyn Ground>) -> Self {
+        Self { ground, ..self }
     }
 
     /// The same to look at, also where nothing may be written.
     #[must_use]
     pub fn to_look(self) -> Self {
         Self { is_to_look: true, ..self }
+    }
+
+    fn backend(&self, file: File) -> io::Result<Box<dyn StorageBackend>> {
+        self.ground.backend(file).map_err(|fault| io::Error::other(fault.to_string()))
     }
 
     /// The file by which an operator says that the journal is lost for good.
@@ -75,7 +92,7 @@ impl Shelf for Beside {
     fn open(&self) -> io::Result<Option<Box<dyn StorageBackend>>> {
         let opened = match self.is_to_look {
             true => opened_to_look(&self.path),
-            false => File::options().read(true).write(true).open(&self.path).and_then(backend),
+            false => File::options().read(true).write(true).open(&self.path).and_then(|file| self.backend(file)),
         };
         match opened {
             Ok(file) => Ok(Some(file)),
@@ -93,21 +110,21 @@ impl Shelf for Beside {
         lay: &dyn Fn(&dyn StorageBackend, usize) -> io::Result<()>,
     ) -> io::Result<(Box<dyn StorageBackend>, usize)> {
         let unfinished = with_ending(&self.path, ".new");
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&unfinished)?;
-        let file = backend(file)?;
-        if let Err(fault) = lay(&*file, HALF_LEN) {
+        let file = self.backend(self.ground.create(&unfinished)?)?;
+        let half_len = self.ground.half_len();
+        if let Err(fault) = lay(&*file, half_len) {
             // A disk without room for it gets back what it took.
-            drop(fs::remove_file(&unfinished));
+            drop(self.ground.remove(&unfinished));
             return Err(fault);
         }
-        fs::rename(&unfinished, &self.path)?;
+        self.ground.rename(&unfinished, &self.path)?;
         let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if let Err(fault) = sync_directory(dir) {
+        if let Err(fault) = self.ground.sync_names(dir) {
             // Its name may be seen and on no disk: who tries again makes it again.
-            drop(fs::remove_file(&self.path));
+            drop(self.ground.remove(&self.path));
             return Err(fault);
         }
-        Ok((file, HALF_LEN))
+        Ok((file, half_len))
     }
 
     fn path(&self) -> PathBuf {
@@ -121,8 +138,4 @@ impl Shelf for Beside {
     fn is_given_up(&self) -> bool {
         self.given_up().exists()
     }
-}
-
-fn backend(file: File) -> io::Result<Box<dyn StorageBackend>> {
-    Ok(Box::new(FileBackend::new(file).map_err(|fault| io::Error::other(fault.to_string()))?))
 }

@@ -129,7 +129,7 @@ fn written(dir: &Path, images: &[Image], tip: &TipRecord, open: impl Fn(SinkEnds
 }
 
 fn place(dir: &Path, id: &NodeId) -> MirrorPlace {
-    MirrorPlace { path: dir.join("mirror.redb"), network: NETWORK.to_owned(), node_id: *id }
+    MirrorPlace::new(dir.join("mirror.redb"), NETWORK, *id)
 }
 
 fn sealer(id: &NodeId) -> Arc<Sealer> {

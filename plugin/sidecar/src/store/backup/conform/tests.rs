@@ -86,7 +86,7 @@ struct InMirror {
 impl InMirror {
     fn place(&self) -> MirrorPlace {
         let Terms { network, node_id, .. } = terms();
-        MirrorPlace { path: self.dir.path().join("mirror.redb"), network, node_id }
+        MirrorPlace::new(self.dir.path().join("mirror.redb"), &network, node_id)
     }
 }
 

@@ -1,6 +1,5 @@
 //! A channel whose own files are at fault: it waits alone, and the others of its place go on.
 
-use std::fs;
 use std::io;
 
 use outrigger_bolt::id::ChannelId;
@@ -40,8 +39,9 @@ impl Directory {
     /// Whether the place takes a file, whatever is wrong with those of one channel.
     pub(super) fn works(&self) -> bool {
         let trial = with_suffix(&self.root.join(NOTE), UNFINISHED);
-        let made = fs::File::create(&trial).and_then(|file| file.sync_all()).and_then(|()| (self.sync)(&self.root));
-        let removed = fs::remove_file(&trial);
+        let made =
+            self.ground.create(&trial).and_then(|file| self.ground.sync(&file)).and_then(|()| self.sync(&self.root));
+        let removed = self.ground.remove(&trial);
         made.and(removed).is_ok()
     }
 }

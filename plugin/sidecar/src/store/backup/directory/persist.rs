@@ -13,6 +13,7 @@ use super::{Directory, DirectoryFault, DirectorySource, Written};
 use crate::store::backup::sealed::{Sealer, fits};
 use crate::store::backup::source::{Source, SourceFault};
 use crate::store::backup::{Answer, Full, Holding, Image, Persist, Reader, SinkEnds, SinkFault, TipRecord, Update};
+use crate::store::ground::{Ground, system};
 
 /// So often the files of one channel are tried, while the place takes others, before it waits alone.
 const TRIES: u32 = 6;
@@ -34,6 +35,7 @@ pub struct DirectorySink {
     sealer: Arc<Sealer>,
     full_every: usize,
     ends: SinkEnds,
+    ground: Arc<dyn Ground>,
     /// Nothing until its disk is there.
     directory: Option<Directory>,
     /// Channels of which something could not be read or was damaged when they were looked at, in words. What that had may be newer than
@@ -66,13 +68,23 @@ impl From<SourceFault> for SinkFault {
 impl DirectorySink {
     /// Keeps the channels of the node and network `owner` under `path`, a full write after each `full_every` updates.
     pub fn new(path: PathBuf, owner: (String, NodeId), sealer: Arc<Sealer>, full_every: usize, ends: SinkEnds) -> Self {
-        Self { path, owner, sealer, full_every, ends, directory: None, doubtful: HashMap::new() }
+        let (ground, directory, doubtful) = (system(), None, HashMap::new());
+        Self { path, owner, sealer, full_every, ends, ground, directory, doubtful }
+    }
+
+    /// The same on another file system.
+    #[must_use]
+    pub fn on(self, ground: Arc<dyn Ground>) -> Self {
+        Self { ground, ..self }
     }
 
     fn directory(&mut self) -> Result<&mut Directory, DirectoryFault> {
         let directory = match self.directory.take() {
             Some(directory) => directory,
-            None => Directory::open(&self.path, (&self.owner.0, &self.owner.1), self.sealer.clone(), self.full_every)?,
+            None => {
+                let (ground, owner) = (self.ground.clone(), (self.owner.0.as_str(), &self.owner.1));
+                Directory::open(ground, &self.path, owner, self.sealer.clone(), self.full_every)?
+            }
         };
         Ok(self.directory.insert(directory))
     }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use outrigger_bolt::id::{ChannelId, NodeId};
 
-use super::{OVER, channels_in, is_place, names_in, place_of, read_record, tips};
+use super::names::{channels_in, is_place, names_in, place_of, tips};
+use super::{Names, OVER, read_record};
 use crate::store::backup::sealed::{RecordName, Sealer};
 use crate::store::backup::source::{NoRecord, Source, SourceFault, StoredChannel};
 
@@ -46,10 +47,13 @@ impl DirectorySource {
         channels_in(&self.root).map_err(|fault| SourceFault::unreadable(self.root.display(), fault))
     }
 
-    /// Where the channel's directory stands.
+    /// Where the channel's directory stands. What comes after its end begins another one among those that live, which does not count before
+    /// it has a record.
     fn above(&self, channel: &ChannelId) -> PathBuf {
-        let lives = self.root.join(channel.to_string()).is_dir();
-        if lives { self.root.clone() } else { self.root.join(OVER) }
+        let (lives, over) = (self.root.join(channel.to_string()), self.root.join(OVER));
+        let has_nothing = || matches!(names_in(&lives, channel), Ok(Some(names)) if names == Names::default());
+        let is_over = !lives.is_dir() || (over.join(channel.to_string()).is_dir() && has_nothing());
+        if is_over { over } else { self.root.clone() }
     }
 }
 

@@ -9,6 +9,8 @@ use super::*;
 use crate::store::backup::image::RowChange;
 use crate::store::backup::source::Source;
 use crate::store::backup::{Answer, Persist, SinkEnds, SinkFault, TipRecord};
+use crate::store::ground::system;
+use crate::store::sync_directory;
 
 const CHANNEL: ChannelId = ChannelId([7; 32]);
 
@@ -23,7 +25,7 @@ fn sealer() -> Arc<Sealer> {
 
 fn open(dir: &Path) -> Directory {
     make_place(dir, ("regtest", &node(1))).unwrap();
-    Directory::open(dir, ("regtest", &node(1)), sealer(), 3).unwrap()
+    Directory::open(system(), dir, ("regtest", &node(1)), sealer(), 3).unwrap()
 }
 
 fn source(dir: &Path) -> DirectorySource {
@@ -188,13 +190,18 @@ thread_local! {
 }
 
 /// A disk that refuses to make names durable for a while.
-fn failing_sync(dir: &Path) -> io::Result<()> {
-    match FAILURES.get().checked_sub(1) {
-        Some(left) => {
-            FAILURES.set(left);
-            Err(io::Error::from_raw_os_error(5))
+#[derive(Debug)]
+struct Failing;
+
+impl Ground for Failing {
+    fn sync_names(&self, dir: &Path) -> io::Result<()> {
+        match FAILURES.get().checked_sub(1) {
+            Some(left) => {
+                FAILURES.set(left);
+                Err(io::Error::from_raw_os_error(5))
+            }
+            None => sync_directory(dir),
         }
-        None => sync_directory(dir),
     }
 }
 
@@ -209,7 +216,7 @@ fn per_2_what_is_there_counts_only_once_its_name_is_durable() {
     for (name, write) in writes {
         let dir = tempfile::tempdir().unwrap();
         let mut directory = filled(dir.path());
-        directory.sync = failing_sync;
+        directory.ground = Arc::new(Failing);
         FAILURES.set(2);
         for _ in 0..2 {
             assert!(matches!(write(&mut directory), Err(DirectoryFault::Io { .. })), "{name:?}");
@@ -218,7 +225,7 @@ fn per_2_what_is_there_counts_only_once_its_name_is_durable() {
         assert_eq!((write(&mut directory).unwrap(), FAILURES.get()), (Written::Before, 0), "{name:?}");
         // As the sink does after a fault: what stands there is read anew, and nothing of it counts before.
         let mut again = open(dir.path());
-        again.sync = failing_sync;
+        again.ground = Arc::new(Failing);
         FAILURES.set(1);
         assert!(matches!(write(&mut again), Err(DirectoryFault::Io { .. })), "{name:?}");
         assert_eq!(write(&mut again).unwrap(), Written::Before, "{name:?}");
@@ -226,7 +233,7 @@ fn per_2_what_is_there_counts_only_once_its_name_is_durable() {
     // A start believes no name before either.
     let dir = tempfile::tempdir().unwrap();
     let mut directory = filled(dir.path());
-    directory.sync = failing_sync;
+    directory.ground = Arc::new(Failing);
     FAILURES.set(1);
     assert!(directory.settle(&CHANNEL).is_err() && directory.settle(&CHANNEL).is_ok());
 }
@@ -353,14 +360,14 @@ fn bad_input_91_a_file_that_is_too_long_is_not_read_whole() {
 fn a_directory_that_is_missing_is_not_made_and_one_of_another_node_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("disk");
-    let fault = Directory::open(&missing, ("regtest", &node(1)), sealer(), 3).map(drop).unwrap_err();
+    let fault = Directory::open(system(), &missing, ("regtest", &node(1)), sealer(), 3).map(drop).unwrap_err();
     assert!(fault.to_string().contains("mount its disk, or make it"), "{fault}");
     let fault = make_place(&missing, ("regtest", &node(1))).unwrap_err();
     assert!(fault.to_string().contains("mount its disk, or make it"), "{fault}");
     assert!(!missing.exists());
     // Where its disk is to be mounted there is a directory, and nothing in it.
     fs::create_dir(&missing).unwrap();
-    let fault = Directory::open(&missing, ("regtest", &node(1)), sealer(), 3).map(drop).unwrap_err();
+    let fault = Directory::open(system(), &missing, ("regtest", &node(1)), sealer(), 3).map(drop).unwrap_err();
     assert!(fault.to_string().contains("Its disk may not be mounted: mount it."), "{fault}");
     assert!(files(&missing).is_empty() && fs::read_dir(&missing).unwrap().next().is_none());
     filled(dir.path());
@@ -403,6 +410,9 @@ fn a_channel_that_is_over_is_kept_where_no_start_looks_for_it() {
     directory.retire(&CHANNEL).unwrap();
     assert_eq!(source(dir.path()).living().unwrap(), []);
     assert_eq!(source(dir.path()).channels().unwrap(), [CHANNEL]);
+    assert_eq!(read_back(dir.path()), (Some(6), vec![]));
+    // What is begun where it was, and has no record yet, hides nothing.
+    fs::create_dir(directory.root.join(CHANNEL.to_string())).unwrap();
     assert_eq!(read_back(dir.path()), (Some(6), vec![]));
     // It is not looked for where it was, and does not overwrite what stands there.
     directory.write_full(&CHANNEL, 9, &image(9)).unwrap();

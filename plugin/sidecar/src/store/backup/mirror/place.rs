@@ -12,14 +12,13 @@ use redb::{Database, ReadableDatabase};
 
 use super::super::MISSING;
 use super::DAMAGED;
+use crate::store::ground::{Ground, system};
 use crate::store::journal::start::{Attached, attach, is_orphaned};
 use crate::store::journal::{self, Beside, Journal, Shelf};
 use crate::store::reserve::Reserve;
 use crate::store::schema::{MIRROR_KEY, Table};
 use crate::store::seal::seal;
-use crate::store::{
-    StoreError, check_identity, initialise, kept_back, reserved, stored, stored_to_look, sync_directory,
-};
+use crate::store::{StoreError, check_identity, initialise, kept_back, reserved, stored, stored_to_look};
 
 /// Whose mirror it is, and where.
 #[derive(Clone, Debug)]
@@ -28,6 +27,7 @@ pub struct MirrorPlace {
     pub path: PathBuf,
     pub network: String,
     pub node_id: NodeId,
+    pub(super) ground: Arc<dyn Ground>,
 }
 
 /// Device and number of a file.
@@ -60,9 +60,20 @@ impl Files {
 }
 
 impl MirrorPlace {
+    /// The place of this node's and network's mirror in this file.
+    pub fn new(path: impl Into<PathBuf>, network: &str, node_id: NodeId) -> Self {
+        Self { path: path.into(), network: network.to_owned(), node_id, ground: system() }
+    }
+
+    /// The same on another file system.
+    #[must_use]
+    pub fn on(self, ground: Arc<dyn Ground>) -> Self {
+        Self { ground, ..self }
+    }
+
     /// The place of the journal: beside the file itself where the name is a link to it, so that both are on one disk.
     pub(super) fn shelf(&self) -> Beside {
-        Beside::file(&self.path.canonicalize().unwrap_or_else(|_| self.path.clone()))
+        Beside::file(&self.path.canonicalize().unwrap_or_else(|_| self.path.clone())).on(self.ground.clone())
     }
 
     /// The files that stand there, where the mirror's does.
@@ -157,9 +168,9 @@ impl MirrorPlace {
         }
         // Who put them there need not have made their names durable.
         let directory = directory_of(&shelf.path()).to_owned();
-        sync_directory(&directory).map_err(|fault| StoreError::io_of(&directory, fault))?;
+        self.ground.sync_names(&directory).map_err(|fault| StoreError::io_of(&directory, fault))?;
         let found = || {
-            let (db, storage) = kept_back(stored(&self.path)?, &self.path)?;
+            let (db, storage) = kept_back(stored(&*self.ground, &self.path)?, &self.path)?;
             self.check_file(&db)?;
             let attached = attached(&db, &shelf, true)?;
             if attached.old.is_some() {
@@ -218,11 +229,15 @@ impl MirrorPlace {
     fn create(&self) -> Result<(), StoreError> {
         let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let unfinished = self.path.with_file_name(format!("{name}.new"));
-        match fs::remove_file(&unfinished) {
+        match self.ground.remove(&unfinished) {
             Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(fault)),
             Ok(()) | Err(_) => {}
         }
-        let db = Database::create(&unfinished).map_err(StoreError::from)?;
+        let file = self.ground.create(&unfinished).map_err(StoreError::io)?;
+        let storage = Reserve::of(self.ground.backend(file)?);
+        // There is nothing in it that could be spoilt.
+        storage.release().map_err(StoreError::io)?;
+        let db = Database::builder().create_with_backend(storage.clone())?;
         initialise(&db, &self.network, &self.node_id)?;
         let transaction = db.begin_write()?;
         transaction
@@ -230,8 +245,11 @@ impl MirrorPlace {
             .insert(MIRROR_KEY, seal(Table::Meta, MIRROR_KEY, &[1]).as_slice())?;
         transaction.commit()?;
         drop(db);
-        fs::rename(&unfinished, &self.path).map_err(StoreError::io)?;
-        sync_directory(directory_of(&self.path)).map_err(StoreError::io)
+        if storage.has_refused() {
+            return Err(StoreError::io_of(&unfinished, "the disk refused a write as the file was closed"));
+        }
+        self.ground.rename(&unfinished, &self.path).map_err(StoreError::io)?;
+        self.ground.sync_names(directory_of(&self.path)).map_err(StoreError::io)
     }
 }
 

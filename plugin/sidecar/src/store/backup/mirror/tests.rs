@@ -35,7 +35,7 @@ fn node(byte: u8) -> NodeId {
 }
 
 fn place(dir: &Path) -> MirrorPlace {
-    MirrorPlace { path: dir.join("mirror.redb"), network: "regtest".into(), node_id: node(1) }
+    MirrorPlace::new(dir.join("mirror.redb"), "regtest", node(1))
 }
 
 fn funding() -> OutPoint {

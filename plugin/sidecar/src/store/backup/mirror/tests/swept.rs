@@ -1,8 +1,9 @@
-//! The power fails at each operation on either file of a mirror, and again while that is repaired: what was completed is there.
+//! A machine with the two files of a mirror, or of a database, whose syncs fail and whose power does. A life of a real mirror that stops at
+//! each operation is swept by `tests/simulation/stops.rs`.
 
 use redb::StorageBackend;
 
-use super::paired::{changed, channel, image_of};
+use super::paired::{changed, channel};
 use super::*;
 use crate::store::initialise;
 use crate::store::journal::start::attach;
@@ -250,27 +251,6 @@ impl Machine {
     }
 }
 
-/// Writes until all is written or the power fails. Says which id was completed, and whether that was all.
-fn written(machine: &Machine, files: Files) -> (u64, bool) {
-    let mut completed = 0;
-    let mut work = || -> Result<(), StoreError> {
-        let open = machine.opened(files)?;
-        let begun: Vec<_> = CHANNELS.map(|number| Job::Full(Box::new(image_of(channel(number), 1)), 1)).into();
-        assert!(open.commit(&begun)?);
-        completed = 1;
-        for id in 2..8 {
-            assert!(open.commit(&CHANNELS.map(|number| changed(channel(number), id)))?);
-            completed = id;
-            if id % 4 == 0 {
-                open.checkpoint(false)?;
-            }
-        }
-        open.checkpoint(true)
-    };
-    let is_all = work().is_ok();
-    (completed, is_all)
-}
-
 /// What was completed is there, of both channels alike, and goes on.
 pub(super) fn assert_kept(machine: &Machine, files: Files, completed: u64, when: &str) {
     let open = machine.opened(files).unwrap_or_else(|fault| panic!("{when}: {fault}"));
@@ -283,37 +263,4 @@ pub(super) fn assert_kept(machine: &Machine, files: Files, completed: u64, when:
         let next = CHANNELS.map(|number| changed(channel(number), id + 1));
         assert!(open.commit(&next).unwrap(), "{when}: it does not go on");
     }
-}
-
-#[test]
-fn per_1_dsk_2_dsk_4_a_mirror_has_what_it_completed_wherever_the_power_fails_and_twice_in_a_row() {
-    let dir = tempfile::tempdir().unwrap();
-    let place = place(dir.path());
-    place.make().unwrap();
-    let files = place.files().unwrap();
-    let made = Machine::new();
-    let (mut points, mut second_points) = (0, 0);
-    for ends_at in 1.. {
-        let machine = made.after(Fate::Kept, ends_at);
-        let (completed, is_all) = written(&machine, files);
-        if is_all {
-            assert_eq!(completed, 7);
-            break;
-        }
-        // Of four fates two at each operation, and the others at the next.
-        for fate in FATES.into_iter().skip(ends_at % 2).step_by(2) {
-            points += 1;
-            let when = format!("at operation {ends_at}, {fate:?}");
-            assert_kept(&machine.after(fate, usize::MAX), files, completed, &when);
-            let again = [2, 5, 9][ends_at % 3];
-            let repaired = machine.after(fate, again);
-            if repaired.opened(files).is_err() {
-                second_points += 1;
-                let then = FATES[(ends_at + again) % FATES.len()];
-                let when = format!("{when}, then at {again}, {then:?}");
-                assert_kept(&repaired.after(then, usize::MAX), files, completed, &when);
-            }
-        }
-    }
-    assert!(points > 80 && second_points > 60, "{points} and {second_points}");
 }
