@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, network_directory};
 use outrigger_rpc_schema::{
-    CallError, ChannelClose, ChannelGet, ChannelInfo, ChannelOpen, ChannelOpened, ChannelState, InvoiceCreate, Method,
-    NodeInfo, NodeInfoReport, NodeStatus, NodeStatusReport, NodeStop, PaymentInfo, PaymentSend, PaymentWait,
-    PeerConnect, Phase, WalletBalance, WalletBalanceReport, WalletNewAddress,
+    CallError, ChannelClose, ChannelGet, ChannelInfo, ChannelOpen, ChannelOpenWait, ChannelOpened, ChannelState,
+    InvoiceCreate, Method, NodeInfo, NodeInfoReport, NodeStatus, NodeStatusReport, NodeStop, OpenState, PaymentInfo,
+    PaymentSend, PaymentWait, PeerConnect, Phase, WalletBalance, WalletBalanceReport, WalletNewAddress,
 };
 use tokio::process::{Child, Command};
 
@@ -238,14 +238,22 @@ impl Sidecar {
 
     /// Opens a channel and waits until it is signed; gives its name and the id of its funding transaction.
     pub async fn open(&self, order: ChannelOpen) -> Done<(String, String)> {
-        until(LIMIT, "the channel to be signed", async || {
-            let ChannelOpened { channel_id, funding_txid, failure, .. } = self.call(order.clone()).await?;
-            match failure {
-                Some(failure) => Err(format!("the channel was not opened: {failure}").into()),
-                None => Ok(channel_id.zip(funding_txid)),
-            }
-        })
-        .await
+        let op_id = self.call(order).await?.op_id;
+        let ChannelOpened { channel_id, funding_txid, failure, .. } = self.end_of_opening(&op_id).await?;
+        match failure {
+            Some(failure) => Err(format!("the channel was not opened: {failure}").into()),
+            None => channel_id.zip(funding_txid).ok_or_else(|| "the channel is not signed yet".into()),
+        }
+    }
+
+    /// Waits until an opening is over: what became of it.
+    pub async fn end_of_opening(&self, op_id: &str) -> Done<ChannelOpened> {
+        let wait = || ChannelOpenWait { op_id: op_id.to_owned(), timeout_secs: u32::try_from(LIMIT.as_secs()).ok() };
+        let ended = self.call(wait()).await?;
+        match ended.state {
+            OpenState::Opening => Err("the opening did not end in time".into()),
+            OpenState::Pending | OpenState::Failed => Ok(ended),
+        }
     }
 
     /// Mines to the node's wallet until it has mature coins, and waits until it sees them and may spend them.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
-    BackupInfo, BackupState, BackupStatus, ChannelForceClose, ChannelOpen, ChannelState, EventKind, EventList,
-    NodeStatus, PaymentState, Phase,
+    BackupInfo, BackupState, BackupStatus, ChannelForceClose, ChannelList, ChannelOpen, ChannelOpenWait, ChannelState,
+    EventKind, EventList, NodeStatus, OpenState, PaymentState, Phase,
 };
 
 const CAPACITY_SAT: u64 = 1_000_000;
@@ -96,7 +96,25 @@ async fn per_2_a_required_mirror_that_is_away_stalls_its_channels_and_loses_noth
         let status = alice.call(NodeStatus {}).await?;
         assert!(status.backups.is_some_and(|words| words.contains("second") && words.contains("late with them")));
 
+        // A channel that the mirror lacks has no name for a caller: its funding transaction may still never leave.
+        let order = ChannelOpen {
+            node_id: bob.node_id().await?,
+            funding_sat: 100_000,
+            idempotency_key: "while it is away".to_owned(),
+            ..Default::default()
+        };
+        let begun = alice.call(order).await?;
+        until(LIMIT, "the second channel to be a row", async || {
+            Ok((alice.call(ChannelList::default()).await?.items.len() == 2).then_some(()))
+        })
+        .await?;
+        let waited = alice.call(ChannelOpenWait { op_id: begun.op_id.clone(), timeout_secs: Some(1) }).await?;
+        assert_eq!((waited.state, &waited.channel_id, &waited.funding_txid), (OpenState::Opening, &None, &None));
+
         std::fs::rename(&away, &disk)?;
+        let opened = alice.end_of_opening(&begun.op_id).await?;
+        assert_eq!(opened.state, OpenState::Pending, "{opened:?}");
+        regtest.confirm(opened.funding_txid.as_deref().ok_or("no transaction")?).await?;
         until(LIMIT, "the channel to go on", async || Ok((!alice.channel(&channel_id).await?.stalled).then_some(())))
             .await?;
         until_agreed([&alice, &bob], &channel_id).await?;

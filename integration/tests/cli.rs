@@ -53,7 +53,9 @@ async fn the_commands_of_the_tour_open_pay_and_close() -> Done<()> {
         let node_id = format!("node_id={}", bob.node_id().await?);
         said(&alice, &["peer.connect", &node_id, &format!("address={}", bob.address())]).await?;
         let open = ["channel.open", &node_id, "funding_sat=100000", "idempotency_key=first"];
-        let opened = json_of(&alice, &open).await?;
+        let begun = json_of(&alice, &open).await?;
+        let op_id = begun["op_id"].as_str().ok_or("no op_id")?;
+        let opened = json_of(&alice, &["channel.open_wait", &format!("op_id={op_id}")]).await?;
         let channel_id = opened["channel_id"].as_str().ok_or("the name is not final")?.to_owned();
         assert_eq!(json_of(&alice, &open).await?, opened, "the same call opens nothing more");
         regtest.confirm(opened["funding_txid"].as_str().ok_or("the transaction is not final")?).await?;

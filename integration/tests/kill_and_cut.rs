@@ -5,8 +5,8 @@ use std::time::Duration;
 use outrigger_integration::proxy::{Proxy, Way};
 use outrigger_integration::{Dice, Done, Moment, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
-    ChannelClose, ChannelOpen, ChannelState, InvoiceGet, InvoiceState, OpenState, PaymentGet, PaymentInfo, PaymentSend,
-    PaymentState,
+    CallError, ChannelClose, ChannelOpen, ChannelOpenWait, ChannelState, InvoiceGet, InvoiceState, OpenState,
+    PaymentGet, PaymentInfo, PaymentSend, PaymentState, Refusal, WalletSend,
 };
 use tokio::task::JoinHandle;
 
@@ -94,19 +94,12 @@ async fn an_opening_that_is_cut_short_ends_as_a_channel_or_as_nothing() -> Done<
                 ..Default::default()
             };
             wire.hold_after(way, allowance);
-            let opening = tokio::spawn({
-                let (client, order) = (alice.client(), order.clone());
-                async move { client.call(order).await.map(drop) }
-            });
+            let begun = alice.call(order.clone()).await?;
+            assert_eq!(begun.state, OpenState::Opening, "{what}");
             wire.until_held(way, 1).await?;
             blow.strike(&mut alice, &mut bob, &wire).await?;
-            // The answer may have been lost with the process; the same call tells again.
-            drop(opening.await?);
-            let opened = until(LIMIT, "the opening to end", async || {
-                let opened = alice.call(order.clone()).await?;
-                Ok((opened.state != OpenState::Opening).then_some(opened))
-            })
-            .await?;
+            let opened = alice.end_of_opening(&begun.op_id).await?;
+            assert_eq!(alice.call(order).await?, opened, "{what}: the same call tells the same");
             if let (OpenState::Pending, Some(channel_id), Some(txid)) =
                 (opened.state, opened.channel_id, opened.funding_txid)
             {
@@ -124,6 +117,74 @@ async fn an_opening_that_is_cut_short_ends_as_a_channel_or_as_nothing() -> Done<
         let invoice = bob.invoice(1_000_000, "all is well").await?;
         assert_eq!(alice.pay(&invoice).await?.state, PaymentState::Succeeded);
         bob.until_idle(&opened.channel_id).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// A peer that says nothing keeps no caller waiting: what it was asked is known by its id, before a kill and after.
+#[tokio::test(flavor = "multi_thread")]
+async fn rpc_an_opening_is_answered_at_once_and_waited_for_by_its_id() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (mut alice, mut bob, wire) = wired(regtest).await?;
+        let bob_id = bob.node_id().await?;
+        let before = alice.balance().await?;
+        let order = |key: &str| ChannelOpen {
+            node_id: bob_id.clone(),
+            funding_sat: 100_000,
+            idempotency_key: key.to_owned(),
+            ..Default::default()
+        };
+        let wait = |op_id: &str, secs| ChannelOpenWait { op_id: op_id.to_owned(), timeout_secs: Some(secs) };
+
+        wire.hold_after(Way::Back, 0);
+        let begun = alice.call(order("silent")).await?;
+        wire.until_held(Way::Back, 1).await?;
+        assert_eq!((begun.state, &begun.channel_id, &begun.funding_txid), (OpenState::Opening, &None, &None));
+        assert_eq!(alice.call(order("silent")).await?, begun, "a repeat is answered at once too");
+        assert_eq!(alice.call(wait(&begun.op_id, 1)).await?, begun, "as it is when the time is over");
+        Blow::KillAlice.strike(&mut alice, &mut bob, &wire).await?;
+        let failed = alice.call(wait(&begun.op_id, 60)).await?;
+        assert_eq!((failed.state, &failed.op_id, &failed.channel_id), (OpenState::Failed, &begun.op_id, &None));
+        assert!(failed.failure.as_deref().is_some_and(|words| words.contains("nothing was spent")), "{failed:?}");
+        assert_eq!(alice.call(order("silent")).await?, failed);
+        assert_eq!(alice.balance().await?, before);
+        alice.until_synced_with(&regtest.bitcoind).await?;
+        until(LIMIT, "the peer to be back", async || Ok(alice.connect_to(&bob_id, wire.address()).await.ok())).await?;
+
+        // Whoever waits hears of it; and it is not asked again after a kill.
+        wire.hold_after(Way::Back, 0);
+        let begun = alice.call(order("late")).await?;
+        wire.until_held(Way::Back, 1).await?;
+        let waiting = tokio::spawn({
+            let (client, wait) = (alice.client(), wait(&begun.op_id, 60));
+            async move { client.call(wait).await }
+        });
+        wire.release(Way::Back);
+        let pending = waiting.await??;
+        assert_eq!((pending.state, &pending.op_id), (OpenState::Pending, &begun.op_id));
+        regtest.confirm(pending.funding_txid.as_deref().ok_or("no transaction")?).await?;
+        Blow::KillAlice.strike(&mut alice, &mut bob, &wire).await?;
+        assert_eq!(alice.call(wait(&begun.op_id, 60)).await?, pending);
+        assert_ne!(begun.op_id, failed.op_id);
+
+        assert_eq!(alice.refusal(wait(&"00".repeat(16), 60)).await?, "operation_not_found");
+        assert_eq!(alice.refusal(wait(&begun.op_id.to_uppercase(), 60)).await?, "invalid_parameter");
+        let send = WalletSend {
+            address: bob.new_address().await?,
+            amount_sat: 20_000,
+            idempotency_key: "coins".to_owned(),
+            ..Default::default()
+        };
+        alice.until_synced_with(&regtest.bitcoind).await?;
+        let sent = alice.call(send).await?.op_id;
+        let refused = alice.call(wait(&sent, 60)).await;
+        let Err(CallError::Refused(Refusal { message, data: Some(data), .. })) = refused else {
+            return Err(format!("it is no opening: {refused:?}").into());
+        };
+        assert_eq!((data.kind.as_str(), data.parameter.as_deref()), ("invalid_parameter", Some("op_id")));
+        assert_eq!(message, "parameter op_id is of wallet.send, and not of channel.open");
+        assert_eq!(data.hint, "wallet.wait waits for a transaction, by its txid.");
         Ok(())
     })
     .await

@@ -38,9 +38,15 @@ async fn it_prints_one_object_and_leaves_nothing_running() -> Done<()> {
     check_balances(&report["balances"]);
 
     // Each step says what an operator would type.
-    for call in
-        ["wallet.new_address", "peer.connect", "channel.open", "invoice.create", "payment.send", "channel.close"]
-    {
+    for call in [
+        "wallet.new_address",
+        "peer.connect",
+        "channel.open node_id",
+        "channel.open_wait",
+        "invoice.create",
+        "payment.send",
+        "channel.close",
+    ] {
         assert!(said.lines().any(|line| line.trim_start().starts_with('$') && line.contains(call)), "{call}: {said}");
     }
     assert_nothing_left(scratch.path())

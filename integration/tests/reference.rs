@@ -18,6 +18,7 @@ struct Stage {
     payment_id: String,
     payment_hash: String,
     txid: String,
+    op_id: String,
 }
 
 impl Stage {
@@ -30,7 +31,8 @@ impl Stage {
             idempotency_key: "second".to_owned(),
             ..Default::default()
         };
-        let second = regtest.open(&alice, order).await?.channel_id;
+        let second = regtest.open(&alice, order.clone()).await?.channel_id;
+        let op_id = alice.call(order).await?.op_id;
         for node in [&alice, &bob] {
             node.until_channel_is(&second, ChannelState::Normal).await?;
         }
@@ -38,7 +40,7 @@ impl Stage {
         let invoice = InvoiceCreate { description: "mine".to_owned(), ..Default::default() };
         let payment_hash = alice.call(invoice).await?.payment_hash;
         let (channels, txid) = ([opened.channel_id, second], opened.funding_txid);
-        Ok(Self { alice, bob, channels, payment_id: payment.payment_id, payment_hash, txid })
+        Ok(Self { alice, bob, channels, payment_id: payment.payment_id, payment_hash, txid, op_id })
     }
 
     /// What is the reader's own in an example of this method.
@@ -53,6 +55,7 @@ impl Stage {
             ("payment_id", self.payment_id.clone()),
             ("payment_hash", self.payment_hash.clone()),
             ("txid", self.txid.clone()),
+            ("op_id", self.op_id.clone()),
             ("invoice", self.bob.invoice(2_000_000, "an example").await?),
             ("bitcoin_address", self.bob.new_address().await?),
         ]))

@@ -3,8 +3,8 @@
 use outrigger_integration::{Done, on_regtest};
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, network_directory};
 use outrigger_rpc_schema::{
-    CallError, Client, InvoiceCreate, NodeInfo, PaymentAbandon, PaymentSend, PaymentState, PaymentWait, Scope,
-    TokenCreate, TokenRevoke,
+    CallError, ChannelOpen, ChannelOpenWait, Client, InvoiceCreate, NodeInfo, OpenState, PaymentAbandon, PaymentSend,
+    PaymentState, PaymentWait, Scope, TokenCreate, TokenRevoke,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,6 +55,23 @@ async fn rpc_6_no_token_is_answered_with_what_another_did_nor_ends_it() -> Done<
         let Err((kind, words)) = conflict else { return Err("a conflict".into()) };
         assert_eq!(kind.as_deref(), Some("idempotency_conflict"));
         assert!(words.contains(r#"idempotency_key "1" was used before"#), "{words}");
+
+        // Nor does one that may open channels find what another opened.
+        let mut openers = Vec::new();
+        for (name, scope) in [("one", Scope::Channel), ("two", Scope::Channel), ("all", Scope::Admin)] {
+            let order = TokenCreate { name: name.to_owned(), scopes: vec![scope], ..Default::default() };
+            openers.push(Client::with_token(address.trim(), &alice.call(order).await?.token)?);
+        }
+        let [one, two, all] = openers.as_slice() else { return Err("three".into()) };
+        let (node_id, idempotency_key) = (bob.node_id().await?, "1".to_owned());
+        let open = ChannelOpen { node_id, funding_sat: 100_000, idempotency_key, ..Default::default() };
+        let op_id = one.call(open).await?.op_id;
+        let wait = || ChannelOpenWait { op_id: op_id.clone(), timeout_secs: Some(60) };
+        let opened = one.call(wait()).await?;
+        assert_eq!(opened.state, OpenState::Pending);
+        let refused = two.call(wait()).await.map_err(|error| error.kind().map(str::to_owned));
+        assert_eq!(refused.map(|opened| opened.op_id), Err(Some("operation_not_found".to_owned())));
+        assert_eq!((all.call(wait()).await?, alice.call(wait()).await?), (opened.clone(), opened), "these may all");
 
         let invoice = bob.call(order(5000)).await?.invoice;
         let pay = || PaymentSend { invoice: Some(invoice.clone()), ..Default::default() };

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Method, Scope};
 
-/// Opens a channel with a connected peer. Answers when the channel has its name and every required backup has it, after
-/// 30 seconds at the latest; the opening goes on then, and a repeat of the same call tells how far it is.
+/// Opens a channel with a connected peer. Answers as soon as the opening is stored, which is before the peer has agreed:
+/// `channel.open_wait` waits for its end, and an event tells of it. A repeat of the same call tells how far the opening is,
+/// at once too.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelOpen {
@@ -15,7 +16,7 @@ pub struct ChannelOpen {
     /// The channel's capacity in satoshi, taken from the wallet; the fee of the funding transaction comes on top.
     pub funding_sat: u64,
     /// Any text of 1 to 128 characters that names this opening: the same text with the same parameters never opens a
-    /// second channel, and with other parameters is refused.
+    /// second channel, and with other parameters is refused. It is remembered for 1,000 days, and at least until the opening is over.
     pub idempotency_key: String,
     /// Millisatoshi of the capacity that are given to the peer; 0 without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,10 +38,31 @@ impl Method for ChannelOpen {
     type Result = ChannelOpened;
 }
 
+/// Waits until an opening is over, and tells what became of it: `pending` with the channel's name, once every required backup has
+/// the channel; or `failed`, once the coins that were meant for it are free again. After `timeout_secs` it answers how far it is then.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelOpenWait {
+    /// The opening, as `channel.open` named it: 16 bytes, hex. A token finds those that it began itself, or that another token of
+    /// its name did; one that may do everything finds all.
+    pub op_id: String,
+    /// How long to wait at most, in seconds: 1 to 600; 60 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 600))]
+    pub timeout_secs: Option<u32>,
+}
+
+impl Method for ChannelOpenWait {
+    const NAME: &'static str = "channel.open_wait";
+    const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
+    const EXAMPLE: &'static str = r#"{ "op_id": "$op_id", "timeout_secs": 60 }"#;
+    type Result = ChannelOpened;
+}
+
 /// How far an opening is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChannelOpened {
-    /// Names the opening.
+    /// Names the opening: 16 bytes, hex. `channel.open_wait` finds it by that.
     pub op_id: String,
     /// How far it is.
     pub state: OpenState,

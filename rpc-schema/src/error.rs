@@ -43,6 +43,8 @@ pub enum ErrorKind {
     Restored,
     /// The idempotency key was used before, with other parameters.
     IdempotencyConflict,
+    /// No call of this op_id is known to the caller.
+    OperationNotFound,
     /// Blocks are still being taken in.
     ChainNotSynced,
     /// bitcoind does not answer or is not ready.
@@ -125,7 +127,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, by code.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 50] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::NotificationRefused,
@@ -136,6 +138,7 @@ impl ErrorKind {
         Self::Stopping,
         Self::Restored,
         Self::IdempotencyConflict,
+        Self::OperationNotFound,
         Self::ChainNotSynced,
         Self::BitcoindUnavailable,
         Self::ChainBlind,
@@ -191,6 +194,7 @@ impl ErrorKind {
             Self::Stopping => (1002, "stopping"),
             Self::Restored => (1004, "restored"),
             Self::IdempotencyConflict => (1003, "idempotency_conflict"),
+            Self::OperationNotFound => (1005, "operation_not_found"),
             Self::ChainNotSynced => (1101, "chain_not_synced"),
             Self::BitcoindUnavailable => (1102, "bitcoind_unavailable"),
             Self::ChainBlind => (1103, "chain_blind"),

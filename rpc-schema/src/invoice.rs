@@ -23,7 +23,8 @@ pub struct InvoiceCreate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// Any text of 1 to 128 characters that names this invoice: the same text with the same parameters gives the same
-    /// invoice again, and with other parameters is refused.
+    /// invoice again, and with other parameters is refused. It is remembered for 1,000 days, and at least until the invoice is paid
+    /// or has expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
 }

@@ -53,7 +53,8 @@ pub use chain::{
 };
 pub use channel::{
     ChannelClose, ChannelClosing, ChannelForceClose, ChannelForceClosing, ChannelGet, ChannelInfo, ChannelList,
-    ChannelOpen, ChannelOpened, ChannelPage, ChannelSetPolicy, ChannelState, ChannelWait, ForwardingTerms, OpenState,
+    ChannelOpen, ChannelOpenWait, ChannelOpened, ChannelPage, ChannelSetPolicy, ChannelState, ChannelWait,
+    ForwardingTerms, OpenState,
 };
 pub use client::{CallError, Client, Refusal};
 pub use config::{ConfigGet, ConfigItem, ConfigOrigin, ConfigReport, LogLevel, LogLevels, LogLevelsReport, LogTarget};

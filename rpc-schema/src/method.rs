@@ -114,6 +114,7 @@ pub fn methods() -> &'static [MethodInfo] {
             MethodInfo::of::<peer::PeerDisconnect>(),
             MethodInfo::of::<peer::PeerList>(),
             MethodInfo::of::<channel::ChannelOpen>(),
+            MethodInfo::of::<channel::ChannelOpenWait>(),
             MethodInfo::of::<channel::ChannelList>(),
             MethodInfo::of::<channel::ChannelGet>(),
             MethodInfo::of::<channel::ChannelWait>(),

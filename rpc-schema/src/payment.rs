@@ -34,7 +34,8 @@ pub struct PaymentSend {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<Vec<RouteHop>>,
     /// Any text of 1 to 128 characters that names this payment: the same text with the same parameters never pays
-    /// twice, and with other parameters is refused. Required without an invoice.
+    /// twice, and with other parameters is refused. It is remembered for 1,000 days, and at least until the payment has ended.
+    /// Required without an invoice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
 }

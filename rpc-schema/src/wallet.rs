@@ -32,7 +32,7 @@ pub struct WalletBalanceReport {
 #[serde(deny_unknown_fields)]
 pub struct WalletNewAddress {
     /// Any text of 1 to 128 characters that names this call: the same text gives the same address again. Without it each call gives
-    /// another one.
+    /// another one. It is remembered for 1,000 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
 }
@@ -108,7 +108,7 @@ pub struct WalletSend {
     #[schemars(range(min = 1))]
     pub amount_sat: u64,
     /// Any text of 1 to 128 characters that names this transaction: the same text with the same parameters never sends twice, and
-    /// with other parameters is refused.
+    /// with other parameters is refused. It is remembered for 1,000 days, and at least until a block holds the transaction.
     pub idempotency_key: String,
     /// Feerate in satoshi per virtual byte; bitcoind's estimate without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

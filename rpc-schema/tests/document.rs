@@ -87,7 +87,7 @@ fn methods_are_those_of_the_release_and_named_group_verb() {
     let names: Vec<&str> = methods().iter().map(|method| method.name).collect();
     let release = "rpc.discover plugin.manifest plugin.init node.info node.status node.stop node.config_get node.log_level chain.status chain.feerates chain.notify_block \
                    wallet.balance wallet.new_address wallet.send wallet.wait wallet.utxos peer.connect peer.disconnect \
-                   peer.list channel.open channel.list channel.get channel.wait channel.close channel.force_close channel.set_policy \
+                   peer.list channel.open channel.open_wait channel.list channel.get channel.wait channel.close channel.force_close channel.set_policy \
                    invoice.create invoice.get invoice.list invoice.decode payment.send payment.wait payment.get payment.list \
                    payment.abandon forward.list forward.stats backup.status event.list event.subscribe event.unsubscribe token.create token.list token.revoke";
     assert_eq!(names.join(" "), release);

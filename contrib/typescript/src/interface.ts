@@ -253,7 +253,7 @@ export interface ChannelList {
   state?: ChannelState;
 }
 
-/** Opens a channel with a connected peer. Answers when the channel has its name and every required backup has it, after 30 seconds at the latest; the opening goes on then, and a repeat of the same call tells how far it is. */
+/** Opens a channel with a connected peer. Answers as soon as the opening is stored, which is before the peer has agreed: `channel.open_wait` waits for its end, and an event tells of it. A repeat of the same call tells how far the opening is, at once too. */
 export interface ChannelOpen {
   /** Whether the channel shall be announced to the network; false without it. */
   announce?: boolean;
@@ -261,12 +261,20 @@ export interface ChannelOpen {
   feerate_sat_per_vb?: number;
   /** The channel's capacity in satoshi, taken from the wallet; the fee of the funding transaction comes on top. */
   funding_sat: number;
-  /** Any text of 1 to 128 characters that names this opening: the same text with the same parameters never opens a second channel, and with other parameters is refused. */
+  /** Any text of 1 to 128 characters that names this opening: the same text with the same parameters never opens a second channel, and with other parameters is refused. It is remembered for 1,000 days, and at least until the opening is over. */
   idempotency_key: string;
   /** The peer's public key: 33 bytes, hex. */
   node_id: string;
   /** Millisatoshi of the capacity that are given to the peer; 0 without it. */
   push_msat?: number;
+}
+
+/** Waits until an opening is over, and tells what became of it: `pending` with the channel's name, once every required backup has the channel; or `failed`, once the coins that were meant for it are free again. After `timeout_secs` it answers how far it is then. */
+export interface ChannelOpenWait {
+  /** The opening, as `channel.open` named it: 16 bytes, hex. A token finds those that it began itself, or that another token of its name did; one that may do everything finds all. */
+  op_id: string;
+  /** How long to wait at most, in seconds: 1 to 600; 60 without it. */
+  timeout_secs?: number;
 }
 
 /** How far an opening is. */
@@ -277,7 +285,7 @@ export interface ChannelOpened {
   failure?: string;
   /** The id of the funding transaction; absent until it is final. */
   funding_txid?: string;
-  /** Names the opening. */
+  /** Names the opening: 16 bytes, hex. `channel.open_wait` finds it by that. */
   op_id: string;
   /** How far it is. */
   state: OpenState;
@@ -656,7 +664,7 @@ export interface InvoiceCreate {
   description: string;
   /** How long the invoice can be paid, in seconds: 1 to 31,536,000; 3600 without it. */
   expiry_secs?: number;
-  /** Any text of 1 to 128 characters that names this invoice: the same text with the same parameters gives the same invoice again, and with other parameters is refused. */
+  /** Any text of 1 to 128 characters that names this invoice: the same text with the same parameters gives the same invoice again, and with other parameters is refused. It is remembered for 1,000 days, and at least until the invoice is paid or has expired. */
   idempotency_key?: string;
   /** A text of the operator's own, at most 128 characters; the payer does not see it. */
   label?: string;
@@ -928,7 +936,7 @@ export interface PaymentPage {
 export interface PaymentSend {
   /** The amount in millisatoshi, for an invoice that leaves it to the payer or for a payment without an invoice. */
   amount_msat?: number;
-  /** Any text of 1 to 128 characters that names this payment: the same text with the same parameters never pays twice, and with other parameters is refused. Required without an invoice. */
+  /** Any text of 1 to 128 characters that names this payment: the same text with the same parameters never pays twice, and with other parameters is refused. It is remembered for 1,000 days, and at least until the payment has ended. Required without an invoice. */
   idempotency_key?: string;
   /** The invoice to pay (BOLT 11). */
   invoice?: string;
@@ -1262,7 +1270,7 @@ export interface WalletBalanceReport {
 
 /** Gives a new address of the wallet, never given before but to a call of the same key. */
 export interface WalletNewAddress {
-  /** Any text of 1 to 128 characters that names this call: the same text gives the same address again. Without it each call gives another one. */
+  /** Any text of 1 to 128 characters that names this call: the same text gives the same address again. Without it each call gives another one. It is remembered for 1,000 days. */
   idempotency_key?: string;
 }
 
@@ -1274,7 +1282,7 @@ export interface WalletSend {
   amount_sat: number;
   /** Feerate in satoshi per virtual byte; bitcoind's estimate without it. */
   feerate_sat_per_vb?: number;
-  /** Any text of 1 to 128 characters that names this transaction: the same text with the same parameters never sends twice, and with other parameters is refused. */
+  /** Any text of 1 to 128 characters that names this transaction: the same text with the same parameters never sends twice, and with other parameters is refused. It is remembered for 1,000 days, and at least until a block holds the transaction. */
   idempotency_key: string;
 }
 
@@ -1352,6 +1360,7 @@ export type ErrorKind =
   | "stopping"
   | "restored"
   | "idempotency_conflict"
+  | "operation_not_found"
   | "chain_not_synced"
   | "bitcoind_unavailable"
   | "chain_blind"
@@ -1432,8 +1441,10 @@ export interface Methods {
   "peer.disconnect": { parameters: PeerDisconnect; result: PeerDisconnected };
   /** Lists the peers that are connected or have a channel with this node, in the order of their keys. */
   "peer.list": { parameters: PeerList; result: PeerPage };
-  /** Opens a channel with a connected peer. Answers when the channel has its name and every required backup has it, after 30 seconds at the latest; the opening goes on then, and a repeat of the same call tells how far it is. */
+  /** Opens a channel with a connected peer. Answers as soon as the opening is stored, which is before the peer has agreed: `channel.open_wait` waits for its end, and an event tells of it. A repeat of the same call tells how far the opening is, at once too. */
   "channel.open": { parameters: ChannelOpen; result: ChannelOpened };
+  /** Waits until an opening is over, and tells what became of it: `pending` with the channel's name, once every required backup has the channel; or `failed`, once the coins that were meant for it are free again. After `timeout_secs` it answers how far it is then. */
+  "channel.open_wait": { parameters: ChannelOpenWait; result: ChannelOpened };
   /** Lists channels that are not forgotten, in the order of their names. It tells what the database has, as `channel.get`. */
   "channel.list": { parameters: ChannelList; result: ChannelPage };
   /** Shows one channel. It tells what the database has: where backups are required, what every one of them has is told by events. */

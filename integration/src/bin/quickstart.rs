@@ -214,7 +214,14 @@ async fn open(narrator: &mut Narrator, from: &Node, to: &Node, bitcoind: &Bitcoi
         idempotency_key: "first-channel".into(),
         ..Default::default()
     };
-    let (channel_id, funding_txid) = from.sidecar.open(order).await?;
+    let opened = from.sidecar.call(order).await?;
+    narrator.result(&format!("the opening has begun; its op_id is {}", opened.op_id));
+    narrator.would_type(&from.cli(&format!("channel.open_wait op_id={}", opened.op_id)));
+    let opened = from.sidecar.end_of_opening(&opened.op_id).await?;
+    let (channel_id, funding_txid) = opened
+        .channel_id
+        .zip(opened.funding_txid)
+        .ok_or_else(|| format!("the channel was not opened: {}", opened.failure.unwrap_or_default()))?;
     narrator.result(&format!("channel {channel_id}"));
     narrator.result(&format!("funded by transaction {funding_txid}"));
 

@@ -236,7 +236,7 @@ impl Stage<'_> {
                 idempotency_key: format!("tended at {}", regtest.bitcoind.height().await?),
                 ..Default::default()
             };
-            drop(alice.call(order).await);
+            drop(alice.open(order).await);
             regtest.bitcoind.mine_to_nobody(6).await?;
         }
         for (amount_msat, from) in [(Some(1_000), bob), (Some(20_000_000), bob), (None, bob), (Some(5_000), alice)] {

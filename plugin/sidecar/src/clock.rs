@@ -119,6 +119,27 @@ impl Clock {
         Ok(bytes)
     }
 
+    /// A name that no other has: 48 bits of the time in milliseconds since 1970, and 80 random ones. In the order of bytes it comes
+    /// behind those that were made before, as far as the clock went forward between them.
+    pub fn timed_name() -> Result<[u8; 16], NoEntropy> {
+        let mut name = [0; 16];
+        let (time, rest) = name.split_at_mut(6);
+        // The two bytes that are left out are 0 for the next eight thousand years.
+        for (byte, now) in time.iter_mut().zip(Self::now_millis().to_be_bytes().into_iter().skip(2)) {
+            *byte = now;
+        }
+        Self::fill_random(rest)?;
+        Ok(name)
+    }
+
+    /// The same time as [`now_unix`](Self::now_unix), in milliseconds; whole seconds where it is not the machine's.
+    fn now_millis() -> u64 {
+        let secs = Self::now_unix();
+        let machine = if stand_in().is_some() { Duration::ZERO } else { Self::wall() };
+        let millis = u64::try_from(machine.as_millis()).unwrap_or(u64::MAX);
+        millis.max(secs.saturating_mul(1000))
+    }
+
     /// Fills `bytes` with bytes fit for keys, from the operating system.
     pub fn fill_random(bytes: &mut [u8]) -> Result<(), NoEntropy> {
         if let Some((source, _)) = stand_in() {
@@ -137,6 +158,9 @@ mod tests {
     fn two_draws_differ_and_time_has_begun() {
         assert_ne!(Clock::random_bytes::<32>().unwrap(), Clock::random_bytes::<32>().unwrap());
         assert!(Clock::now_unix() > 1_700_000_000);
+        let names = [Clock::timed_name().unwrap(), Clock::timed_name().unwrap()];
+        assert_ne!(names[0], names[1]);
+        assert!(names[0][..6] <= names[1][..6]);
     }
 
     #[test]
@@ -156,6 +180,8 @@ mod tests {
         let before = Clock::monotonic();
         let stand_in = Clock::replace_on_this_thread(Rc::new(Still));
         assert_eq!((Clock::now_unix(), Clock::random_bytes()), (7, Ok([3; 4])));
+        let name = [[0, 0, 0, 0, 0x1b, 0x58].as_slice(), &[3; 10]].concat();
+        assert_eq!(Clock::timed_name().unwrap(), *name, "7,000 ms");
         assert!(Clock::monotonic() >= before + Duration::from_secs(9));
         std::thread::spawn(|| assert!(Clock::now_unix() > 1_700_000_000)).join().unwrap();
         drop(stand_in);

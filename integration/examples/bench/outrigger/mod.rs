@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use outrigger_integration::sidecar::LIMIT;
 use outrigger_integration::{Bitcoind, Client, Done, Sidecar, until};
-use outrigger_rpc_schema::{ChannelInfo, ChannelList, ChannelOpen, ChannelState, StoreReport};
+use outrigger_rpc_schema::{ChannelInfo, ChannelList, ChannelOpen, ChannelOpenWait, ChannelState, StoreReport};
 use tokio::task::JoinSet;
 
 pub(crate) use backup::Backup;
@@ -298,15 +298,15 @@ impl Stack for Outrigger<'_> {
 
 /// Opens a channel; the id of its funding transaction, once that is signed.
 async fn signed(client: Client, order: ChannelOpen) -> Done<String> {
+    let op_id = client.call(order).await?.op_id;
     loop {
-        let opened = client.call(order.clone()).await?;
+        let opened = client.call(ChannelOpenWait { op_id: op_id.clone(), ..Default::default() }).await?;
         if let Some(failure) = opened.failure {
             return Err(format!("a channel was not opened: {failure}").into());
         }
         if let Some(txid) = opened.funding_txid {
             return Ok(txid);
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use outrigger_rpc_schema::{
     BackupStatus, ConfigGet, LogLevels, ChainFeerates, ChainNotifyBlock, ChainStatus, EventSubscribe, EventUnsubscribe, InvoiceDecode, InvoiceList,
-    PaymentList, WalletWait, ChannelWait, PeerDisconnect, PluginInit, PluginManifest, RpcDiscover, WalletSend, WalletUtxos, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, ChannelSetPolicy,
+    PaymentList, WalletWait, ChannelWait, PeerDisconnect, PluginInit, PluginManifest, RpcDiscover, WalletSend, WalletUtxos, ChannelClose, ChannelForceClose, ChannelGet, ChannelList, ChannelOpen, ChannelOpenWait, ChannelSetPolicy,
     EventList, ForwardList, ForwardStats, InvoiceCreate, InvoiceGet, Method, MethodInfo, NodeInfo, NodeStatus,
     NodeStop, Parameter, ParameterType, PaymentAbandon, PaymentGet, PaymentSend, PaymentWait, PeerConnect, PeerList,
     TokenCreate, TokenList, TokenRevoke, WalletBalance, WalletNewAddress, methods,
@@ -118,6 +118,7 @@ const READERS: &[(&str, Reader)] = &[
     reader::<PeerConnect>(),
     reader::<PeerList>(),
     reader::<ChannelOpen>(),
+    reader::<ChannelOpenWait>(),
     reader::<ChannelList>(),
     reader::<ChannelGet>(),
     reader::<ChannelClose>(),

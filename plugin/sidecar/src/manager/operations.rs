@@ -51,7 +51,7 @@ impl Operations {
         }
         let row = OperationRow {
             idempotency_key: key.to_owned(),
-            op_id: Clock::random_bytes()?,
+            op_id: Clock::timed_name()?,
             body,
             state: OperationState::Opening,
         };
@@ -59,12 +59,13 @@ impl Operations {
         begun.insert(key.to_owned(), (row.clone(), durable));
         let mut batch = Batch::default();
         batch.hold(Held::Durable(waiter));
-        batch.put(Table::Operation, row.key(), Some(row.encode()));
+        batch.remember(&row);
         batch.begin(&UnderWay::Opening(key.to_owned()));
         manager.env().writer.submit(batch);
         if manager.open_channel(peer, order(row.clone())).is_err() {
             let failed = row.failed("the peer is not connected; peer.connect first");
             let mut batch = Batch::default();
+            batch.event(EventRow::open_failed(Clock::now_unix(), &failed));
             batch.put(Table::Operation, failed.key(), Some(failed.encode()));
             batch.end(&UnderWay::Opening(key.to_owned()));
             manager.env().writer.submit(batch);

@@ -29,7 +29,8 @@ use crate::manager::{ChannelView, Manager, PeerView};
 use crate::net::Dialer;
 use crate::payment::Payments;
 use crate::rpc::{
-    self, Answer, Backend, ChannelQuery, EventQuery, Fault, ForwardQuery, PeerAddress, PeerQuery, SendOrder, StatsQuery,
+    self, Answer, Backend, ChannelQuery, EventQuery, Fault, ForwardQuery, PeerAddress, PeerQuery, SendOrder,
+    StatsQuery, Whose,
 };
 use crate::store::backup::Hub;
 use crate::store::schema::Table;
@@ -192,6 +193,15 @@ impl Backend for Doorkeeper {
 
     async fn channel_open(&self, order: rpc::OpenOrder) -> Answer<schema::ChannelOpened> {
         self.open_channel(order).await
+    }
+
+    async fn channel_open_wait(
+        &self,
+        op_id: [u8; 16],
+        whose: Whose,
+        timeout: Duration,
+    ) -> Answer<schema::ChannelOpened> {
+        self.wait_for_opening(op_id, whose, timeout).await
     }
 
     async fn channel_list(&self, query: ChannelQuery) -> Answer<Vec<schema::ChannelInfo>> {
@@ -383,7 +393,7 @@ impl Backend for Doorkeeper {
 
 impl Doorkeeper {
     /// Law 1: what was read of channels, or done, is told once it is durable.
-    async fn told(&self) {
+    pub(super) async fn told(&self) {
         self.manager.env().writer.barrier().await;
     }
 

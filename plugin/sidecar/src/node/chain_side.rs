@@ -22,7 +22,7 @@ use crate::lock::Mutex;
 use crate::manager::Manager;
 use crate::store::backup::{Followed, Hub};
 use crate::store::row::EventRow;
-use crate::store::schema::{RESERVE_LOW_KEY, Table};
+use crate::store::schema::{RESERVE_LOW_KEY, Table, UnderWay};
 use crate::store::{Batch, ChainOrder, FundingRequest, Held};
 use crate::sweep::{Purse, Sweeper};
 use crate::wallet::{Balance, Movement, Unspent, Wallet, WalletFault};
@@ -286,7 +286,13 @@ impl BlockListener for Listener {
         self.manager.block_connected(height, block);
         let taken = self.wallet.block(|wallet, batch| {
             wallet.connected(height, block)?;
-            wallet.movements(block).iter().for_each(|movement| batch.event(moved(movement, height)));
+            for movement in &wallet.movements(block) {
+                batch.event(moved(movement, height));
+                if movement.spent > Sat::ZERO {
+                    // A key of `wallet.send` that names it may be forgotten from here on.
+                    batch.end(&UnderWay::Sent(movement.txid));
+                }
+            }
             Ok(())
         });
         if let Err(fault) = taken {

@@ -15,7 +15,7 @@ use super::backend::Doorkeeper;
 use crate::clock::Clock;
 use crate::rpc::{Answer, Fault, SendOrder};
 use crate::store::row::{EventRow, OperationRow, OperationState};
-use crate::store::schema::Table;
+use crate::store::schema::UnderWay;
 use crate::store::{Batch, ChainOrder, Held};
 
 impl Doorkeeper {
@@ -35,12 +35,13 @@ impl Doorkeeper {
         self.require_synced()?;
         self.check_feerate(order.feerate)?;
         let feerate = order.feerate.unwrap_or_else(|| self.manager.env().chain.feerates().normal);
-        let op_id = Clock::random_bytes().map_err(Fault::internal)?;
+        let op_id = Clock::timed_name().map_err(Fault::internal)?;
         let (waiter, durable) = oneshot::channel();
         let made = self.wallet.send(script, order.amount, feerate, |batch, tx| {
             let (txid, state) = (tx.compute_txid(), OperationState::Sent { txid: tx.compute_txid() });
             let row = OperationRow { idempotency_key: order.idempotency_key.clone(), op_id, body, state };
-            batch.put(Table::Operation, row.key(), Some(row.encode()));
+            batch.remember(&row);
+            batch.begin(&UnderWay::Sent(txid));
             let op = op_id.to_lower_hex_string();
             let fields = json!({ "op_id": op, "txid": txid.to_string(), "amount_sat": order.amount.get() });
             batch.event(EventRow::new(Clock::now_unix(), "wallet_sent", fields));
@@ -78,11 +79,11 @@ impl Doorkeeper {
             }
             Some(_) => Err(Fault::idempotency_conflict(&key)),
             None => {
-                let op_id = Clock::random_bytes().map_err(Fault::internal)?;
+                let op_id = Clock::timed_name().map_err(Fault::internal)?;
                 let remember = |batch: &mut Batch, address: &Address| {
                     let state = OperationState::Address { address: address.to_string() };
                     let row = OperationRow { idempotency_key: key, op_id, body, state };
-                    batch.put(Table::Operation, row.key(), Some(row.encode()));
+                    batch.remember(&row);
                 };
                 let address = self.wallet.new_address(remember).await.map_err(wallet_fault)?;
                 Ok(schema::WalletAddress { address: address.to_string() })

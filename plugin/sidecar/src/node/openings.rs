@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bitcoin::hex::DisplayHex;
 use outrigger_bolt::amount::FeeratePerKw;
 use outrigger_rpc_schema as schema;
 use tokio::sync::oneshot;
@@ -10,15 +11,12 @@ use super::answers::{digest, opening_report, storage};
 use super::backend::Doorkeeper;
 use crate::manager::OpenOrder;
 use crate::manager::operations::OperationFault;
-use crate::rpc::{self, Answer, Fault};
+use crate::rpc::{self, Answer, Fault, Whose};
 use crate::store::row::{OperationRow, OperationState};
 use crate::store::{Batch, ChainOrder, Held};
 
-/// How long `channel.open` waits for the channel's final name before it answers with the operation alone.
-const OPEN_PATIENCE: Duration = Duration::from_secs(30);
-
 impl Doorkeeper {
-    /// `channel.open`. A key that opened something before is answered with that.
+    /// `channel.open`: answers when the operation is a row. A key that opened something before is answered with how far that is.
     pub(super) async fn open_channel(&self, order: rpc::OpenOrder) -> Answer<schema::ChannelOpened> {
         let body = digest(&[
             b"channel.open",
@@ -50,26 +48,36 @@ impl Doorkeeper {
             OperationFault::NoEntropy(fault) => Fault::internal(fault),
             OperationFault::Store(fault) => storage(fault),
         })?;
-        self.opened(row).await
+        // Law 1: its row may be on its way to the file.
+        self.told().await;
+        let known = self.opening(&row.op_id)?;
+        opening_report(known.ok_or_else(|| Fault::internal("an opening that was begun has no row"))?)
     }
 
-    /// The operation once the channel has its final name, and every required backup has it; or that it is under way when patience
-    /// ends.
-    async fn opened(&self, row: OperationRow) -> Answer<schema::ChannelOpened> {
-        if !matches!(row.state, OperationState::Opening | OperationState::Pending { .. }) {
-            return self.ended(row).await;
+    /// `channel.open_wait`.
+    pub(super) async fn wait_for_opening(
+        &self,
+        op_id: [u8; 16],
+        whose: Whose,
+        timeout: Duration,
+    ) -> Answer<schema::ChannelOpened> {
+        let find = || {
+            let found = self.opening(&op_id)?.filter(|row| whose.includes(&row.idempotency_key));
+            found.ok_or_else(|| Fault::operation_not_found(&op_id.to_lower_hex_string()))
+        };
+        if let Some(instead) = no_opening(&find()?.state) {
+            return Err(instead);
         }
-        let mut events = self.events.clone();
-        let mut published = self.manager.deliver().published();
-        let key = row.idempotency_key.clone();
-        let settled = tokio::time::timeout(OPEN_PATIENCE, async {
+        let (mut events, mut published) = (self.events.clone(), self.manager.deliver().published());
+        let over = tokio::time::timeout(timeout, async {
             loop {
                 events.mark_unchanged();
                 published.mark_unchanged();
-                // In this order: once it is no longer under way the row is final.
-                let is_opening = self.reader.is_opening(&key)?;
-                let known = self.reader.operation(&key)?.filter(|_| !is_opening);
-                if let Some(row) = known.filter(|row| !matches!(row.state, OperationState::Opening)) {
+                let row = find()?;
+                if matches!(row.state, OperationState::Failed { .. }) {
+                    self.chain_is_told().await;
+                }
+                if !matches!(row.state, OperationState::Opening) {
                     return Ok(row);
                 }
                 // The senders live as long as the node does.
@@ -79,23 +87,40 @@ impl Doorkeeper {
                 }
             }
         });
-        match settled.await {
-            Ok(outcome) => self.ended(outcome.map_err(storage)?).await,
-            Err(_) => opening_report(OperationRow { state: OperationState::Opening, ..row }),
-        }
+        opening_report(over.await.unwrap_or_else(|_| find())?)
     }
 
-    /// What an operation came to that is over. The coins of one that failed are free when its caller hears of it, so that they can be
-    /// spent by the next call.
-    async fn ended(&self, row: OperationRow) -> Answer<schema::ChannelOpened> {
-        if matches!(row.state, OperationState::Failed { .. }) {
-            let (waiter, reached) = oneshot::channel();
-            let mut batch = Batch::default();
-            batch.hold(Held::Chain(ChainOrder::Reached(waiter)));
-            self.manager.env().writer.submit(batch);
-            // The writer and the wallet drop the waiter only with the process.
-            let _ = tokio::time::timeout(OPEN_PATIENCE, reached).await;
+    /// An operation as it may be told: that of an opening names its channel once every required backup has it.
+    fn opening(&self, op_id: &[u8; 16]) -> Answer<Option<OperationRow>> {
+        let Some(row) = self.reader.operation_of(op_id).map_err(storage)? else { return Ok(None) };
+        if self.reader.is_opening(&row.idempotency_key).map_err(storage)? {
+            return Ok(Some(OperationRow { state: OperationState::Opening, ..row }));
         }
-        opening_report(row)
+        // In this order: once it is no longer under way the row is final.
+        self.reader.operation_of(op_id).map_err(storage)
     }
+
+    /// What was ordered of the wallet and the broadcaster before has been carried out: the coins of an opening that failed are free
+    /// when its caller hears of it, so that they can be spent by the next call.
+    async fn chain_is_told(&self) {
+        let (waiter, reached) = oneshot::channel();
+        let mut batch = Batch::default();
+        batch.hold(Held::Chain(ChainOrder::Reached(waiter)));
+        self.manager.env().writer.submit(batch);
+        // The writer and the wallet drop the waiter only with the process.
+        let _ = reached.await;
+    }
+}
+
+/// What is told of an operation that is no opening.
+fn no_opening(state: &OperationState) -> Option<Fault> {
+    let (method, hint) = match state {
+        OperationState::Opening | OperationState::Pending { .. } | OperationState::Failed { .. } => return None,
+        OperationState::Payment { .. } => ("payment.send", "payment.wait waits for a payment, by its payment_id."),
+        OperationState::Sent { .. } => ("wallet.send", "wallet.wait waits for a transaction, by its txid."),
+        OperationState::Invoice { .. } => ("invoice.create", "Nothing is left to wait for but the event invoice_paid."),
+        OperationState::Address { .. } => ("wallet.new_address", "Nothing is left to wait for."),
+    };
+    let fault = Fault::invalid_parameter("op_id", format!("is of {method}, and not of channel.open"));
+    Some(fault.with_hint(hint))
 }

@@ -62,8 +62,8 @@ pub type Idempotency = (String, [u8; 32]);
 /// Stages what a key answers from now on, with the effect of the call.
 fn remember(batch: &mut Batch, idempotency: Option<Idempotency>, state: OperationState) -> Result<(), NoEntropy> {
     if let Some((idempotency_key, body)) = idempotency {
-        let operation = OperationRow { idempotency_key, op_id: Clock::random_bytes()?, body, state };
-        batch.put(Table::Operation, operation.key(), Some(operation.encode()));
+        let operation = OperationRow { idempotency_key, op_id: Clock::timed_name()?, body, state };
+        batch.remember(&operation);
     }
     Ok(())
 }

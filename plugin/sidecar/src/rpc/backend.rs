@@ -10,7 +10,7 @@ use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_rpc_schema as schema;
 use tokio::sync::watch;
 
-use super::Answer;
+use super::{Answer, Whose};
 use crate::manager::terms::TermsChange;
 use crate::payment::GivenHop;
 use crate::token::{Token, TokenId, TokenOrder, Tokens};
@@ -77,8 +77,15 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Answer<schema::PeerConnected>> + Send;
     /// `peer.list`: the first `query.count` peers after `query.after`, by node id.
     fn peer_list(&self, query: PeerQuery) -> impl Future<Output = Answer<Vec<schema::PeerInfo>>> + Send;
-    /// `channel.open`: starts the opening or, for a key seen before, tells how far it is.
+    /// `channel.open`: starts the opening or, for a key seen before, tells how far it is. Waits for nobody but the disk.
     fn channel_open(&self, order: OpenOrder) -> impl Future<Output = Answer<schema::ChannelOpened>> + Send;
+    /// `channel.open_wait`: the opening once it is over, or as it is after `timeout`.
+    fn channel_open_wait(
+        &self,
+        op_id: [u8; 16],
+        whose: Whose,
+        timeout: Duration,
+    ) -> impl Future<Output = Answer<schema::ChannelOpened>> + Send;
     /// `channel.list`: the first `query.count` channels after `query.after` that match, by channel id.
     fn channel_list(&self, query: ChannelQuery) -> impl Future<Output = Answer<Vec<schema::ChannelInfo>>> + Send;
     /// `channel.get`.

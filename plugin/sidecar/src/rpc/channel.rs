@@ -5,13 +5,13 @@ use std::sync::Arc;
 use outrigger_bolt::amount::{Msat, Sat};
 use outrigger_rpc_schema::{
     ChannelClose, ChannelClosing, ChannelForceClose, ChannelForceClosing, ChannelGet, ChannelInfo, ChannelList,
-    ChannelOpen, ChannelOpened, ChannelPage, ChannelSetPolicy, ChannelWait, ForwardingTerms, Scope,
+    ChannelOpen, ChannelOpenWait, ChannelOpened, ChannelPage, ChannelSetPolicy, ChannelWait, ForwardingTerms, Scope,
 };
 
 use super::desk::Call;
 use super::rights::Bearers;
 use super::serve::Serve;
-use super::{Answer, Backend, ChannelQuery, Doors, Fault, OpenOrder, page, read, token};
+use super::{Answer, Backend, ChannelQuery, Doors, Fault, OpenOrder, Whose, page, read, token};
 use crate::manager::terms::{TermsChange, TermsRow};
 
 impl<B: Backend> Serve<B> for ChannelOpen {
@@ -24,6 +24,14 @@ impl<B: Backend> Serve<B> for ChannelOpen {
             return Err(Fault::scope_missing("channel.open with push_msat", &[Scope::Admin]));
         }
         doors.node()?.channel_open(order).await
+    }
+}
+
+impl<B: Backend> Serve<B> for ChannelOpenWait {
+    async fn serve(self, doors: Arc<Doors<B>>, call: Call) -> Answer<ChannelOpened> {
+        let op_id = read::op_id(&self.op_id)?;
+        let whose = Whose::of(&call.caller, &*doors)?;
+        doors.waiting(doors.node()?.channel_open_wait(op_id, whose, read::patience(self.timeout_secs))).await
     }
 }
 

@@ -223,6 +223,15 @@ impl Fault {
         )
     }
 
+    /// No call of this id is known, to this caller.
+    pub fn operation_not_found(op_id: &str) -> Self {
+        Self::lasting(
+            ErrorKind::OperationNotFound,
+            format!("no operation {op_id}"),
+            "channel.open gives the op_id, and a repeat of the same call gives it again; a token finds those that it began.",
+        )
+    }
+
     /// Blocks are still being taken in.
     pub fn chain_not_synced() -> Self {
         Self::passing(

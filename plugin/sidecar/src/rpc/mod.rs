@@ -50,5 +50,6 @@ pub use backend::{
 pub use doors::Doors;
 pub use error::{Answer, Fault};
 pub use outrigger_bolt::address::PeerAddress;
+pub use read::Whose;
 pub use server::{Place, Server, ServerFault, start};
 pub use tls::{TlsFault, TlsFiles};

@@ -3,11 +3,13 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use bitcoin::hex::FromHex;
 use outrigger_bolt::address::InvalidAddress;
 use outrigger_bolt::amount::FeeratePerKw;
+use outrigger_rpc_schema::Scope;
 
 use super::rights::Bearers;
-use super::{Answer, Caller, Fault, PeerAddress};
+use super::{Answer, Caller, Fault, PeerAddress, token};
 use crate::token::Rights;
 
 /// The most characters in a text that a caller chooses as a name.
@@ -48,6 +50,34 @@ pub(super) fn name(parameter: &str, text: String) -> Answer<String> {
 
 /// Stands between the name of a token and a key; no name has it in it.
 const OF_TOKEN: char = '\u{1}';
+
+/// Whose calls a caller finds by their ids: those that keys of its own name, as [`key`] has them; all, where it may do everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whose {
+    /// What those keys begin with; all where it is none.
+    prefix: Option<String>,
+}
+
+impl Whose {
+    pub(super) fn of(caller: &Caller, bearers: &impl Bearers) -> Answer<Self> {
+        let Some(token) = caller.payer() else { return Ok(Self { prefix: None }) };
+        let Rights { name, scopes, .. } = bearers.rights(&token).ok_or_else(Fault::token_ended)?;
+        let may_all = token::allows(scopes, &[Scope::Admin]);
+        Ok(Self { prefix: (!may_all).then(|| format!("{name}{OF_TOKEN}")) })
+    }
+
+    /// Whether a call of this key, as rows know it, is among them.
+    pub fn includes(&self, key: &str) -> bool {
+        self.prefix.as_ref().is_none_or(|prefix| key.starts_with(prefix))
+    }
+}
+
+/// The id of a call: 16 bytes in lowercase hex.
+pub(super) fn op_id(text: &str) -> Answer<[u8; 16]> {
+    let lowercase = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    let op_id = <[u8; 16]>::from_hex(text).ok().filter(|_| lowercase);
+    op_id.ok_or_else(|| Fault::invalid_parameter("op_id", "is not a valid op_id in lowercase hex"))
+}
 
 /// A caller's idempotency key, as rows know it: keys belong to the name of the token that they are shown with, so that no
 /// program is answered with what another did. The owner's have no name.
@@ -115,6 +145,25 @@ mod tests {
     fn feerates_change_their_unit() {
         assert_eq!(feerate(Some(4)), Ok(Some(FeeratePerKw::new(1000))));
         assert!(feerate(Some(u32::MAX)).is_err());
+    }
+
+    #[test]
+    fn an_op_id_is_sixteen_bytes_in_lowercase_hex() {
+        assert_eq!(op_id("00ff00000000000000000000000000aa").map(|id| (id[1], id[15])), Ok((255, 170)));
+        for bad in ["", "00", "00FF00000000000000000000000000aa", "00ff00000000000000000000000000aa00", "x"] {
+            let fault = op_id(bad).unwrap_err();
+            assert_eq!(fault.to_string(), "parameter op_id is not a valid op_id in lowercase hex", "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_of_the_token_that_stands_before_it_and_of_no_other() {
+        let of = |prefix: Option<&str>| Whose { prefix: prefix.map(str::to_owned) };
+        assert!(of(None).includes("mine") && of(None).includes("shop\u{1}1"));
+        assert!(of(Some("shop\u{1}")).includes("shop\u{1}1"));
+        for other in ["1", "shop", "shop2\u{1}1", "till\u{1}shop\u{1}1"] {
+            assert!(!of(Some("shop\u{1}")).includes(other), "{other:?}");
+        }
     }
 
     #[test]

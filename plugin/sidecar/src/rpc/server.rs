@@ -227,6 +227,7 @@ pub(super) fn methods<B: Backend>(doors: Arc<Doors<B>>) -> Result<RpcModule<Door
     register::<B, schema::PeerDisconnect>(&mut module)?;
     register::<B, schema::PeerList>(&mut module)?;
     register::<B, schema::ChannelOpen>(&mut module)?;
+    register::<B, schema::ChannelOpenWait>(&mut module)?;
     register::<B, schema::ChannelList>(&mut module)?;
     register::<B, schema::ChannelGet>(&mut module)?;
     register::<B, schema::ChannelWait>(&mut module)?;

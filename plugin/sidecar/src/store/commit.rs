@@ -16,6 +16,7 @@ use super::generation::{self, Generation};
 use super::journal::rows::{self, SealedRow};
 use super::journal::{self, Journal};
 use super::read::unreadable;
+use super::remembered::Forgetting;
 use super::retention::Retention;
 use super::schema::{GENERATION_KEY, RESTORED_KEY, Table};
 use super::seal::{seal, unseal};
@@ -34,6 +35,7 @@ pub(super) struct Keeper {
     /// None where it does not rise: the file is known to be old, or stands in no directory.
     pub(super) generation: Option<Generation>,
     pub(super) events: Retention,
+    keys: Forgetting,
     next_forward: u64,
     stats: Arc<WriterStats>,
 }
@@ -44,6 +46,7 @@ impl Keeper {
             journal: None,
             generation: None,
             events: Retention::of(&db)?,
+            keys: Forgetting::default(),
             next_forward: next_number(&db, Table::Forward)?,
             db,
             stats,
@@ -143,7 +146,8 @@ impl Keeper {
             let value = value.map(|value| seal(table, &key, &value));
             rows.push(SealedRow { table, key, value });
         }
-        for row in self.events.rows(&self.db, &batch.events)? {
+        let forgotten = self.keys.rows(&self.db, &rows, (self.events.latest)())?;
+        for row in forgotten.into_iter().chain(self.events.rows(&self.db, &batch.events)?) {
             self.stats.wrote(&row.key, row.value.as_deref());
             rows.push(row);
         }

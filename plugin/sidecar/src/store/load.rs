@@ -201,6 +201,8 @@ impl Loader {
                     snapshot.openings.push(self.row(Table::Operation, key.as_bytes(), OperationRow::decode)?);
                 }
                 UnderWay::Unheard(channel) => snapshot.unheard.push(channel),
+                // The wallet's rows have it: it goes out again until a block holds it.
+                UnderWay::Sent(_) => {}
             }
             Ok(())
         })

@@ -15,6 +15,7 @@ pub mod part;
 pub mod queued;
 pub mod read;
 mod record;
+pub mod remembered;
 pub mod replay;
 mod reserve;
 pub mod restore;

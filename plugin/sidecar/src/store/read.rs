@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
-use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::StoreError;
 use super::replay::ReplayRow;
@@ -167,6 +167,10 @@ impl Reader {
     #[cfg(test)]
     pub fn count(&self, table: Table) -> Result<u64, StoreError> {
         Ok(redb::ReadableTableMetadata::len(&self.table(table)?)?)
+    }
+
+    pub(super) fn transaction(&self) -> Result<ReadTransaction, StoreError> {
+        Ok(self.db.begin_read()?)
     }
 
     pub(super) fn table(&self, table: Table) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, StoreError> {

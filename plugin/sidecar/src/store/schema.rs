@@ -143,6 +143,8 @@ tables! {
     Event = "event",
     /// Answers to idempotent calls, by idempotency key.
     Operation = "operation",
+    /// Their keys by the ids of those calls, which are in the order of time (see [`remembered`](super::remembered)).
+    OperationId = "operation_id",
     /// Names of payments and openings that a start must look at: those whose end is not known.
     UnderWay = "under_way",
     /// Transactions to broadcast until they are buried.
@@ -259,6 +261,8 @@ pub enum UnderWay {
     Opening(String),
     /// A channel that failed before every required sink had told what it holds, and is not published before they have.
     Unheard(ChannelId),
+    /// A transaction of `wallet.send`, until a block holds it.
+    Sent(Txid),
 }
 
 impl UnderWay {
@@ -268,6 +272,7 @@ impl UnderWay {
             Self::Payment(payment_id) => [&[0], payment_id.as_slice()].concat(),
             Self::Opening(idempotency_key) => [&[1], idempotency_key.as_bytes()].concat(),
             Self::Unheard(channel) => [&[2], channel.0.as_slice()].concat(),
+            Self::Sent(txid) => [&[3], txid.as_byte_array().as_slice()].concat(),
         }
     }
 
@@ -277,7 +282,8 @@ impl UnderWay {
             (0, payment_id) => payment_id.try_into().ok().map(Self::Payment),
             (1, idempotency_key) => String::from_utf8(idempotency_key.to_vec()).ok().map(Self::Opening),
             (2, channel) => channel.try_into().ok().map(|channel| Self::Unheard(ChannelId(channel))),
-            (3..=u8::MAX, _) => None,
+            (3, txid) => txid.try_into().ok().map(|txid| Self::Sent(Txid::from_byte_array(txid))),
+            (4..=u8::MAX, _) => None,
         }
     }
 }
@@ -289,10 +295,11 @@ mod tests {
     #[test]
     fn what_is_under_way_is_found_by_its_key() {
         let unheard = UnderWay::Unheard(ChannelId([8; 32]));
-        for begun in [UnderWay::Payment([7; 32]), UnderWay::Opening("retry-1".to_owned()), unheard] {
+        let sent = UnderWay::Sent(Txid::from_byte_array([9; 32]));
+        for begun in [UnderWay::Payment([7; 32]), UnderWay::Opening("retry-1".to_owned()), unheard, sent] {
             assert_eq!(UnderWay::parse(&begun.key()), Some(begun));
         }
-        for malformed in [&[][..], &[0, 1, 2], &[1, 0xff], &[2], &[2, 1], &[3]] {
+        for malformed in [&[][..], &[0, 1, 2], &[1, 0xff], &[2], &[2, 1], &[3], &[3, 1], &[4]] {
             assert_eq!(UnderWay::parse(malformed), None, "{malformed:?}");
         }
     }

@@ -15,7 +15,7 @@ use outrigger_rpc_schema::Client;
 use outrigger_sidecar::manager::terms::TermsChange;
 use outrigger_sidecar::rpc::{
     Answer, Backend, ChannelQuery, Doors, EventQuery, Fault, ForwardQuery, InvoiceOrder, OpenOrder, PaymentOrder,
-    PaymentTarget, PeerAddress, PeerQuery, Place, SendOrder, Server, StatsQuery, start,
+    PaymentTarget, PeerAddress, PeerQuery, Place, SendOrder, Server, StatsQuery, Whose, start,
 };
 use outrigger_sidecar::token::{Token, TokenId, TokenOrder, Tokens};
 use parking_lot::Mutex;
@@ -163,6 +163,16 @@ impl Backend for Recorder {
             funding_txid: None,
             failure: None,
         })
+    }
+
+    async fn channel_open_wait(
+        &self,
+        op_id: [u8; 16],
+        whose: Whose,
+        timeout: Duration,
+    ) -> Answer<schema::ChannelOpened> {
+        self.note((op_id[0], whose, timeout));
+        Err(Fault::operation_not_found("1"))
     }
 
     async fn channel_list(&self, query: ChannelQuery) -> Answer<Vec<schema::ChannelInfo>> {

@@ -127,6 +127,23 @@ async fn key_1_an_idempotency_key_belongs_to_the_name_of_the_token_that_it_is_sh
 }
 
 #[tokio::test]
+async fn key_1_an_operation_is_found_by_the_tokens_of_its_name_and_by_who_may_do_everything() {
+    let stage = Stage::open().await;
+    let (opener, admin) = (stage.token("opener", &[Scope::Channel]), stage.token("admin", &[Scope::Admin]));
+    let wait = json!({ "op_id": "07".repeat(16) });
+    for token in [&opener, &admin] {
+        let answer = stage.call_with(token, "channel.open_wait", wait.clone()).await;
+        assert_eq!(answer.error(), (1005, "operation_not_found".to_owned()));
+    }
+    assert_eq!(stage.call("channel.open_wait", wait).await.error().0, 1005);
+    let all = r#"(7, Whose { prefix: None }, 60s)"#;
+    assert_eq!(stage.orders(), [r#"(7, Whose { prefix: Some("opener\u{1}") }, 60s)"#, all, all]);
+    let payer = stage.token("payer", &[Scope::Pay]);
+    let answer = stage.call_with(&payer, "channel.open_wait", json!({ "op_id": "07".repeat(16) })).await;
+    assert_eq!(answer.error(), (1803, "auth_scope_missing".to_owned()));
+}
+
+#[tokio::test]
 async fn rpc_6_tokens_are_made_listed_and_taken_back_one_by_one() {
     let stage = Stage::open().await;
     let client = stage.client();
