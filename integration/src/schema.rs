@@ -18,6 +18,16 @@ pub struct Schema {
     methods: BTreeMap<String, Described>,
     errors: BTreeSet<(i64, String)>,
     error_data: Value,
+    /// What may be told by itself, under each name.
+    notifications: BTreeMap<String, Vec<Told>>,
+}
+
+/// A notification.
+#[derive(Clone)]
+struct Told {
+    params: Value,
+    /// The errors that it may have; none where it has none.
+    errors: BTreeSet<(i64, String)>,
 }
 
 struct Described {
@@ -37,7 +47,7 @@ impl Schema {
 
     /// The schema that an OpenRPC document tells.
     pub fn of(document: &Value) -> Done<Self> {
-        let mut methods = BTreeMap::new();
+        let (mut methods, mut notifications) = (BTreeMap::new(), BTreeMap::new());
         for method in document["methods"].as_array().ok_or("no methods")? {
             let (mut properties, mut required) = (Map::new(), Vec::new());
             for parameter in method["params"].as_array().ok_or("no parameters")? {
@@ -51,12 +61,20 @@ impl Schema {
                 parameters: json!({ "type": "object", "properties": properties, "required": required }),
                 result: method["result"]["schema"].clone(),
             };
+            for told in method["x-notifications"].as_array().into_iter().flatten() {
+                let name = told["name"].as_str().ok_or("a notification without a name")?.to_owned();
+                let known: &mut BTreeMap<String, Told> = notifications.entry(name).or_default();
+                known.insert(told["params"]["$ref"].to_string(), Told::of(document, told)?);
+            }
             methods.insert(method["name"].as_str().ok_or("a method without a name")?.to_owned(), described);
         }
         let components = &document["components"];
         let errors = components["errors"].as_object().ok_or("no errors")?;
         let errors = errors.iter().filter_map(|(kind, error)| Some((error["code"].as_i64()?, kind.clone()))).collect();
-        Ok(Self { methods, errors, error_data: components["schemas"]["ErrorData"].clone() })
+        let error_data = components["schemas"]["ErrorData"].clone();
+        let notifications =
+            notifications.into_iter().map(|(name, told)| (name, told.into_values().collect())).collect();
+        Ok(Self { methods, errors, error_data, notifications })
     }
 
     /// What of a call is not as the document tells; nothing where all is. A call that the document does not admit must have been
@@ -92,6 +110,28 @@ impl Schema {
         self.error_fault(code, data, None)
     }
 
+    /// What of a message that came by itself is not as the document tells; nothing where all is. Exactly one of the notifications of
+    /// its method must fit, and its error be one that the document lists for it.
+    pub fn notice_fault(&self, notice: &Value) -> Option<String> {
+        let (name, params) = (notice["method"].as_str().unwrap_or_default(), &notice["params"]);
+        if notice["jsonrpc"] != "2.0" || notice.get("id").is_some() {
+            return Some(format!("no notification of JSON-RPC: {notice}"));
+        }
+        let Some(known) = self.notifications.get(name) else {
+            return Some(format!("there is no notification {name:?}: {notice}"));
+        };
+        let complaints: Vec<_> = known.iter().map(|told| complaint(&told.params, params, "$")).collect();
+        let mut fitting = known.iter().zip(&complaints).filter(|(_, complaint)| complaint.is_none());
+        let (Some((told, _)), None) = (fitting.next(), fitting.next()) else {
+            return Some(format!("a notice of {name} does not fit exactly one schema: {complaints:?}: {notice}"));
+        };
+        let error = params.get("error").map(|error| {
+            (error["code"].as_i64().unwrap_or_default(), error["data"]["kind"].as_str().unwrap_or_default().to_owned())
+        });
+        let listed = error.is_none_or(|error| told.errors.contains(&error));
+        (!listed).then(|| format!("a notice of {name} has an error that is not listed: {notice}"))
+    }
+
     /// What of an error is not as the document tells, `wanted` being the code that there must be.
     fn error_fault(&self, code: i32, data: &Value, wanted: Option<i32>) -> Option<String> {
         if let Some(complaint) = complaint(&self.error_data, data, "$") {
@@ -103,6 +143,22 @@ impl Schema {
         }
         let other = wanted.filter(|wanted| *wanted != code);
         other.map(|wanted| format!("refused with {code} {kind}, and should be with {wanted}"))
+    }
+}
+
+impl Told {
+    fn of(document: &Value, told: &Value) -> Done<Self> {
+        let at = |reference: &Value| -> Done<Value> {
+            let path = reference["$ref"].as_str().and_then(|path| path.strip_prefix('#')).ok_or("no reference")?;
+            Ok(document.pointer(path).ok_or_else(|| format!("{path} is not in the document"))?.clone())
+        };
+        let mut errors = BTreeSet::new();
+        for error in told["errors"].as_array().ok_or("a notification without a list of errors")? {
+            let code = at(error)?["code"].as_i64().ok_or("an error without a code")?;
+            let kind = error["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+            errors.insert((code, kind.to_owned()));
+        }
+        Ok(Self { params: at(&told["params"])?, errors })
     }
 }
 
@@ -216,6 +272,36 @@ mod tests {
             after_seq: None,
         };
         Err(CallError::Refused(Refusal { code, message: "no".to_owned(), data: Some(Box::new(data)) }))
+    }
+
+    #[test]
+    fn a_notice_is_judged_by_the_one_schema_that_it_fits() {
+        let event = json!({ "seq": 1, "at": 2, "kind": "invoice_paid" });
+        let error = |code: i64, kind: &str| json!({ "code": code, "message": "no", "data": { "kind": kind, "retryable": true, "hint": "Wait." } });
+        let fault = |params: Value| {
+            let notice = json!({ "jsonrpc": "2.0", "method": "event.subscribe", "params": params });
+            Schema::current().notice_fault(&notice).unwrap_or_default()
+        };
+        assert_eq!(fault(json!({ "subscription_id": "1", "event": event })), "");
+        assert_eq!(fault(json!({ "subscription_id": "1", "error": error(1702, "event_behind") })), "");
+        for wrong in [
+            json!({ "event": event }),
+            json!({ "subscription_id": 1, "event": event }),
+            json!({ "subscription_id": "1" }),
+            json!({ "subscription_id": "1", "event": event, "error": error(1702, "event_behind") }),
+            json!({ "subscription_id": "1", "event": { "seq": 1, "at": 2, "kind": "no_such_kind" } }),
+            json!({ "subscription_id": "1", "event": event, "more": 1 }),
+        ] {
+            assert!(fault(wrong.clone()).contains("does not fit exactly one schema"), "{wrong}");
+        }
+        for (code, kind) in [(1701, "event_behind"), (1401, "channel_not_found")] {
+            let told = fault(json!({ "subscription_id": "1", "error": error(code, kind) }));
+            assert!(told.contains("not listed"), "{told}");
+        }
+        let other = json!({ "jsonrpc": "2.0", "method": "event.list", "params": {} });
+        assert!(Schema::current().notice_fault(&other).is_some_and(|fault| fault.contains("no notification")));
+        let asked = json!({ "jsonrpc": "2.0", "id": 1, "method": "event.subscribe", "params": {} });
+        assert!(Schema::current().notice_fault(&asked).is_some());
     }
 
     #[test]

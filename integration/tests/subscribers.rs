@@ -4,6 +4,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use outrigger_integration::schema::Schema;
 use outrigger_integration::sidecar::LIMIT;
 use outrigger_integration::{Done, on_regtest};
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, COOKIE_FILE, network_directory};
@@ -47,7 +48,12 @@ async fn follower(place: &Path) -> Done<Socket> {
 async fn heard(receiver: &mut soketto::Receiver<Compat<TcpStream>>) -> Done<Value> {
     let mut heard = Vec::new();
     tokio::time::timeout(LIMIT, receiver.receive_data(&mut heard)).await??;
-    Ok(serde_json::from_slice(&heard)?)
+    let heard: Value = serde_json::from_slice(&heard)?;
+    let fault = match heard.get("method") {
+        Some(_) => Schema::current().notice_fault(&heard),
+        None => Schema::current().result_fault("event.subscribe", &heard["result"]),
+    };
+    fault.map_or(Ok(heard), |fault| Err(fault.into()))
 }
 
 /// The payments that it hears of, in the order in which it does, up to as many as there are.

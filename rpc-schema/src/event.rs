@@ -40,7 +40,8 @@ pub struct EventPage {
 /// Tells of events as they come, on the connection that asks: WebSocket, or the pipe of `outriggerd --stdio`. It replays those
 /// after `after_seq` first, and goes on with the next without gap or repetition. Each comes as a notification of JSON-RPC whose
 /// method is `event.subscribe`, with `subscription_id` and `event` in its params; the last has `error` in place of `event`, with
-/// `after_seq` in its data to go on from. A reader that falls behind loses its connection after that.
+/// `after_seq` in its data to go on from. A reader that falls behind loses its connection after that. `x-notifications` of the
+/// OpenRPC document has the schemas of both.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventSubscribe {

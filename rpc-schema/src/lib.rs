@@ -32,6 +32,7 @@ mod forward;
 mod invoice;
 mod method;
 mod node;
+mod notification;
 mod openrpc;
 mod parameter;
 mod payment;
@@ -69,6 +70,7 @@ pub use invoice::{
 };
 pub use method::{Method, MethodInfo, methods};
 pub use node::{NodeInfo, NodeInfoReport, NodeStatus, NodeStatusReport, NodeStop, NodeStopping, Phase, StoreReport};
+pub use notification::{EventNotice, EventTold, EventsEnded, EventsEndedError, NotificationInfo, notifications};
 pub use openrpc::document;
 pub use parameter::{Parameter, ParameterFault, ParameterType, first_sentence};
 pub use payment::{

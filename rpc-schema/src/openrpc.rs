@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::method::self_contained;
-use crate::{ErrorData, ErrorKind, MethodInfo, Parameter, example, methods};
+use crate::{ErrorData, ErrorKind, MethodInfo, NotificationInfo, Parameter, example, methods, notifications};
 
 /// The OpenRPC document of this version of the interface.
 pub fn document() -> Value {
@@ -19,9 +19,16 @@ pub fn document() -> Value {
         "methods": methods().iter().map(method).collect::<Vec<_>>(),
         "components": {
             "errors": ErrorKind::ALL.into_iter().map(error).collect::<Map<_, _>>(),
-            "schemas": { "ErrorData": self_contained::<ErrorData>() },
+            "schemas": schemas(),
         },
     })
+}
+
+/// The types that are referred to, by their names.
+fn schemas() -> Map<String, Value> {
+    let error_data = ("ErrorData".to_owned(), self_contained::<ErrorData>().to_value());
+    let params = |told: &NotificationInfo| (told.params_name.clone(), told.params.clone().to_value());
+    std::iter::once(error_data).chain(notifications().iter().map(params)).collect()
 }
 
 fn method(method: &MethodInfo) -> Value {
@@ -41,7 +48,22 @@ fn method(method: &MethodInfo) -> Value {
     if let Some(version) = method.deprecated_in {
         told["x-deprecated-in"] = version.into();
     }
+    let follow: Vec<_> = notifications().iter().filter(|told| told.begun_by.contains(&method.name)).collect();
+    if !follow.is_empty() {
+        told["x-notifications"] = follow.into_iter().map(notification).collect();
+    }
     told
+}
+
+/// A notification that may follow the answer. OpenRPC has no word for it.
+fn notification(told: &NotificationInfo) -> Value {
+    let error = |kind: &ErrorKind| json!({ "$ref": format!("#/components/errors/{}", kind.name()) });
+    json!({
+        "name": told.name,
+        "summary": told.summary,
+        "params": { "$ref": format!("#/components/schemas/{}", told.params_name) },
+        "errors": told.errors.iter().map(error).collect::<Vec<_>>(),
+    })
 }
 
 /// A pairing of parameters and result as OpenRPC has it; the result is left to the reader's daemon.

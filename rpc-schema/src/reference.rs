@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::parameter::first_sentence;
-use crate::{ErrorKind, MethodInfo, Parameter, methods, parameter};
+use crate::{ErrorKind, EventSubscribe, Method, MethodInfo, Parameter, methods, notifications, parameter};
 
 const HEAD: &str = "\
 # The interface of Outrigger, method by method
@@ -64,6 +64,25 @@ fn section(method: &MethodInfo, page: &mut String) {
         ));
     } else {
         page.push_str(&format!("\n```sh\n{}\n```\n", curl(method)));
+    }
+    if method.name == EventSubscribe::NAME {
+        told(method, page);
+    }
+}
+
+/// The notifications that may follow the method's answer.
+fn told(method: &MethodInfo, page: &mut String) {
+    let name = method.name;
+    page.push_str(&format!(
+        "\nNotifications whose `method` is `{name}` follow, with one of these as their `params`:\n"
+    ));
+    for told in notifications().iter().filter(|told| told.begun_by.contains(&name)) {
+        page.push_str(&format!("\n`{}`: {}\n\n", told.params_name, told.summary));
+        fields(told.params.as_value(), 0, page);
+        let kinds: Vec<String> = told.errors.iter().map(|kind| format!("`{}`", kind.name())).collect();
+        if !kinds.is_empty() {
+            page.push_str(&format!("\nIts kinds: {}.\n", kinds.join(", ")));
+        }
     }
 }
 

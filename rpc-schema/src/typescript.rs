@@ -4,7 +4,7 @@ use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
-use crate::{ErrorData, ErrorKind, MethodInfo, methods, parameter};
+use crate::{ErrorData, ErrorKind, MethodInfo, NotificationInfo, methods, notifications, parameter};
 
 const HEAD: &str = "\
 // The interface of Outrigger. Made from the types in rpc-schema/src: UPDATE_OPENRPC=1 cargo test -p outrigger-rpc-schema
@@ -18,6 +18,7 @@ pub fn typescript() -> String {
     let named: Vec<(&MethodInfo, [String; 2])> =
         methods().iter().map(|method| (method, (method.define)(&mut types))).collect();
     types.subschema_for::<ErrorData>();
+    notifications().iter().for_each(|told| (told.define)(&mut types));
 
     let mut text = HEAD.to_owned();
     for (name, schema) in types.take_definitions(true) {
@@ -37,13 +38,31 @@ pub fn typescript() -> String {
         text.push_str(&comment(&method.summary, "  "));
         text.push_str(&format!("  \"{}\": {{ parameters: {parameters}; result: {result} }};\n", method.name));
     }
+    text.push_str("}\n\n");
+    text.push_str(&told());
     text.push_str(
-        "}\n\n/** The methods that must be called with an id, as they move money. */\nexport const MOVES_MONEY = [",
+        "\n/** The methods that must be called with an id, as they move money. */\nexport const MOVES_MONEY = [",
     );
     for (method, _) in named.iter().filter(|(method, _)| method.moves_money) {
         text.push_str(&format!("\n  \"{}\",", method.name));
     }
     text.push_str("\n] as const;\n");
+    text
+}
+
+/// The table of notifications.
+fn told() -> String {
+    let mut text = "/** What is told on a connection on which both sides speak, by the `method` of the notification: its `params`. */\n\
+                    export interface Notifications {\n"
+        .to_owned();
+    let mut names: Vec<&str> = notifications().iter().map(|told| told.name).collect();
+    names.dedup();
+    for name in names {
+        let of_name = |told: &&NotificationInfo| told.name == name;
+        let params: Vec<&str> = notifications().iter().filter(of_name).map(|told| &*told.params_name).collect();
+        text.push_str(&format!("  \"{name}\": {};\n", params.join(" | ")));
+    }
+    text.push_str("}\n");
     text
 }
 

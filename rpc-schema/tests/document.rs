@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use outrigger_rpc_schema::{ErrorKind, Scope, document, methods, reference, typescript};
+use outrigger_rpc_schema::{
+    ErrorKind, EventNotice, EventsEnded, Scope, document, methods, notifications, reference, typescript,
+};
 use serde_json::{Map, Value, json};
 
 /// Units that an integer carries at the end of its name.
@@ -12,7 +14,8 @@ const UNITS: [&str; 10] =
     ["_msat", "_sat", "_sat_per_vb", "_at", "_height", "_blocks", "_secs", "_seq", "_bytes", "_micros"];
 
 /// Integers that count things or order them, and so have no unit.
-const COUNTS: [&str; 27] = [
+const COUNTS: [&str; 28] = [
+    "code",
     "calls",
     "calls_at_once",
     "calls_now",
@@ -303,6 +306,45 @@ fn rpc_9_no_method_is_for_debugging_or_tells_what_the_node_signs_with() {
     for secret in ["seed", "mnemonic", "xpriv", "private_key", "secret_key", "words"] {
         assert!(!document.contains(&format!("\"{}\":", secret)), "a field is named {secret}");
     }
+}
+
+/// A client is made from the document alone: what it refers to is there, and the params of a notice are what the Rust types read.
+#[test]
+fn notices_of_a_subscription_are_described_by_schemas_of_the_document() {
+    let document = document();
+    let methods = document["methods"].as_array().expect("methods");
+    let beginning: Vec<&Value> = methods.iter().filter(|method| method.get("x-notifications").is_some()).collect();
+    let names: Vec<&Value> = beginning.iter().map(|method| &method["name"]).collect();
+    assert_eq!(names, ["plugin.init", "event.subscribe"]);
+    assert_eq!(beginning[0]["x-notifications"], beginning[1]["x-notifications"]);
+    let told = beginning[1]["x-notifications"].as_array().expect("a list");
+    assert_eq!(told.len(), notifications().len());
+    let resolved = |reference: &Value| {
+        let path = reference["$ref"].as_str().expect("a reference").strip_prefix('#').expect("within the document");
+        document.pointer(path).unwrap_or_else(|| panic!("{path} is not there")).clone()
+    };
+    for told in told {
+        assert_eq!(told["name"], "event.subscribe");
+        assert_eq!(resolved(&told["params"])["type"], "object");
+        told["errors"].as_array().expect("a list").iter().for_each(|error| assert!(resolved(error)["code"].is_i64()));
+    }
+    let required = |told: &Value| resolved(&told["params"])["required"].clone();
+    assert_eq!(required(&told[0]), json!(["subscription_id", "event"]));
+    assert_eq!(required(&told[1]), json!(["subscription_id", "error"]));
+    let last = json!({ "subscription_id": "1", "error": {
+        "code": 1702, "message": "The reader is too slow.",
+        "data": { "kind": "event_behind", "retryable": true, "hint": "Read faster.", "after_seq": 7 },
+    } });
+    let read: EventNotice = serde_json::from_value(last.clone()).expect("is read");
+    let EventNotice::Ended(EventsEnded { error, .. }) = &read else { panic!("{read:?}") };
+    assert_eq!(error.data.after_seq, Some(7));
+    assert_eq!(serde_json::to_value(&read).expect("is written"), last);
+    let kinds: Vec<(u32, &str)> = notifications()[1]
+        .errors
+        .iter()
+        .map(|kind| (u32::try_from(kind.code()).expect("of a band"), kind.name()))
+        .collect();
+    assert!(kinds.contains(&(error.code, error.data.kind.as_str())), "{kinds:?}");
 }
 
 /// Scripts go by the version with which a method came, and by the one in which it is to be replaced.

@@ -1,6 +1,6 @@
 // A client of the interface over HTTP, for browsers and for Node. The types come from interface.ts, which is generated.
 
-import type { ErrorData, ErrorKind, Event, EventKind, EventSubscribed, Methods } from "./interface.js";
+import type { ErrorData, ErrorKind, Event, EventKind, Methods, Notifications } from "./interface.js";
 
 export * from "./interface.js";
 
@@ -163,7 +163,8 @@ export class Outrigger {
           }
           break;
         }
-        const error = value.error ?? value.params?.error;
+        const { params: notice } = value;
+        const error = value.error ?? (notice !== undefined && "error" in notice ? notice.error : undefined);
         if (error !== undefined) {
           const refused = new Refused(method, error.code ?? 0, error.message ?? "", error.data);
           await messages.return(true);
@@ -175,11 +176,11 @@ export class Outrigger {
         if (value.id === id && value.result !== undefined) {
           has_begun = true;
           after_seq ??= value.result.after_seq;
-        } else if (value.params?.event !== undefined) {
-          after_seq = value.params.event.seq;
+        } else if (notice !== undefined && "event" in notice) {
+          after_seq = notice.event.seq;
           let is_taken = false;
           try {
-            yield value.params.event;
+            yield notice.event;
             is_taken = true;
           } finally {
             // Whoever leaves the loop leaves the connection.
@@ -204,9 +205,9 @@ export class Outrigger {
 /** A message of a connection on which both sides speak. */
 type Message = {
   id?: unknown;
-  result?: EventSubscribed;
+  result?: ResultOf<"event.subscribe">;
   error?: Partial<Refused>;
-  params?: { event?: Event; error?: Partial<Refused> };
+  params?: Notifications["event.subscribe"];
 };
 
 /** Opens a WebSocket, says one thing, and gives what is heard until it is closed; then whether it was ever open. */

@@ -522,7 +522,7 @@ export interface EventPage {
   next_seq: number;
 }
 
-/** Tells of events as they come, on the connection that asks: WebSocket, or the pipe of `outriggerd --stdio`. It replays those after `after_seq` first, and goes on with the next without gap or repetition. Each comes as a notification of JSON-RPC whose method is `event.subscribe`, with `subscription_id` and `event` in its params; the last has `error` in place of `event`, with `after_seq` in its data to go on from. A reader that falls behind loses its connection after that. */
+/** Tells of events as they come, on the connection that asks: WebSocket, or the pipe of `outriggerd --stdio`. It replays those after `after_seq` first, and goes on with the next without gap or repetition. Each comes as a notification of JSON-RPC whose method is `event.subscribe`, with `subscription_id` and `event` in its params; the last has `error` in place of `event`, with `after_seq` in its data to go on from. A reader that falls behind loses its connection after that. `x-notifications` of the OpenRPC document has the schemas of both. */
 export interface EventSubscribe {
   /** Only events after this number; those that come from now on without it. */
   after_seq?: number;
@@ -538,6 +538,14 @@ export interface EventSubscribed {
   subscription_id: string;
 }
 
+/** An event of a subscription. Within one subscription their `seq` rises, and none of its kinds is left out. */
+export interface EventTold {
+  /** What has happened. */
+  event: Event;
+  /** The subscription, as the answer that began it names it. */
+  subscription_id: string;
+}
+
 /** Ends a subscription of the connection that asks. */
 export interface EventUnsubscribe {
   /** The subscription. */
@@ -548,6 +556,24 @@ export interface EventUnsubscribe {
 export interface EventUnsubscribed {
   /** Whether there was one of this name. */
   ended: boolean;
+}
+
+/** The last word of a subscription: why it has ended. `after_seq` of the error's data is the number to subscribe again from; with `event_gap` what lies before it is gone. After `event_behind` and `auth_token_ended` the connection is closed too. */
+export interface EventsEnded {
+  /** Why no more comes. */
+  error: EventsEndedError;
+  /** The subscription, as the answer that began it names it. */
+  subscription_id: string;
+}
+
+/** An error of JSON-RPC, in the last word of a subscription. */
+export interface EventsEndedError {
+  /** The code, in the band of a group. */
+  code: number;
+  /** Kind, hint, and where to go on. */
+  data: ErrorData;
+  /** What went wrong, for people. */
+  message: string;
 }
 
 /** What was forwarded over one channel. */
@@ -1483,7 +1509,7 @@ export interface Methods {
   "backup.status": { parameters: BackupStatus; result: BackupReport };
   /** Lists events after a number, oldest first. Following `next_seq` misses nothing. */
   "event.list": { parameters: EventList; result: EventPage };
-  /** Tells of events as they come, on the connection that asks: WebSocket, or the pipe of `outriggerd --stdio`. It replays those after `after_seq` first, and goes on with the next without gap or repetition. Each comes as a notification of JSON-RPC whose method is `event.subscribe`, with `subscription_id` and `event` in its params; the last has `error` in place of `event`, with `after_seq` in its data to go on from. A reader that falls behind loses its connection after that. */
+  /** Tells of events as they come, on the connection that asks: WebSocket, or the pipe of `outriggerd --stdio`. It replays those after `after_seq` first, and goes on with the next without gap or repetition. Each comes as a notification of JSON-RPC whose method is `event.subscribe`, with `subscription_id` and `event` in its params; the last has `error` in place of `event`, with `after_seq` in its data to go on from. A reader that falls behind loses its connection after that. `x-notifications` of the OpenRPC document has the schemas of both. */
   "event.subscribe": { parameters: EventSubscribe; result: EventSubscribed };
   /** Ends a subscription of the connection that asks. */
   "event.unsubscribe": { parameters: EventUnsubscribe; result: EventUnsubscribed };
@@ -1493,6 +1519,11 @@ export interface Methods {
   "token.list": { parameters: TokenList; result: TokenPage };
   /** Takes a token back at once, also from connections that are open. Payments that it has begun go on. A repeat finds no such token, and takes no key. */
   "token.revoke": { parameters: TokenRevoke; result: TokenRevoked };
+}
+
+/** What is told on a connection on which both sides speak, by the `method` of the notification: its `params`. */
+export interface Notifications {
+  "event.subscribe": EventTold | EventsEnded;
 }
 
 /** The methods that must be called with an id, as they move money. */

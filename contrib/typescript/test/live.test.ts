@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import { Ajv } from "ajv";
 import { WebSocket } from "ws";
 
 import { NoAnswer, Outrigger, parse, Refused, type Event, type InvoiceCreated, type PaymentInfo } from "../src/client.js";
@@ -64,12 +65,32 @@ test("a token admits to what its scopes allow, until it is revoked", async () =>
   assert.ok(revoked instanceof NoAnswer && revoked.status === 401, String(revoked));
 });
 
-/** A client that shows a token over the WebSockets of `ws`, and those that it has opened. */
+/** The OpenRPC document, from build/test where this runs. */
+const document = JSON.parse(readFileSync(new URL("../../../../rpc-schema/openrpc.json", import.meta.url), "utf8"));
+const subscribe = document.methods.find((method: { name: string }) => method.name === "event.subscribe");
+const fits = subscribe["x-notifications"].map(({ name, params }: { name: string; params: { $ref: string } }) => {
+  const schema = document.components.schemas[params.$ref.replace("#/components/schemas/", "")];
+  const validate = new Ajv({ strict: false, validateFormats: false }).compile({ ...schema, additionalProperties: false });
+  return ({ method, params }: { method?: unknown; params?: unknown }) => method === name && validate(params);
+});
+
+/** Notices that the document does not describe, by the words of the daemon, and how many it describes. */
+const notices = { odd: [] as string[], right: 0 };
+
+function judge(text: string): void {
+  const message = JSON.parse(text);
+  if (message.method === undefined) return;
+  if (fits.filter((fit: (message: object) => boolean) => fit(message)).length === 1) notices.right += 1;
+  else notices.odd.push(text);
+}
+
+/** A client that shows a token over the WebSockets of `ws`, and those that it has opened. What comes is held against the document. */
 async function follower(name: string): Promise<{ client: Outrigger; sockets: WebSocket[] }> {
   const { token } = await payer.call("token.create", { name, scopes: ["read"] });
   const sockets: WebSocket[] = [];
   const socket = (url: string, protocols: string[]) => {
     const opened = new WebSocket(url, protocols);
+    opened.on("message", (data) => judge(String(data)));
     sockets.push(opened);
     return opened;
   };
@@ -116,6 +137,14 @@ test("a subscription without a number begins with what comes next, and of those 
   await payer.call("token.revoke", { name: "a listener" });
   const refused = await (async () => { for await (const _ of events); })().catch((error: unknown) => error);
   assert.ok(refused instanceof Refused && refused.kind === "auth_token_ended", String(refused));
+});
+
+test("every notice was as the document describes it, the last one of a token that ended too", () => {
+  assert.deepEqual(notices.odd, []);
+  assert.ok(notices.right > 5, `${notices.right} notices`);
+  const last = { jsonrpc: "2.0", method: "event.subscribe", params: { subscription_id: "1", error: { code: 1802, message: "over" } } };
+  judge(JSON.stringify(last));
+  assert.equal(notices.odd.length, 1, "an error without data is found out");
 });
 
 test("a subscription that cannot begin says why", async () => {

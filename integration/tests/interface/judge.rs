@@ -151,16 +151,7 @@ impl Judge<'_> {
 
     /// What is wrong with a notice of a subscription.
     pub(crate) fn fault_of_notice(&self, notice: &Value) -> Option<String> {
-        let params = &notice["params"];
-        match (params.get("event"), params.get("error")) {
-            _ if !params["subscription_id"].is_string() => Some("it names no subscription".to_owned()),
-            (Some(event), None) => {
-                let page = json!({ "items": [event], "next_seq": event["seq"] });
-                self.schema.result_fault("event.list", &page)
-            }
-            (None, Some(error)) => self.fault_of_error(error),
-            _ => Some("it has neither an event nor an error".to_owned()),
-        }
+        self.schema.notice_fault(notice).or_else(|| self.fault_of_error(notice["params"].get("error")?))
     }
 }
 

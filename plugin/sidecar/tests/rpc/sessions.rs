@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use outrigger_rpc_schema::rendezvous::SOCKET_FILE;
-use outrigger_rpc_schema::{EventKind, Scope, TokenRevoke};
+use outrigger_rpc_schema::{EventKind, EventNotice, Scope, TokenRevoke};
 use serde_json::{Value, json};
 use soketto::connection::Error;
 use soketto::handshake::{Client, ServerResponse, client::Header};
@@ -67,7 +67,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
         let mut message = Vec::new();
         let heard = tokio::time::timeout(LIMIT, self.receiver.receive_data(&mut message)).await.expect("in time");
         match heard {
-            Ok(_) => Some(serde_json::from_slice(&message).expect("JSON")),
+            Ok(_) => Some(as_told(serde_json::from_slice(&message).expect("JSON"))),
             Err(Error::Closed) => None,
             Err(Error::Io(_)) => None,
             Err(other) => panic!("{other}"),
@@ -89,6 +89,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
         assert_eq!(heard["method"], "event.subscribe", "{heard}");
         heard["params"]["event"]["seq"].as_u64().unwrap_or_else(|| panic!("no event: {heard}"))
     }
+}
+
+/// A message; where it is a notice, all of it is what the types of the schema have, from which clients are made.
+fn as_told(message: Value) -> Value {
+    if message.get("method").is_some() {
+        let read: EventNotice = serde_json::from_value(message["params"].clone()).expect("a notice of the schema");
+        assert_eq!(serde_json::to_value(read).expect("is written"), message["params"]);
+    }
+    message
 }
 
 #[tokio::test]
