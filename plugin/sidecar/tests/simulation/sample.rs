@@ -19,11 +19,12 @@ use outrigger_sidecar::store::backup::verified::Verified;
 use outrigger_sidecar::store::load::load;
 use outrigger_sidecar::store::row::SweepRow;
 use outrigger_sidecar::store::schema::{
-    META_KEYS, REFUSALS_KEY, RESERVE_LOW_KEY, RESTORED_KEY, Table, VERIFIED_KEY, outpoint_key,
+    META_KEYS, REFUSALS_KEY, RESERVE_LOW_KEY, RESTORED_KEY, TROUBLES_KEY, Table, VERIFIED_KEY, outpoint_key,
 };
 use outrigger_sidecar::store::seal::unseal;
 use outrigger_sidecar::store::terms::TermsRow;
 use outrigger_sidecar::store::token::{Spent, TokenRow};
+use outrigger_sidecar::store::troubles::{Subject, Troubles};
 use outrigger_sidecar::store::{self, Batch, FILE};
 use redb::{Database, ReadableDatabase, ReadableTable};
 
@@ -206,6 +207,8 @@ fn stage_what_others_write(world: &mut World, failed: ChannelId) {
     let refusals = Refusals([(sink, failed)].into());
     batch.put(Table::Meta, REFUSALS_KEY.to_vec(), refusals.encode());
     batch.put(Table::Meta, RESERVE_LOW_KEY.to_vec(), Some(vec![1]));
+    let troubles = Troubles([Subject::Chain, Subject::Peer(world.nodes[0].id)].into());
+    batch.put(Table::Meta, TROUBLES_KEY.to_vec(), troubles.encode());
     node.live().core.manager.env().writer.submit(batch);
     world.rest();
 }
