@@ -7,9 +7,18 @@ Each line carries the `seq` of its event, one order for the whole node, so the f
 twice, and nothing is missed while the node keeps its events. A line that an interruption cut short is taken back and written again.
 Where events are gone that were never exported it stops and says so (kind `event_gap`).
 
-`in_msat` came from others and `out_msat` went to them; `moved_msat` went from a channel to the wallet and was ours before. What a payment
-or a transaction cost is in `fee_msat`; of a payment in parts it may still fall, see `payment.get`. What relaying earned is not an
-event: `forward.list` tells it, with a number of its own to go on from.
+`wallet_msat` is what the line adds to the wallet, `channel_msat` what it adds to the channels; what is negative leaves. Their sums are those
+of balance_sheet.py once nothing is under way: neither a payment, nor a transaction that no block holds. From the close of a channel until
+`channel_closed`, when it is deep enough, what comes home is in both, here as there. `fee_msat` is what of it went to fees, where that is known;
+of a payment in parts it may still fall, see `payment.get`. A deposit, and what a close or a sweep pays, is `wallet_received`; the event
+`channel_closing` or `channel_swept` has the same transaction. What relaying has earned is one line at each run, `forwards`; the channels
+of each are in `forward.list`.
+
+What is not known, and is to be booked by hand:
+- A transaction that a reorganisation takes back and that never comes again stays in the books; so book deposits that are deep enough.
+- A channel that is told as pending and never funded stays too: the event `open_failed`, or `channel_failed`, says so.
+- Of a channel that closes by force the fees are what `channel_msat` loses and the wallet does not gain: commitment, sweep and anchors.
+- What HTLCs bring or cost that end on the chain has no event yet.
 """
 
 import csv
@@ -17,11 +26,24 @@ import datetime
 import os
 import pathlib
 import sys
+import time
 
 from outrigger import Outrigger, Refused, Unreachable
 
-COLUMNS = ["seq", "time", "kind", "in_msat", "out_msat", "moved_msat", "fee_msat", "reference", "description"]
-KINDS = ["invoice_paid", "keysend_received", "payment_succeeded", "channel_fee_paid", "channel_swept", "channel_closed"]
+COLUMNS = ["seq", "time", "kind", "wallet_msat", "channel_msat", "fee_msat", "reference", "description"]
+KINDS = [
+    "invoice_paid",
+    "keysend_received",
+    "payment_succeeded",
+    "channel_pending",
+    "channel_closed",
+    "wallet_received",
+    "wallet_confirmed",
+]
+
+
+def moment(unix):
+    return datetime.datetime.fromtimestamp(unix, datetime.timezone.utc).isoformat()
 
 
 def line(node, event):
@@ -29,50 +51,78 @@ def line(node, event):
     kind = event["kind"]
     row = {
         "seq": event["seq"],
-        "time": datetime.datetime.fromtimestamp(event["at"], datetime.timezone.utc).isoformat(),
+        "time": moment(event["at"]),
         "kind": kind,
-        "reference": event.get("payment_hash") or event.get("txid") or event.get("channel_id"),
+        "reference": event.get("payment_hash") or event.get("txid"),
+        "description": event.get("channel_id"),
     }
+    if "fee_sat" in event:
+        row["fee_msat"] = event["fee_sat"] * 1000
     if kind in ("invoice_paid", "keysend_received"):
-        row["in_msat"] = event["amount_msat"]
+        row["channel_msat"] = event["amount_msat"]
         row["description"] = node.call("invoice.get", payment_hash=event["payment_hash"])["description"]
     elif kind == "payment_succeeded":
         payment = node.call("payment.get", payment_id=event["payment_id"])
-        row["out_msat"], row["fee_msat"] = payment["amount_msat"], payment["fee_msat"]
+        row["channel_msat"], row["fee_msat"] = -payment["amount_msat"] - payment["fee_msat"], payment["fee_msat"]
         row["description"] = payment["node_id"]
-    else:
-        row["fee_msat"] = event["fee_sat"] * 1000 if "fee_sat" in event else None
-        row["moved_msat"] = event["amount_sat"] * 1000 if "amount_sat" in event else None
-        row["description"] = event.get("channel_id")
+    elif kind == "channel_pending":
+        row["channel_msat"] = event["amount_msat"]
+    elif kind == "channel_closed":
+        row["channel_msat"] = -event["amount_msat"]
+    elif kind == "wallet_received":
+        row["wallet_msat"] = event["amount_sat"] * 1000
+    elif kind == "wallet_confirmed":
+        row["wallet_msat"] = (event["received_sat"] - event["spent_sat"]) * 1000
     # One line each; and a spreadsheet takes a text that begins so for a formula.
     text = " ".join((row["description"] or "").split())
     row["description"] = "'" + text if text[:1] in ("=", "+", "-", "@") else text
     return row
 
 
-def last_seq(books):
-    """The number of the last whole line; what comes behind it is cut off."""
-    whole = books.read_bytes()
+def forwards(node, booked_msat, seq):
+    """What relaying has earned and the books do not have: none, or one line."""
+    stats = node.call("forward.stats", since_at=0)
+    earned = stats["fees_msat"] - booked_msat
+    row = {"seq": seq, "time": moment(time.time()), "kind": "forwards", "channel_msat": earned}
+    return [row | {"description": f"{stats['settled']} forwards so far"}] if earned > 0 else []
+
+
+def whole_lines(books):
+    """The lines that the file has; what comes behind the last whole one is cut off."""
+    whole = books.read_bytes() if books.exists() else b""
     whole = whole[: whole.rfind(b"\n") + 1]
-    os.truncate(books, len(whole))
-    rows = list(csv.DictReader(whole.decode().splitlines()))
-    return int(rows[-1]["seq"]) if rows else None
+    if books.exists():
+        os.truncate(books, len(whole))
+    lines = csv.DictReader(whole.decode().splitlines())
+    if whole and lines.fieldnames != COLUMNS:
+        sys.exit(f"accounting_export.py: {books} has other columns: an older release began it. Give a new file")
+    return list(lines)
 
 
 def main():
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     books, node = pathlib.Path(sys.argv[1]), Outrigger()
-    after_seq = last_seq(books) if books.exists() else None
+    rows = whole_lines(books)
+    seq = int(rows[-1]["seq"]) if rows else 0
+    # Told again where a reorganisation moved it to another block.
+    moved = {row["reference"] for row in rows if row["kind"].startswith("wallet_")}
+    booked_msat = sum(int(row["channel_msat"]) for row in rows if row["kind"] == "forwards")
     try:
         with open(books, "a", newline="") as file:
             sheet = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             if file.tell() == 0:
                 sheet.writeheader()
-            for events, _ in node.events(after_seq, KINDS):
-                sheet.writerows([line(node, event) for event in events])
+            for events, _ in node.events(seq or None, KINDS):
+                for event in events:
+                    seq = event["seq"]
+                    if not event["kind"].startswith("wallet_") or event["txid"] not in moved:
+                        sheet.writerow(line(node, event))
+                    if event["kind"].startswith("wallet_"):
+                        moved.add(event["txid"])
                 file.flush()
                 os.fsync(file.fileno())
+            sheet.writerows(forwards(node, booked_msat, seq))
     except Refused as fault:
         sys.exit(f"accounting_export.py: {fault} ({fault.kind}). {fault.hint}")
     except Unreachable as fault:

@@ -5,7 +5,8 @@
 
 `state` says how far a line can be relied on. What is `coming_home` is on its way from a channel to the wallet, less fees: from when
 its transaction is published until it is deep enough it may stand under `wallet` too, so it has a sum of its own. Payments under way are
-taken off the channels; they come back where they fail.
+taken off the channels; they come back where they fail. accounting_export.py tells how it came to be so: its sums are these once nothing
+is under way.
 """
 
 import csv

@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 
 use outrigger_integration::sidecar::{LIMIT, cli_executable};
 use outrigger_integration::{Done, Sidecar, on_regtest, until};
-use outrigger_rpc_schema::{ChannelState, InvoiceCreate, PaymentInfo, PaymentState};
+use outrigger_rpc_schema::{ChannelState, InvoiceCreate, PaymentInfo, PaymentState, WalletSend};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
@@ -195,10 +195,13 @@ async fn a_balance_sheet_and_the_books_tell_what_the_node_has() -> Done<()> {
         let first = std::fs::read_to_string(&books)?;
         let hashes = [&payment.payment_hash, &invoice.payment_hash];
         let lines: Vec<&str> = first.lines().collect();
-        assert_eq!(lines.len(), 3, "{first}");
-        let paid_line = format!("payment_succeeded,,300000000,,0,{},{}", hashes[0], bob.node_id().await?);
-        assert!(lines[1].ends_with(&paid_line), "{first}");
-        assert!(lines[2].ends_with(&format!("invoice_paid,20000000,,,,{},\"'=1+1, sum\"", hashes[1])), "{first}");
+        assert_eq!(lines.len(), 6, "{first}");
+        for (line, kind) in lines[1..4].iter().zip(["wallet_received", "channel_pending", "wallet_confirmed"]) {
+            assert_eq!(line.split(',').nth(2), Some(kind), "{first}");
+        }
+        let paid_line = format!("payment_succeeded,,-300000000,0,{},{}", hashes[0], bob.node_id().await?);
+        assert!(lines[4].ends_with(&paid_line), "{first}");
+        assert!(lines[5].ends_with(&format!("invoice_paid,,20000000,,{},\"'=1+1, sum\"", hashes[1])), "{first}");
 
         // An interruption cut the last line short.
         std::fs::write(&books, &first[..first.len() - 9])?;
@@ -206,6 +209,11 @@ async fn a_balance_sheet_and_the_books_tell_what_the_node_has() -> Done<()> {
         assert_eq!(std::fs::read_to_string(&books)?, first);
         said(&alice, "accounting_export.py", &export).await?;
         assert_eq!(std::fs::read_to_string(&books)?, first, "nothing is written twice");
+        let old = regtest.directory("books")?.join("old.csv");
+        std::fs::write(&old, "seq,time,kind,in_msat\n7,now,invoice_paid,1\n")?;
+        let refused = output(&alice, "accounting_export.py", &[old.to_str().ok_or("a path that is no text")?]).await?;
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(String::from_utf8(refused.stderr)?.contains("an older release began it"));
 
         regtest.confirm(&alice.close(&channel_id).await?).await?;
         until(LIMIT, "the channel to be closed in the books", async || {
@@ -215,6 +223,91 @@ async fn a_balance_sheet_and_the_books_tell_what_the_node_has() -> Done<()> {
             Ok(now[first.len()..].contains(",channel_closed,").then_some(()))
         })
         .await
+    })
+    .await
+}
+
+/// What wallet and channels hold by the balance sheet, and by the books as they are after another export, in millisatoshi.
+async fn sums(node: &Sidecar, books: &Path) -> Done<[[i64; 2]; 2]> {
+    said(node, "accounting_export.py", &[books.to_str().ok_or("a path that is no text")?]).await?;
+    let (sheet, books) = (said(node, "balance_sheet.py", &[]).await?, std::fs::read_to_string(books)?);
+    let of_sheet =
+        |account: &str| rows(&sheet).iter().filter(|row| row[0] == account).map(|row| row[3].parse::<i64>()).sum();
+    let of_books = |column: usize| {
+        let cells = rows(&books).into_iter().map(|row| row[column]).filter(|cell| !cell.is_empty());
+        cells.map(str::parse::<i64>).sum()
+    };
+    let sums: [Result<i64, std::num::ParseIntError>; 4] =
+        [of_sheet("wallet"), of_sheet("channel"), of_books(3), of_books(4)];
+    let [wallet, channels, wallet_books, channel_books] = sums;
+    Ok([[wallet?, channels?], [wallet_books?, channel_books?]])
+}
+
+/// The books sum to the balance sheet, once the node has heard of everything.
+async fn assert_books(node: &Sidecar, books: &Path, what: &str) -> Done<[i64; 2]> {
+    let mut last = None;
+    let balanced = until(LIMIT, "the books to be the balance sheet", async || {
+        let [sheet, books] = sums(node, books).await?;
+        last = Some((sheet, books));
+        Ok((sheet == books).then_some(sheet))
+    })
+    .await;
+    balanced.map_err(|fault| format!("{what}: {fault}: sheet and books say {last:?}").into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_books_sum_to_the_balance_sheet_whatever_moves_money() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, bob) = regtest.pair().await?;
+        let carol = regtest.sidecar("carol").await?;
+        carol.fund(&regtest.bitcoind).await?;
+        alice.until_synced_with(&regtest.bitcoind).await?;
+        carol.connect(&alice).await?;
+        let directory = regtest.directory("books")?;
+        let books = ["alice", "bob", "carol"].map(|name| directory.join(format!("{name}.csv")));
+        let nodes = || [&alice, &bob, &carol].into_iter().zip(&books);
+        let balanced = async |what: &str| -> Done<Vec<[i64; 2]>> {
+            let mut held = Vec::new();
+            for (node, books) in nodes() {
+                held.push(assert_books(node, books, what).await?);
+            }
+            Ok(held)
+        };
+        let deposited = balanced("a deposit").await?;
+        assert!(deposited[0][0] > 0 && deposited[1] == [0, 0] && deposited[0][1] == 0, "{deposited:?}");
+
+        let channel_id = regtest.channel(&alice, &bob, 1_000_000, 123_456_789).await?.channel_id;
+        regtest.channel(&carol, &alice, 900_000, 50_000_001).await?;
+        let open = balanced("two channels, with a push each").await?;
+        assert_eq!(open[1], [0, 123_456_789]);
+        assert_eq!(open[0][1], 1_000_000_000 - 123_456_789 + 50_000_001);
+
+        paid(&alice, &bob.invoice(30_000_111, "there").await?).await?;
+        paid(&bob, &alice.invoice(7_000_001, "and back").await?).await?;
+        let relayed = paid(&carol, &bob.invoice(11_000_007, "through alice").await?).await?;
+        assert!(relayed.fee_msat > Some(0), "{relayed:?}");
+        for node in [&alice, &bob] {
+            node.until_idle(&channel_id).await?;
+        }
+        let after = balanced("payments in both directions and a forward").await?;
+        let bob_msat = 123_456_789 + 30_000_111 - 7_000_001 + 11_000_007;
+        assert_eq!(after[1], [0, bob_msat]);
+        assert!(std::fs::read_to_string(&books[0])?.contains(",forwards,"), "what was earned is a line");
+
+        regtest.confirm(&alice.close(&channel_id).await?).await?;
+        for node in [&alice, &bob] {
+            node.until_channel_is(&channel_id, ChannelState::Closed).await?;
+        }
+        let closed = balanced("a close").await?;
+        assert_eq!(closed[1], [bob_msat / 1000 * 1000, 0], "Bob pays no fee, and loses what is no whole satoshi");
+        let address = bob.new_address().await?;
+        let send = WalletSend { address, amount_sat: 40_000, idempotency_key: "rent".into(), ..WalletSend::default() };
+        let fee_sat = regtest.confirm(&alice.call(send).await?.txid).await?;
+        let sent = balanced("coins that are sent").await?;
+        let fee_msat = i64::try_from(fee_sat)? * 1000;
+        assert_eq!(sent[0][0], closed[0][0] - 40_000_000 - fee_msat);
+        assert_eq!(sent[1][0], closed[1][0] + 40_000_000);
+        Ok(())
     })
     .await
 }

@@ -150,7 +150,8 @@ pub struct Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// A channel has its name and its funding transaction; it waits for confirmations.
+    /// A channel has its name and its funding transaction; it waits for confirmations. `amount_sat` of our coins goes into it, and
+    /// `amount_msat` of it is ours to begin with: the opener may push some, or all, to the other side.
     ChannelPending,
     /// A channel carries payments.
     ChannelReady,
@@ -160,7 +161,8 @@ pub enum EventKind {
     ChannelClosing,
     /// A cooperative close was begun and does not come about: why and what to do.
     ChannelCloseStuck,
-    /// A channel is closed for good.
+    /// A channel is closed for good. `amount_msat` of it was ours at the end. A cooperative close has paid us `amount_sat`, and `fee_sat` of
+    /// ours went to fees, or were too few to be paid out; of a channel that failed `channel_swept` and `wallet_received` tell what came home.
     ChannelClosed,
     /// A channel failed: our newest commitment transaction goes on chain. Where a required backup refused the channel,
     /// only what every required backup has goes there, at the first deadline of an HTLC or by `channel.force_close`, or

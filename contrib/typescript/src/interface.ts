@@ -441,7 +441,7 @@ export interface Event {
 
 /** What happened. */
 export type EventKind =
-  /** A channel has its name and its funding transaction; it waits for confirmations. */
+  /** A channel has its name and its funding transaction; it waits for confirmations. `amount_sat` of our coins goes into it, and `amount_msat` of it is ours to begin with: the opener may push some, or all, to the other side. */
   | "channel_pending"
   /** A channel carries payments. */
   | "channel_ready"
@@ -451,7 +451,7 @@ export type EventKind =
   | "channel_closing"
   /** A cooperative close was begun and does not come about: why and what to do. */
   | "channel_close_stuck"
-  /** A channel is closed for good. */
+  /** A channel is closed for good. `amount_msat` of it was ours at the end. A cooperative close has paid us `amount_sat`, and `fee_sat` of ours went to fees, or were too few to be paid out; of a channel that failed `channel_swept` and `wallet_received` tell what came home. */
   | "channel_closed"
   /** A channel failed: our newest commitment transaction goes on chain. Where a required backup refused the channel, only what every required backup has goes there, at the first deadline of an HTLC or by `channel.force_close`, or nothing where that is not known; in restored mode nothing. `reason` of `channel.get` says which. */
   | "channel_failed"

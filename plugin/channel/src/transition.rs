@@ -128,15 +128,17 @@ pub enum Reply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChannelNote {
     /// Waiting for confirmations: from its signature on where we opened it, from its first block on where the peer did.
-    Pending { funding: OutPoint, capacity: Sat },
+    /// What is put in of our coins, and what of the channel is `ours` to begin with: they differ by what is pushed.
+    Pending { funding: OutPoint, capacity: Sat, put_in: Sat, ours: Msat },
     /// Usable in both directions.
     Ready { short_channel_id: ShortChannelId },
     /// A cooperative close has begun.
     ShuttingDown { by_us: bool },
     /// The cooperative close is signed and published.
     Closing { txid: Txid },
-    /// The close is buried: the channel is history.
-    Closed { txid: Txid, height: u32 },
+    /// The close is buried: the channel is history. What of it was `ours` in the newest local commitment, before the opener's costs, and
+    /// what a cooperative close has `paid` us; what comes home of a failed channel is told by `Swept`.
+    Closed { txid: Txid, height: u32, ours: Msat, paid: Option<Sat> },
     /// The funding output of a failed channel is spent in a block: what by, what of it is `ours` and from which height it
     /// can be taken, what is `left` there because it is not worth its fee, and what the transaction pays in fees.
     Spent { txid: Txid, height: u32, what: Spend, ours: Sat, left: Sat, from_height: u32, fee: Sat },
@@ -155,6 +157,12 @@ pub enum ChannelNote {
 impl ChannelNote {
     /// The news that a channel waits for confirmations.
     pub(crate) fn pending(params: &ChannelParams) -> Self {
-        Self::Pending { funding: params.funding, capacity: params.capacity }
+        let all = params.capacity.to_msat().unwrap_or_default();
+        let (put_in, ours) = if params.is_opener {
+            (params.capacity, all.saturating_sub(params.push))
+        } else {
+            (Sat::ZERO, params.push)
+        };
+        Self::Pending { funding: params.funding, capacity: params.capacity, put_in, ours }
     }
 }

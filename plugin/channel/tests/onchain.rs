@@ -451,7 +451,8 @@ fn occ_13_reo_1_a_channel_is_closed_when_spend_and_sweep_are_buried_and_not_befo
         amount: claim.value().saturating_sub(Sat::new(500)),
         fee: Some(Sat::new(500)),
     };
-    let closed = ChannelNote::Closed { txid: tx.compute_txid(), height: 910 };
+    let ours = pair.node(Alice).channel.summary(910).local;
+    let closed = ChannelNote::Closed { txid: tx.compute_txid(), height: 910, ours, paid: None };
     assert_eq!(pair.node(Alice).notes[pair.node(Alice).notes.len() - 2..], [home, closed]);
     let node = pair.node(Alice);
     assert_eq!(node.monitor.enforcement(&node.signer), None);

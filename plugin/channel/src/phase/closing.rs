@@ -8,7 +8,7 @@ use outrigger_bolt::tx::Unaffordable;
 use outrigger_bolt::tx::closing::{Share, closing_outputs, closing_transaction, closing_weight};
 use outrigger_bolt::wire::{ClosingSigned, FeeRange, Message, Warning};
 
-use super::shutdown::{Resent, change_negotiation, gave_signature, may_negotiate};
+use super::shutdown::{Resent, change_negotiation, gave_signature, may_negotiate, own_script};
 use super::{ended, funding, restored, simple_close};
 use crate::changes::{ChannelHead, ChannelParams, Phase};
 use crate::commitments::htlc::Side;
@@ -403,7 +403,12 @@ fn bury(draft: &mut Draft<'_>, height: u32, cx: &Context<'_>) {
         draft.effect(Effect::Watch(Watch::Height(buried)));
         return;
     }
-    ended::close(draft, txid, confirmed, ChannelNote::Closed { txid, height: confirmed });
+    let to_us = own_script(draft.head(), draft.params());
+    let paid = tx.output.iter().filter(|output| Some(&output.script_pubkey) == to_us);
+    let paid = paid.map(|output| Sat::from(output.value)).fold(Sat::ZERO, Sat::saturating_add);
+    let ours = draft.head().local_commitment.to_local;
+    let note = ChannelNote::Closed { txid, height: confirmed, ours, paid: Some(paid) };
+    ended::close(draft, txid, confirmed, note);
 }
 
 /// The height of the block that buries a close under `depth` blocks, its own included.

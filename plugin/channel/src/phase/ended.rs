@@ -202,6 +202,7 @@ pub(crate) fn on_taken_buried(draft: &mut Draft<'_>, height: u32) {
 /// height.
 pub(crate) fn on_buried(draft: &mut Draft<'_>, height: u32) {
     if let Phase::Failed { spend: Some((txid, _)), .. } = draft.head().phase {
-        close(draft, txid, height, ChannelNote::Closed { txid, height });
+        let ours = draft.head().local_commitment.to_local;
+        close(draft, txid, height, ChannelNote::Closed { txid, height, ours, paid: None });
     }
 }

@@ -615,8 +615,11 @@ impl Pair {
         for name in Name::BOTH {
             assert!(matches!(self.phase(name), Phase::Closed { .. }), "{:?}", self.phase(name));
             assert!(self.node(name).monitor.is_closed());
+            let owned = self.node(name).channel.summary(0).local;
             let note = self.node(name).notes.last();
-            assert!(matches!(note, Some(ChannelNote::Closed { .. })), "{note:?}");
+            // What was owned at the end, and no more than that was paid out.
+            let is_told = |note: &ChannelNote| matches!(note, ChannelNote::Closed { ours, paid: Some(paid), .. } if *ours == owned && *paid <= ours.to_sat_floor());
+            assert!(note.is_some_and(is_told), "{note:?}");
         }
     }
 

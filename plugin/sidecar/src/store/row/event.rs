@@ -54,11 +54,25 @@ impl EventRow {
     /// News of a channel that an operator acts on; a beginning shutdown is none, nor what a peer can do for nothing.
     pub fn of_channel(at: u64, peer: NodeId, channel: ChannelId, note: &ChannelNote) -> Option<Self> {
         let (kind, mut fields) = match note {
-            ChannelNote::Pending { funding, .. } => ("channel_pending", json!({ "txid": funding.txid.to_string() })),
+            ChannelNote::Pending { funding, put_in, ours, .. } => (
+                "channel_pending",
+                json!({ "txid": funding.txid.to_string(), "amount_sat": put_in.get(), "amount_msat": ours.get() }),
+            ),
             ChannelNote::Ready { .. } => ("channel_ready", json!({})),
             ChannelNote::ShuttingDown { .. } | ChannelNote::NeverFunded => return None,
             ChannelNote::Closing { txid } => ("channel_closing", json!({ "txid": txid.to_string() })),
-            ChannelNote::Closed { txid, .. } => ("channel_closed", json!({ "txid": txid.to_string() })),
+            ChannelNote::Closed { txid, ours, paid: None, .. } => {
+                ("channel_closed", json!({ "txid": txid.to_string(), "amount_msat": ours.get() }))
+            }
+            ChannelNote::Closed { txid, ours, paid: Some(paid), .. } => {
+                // What is not a whole satoshi stays with the fee.
+                let fee = ours.to_sat_floor().saturating_sub(*paid);
+                let (amount, fee) = (paid.get(), fee.get());
+                let fields = json!({
+                    "txid": txid.to_string(), "amount_msat": ours.get(), "amount_sat": amount, "fee_sat": fee
+                });
+                ("channel_closed", fields)
+            }
             ChannelNote::Spent { txid, height, what, ours, left, from_height, fee } => {
                 let (kind, words) = spend_words(*what, *height, (*ours, *left), *from_height);
                 let fields = json!({
