@@ -19,6 +19,8 @@ What is not known, and is to be booked by hand:
 - A channel that is told as pending and never funded stays too: the event `open_failed`, or `channel_failed`, says so.
 - Of a channel that closes by force the fees are what `channel_msat` loses and the wallet does not gain: commitment, sweep and anchors.
 - What HTLCs bring or cost that end on the chain has no event yet.
+
+OUTRIGGER_DATA_DIR and OUTRIGGER_NETWORK say which daemon, or OUTRIGGER_URL and OUTRIGGER_TOKEN_FILE; a token needs the scope read.
 """
 
 import csv

@@ -3,6 +3,8 @@
 
     balance_sheet.py > sheet.csv
 
+OUTRIGGER_DATA_DIR and OUTRIGGER_NETWORK say which daemon, or OUTRIGGER_URL and OUTRIGGER_TOKEN_FILE; a token needs the scope read.
+
 `state` says how far a line can be relied on. What is `coming_home` is on its way from a channel to the wallet, less fees: from when
 its transaction is published until it is deep enough it may stand under `wallet` too, so it has a sum of its own. Payments under way are
 taken off the channels; they come back where they fail. accounting_export.py tells how it came to be so: its sums are these once nothing

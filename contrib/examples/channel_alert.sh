@@ -5,7 +5,8 @@
 #
 # Runs COMMAND with one more argument, a line of words, for each event, and writes into the file STATE how far it is, so that
 # nothing is missed over a restart of either side. A daemon that cannot be reached is told once, and so is its return. Where COMMAND
-# fails the same event comes again. Needs outrigger-cli and jq; OUTRIGGER_DATA_DIR and OUTRIGGER_NETWORK say which daemon.
+# fails the same event comes again. Needs outrigger-cli and jq; OUTRIGGER_DATA_DIR and OUTRIGGER_NETWORK say which daemon, or
+# OUTRIGGER_URL and OUTRIGGER_TOKEN_FILE; a token needs the scope read.
 set -euo pipefail
 once=
 if [ "${1:-}" = --once ]; then once=yes && shift; fi

@@ -6,7 +6,8 @@
 
 `deliver` follows the events and writes into the file STATE how far it is, after COMMAND has succeeded. Where it is interrupted in
 between it runs COMMAND again for the same order: COMMAND must know the orders that it has delivered. With --once it ends when
-nothing new has come, else it goes on for ever. OUTRIGGER_DATA_DIR and OUTRIGGER_NETWORK say which daemon.
+nothing new has come, else it goes on for ever. OUTRIGGER_DATA_DIR and OUTRIGGER_NETWORK say which daemon,
+or OUTRIGGER_URL and OUTRIGGER_TOKEN_FILE; a token needs the scopes invoice and read.
 """
 
 import argparse

@@ -5,7 +5,8 @@
 #
 # Run it again with the same words after any interruption: the order is the idempotency key, so the invoice is the same, and a
 # payment that came meanwhile is found. Exit code 0: paid; 1: it expired unpaid; 2: refused, as an order is that was made before with
-# other words, or no daemon is reached. Needs outrigger-cli and jq; OUTRIGGER_DATA_DIR and OUTRIGGER_NETWORK say which daemon.
+# other words, or no daemon is reached. Needs outrigger-cli and jq; OUTRIGGER_DATA_DIR and OUTRIGGER_NETWORK say which daemon, or
+# OUTRIGGER_URL and OUTRIGGER_TOKEN_FILE; a token needs the scopes invoice and read.
 set -euo pipefail
 order=${1:?ORDER AMOUNT_MSAT DESCRIPTION} amount_msat=${2:?AMOUNT_MSAT DESCRIPTION} description=${3:?DESCRIPTION}
 

@@ -5,7 +5,8 @@ use std::process::{Output, Stdio};
 
 use outrigger_integration::sidecar::{LIMIT, cli_executable};
 use outrigger_integration::{Done, Sidecar, on_regtest, until};
-use outrigger_rpc_schema::{ChannelState, InvoiceCreate, PaymentInfo, PaymentState, WalletSend};
+use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, network_directory};
+use outrigger_rpc_schema::{ChannelState, InvoiceCreate, PaymentInfo, PaymentState, Scope, TokenCreate, WalletSend};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
@@ -17,7 +18,10 @@ fn script(node: &Sidecar, name: &str, words: &[&str]) -> Done<Command> {
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{programs}:{path}")).env("OUTRIGGER_DATA_DIR", node.directory());
     // Nothing is left beside the scripts.
-    command.env("PYTHONDONTWRITEBYTECODE", "1").env_remove("OUTRIGGER_NETWORK").args(words).stdin(Stdio::null());
+    for variable in ["NETWORK", "URL", "TOKEN_FILE", "CA"] {
+        command.env_remove(format!("OUTRIGGER_{variable}"));
+    }
+    command.env("PYTHONDONTWRITEBYTECODE", "1").args(words).stdin(Stdio::null());
     command.kill_on_drop(true);
     Ok(command)
 }
@@ -223,6 +227,82 @@ async fn a_balance_sheet_and_the_books_tell_what_the_node_has() -> Done<()> {
             Ok(now[first.len()..].contains(",channel_closed,").then_some(()))
         })
         .await
+    })
+    .await
+}
+
+/// What names a daemon and a token to a script.
+fn named<'a>(url: &'a str, file: &'a str) -> [(&'static str, &'a str); 2] {
+    [("OUTRIGGER_URL", url), ("OUTRIGGER_TOKEN_FILE", file)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_show_a_token_of_few_scopes_to_a_daemon_that_is_named_by_its_url() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, bob) = regtest.pair().await?;
+        regtest.channel(&alice, &bob, 1_000_000, 0).await?;
+        let address = std::fs::read_to_string(network_directory(bob.directory(), "regtest").join(ADDRESS_FILE))?;
+        let url = format!("http://{}", address.trim());
+        let directory = regtest.directory("tokens")?;
+        let token = async |name: &str, scopes: &[Scope]| -> Done<String> {
+            let order = TokenCreate { name: name.to_owned(), scopes: scopes.to_vec(), ..TokenCreate::default() };
+            let path = directory.join(name);
+            std::fs::write(&path, bob.call(order).await?.token)?;
+            Ok(path.display().to_string())
+        };
+        let shop = token("shop", &[Scope::Invoice, Scope::Read]).await?;
+        let screen = token("screen", &[Scope::Read]).await?;
+        // No daemon is where the script would look for one on this machine.
+        let nowhere = regtest.directory("nowhere")?;
+        let run = async |name: &str, words: &[&str], variables: &[(&str, &str)]| -> Done<Output> {
+            let mut command = script(&bob, name, words)?;
+            command.env("OUTRIGGER_DATA_DIR", &nowhere).envs(variables.iter().copied());
+            Ok(tokio::time::timeout(LIMIT, command.output()).await??)
+        };
+        let done = async |name: &str, words: &[&str], file: &str| -> Done<String> {
+            let output = run(name, words, &named(&url, file)).await?;
+            assert!(output.status.success(), "{name} {words:?}: {output:?}");
+            Ok(String::from_utf8(output.stdout)?)
+        };
+
+        let invoice = done("shop.py", &["sell", "1001", "5000", "coffee"], &shop).await?;
+        paid(&alice, &invoice).await?;
+        let (note, notes) = notebook(&directory)?;
+        let state = directory.join("state").display().to_string();
+        done("shop.py", &["deliver", &state, "--once", &note], &shop).await?;
+        assert_eq!(taken(&notes), ["1001 5000"]);
+        let sheet = done("balance_sheet.py", &[], &screen).await?;
+        assert!(sheet.lines().any(|line| line.starts_with("sum,channel,")), "{sheet}");
+        let books = directory.join("books.csv").display().to_string();
+        done("accounting_export.py", &[&books], &screen).await?;
+        assert!(std::fs::read_to_string(&books)?.contains(",invoice_paid,"));
+        done("channel_alert.sh", &["--once", &directory.join("alert").display().to_string(), &note], &screen).await?;
+        assert!(taken(&notes).iter().any(|line| line.starts_with("channel_ready ")));
+        let expired = run("shop.sh", &["order 2", "5000", "tea", "1"], &named(&url, &shop)).await?;
+        assert_eq!(expired.status.code(), Some(1), "{expired:?}");
+        assert_eq!(String::from_utf8(expired.stderr)?, "expired: order 2\n");
+
+        let sell = ["sell", "1002", "5000", "tea"];
+        for (variables, words) in [
+            (named(&url, &screen).to_vec(), "auth_scope_missing"),
+            (vec![("OUTRIGGER_URL", url.as_str())], "OUTRIGGER_TOKEN_FILE"),
+            (
+                vec![("OUTRIGGER_URL", "http://192.0.2.1:9737"), ("OUTRIGGER_TOKEN_FILE", &shop)],
+                "is not sent unencrypted",
+            ),
+            (
+                vec![("OUTRIGGER_URL", "http://localhost.example"), ("OUTRIGGER_TOKEN_FILE", &shop)],
+                "is not sent unencrypted",
+            ),
+            // Without a URL a token says nothing, as with outrigger-cli.
+            (vec![("OUTRIGGER_TOKEN_FILE", shop.as_str())], "rpc_address"),
+        ] {
+            let refused = run("shop.py", &sell, &variables).await?;
+            let told = String::from_utf8(refused.stderr)?;
+            assert_eq!(refused.status.code(), Some(1), "{variables:?}: {told}");
+            assert!(told.contains(words), "{variables:?}: {told}");
+        }
+        Ok(())
     })
     .await
 }

@@ -1,4 +1,4 @@
-//! A client of the interface over HTTP.
+//! A client of the interface: calls over HTTP, events over WebSocket.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use jsonrpsee::client_transport::ws::WsHandshakeError;
 use jsonrpsee::core::client::{ClientT, Error as ClientError};
 use jsonrpsee::core::traits::ToRpcParams;
 use jsonrpsee::http_client::transport::Error as TransportError;
@@ -15,7 +16,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
 use crate::rendezvous::{ADDRESS_FILE, CERTIFICATE_FILE, COOKIE_FILE, ENCRYPTED};
-use crate::{ErrorData, Method, tls};
+use crate::{ErrorData, EventSubscribe, Events, Method, tls};
 
 /// Longer than the longest wait that a method offers (600 s).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(630);
@@ -24,19 +25,38 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(630);
 #[derive(Clone, Debug)]
 pub struct Client {
     http: HttpClient,
+    place: Place,
+}
+
+/// Where the daemon is found.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// By the files that it leaves in this directory, new at every start.
+    Directory(PathBuf),
+    /// Here.
+    Door(Door),
+}
+
+/// Where a daemon listens, what is shown to it, and whom to take for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    /// `host:port`.
+    pub(crate) address: String,
+    credentials: HeaderValue,
+    pub(crate) trust: Trust,
 }
 
 /// Whom to take for the daemon.
-#[derive(Clone, Copy)]
-enum Trust<'a> {
+#[derive(Clone, Debug)]
+pub(crate) enum Trust {
     /// Whoever is at the address: nothing is encrypted.
     Plain,
     /// Whom the authorities of this machine vouch for.
     Machine,
     /// Who has one of these certificates, or one that they vouch for.
-    These(&'a str),
+    These(String),
     /// Who has the first of these certificates.
-    Own(&'a str),
+    Own(String),
 }
 
 /// Why a call has no result.
@@ -75,50 +95,37 @@ pub struct Refusal {
 impl Client {
     /// A client of the daemon at `address` (`ip:port`) that shows this cookie, the whole text of the cookie file.
     pub fn new(address: &str, cookie: &str) -> Result<Self, CallError> {
-        Self::authorized(address, &basic(cookie), Trust::Plain)
+        Self::at(Door::new(address, &basic(cookie), Trust::Plain)?)
     }
 
     /// A client of the daemon at `address` (`ip:port`) that shows this token, as `token.create` gave it.
     pub fn with_token(address: &str, token: &str) -> Result<Self, CallError> {
-        Self::authorized(address, &format!("Bearer {}", token.trim()), Trust::Plain)
+        Self::at(Door::new(address, &bearer(token), Trust::Plain)?)
     }
 
     /// The same over TLS, at `host:port`. Trusted is a daemon that has one of these certificates (PEM), whatever its name and dates say,
     /// or one that they vouch for under the name of the address; without them one that the authorities of this machine vouch for. Nothing
     /// is sent to anybody else, the token neither.
     pub fn with_token_over_tls(address: &str, token: &str, certificates: Option<&str>) -> Result<Self, CallError> {
-        let trust = certificates.map_or(Trust::Machine, Trust::These);
-        Self::authorized(address, &format!("Bearer {}", token.trim()), trust)
+        let trust = certificates.map_or(Trust::Machine, |certificates| Trust::These(certificates.to_owned()));
+        Self::at(Door::new(address, &bearer(token), trust)?)
     }
 
-    fn authorized(address: &str, credentials: &str, trust: Trust<'_>) -> Result<Self, CallError> {
-        let mut credentials =
-            HeaderValue::from_str(credentials).map_err(|error| CallError::Garbled(error.to_string()))?;
-        credentials.set_sensitive(true);
-        let mut headers = HeaderMap::new();
-        headers.insert("authorization", credentials);
-        let mut builder = HttpClient::builder().set_headers(headers).request_timeout(REQUEST_TIMEOUT);
-        builder = match trust {
-            Trust::Plain | Trust::Machine => builder,
-            Trust::These(certificates) => builder.with_custom_cert_store(tls::trusting(certificates)?),
-            Trust::Own(certificates) => builder.with_custom_cert_store(tls::trusting_first(certificates)?),
-        };
-        let scheme = if matches!(trust, Trust::Plain) { "http://" } else { ENCRYPTED };
-        Ok(Self { http: builder.build(format!("{scheme}{address}")).map_err(CallError::from)? })
+    fn at(door: Door) -> Result<Self, CallError> {
+        Ok(Self { http: door.http()?, place: Place::Door(door) })
     }
 
     /// A client of the daemon whose network directory this is. Where its port speaks TLS, it is known by the certificate that it left
     /// there, and by no other.
     pub fn in_directory(directory: &Path) -> Result<Self, CallError> {
-        let address = read(directory.join(ADDRESS_FILE))?;
-        let cookie = read(directory.join(COOKIE_FILE))?;
-        match address.trim().strip_prefix(ENCRYPTED) {
-            None => Self::authorized(address.trim(), &basic(&cookie), Trust::Plain),
-            Some(address) => {
-                let certificates = read(directory.join(CERTIFICATE_FILE))?;
-                Self::authorized(address, &basic(&cookie), Trust::Own(&certificates))
-            }
-        }
+        let place = Place::Directory(directory.to_owned());
+        Ok(Self { http: place.door()?.http()?, place })
+    }
+
+    /// Follows events; nothing is asked before the first is waited for. A daemon that starts again is found by its directory, or by its
+    /// address where a token is shown: a cookie that was given as text is of one run.
+    pub fn follow(&self, asked: EventSubscribe) -> Events {
+        Events::new(self.place.clone(), asked)
     }
 
     /// Calls a method.
@@ -132,13 +139,64 @@ impl Client {
     }
 }
 
+impl Place {
+    /// The door as it is now.
+    pub(crate) fn door(&self) -> Result<Door, CallError> {
+        let directory = match self {
+            Self::Door(door) => return Ok(door.clone()),
+            Self::Directory(directory) => directory,
+        };
+        let address = read(directory.join(ADDRESS_FILE))?;
+        let cookie = read(directory.join(COOKIE_FILE))?;
+        match address.trim().strip_prefix(ENCRYPTED) {
+            None => Door::new(address.trim(), &basic(&cookie), Trust::Plain),
+            Some(address) => {
+                let certificates = read(directory.join(CERTIFICATE_FILE))?;
+                Door::new(address, &basic(&cookie), Trust::Own(certificates))
+            }
+        }
+    }
+}
+
+impl Door {
+    fn new(address: &str, credentials: &str, trust: Trust) -> Result<Self, CallError> {
+        let mut credentials =
+            HeaderValue::from_str(credentials).map_err(|error| CallError::Garbled(error.to_string()))?;
+        // It is shown to nobody who debugs.
+        credentials.set_sensitive(true);
+        Ok(Self { address: address.to_owned(), credentials, trust })
+    }
+
+    pub(crate) fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", self.credentials.clone());
+        headers
+    }
+
+    fn http(&self) -> Result<HttpClient, CallError> {
+        let mut builder = HttpClient::builder().set_headers(self.headers()).request_timeout(REQUEST_TIMEOUT);
+        builder = match &self.trust {
+            Trust::Plain | Trust::Machine => builder,
+            Trust::These(certificates) => builder.with_custom_cert_store(tls::trusting(certificates)?),
+            Trust::Own(certificates) => builder.with_custom_cert_store(tls::trusting_first(certificates)?),
+        };
+        let scheme = if matches!(self.trust, Trust::Plain) { "http://" } else { ENCRYPTED };
+        builder.build(format!("{scheme}{}", self.address)).map_err(CallError::from)
+    }
+}
+
+/// What shows a token.
+fn bearer(token: &str) -> String {
+    format!("Bearer {}", token.trim())
+}
+
 /// What shows a cookie.
 fn basic(cookie: &str) -> String {
     format!("Basic {}", STANDARD.encode(cookie.trim()))
 }
 
 /// Parameters as one JSON object.
-struct ByName(Result<Box<RawValue>, serde_json::Error>);
+pub(crate) struct ByName(pub(crate) Result<Box<RawValue>, serde_json::Error>);
 
 impl ToRpcParams for ByName {
     fn to_rpc_params(self) -> Result<Option<Box<RawValue>>, serde_json::Error> {
@@ -164,15 +222,33 @@ impl CallError {
     }
 }
 
+impl CallError {
+    /// What it means that this came in the place of an answer.
+    fn without_answer(fault: &(dyn std::error::Error + 'static)) -> Self {
+        tls::refusal(fault).map_or_else(|| Self::Unreachable(root_cause(fault)), Self::Untrusted)
+    }
+}
+
 impl From<ClientError> for CallError {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Call(object) => Self::Refused(Refusal::from(object)),
-            ClientError::Transport(cause) => match cause.downcast_ref::<TransportError>() {
-                Some(TransportError::Rejected { status_code }) => Self::Rejected(*status_code),
-                Some(_) | None => tls::refusal(cause.as_ref())
-                    .map_or_else(|| Self::Unreachable(root_cause(cause.as_ref())), Self::Untrusted),
-            },
+            ClientError::Transport(cause) => {
+                if let Some(TransportError::Rejected { status_code }) = cause.downcast_ref() {
+                    return Self::Rejected(*status_code);
+                }
+                match cause.downcast_ref() {
+                    Some(
+                        WsHandshakeError::Rejected { status_code } | WsHandshakeError::Redirected { status_code, .. },
+                    ) => Self::Rejected(*status_code),
+                    // It does not give this as its source.
+                    Some(WsHandshakeError::Io(fault)) => Self::without_answer(fault),
+                    Some(_) | None => Self::without_answer(cause.as_ref()),
+                }
+            }
+            ClientError::RestartNeeded(_) | ClientError::ServiceDisconnect => {
+                Self::Unreachable("the connection has ended".to_owned())
+            }
             ClientError::RequestTimeout => Self::Unreachable("no answer in time".to_owned()),
             other => Self::Garbled(other.to_string()),
         }

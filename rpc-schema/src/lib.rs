@@ -28,6 +28,7 @@ mod config;
 mod error;
 mod event;
 mod example;
+mod follow;
 mod forward;
 mod invoice;
 mod method;
@@ -63,6 +64,7 @@ pub use error::{ErrorData, ErrorKind};
 pub use event::{
     Event, EventKind, EventList, EventPage, EventSubscribe, EventSubscribed, EventUnsubscribe, EventUnsubscribed,
 };
+pub use follow::Events;
 pub use forward::{ForwardChannel, ForwardInfo, ForwardList, ForwardPage, ForwardReport, ForwardStats};
 pub use invoice::{
     InvoiceCreate, InvoiceCreated, InvoiceDecode, InvoiceDecoded, InvoiceGet, InvoiceInfo, InvoiceList, InvoicePage,

@@ -99,6 +99,12 @@ impl ServerCertVerifier for Trust {
     }
 }
 
+/// Names the cryptography of TLS where nobody has: the library finds out by itself only where it was built with one alone.
+pub(crate) fn choose_cryptography() {
+    // Refused where it is chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// Why no daemon was taken for ours, and what to do, where that is why a call failed.
 pub(crate) fn refusal(error: &(dyn StdError + 'static)) -> Option<String> {
     let mut layer = Some(error);

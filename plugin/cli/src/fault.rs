@@ -44,6 +44,11 @@ impl Fault {
         Self::Usage(format!("no script for the shell {name:?}; there is one for {}", SHELLS.join(", ")))
     }
 
+    /// The daemon is gone amid events; it is looked for again.
+    pub(crate) fn lost(fault: &CallError) -> Self {
+        Self::NoDaemon(format!("{fault}; it is looked for again, and nothing will be missed"))
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,

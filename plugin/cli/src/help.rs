@@ -1,10 +1,16 @@
 //! What the schema says, for people.
 
-use outrigger_rpc_schema::{MethodInfo, Parameter, first_sentence, methods};
+use outrigger_rpc_schema::{EventSubscribe, Method, MethodInfo, Parameter, first_sentence, methods};
 use serde_json::Value;
 
 /// Width of a line of help.
 const WIDTH: usize = 100;
+
+/// What the command line makes of `event.subscribe`.
+const FOLLOWING: &str = "outrigger-cli prints a line for each event, and with --json the event as it came, until it is interrupted. A \
+                         daemon that is lost is looked for again, which the standard error tells, and the events go on where they \
+                         were: none is missed, and none comes twice. It ends with exit code 1 where the daemon will not tell any \
+                         more, as with event_gap, and with 3 where it is not reached at first or does not take the cookie or the token.";
 
 /// Every method with its first sentence.
 pub(crate) fn overview() -> String {
@@ -12,6 +18,7 @@ pub(crate) fn overview() -> String {
         "outrigger-cli: the JSON-RPC interface of outriggerd on the command line\n\n\
          Usage: outrigger-cli [OPTIONS] METHOD [name=value ...]\n\
          \x20      outrigger-cli METHOD --help\n\
+         \x20      outrigger-cli event.subscribe [after_seq=N] [kinds=A,B]    a line for each event, until interrupted\n\
          \x20      outrigger-cli completions bash|zsh|fish\n\
          \x20      outrigger-cli man\n\n\
          Options:\n\
@@ -42,6 +49,9 @@ pub(crate) fn method(method: &MethodInfo) -> String {
     if !method.parameters.is_empty() {
         text.push_str("\nParameters:\n");
         method.parameters.iter().for_each(|parameter| text.push_str(&entry(parameter)));
+    }
+    if method.name == EventSubscribe::NAME {
+        text.push_str(&format!("\n{}\n", wrapped(FOLLOWING, 0)));
     }
     text.push_str("\nResult:\n");
     fields(method.result.as_value(), 2, &mut text);

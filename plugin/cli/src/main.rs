@@ -4,6 +4,7 @@ mod arguments;
 mod completions;
 mod fault;
 mod find;
+mod follow;
 mod help;
 mod manual;
 mod show;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 
 use arguments::{Arguments, Request};
 use fault::Fault;
-use outrigger_rpc_schema::MethodInfo;
+use outrigger_rpc_schema::{EventSubscribe, Method, MethodInfo};
 use serde_json::Value;
 
 fn main() -> ExitCode {
@@ -47,6 +48,11 @@ fn run(arguments: &Arguments) -> Result<String, Fault> {
         Request::Manual => Ok(manual::page()),
         Request::Call { method: name, words } => {
             let method = method(name)?;
+            if method.name == EventSubscribe::NAME {
+                let parameters = words::parameters(method, words)?;
+                runtime()?.block_on(follow::run(arguments, parameters))?;
+                return Ok(String::new());
+            }
             let result = call(arguments, method, words)?;
             Ok(if arguments.json { format!("{result}\n") } else { show::result(&result, show::terminal_width()) })
         }
@@ -56,9 +62,12 @@ fn run(arguments: &Arguments) -> Result<String, Fault> {
 fn call(arguments: &Arguments, method: &MethodInfo, words: &[String]) -> Result<Value, Fault> {
     let parameters = words::parameters(method, words)?;
     let client = find::client(arguments)?;
+    Ok(runtime()?.block_on(client.call_untyped(method.name, &parameters))?)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Fault::Usage(format!("cannot start: {error}")))?;
-    Ok(runtime.block_on(client.call_untyped(method.name, &parameters))?)
+    runtime.map_err(|error| Fault::Usage(format!("cannot start: {error}")))
 }
 
 fn method(name: &str) -> Result<&'static MethodInfo, Fault> {

@@ -28,6 +28,11 @@ tables where they fit. It finds the daemon by the address and the cookie that th
 A parameter is given as
 .IR name = value .
 A list is given with commas between its values, and what has structure as JSON.
+.PP
+.B event.subscribe
+prints a line for each event, until the program is interrupted. A daemon that is lost is looked for again, which the standard error
+tells, and the events go on where they were: none is missed, and none comes twice. It ends where the daemon will not tell any more, as
+with event_gap.
 .SH OPTIONS
 .TP
 .B \-\-json
@@ -107,6 +112,12 @@ Ask for a payment, and wait for payments:
 .EX
 outrigger\-cli invoice.create amount_msat=100000 description=coffee
 outrigger\-cli event.list after_seq=0 kinds=invoice_paid
+.EE
+.PP
+Hear of every payment as it comes, as objects for a script:
+.PP
+.EX
+outrigger\-cli \-\-json event.subscribe kinds=invoice_paid,keysend_received
 .EE
 .PP
 Let bash complete methods and their parameters:

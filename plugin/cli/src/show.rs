@@ -19,6 +19,20 @@ pub(crate) fn result(result: &Value, width: usize) -> String {
     }
 }
 
+/// An event in one line: its number, its time and its kind, and then what it carries.
+pub(crate) fn event(event: &Value) -> String {
+    let Some(event) = event.as_object() else { return plain(event) };
+    let mut line = String::new();
+    for key in ["seq", "at", "kind"] {
+        line.push_str(&event.get(key).map(|value| cell(key, value)).unwrap_or_default());
+        line.push_str("  ");
+    }
+    let rest = event.iter().filter(|(key, _)| !["seq", "at", "kind"].contains(&key.as_str()));
+    let pairs: Vec<String> = rest.map(|(key, value)| format!("{}: {}", label(key), cell(key, value))).collect();
+    line.push_str(&pairs.join(", "));
+    line.trim_end().to_owned()
+}
+
 /// A line per field; below them what has lines of its own.
 fn fields(object: &Map<String, Value>, width: usize) -> String {
     let names: Vec<String> = object.keys().map(|key| label(key)).collect();
@@ -175,6 +189,17 @@ mod tests {
                         local:        7 msat\n\
                         needed:       3 blocks\n";
         assert_eq!(result(&value, 80), expected);
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_a_peer_wrote() {
+        let value = json!({
+            "seq": 7, "at": 1_700_000_000, "kind": "invoice_paid", "amount_msat": 5000, "message": "a\nb",
+        });
+        let line = "7  2023-11-14 22:13:20 UTC  invoice_paid  amount: 5,000 msat, message: a\\u{a}b";
+        assert_eq!(event(&value), line);
+        let bare = json!({ "seq": 8, "at": 0, "kind": "channel_ready" });
+        assert_eq!(event(&bare), "8  1970-01-01 00:00:00 UTC  channel_ready");
     }
 
     #[test]
