@@ -1,16 +1,21 @@
 //! The doors of a daemon, and bytes said there.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use outrigger_integration::{Dice, Done};
+use outrigger_rpc_schema::Scope;
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, COOKIE_FILE, SOCKET_FILE};
 use serde_json::Value;
 use soketto::handshake::{Client, ServerResponse, client::Header};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::Mutex;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 /// What an answer may take: far more than any method does. Beyond it the daemon hangs.
@@ -24,13 +29,19 @@ const TOO_LONG: usize = 1024 * 1024 + 1;
 pub(crate) enum Door {
     /// HTTP on the port, with the cookie.
     Port,
-    /// HTTP on the port, with a token that may do little.
-    Token,
+    /// HTTP on the port, with the token of this place among [`TOKENS`].
+    Token(usize),
     /// HTTP on the socket file.
     SocketFile,
     /// A WebSocket, with the cookie.
     WebSocket,
+    /// The pipe of a daemon that was started as a child: one for all visitors.
+    Pipe,
 }
+
+/// What the tokens of a visitor may do.
+pub(crate) const TOKENS: [&[Scope]; 4] =
+    [&[Scope::Read, Scope::Invoice], &[Scope::Pay], &[Scope::Channel], &[Scope::Read]];
 
 /// What came back.
 #[derive(Debug)]
@@ -48,8 +59,10 @@ pub(crate) struct Visitor {
     place: PathBuf,
     address: String,
     cookie: String,
-    token: String,
+    /// One for each of [`TOKENS`].
+    tokens: Vec<String>,
     socket: Option<Socket>,
+    pipe: Arc<Mutex<Pipe>>,
     /// Notices of subscriptions that have come meanwhile.
     pub(crate) notices: Vec<Value>,
 }
@@ -61,11 +74,11 @@ struct Socket {
 
 impl Visitor {
     /// A visitor of the daemon whose network directory this is.
-    pub(crate) fn of(place: &Path, token: &str) -> Done<Self> {
+    pub(crate) fn of(place: &Path, tokens: &[String], pipe: Arc<Mutex<Pipe>>) -> Done<Self> {
         let address = std::fs::read_to_string(place.join(ADDRESS_FILE))?.trim().to_owned();
         let cookie = format!("Basic {}", STANDARD.encode(std::fs::read_to_string(place.join(COOKIE_FILE))?.trim()));
-        let token = format!("Bearer {token}");
-        Ok(Self { place: place.to_owned(), address, cookie, token, socket: None, notices: Vec::new() })
+        let tokens = tokens.iter().map(|token| format!("Bearer {token}")).collect();
+        Ok(Self { place: place.to_owned(), address, cookie, tokens, socket: None, pipe, notices: Vec::new() })
     }
 
     /// Says this at a door, and gives what comes back, where something `is_awaited`.
@@ -73,11 +86,18 @@ impl Visitor {
         let heard = tokio::time::timeout(LIMIT, async {
             match door {
                 Door::Port => self.post(TcpStream::connect(&self.address).await?, Some(&self.cookie), message).await,
-                Door::Token => self.post(TcpStream::connect(&self.address).await?, Some(&self.token), message).await,
+                Door::Token(which) => {
+                    let token = self.tokens.get(which).ok_or("no such token")?;
+                    self.post(TcpStream::connect(&self.address).await?, Some(token), message).await
+                }
                 Door::SocketFile => {
                     self.post(UnixStream::connect(self.place.join(SOCKET_FILE)).await?, None, message).await
                 }
                 Door::WebSocket => self.over_socket(message, is_awaited).await,
+                Door::Pipe => {
+                    let pipe = Arc::clone(&self.pipe);
+                    pipe.lock().await.say(message, is_awaited, &mut self.notices).await
+                }
             }
         });
         heard.await.map_err(|_| format!("there was no answer in {} s", LIMIT.as_secs()))?
@@ -186,6 +206,48 @@ impl Visitor {
             }
             other => Err(format!("no WebSocket was opened: {other:?}").into()),
         }
+    }
+}
+
+/// A daemon that was started as a child, and its pipe. It is killed with this.
+pub(crate) struct Pipe {
+    child: Child,
+    says: ChildStdin,
+    hears: Lines<BufReader<ChildStdout>>,
+}
+
+impl Pipe {
+    /// Starts a daemon that serves its standard input and output.
+    pub(crate) fn open(mut command: Command) -> Done<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let says = child.stdin.take().ok_or("no pipe")?;
+        let hears = BufReader::new(child.stdout.take().ok_or("no pipe")?).lines();
+        Ok(Self { child, says, hears })
+    }
+
+    /// Says one line, and gives the answer where one `is_awaited`; what comes of subscriptions before it is put aside.
+    async fn say(&mut self, message: &[u8], is_awaited: bool, notices: &mut Vec<Value>) -> Done<Heard> {
+        self.says.write_all(&[message, b"\n"].concat()).await?;
+        self.says.flush().await?;
+        while is_awaited {
+            let Some(line) = self.hears.next_line().await? else {
+                return Err(format!("the child has hung up: {:?}", self.child.try_wait()?).into());
+            };
+            let heard: Value = serde_json::from_str(&line).map_err(|error| format!("{error}: {line:?}"))?;
+            if heard["method"] != "event.subscribe" {
+                return Ok(Heard::Answer(Some(heard)));
+            }
+            notices.push(heard);
+        }
+        Ok(Heard::Answer(None))
+    }
+
+    /// Hangs up, which ends the child; gives its exit code.
+    pub(crate) async fn close(self) -> Done<Option<i32>> {
+        let Self { mut child, says, .. } = self;
+        drop(says);
+        Ok(tokio::time::timeout(LIMIT, child.wait()).await??.code())
     }
 }
 

@@ -4,7 +4,7 @@ use outrigger_integration::schema::Schema;
 use outrigger_rpc_schema::{CallError, ErrorData, Refusal};
 use serde_json::{Value, json};
 
-use crate::doors::Door;
+use crate::doors::{Door, TOKENS};
 use crate::draw::has_an_answer;
 
 /// Codes that the server's library has for itself: messages and answers that are too large. Their data is its own.
@@ -86,6 +86,9 @@ impl Judge<'_> {
         }
         let method = entry["method"].as_str().unwrap_or_default();
         let parameters = entry.get("params").filter(|given| !given.is_null()).cloned().unwrap_or_else(|| json!({}));
+        if let Some(fault) = self.fault_of_rights(door, method, &parameters, answer) {
+            return Some(fault);
+        }
         if let Some(error) = answer.get("error") {
             return self.fault_of_refusal(door, method, &parameters, error);
         }
@@ -97,7 +100,8 @@ impl Judge<'_> {
             return Some(fault);
         }
         let kind = error["data"]["kind"].as_str().unwrap_or_default();
-        if door == Door::Token && kind == "auth_scope_missing" {
+        // It is asked for before the parameters are looked at; whether it may be, was judged already.
+        if matches!(door, Door::Token(_)) && kind == "auth_scope_missing" {
             return None;
         }
         let data: ErrorData = match serde_json::from_value(error["data"].clone()) {
@@ -108,6 +112,28 @@ impl Judge<'_> {
         let code = error["code"].as_i64().and_then(|code| i32::try_from(code).ok()).unwrap_or_default();
         let refusal = Refusal { code, message: String::new(), data: Some(Box::new(data)) };
         self.schema.fault(method, parameters, &Err(CallError::Refused(refusal)))
+    }
+
+    /// Whether a token's caller got what its scopes allow, and was refused the rest for that reason and no other.
+    fn fault_of_rights(&self, door: Door, method: &str, parameters: &Value, answer: &Value) -> Option<String> {
+        let Door::Token(which) = door else { return None };
+        let methods = self.document["methods"].as_array().into_iter().flatten();
+        let scopes = methods.into_iter().find(|known| known["name"] == method)?["x-scopes"].as_array()?;
+        let has = TOKENS.get(which)?;
+        let may = scopes.iter().any(|scope| has.iter().any(|has| scope == has.name()));
+        let code = answer["error"]["code"].as_i64();
+        let kind = answer["error"]["data"]["kind"].as_str().unwrap_or_default();
+        let is_missing = code == Some(1803) && kind == "auth_scope_missing";
+        if !may {
+            // What is no sound call is found out before anybody asks what it is for.
+            let is_unsound = code.is_some_and(|code| [-32700, -32600].contains(&code));
+            return (!is_missing && !is_unsound)
+                .then(|| format!("{method} is for {scopes:?}, and a token of {has:?} was not refused for that"));
+        }
+        let gives_away = method == "channel.open" && parameters["push_msat"].as_u64() > Some(0);
+        let may_be_missing = gives_away || method == "payment.abandon";
+        let is_stray = kind.starts_with("auth_") && !(is_missing && may_be_missing);
+        is_stray.then(|| format!("{method} is for {scopes:?}, and a token of {has:?} was refused with {kind}"))
     }
 
     fn refused_with(&self, answer: &Value, code: i64) -> Option<String> {

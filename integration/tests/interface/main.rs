@@ -12,18 +12,20 @@ mod judge;
 mod known;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use doors::{Door, Heard, Visitor};
+use doors::{Door, Heard, Pipe, TOKENS, Visitor};
 use draw::Drawer;
 use judge::Judge;
 use known::Known;
 use outrigger_integration::schema::Schema;
-use outrigger_integration::{Dice, Done, Regtest, Sidecar, on_regtest};
+use outrigger_integration::sidecar::{LIMIT, executable};
+use outrigger_integration::{Client, Dice, Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::rendezvous::network_directory;
-use outrigger_rpc_schema::{ChannelList, ChannelOpen, ChannelState, InvoiceCreate, Phase, Scope, TokenCreate};
+use outrigger_rpc_schema::{ChannelList, ChannelOpen, ChannelState, InvoiceCreate, NodeStatus, Phase, TokenCreate};
 use serde_json::{Map, Value};
+use tokio::process::Command;
 
 /// How many draw at the same time; the test names each.
 const VISITORS: u64 = 4;
@@ -79,6 +81,26 @@ struct Stage<'a> {
     known: Known,
     tally: Mutex<Tally>,
     seed: u64,
+    /// A daemon of its own, which nobody has channels with.
+    pipe: Arc<tokio::sync::Mutex<Pipe>>,
+}
+
+/// Starts a daemon as a host does that spawns it, and waits until it is ready.
+async fn child(regtest: &Regtest) -> Done<Pipe> {
+    let directory = regtest.directory("child")?;
+    let mut command = Command::new(executable()?);
+    command.args(["--stdio", "--network", "regtest", "--rpc-address", "127.0.0.1:0", "--listen", "127.0.0.1:0"]);
+    command.arg("--data-dir").arg(&directory).args(["--bitcoind-url", &regtest.bitcoind.address()]);
+    command.arg("--bitcoind-cookie").arg(regtest.bitcoind.cookie());
+    command.stderr(std::fs::File::create(directory.join("outriggerd.log"))?);
+    let pipe = Pipe::open(command)?;
+    until(LIMIT, "the child to be ready", async || {
+        let Ok(client) = Client::in_directory(&network_directory(&directory, "regtest")) else { return Ok(None) };
+        let status = client.call(NodeStatus {}).await.ok();
+        Ok(status.filter(|status| status.phase == Phase::Ready).map(drop))
+    })
+    .await?;
+    Ok(pipe)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,7 +112,9 @@ async fn prs_8_whatever_is_called_has_an_answer_that_the_document_tells_of() -> 
         let document = alice.client().call_untyped("rpc.discover", &Map::new()).await?;
         let schema = Schema::of(&document)?;
         let (known, tally) = (Known::default(), Mutex::default());
-        let stage = Stage { regtest, alice: &alice, bob: &bob, document, schema, known, tally, seed };
+        let pipe = Arc::new(tokio::sync::Mutex::new(child(regtest).await?));
+        let held = Arc::clone(&pipe);
+        let stage = Stage { regtest, alice: &alice, bob: &bob, document, schema, known, tally, seed, pipe: held };
         stage.tend().await?;
         let visit = |number| stage.visit(number, until);
         tokio::try_join!(visit(0), visit(1), visit(2), visit(3))?;
@@ -112,6 +136,10 @@ async fn prs_8_whatever_is_called_has_an_answer_that_the_document_tells_of() -> 
             tally.rounds,
             begun.elapsed().as_secs()
         );
+        drop(tally);
+        drop(stage);
+        let pipe = Arc::into_inner(pipe).ok_or("somebody holds the pipe")?.into_inner();
+        assert_eq!(pipe.close().await?, Some(0), "the child outlived all that was said to it, and ends with its host");
         Ok(())
     })
     .await
@@ -119,13 +147,13 @@ async fn prs_8_whatever_is_called_has_an_answer_that_the_document_tells_of() -> 
 
 impl Stage<'_> {
     async fn visit(&self, number: u64, until: Until) -> Done<()> {
-        let token = self.alice.call(TokenCreate {
-            name: format!("visitor {number}"),
-            scopes: vec![Scope::Read, Scope::Invoice],
-            ..Default::default()
-        });
+        let mut tokens = Vec::new();
+        for (which, scopes) in TOKENS.iter().enumerate() {
+            let (name, scopes) = (format!("visitor {number} {which}"), scopes.to_vec());
+            tokens.push(self.alice.call(TokenCreate { name, scopes, ..Default::default() }).await?.token);
+        }
         let place = network_directory(self.alice.directory(), "regtest");
-        let mut visitor = Visitor::of(&place, &token.await?.token)?;
+        let mut visitor = Visitor::of(&place, &tokens, Arc::clone(&self.pipe))?;
         let mut round = 0;
         while !until.is_over(round) {
             self.round(&mut visitor, number, round).await?;
@@ -141,7 +169,8 @@ impl Stage<'_> {
     async fn round(&self, visitor: &mut Visitor, number: u64, round: u64) -> Done<()> {
         let dice = Dice::of_step(self.seed, number, round);
         let mut drawer = Drawer { dice, known: &self.known, document: &self.document };
-        let door = drawer.dice.one_of([Door::Port, Door::Token, Door::SocketFile, Door::WebSocket]);
+        let token = Door::Token(drawer.dice.one_of([0, 1, 2, 3]));
+        let door = drawer.dice.one_of([Door::Port, token, Door::SocketFile, Door::WebSocket, Door::Pipe]);
         let judge = Judge { schema: &self.schema, document: &self.document };
         self.tally.lock().expect("nobody panics with it").rounds += 1;
         let found = |fault: String, said: &str, heard: &dyn std::fmt::Debug| {
@@ -167,8 +196,9 @@ impl Stage<'_> {
             (None, _) => {
                 let bytes = drawer.spoilt_bytes();
                 let said = String::from_utf8_lossy(&bytes);
-                // Over a WebSocket nobody knows whether there will be an answer.
-                let door = if door == Door::WebSocket { Door::SocketFile } else { door };
+                // Where both sides speak nobody knows whether there will be an answer.
+                let is_session = matches!(door, Door::WebSocket | Door::Pipe);
+                let door = if is_session { Door::SocketFile } else { door };
                 let heard =
                     visitor.say(door, &bytes, true).await.map_err(|fault| found(fault.to_string(), &said, &""))?;
                 let fault = match &heard {
