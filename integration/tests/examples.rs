@@ -6,7 +6,9 @@ use std::process::{Output, Stdio};
 use outrigger_integration::sidecar::{LIMIT, cli_executable};
 use outrigger_integration::{Done, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, network_directory};
-use outrigger_rpc_schema::{ChannelState, InvoiceCreate, PaymentInfo, PaymentState, Scope, TokenCreate, WalletSend};
+use outrigger_rpc_schema::{
+    ChannelState, InvoiceCreate, PaymentInfo, PaymentSend, PaymentState, PaymentWait, Scope, TokenCreate, WalletSend,
+};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
@@ -160,6 +162,50 @@ async fn an_alert_tells_each_change_of_a_channel_once_and_a_daemon_that_is_away(
         let told = taken(&notes);
         let first: Vec<&str> = told.iter().filter_map(|line| line.split(' ').next()).collect();
         assert_eq!(first, ["events", "channel_closing", "channel_closed"], "{told:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Events wait for a required backup, and so does the one that would tell of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_tells_of_a_required_backup_that_events_wait_for() -> Done<()> {
+    on_regtest(async |regtest| {
+        let disk = regtest.directory("disk")?;
+        let path = disk.join("mirror.redb").display().to_string();
+        let backup = format!(
+            "[[backup]]\nname = \"second\"\nkind = \"mirror\"\nrequirement = \"required\"\npath = \"{path}\"\n"
+        );
+        std::fs::write(regtest.directory("alice")?.join("outrigger.toml"), backup)?;
+        let (alice, bob) = regtest.pair().await?;
+        let channel_id = regtest.channel(&alice, &bob, 1_000_000, 0).await?.channel_id;
+        let directory = regtest.directory("alert")?;
+        let (note, notes) = notebook(&directory)?;
+        let state = directory.join("state").display().to_string();
+        let alert = ["--once", &state, &note];
+        let until_told = async |word: &str| {
+            until(LIMIT, word, async || {
+                said(&alice, "channel_alert.sh", &alert).await?;
+                Ok(Some(taken(&notes)).filter(|told| !told.is_empty()))
+            })
+            .await
+        };
+        let ready = until_told("channel_ready").await?;
+        assert!(ready.len() == 1 && ready[0].starts_with(&format!("channel_ready {channel_id}")), "{ready:?}");
+
+        let away = regtest.directory("away")?.join("disk");
+        std::fs::rename(&disk, &away)?;
+        // It goes out once the mirror has it.
+        alice.connect(&bob).await?;
+        let invoice = bob.invoice(1_000_000, "cake").await?;
+        let order = PaymentSend { invoice: Some(invoice), ..PaymentSend::default() };
+        let payment_id = alice.call(order).await?.payment_id;
+        assert_eq!(until_told("the backup").await?, ["events wait for the backup second: see backup.status"]);
+        std::fs::rename(&away, &disk)?;
+        let wait = PaymentWait { payment_id, timeout_secs: Some(60) };
+        assert_eq!(alice.call(wait).await?.state, PaymentState::Succeeded);
+        let told = until_told("its end").await?;
+        assert_eq!(told[0], "events wait for no backup any more");
         Ok(())
     })
     .await

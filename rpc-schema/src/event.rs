@@ -180,21 +180,24 @@ pub enum EventKind {
     /// The wallet holds less than it should keep to pay for closing its channels alone.
     WalletReserveLow,
     /// The chain is not seen to its end, since bitcoind is away, far behind, or shows what cannot be trusted: nothing is opened, relayed or
-    /// paid. The message says why and what to do. Told after ten seconds, in the first minute of a start not at all, and of one trouble at
-    /// most once a minute; where it comes and goes, ever less often, down to once an hour. The same holds for `backup_behind` and
+    /// paid. The message says why and what to do. Told after ten seconds, in the first minute of a start not at all. Of what comes and goes
+    /// this is the last word until it has been right for longer and longer, up to an hour. The same holds for `backup_behind` and
     /// `peer_disconnected`; what was told before a restart is not told again.
     ChainBlind,
-    /// The chain is seen to its end again, at `block_height`. Told after each `chain_blind`, and never else.
+    /// The chain is seen to its end again, at `block_height`, for ten seconds at the least. Told once after each `chain_blind`, and never
+    /// else.
     ChainSynced,
     /// The backup `backup` is in trouble, has been behind for more than 20 seconds, or has not told what it holds: why, what waits for it,
     /// and what to do. Where events wait for a required backup, this one waits behind them; `backup.status` waits for nothing.
     BackupBehind,
-    /// The backup `backup` has everything again. Told after each `backup_behind`, and never else.
+    /// The backup `backup` keeps pace again: it has everything but what is younger than five seconds. Told at most once after each
+    /// `backup_behind`, and never else: not where the configuration has it no more.
     BackupComplete,
     /// A peer that has channels is not connected; the message says whether it is dialled. A peer whose only channels are promises of its
     /// own is not told of.
     PeerDisconnected,
-    /// The peer is connected again. Told after each `peer_disconnected`, and never else.
+    /// The peer is connected again. Told at most once after each `peer_disconnected`, and never else: not where it has no channel any
+    /// more.
     PeerConnected,
     /// A restore from a backup was tried, and would not bring back what the node has: which one, why, and what to do. Told once,
     /// until one is right again.
@@ -221,7 +224,9 @@ pub enum EventKind {
     /// comes to hold it.
     WalletConfirmed,
     /// A block, at `block_height`, holds the transaction `txid`, which pays the wallet `amount_sat` and spends none of its coins: a deposit,
-    /// or what comes home from a channel. Told again where another block comes to hold it; before it is buried, it can be taken back.
+    /// or what comes home from a channel. Told again where another block comes to hold it; before it is buried, it can be taken back. A wallet
+    /// that has not looked at all its blocks (after a restore, until `wallet.start_height` is obeyed) does not know the coins that such a
+    /// transaction spends, and takes its own change for a deposit.
     WalletReceived,
     /// A token was made; the message is its name.
     TokenCreated,

@@ -230,7 +230,10 @@ impl Pipe {
     async fn say(&mut self, message: &[u8], is_awaited: bool, notices: &mut Vec<Value>) -> Done<Heard> {
         self.says.write_all(&[message, b"\n"].concat()).await?;
         self.says.flush().await?;
-        while is_awaited {
+        if !is_awaited {
+            return Ok(Heard::Answer(None));
+        }
+        loop {
             let Some(line) = self.hears.next_line().await? else {
                 return Err(format!("the child has hung up: {:?}", self.child.try_wait()?).into());
             };
@@ -240,7 +243,6 @@ impl Pipe {
             }
             notices.push(heard);
         }
-        Ok(Heard::Answer(None))
     }
 
     /// Hangs up, which ends the child; gives its exit code.

@@ -119,24 +119,7 @@ async fn prs_8_whatever_is_called_has_an_answer_that_the_document_tells_of() -> 
         let visit = |number| stage.visit(number, until);
         tokio::try_join!(visit(0), visit(1), visit(2), visit(3))?;
         stage.tend().await?;
-        let tally = stage.tally.lock().expect("nobody panics with it");
-        let [answered, refused] = tally
-            .calls
-            .values()
-            .fold([0, 0], |[answered, refused], (some, others)| [answered + some, refused + others]);
-        for (method, (answered, refused)) in &tally.calls {
-            println!("interface: {method}: {answered} answered, {refused} refused");
-        }
-        for method in stage.document["methods"].as_array().into_iter().flatten() {
-            let name = method["name"].as_str().unwrap_or_default();
-            assert!(tally.calls.contains_key(name), "{name} was never called");
-        }
-        println!(
-            "interface: {} rounds, {answered} calls answered, {refused} refused as the document tells, in {} s",
-            tally.rounds,
-            begun.elapsed().as_secs()
-        );
-        drop(tally);
+        stage.tell_tally(begun);
         drop(stage);
         let pipe = Arc::into_inner(pipe).ok_or("somebody holds the pipe")?.into_inner();
         assert_eq!(pipe.close().await?, Some(0), "the child outlived all that was said to it, and ends with its host");
@@ -146,6 +129,27 @@ async fn prs_8_whatever_is_called_has_an_answer_that_the_document_tells_of() -> 
 }
 
 impl Stage<'_> {
+    /// Prints what was called. Every method of the document was.
+    fn tell_tally(&self, begun: Instant) {
+        let tally = self.tally.lock().expect("nobody panics with it");
+        let [answered, refused] = tally
+            .calls
+            .values()
+            .fold([0, 0], |[answered, refused], (some, others)| [answered + some, refused + others]);
+        for (method, (answered, refused)) in &tally.calls {
+            println!("interface: {method}: {answered} answered, {refused} refused");
+        }
+        for method in self.document["methods"].as_array().into_iter().flatten() {
+            let name = method["name"].as_str().unwrap_or_default();
+            assert!(tally.calls.contains_key(name), "{name} was never called");
+        }
+        println!(
+            "interface: {} rounds, {answered} calls answered, {refused} refused as the document tells, in {} s",
+            tally.rounds,
+            begun.elapsed().as_secs()
+        );
+    }
+
     async fn visit(&self, number: u64, until: Until) -> Done<()> {
         let mut tokens = Vec::new();
         for (which, scopes) in TOKENS.iter().enumerate() {

@@ -1,9 +1,11 @@
 //! Looks each second at what may be wrong and becomes right by itself: the view of the chain, backups, peers with channels. What
 //! changes is an event; what was told is a row of the same commit.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use outrigger_bolt::id::NodeId;
 use outrigger_rpc_schema::BackupState;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -26,6 +28,37 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A backup that is behind for so long is not only busy.
 const LATE: Duration = Duration::from_secs(20);
 
+/// One that is behind for no longer only keeps pace with a busy node.
+const IN_TIME: Duration = Duration::from_secs(5);
+
+/// The time that peers have to come once they are dialled.
+const MEETING: Duration = Duration::from_secs(50);
+
+/// What peers are given after a start. None is dialled before the chain was seen to its end for the first time.
+#[derive(Default)]
+struct Meeting {
+    begun_at: Option<Instant>,
+    /// Those that have come since.
+    came: BTreeSet<NodeId>,
+}
+
+impl Meeting {
+    /// How a peer is: one that has not come yet has its time.
+    fn how(&mut self, peer: NodeId, is_connected: bool, now: Instant) -> How {
+        let is_over = self.begun_at.is_some_and(|at| now.saturating_duration_since(at) >= MEETING);
+        if is_over {
+            self.came.clear();
+        } else if is_connected {
+            self.came.insert(peer);
+        }
+        match (is_connected, is_over || self.came.contains(&peer)) {
+            (true, _) => How::Well,
+            (false, true) => How::Ill,
+            (false, false) => How::Unsure,
+        }
+    }
+}
+
 /// Where it looks.
 pub(super) struct Lookout {
     pub(super) manager: Arc<Manager>,
@@ -36,16 +69,20 @@ pub(super) struct Lookout {
 impl Lookout {
     /// Looks until `stop` is raised. Blocks the thread.
     pub(super) fn run(&self, told: Troubles, stop: &StopFlag) {
-        let mut watch = Watch::new(told);
+        let (mut watch, mut meeting) = (Watch::new(told), Meeting::default());
         while !stop.sleep(LOOK_EVERY) {
-            self.look(&mut watch);
+            self.look(&mut watch, &mut meeting);
         }
     }
 
-    fn look(&self, watch: &mut Watch) {
+    fn look(&self, watch: &mut Watch, meeting: &mut Meeting) {
+        let now = Clock::monotonic();
+        if self.is_synced() {
+            meeting.begun_at.get_or_insert(now);
+        }
         let before = watch.told().encode();
         let views = self.sinks.as_ref().map(|sinks| sinks.views()).unwrap_or_default();
-        let news = watch.look(Clock::monotonic(), &self.found(&views), |subject| self.counts(subject));
+        let news = watch.look(now, &self.found(&views, meeting, now), |subject| self.counts(subject));
         let told = watch.told().encode();
         if told == before {
             return;
@@ -64,14 +101,14 @@ impl Lookout {
         self.manager.env().writer.submit(batch);
     }
 
-    fn found(&self, views: &[SinkView]) -> Vec<(Subject, How)> {
-        let is_synced = matches!(&*self.chain.borrow(), Some(ChainState::Synced { .. }));
-        let chain = (Subject::Chain, if is_synced { How::Well } else { How::Ill });
+    fn is_synced(&self) -> bool {
+        matches!(&*self.chain.borrow(), Some(ChainState::Synced { .. }))
+    }
+
+    fn found(&self, views: &[SinkView], meeting: &mut Meeting, now: Instant) -> Vec<(Subject, How)> {
+        let chain = (Subject::Chain, if self.is_synced() { How::Well } else { How::Ill });
         let backups = views.iter().map(|view| (Subject::Backup(view.terms.name.clone()), backup(view)));
-        let peer = |peer| {
-            let how = if self.manager.is_connected(&peer) { How::Well } else { How::Ill };
-            (Subject::Peer(peer), how)
-        };
+        let peer = |peer| (Subject::Peer(peer), meeting.how(peer, self.manager.is_connected(&peer), now));
         let peers = self.manager.deliver().peers_with_channels().into_iter().map(peer);
         [chain].into_iter().chain(backups).chain(peers).collect()
     }
@@ -101,8 +138,9 @@ impl Lookout {
                 } else {
                     "no address of it is known: give one to peer.connect, or wait for it to come"
                 };
-                let words =
-                    format!("the peer is not connected, and its channels carry nothing until it is; {what_to_do}");
+                let words = format!(
+                    "the peer is not connected, and no channel with it carries anything until it is; {what_to_do}"
+                );
                 ("peer_disconnected", json!({ "node_id": peer.to_string(), "message": words }))
             }
             Subject::Peer(peer) => ("peer_connected", json!({ "node_id": peer.to_string() })),
@@ -127,6 +165,7 @@ impl Lookout {
 fn backup(view: &SinkView) -> How {
     match &view.state {
         State::Complete => How::Well,
+        State::Behind if view.lag.waited < IN_TIME => How::Well,
         State::Behind if view.lag.waited < LATE => How::Unsure,
         // One that says nothing for a minute after the start is no better than one that is in trouble.
         State::Starting | State::Behind | State::Troubled { .. } | State::Failed { .. } => How::Ill,
@@ -166,8 +205,25 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_has_its_time_to_come_once_the_chain_was_seen() {
+        let hex = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+        let (late, early): (NodeId, NodeId) = (hex.parse().unwrap(), hex.replacen("02", "03", 1).parse().unwrap());
+        let (begun, mut meeting) = (Clock::monotonic(), Meeting::default());
+        let at = |secs| begun + Duration::from_secs(secs);
+        assert_eq!(meeting.how(late, false, at(1000)), How::Unsure, "it is not dialled");
+        meeting.begun_at = Some(at(1000));
+        assert_eq!(meeting.how(late, false, at(1049)), How::Unsure);
+        assert_eq!(meeting.how(early, true, at(1010)), How::Well);
+        assert_eq!(meeting.how(early, false, at(1011)), How::Ill);
+        assert_eq!(meeting.how(late, false, at(1050)), How::Ill);
+        assert_eq!(meeting.how(early, true, at(1051)), How::Well);
+    }
+
+    #[test]
     fn a_backup_is_behind_where_it_lacks_something_for_long_or_is_in_trouble() {
         assert_eq!(backup(&view(State::Complete, 0)), How::Well);
+        assert_eq!(backup(&view(State::Behind, 4)), How::Well);
+        assert_eq!(backup(&view(State::Behind, 5)), How::Unsure);
         assert_eq!(backup(&view(State::Behind, 19)), How::Unsure);
         assert_eq!(backup(&view(State::Behind, 20)), How::Ill);
         assert_eq!(backup(&view(State::Starting, 0)), How::Ill);

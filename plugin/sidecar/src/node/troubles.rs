@@ -11,13 +11,14 @@ const HOLD: Duration = Duration::from_secs(10);
 /// The same of what has not been right since the start of the node.
 const HOLD_AT_START: Duration = Duration::from_secs(60);
 
-/// The shortest time from one word that something is wrong to the next of the same. It doubles with each.
-const FIRST_WAIT: Duration = Duration::from_secs(60);
+/// What is right again for shorter is not told either. It doubles with each word that something is wrong, so that what comes and goes
+/// is told to be wrong for as long as it does, and seldom to be right.
+const FIRST_CALM: Duration = Duration::from_secs(10);
 
 /// It becomes no longer than this.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+const LONGEST_CALM: Duration = Duration::from_secs(3600);
 
-/// After so long without such a word it is the shortest again.
+/// After so long without a word that something is wrong it is the shortest again.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(2 * 3600);
 
 /// How something is found to be.
@@ -32,20 +33,28 @@ pub(super) enum How {
 /// The course of something that is not well, or was not lately.
 #[derive(Debug)]
 struct Course {
-    since: Option<Instant>,
+    ill_since: Option<Instant>,
     hold: Duration,
     told_at: Option<Instant>,
-    wait: Duration,
+    well_since: Option<Instant>,
+    calm: Duration,
 }
 
 impl Course {
     fn new(hold: Duration) -> Self {
-        Self { since: None, hold, told_at: None, wait: FIRST_WAIT }
+        Self { ill_since: None, hold, told_at: None, well_since: None, calm: FIRST_CALM }
     }
 
-    fn is_due(&self, now: Instant) -> bool {
-        let is_long = self.since.is_some_and(|since| now.saturating_duration_since(since) >= self.hold);
-        is_long && self.told_at.is_none_or(|at| now.saturating_duration_since(at) >= self.wait)
+    /// Whether it is wrong for long enough.
+    fn is_wrong(&mut self, now: Instant) -> bool {
+        self.well_since = None;
+        now.saturating_duration_since(*self.ill_since.get_or_insert(now)) >= self.hold
+    }
+
+    /// Whether it is right for long enough.
+    fn is_right(&mut self, now: Instant) -> bool {
+        (self.ill_since, self.hold) = (None, HOLD);
+        now.saturating_duration_since(*self.well_since.get_or_insert(now)) >= self.calm
     }
 
     fn is_forgotten(&self, now: Instant) -> bool {
@@ -54,7 +63,7 @@ impl Course {
 
     fn told(&mut self, now: Instant) {
         let is_again = !self.is_forgotten(now);
-        self.wait = if is_again { self.wait.saturating_mul(2).min(LONGEST_WAIT) } else { FIRST_WAIT };
+        self.calm = if is_again { self.calm.saturating_mul(2).min(LONGEST_CALM) } else { FIRST_CALM };
         self.told_at = Some(now);
     }
 }
@@ -95,25 +104,31 @@ impl Watch {
         for (subject, how) in found {
             match how {
                 How::Well => {
-                    if self.told.0.remove(subject) && counts(subject) {
-                        news.push((subject.clone(), false));
-                    }
-                    if let Some(course) = self.courses.get_mut(subject) {
-                        (course.since, course.hold) = (None, HOLD);
-                    }
-                    if self.courses.get(subject).is_some_and(|course| course.is_forgotten(now)) {
-                        self.courses.remove(subject);
+                    let is_told = self.told.0.contains(subject);
+                    if is_told || self.courses.contains_key(subject) {
+                        let course = self.courses.entry(subject.clone()).or_insert_with(|| Course::new(HOLD));
+                        let is_right = course.is_right(now);
+                        let is_over = course.is_forgotten(now);
+                        if is_told && is_right {
+                            self.told.0.remove(subject);
+                            if counts(subject) {
+                                news.push((subject.clone(), false));
+                            }
+                        }
+                        if is_over && !self.told.0.contains(subject) {
+                            self.courses.remove(subject);
+                        }
                     }
                 }
                 How::Unsure => {
                     if let Some(course) = self.courses.get_mut(subject) {
-                        course.since = None;
+                        (course.ill_since, course.well_since) = (None, None);
                     }
                 }
                 How::Ill => {
                     let course = self.courses.entry(subject.clone()).or_insert_with(|| Course::new(hold));
-                    course.since.get_or_insert(now);
-                    if !self.told.0.contains(subject) && course.is_due(now) && counts(subject) {
+                    let is_wrong = course.is_wrong(now);
+                    if is_wrong && !self.told.0.contains(subject) && counts(subject) {
                         course.told(now);
                         self.told.0.insert(subject.clone());
                         news.push((subject.clone(), true));
@@ -128,8 +143,6 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const MINUTE: u64 = 60;
 
     struct Bench {
         watch: Watch,
@@ -162,8 +175,10 @@ mod tests {
         assert_eq!(bench.at(110, How::Ill), Some(true));
         assert_eq!(bench.at(5000, How::Ill), None);
         assert_eq!(bench.at(5001, How::Unsure), None);
-        assert_eq!(bench.at(5002, How::Well), Some(false));
-        assert_eq!(bench.at(5003, How::Well), None);
+        assert_eq!(bench.at(5002, How::Well), None);
+        assert_eq!(bench.at(5011, How::Well), None);
+        assert_eq!(bench.at(5012, How::Well), Some(false));
+        assert_eq!(bench.at(5013, How::Well), None);
         // What is right for a moment begins anew.
         assert_eq!(bench.at(6000, How::Ill), None);
         assert_eq!(bench.at(6009, How::Well), None);
@@ -171,6 +186,12 @@ mod tests {
         assert_eq!(bench.at(6019, How::Unsure), None);
         assert_eq!(bench.at(6020, How::Ill), None);
         assert_eq!(bench.at(6030, How::Ill), Some(true));
+        // So does what is wrong for a moment; and behind a second word it is to be right for twice as long.
+        assert_eq!(bench.at(6031, How::Well), None);
+        assert_eq!(bench.at(6050, How::Ill), None);
+        assert_eq!(bench.at(6051, How::Well), None);
+        assert_eq!(bench.at(6070, How::Well), None);
+        assert_eq!(bench.at(6071, How::Well), Some(false));
     }
 
     #[test]
@@ -182,34 +203,37 @@ mod tests {
         let mut bench = Bench::new(&[Subject::Chain]);
         assert_eq!(bench.at(0, How::Ill), None);
         assert_eq!(bench.at(1000, How::Ill), None);
-        assert_eq!(bench.at(1001, How::Well), Some(false));
+        assert_eq!(bench.at(1001, How::Well), None);
+        assert_eq!(bench.at(1011, How::Well), Some(false));
         let mut bench = Bench::new(&[Subject::Chain]);
-        assert_eq!(bench.at(0, How::Well), Some(false));
+        assert_eq!(bench.at(0, How::Well), None);
+        assert_eq!(bench.at(10, How::Well), Some(false));
         // Once it was right, ten seconds are enough.
-        assert_eq!(bench.at(1, How::Ill), None);
-        assert_eq!(bench.at(11, How::Ill), Some(true));
+        assert_eq!(bench.at(11, How::Ill), None);
+        assert_eq!(bench.at(21, How::Ill), Some(true));
     }
 
     #[test]
-    fn what_flaps_for_a_week_is_told_a_bounded_number_of_times() {
+    fn what_flaps_for_a_week_is_told_to_be_wrong_and_a_bounded_number_of_times_to_be_right() {
         let mut bench = Bench::new(&[]);
         assert_eq!(bench.at(0, How::Well), None);
-        let (week, mut wrong, mut right, mut at) = (7 * 24 * 3600, Vec::new(), 0, 1);
-        // Away for ten seconds of each eleven.
+        let (week, mut wrong, mut right, mut at) = (7 * 24 * 3600, Vec::new(), Vec::new(), 1);
+        // Away for ten seconds, and there for sixty.
         while at < week {
-            bench.at(at, How::Ill).inspect(|_| wrong.push(at));
-            bench.at(at + 10, How::Ill).inspect(|_| wrong.push(at + 10));
-            right += usize::from(bench.at(at + 11, How::Well).is_some());
-            at += 12;
+            for (second, how) in [(0, How::Ill), (10, How::Ill), (11, How::Well), (70, How::Well)] {
+                match bench.at(at + second, how) {
+                    Some(true) => wrong.push(at + second),
+                    Some(false) => right.push(at + second),
+                    None => {}
+                }
+            }
+            at += 71;
         }
-        assert_eq!(wrong.len(), right);
-        let waits: Vec<_> = wrong.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        for (wait, least) in waits.iter().zip([1, 2, 4, 8, 16, 32, 60, 60]) {
-            assert!(*wait >= least * MINUTE && *wait < least * MINUTE + 12, "{waits:?}");
-        }
-        assert!(wrong.len() <= 7 * 24 + 7, "{}", wrong.len());
+        // It is to be right for 10, 20, 40 and then 80 seconds, which it never is.
+        assert_eq!((wrong.len(), right.len()), (4, 3), "{wrong:?} {right:?}");
         // It was right for two hours: nothing is held against it.
-        bench.at(at + 7200, How::Well);
+        assert_eq!(bench.at(at, How::Well), None);
+        assert_eq!(bench.at(at + 7200, How::Well), Some(false));
         assert!(bench.watch.courses.is_empty());
     }
 
@@ -227,6 +251,7 @@ mod tests {
         assert_eq!(look(100, How::Ill, false), []);
         assert_eq!(look(101, How::Ill, true), [(backup(), true)]);
         assert_eq!(look(102, How::Well, false), []);
-        assert_eq!(look(103, How::Well, true), []);
+        assert_eq!(look(112, How::Well, false), []);
+        assert_eq!(look(113, How::Well, true), []);
     }
 }
