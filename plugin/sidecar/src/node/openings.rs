@@ -27,6 +27,8 @@ impl Doorkeeper {
             &order.feerate.map_or(0, FeeratePerKw::get).to_be_bytes(),
         ]);
         let key = &order.idempotency_key;
+        // Of any two calls with one key the second finds the row of the first, whatever their methods.
+        let _one_at_a_time = self.turns.of(key).await;
         if self.reader.operation(key).map_err(storage)?.is_none() {
             self.require_current()?;
             self.require_synced()?;

@@ -231,7 +231,10 @@ impl Running {
         let ends = SinkEnds::new(complete, Instant::now);
         let mut sink = kind.open(machine, ends.clone());
         let holdings = sink.holdings().unwrap_or_else(|fault| panic!("it cannot tell what it holds: {fault}"));
-        let held = holdings.iter().map(|holding| (holding.channel.0[0], holding.id)).collect();
+        sink.settle().unwrap_or_else(|fault| panic!("it cannot settle what it holds: {fault}"));
+        // It counts from now on: what waited for it goes out, with no other write.
+        let held: BTreeMap<_, _> = holdings.iter().map(|holding| (holding.channel.0[0], holding.id)).collect();
+        held.iter().for_each(|(number, id)| machine.tell(Told::Completed(*number, *id)));
         (Self { machine: machine.clone(), sink, ends, completed, tip: None }, held)
     }
 

@@ -147,7 +147,12 @@ impl<'a> Bench<'a> {
             self.terms.now,
         );
         let mut sink = self.subject.sink(ends.clone())?;
-        let asked = within(self.terms.patience, ends.clone(), || ends.until_well(|| sink.holdings()));
+        let asked = within(self.terms.patience, ends.clone(), || {
+            ends.until_well(|| {
+                let holdings = sink.holdings()?;
+                sink.settle().map(|()| holdings)
+            })
+        });
         let held = match asked {
             Some(Ok(holdings)) => holdings.into_iter().map(|holding| (holding.channel, holding.id)).collect(),
             Some(Err(fault)) => return Err(format!("it does not say what it holds: {fault}")),

@@ -268,22 +268,33 @@ impl Hub {
         self.gate.lock().held_events((self.clocks.now)())
     }
 
-    /// What a sink holds is known: what is there needs no full write, and what is there and not here proves that this file is old.
+    /// What a sink holds is known and durable.
     pub(super) fn learn(&self, number: usize, holdings: &[Holding]) {
         let Some(desk) = self.desks.get(number) else { return };
+        if let Some(behind) = self.judged(desk, holdings) {
+            self.take_in(desk, behind, holdings);
+        }
+    }
+
+    /// Channels that are to be given in full, with their ids; nothing where what is there and not here proves that this file is old.
+    pub(super) fn judged(&self, desk: &Desk, holdings: &[Holding]) -> Option<Vec<(ChannelId, u64)>> {
         let judged = self
             .db
             .begin_read()
             .map_err(StoreError::from)
             .and_then(|transaction| self.start.judge(&transaction, &desk.terms.name, holdings));
-        let behind = match judged {
-            Ok(Ok(behind)) => behind,
-            Ok(Err(proof)) => return self.is_ahead(desk, proof),
+        match judged {
+            Ok(Ok(behind)) => return Some(behind),
+            Ok(Err(proof)) => self.is_ahead(desk, proof),
             Err(fault) => {
                 let _ = self.news.send(News::Storage(fault));
-                return;
             }
-        };
+        }
+        None
+    }
+
+    /// What is there needs no full write, and nothing waits for it.
+    pub(super) fn take_in(&self, desk: &Desk, behind: Vec<(ChannelId, u64)>, holdings: &[Holding]) {
         let now = (self.clocks.now)();
         desk.with(|lanes| {
             behind.into_iter().for_each(|(channel, id)| lanes.load(channel, unknown_funding(), id, now));

@@ -271,6 +271,16 @@ impl Persist for Mirror {
         self.handle.holds(&holdings);
         Ok(holdings)
     }
+
+    /// What the journal has is written to the mirror's own file and synced, also what the kernel alone had.
+    fn settle(&mut self) -> Result<(), SinkFault> {
+        let (ends, handle) = (self.ends.clone(), self.handle.clone());
+        let open = move || handle.open().map(drop);
+        contain(move |words| ends.trouble(&broken(words)), open).map_err(|fault| {
+            self.handle.close();
+            fault_of(fault)
+        })
+    }
 }
 
 /// What a mirror holds: the channels that live.

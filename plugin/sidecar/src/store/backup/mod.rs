@@ -141,9 +141,16 @@ pub trait Persist: Send {
         None
     }
 
-    /// What is held and complete, asked once, at the start, before any write. Channels that are over may be left out.
+    /// What is held and complete, asked at the start, before any write. Channels that are over may be left out.
     /// A sink that cannot tell (a [`SinkFault::Passing`] one is asked again) is given everything in full.
     fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault>;
+
+    /// What was told as held is not newer than the database, and counts from now on. What is seen may be in no more than memory after a
+    /// kill, or after a sync that failed: it is made durable. Comes behind [`holdings`](Self::holdings), before any write; where it
+    /// cannot be done now both are asked again.
+    fn settle(&mut self) -> Result<(), SinkFault> {
+        Ok(())
+    }
 
     /// The newest record of the tip that is held, asked once, behind [`holdings`](Self::holdings). One that cannot be read now is
     /// none. Where the newest is damaged an older one may be given: what it names that the database has not proves as much.

@@ -13,24 +13,35 @@ use super::{Hub, News};
 use crate::store::StoreError;
 
 impl Hub {
-    /// What a sink holds is known, and so is its record of the tip. The record is judged first: a sink that it proves to be ahead is
-    /// given nothing.
-    pub(super) fn meet(&self, number: usize, sink: &mut dyn Persist, holdings: &[Holding]) {
-        let Some(desk) = self.desks.get(number) else { return };
-        let Some(tip) = sink.kept_tip().and_then(|bytes| TipRecord::decode(&bytes).ok()) else {
-            return self.learn(number, holdings);
-        };
-        let judged = self.db.begin_read().map_err(StoreError::from);
-        match judged.and_then(|transaction| self.start.judge_tip(&transaction, &desk.terms.name, &tip)) {
-            Ok(None) => {}
-            Ok(Some(proof)) => return self.is_ahead(desk, proof),
-            // Whoever hears it stops the node.
-            Err(fault) => return drop(self.news.send(News::Storage(fault))),
+    /// What a sink holds is known, and so is its record of the tip. Both are judged first: a sink that they prove to be ahead is given
+    /// nothing, and left as it is. What is held counts once it is durable.
+    pub(super) fn meet(&self, number: usize, sink: &mut dyn Persist, holdings: &[Holding]) -> Result<(), SinkFault> {
+        let Some(desk) = self.desks.get(number) else { return Ok(()) };
+        let tip = sink.kept_tip().and_then(|bytes| TipRecord::decode(&bytes).ok());
+        if let Some(tip) = &tip
+            && !self.may_follow(desk, tip)
+        {
+            return Ok(());
         }
-        self.learn(number, holdings);
-        if let Err(fault) = self.find_tip(desk, tip) {
+        let Some(behind) = self.judged(desk, holdings) else { return Ok(()) };
+        sink.settle()?;
+        self.take_in(desk, behind, holdings);
+        if let Some(Err(fault)) = tip.map(|tip| self.find_tip(desk, tip)) {
             let _ = self.news.send(News::Storage(fault));
         }
+        Ok(())
+    }
+
+    /// Whether the database is not older than a record of the tip.
+    fn may_follow(&self, desk: &Desk, tip: &TipRecord) -> bool {
+        let judged = self.db.begin_read().map_err(StoreError::from);
+        match judged.and_then(|transaction| self.start.judge_tip(&transaction, &desk.terms.name, tip)) {
+            Ok(None) => return true,
+            Ok(Some(proof)) => self.is_ahead(desk, proof),
+            // Whoever hears it stops the node.
+            Err(fault) => drop(self.news.send(News::Storage(fault))),
+        }
+        false
     }
 
     /// A sink cannot tell what it holds, and never will: it is given everything. Nothing that was to wait for its word goes on.
@@ -71,8 +82,12 @@ impl Hub {
     /// What a sink's thread does: it hears what the sink holds, and then gives it one thing after the other.
     pub(super) fn serve(&self, number: usize, mut sink: Box<dyn Persist>) {
         let Some(desk) = self.desks.get(number) else { return };
-        match desk.ends.until_well(|| sink.holdings()) {
-            Some(Ok(holdings)) => self.meet(number, &mut *sink, &holdings),
+        let met = desk.ends.until_well(|| {
+            let holdings = sink.holdings()?;
+            self.meet(number, &mut *sink, &holdings)
+        });
+        match met {
+            Some(Ok(())) => {}
             // It is given everything in full, and says itself what is wrong.
             Some(Err(_)) => self.learn_nothing(number),
             None => return,
@@ -105,11 +120,8 @@ impl Hub {
             }
             return;
         }
-        match sink.holdings() {
-            Ok(holdings) => {
-                desk.ends.well();
-                self.meet(number, sink, &holdings);
-            }
+        match sink.holdings().and_then(|holdings| self.meet(number, sink, &holdings)) {
+            Ok(()) => desk.ends.well(),
             Err(SinkFault::Passing(words)) => desk.ends.trouble(&words),
             Err(SinkFault::Lasting(words)) => {
                 desk.ends.trouble(&words);

@@ -261,7 +261,7 @@ impl Bench {
         for (number, sink) in self.sinks.iter().enumerate() {
             let mut sink = sink.clone();
             let holdings = sink.holdings().unwrap();
-            self.hub.meet(number, &mut sink, &holdings);
+            self.hub.meet(number, &mut sink, &holdings).unwrap();
         }
     }
 
@@ -508,7 +508,7 @@ fn bak_1_it_is_told_once_every_required_sink_has_told_what_it_holds_and_never_wh
     let tells = |bench: &Bench, number: usize| {
         let mut sink = bench.sinks[number].clone();
         let holdings = sink.holdings().unwrap();
-        bench.hub.meet(number, &mut sink, &holdings);
+        bench.hub.meet(number, &mut sink, &holdings).unwrap();
     };
     tells(&bench, 0);
     tells(&bench, 1);
