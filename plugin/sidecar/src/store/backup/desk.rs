@@ -60,6 +60,7 @@ pub(super) struct Desk {
     lanes: Mutex<Lanes>,
     /// Rung when there may be work.
     work: Condvar,
+    /// It has told what it holds, and that was judged.
     pub(super) has_told: AtomicBool,
     /// It could not tell what it holds, and no waiting changes that: it was told of as one that holds nothing.
     pub(super) is_mute: AtomicBool,

@@ -273,6 +273,7 @@ impl Hub {
         let Some(desk) = self.desks.get(number) else { return };
         if let Some(behind) = self.judged(desk, holdings) {
             self.take_in(desk, behind, holdings);
+            self.has_told(desk);
         }
     }
 
@@ -300,9 +301,14 @@ impl Hub {
             behind.into_iter().for_each(|(channel, id)| lanes.load(channel, unknown_funding(), id, now));
             lanes.told(holdings, &self.start.ids());
         });
-        desk.has_told.store(true, Ordering::Release);
         self.clear_all();
-        self.tell_if_heard();
+    }
+
+    /// What it holds does not prove the file old.
+    pub(super) fn has_told(&self, desk: &Desk) {
+        if !desk.has_told.swap(true, Ordering::AcqRel) {
+            self.tell_if_heard();
+        }
     }
 
     /// A sink has what the file has not: the file is an old copy, nothing is promised any more, and the sink is given nothing.

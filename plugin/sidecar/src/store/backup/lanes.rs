@@ -212,6 +212,11 @@ impl Lanes {
         (self.updates, self.bytes, self.tip, self.given_tip, self.is_due_again) = (0, 0, None, None, false);
     }
 
+    /// Whether what the sink holds does not count yet, and is to.
+    pub(super) fn is_unknown(&self) -> bool {
+        !self.is_known && !self.is_off
+    }
+
     pub(super) fn is_off(&self) -> bool {
         self.is_off
     }

@@ -24,12 +24,16 @@ impl Hub {
             return Ok(());
         }
         let Some(behind) = self.judged(desk, holdings) else { return Ok(()) };
-        sink.settle()?;
-        self.take_in(desk, behind, holdings);
-        if let Some(Err(fault)) = tip.map(|tip| self.find_tip(desk, tip)) {
-            let _ = self.news.send(News::Storage(fault));
+        let settled = sink.settle();
+        if settled.is_ok() {
+            self.take_in(desk, behind, holdings);
+            if let Some(Err(fault)) = tip.map(|tip| self.find_tip(desk, tip)) {
+                let _ = self.news.send(News::Storage(fault));
+            }
         }
-        Ok(())
+        // What waits for its word waits for no write.
+        self.has_told(desk);
+        settled
     }
 
     /// Whether the database is not older than a record of the tip.
@@ -103,7 +107,7 @@ impl Hub {
 
     /// Whether there is anything to do for a sink that [`step`](Self::step) would do.
     pub fn has_work(&self, number: usize) -> bool {
-        let is_due = |desk: &Desk| !desk.has_told.load(Ordering::Acquire) || desk.with(|lanes| lanes.has_work());
+        let is_due = |desk: &Desk| is_unmet(desk) || desk.with(|lanes| lanes.has_work());
         self.desks.get(number).is_some_and(is_due)
     }
 
@@ -111,7 +115,7 @@ impl Hub {
     /// again by the next call. For whoever steps the whole node in one thread.
     pub fn step(&self, number: usize, sink: &mut dyn Persist) {
         let Some(desk) = self.desks.get(number) else { return };
-        if desk.has_told.load(Ordering::Acquire) {
+        if !is_unmet(desk) {
             if let Some(work) = desk.next_now() {
                 self.give(number, sink, work);
             }
@@ -129,4 +133,9 @@ impl Hub {
             }
         }
     }
+}
+
+/// Whether it is to be asked what it holds.
+fn is_unmet(desk: &Desk) -> bool {
+    !desk.has_told.load(Ordering::Acquire) || desk.with(|lanes| lanes.is_unknown())
 }

@@ -538,6 +538,64 @@ fn bak_1_it_is_told_once_every_required_sink_has_told_what_it_holds_and_never_wh
     assert!(bench.news.try_recv().is_err());
 }
 
+/// A sink whose disk takes no writes now: what it holds is seen and not settled.
+struct Unsettled(StandIn);
+
+impl Persist for Unsettled {
+    fn persist_new_channel(&mut self, _: &ChannelId, _: OutPoint, _: &Full<'_>, _: u64) -> Answer {
+        panic!("nothing is given to it")
+    }
+
+    fn update_persisted_channel(
+        &mut self,
+        _: &ChannelId,
+        _: OutPoint,
+        _: Option<&Update>,
+        _: &Full<'_>,
+        _: u64,
+    ) -> Answer {
+        panic!("nothing is given to it")
+    }
+
+    fn persist_tip(&mut self, _: &TipRecord) -> Answer {
+        panic!("nothing is given to it")
+    }
+
+    fn holdings(&mut self) -> Result<Vec<Holding>, SinkFault> {
+        self.0.holdings()
+    }
+
+    fn settle(&mut self) -> Result<(), SinkFault> {
+        Err(SinkFault::Passing("it is read-only".to_owned()))
+    }
+
+    fn kept_tip(&mut self) -> Option<Vec<u8>> {
+        self.0.kept_tip()
+    }
+}
+
+/// A kill may have left in memory what is seen: nothing goes out for it. But what a failed channel publishes waits for the word alone.
+#[test]
+fn per_1_bak_1_what_a_sink_holds_counts_once_it_is_settled_and_its_word_before_that() {
+    let mut bench = Bench::new(&[(Manner::Sound, true)]);
+    bench.hear();
+    bench.open(FIRST, vec![]);
+    bench.give_all();
+    let bench = bench.restarted(&[FIRST]);
+    for told in [true, false] {
+        bench.hub.step(0, &mut Unsettled(bench.sinks[0].clone()));
+        assert_eq!(matches!(bench.news.try_recv(), Ok(News::Heard)), told, "it is told once");
+        assert!(bench.hub.unheard().is_empty() && bench.hub.has_heard_all());
+        assert_eq!(bench.hub.desks[0].complete(&FIRST), Some(0));
+        assert!(bench.hub.desks[0].ends.trouble_now().is_some() && bench.hub.has_work(0));
+    }
+    let holdings = bench.sinks[0].clone().holdings().unwrap();
+    bench.hub.step(0, &mut bench.sinks[0].clone());
+    assert_eq!(bench.hub.desks[0].complete(&FIRST), Some(holdings[0].id));
+    assert!(bench.hub.desks[0].ends.trouble_now().is_none() && !bench.hub.has_work(0));
+    assert!(bench.news.try_recv().is_err());
+}
+
 /// A sink that can never tell what it holds.
 struct Mute;
 
