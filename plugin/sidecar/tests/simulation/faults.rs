@@ -292,6 +292,7 @@ impl World {
         match self.nodes[node].start(&self.chain) {
             Ok(published) => {
                 self.look_at_age(node);
+                self.forget_refusals(node);
                 published.into_iter().for_each(|tx| self.chain.publish(tx));
                 if !self.nodes[node].is_old {
                     self.ledger.seen.held_against(&self.nodes[node], |channel| self.is_had(channel));

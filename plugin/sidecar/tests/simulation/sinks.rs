@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
-use outrigger_channel::Command;
+use outrigger_bolt::id::ChannelId;
+use outrigger_channel::{Command, Phase};
 use outrigger_sidecar::store::backup::{Hub, News, Open, Persist, SinkTerms, Start};
 use outrigger_sidecar::store::{self, Snapshot, StoreError};
 use rand::Rng;
@@ -13,6 +14,7 @@ use super::backup::{Backup, CLOCKS};
 use super::behaviours::{Behaviour, Lie};
 use super::disk::Damage;
 use super::node::{NETWORK, Node};
+use super::rows;
 use super::world::{Event, World};
 
 /// What runs for a node's backups. Their threads are steps that the world takes.
@@ -133,6 +135,27 @@ impl World {
         let dead = self.nodes[node].backups.iter_mut().find(|backup| backup.is_required() && backup.refusals() > 1);
         let dead = dead.expect("a backup that refused two channels");
         *dead = Backup::new(&format!("{}-anew", dead.name()), true, Behaviour::Prompt, seed);
+    }
+
+    /// A node fell before it was durable that a backup refused a channel, and the one in its place takes the channel: it goes on.
+    pub fn forget_refusals(&mut self, node: usize) {
+        let Self { ledger, nodes, .. } = self;
+        let Node { number, backups, live: Some(live), .. } = &nodes[node] else { return };
+        let has_failed = |channel: &ChannelId| {
+            let head = rows::head(&live.db, channel);
+            head.is_none_or(|head| matches!(head.phase, Phase::Failed { .. } | Phase::Closed { .. }))
+        };
+        let is_taken = |channel: &ChannelId| !backups.iter().any(|backup| backup.has_refused(channel));
+        let of_node = ledger.refused.iter().filter(|(of, channel)| of == number && is_taken(channel));
+        let forgotten: Vec<_> = of_node.map(|(_, channel)| *channel).filter(|channel| !has_failed(channel)).collect();
+        for channel in forgotten {
+            self.counts.one("refusals that nobody remembers");
+            self.ledger.refused.remove(&(node, channel));
+            if !self.ledger.refused.iter().any(|(_, refused)| *refused == channel) {
+                self.ledger.ended_alone.remove(&channel);
+            }
+            self.note(format_args!("{node}: has forgotten that a backup refused channel {channel}"));
+        }
     }
 
     /// A node that a backup has told of more than it was ever given is in restored mode, as if its rows were old. A crash before that
