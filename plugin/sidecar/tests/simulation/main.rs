@@ -12,7 +12,7 @@
 //! A failure prints its seed. `SIMULATION_SEED=n` replays that one, with `SIMULATION_TRACE=1` line by line;
 //! `SIMULATION_SEEDS=n` runs so many, `SIMULATION_SECONDS=n` as many as there is time for. One seed of four has the daemon's
 //! signers, the others fake ones (`fake.rs`), which changes nothing of what happens; `SIMULATION_SIGNERS=real` or `fake` gives
-//! them to all.
+//! them to all. With `SIMULATION_GO_ON=1` a run goes on behind a failure, and names every seed that fails.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "the modules of one test")]
 
@@ -159,6 +159,7 @@ impl Share {
 #[test]
 fn every_seed_keeps_the_laws_and_heals_per_2_bak_1_bak_2_dsk_1_dsk_8() {
     let tracing = if std::env::var_os("SIMULATION_TRACE").is_some() { Tracing::Shown } else { Tracing::Off };
+    let goes_on = std::env::var_os("SIMULATION_GO_ON").is_some();
     let share = Share::from_environment();
     let total = Mutex::new(([0u64; 2], Counts::default()));
     let failures = Mutex::new(Vec::new());
@@ -172,7 +173,7 @@ fn every_seed_keeps_the_laws_and_heals_per_2_bak_1_bak_2_dsk_1_dsk_8() {
                     total.1.merge(&counts);
                 }
                 Err(_) => {
-                    share.failed.store(true, Ordering::Relaxed);
+                    share.failed.store(!goes_on, Ordering::Relaxed);
                     failures.lock().unwrap().push(seed);
                 }
             }
@@ -188,7 +189,9 @@ fn every_seed_keeps_the_laws_and_heals_per_2_bak_1_bak_2_dsk_1_dsk_8() {
     let ([real, fake], counts) = total.into_inner().unwrap();
     let seeds = real + fake;
     println!("simulation: {seeds} seeds ({real} with real signers and {fake} with fake ones), {:?}", counts.0);
-    if let Some(seed) = failures.into_inner().unwrap().first() {
+    let failures = failures.into_inner().unwrap();
+    if let Some(seed) = failures.first() {
+        println!("simulation: seeds that fail: {failures:?}");
         panic!("seed {seed} fails; replay it: SIMULATION_SEED={seed} cargo test -p outriggerd --test simulation");
     }
     for (least, kinds) in [(SEEDS, KINDS), (MANY, KINDS_OF_MANY)] {
