@@ -4,8 +4,16 @@
     accounting_export.py books.csv          # each night, or as often as you like
 
 Each line carries the `seq` of its event, one order for the whole node, so the file itself says where to go on: nothing is written
-twice, and nothing is missed while the node keeps its events. A line that an interruption cut short is taken back and written again.
-Where events are gone that were never exported it stops and says so (kind `event_gap`).
+twice, and nothing is missed. A line that an interruption cut short is taken back and written again. Where events are gone that were
+never exported it stops and says so (kind `event_gap`): the node keeps events up to a size, `event.keep_kib`. Books that are to begin
+behind what is gone, or what an earlier build wrote without amounts, are a new file, with the number of the event before the first:
+
+    accounting_export.py new_books.csv 1234
+
+Their first line `forwards` has all that relaying has earned, also before.
+
+A node that was restored from a backup begins its events again at 1: begin new books then. It says so while the node has fewer events
+than the file; later it cannot know.
 
 `wallet_msat` is what the line adds to the wallet, `channel_msat` what it adds to the channels; what is negative leaves. Their sums are those
 of balance_sheet.py once nothing is under way: neither a payment, nor a transaction that no block holds. From the close of a channel until
@@ -81,6 +89,28 @@ def line(node, event):
     return row
 
 
+def booked(node, event):
+    """The same; an event that cannot be booked is named."""
+    try:
+        return line(node, event)
+    except KeyError as absent:
+        sys.exit(
+            f"accounting_export.py: event {event['seq']} ({event['kind']}) has no {absent}: an earlier build wrote it. Book it by hand, "
+            f"and go on behind it in a new file: accounting_export.py NEW_FILE {event['seq']}"
+        )
+
+
+def has_events_until(node, seq):
+    """Whether the node's newest event is this one, or came after it."""
+    try:
+        return bool(node.call("event.list", after_seq=seq - 1, limit=1)["items"])
+    except Refused as fault:
+        # Events that are gone were there, and newer ones are.
+        if fault.kind != "event_gap":
+            raise
+        return True
+
+
 def forwards(node, booked_msat, seq):
     """What relaying has earned and the books do not have: none, or one line."""
     stats = node.call("forward.stats", since_at=0)
@@ -102,24 +132,32 @@ def whole_lines(books):
 
 
 def main():
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+    words = sys.argv[1:]
+    if len(words) not in (1, 2) or words[0].startswith("-") or not all(word.isdecimal() for word in words[1:]):
         sys.exit(__doc__)
-    books, node = pathlib.Path(sys.argv[1]), Outrigger()
+    books, node = pathlib.Path(words[0]), Outrigger()
     rows = whole_lines(books)
-    seq = int(rows[-1]["seq"]) if rows else 0
+    if rows and len(words) == 2:
+        sys.exit(f"accounting_export.py: {books} says itself where to go on. Give the number with a new file alone")
+    seq = int(rows[-1]["seq"]) if rows else int(words[1]) if len(words) == 2 else 0
     # Told again where a reorganisation moved it to another block.
     moved = {row["reference"] for row in rows if row["kind"].startswith("wallet_")}
     booked_msat = sum(int(row["channel_msat"]) for row in rows if row["kind"] == "forwards")
     try:
+        if seq > 0 and not has_events_until(node, seq):
+            sys.exit(
+                f"accounting_export.py: the node has no event {seq} yet, behind which {books} is to go on: it is another node, or was "
+                "restored from a backup and began its events again. Begin new books: give a new file"
+            )
         with open(books, "a", newline="") as file:
             sheet = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             if file.tell() == 0:
                 sheet.writeheader()
-            for events, _ in node.events(seq or None, KINDS):
+            for events, _ in node.events(seq, KINDS):
                 for event in events:
                     seq = event["seq"]
                     if not event["kind"].startswith("wallet_") or event["txid"] not in moved:
-                        sheet.writerow(line(node, event))
+                        sheet.writerow(booked(node, event))
                     if event["kind"].startswith("wallet_"):
                         moved.add(event["txid"])
                 file.flush()

@@ -264,6 +264,7 @@ async fn a_balance_sheet_and_the_books_tell_what_the_node_has() -> Done<()> {
         let refused = output(&alice, "accounting_export.py", &[old.to_str().ok_or("a path that is no text")?]).await?;
         assert_eq!(refused.status.code(), Some(1));
         assert!(String::from_utf8(refused.stderr)?.contains("an older release began it"));
+        books_that_cannot_go_on(&alice, &regtest.directory("books")?, &first).await?;
 
         regtest.confirm(&alice.close(&channel_id).await?).await?;
         until(LIMIT, "the channel to be closed in the books", async || {
@@ -275,6 +276,34 @@ async fn a_balance_sheet_and_the_books_tell_what_the_node_has() -> Done<()> {
         .await
     })
     .await
+}
+
+/// The books of another database, and a number that says where new books begin.
+async fn books_that_cannot_go_on(node: &Sidecar, directory: &Path, first: &str) -> Done<()> {
+    let head = first.lines().next().ok_or("no head")?;
+    let other = directory.join("other.csv");
+    let foreign = format!("{head}\n1000000,now,invoice_paid,,1,,,\n");
+    std::fs::write(&other, &foreign)?;
+    let other_path = other.to_str().ok_or("a path that is no text")?;
+    let fresh = directory.join("fresh.csv");
+    let fresh_path = fresh.to_str().ok_or("a path that is no text")?;
+    let after = |line: usize| first.lines().nth(line).and_then(|line| line.split(',').next()).ok_or("no number");
+    for (words, told) in [
+        (&[other_path][..], "has no event 1000000 yet"),
+        (&[other_path, "1"], "says itself where to go on"),
+        (&[fresh_path, "-1"], "accounting_export.py new_books.csv"),
+        (&[fresh_path, "1000000"], "has no event 1000000 yet"),
+    ] {
+        let refused = output(node, "accounting_export.py", words).await?;
+        let complaints = String::from_utf8(refused.stderr)?;
+        assert_eq!(refused.status.code(), Some(1), "{words:?}: {complaints}");
+        assert!(complaints.contains(told), "{words:?}: {complaints}");
+    }
+    assert_eq!((std::fs::read_to_string(&other)?, fresh.exists()), (foreign, false), "nothing is written");
+    said(node, "accounting_export.py", &[fresh_path, after(4)?]).await?;
+    let rest: Vec<&str> = first.lines().skip(5).collect();
+    assert_eq!(std::fs::read_to_string(&fresh)?.lines().skip(1).collect::<Vec<_>>(), rest);
+    Ok(())
 }
 
 /// What names a daemon and a token to a script.

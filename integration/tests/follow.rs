@@ -18,17 +18,22 @@ struct Follower {
     complaints: Lines<BufReader<ChildStderr>>,
 }
 
+/// The command line with these words.
+fn command(data_dir: &Path, words: &[&str]) -> Done<Command> {
+    let mut command = Command::new(cli_executable()?);
+    if !words.contains(&"--url") {
+        command.arg("--data-dir").arg(data_dir);
+    }
+    for variable in ["DATA_DIR", "NETWORK", "URL", "TOKEN_FILE", "CA"] {
+        command.env_remove(format!("OUTRIGGER_{variable}"));
+    }
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    Ok(command)
+}
+
 impl Follower {
     fn of(data_dir: &Path, words: &[&str]) -> Done<Self> {
-        let mut command = Command::new(cli_executable()?);
-        if !words.contains(&"--url") {
-            command.arg("--data-dir").arg(data_dir);
-        }
-        for variable in ["DATA_DIR", "NETWORK", "URL", "TOKEN_FILE", "CA"] {
-            command.env_remove(format!("OUTRIGGER_{variable}"));
-        }
-        command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn()?;
+        let mut child = command(data_dir, words)?.spawn()?;
         let told = BufReader::new(child.stdout.take().ok_or("no pipe")?).lines();
         let complaints = BufReader::new(child.stderr.take().ok_or("no pipe")?).lines();
         Ok(Self { child, told, complaints })
@@ -156,10 +161,36 @@ async fn rpc_the_exit_code_of_a_follower_says_why_it_tells_no_more() -> Done<()>
         assert_eq!(code, Some(2), "{complaints}");
         let (code, _, complaints) = asked(&["kinds=no_such_kind"])?.end().await?;
         assert_eq!(code, Some(2), "{complaints}");
+        what_cannot_be_written(&alice, &format!("after_seq={}", gap["data"]["after_seq"])).await?;
         alice.stop().await?;
         let (code, _, complaints) = Follower::of(alice.directory(), &["event.subscribe"])?.end().await?;
         assert_eq!(code, Some(3), "{complaints}");
         Ok(())
     })
     .await
+}
+
+/// A follower that cannot write says so; one whose reader is gone has done its work.
+async fn what_cannot_be_written(node: &Sidecar, after_seq: &str) -> Done<()> {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full");
+    for (words, told) in [
+        (&["--json", "event.subscribe", after_seq][..], r#""kind":"output""#),
+        (&["event.subscribe", after_seq], "error: the standard output cannot be written"),
+    ] {
+        let mut command = command(node.directory(), words)?;
+        let output = tokio::time::timeout(LIMIT, command.stdout(full()?).spawn()?.wait_with_output()).await??;
+        let complaints = String::from_utf8(output.stderr)?;
+        assert_eq!(output.status.code(), Some(1), "{complaints}");
+        assert!(complaints.contains(told), "{complaints}");
+    }
+    let mut mute = command(node.directory(), &["event.subscribe", "kinds=no_such_kind"])?;
+    let output = tokio::time::timeout(LIMIT, mute.stderr(full()?).spawn()?.wait_with_output()).await??;
+    assert_eq!(output.status.code(), Some(2));
+
+    let mut unread = Follower::of(node.directory(), &["event.subscribe", after_seq])?;
+    line(&mut unread.told).await?.ok_or("it tells nothing")?;
+    drop(unread.told);
+    happens(node, "unread").await?;
+    assert_eq!(tokio::time::timeout(LIMIT, unread.child.wait()).await??.code(), Some(0));
+    Ok(())
 }

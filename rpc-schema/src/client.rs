@@ -224,7 +224,7 @@ impl CallError {
 
 impl CallError {
     /// What it means that this came in the place of an answer.
-    fn without_answer(fault: &(dyn std::error::Error + 'static)) -> Self {
+    pub(crate) fn without_answer(fault: &(dyn std::error::Error + 'static)) -> Self {
         tls::refusal(fault).map_or_else(|| Self::Unreachable(root_cause(fault)), Self::Untrusted)
     }
 }

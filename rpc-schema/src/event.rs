@@ -1,6 +1,8 @@
 //! `event.*`: what has happened, in one order.
 
 use schemars::JsonSchema;
+use serde::de::value::Error as TextError;
+use serde::de::{Deserializer, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 
 use crate::{Method, Scope};
@@ -101,6 +103,7 @@ pub struct Event {
     /// When it was stored, in unix seconds.
     pub at: u64,
     /// What happened.
+    #[serde(deserialize_with = "of_any_version")]
     pub kind: EventKind,
     /// The peer concerned: 33 bytes, hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -232,10 +235,30 @@ pub enum EventKind {
     TokenCreated,
     /// A token was taken back; the message is its name.
     TokenRevoked,
+    /// Something that this version has no name for: a client of an older version reads it in an event. It has no text of its own, so that
+    /// it cannot be sent: neither as a parameter nor by a daemon.
+    #[serde(skip)]
+    OfNewerVersion,
+}
+
+/// The kind of an event that was told, by a newer version perhaps. A parameter's kind must be known.
+fn of_any_version<'de, D: Deserializer<'de>>(told: D) -> Result<EventKind, D::Error> {
+    Ok(EventKind::named(&String::deserialize(told)?))
+}
+
+/// The same for a list.
+pub(crate) fn all_of_any_version<'de, D: Deserializer<'de>>(told: D) -> Result<Vec<EventKind>, D::Error> {
+    let names = Vec::<String>::deserialize(told)?;
+    Ok(names.iter().map(|name| EventKind::named(name)).collect())
 }
 
 impl EventKind {
-    /// Every kind.
+    fn named(name: &str) -> Self {
+        let text = IntoDeserializer::<TextError>::into_deserializer(name);
+        Self::deserialize(text).unwrap_or(Self::OfNewerVersion)
+    }
+
+    /// Every kind that this version knows.
     pub const ALL: [Self; 31] = [
         Self::ChannelPending,
         Self::ChannelReady,
@@ -269,4 +292,41 @@ impl EventKind {
         Self::TokenCreated,
         Self::TokenRevoked,
     ];
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::PluginManifestReport;
+
+    #[test]
+    fn an_event_of_a_newer_version_is_read_and_its_kind_is_never_sent() {
+        let told =
+            |kind: Value| serde_json::from_value::<Event>(json!({ "seq": 7, "at": 1, "kind": kind, "speed": 3 }));
+        let event = told(json!("channel_painted")).map_err(|fault| fault.to_string());
+        assert_eq!(event.map(|event| (event.seq, event.kind)), Ok((7, EventKind::OfNewerVersion)));
+        for kind in EventKind::ALL {
+            let name = serde_json::to_value(kind).unwrap_or_default();
+            assert_eq!(told(name).map(|event| event.kind).ok(), Some(kind));
+        }
+        for unfit in [json!(7), json!(null), json!(["invoice_paid"])] {
+            assert!(told(unfit.clone()).is_err(), "{unfit}");
+        }
+        let manifest = json!({
+            "name": "outrigger", "version": "9", "protocol": 1, "groups": [], "hooks": [], "options": [],
+            "event_kinds": ["invoice_paid", "channel_painted"],
+        });
+        let kinds = serde_json::from_value::<PluginManifestReport>(manifest).map(|manifest| manifest.event_kinds).ok();
+        assert_eq!(kinds, Some(vec![EventKind::InvoicePaid, EventKind::OfNewerVersion]));
+
+        assert!(serde_json::to_value(EventKind::OfNewerVersion).is_err());
+        for kind in ["channel_painted", "of_newer_version"] {
+            assert!(serde_json::from_value::<EventSubscribe>(json!({ "kinds": [kind] })).is_err(), "{kind}");
+        }
+        assert!(!EventKind::ALL.contains(&EventKind::OfNewerVersion));
+        let schema = schemars::schema_for!(EventKind).as_value().to_string();
+        assert!(schema.contains("token_revoked") && !schema.contains("newer"), "{schema}");
+    }
 }

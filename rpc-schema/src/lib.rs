@@ -41,6 +41,7 @@ mod peer;
 mod plugin;
 mod reference;
 pub mod rendezvous;
+mod socket;
 mod spelling;
 mod tls;
 mod token;

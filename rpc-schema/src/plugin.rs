@@ -68,6 +68,7 @@ pub struct PluginManifestReport {
     /// The methods by their groups.
     pub groups: Vec<PluginGroup>,
     /// The kinds of events that can be subscribed to.
+    #[serde(deserialize_with = "crate::event::all_of_any_version")]
     pub event_kinds: Vec<EventKind>,
     /// Calls that the plugin makes to its host; none in this version.
     pub hooks: Vec<String>,

@@ -11,8 +11,16 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls_platform_verifier::BuilderVerifierExt;
 
 use crate::CallError;
+
+/// Trust in whom the authorities of this machine vouch for.
+pub(crate) fn trusting_as_this_machine() -> Result<CustomCertStore, CallError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = CustomCertStore::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Ok(versions.map_err(unfit)?.with_platform_verifier().with_no_client_auth())
+}
 
 /// Trust in these certificates, PEM: in each as the daemon's own, whatever name it is reached by, and as an authority.
 pub(crate) fn trusting(pem: &str) -> Result<CustomCertStore, CallError> {
@@ -97,12 +105,6 @@ impl ServerCertVerifier for Trust {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.by_authority.supported_verify_schemes()
     }
-}
-
-/// Names the cryptography of TLS where nobody has: the library finds out by itself only where it was built with one alone.
-pub(crate) fn choose_cryptography() {
-    // Refused where it is chosen already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// Why no daemon was taken for ours, and what to do, where that is why a call failed.

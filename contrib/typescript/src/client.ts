@@ -166,6 +166,11 @@ export class Outrigger {
         const { params: notice } = value;
         const error = value.error ?? (notice !== undefined && "error" in notice ? notice.error : undefined);
         if (error !== undefined) {
+          // Behind events of other kinds. Those behind a gap are gone: whoever asked is to know before it goes on.
+          const told = error.data?.after_seq;
+          if (told !== undefined && error.data?.kind !== "event_gap") {
+            after_seq = Math.max(after_seq ?? 0, told);
+          }
           const refused = new Refused(method, error.code ?? 0, error.message ?? "", error.data);
           await messages.return(true);
           if (!refused.retryable && refused.kind !== "stopping") {

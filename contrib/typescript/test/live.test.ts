@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { Ajv } from "ajv";
 import { WebSocket } from "ws";
 
-import { NoAnswer, Outrigger, parse, Refused, type Event, type InvoiceCreated, type PaymentInfo } from "../src/client.js";
+import { NoAnswer, Outrigger, parse, Refused, type Event, type InvoiceCreated, type PaymentInfo, type Socket } from "../src/client.js";
 import { connect } from "../src/node.js";
 
 function directory(name: string): string {
@@ -185,3 +185,34 @@ export function refused_by_the_types(): void {
   // @ts-expect-error There is no state of this name.
   void payer.call("channel.list", { state: "open" });
 }
+
+test("where the last word of a subscription goes beyond the last event, the next begins there", async () => {
+  const asked: unknown[] = [];
+  const words = [
+    { code: 1, message: "", data: { kind: "event_behind", retryable: true, hint: "", after_seq: 9 } },
+    { code: 1, message: "", data: { kind: "event_behind", retryable: true, hint: "", after_seq: 5 } },
+    { code: 1, message: "", data: { kind: "event_gap", retryable: false, hint: "", after_seq: 20 } },
+  ];
+  const socket = (): Socket => {
+    const opened: Socket = {
+      onopen: undefined,
+      onmessage: undefined,
+      onerror: undefined,
+      onclose: undefined,
+      send(text) {
+        const { id, params } = JSON.parse(text);
+        asked.push(params.after_seq);
+        const error = words.shift();
+        opened.onmessage({ data: JSON.stringify({ id, result: { subscription_id: "1", after_seq: params.after_seq } }) });
+        opened.onmessage({ data: JSON.stringify({ params: { subscription_id: "1", error } }) });
+      },
+      close() {},
+    };
+    setTimeout(() => opened.onopen(), 0);
+    return opened;
+  };
+  const followed = new Outrigger({ url, token: "outr_00", socket }).subscribe({ after_seq: 6, retry_secs: 0 });
+  const refused = await followed.next().catch((error: unknown) => error);
+  assert.ok(refused instanceof Refused && refused.kind === "event_gap", String(refused));
+  assert.deepEqual(asked, [6, 9, 9]);
+});

@@ -2,10 +2,12 @@
 
 use std::process::Stdio;
 
+use outrigger_integration::sidecar::LIMIT;
 use outrigger_integration::{Done, on_regtest};
 use outrigger_rpc_schema::rendezvous::{CERTIFICATE_FILE, COOKIE_FILE};
-use outrigger_rpc_schema::{CallError, Client, NodeInfo};
+use outrigger_rpc_schema::{CallError, Client, EventKind, EventSubscribe, NodeInfo};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
 use super::{Node, cli, curl, fixture, put, run, said, text};
@@ -56,6 +58,72 @@ async fn rpc_4_the_port_speaks_tls_to_whoever_knows_its_certificate_and_nothing_
             said(&refused.stderr).contains("\"untrusted\"") && said(&refused.stderr).contains("--ca"),
             "{refused:?}"
         );
+        Ok(())
+    })
+    .await
+}
+
+/// An address of IPv6, unless this machine has none.
+async fn on_ip_6() -> Done<Option<TcpListener>> {
+    const ADDRESS_FAMILY_NOT_SUPPORTED: i32 = 97;
+    match TcpListener::bind("[::1]:0").await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(fault)
+            if fault.kind() == std::io::ErrorKind::AddrNotAvailable
+                || fault.raw_os_error() == Some(ADDRESS_FAMILY_NOT_SUPPORTED) =>
+        {
+            eprintln!("this machine has no ::1 ({fault}): IPv6 is not tried");
+            Ok(None)
+        }
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+/// What comes here goes on to the daemon.
+async fn relayed(relay: TcpListener, daemon: String) -> std::io::Result<()> {
+    loop {
+        let (mut caller, _) = relay.accept().await?;
+        let mut daemon = TcpStream::connect(&daemon).await?;
+        tokio::spawn(async move { tokio::io::copy_bidirectional(&mut caller, &mut daemon).await });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rpc_4_events_are_followed_over_tls_by_name_and_address_and_only_from_whom_is_trusted() -> Done<()> {
+    on_regtest(async |regtest| {
+        let relay = on_ip_6().await?;
+        let by_ip_6 = relay.as_ref().map(|relay| relay.local_addr()).transpose()?.map(|address| address.to_string());
+        let hosts: Vec<&str> = by_ip_6.iter().flat_map(|address| ["--rpc-hosts", address]).collect();
+        let alice = Node::start(regtest, &hosts).await?;
+        if let Some(relay) = relay {
+            tokio::spawn(relayed(relay, alice.address.clone()));
+        }
+        let first = async |address: &str, trusted: &str| {
+            let trusted = std::fs::read_to_string(fixture(trusted))?;
+            let client = Client::with_token_over_tls(address, &alice.token, Some(&trusted))?;
+            let mut events = client.follow(EventSubscribe { after_seq: Some(0), kinds: None });
+            Done::Ok(tokio::time::timeout(LIMIT, events.next()).await?)
+        };
+        let by_ip_6 = |trusted| by_ip_6.as_ref().map(|address| (address, trusted));
+        let known = [(&alice.address, "tls_authority.pem"), (&alice.by_name(), "tls_authority.pem")];
+        for (address, trusted) in known.into_iter().chain(by_ip_6("tls_certificate.pem")) {
+            let event = first(address, trusted).await?.map_err(|fault| format!("{address} {trusted}: {fault}"))?;
+            assert_eq!((event.seq, event.kind), (1, EventKind::TokenCreated), "{address} {trusted}");
+        }
+        // The certificate has no such name.
+        let unknown = [(&alice.address, "tls_other_authority.pem")];
+        for (address, trusted) in unknown.into_iter().chain(by_ip_6("tls_authority.pem")) {
+            let refused = first(address, trusted).await?;
+            assert!(matches!(refused, Err(CallError::Untrusted(_))), "{address} {trusted}: {refused:?}");
+        }
+        let (url, token) = (format!("https://{}", alice.by_name()), text(&alice.token_file)?);
+        let words = ["--url", &url, "--token-file", token, "event.subscribe", "after_seq=1000000"];
+        for (authorities, code) in [("tls_authority.pem", 2), ("tls_other_authority.pem", 3)] {
+            let program = outrigger_integration::sidecar::cli_executable()?;
+            let mut machine = Command::new(program);
+            let told = run(machine.env_clear().env("SSL_CERT_FILE", fixture(authorities)).args(words)).await?;
+            assert_eq!(told.status.code(), Some(code), "{authorities}: {told:?}");
+        }
         Ok(())
     })
     .await

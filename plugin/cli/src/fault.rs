@@ -1,13 +1,14 @@
 //! Why there is no result, and the exit code that says so.
 
 use std::fmt;
+use std::io::{self, Write};
 
 use outrigger_rpc_schema::{CallError, ParameterFault, methods, nearest};
 use serde_json::json;
 
 use crate::completions::SHELLS;
 
-/// Exit code: the daemon refused the call.
+/// Exit code: the daemon refused the call, or its answer could not be written down.
 const REFUSED: u8 = 1;
 /// Exit code: the call is not one of the interface's.
 pub(crate) const USAGE: u8 = 2;
@@ -28,6 +29,8 @@ pub(crate) enum Fault {
     NoDaemon(String),
     /// The call failed.
     Call(CallError),
+    /// What the daemon told cannot be written to the standard output.
+    Output(String),
 }
 
 impl Fault {
@@ -49,6 +52,12 @@ impl Fault {
         Self::NoDaemon(format!("{fault}; it is looked for again, and nothing will be missed"))
     }
 
+    /// Says it on the standard error. Where that cannot be written nothing is left to do.
+    pub(crate) fn tell(&self, is_json: bool) {
+        let text = if is_json { self.json() } else { self.to_string() };
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
@@ -57,7 +66,7 @@ impl Fault {
                 let malformed = JSON_RPC_CODES.contains(&refusal.code) && refusal.code != INTERNAL_ERROR;
                 if malformed { USAGE } else { REFUSED }
             }
-            Self::Call(CallError::Garbled(_)) => REFUSED,
+            Self::Call(CallError::Garbled(_)) | Self::Output(_) => REFUSED,
             Self::Call(
                 CallError::NotFound { .. }
                 | CallError::Unreachable(_)
@@ -75,6 +84,7 @@ impl Fault {
             }
             Self::Usage(message) => json!({ "message": message, "data": { "kind": "usage" } }),
             Self::NoDaemon(message) => json!({ "message": message, "data": { "kind": "unreachable" } }),
+            Self::Output(reason) => json!({ "message": unwritten(reason), "data": { "kind": "output" } }),
             Self::Call(error @ CallError::Untrusted(_)) => {
                 json!({ "message": error.to_string(), "data": { "kind": "untrusted" } })
             }
@@ -82,6 +92,10 @@ impl Fault {
         };
         error.to_string()
     }
+}
+
+fn unwritten(reason: &str) -> String {
+    format!("the standard output cannot be written: {reason}")
 }
 
 impl From<CallError> for Fault {
@@ -100,6 +114,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(message) | Self::NoDaemon(message) => write!(f, "error: {message}"),
+            Self::Output(reason) => write!(f, "error: {}", unwritten(reason)),
             Self::Call(CallError::Refused(refusal)) => {
                 write!(f, "error: {}", refusal.message)?;
                 let Some(data) = &refusal.data else { return write!(f, "\ncode:  {}", refusal.code) };

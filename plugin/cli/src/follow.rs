@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use outrigger_rpc_schema::{Event, EventSubscribe};
+use outrigger_rpc_schema::EventSubscribe;
 use serde_json::{Map, Value};
 
 use crate::arguments::Arguments;
@@ -15,20 +15,17 @@ pub(crate) async fn run(arguments: &Arguments, parameters: Map<String, Value>) -
     let asked: EventSubscribe =
         serde_json::from_value(Value::Object(parameters)).map_err(|fault| Fault::Usage(fault.to_string()))?;
     let is_json = arguments.json;
-    let mut events = find::client(arguments)?.follow(asked).when_lost(move |fault| {
-        let fault = Fault::lost(fault);
-        eprintln!("{}", if is_json { fault.json() } else { fault.to_string() });
-    });
+    let tell_lost = move |fault: &_| Fault::lost(fault).tell(is_json);
+    let mut events = find::client(arguments)?.follow(asked).when_lost(tell_lost);
     let mut out = io::stdout();
     loop {
-        let line = line(&events.next().await?, is_json)?;
-        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-            return Ok(());
+        // As it came: a newer daemon may know more than this program.
+        let event = events.next_untyped().await?;
+        let line = if is_json { event.to_string() } else { show::event(&event) };
+        match writeln!(out, "{line}").and_then(|()| out.flush()) {
+            Ok(()) => {}
+            Err(fault) if fault.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(fault) => return Err(Fault::Output(fault.to_string())),
         }
     }
-}
-
-fn line(event: &Event, is_json: bool) -> Result<String, Fault> {
-    let value = serde_json::to_value(event).map_err(|fault| Fault::Usage(fault.to_string()))?;
-    Ok(if is_json { value.to_string() } else { show::event(&value) })
 }

@@ -9,8 +9,10 @@ const WIDTH: usize = 100;
 /// What the command line makes of `event.subscribe`.
 const FOLLOWING: &str = "outrigger-cli prints a line for each event, and with --json the event as it came, until it is interrupted. A \
                          daemon that is lost is looked for again, which the standard error tells, and the events go on where they \
-                         were: none is missed, and none comes twice. It ends with exit code 1 where the daemon will not tell any \
-                         more, as with event_gap, and with 3 where it is not reached at first or does not take the cookie or the token.";
+                         were: none is missed, and none comes twice. It ends with exit code 0 where nobody reads its lines any more, \
+                         1 where they cannot be written or the daemon will not tell any more, as with event_gap, 2 where after_seq \
+                         is beyond its newest event, as after a restore, which begins events anew, and 3 where it is not reached at \
+                         first or does not take the cookie or the token.";
 
 /// Every method with its first sentence.
 pub(crate) fn overview() -> String {
@@ -29,7 +31,7 @@ pub(crate) fn overview() -> String {
          \x20 --token-file FILE   what token.create gave, for --url (OUTRIGGER_TOKEN_FILE)\n\
          \x20 --ca FILE           PEM: the authority that signed the daemon's certificate, or that certificate, for https://;\n\
          \x20                     without it those that this machine trusts (OUTRIGGER_CA)\n\n\
-         Exit code: 0 done, 1 refused by the daemon, 2 wrong usage, 3 daemon not reached\n\n\
+         Exit code: 0 done, 1 refused by the daemon, or its answer could not be written, 2 wrong usage, 3 daemon not reached\n\n\
          Methods:\n",
     );
     for method in methods() {

@@ -28,15 +28,25 @@ fn main() -> ExitCode {
         }
     };
     match run(&arguments) {
-        Ok(text) => match io::stdout().write_all(text.as_bytes()) {
+        // Not even nothing is written where nobody reads any more: it would be tried with what could not be written before.
+        Ok(text) if text.is_empty() => ExitCode::SUCCESS,
+        Ok(text) => match write(&text) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
+            Err(fault) => failed(&Fault::Output(fault.to_string()), &arguments),
         },
-        Err(fault) => {
-            eprintln!("{}", if arguments.json { fault.json() } else { fault.to_string() });
-            ExitCode::from(fault.exit_code())
-        }
+        Err(fault) => failed(&fault, &arguments),
     }
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut out = io::stdout();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+fn failed(fault: &Fault, arguments: &Arguments) -> ExitCode {
+    fault.tell(arguments.json);
+    ExitCode::from(fault.exit_code())
 }
 
 /// What to print.

@@ -69,10 +69,14 @@ Done.
 .B 1
 The daemon refused the call: the standard error says why, of which
 .IR kind ,
-and what to do.
+and what to do. Or its answer could not be written, kind
+.IR output :
+what was called is done all the same.
 .TP
 .B 2
-The call is not one of the interface's, or a parameter is missing or does not fit.
+The call is not one of the interface's, or a parameter is missing or does not fit: also an
+.I after_seq
+beyond the newest event, as after a restore, which begins events anew.
 .TP
 .B 3
 The daemon was not reached.

@@ -234,6 +234,8 @@ pub(super) fn event(seq: u64, row: EventRow) -> Answer<schema::Event> {
     let serde_json::Value::Object(mut fields) = row.fields else {
         return Err(Fault::internal("an event without fields"));
     };
+    // Stored by a newer version, it would be read here and could not be told.
+    let _: schema::EventKind = serde_json::from_value(row.kind.as_str().into()).map_err(Fault::internal)?;
     fields.insert("seq".into(), seq.into());
     fields.insert("at".into(), row.at.into());
     fields.insert("kind".into(), row.kind.into());
