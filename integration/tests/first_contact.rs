@@ -7,7 +7,7 @@ use outrigger_integration::sidecar::LIMIT;
 use outrigger_integration::{Bare, Bitcoind, Done, FakeBitcoind, on_regtest, until};
 use outrigger_rpc_schema::{
     CallError, ConfigGet, ConfigItem, ConfigOrigin, ConfigReport, NodeInfo, NodeStatus, NodeStatusReport, NodeStop,
-    Phase, WalletBalance,
+    OptionKind, OptionTakes, Phase, PluginManifest, PluginOption, WalletBalance,
 };
 use serde_json::json;
 
@@ -115,7 +115,7 @@ fn bad_input_88_a_configuration_that_is_wrong_is_told_by_check_config_and_by_a_s
     let (log, open) = (log.display(), open.display());
     let cases = [
         ("netwrok = \"regtest\"".to_owned(), format!("{path}: unknown key netwrok; did you mean network?")),
-        ("network = 5".to_owned(), format!("network (from {path}:1): must be a text")),
+        ("network = 5".to_owned(), format!("network (from {path}:1): must be regtest or signet")),
         (
             "\n\n[forwarding]\n# none\ncltv_expiry_delta = 33\n".to_owned(),
             format!("forwarding.cltv_expiry_delta (from {path}:5): must be a whole number from 34 to 2016"),
@@ -488,4 +488,120 @@ async fn key_5_a_daemon_that_crashes_leaves_no_core_file() -> Done<()> {
         Ok(())
     })
     .await
+}
+
+/// A value as it stands in the file, and what it must be instead where it is refused.
+type Tried = (String, Option<String>);
+
+/// The values at the limits of what an option takes, and those beyond.
+fn around_the_limits(takes: &OptionTakes) -> Done<Vec<Tried>> {
+    if let Some(choices) = &takes.choices {
+        let (last, rest) = choices.split_last().ok_or("a choice")?;
+        let refusal = format!("{} or {last}", rest.join(", "));
+        let fit = choices.iter().map(|choice| (format!("{choice:?}"), None));
+        return Ok(fit.chain([("\"no-such\"".to_owned(), Some(refusal))]).collect());
+    }
+    if let Some(longest) = takes.longest_bytes {
+        let text = |length: u16| format!("{:?}", "a".repeat(usize::from(length)));
+        let refusal = format!("a text of at most {longest} bytes without control characters");
+        let bell = ("\"\\u0007\"".to_owned(), Some(refusal.clone()));
+        return Ok(vec![(text(longest), None), (text(longest + 1), Some(refusal)), bell]);
+    }
+    Ok(match (takes.kind, &takes.least, &takes.most) {
+        (OptionKind::Integer, Some(least), Some(most)) => {
+            let refusal = Some(format!("a whole number from {least} to {most}"));
+            let (below, above) = (least.parse::<i64>()? - 1, most.parse::<i64>()? + 1);
+            let beyond = [below.to_string(), above.to_string(), "1.5".to_owned(), "\"1\"".to_owned()];
+            let fit = [least, most].map(|number| (number.clone(), None));
+            fit.into_iter().chain(beyond.map(|value| (value, refusal.clone()))).collect()
+        }
+        (OptionKind::Boolean, ..) => {
+            let refusal = Some("true or false".to_owned());
+            vec![("true".to_owned(), None), ("\"true\"".to_owned(), refusal.clone()), ("1".to_owned(), refusal)]
+        }
+        (OptionKind::List, ..) => {
+            let refusal = Some("a list of texts: the program and its arguments".to_owned());
+            vec![
+                ("[\"keep\", \"x\"]".to_owned(), None),
+                ("[]".to_owned(), refusal.clone()),
+                ("\"keep\"".to_owned(), refusal),
+            ]
+        }
+        (OptionKind::Text, None, None) => vec![("5".to_owned(), Some("a text".to_owned()))],
+        other => return Err(format!("whole numbers alone have a range: {other:?}").into()),
+    })
+}
+
+/// A file with one option and what must stand beside it.
+fn file_with(option: &PluginOption, value: &str) -> Done<String> {
+    let Some((section, name)) = option.name.split_once('.') else { return Ok(format!("{} = {value}\n", option.name)) };
+    if !option.repeats {
+        return Ok(format!("[{section}]\n{name} = {value}\n"));
+    }
+    let first = option.only_of_kinds.as_ref().and_then(|kinds| kinds.first()).map_or("mirror", String::as_str);
+    let kind = if name == "kind" { value.trim_matches('"') } else { first };
+    let place = if kind == "command" { ("command", "[\"keep\"]") } else { ("path", "\"/m\"") };
+    let quoted = format!("{kind:?}");
+    let whole = [("name", "\"a\""), ("kind", quoted.as_str()), ("requirement", "\"follow\""), place];
+    let mut text = format!("[[{section}]]\n{name} = {value}\n");
+    whole.iter().filter(|(key, _)| *key != name).for_each(|(key, value)| text.push_str(&format!("{key} = {value}\n")));
+    Ok(text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_88_every_option_is_told_with_what_it_takes_and_nothing_else_is_taken() -> Done<()> {
+    let host = Bare::new()?;
+    let place = host.home().join("files");
+    std::fs::create_dir(&place)?;
+    let place = place.display().to_string();
+    let backup = format!(
+        "alias = \"x\"\n[[backup]]\nname = \"files\"\nkind = \"directory\"\nrequirement = \"follow\"\npath = \"{place}\"\n\
+         [[backup]]\nname = \"own\"\nkind = \"command\"\nrequirement = \"follow\"\ncommand = [\"true\", \"canary-secret\"]\n"
+    );
+    let file = host.write(".outrigger/outrigger.toml", &backup)?.display().to_string();
+    let mut running = host.start(&["--listen", "127.0.0.1:0"])?;
+    let client = running.client().await?;
+    let (manifest, report) = (client.call(PluginManifest {}).await?, client.call(ConfigGet::default()).await?);
+    let at = |line| (ConfigOrigin::File, Some(format!("{file}:{line}")));
+    for (key, value, (origin, place)) in [
+        ("backup.files.name", "files", at(3)),
+        ("backup.files.kind", "directory", at(4)),
+        ("backup.files.path", place.as_str(), at(6)),
+        ("backup.files.consolidate_every", "100", (ConfigOrigin::Default, None)),
+        ("backup.own.kind", "command", at(9)),
+        ("backup.own.verify_every_hours", "24", (ConfigOrigin::Default, None)),
+        ("backup.own.command", "true", at(11)),
+    ] {
+        assert_eq!(told(&report, key)?, (value.to_owned(), origin, place), "{key}");
+    }
+    assert!(item(&report, "backup.own.path").is_err(), "no key of a command");
+    assert!(!json!(report).to_string().contains("canary-secret"));
+
+    let other = Bare::new()?;
+    for option in &manifest.options {
+        let key = if option.repeats { option.name.replacen('.', ".files.", 1) } else { option.name.clone() };
+        let is_told = option.only_of_kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind == "directory"));
+        assert_eq!(item(&report, &key).ok().map(|item| &item.takes), is_told.then_some(&option.takes), "{key}");
+        for (value, refusal) in around_the_limits(&option.takes)? {
+            let path = other.write(".outrigger/outrigger.toml", &file_with(option, &value)?)?;
+            let output = other.run(&["--check-config"], "")?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let line = if option.name.contains('.') { 2 } else { 1 };
+            let from = format!("outriggerd: {} (from {}:{line}): must be ", option.name, path.display());
+            match refusal {
+                Some(fit) => {
+                    assert_eq!((said, output.status.code()), (format!("{from}{fit}\n"), Some(2)), "{value}");
+                }
+                // It may be at odds with another key, as where the smallest channel is to be above the largest.
+                None => assert!(!said.starts_with(&from), "{} = {value}: {said}", option.name),
+            }
+        }
+    }
+    let named = |name: &str| manifest.options.iter().find(|option| option.name == name).ok_or(name.to_owned());
+    assert_eq!(named("forwarding.cltv_expiry_delta")?.takes.least.as_deref(), Some("34"));
+    assert_eq!(
+        named("backup.kind")?.takes.choices.as_deref(),
+        Some(&["mirror", "directory", "command"].map(str::to_owned)[..])
+    );
+    Ok(())
 }

@@ -27,24 +27,61 @@ pub struct ConfigReport {
     /// The configuration file that was read; absent where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// Keys in the order of the example file, and the places of backups after them.
+    /// Keys in the order of the example file, and those of each `[[backup]]` after them, as `backup.NAME.path`.
     pub items: Vec<ConfigItem>,
 }
 
 /// A key of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigItem {
-    /// Its name: `name`, or `section.name`.
+    /// Its name: `name`, or `section.name`; of a backup `backup.NAME.key`.
     pub key: String,
-    /// The value that is in force, as text; of a secret only whether there is one: `(hidden)`.
+    /// The value that is in force, as text; of a secret only whether there is one: `(hidden)`, of a program its name without its
+    /// arguments.
     pub value: String,
     /// What it would be if nobody had said anything.
     pub default: String,
+    /// What it takes.
+    pub takes: OptionTakes,
     /// Where the value comes from.
     pub origin: ConfigOrigin,
     /// The place where the value stands: `file:line`, the name of a variable, a flag, a directory; absent for a default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
+}
+
+/// What a key of the configuration takes: a value of this kind, and of these choices or in this range where there are any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OptionTakes {
+    /// The kind of value.
+    pub kind: OptionKind,
+    /// The texts that are taken; absent where it is no choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choices: Option<Vec<String>>,
+    /// The least whole number that is taken, as text as values are; present for whole numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least: Option<String>,
+    /// The most that is taken, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most: Option<String>,
+    /// The most bytes that a text may have, of which none may be a control character; absent where it may be any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_bytes: Option<u16>,
+}
+
+/// The kind of value that a key of the configuration takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OptionKind {
+    /// A text; the description says what it is to hold.
+    #[default]
+    Text,
+    /// A whole number.
+    Integer,
+    /// `true` or `false`.
+    Boolean,
+    /// A list of texts.
+    List,
 }
 
 /// Where a value of the configuration comes from.

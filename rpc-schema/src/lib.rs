@@ -60,7 +60,10 @@ pub use channel::{
     ForwardingTerms, OpenState,
 };
 pub use client::{CallError, Client, Refusal};
-pub use config::{ConfigGet, ConfigItem, ConfigOrigin, ConfigReport, LogLevel, LogLevels, LogLevelsReport, LogTarget};
+pub use config::{
+    ConfigGet, ConfigItem, ConfigOrigin, ConfigReport, LogLevel, LogLevels, LogLevelsReport, LogTarget, OptionKind,
+    OptionTakes,
+};
 pub use error::{ErrorData, ErrorKind};
 pub use event::{
     Event, EventKind, EventList, EventPage, EventSubscribe, EventSubscribed, EventUnsubscribe, EventUnsubscribed,
@@ -83,7 +86,7 @@ pub use payment::{
 pub use peer::{PeerConnect, PeerConnected, PeerDisconnect, PeerDisconnected, PeerInfo, PeerList, PeerPage};
 pub use plugin::{
     PROTOCOL_VERSION, PluginGroup, PluginInit, PluginInitialised, PluginManifest, PluginManifestReport, PluginOption,
-    PluginOptionKind, RpcDiscover, RpcDiscovered,
+    RpcDiscover, RpcDiscovered,
 };
 pub use reference::reference;
 pub use spelling::nearest;

@@ -4,7 +4,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{EventKind, Method, Scope};
+use crate::{EventKind, Method, OptionTakes, Scope};
 
 /// The version of this interface's protocol. It rises when something that a caller relies on changes its meaning.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -93,24 +93,23 @@ pub struct PluginGroup {
 pub struct PluginOption {
     /// The key, with its section.
     pub name: String,
-    /// What it takes.
-    pub kind: PluginOptionKind,
-    /// Its default, as text; empty where it depends on the network or the machine.
+    /// What it takes: any other value is refused at the start, and by `--check-config`.
+    pub takes: OptionTakes,
+    /// Its default, as text; empty where it depends on the network or the machine, or where there is none.
     pub default: String,
     /// What it means.
     pub description: String,
-}
-
-/// What an option takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PluginOptionKind {
-    /// Any text.
-    Text,
-    /// A whole number.
-    Integer,
-    /// `true` or `false`.
-    Boolean,
+    /// The flag by which it is given on the command line; absent for what stands in the file alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flag: Option<String>,
+    /// Whether it is a key of a table that may stand several times: `backup.path` is `path` of each `[[backup]]`, and
+    /// `node.config_get` tells it as `backup.NAME.path`.
+    pub repeats: bool,
+    /// Whether it must be given, where `repeats` in each such table.
+    pub required: bool,
+    /// Values of `kind` in the same table beside which it has a meaning; beside others it is refused. Absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_of_kinds: Option<Vec<String>>,
 }
 
 /// Begins to work with a host: tells it which of its options are in force, and subscribes this connection to events. Options are read

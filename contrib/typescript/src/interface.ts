@@ -354,13 +354,15 @@ export interface ConfigGet {
 export interface ConfigItem {
   /** What it would be if nobody had said anything. */
   default: string;
-  /** Its name: `name`, or `section.name`. */
+  /** Its name: `name`, or `section.name`; of a backup `backup.NAME.key`. */
   key: string;
   /** Where the value comes from. */
   origin: ConfigOrigin;
   /** The place where the value stands: `file:line`, the name of a variable, a flag, a directory; absent for a default. */
   place?: string;
-  /** The value that is in force, as text; of a secret only whether there is one: `(hidden)`. */
+  /** What it takes. */
+  takes: OptionTakes;
+  /** The value that is in force, as text; of a secret only whether there is one: `(hidden)`, of a program its name without its arguments. */
   value: string;
 }
 
@@ -383,7 +385,7 @@ export type ConfigOrigin =
 export interface ConfigReport {
   /** The configuration file that was read; absent where there was none. */
   file?: string;
-  /** Keys in the order of the example file, and the places of backups after them. */
+  /** Keys in the order of the example file, and those of each `[[backup]]` after them, as `backup.NAME.path`. */
   items: ConfigItem[];
 }
 
@@ -898,6 +900,31 @@ export type OpenState =
   /** The opening has ended without a channel. */
   | "failed";
 
+/** The kind of value that a key of the configuration takes. */
+export type OptionKind =
+  /** A text; the description says what it is to hold. */
+  | "text"
+  /** A whole number. */
+  | "integer"
+  /** `true` or `false`. */
+  | "boolean"
+  /** A list of texts. */
+  | "list";
+
+/** What a key of the configuration takes: a value of this kind, and of these choices or in this range where there are any. */
+export interface OptionTakes {
+  /** The texts that are taken; absent where it is no choice. */
+  choices?: string[];
+  /** The kind of value. */
+  kind: OptionKind;
+  /** The least whole number that is taken, as text as values are; present for whole numbers. */
+  least?: string;
+  /** The most bytes that a text may have, of which none may be a control character; absent where it may be any. */
+  longest_bytes?: number;
+  /** The most that is taken, as text. */
+  most?: string;
+}
+
 /** Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until then, and may still succeed. Of a payment that has ended it only tells the end. A token abandons what was begun with it; with the scope `admin`, whatever was begun. A repeat changes nothing, and takes no key. */
 export interface PaymentAbandon {
   /** The payment. */
@@ -1131,24 +1158,23 @@ export interface PluginManifestReport {
 
 /** What the operator can set. */
 export interface PluginOption {
-  /** Its default, as text; empty where it depends on the network or the machine. */
+  /** Its default, as text; empty where it depends on the network or the machine, or where there is none. */
   default: string;
   /** What it means. */
   description: string;
-  /** What it takes. */
-  kind: PluginOptionKind;
+  /** The flag by which it is given on the command line; absent for what stands in the file alone. */
+  flag?: string;
   /** The key, with its section. */
   name: string;
+  /** Values of `kind` in the same table beside which it has a meaning; beside others it is refused. Absent: all. */
+  only_of_kinds?: string[];
+  /** Whether it is a key of a table that may stand several times: `backup.path` is `path` of each `[[backup]]`, and `node.config_get` tells it as `backup.NAME.path`. */
+  repeats: boolean;
+  /** Whether it must be given, where `repeats` in each such table. */
+  required: boolean;
+  /** What it takes: any other value is refused at the start, and by `--check-config`. */
+  takes: OptionTakes;
 }
-
-/** What an option takes. */
-export type PluginOptionKind =
-  /** Any text. */
-  | "text"
-  /** A whole number. */
-  | "integer"
-  /** `true` or `false`. */
-  | "boolean";
 
 /** A hop of a route: a node, and the HTLC that leads to it. What a node keeps for itself is the difference to the next hop. */
 export interface RouteHop {

@@ -2,18 +2,10 @@
 
 use std::fmt::Write;
 
-/// What a key takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Any text.
-    Text,
-    /// A whole number in this range, both ends included.
-    Number(u64, u64),
-    /// `true` or `false`.
-    Flag,
-    /// One of these texts.
-    Choice(&'static [&'static str]),
-}
+use outrigger_rpc_schema::PluginOption;
+
+use super::backup::BACKUP_KEYS;
+use super::kind::Kind;
 
 /// A key.
 #[derive(Clone, Copy, Debug)]
@@ -30,15 +22,15 @@ pub(super) struct Key {
     pub(super) meaning: &'static str,
 }
 
-const fn key(name: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Key {
+pub(super) const fn key(name: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Key {
     Key { name, kind, default, on_command_line: true, meaning }
 }
 
 /// Every key, in the order of the example file: first those without a section, then section by section.
 pub(super) const KEYS: &[Key] = &[
     key("data_dir", Kind::Text, "", "Where everything is kept, a directory per network in it. Default: ~/.outrigger"),
-    key("network", Kind::Text, "signet", "The Bitcoin network: regtest or signet."),
-    key("alias", Kind::Text, "outrigger", "The node's name for people, at most 32 bytes."),
+    key("network", Kind::Choice(&["regtest", "signet"]), "signet", "The Bitcoin network: regtest or signet."),
+    key("alias", Kind::Line(32), "outrigger", "The node's name for people, at most 32 bytes."),
     key(
         "log_level",
         Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
@@ -389,33 +381,37 @@ impl Key {
     /// The default as TOML.
     fn default_in_toml(&self) -> String {
         match self.kind {
-            Kind::Text | Kind::Choice(_) => format!("{:?}", self.default),
-            Kind::Number(..) | Kind::Flag => self.default.to_owned(),
+            Kind::Text | Kind::Line(_) | Kind::Choice(_) => format!("{:?}", self.default),
+            Kind::Number(..) | Kind::Flag | Kind::Program => self.default.to_owned(),
         }
     }
 }
 
-/// What an option takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OptionKind {
-    /// Any text, or one of some.
-    Text,
-    /// A whole number.
-    Integer,
-    /// `true` or `false`.
-    Boolean,
+/// Every key as a host is told of it: those that stand once, in the order of the example file, and those of each `[[backup]]`.
+pub fn options() -> impl Iterator<Item = PluginOption> {
+    let once = KEYS
+        .iter()
+        .map(|key| PluginOption { flag: key.on_command_line.then(|| format!("--{}", key.flag())), ..option(key) });
+    let of_each = BACKUP_KEYS.iter().map(|row| PluginOption {
+        repeats: true,
+        required: row.is_required,
+        only_of_kinds: row.kinds.map(|kinds| kinds.iter().map(|kind| (*kind).to_owned()).collect()),
+        ..option(&row.key)
+    });
+    once.chain(of_each)
 }
 
-/// Every key: its name, what it takes, its default and its meaning.
-pub fn options() -> impl Iterator<Item = (&'static str, OptionKind, &'static str, &'static str)> {
-    KEYS.iter().map(|key| {
-        let kind = match key.kind {
-            Kind::Text | Kind::Choice(_) => OptionKind::Text,
-            Kind::Number(..) => OptionKind::Integer,
-            Kind::Flag => OptionKind::Boolean,
-        };
-        (key.name, kind, key.default, key.meaning)
-    })
+fn option(key: &Key) -> PluginOption {
+    PluginOption {
+        name: key.name.to_owned(),
+        takes: key.kind.told(),
+        default: key.default.to_owned(),
+        description: key.meaning.to_owned(),
+        flag: None,
+        repeats: false,
+        required: false,
+        only_of_kinds: None,
+    }
 }
 
 /// The example file: every key with its meaning and its default, commented out.
@@ -437,6 +433,6 @@ pub fn example_file() -> String {
         let name = key.name.rsplit('.').next().unwrap_or(key.name);
         let _ = write!(text, "\n# {}\n#{name} = {}\n", key.meaning, key.default_in_toml());
     }
-    text.push_str(super::backup::EXAMPLE);
+    text.push_str(&super::backup::example());
     text
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 use bitcoin::Network;
 use outrigger_rpc_schema::{ConfigItem, ConfigReport, rendezvous};
 
+use super::backup::{BACKUP_KEYS, BackupKey, BackupRead};
 use super::keys::{KEYS, Key};
 use super::values::Values;
-use super::{BackupConfig, BackupKind, BitcoindAuth, Config, Origin, Ports, network_name};
+use super::{BitcoindAuth, Config, Origin, Ports, network_name};
 
 /// What stands for a secret.
 const HIDDEN: &str = "(hidden)";
@@ -15,7 +16,7 @@ const HIDDEN: &str = "(hidden)";
 /// Every key as it is in force.
 pub(super) fn report(values: &Values, config: &Config, home: &Path) -> ConfigReport {
     let keys = KEYS.iter().map(|key| item(key, values, config, home));
-    let backups = config.backups.iter().map(|backup| backup_item(backup, values));
+    let backups = values.backups_read().iter().flat_map(|backup| backup_items(backup, values));
     let file = values.file().map(|path| path.display().to_string());
     ConfigReport { file, items: keys.chain(backups).collect() }
 }
@@ -31,7 +32,8 @@ fn item(key: &Key, values: &Values, config: &Config, home: &Path) -> ConfigItem 
         }
     };
     let value = if key.is_secret() && !value.is_empty() { HIDDEN.to_owned() } else { value };
-    ConfigItem { key: key.name.to_owned(), value, default, origin: origin.kind(), place: origin.place() }
+    let (origin, place) = (origin.kind(), origin.place());
+    ConfigItem { key: key.name.to_owned(), value, default, takes: key.kind.told(), origin, place }
 }
 
 /// What was made of several keys and of bitcoind's own configuration, or is written in another way than it is used.
@@ -65,21 +67,25 @@ fn default(key: &Key, network: Network, home: &Path) -> String {
     }
 }
 
-/// Of a program its name alone: arguments may be secrets of its own.
-fn backup_item(backup: &BackupConfig, values: &Values) -> ConfigItem {
-    let place = match &backup.kind {
-        BackupKind::Mirror { path } | BackupKind::Directory { path, .. } => path.display().to_string(),
-        BackupKind::Command { command } => command.first().cloned().unwrap_or_default(),
+/// The keys of one `[[backup]]` that have a meaning for its kind.
+fn backup_items(backup: &BackupRead, values: &Values) -> Vec<ConfigItem> {
+    let item = |row: &BackupKey| {
+        let name = row.name_in_table();
+        let given = backup.given.get(name);
+        let origin = match (given, values.file()) {
+            (Some((_, line)), Some(path)) => Origin::File(path.to_owned(), *line),
+            _ => Origin::Default,
+        };
+        ConfigItem {
+            key: format!("backup.{}.{name}", backup.config.name),
+            value: given.map_or(row.key.default, |(text, _)| text).to_owned(),
+            default: row.key.default.to_owned(),
+            takes: row.key.kind.told(),
+            origin: origin.kind(),
+            place: origin.place(),
+        }
     };
-    let requirement = if backup.is_required { "required" } else { "follow" };
-    let origin = values.file().map_or(Origin::Default, |path| Origin::File(path.to_owned(), None));
-    ConfigItem {
-        key: format!("backup.{}", backup.name),
-        value: format!("{} {place}, {requirement}", backup.kind.name()),
-        default: String::new(),
-        origin: origin.kind(),
-        place: origin.place(),
-    }
+    BACKUP_KEYS.iter().filter(|row| row.is_of(backup.config.kind.name())).map(item).collect()
 }
 
 /// The same for people, a key a line.

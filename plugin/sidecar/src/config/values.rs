@@ -13,8 +13,8 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use super::ConfigFault;
-use super::backup::{self, BackupConfig};
-use super::keys::{KEYS, Key, Kind, VARIABLES};
+use super::backup::{self, BackupConfig, BackupRead};
+use super::keys::{KEYS, Key, VARIABLES};
 use super::origin::Origin;
 use super::task::AFTER_HELP;
 
@@ -37,7 +37,7 @@ const EXE_VARIABLE: &str = "EXE";
 #[derive(Default)]
 pub(super) struct Values {
     given: BTreeMap<&'static str, Given>,
-    backups: Vec<BackupConfig>,
+    backups: Vec<BackupRead>,
     stdio: bool,
     /// The configuration file that was read.
     file: Option<PathBuf>,
@@ -130,7 +130,7 @@ impl Values {
         let mut values = Self { file: Some(path.to_owned()), ..Self::default() };
         for (name, value) in &table {
             match value {
-                value if name == "backup" => values.backups = backup::read(path, value, home)?,
+                value if name == "backup" => values.backups = backup::read((path, &lines), value, home)?,
                 toml::Value::Table(section) => {
                     for (inner, value) in section {
                         values.give_from_file((path, &lines), &format!("{name}.{inner}"), value)?;
@@ -160,21 +160,19 @@ impl Values {
             return Err(ConfigFault::UnknownKey { path: path.to_owned(), key: name.to_owned(), nearest });
         };
         let origin = Origin::File(path.to_owned(), lines.get(name).copied());
-        let text = match (key.kind, value) {
-            (Kind::Text | Kind::Choice(_), toml::Value::String(text)) => text.clone(),
-            (Kind::Number(..), toml::Value::Integer(number)) => number.to_string(),
-            (Kind::Flag, toml::Value::Boolean(flag)) => flag.to_string(),
-            (kind, _) => {
-                let problem = format!("must be {}", expected(kind));
-                return Err(ConfigFault::Unfit { key: key.name.to_owned(), origin: origin.to_string(), problem });
-            }
+        let Some(text) = key.kind.text_of(value) else {
+            let problem = format!("must be {}", key.kind.words());
+            return Err(ConfigFault::Unfit { key: key.name.to_owned(), origin: origin.to_string(), problem });
         };
         self.give(key, &text, origin)
     }
 
     fn give(&mut self, key: &Key, text: &str, origin: Origin) -> Result<(), ConfigFault> {
-        if !admits(key.kind, text) {
-            let problem = format!("must be {}", expected(key.kind));
+        if !key.kind.admits(text) {
+            let problem = match unsafe_network(key, text) {
+                Some(problem) => problem.to_owned(),
+                None => format!("must be {}", key.kind.words()),
+            };
             return Err(ConfigFault::Unfit { key: key.name.to_owned(), origin: origin.to_string(), problem });
         }
         self.given.insert(key.name, Given { text: Zeroizing::new(text.to_owned()), origin });
@@ -182,7 +180,12 @@ impl Values {
     }
 
     /// The sinks.
-    pub(super) fn backups(&self) -> &[BackupConfig] {
+    pub(super) fn backups(&self) -> Vec<BackupConfig> {
+        self.backups.iter().map(|read| read.config.clone()).collect()
+    }
+
+    /// The sinks with what the file says of each.
+    pub(super) fn backups_read(&self) -> &[BackupRead] {
         &self.backups
     }
 
@@ -254,7 +257,8 @@ fn is_service_link(rest: &str, text: &str) -> bool {
     is_of_a_service || is_of_a_port || (ends("PORT") && is_url)
 }
 
-/// The line of every key of a file, by its name with its section.
+/// The line of every key of a file, by its name with its section; of what stands in a list of tables, as that of `[[backup]]`, by
+/// [`line_name`].
 fn lines(text: &str) -> BTreeMap<String, usize> {
     let line = |at: usize| text.get(..at).map_or(0, |before| before.matches('\n').count()).saturating_add(1);
     let mut lines = BTreeMap::new();
@@ -266,34 +270,36 @@ fn lines(text: &str) -> BTreeMap<String, usize> {
                     lines.insert(format!("{}.{}", name.get_ref(), inner.get_ref()), line(inner.span().start));
                 }
             }
-            _value => {
+            value => {
                 lines.insert(name.get_ref().to_string(), line(name.span().start));
+                let tables = value.as_array().into_iter().flatten().enumerate();
+                for (index, table) in tables.filter_map(|(index, table)| Some((index, table.get_ref().as_table()?))) {
+                    for inner in table.keys() {
+                        lines.insert(line_name(name.get_ref(), index, inner.get_ref()), line(inner.span().start));
+                    }
+                }
             }
         }
     }
     lines
 }
 
+/// The name, for [`lines`], of a key in one of several tables of a name.
+pub(super) fn line_name(table: &str, index: usize, key: &str) -> String {
+    format!("{table}[{index}].{key}")
+}
+
 pub(super) fn default(name: &str) -> &'static str {
     KEYS.iter().find(|key| key.name == name).map_or("", |key| key.default)
 }
 
-fn admits(kind: Kind, text: &str) -> bool {
-    match kind {
-        Kind::Text => true,
-        Kind::Number(min, max) => text.parse::<u64>().is_ok_and(|number| (min..=max).contains(&number)),
-        Kind::Flag => matches!(text, "true" | "false"),
-        Kind::Choice(choices) => choices.contains(&text),
-    }
-}
-
-fn expected(kind: Kind) -> String {
-    match kind {
-        Kind::Text => "a text".to_owned(),
-        Kind::Number(min, max) => format!("a whole number from {min} to {max}"),
-        Kind::Flag => "true or false".to_owned(),
-        Kind::Choice(choices) => format!("one of {}", choices.join(", ")),
-    }
+/// Why a network that exists is refused.
+fn unsafe_network(key: &Key, text: &str) -> Option<&'static str> {
+    let is_mainnet = key.name == "network" && ["mainnet", "bitcoin", "main"].contains(&text);
+    is_mainnet.then_some(
+        "mainnet is refused: this version cannot yet collect every output of a channel that a peer closes alone, \
+         so real money could be lost; use signet or regtest",
+    )
 }
 
 /// What is wrong with a TOML file and in which line, without the line itself: it may hold the password.

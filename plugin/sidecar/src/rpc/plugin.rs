@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use outrigger_rpc_schema::{
     EventKind, EventSubscribe, PROTOCOL_VERSION, PluginGroup, PluginInit, PluginInitialised, PluginManifest,
-    PluginManifestReport, PluginOption, PluginOptionKind, RpcDiscover, RpcDiscovered, document, methods,
+    PluginManifestReport, RpcDiscover, RpcDiscovered, document, methods,
 };
 
 use super::desk::Call;
 use super::serve::Serve;
 use super::{Answer, Backend, Doors, Fault};
-use crate::config::{OptionKind, options};
+use crate::config::options;
 
 impl<B: Backend> Serve<B> for RpcDiscover {
     async fn serve(self, _: Arc<Doors<B>>, _: Call) -> Answer<RpcDiscovered> {
@@ -31,7 +31,7 @@ impl<B: Backend> Serve<B> for PluginManifest {
             groups: groups(),
             event_kinds: EventKind::ALL.to_vec(),
             hooks: Vec::new(),
-            options: options().map(option).collect(),
+            options: options().collect(),
             features,
         })
     }
@@ -48,15 +48,6 @@ fn groups() -> Vec<PluginGroup> {
         }
     }
     groups
-}
-
-fn option((name, kind, default, meaning): (&str, OptionKind, &str, &str)) -> PluginOption {
-    let kind = match kind {
-        OptionKind::Text => PluginOptionKind::Text,
-        OptionKind::Integer => PluginOptionKind::Integer,
-        OptionKind::Boolean => PluginOptionKind::Boolean,
-    };
-    PluginOption { name: name.to_owned(), kind, default: default.to_owned(), description: meaning.to_owned() }
 }
 
 impl<B: Backend> Serve<B> for PluginInit {

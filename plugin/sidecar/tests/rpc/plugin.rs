@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write, pipe};
 
-use outrigger_rpc_schema::{ConfigItem, ConfigReport, EventKind, PluginOptionKind, document, methods};
+use outrigger_rpc_schema::{ConfigItem, ConfigReport, EventKind, OptionKind, document, methods};
 use serde_json::{Value, json};
 
 use crate::stage::{NODE_ID, Stage};
@@ -30,8 +30,25 @@ async fn rpc_a_host_can_drive_everything_from_the_manifest() {
     assert_eq!(manifest["event_kinds"], json!(EventKind::ALL));
     let options = manifest["options"].as_array().expect("options");
     let named = |name: &str| options.iter().find(|option| option["name"] == name).expect("an option");
-    assert_eq!(named("rpc.allow_remote")["kind"], json!(PluginOptionKind::Boolean));
+    assert_eq!(named("rpc.allow_remote")["takes"], json!({ "kind": OptionKind::Boolean }));
     assert_eq!(named("network")["default"], "signet");
+    assert_eq!(named("network")["takes"], json!({ "kind": "text", "choices": ["regtest", "signet"] }));
+    assert_eq!(named("alias")["takes"], json!({ "kind": "text", "longest_bytes": 32 }));
+    assert_eq!(named("rpc.page")["flag"], "--rpc-page");
+    assert_eq!(named("bitcoind.password").get("flag"), None, "a secret stands in the file alone");
+    assert_eq!(
+        named("backup.consolidate_every"),
+        &json!({
+            "name": "backup.consolidate_every",
+            "takes": { "kind": "integer", "least": "1", "most": "10000" },
+            "default": "100",
+            "description": "Updates of a channel after which a directory gets one file in their place.",
+            "repeats": true,
+            "required": false,
+            "only_of_kinds": ["directory"],
+        })
+    );
+    assert_eq!(named("backup.command")["takes"], json!({ "kind": "list" }));
     assert_eq!(stage.call("rpc.discover", json!({})).await.json()["result"], document());
 }
 
