@@ -159,7 +159,7 @@ impl Place {
 }
 
 impl Door {
-    fn new(address: &str, credentials: &str, trust: Trust) -> Result<Self, CallError> {
+    pub(crate) fn new(address: &str, credentials: &str, trust: Trust) -> Result<Self, CallError> {
         let mut credentials =
             HeaderValue::from_str(credentials).map_err(|error| CallError::Garbled(error.to_string()))?;
         // It is shown to nobody who debugs.

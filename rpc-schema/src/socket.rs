@@ -21,8 +21,12 @@ const DIAL: Duration = Duration::from_secs(10);
 impl Door {
     /// A connection on which both sides speak.
     pub(crate) async fn socket(&self) -> Result<WsClient, CallError> {
+        self.socket_within(PATIENCE).await
+    }
+
+    async fn socket_within(&self, limit: Duration) -> Result<WsClient, CallError> {
         let late = |_| CallError::Unreachable("no connection came about in time".to_owned());
-        tokio::time::timeout(PATIENCE, self.opened()).await.map_err(late)?
+        tokio::time::timeout(limit, self.opened()).await.map_err(late)?
     }
 
     async fn opened(&self) -> Result<WsClient, CallError> {
@@ -79,7 +83,34 @@ fn host_and_port(address: &str, standard_port: u16) -> Option<(&str, u16)> {
 
 #[cfg(test)]
 mod tests {
-    use super::host_and_port;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    type Done = Result<(), Box<dyn std::error::Error>>;
+
+    /// Whoever takes the connection says nothing: neither to a hello of TLS nor to the head of a request.
+    #[tokio::test]
+    async fn a_connection_that_is_taken_and_never_answered_is_given_up_and_left() -> Done {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        for trust in [Trust::Plain, Trust::Machine] {
+            let is_encrypted = matches!(trust, Trust::Machine);
+            let door = Door::new(&address, "Bearer outr_0123456789", trust)?;
+            let mute = async {
+                let (mut stream, _) = listener.accept().await?;
+                let mut heard = Vec::new();
+                stream.read_to_end(&mut heard).await?;
+                std::io::Result::Ok(heard)
+            };
+            let (opened, heard) = tokio::join!(door.socket_within(Duration::from_millis(500)), mute);
+            assert!(matches!(&opened, Err(CallError::Unreachable(why)) if why.contains("in time")), "{opened:?}");
+            let shows_token = String::from_utf8_lossy(&heard?).contains("outr_");
+            assert!(!(is_encrypted && shows_token));
+        }
+        Ok(())
+    }
 
     #[test]
     fn an_address_of_ip_6_loses_its_brackets_and_a_port_may_be_left_out() {

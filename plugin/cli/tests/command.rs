@@ -60,9 +60,14 @@ fn leave_files(data_dir: &Path, network: &str, address: SocketAddr) {
     std::fs::write(directory.join(COOKIE_FILE), "__cookie__:00").expect("written");
 }
 
-async fn run(data_dir: &Path, words: &[&str]) -> Output {
+fn command(data_dir: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-cli"));
     command.env_clear().env("OUTRIGGER_DATA_DIR", data_dir).args(words);
+    command
+}
+
+async fn run(data_dir: &Path, words: &[&str]) -> Output {
+    let mut command = command(data_dir, words);
     tokio::task::spawn_blocking(move || command.output()).await.expect("runs").expect("starts")
 }
 
@@ -159,4 +164,39 @@ async fn help_describes_every_method_from_the_schema() {
     }
     let open = text(&run(nowhere.path(), &["channel.open", "--help"]).await.stdout);
     assert!(open.contains("How far it is. One of opening, pending, failed."), "{open}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_told_of_any_call() {
+    let stage = Stage::new().await;
+    for (words, told) in [
+        (&["wallet.balance"][..], "error: the standard output cannot be written"),
+        (&["--json", "wallet.balance"], r#""kind":"output""#),
+        (&["help"], "error: the standard output cannot be written"),
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let mut command = command(stage.data_dir.path(), words);
+        let output = tokio::task::spawn_blocking(move || command.stdout(full).output()).await;
+        let output = output.expect("no panic").expect("it runs");
+        let complaints = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{complaints}");
+        assert!(complaints.contains(told), "{words:?}: {complaints}");
+    }
+}
+
+#[tokio::test]
+async fn the_exit_codes_of_a_follower_are_described() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let help = text(&run(directory.path(), &["event.subscribe", "--help"]).await.stdout);
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for words in [
+        "exit code 0 where nobody reads",
+        "1 where they cannot be written",
+        "2 where after_seq is beyond",
+        "and 3 where",
+    ] {
+        assert!(help.contains(words), "{words}: {help}");
+    }
+    let manual = text(&run(directory.path(), &["man"]).await.stdout);
+    assert!(manual.contains("beyond the newest event, as after a restore"), "{manual}");
 }

@@ -1,5 +1,7 @@
 //! Events as they come: `outrigger-cli event.subscribe` and the client that it stands on, over a crash of the daemon.
 
+mod servers;
+
 use std::path::Path;
 use std::process::Stdio;
 
