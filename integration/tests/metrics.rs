@@ -1,6 +1,9 @@
 //! `/metrics` of a live node: read by a small reader of the format, held against the interface, and against every name that the
 //! dashboard and the alerts ask for.
 
+#[path = "metrics/rules.rs"]
+mod rules;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,6 +15,7 @@ use outrigger_integration::sidecar::LIMIT;
 use outrigger_integration::{Done, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, COOKIE_FILE};
 use outrigger_rpc_schema::{ChainStatus, NodeInfo, Scope, TokenCreate, WalletBalance};
+use rules::{Alert, Samples};
 
 /// Status, head and body of a GET with this `Authorization`.
 fn get(node: &Sidecar, authorization: Option<&str>) -> Done<(u16, String, String)> {
@@ -165,7 +169,84 @@ async fn what_is_measured_is_what_the_interface_tells_and_is_for_who_may_read() 
         }
         let _: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(contrib.join("grafana/outrigger.json"))?)?;
+        alerts_fire(&exposed, &std::fs::read_to_string(contrib.join("prometheus/alerts.yml"))?)?;
         Ok(())
     })
     .await
+}
+
+/// The alerts that fire where these samples follow those of a range before.
+fn firing(alerts: &[Alert], before: &Samples, now: &Samples) -> Done<Vec<String>> {
+    let mut fired = Vec::new();
+    for Alert { name, expression } in alerts {
+        let found = rules::outcome(expression, before, now).map_err(|fault| format!("{name}: {fault}"))?;
+        fired.extend((!found.is_empty()).then(|| name.clone()));
+    }
+    Ok(fired)
+}
+
+/// Every alert is worked out over what this node tells: as it stands none fires, and with one figure beyond what is right that one does,
+/// alone, and not at the limit.
+fn alerts_fire(exposed: &Exposed, rules: &str) -> Done<()> {
+    let alerts = rules::alerts(rules)?;
+    let of = |instance: &str| -> Done<Samples> {
+        exposed.samples.iter().map(|(written, value)| Ok((rules::series(written, instance)?, *value))).collect()
+    };
+    let well = of("a")?;
+    for Alert { name, expression } in &alerts {
+        rules::is_told(expression, &well).map_err(|fault| format!("{name}: {fault}"))?;
+    }
+    assert_eq!(firing(&alerts, &well, &well)?, Vec::<String>::new());
+    assert_eq!(firing(&alerts, &Samples::new(), &Samples::new())?, ["OutriggerDown"]);
+    let with = |changes: &[(&str, f64)]| -> Done<Samples> {
+        let mut samples = well.clone();
+        for (written, value) in changes {
+            let known = samples.insert(rules::series(written, "a")?, *value);
+            assert!(known.is_some(), "the node does not tell {written}");
+        }
+        Ok(samples)
+    };
+    let errors = "outrigger_bitcoind_call_errors_total{method=\"getblockchaininfo\"}";
+    let failures = exposed.samples.get(errors).copied().ok_or("no errors are counted")?;
+    let lag = "outrigger_backup_lag_seconds{backup=\"second-disk\"}";
+    // Of 1,000 more syncs so many lasted longer than this.
+    let syncs = |slow: f64, bound: f64| -> Done<Samples> {
+        let mut samples = well.clone();
+        for (labels, count) in &mut samples {
+            if labels.get("__name__").map(String::as_str) == Some("outrigger_journal_fsync_seconds_bucket") {
+                let le = labels.get("le").map_or("+Inf", String::as_str);
+                let is_above = le == "+Inf" || le.parse::<f64>()? > bound;
+                *count += if is_above { 1000.0 } else { 1000.0 - slow };
+            }
+        }
+        Ok(samples)
+    };
+    let quiet = ("outrigger_peers_connected", 0.0);
+    for (now, expected) in [
+        (with(&[("outrigger_synced", 0.0)])?, Some("OutriggerNotSynced")),
+        (with(&[("outrigger_channels{state=\"failed\"}", 1.0)])?, Some("OutriggerChannelFailed")),
+        (with(&[("outrigger_channels{state=\"frozen\"}", 1.0)])?, Some("OutriggerChannelFrozen")),
+        (with(&[("outrigger_channels_held", 1.0)])?, Some("OutriggerChannelsHeld")),
+        (with(&[(lag, 61.0)])?, Some("OutriggerBackupBehind")),
+        (with(&[(lag, 60.0)])?, None),
+        (with(&[quiet])?, Some("OutriggerNoPeers")),
+        (with(&[quiet, ("outrigger_channels{state=\"normal\"}", 0.0)])?, None),
+        (syncs(11.0, 1.0)?, Some("OutriggerSlowDisk")),
+        (syncs(9.0, 1.0)?, None),
+        (with(&[(errors, failures + 31.0)])?, Some("OutriggerBitcoindErrors")),
+        (with(&[(errors, failures + 30.0)])?, None),
+    ] {
+        let changed: Vec<_> = now.iter().filter(|(labels, value)| well.get(*labels) != Some(value)).collect();
+        assert_eq!(firing(&alerts, &well, &now)?, Vec::from_iter(expected.map(str::to_owned)), "{changed:?}");
+    }
+    // Of two nodes one has no peer and needs none, and the other has both: neither waits for anything.
+    let mut both = well.clone();
+    let needs_none = |(labels, value): (rules::Labels, f64)| {
+        let name = labels.get("__name__").map_or("", String::as_str);
+        let is_none = ["outrigger_peers_connected", "outrigger_channels"].contains(&name);
+        (labels, if is_none { 0.0 } else { value })
+    };
+    both.extend(of("b")?.into_iter().map(needs_none));
+    assert_eq!(firing(&alerts, &both, &both)?, Vec::<String>::new());
+    Ok(())
 }

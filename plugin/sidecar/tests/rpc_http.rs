@@ -1,6 +1,8 @@
 //! The interface over real sockets, before a node that answers with what it was asked.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test stops at its first surprise")]
 
+#[path = "rpc/limits.rs"]
+mod limits;
 #[path = "rpc/operator_page.rs"]
 mod operator_page;
 #[path = "rpc/plugin.rs"]
@@ -101,6 +103,42 @@ async fn bad_input_80_foreign_hosts_and_origins_are_turned_away() {
         let named = stage.send("POST", &with(&[format!("Host: {name}")]), STATUS).await;
         assert_eq!(named.json()["result"]["phase"], "starting", "{name}");
     }
+}
+
+/// What a browser sends for the script of a page: it asks first for what is not simple, and sends what is simple with all that it has.
+#[tokio::test]
+async fn rpc_1_whatever_a_browser_sends_for_a_foreign_page_is_refused_and_nothing_is_carried_out() {
+    let stage = Stage::open().await;
+    let pay = br#"{"jsonrpc":"2.0","id":1,"method":"payment.send","params":{"invoice":"lnbcrt1"}}"#;
+    let ask = ["Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization,content-type"];
+    let (text, form) = ("Content-Type: text/plain", "Content-Type: application/x-www-form-urlencoded");
+    let json = "Content-Type: application/json";
+    let authorization = stage.authorization();
+    for (origin, verb, more, expected) in [
+        // Before a call with a token or of JSON: nobody is told that it may.
+        (Some("https://evil.example"), "OPTIONS", ask.to_vec(), 403),
+        (Some("null"), "OPTIONS", ask.to_vec(), 403),
+        // A script that needs no leave: fetch in mode no-cors, a form, a beacon. The browser may know a password of this server.
+        (Some("https://evil.example"), "POST", vec![text, &authorization], 403),
+        (Some("https://evil.example"), "POST", vec![form, &authorization], 403),
+        (Some("null"), "POST", vec![text, &authorization], 403),
+        (Some("https://evil.example"), "POST", vec![json, &authorization], 403),
+        // An old browser that does not say which page it is.
+        (None, "POST", vec![text, &authorization], 415),
+        (None, "POST", vec![form, &authorization], 415),
+        (None, "POST", vec![text], 401),
+        // An image, a script, a link.
+        (None, "GET", vec![authorization.as_str()], 405),
+        (Some("https://evil.example"), "GET", vec![], 403),
+    ] {
+        let origin = origin.map(|origin| format!("Origin: {origin}"));
+        let more = more.into_iter().map(str::to_owned);
+        let headers: Vec<_> = [stage.host()].into_iter().chain(origin).chain(more).collect();
+        let answer = stage.send(verb, &headers, if verb == "POST" { pay } else { b"" }).await;
+        assert_eq!((answer.status, answer.body.as_str()), (expected, ""), "{verb} {headers:?}");
+        assert!(!answer.head.contains("access-control-"), "no page is given leave: {}", answer.head);
+    }
+    assert!(stage.orders().is_empty(), "{:?}", stage.orders());
 }
 
 #[tokio::test]

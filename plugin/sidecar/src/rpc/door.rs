@@ -22,10 +22,11 @@ use super::auth::{Caller, PROTOCOL};
 use super::desk::{Call, Desk};
 use super::gate::{Errand, Rules, turned_away, whole};
 use super::tls::TlsDoor;
+use super::unread::{Patience, Unread};
 use super::websocket;
 
 /// How long a request's head may take, and how long a connection may be idle between two.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is kept of a request's head before all of it is there: one that is longer is refused with 431. A body is taken in pieces of this
 /// size.
@@ -45,6 +46,9 @@ pub(super) enum Entrance {
     /// The socket file, which its owner alone can open.
     SocketFile,
 }
+
+/// What a connection holds: its place, and the watch over its reader.
+type Held = (Arc<OwnedSemaphorePermit>, Patience);
 
 /// What is behind a door.
 #[derive(Clone)]
@@ -117,9 +121,10 @@ impl House {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let stop = self.stop.clone();
+        let (stream, patience) = Unread::of(stream);
         let service = hyper::service::service_fn(move |request| {
-            let (house, place) = (self.clone(), place.clone());
-            async move { Ok::<_, Infallible>(house.meet(entrance, request, place).await) }
+            let (house, held) = (self.clone(), (place.clone(), patience.clone()));
+            async move { Ok::<_, Infallible>(house.meet(entrance, request, held).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -138,15 +143,10 @@ impl House {
         }
     }
 
-    async fn meet(
-        self,
-        entrance: Entrance,
-        request: http::Request<Incoming>,
-        place: Arc<OwnedSemaphorePermit>,
-    ) -> HttpResponse {
+    async fn meet(self, entrance: Entrance, request: http::Request<Incoming>, held: Held) -> HttpResponse {
         let caller = match self.rules.verdict(entrance, &request) {
             Ok(Errand::Call(caller)) => caller,
-            Ok(Errand::Session(caller)) => return self.upgraded(request, caller, place),
+            Ok(Errand::Session(caller)) => return self.upgraded(request, caller, held),
             Ok(Errand::File(file)) => return file.answer(),
             Ok(Errand::Metrics) => return self.rules.metrics().await,
             Err(status) => return turned_away(status),
@@ -157,12 +157,7 @@ impl House {
         }
     }
 
-    fn upgraded(
-        self,
-        mut request: http::Request<Incoming>,
-        caller: Caller,
-        place: Arc<OwnedSemaphorePermit>,
-    ) -> HttpResponse {
+    fn upgraded(self, mut request: http::Request<Incoming>, caller: Caller, (place, patience): Held) -> HttpResponse {
         let mut handshake = Handshake::new();
         let Ok(response) = handshake.receive_request(&request) else { return turned_away(StatusCode::BAD_REQUEST) };
         let mut response = response.map(|()| HttpBody::empty());
@@ -171,6 +166,8 @@ impl House {
             response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, http::HeaderValue::from_static(PROTOCOL));
         }
         let upgrade = hyper::upgrade::on(&mut request);
+        // A reader at rest is not slow: a session ends by what waits for it, and by pings.
+        patience.have();
         tokio::spawn(async move {
             if let Ok(upgraded) = upgrade.await {
                 websocket::run(handshake, upgraded, (self.desk.clone(), caller), stopped(self.stop.clone())).await;

@@ -23,7 +23,7 @@ use super::rights::{Bearers, NotOpen};
 use super::{Fault, Place, token};
 
 /// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Who is let through.
 pub(super) struct Rules {

@@ -39,6 +39,7 @@ mod sound;
 mod stdio;
 mod tls;
 mod token;
+mod unread;
 mod wallet;
 mod websocket;
 
@@ -47,9 +48,12 @@ pub use backend::{
     Backend, ChannelQuery, EventQuery, ForwardQuery, InvoiceOrder, OpenOrder, PaymentOrder, PaymentTarget, PeerQuery,
     SendOrder, StatsQuery,
 };
+pub use door::HEAD_TIMEOUT;
 pub use doors::Doors;
 pub use error::{Answer, Fault};
+pub use gate::BODY_TIMEOUT;
 pub use outrigger_bolt::address::PeerAddress;
 pub use read::Whose;
-pub use server::{Place, Server, ServerFault, start};
+pub use server::{MAX_ON_PORT, MAX_ON_SOCKET_FILE, Place, Server, ServerFault, start};
 pub use tls::{TlsFault, TlsFiles};
+pub use unread::UNREAD_TIMEOUT;

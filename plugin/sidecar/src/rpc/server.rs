@@ -21,9 +21,10 @@ use super::serve::register;
 use super::tls::{TlsDoor, TlsFault, TlsFiles};
 use super::{Backend, Doors, feed, socket_file, stdio};
 
-/// Connections at once, by entrance: a stranger who fills the port keeps nobody from the socket file.
-const MAX_ON_PORT: usize = 1200;
-const MAX_ON_SOCKET_FILE: usize = 256;
+/// Connections to the port at once: a stranger who fills it keeps nobody from the socket file.
+pub const MAX_ON_PORT: usize = 1200;
+/// Connections to the socket file at once.
+pub const MAX_ON_SOCKET_FILE: usize = 256;
 
 /// How long connections may take to end.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);

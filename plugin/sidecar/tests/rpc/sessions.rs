@@ -57,13 +57,13 @@ impl Stage {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
-    async fn say(&mut self, text: &str) {
+    pub(crate) async fn say(&mut self, text: &str) {
         self.sender.send_text(text).await.expect("sent");
         self.sender.flush().await.expect("sent");
     }
 
     /// The next message; none once the server has closed.
-    async fn hear(&mut self) -> Option<Value> {
+    pub(crate) async fn hear(&mut self) -> Option<Value> {
         let mut message = Vec::new();
         let heard = tokio::time::timeout(LIMIT, self.receiver.receive_data(&mut message)).await.expect("in time");
         match heard {
@@ -229,10 +229,9 @@ async fn rpc_a_subscription_names_what_it_cannot_tell() {
     for number in 1..=32 {
         assert_eq!(socket.subscribe(json!({})).await["subscription_id"], number.to_string());
     }
-    assert_eq!(
-        socket.call("event.subscribe", json!({})).await["error"]["data"]["kind"],
-        "event_too_many_subscriptions"
-    );
+    let refused = socket.call("event.subscribe", json!({})).await;
+    assert_eq!(refused["error"]["data"]["kind"], "event_too_many_subscriptions");
+    assert_eq!(stage.socket().await.subscribe(json!({})).await["subscription_id"], "1", "another session has its own");
     for (id, ended) in [("7", true), ("7", false), ("x", false)] {
         assert_eq!(socket.call("event.unsubscribe", json!({ "subscription_id": id })).await["result"]["ended"], ended);
     }
@@ -433,4 +432,30 @@ async fn rpc_stop_over_websocket_is_answered_before_the_connection_ends() {
     assert_eq!((&answer["id"], &answer["result"]["state"]), (&json!(7), &json!("opening")));
     assert_eq!(socket.hear().await, None);
     stopping.await.expect("stopped");
+}
+
+/// A caller with as many calls under way as a session has is not read on: what it says next begins when one of them is answered.
+#[tokio::test]
+async fn rpc_7_a_session_has_16_calls_under_way_and_others_are_answered_meanwhile() {
+    let stage = Stage::open().await;
+    let mut busy = stage.socket().await;
+    let params = json!({ "node_id": NODE_ID, "funding_sat": 1, "idempotency_key": "slow" });
+    for id in 1..=16 {
+        let open = json!({ "jsonrpc": "2.0", "id": id, "method": "channel.open", "params": params });
+        busy.say(&open.to_string()).await;
+        stage.node.begun.notified().await;
+    }
+    busy.say(&json!({ "jsonrpc": "2.0", "id": 17, "method": "wallet.balance" }).to_string()).await;
+    for _ in 0..20 {
+        assert_eq!(stage.socket().await.call("chain.feerates", json!({})).await["result"]["floor_sat_per_vb"], 2);
+    }
+    assert!(!stage.orders().contains(&"\"wallet_balance\"".to_owned()), "the 17th call has begun");
+    stage.node.released.notify_one();
+    assert_eq!(busy.hear().await.expect("an answer")["result"]["state"], "opening");
+    let next = busy.hear().await.expect("an answer");
+    assert_eq!((&next["id"], &next["result"]["confirmed_sat"]), (&json!(17), &json!(1)));
+    for _ in 1..16 {
+        stage.node.released.notify_one();
+        assert_eq!(busy.hear().await.expect("an answer")["result"]["state"], "opening");
+    }
 }
