@@ -19,12 +19,11 @@ than the file; later it cannot know.
 of balance_sheet.py once nothing is under way: neither a payment, nor a transaction that no block holds. From the close of a channel until
 `channel_closed`, when it is deep enough, what comes home is in both, here as there. `fee_msat` is what of it went to fees, where that is known;
 of a payment in parts it may still fall, see `payment.get`. A deposit, and what a close or a sweep pays, is `wallet_received`; the event
-`channel_closing` or `channel_swept` has the same transaction. What relaying has earned is one line at each run, `forwards`; the channels
+`channel_closing` or `channel_swept` has the same transaction. A channel whose funding transaction never comes is `channel_closed` too. What relaying has earned is one line at each run, `forwards`; the channels
 of each are in `forward.list`.
 
 What is not known, and is to be booked by hand:
 - A transaction that a reorganisation takes back and that never comes again stays in the books; so book deposits that are deep enough.
-- A channel that is told as pending and never funded stays too: the event `open_failed`, or `channel_failed`, says so.
 - Of a channel that closes by force the fees are what `channel_msat` loses and the wallet does not gain: commitment, sweep and anchors.
 - What HTLCs bring or cost that end on the chain has no event yet.
 

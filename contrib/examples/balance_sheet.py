@@ -7,7 +7,8 @@ OUTRIGGER_DATA_DIR and OUTRIGGER_NETWORK say which daemon, or OUTRIGGER_URL and 
 
 `state` says how far a line can be relied on. What is `coming_home` is on its way from a channel to the wallet, less fees: from when
 its transaction is published until it is deep enough it may stand under `wallet` too, so it has a sum of its own. Payments under way are
-taken off the channels; they come back where they fail. accounting_export.py tells how it came to be so: its sums are these once nothing
+taken off the channels; they come back where they fail. What a peer has promised, by a channel whose funding transaction no block holds,
+is in no sum of channels: it stands under `promise`. accounting_export.py tells how it came to be so: its sums are these once nothing
 is under way.
 """
 
@@ -45,7 +46,10 @@ def lines(node):
         yield "wallet", name, name, balance[f"{name}_sat"] * 1000
     for channel in channels(node):
         state = STATES.get(channel["state"], "unknown")
-        if state != "gone":
+        is_promise = not channel["is_opener"] and "short_channel_id" not in channel
+        if is_promise and state in ("open", "coming_home"):
+            yield "promise", channel["channel_id"], "promised", channel["local_msat"]
+        elif state != "gone":
             yield "channel", channel["channel_id"], state, channel["local_msat"]
 
 

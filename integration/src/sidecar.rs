@@ -252,7 +252,7 @@ impl Sidecar {
         let ended = self.call(wait()).await?;
         match ended.state {
             OpenState::Opening => Err("the opening did not end in time".into()),
-            OpenState::Pending | OpenState::Failed => Ok(ended),
+            OpenState::Pending | OpenState::Failed | OpenState::Unknown => Ok(ended),
         }
     }
 

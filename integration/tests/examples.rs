@@ -7,7 +7,8 @@ use outrigger_integration::sidecar::{LIMIT, cli_executable};
 use outrigger_integration::{Done, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, network_directory};
 use outrigger_rpc_schema::{
-    ChannelState, InvoiceCreate, PaymentInfo, PaymentSend, PaymentState, PaymentWait, Scope, TokenCreate, WalletSend,
+    ChannelForceClose, ChannelState, InvoiceCreate, PaymentInfo, PaymentSend, PaymentState, PaymentWait, Scope,
+    TokenCreate, WalletSend,
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
@@ -462,6 +463,64 @@ async fn the_books_sum_to_the_balance_sheet_whatever_moves_money() -> Done<()> {
         let fee_msat = i64::try_from(fee_sat)? * 1000;
         assert_eq!(sent[0][0], closed[0][0] - 40_000_000 - fee_msat);
         assert_eq!(sent[1][0], closed[1][0] + 40_000_000);
+        Ok(())
+    })
+    .await
+}
+
+/// Of a channel that one side closes alone, and of a block that is taken back with the commitment in it, the books of both close.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_books_sum_to_the_balance_sheet_after_a_close_of_one_side_and_a_reorganisation() -> Done<()> {
+    on_regtest(async |regtest| {
+        let (alice, bob) = regtest.pair().await?;
+        let channel_id = regtest.channel(&alice, &bob, 1_000_000, 300_000_001).await?.channel_id;
+        paid(&bob, &alice.invoice(7_000_000, "before the end").await?).await?;
+        let directory = regtest.directory("books")?;
+        let books = ["alice", "bob"].map(|name| directory.join(format!("{name}.csv")));
+        let nodes = [&alice, &bob];
+        for node in nodes {
+            node.until_idle(&channel_id).await?;
+        }
+        let mut open = Vec::new();
+        for (node, books) in nodes.into_iter().zip(&books) {
+            open.push(assert_books(node, books, "a channel").await?);
+        }
+        assert_eq!(open[1], [0, 293_000_001]);
+
+        let force = ChannelForceClose { channel_id: channel_id.clone() };
+        let txid = alice.call(force).await?.closing_txid.ok_or("a transaction")?;
+        // The peer that hears of it may publish its own, and one of the two gets in.
+        until(LIMIT, "a commitment to be published", async || Ok(regtest.bitcoind.mempool().await?.first().copied()))
+            .await?;
+        let mine = async |blocks: u32| -> Done<()> {
+            regtest.bitcoind.mine_to_nobody(blocks).await?;
+            for node in nodes {
+                node.until_synced_with(&regtest.bitcoind).await?;
+            }
+            Ok(())
+        };
+        mine(1).await?;
+        for (node, books) in nodes.into_iter().zip(&books) {
+            said(node, "accounting_export.py", &[books.to_str().ok_or("a path that is no text")?]).await?;
+        }
+        let height = regtest.bitcoind.height().await?;
+        regtest.reorganise(height).await?;
+        mine(1).await?;
+        until(LIMIT, "both sides to have their money", async || {
+            mine(8).await?;
+            let mut states = Vec::new();
+            for node in nodes {
+                states.push(node.channel(&channel_id).await?.state);
+            }
+            Ok(states.iter().all(|state| *state == ChannelState::Closed).then_some(()))
+        })
+        .await?;
+        let mut closed = Vec::new();
+        for (node, books) in nodes.into_iter().zip(&books) {
+            closed.push(assert_books(node, books, &format!("a close of one side, perhaps by {txid}")).await?);
+        }
+        assert!(closed.iter().all(|held| held[1] == 0), "{closed:?}");
+        assert!(closed[1][0] > 280_000_000 && closed[0][0] > open[0][0] + 690_000_000, "{closed:?}");
         Ok(())
     })
     .await

@@ -39,7 +39,7 @@ impl Method for ChannelOpen {
 }
 
 /// Waits until an opening is over, and tells what became of it: `pending` with the channel's name, once every required backup has
-/// the channel; or `failed`, once the coins that were meant for it are free again. After `timeout_secs` it answers how far it is then.
+/// the channel; or `failed`, once the coins that were meant for it are free again; or `unknown`. After `timeout_secs` it answers how far it is then.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelOpenWait {
@@ -72,7 +72,8 @@ pub struct ChannelOpened {
     /// The id of the funding transaction; absent until it is final.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub funding_txid: Option<String>,
-    /// Why it failed; present where the state is `failed`. No coins were spent.
+    /// Why it failed, and then no coins were spent; or why it is not known what became of it, and what to look at. Present where the state
+    /// is `failed` or `unknown`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }
@@ -87,6 +88,9 @@ pub enum OpenState {
     Pending,
     /// The opening has ended without a channel.
     Failed,
+    /// The node has lost data (restored mode), and with it what became of the opening: the funding transaction may be in the chain.
+    /// `failure` says what to look at. Nothing more is told of it, and no event.
+    Unknown,
 }
 
 /// Lists channels that are not forgotten, in the order of their names. It tells what the database has, as
@@ -187,7 +191,7 @@ pub struct ChannelInfo {
     pub connected: bool,
     /// The funding output, as `txid:n`.
     pub funding_outpoint: String,
-    /// Where the funding output stands in the chain, as `BxTxO`; absent until it is deep enough.
+    /// Where the funding output stands in the chain, as `BxTxO`; absent until a block holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub short_channel_id: Option<String>,
     /// The amount of the funding output, in satoshi.

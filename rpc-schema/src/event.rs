@@ -111,7 +111,7 @@ pub struct Event {
     /// The channel concerned: 32 bytes, hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel_id: Option<String>,
-    /// The opening concerned.
+    /// The call concerned: an opening, or coins that are sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub op_id: Option<String>,
     /// The payment concerned.
@@ -154,7 +154,8 @@ pub struct Event {
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// A channel has its name and its funding transaction; it waits for confirmations. `amount_sat` of our coins goes into it, and
-    /// `amount_msat` of it is ours to begin with: the opener may push some, or all, to the other side.
+    /// `amount_msat` of it is ours to begin with: the opener may push some, or all, to the other side. `op_id` is the call that opened it.
+    /// What a peer opens is told once a block holds it, also where it has failed before.
     ChannelPending,
     /// A channel carries payments.
     ChannelReady,
@@ -166,6 +167,8 @@ pub enum EventKind {
     ChannelCloseStuck,
     /// A channel is closed for good. `amount_msat` of it was ours at the end. A cooperative close has paid us `amount_sat`, and `fee_sat` of
     /// ours went to fees, or were too few to be paid out; of a channel that failed `channel_swept` and `wallet_received` tell what came home.
+    /// Also told of a channel that is given up since its funding transaction, `txid`, never came or never left: the message says why,
+    /// `amount_msat` is what `channel_pending` told to be ours, 0 where that was not told, and `channel.get` knows it no more.
     ChannelClosed,
     /// A channel failed: our newest commitment transaction goes on chain. Where a required backup refused the channel,
     /// only what every required backup has goes there, at the first deadline of an HTLC or by `channel.force_close`, or
@@ -207,7 +210,7 @@ pub enum EventKind {
     BackupNotVerified,
     /// A start found rows of a channel that it cannot read; the message says what to do. Told again at each start.
     ChannelFrozen,
-    /// An opening ended without a channel.
+    /// The opening `op_id` ended without a channel. `channel_id` is the name that it had been told under, if it was.
     OpenFailed,
     /// The node's database proved to be older than what its peers were told: it signs nothing any more and waits for its
     /// peers to close the channels.

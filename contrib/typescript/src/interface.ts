@@ -231,7 +231,7 @@ export interface ChannelInfo {
   receivable_msat: number;
   /** What is the peer's, in millisatoshi. */
   remote_msat: number;
-  /** Where the funding output stands in the chain, as `BxTxO`; absent until it is deep enough. */
+  /** Where the funding output stands in the chain, as `BxTxO`; absent until a block holds it. */
   short_channel_id?: string;
   /** The most that one payment could send now, in millisatoshi: ours less reserve, fees and limits. */
   spendable_msat: number;
@@ -269,7 +269,7 @@ export interface ChannelOpen {
   push_msat?: number;
 }
 
-/** Waits until an opening is over, and tells what became of it: `pending` with the channel's name, once every required backup has the channel; or `failed`, once the coins that were meant for it are free again. After `timeout_secs` it answers how far it is then. */
+/** Waits until an opening is over, and tells what became of it: `pending` with the channel's name, once every required backup has the channel; or `failed`, once the coins that were meant for it are free again; or `unknown`. After `timeout_secs` it answers how far it is then. */
 export interface ChannelOpenWait {
   /** The opening, as `channel.open` named it: 16 bytes, hex. A token finds those that it began itself, or that another token of its name did; one that may do everything finds all. */
   op_id: string;
@@ -281,7 +281,7 @@ export interface ChannelOpenWait {
 export interface ChannelOpened {
   /** The channel's name, hex; absent until it is final. */
   channel_id?: string;
-  /** Why it failed; present where the state is `failed`. No coins were spent. */
+  /** Why it failed, and then no coins were spent; or why it is not known what became of it, and what to look at. Present where the state is `failed` or `unknown`. */
   failure?: string;
   /** The id of the funding transaction; absent until it is final. */
   funding_txid?: string;
@@ -425,7 +425,7 @@ export interface Event {
   message?: string;
   /** The peer concerned: 33 bytes, hex. */
   node_id?: string;
-  /** The opening concerned. */
+  /** The call concerned: an opening, or coins that are sent. */
   op_id?: string;
   /** The payment hash concerned: 32 bytes, hex. */
   payment_hash?: string;
@@ -443,7 +443,7 @@ export interface Event {
 
 /** What happened. */
 export type EventKind =
-  /** A channel has its name and its funding transaction; it waits for confirmations. `amount_sat` of our coins goes into it, and `amount_msat` of it is ours to begin with: the opener may push some, or all, to the other side. */
+  /** A channel has its name and its funding transaction; it waits for confirmations. `amount_sat` of our coins goes into it, and `amount_msat` of it is ours to begin with: the opener may push some, or all, to the other side. `op_id` is the call that opened it. What a peer opens is told once a block holds it, also where it has failed before. */
   | "channel_pending"
   /** A channel carries payments. */
   | "channel_ready"
@@ -453,7 +453,7 @@ export type EventKind =
   | "channel_closing"
   /** A cooperative close was begun and does not come about: why and what to do. */
   | "channel_close_stuck"
-  /** A channel is closed for good. `amount_msat` of it was ours at the end. A cooperative close has paid us `amount_sat`, and `fee_sat` of ours went to fees, or were too few to be paid out; of a channel that failed `channel_swept` and `wallet_received` tell what came home. */
+  /** A channel is closed for good. `amount_msat` of it was ours at the end. A cooperative close has paid us `amount_sat`, and `fee_sat` of ours went to fees, or were too few to be paid out; of a channel that failed `channel_swept` and `wallet_received` tell what came home. Also told of a channel that is given up since its funding transaction, `txid`, never came or never left: the message says why, `amount_msat` is what `channel_pending` told to be ours, 0 where that was not told, and `channel.get` knows it no more. */
   | "channel_closed"
   /** A channel failed: our newest commitment transaction goes on chain. Where a required backup refused the channel, only what every required backup has goes there, at the first deadline of an HTLC or by `channel.force_close`, or nothing where that is not known; in restored mode nothing. `reason` of `channel.get` says which. */
   | "channel_failed"
@@ -483,7 +483,7 @@ export type EventKind =
   | "backup_not_verified"
   /** A start found rows of a channel that it cannot read; the message says what to do. Told again at each start. */
   | "channel_frozen"
-  /** An opening ended without a channel. */
+  /** The opening `op_id` ended without a channel. `channel_id` is the name that it had been told under, if it was. */
   | "open_failed"
   /** The node's database proved to be older than what its peers were told: it signs nothing any more and waits for its peers to close the channels. */
   | "node_restored"
@@ -898,7 +898,9 @@ export type OpenState =
   /** The funding transaction is signed and stored, and is being published; `channel.get` tells the rest, and `channel.wait` waits. */
   | "pending"
   /** The opening has ended without a channel. */
-  | "failed";
+  | "failed"
+  /** The node has lost data (restored mode), and with it what became of the opening: the funding transaction may be in the chain. `failure` says what to look at. Nothing more is told of it, and no event. */
+  | "unknown";
 
 /** The kind of value that a key of the configuration takes. */
 export type OptionKind =
@@ -1495,7 +1497,7 @@ export interface Methods {
   "peer.list": { parameters: PeerList; result: PeerPage };
   /** Opens a channel with a connected peer. Answers as soon as the opening is stored, which is before the peer has agreed: `channel.open_wait` waits for its end, and an event tells of it. A repeat of the same call tells how far the opening is, at once too. */
   "channel.open": { parameters: ChannelOpen; result: ChannelOpened };
-  /** Waits until an opening is over, and tells what became of it: `pending` with the channel's name, once every required backup has the channel; or `failed`, once the coins that were meant for it are free again. After `timeout_secs` it answers how far it is then. */
+  /** Waits until an opening is over, and tells what became of it: `pending` with the channel's name, once every required backup has the channel; or `failed`, once the coins that were meant for it are free again; or `unknown`. After `timeout_secs` it answers how far it is then. */
   "channel.open_wait": { parameters: ChannelOpenWait; result: ChannelOpened };
   /** Lists channels that are not forgotten, in the order of their names. It tells what the database has, as `channel.get`. */
   "channel.list": { parameters: ChannelList; result: ChannelPage };

@@ -15,7 +15,7 @@ use crate::input::{ChainEvent, Command, CommandId, Context, Input, Policy};
 use crate::link::{self, Link, Volatile, VolatileChanges};
 use crate::phase::{announcement, ended, funding, normal, restored, shutdown};
 use crate::row::CorruptRows;
-use crate::transition::{ChannelNote, Effect, IncomingHtlc, Publication, Transition, Watch};
+use crate::transition::{Effect, IncomingHtlc, Publication, Transition, Watch};
 use crate::violation::{Refusal, Rule, Violation};
 
 pub use shown::Summary;
@@ -294,7 +294,7 @@ fn on_command(draft: &mut Draft<'_>, id: CommandId, command: Command, cx: &Conte
                 && matches!(draft.head().phase, Phase::Funding(_) | Phase::Failed { spend: None, .. });
             if is_unfunded {
                 let height = draft.params().opened_height;
-                funding::forget(draft, height, reason, ChannelNote::NeverFunded);
+                funding::forget(draft, height, reason);
             }
             (false, Some(Rule::Unstored(reason.clone())).filter(|_| !ended && !is_unfunded))
         }
@@ -419,7 +419,7 @@ fn fail(draft: &mut Draft<'_>, rule: &Rule) {
     let publish = !matches!(rule, Rule::FallenBehind | Rule::Unstored(_));
     // Old rows do not know what is at stake.
     if !matches!(rule, Rule::FallenBehind) && funding::nothing_at_stake(draft.head(), draft.params()) {
-        return funding::forget(draft, draft.params().opened_height, &rule.to_string(), ChannelNote::NeverFunded);
+        return funding::forget(draft, draft.params().opened_height, &rule.to_string());
     }
     draft.fail(rule.to_string(), publish);
     if !matches!(rule, Rule::PeerError(_)) {

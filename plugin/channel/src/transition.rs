@@ -148,21 +148,24 @@ pub enum ChannelNote {
     Failed { reason: String },
     /// The funding transaction does not pay what was agreed: the channel never existed (FND-1).
     FundingMismatch { reason: String },
-    /// The peer's funding transaction never came: the channel is forgotten (FND-6).
-    NeverFunded,
+    /// The funding transaction never came, or never left: the channel is forgotten (FND-6). Where the operator had heard of the channel:
+    /// what of it was `told` to be ours.
+    NeverFunded { txid: Txid, told: Option<Msat>, reason: String },
     /// Our own funding transaction has waited this many blocks for its first confirmation.
     FundingStuck { txid: Txid, blocks: u32 },
 }
 
 impl ChannelNote {
+    /// What of the channel is ours to begin with, in millisatoshi: the opener may push some, or all, to the other side.
+    pub(crate) fn ours_at_first(params: &ChannelParams) -> Msat {
+        let all = params.capacity.to_msat().unwrap_or_default();
+        if params.is_opener { all.saturating_sub(params.push) } else { params.push }
+    }
+
     /// The news that a channel waits for confirmations.
     pub(crate) fn pending(params: &ChannelParams) -> Self {
-        let all = params.capacity.to_msat().unwrap_or_default();
-        let (put_in, ours) = if params.is_opener {
-            (params.capacity, all.saturating_sub(params.push))
-        } else {
-            (Sat::ZERO, params.push)
-        };
+        let put_in = if params.is_opener { params.capacity } else { Sat::ZERO };
+        let ours = Self::ours_at_first(params);
         Self::Pending { funding: params.funding, capacity: params.capacity, put_in, ours }
     }
 }

@@ -6,7 +6,7 @@ mod duo;
 use bitcoin::absolute::LockTime;
 use bitcoin::{OutPoint, ScriptBuf, Witness};
 use duo::{Alice, Bob, Duo, SHUTDOWN_SCRIPT, Terms, sat, sent};
-use outrigger_bolt::amount::FeeratePerKw;
+use outrigger_bolt::amount::{FeeratePerKw, Msat};
 use outrigger_bolt::wire::{ChannelReestablish, Message, PerCommitmentSecret};
 use outrigger_channel::{
     ChainEvent, ChannelNote, Command, Effect, Input, Link, Phase, Publication, Refusal, Signer, SoftSigner,
@@ -297,7 +297,10 @@ fn fnd_1_a_spend_of_what_never_was_the_funding_output_is_no_proof_and_no_alarm()
             duo.input(Bob, Input::Chain(ChainEvent::FundingSpent { height: 510, tx: spend }));
             assert!(matches!(duo.bob.channel.phase(), Phase::Closed { .. }), "{:?}", duo.bob.channel.phase());
             let (restored, notes) = told(&mut duo);
-            assert!(!restored && matches!(notes.as_slice(), [ChannelNote::FundingMismatch { .. }]), "{notes:?}");
+            let [ChannelNote::FundingMismatch { .. }, ChannelNote::NeverFunded { told, .. }] = notes.as_slice() else {
+                panic!("{notes:?}")
+            };
+            assert!(!restored && *told == failed_before.then_some(Msat::ZERO), "{told:?}");
             assert!(!duo.bob.channel.was_funded(), "nothing is kept of it");
         }
         // Signed by Bob it is what it seems, though he never saw the funding transaction; so it is where its output was

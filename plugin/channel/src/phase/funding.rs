@@ -75,40 +75,38 @@ pub(crate) fn on_confirmed(
     tx: &Transaction,
     cx: &Context<'_>,
 ) -> Result<(), Violation> {
-    let params = draft.params();
-    let was_sent = draft.head().channel_ready_sent;
     if !found(draft, (height, tx_index), tx) {
         return Ok(());
     }
-    if !params.is_opener && !was_sent && !draft.head().told.pending {
-        draft.head_mut().told.pending = true;
-        draft.effect(Effect::Note(ChannelNote::pending(params)));
-    }
-    if let Some(ready) = ready_height(draft.head(), params).filter(|ready| *ready > cx.height) {
+    if let Some(ready) = ready_height(draft.head(), draft.params()).filter(|ready| *ready > cx.height) {
         draft.effect(Effect::Watch(Watch::Height(ready)));
     }
     announcement::check_held(draft, cx);
     on_height(draft, cx)
 }
 
-/// Takes down where the funding transaction stands, of a failed channel too: only then is there anything to publish for. False
-/// where it is another, or is not what was agreed on, and then there never was a channel.
+/// Takes down where the funding transaction stands, of a failed channel too: only then is there anything to publish for, and what a
+/// peer has pushed becomes ours. False where it is another, or is not what was agreed on, and then there never was a channel.
 pub(crate) fn found(draft: &mut Draft<'_>, (height, tx_index): (u32, u32), tx: &Transaction) -> bool {
     let params = draft.params();
     if tx.compute_txid() != params.funding.txid {
         return false;
     }
     match check_funding(params, tx, (height, tx_index)) {
-        Ok(scid) if (draft.head().funding_height, draft.head().short_channel_id) == (Some(height), Some(scid)) => true,
         Ok(scid) => {
-            let head = draft.head_mut();
-            head.funding_height = Some(height);
-            head.short_channel_id = Some(scid);
+            if (draft.head().funding_height, draft.head().short_channel_id) != (Some(height), Some(scid)) {
+                let head = draft.head_mut();
+                head.funding_height = Some(height);
+                head.short_channel_id = Some(scid);
+            }
+            if !is_told(draft.head(), params) {
+                draft.head_mut().told.pending = true;
+                draft.effect(Effect::Note(ChannelNote::pending(params)));
+            }
             true
         }
         Err(reason) => {
-            let text = Rule::FundingMismatch(reason.clone()).to_string();
-            forget(draft, height, &text, ChannelNote::FundingMismatch { reason });
+            mismatched(draft, height, reason);
             false
         }
     }
@@ -132,8 +130,21 @@ fn check_funding(
     ShortChannelId::new(height, tx_index, vout).ok_or_else(|| "its place in the chain has no short id".to_owned())
 }
 
-/// There is no channel behind the funding outpoint. Nothing of ours is in it.
-pub(crate) fn forget(draft: &mut Draft<'_>, height: u32, text: &str, note: ChannelNote) {
+/// Whether the operator was told that the channel waits for confirmations, and what of it is ours.
+fn is_told(head: &ChannelHead, params: &ChannelParams) -> bool {
+    // What we open is told with its signature, and what a peer opens before our `channel_ready`.
+    params.is_opener || head.channel_ready_sent || head.told.pending
+}
+
+/// There is no channel behind the funding outpoint. Nothing of ours is in it: what was told to be is taken back.
+pub(crate) fn forget(draft: &mut Draft<'_>, height: u32, text: &str) {
+    let (head, params) = (draft.head(), draft.params());
+    let told = if is_told(head, params) {
+        Some(ChannelNote::ours_at_first(params))
+    } else {
+        matches!(head.phase, Phase::Failed { .. }).then_some(Msat::ZERO)
+    };
+    let note = ChannelNote::NeverFunded { txid: params.funding.txid, told, reason: text.to_owned() };
     let message = error_message(draft.channel_id(), text);
     let txid = draft.params().funding.txid;
     draft.reset_volatile();
@@ -144,9 +155,18 @@ pub(crate) fn forget(draft: &mut Draft<'_>, height: u32, text: &str, note: Chann
 /// What the peer named as the funding output, and was never seen in a block, is spent there without a signature of ours: it
 /// is some other output, older than the channel. Such a spend says nothing of our rows, whatever number it bears.
 pub(super) fn never_was(draft: &mut Draft<'_>, height: u32) {
-    let reason = "its output was spent without our signature, so it never was one of this channel".to_owned();
+    mismatched(
+        draft,
+        height,
+        "its output was spent without our signature, so it never was one of this channel".to_owned(),
+    );
+}
+
+/// The funding output is not what was agreed on (FND-1).
+fn mismatched(draft: &mut Draft<'_>, height: u32, reason: String) {
     let text = Rule::FundingMismatch(reason.clone()).to_string();
-    forget(draft, height, &text, ChannelNote::FundingMismatch { reason });
+    draft.effect(Effect::Note(ChannelNote::FundingMismatch { reason }));
+    forget(draft, height, &text);
 }
 
 /// The block with the funding transaction is gone. Before `channel_ready` we wait anew; after it our word stands.
@@ -189,7 +209,7 @@ pub(crate) fn on_height(draft: &mut Draft<'_>, cx: &Context<'_>) -> Result<(), V
 pub(crate) fn forget_in_time(draft: &mut Draft<'_>, cx: &Context<'_>) -> bool {
     let due = forgotten_height(draft.head(), draft.params()).is_some_and(|height| cx.height >= height);
     if due {
-        forget(draft, cx.height, "the funding transaction never came", ChannelNote::NeverFunded);
+        forget(draft, cx.height, "the funding transaction never came");
     }
     due
 }

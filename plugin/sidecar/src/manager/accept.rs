@@ -9,12 +9,13 @@ use std::time::Instant;
 
 use super::drive::{Drive, RESTORED};
 use super::mail::OpenOrder;
-use super::peer::{OpenerOrder, OpeningSlot, Peer, Slot, stands};
+use super::operations;
+use super::peer::{Leaving, OpenerOrder, OpeningSlot, Peer, Slot, stands};
 use super::pending::OPENING_TIMEOUT;
 use super::registered::Registered;
 use crate::clock::{Clock, NoEntropy};
-use crate::store::row::{EventRow, OperationRow};
-use crate::store::schema::{Table, UnderWay};
+use crate::store::row::OperationRow;
+use crate::store::schema::UnderWay;
 use crate::store::{Address, ChainOrder, FundingRequest, Held, Step};
 
 /// Why an opening is refused that bears the name of a channel, or of another opening, with the same peer.
@@ -141,8 +142,12 @@ impl Drive<'_> {
         };
         match Opening::open(wish, &cx) {
             Ok((opening, message)) => {
-                let order =
-                    OpenerOrder { operation: order.operation, funding_feerate: order.funding_feerate, reserved: None };
+                let order = OpenerOrder {
+                    operation: order.operation,
+                    funding_feerate: order.funding_feerate,
+                    awaits_wallet: false,
+                    reserved: None,
+                };
                 let slot = OpeningSlot { opening, signer, order: Some(order), begun: Clock::monotonic() };
                 peer.openings.insert(temporary_channel_id, slot);
                 self.send(opening_address(peer, temporary_channel_id), message);
@@ -163,8 +168,12 @@ impl Drive<'_> {
             if let Ok(funding) = funding {
                 self.batch.hold(Held::Chain(ChainOrder::Release(funding.0.compute_txid())));
             }
+            if let Some(Leaving { operation, reason }) = peer.leaving.remove(&channel) {
+                self.operation_failed(operation, &reason);
+            }
             return;
         };
+        slot.order.iter_mut().for_each(|order| order.awaits_wallet = false);
         match funding {
             Ok(funding) => {
                 let (tx, output_index) = *funding;
@@ -188,6 +197,7 @@ impl Drive<'_> {
         match step {
             OpeningStep::Wait(effects) => self.hold_all(at, effects),
             OpeningStep::Fund { script_pubkey, amount } => {
+                slot.order.iter_mut().for_each(|order| order.awaits_wallet = true);
                 let feerate = slot.order.as_ref().and_then(|order| order.funding_feerate);
                 let request = FundingRequest { peer: at.peer, channel, script_pubkey, amount, feerate };
                 self.batch.hold(Held::Chain(ChainOrder::Fund(request)));
@@ -241,9 +251,10 @@ impl Drive<'_> {
         let funding_txid = birth.channel.rows().params.funding.txid;
         let operation = order.map(|order| order.operation.pending(birth.channel_id, funding_txid));
         if let Some(row) = &operation {
-            self.put_operation(row);
+            operations::put_end(&mut self.batch, row);
         }
         // Where backups are waited for its end is not known yet: not before the funding transaction may leave.
+        let op_id = operation.as_ref().map(|row| row.op_id);
         let unsent = operation.filter(|_| self.env.waits_for_sinks);
         if let Some(row) = &unsent {
             self.batch.begin(&UnderWay::Opening(row.idempotency_key.clone()));
@@ -274,7 +285,7 @@ impl Drive<'_> {
             self.env.channel_stands();
         }
         peer.slots.insert(birth.channel_id, slot);
-        let step = Step { changes: &birth.changes, monitor: &monitor_changes, guard, effects: birth.effects };
+        let step = Step { changes: &birth.changes, monitor: &monitor_changes, guard, effects: birth.effects, op_id };
         self.batch.stage(at, step, Clock::now_unix());
     }
 
@@ -292,6 +303,12 @@ impl Drive<'_> {
         let Some(slot) = peer.openings.remove(&channel) else { return };
         tracing::info!(peer = %peer.node_id, %channel, reason, "an opening ended");
         let Some(order) = slot.order else { return };
+        if order.awaits_wallet {
+            // Its end is told when its coins are free again, and these are not even chosen yet.
+            let leaving = Leaving { operation: order.operation, reason: reason.to_owned() };
+            peer.leaving.insert(channel, leaving);
+            return;
+        }
         if let Some(txid) = order.reserved {
             self.batch.hold(Held::Chain(ChainOrder::Release(txid)));
         }
@@ -299,14 +316,7 @@ impl Drive<'_> {
     }
 
     pub(super) fn operation_failed(&mut self, operation: OperationRow, reason: &str) {
-        let row = operation.failed(reason);
-        self.batch.event(EventRow::open_failed(Clock::now_unix(), &row));
-        self.put_operation(&row);
-    }
-
-    fn put_operation(&mut self, row: &OperationRow) {
-        self.batch.put(Table::Operation, row.key(), Some(row.encode()));
-        self.batch.end(&UnderWay::Opening(row.idempotency_key.clone()));
+        operations::fail(&mut self.batch, operation, reason);
     }
 
     fn hold_all(&mut self, at: Address, effects: Vec<outrigger_channel::Effect>) {

@@ -218,7 +218,7 @@ impl<'a> Drive<'a> {
             self.has_failed(at, slot);
         }
         let guard = Guard::of(&slot.monitor.rows().head);
-        let step = Step { changes: &changes, monitor: &learned, guard, effects };
+        let step = Step { changes: &changes, monitor: &learned, guard, effects, op_id: None };
         let mut forgotten: Vec<_> = step.effects.iter().flat_map(|effect| no_longer_published(slot, effect)).collect();
         if !matches!(slot.channel.phase(), Phase::Closing { .. }) {
             forgotten.extend(closes);
@@ -417,7 +417,7 @@ fn answer_in(effect: &Effect) -> Option<Answer> {
 
 /// Whether the channel never existed: no funding transaction came, or one that is not what was agreed.
 fn never_was(effect: &Effect) -> bool {
-    matches!(effect, Effect::Note(ChannelNote::NeverFunded | ChannelNote::FundingMismatch { .. }))
+    matches!(effect, Effect::Note(ChannelNote::NeverFunded { .. }))
 }
 
 /// Transactions that are deep enough in the chain by what the channel says: published again at each block they would cost
@@ -435,7 +435,7 @@ fn no_longer_published(slot: &Slot, effect: &Effect) -> Vec<Txid> {
             | ChannelNote::Swept { .. }
             | ChannelNote::Failed { .. }
             | ChannelNote::FundingMismatch { .. }
-            | ChannelNote::NeverFunded
+            | ChannelNote::NeverFunded { .. }
             | ChannelNote::FundingStuck { .. },
         )
         | Effect::Send(_)

@@ -1,18 +1,13 @@
 //! Calls to open a channel, by their idempotency key: the same key and body give the first answer, and a crash between
 //! call and channel is told as a failure.
 
-use std::collections::HashMap;
-
 use outrigger_bolt::id::NodeId;
-use tokio::sync::oneshot;
-use tokio::sync::oneshot::error::TryRecvError;
 
 use super::{Manager, OpenOrder};
 use crate::clock::{Clock, NoEntropy};
-use crate::lock::Mutex;
 use crate::store::row::{EventRow, OperationRow, OperationState};
 use crate::store::schema::{Table, UnderWay};
-use crate::store::{Batch, Held, Reader, StoreError};
+use crate::store::{Batch, Reader, StoreError};
 
 /// Why a call to open a channel was not begun.
 #[derive(Debug, thiserror::Error)]
@@ -25,64 +20,55 @@ pub enum OperationFault {
     Store(#[from] StoreError),
 }
 
-/// Calls whose row may not be durable yet.
-#[derive(Debug, Default)]
-pub struct Operations {
-    begun: Mutex<HashMap<String, (OperationRow, oneshot::Receiver<()>)>>,
-}
-
-impl Operations {
-    /// Begins an operation, or gives the one of this key. `order` makes the mail for the peer from the new row.
-    pub fn begin(
-        &self,
-        manager: &Manager,
-        reader: &Reader,
-        peer: &NodeId,
-        key: &str,
-        body: [u8; 32],
-        order: impl FnOnce(OperationRow) -> OpenOrder,
-    ) -> Result<OperationRow, OperationFault> {
-        let mut begun = self.begun.lock();
-        // Before the look at the file: what is durable need not be remembered here, and is found there.
-        begun.retain(|_, (_, durable)| matches!(durable.try_recv(), Err(TryRecvError::Empty)));
-        let known = reader.operation(key)?.or_else(|| begun.get(key).map(|(row, _)| row.clone()));
-        if let Some(row) = known {
-            return if row.body == body { Ok(row) } else { Err(OperationFault::Conflict) };
-        }
-        let row = OperationRow {
-            idempotency_key: key.to_owned(),
-            op_id: Clock::timed_name()?,
-            body,
-            state: OperationState::Opening,
-        };
-        let (waiter, durable) = oneshot::channel();
-        begun.insert(key.to_owned(), (row.clone(), durable));
-        let mut batch = Batch::default();
-        batch.hold(Held::Durable(waiter));
-        batch.remember(&row);
-        batch.begin(&UnderWay::Opening(key.to_owned()));
-        manager.env().writer.submit(batch);
-        if manager.open_channel(peer, order(row.clone())).is_err() {
-            let failed = row.failed("the peer is not connected; peer.connect first");
-            let mut batch = Batch::default();
-            batch.event(EventRow::open_failed(Clock::now_unix(), &failed));
-            batch.put(Table::Operation, failed.key(), Some(failed.encode()));
-            batch.end(&UnderWay::Opening(key.to_owned()));
-            manager.env().writer.submit(batch);
-            return Ok(failed);
-        }
-        Ok(row)
+/// Begins an operation, or gives the one of this key. `order` makes the mail for the peer from the new row. A second call with the key must
+/// not come before the row of the first is durable: it is found in the file alone.
+pub fn begin(
+    manager: &Manager,
+    reader: &Reader,
+    peer: &NodeId,
+    key: &str,
+    body: [u8; 32],
+    order: impl FnOnce(OperationRow) -> OpenOrder,
+) -> Result<OperationRow, OperationFault> {
+    if let Some(row) = reader.operation(key)? {
+        return if row.body == body { Ok(row) } else { Err(OperationFault::Conflict) };
     }
+    let (op_id, state) = (Clock::timed_name()?, OperationState::Opening);
+    let row = OperationRow { idempotency_key: key.to_owned(), op_id, body, state };
+    let mut batch = Batch::default();
+    batch.remember(&row);
+    batch.begin(&UnderWay::Opening(key.to_owned()));
+    manager.env().writer.submit(batch);
+    if manager.open_channel(peer, order(row.clone())).is_err() {
+        let mut batch = Batch::default();
+        fail(&mut batch, row.clone(), "the peer is not connected; peer.connect first");
+        manager.env().writer.submit(batch);
+    }
+    Ok(row)
 }
 
-/// Openings that a crash interrupted: they had no rows, and nothing was signed or sent that binds us.
-pub fn fail_interrupted(manager: &Manager, openings: Vec<OperationRow>) {
+/// Takes down that an opening ends without a channel, and why.
+pub(super) fn fail(batch: &mut Batch, operation: OperationRow, reason: &str) {
+    batch.event(EventRow::open_failed(Clock::now_unix(), &operation, reason));
+    put_end(batch, &operation.failed(reason));
+}
+
+/// Takes down how an opening ends: it is under way no longer.
+pub(super) fn put_end(batch: &mut Batch, row: &OperationRow) {
+    batch.put(Table::Operation, row.key(), Some(row.encode()));
+    batch.end(&UnderWay::Opening(row.idempotency_key.clone()));
+}
+
+/// Openings that a crash interrupted: they had no rows, and nothing was signed or sent that binds us. Of a file that is old nobody knows
+/// that: the channel may be in the rows that are lost, and its funding transaction in the chain.
+pub fn end_interrupted(manager: &Manager, openings: Vec<OperationRow>) {
     let mut batch = Batch::default();
     for row in openings {
-        let row = row.failed("the node stopped before the channel was signed; nothing was spent, open again");
-        batch.event(EventRow::open_failed(Clock::now_unix(), &row));
-        batch.put(Table::Operation, row.key(), Some(row.encode()));
-        batch.end(&UnderWay::Opening(row.idempotency_key));
+        if manager.env().is_restored() {
+            put_end(&mut batch, &OperationRow { state: OperationState::Unknown, ..row });
+        } else {
+            fail(&mut batch, row, "the node stopped before the channel was signed; nothing was spent, open again");
+        }
     }
     manager.env().writer.submit(batch);
 }

@@ -60,8 +60,17 @@ pub(super) struct OpeningSlot {
 pub(super) struct OpenerOrder {
     pub(super) operation: OperationRow,
     pub(super) funding_feerate: Option<outrigger_bolt::amount::FeeratePerKw>,
+    /// Whether the wallet was asked for the funding transaction, and has not answered.
+    pub(super) awaits_wallet: bool,
     /// The transaction whose inputs the wallet keeps for us.
     pub(super) reserved: Option<bitcoin::Txid>,
+}
+
+/// A call whose opening is over while the wallet makes its funding transaction: its end is told with the wallet's answer.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pub(super) operation: OperationRow,
+    pub(super) reason: String,
 }
 
 /// A live connection.
@@ -80,6 +89,8 @@ pub struct Peer {
     pub(super) live: Option<Live>,
     pub(super) slots: BTreeMap<ChannelId, Slot>,
     pub(super) openings: BTreeMap<ChannelId, OpeningSlot>,
+    /// By the temporary id that the wallet answers to.
+    pub(super) leaving: BTreeMap<ChannelId, Leaving>,
     /// The usable channels by what they can send.
     pub(super) by_spendable: BTreeSet<(Msat, ChannelId)>,
     /// Whether the register of channels in the making has to hear of this peer.
@@ -96,6 +107,7 @@ impl Peer {
             live: None,
             slots: BTreeMap::new(),
             openings: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             by_spendable: BTreeSet::new(),
             is_tallied: false,
             heavy: BTreeSet::new(),
@@ -127,7 +139,7 @@ impl Peer {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.live.is_none() && self.slots.is_empty() && self.openings.is_empty()
+        self.live.is_none() && self.slots.is_empty() && self.openings.is_empty() && self.leaving.is_empty()
     }
 
     /// Channels that the peer opens and that are in no block yet, those without a row included.

@@ -24,6 +24,10 @@ use crate::store::row::{EventRow, InvoiceRow, OperationRow, OperationState, Paym
 use crate::store::{StoreError, WriterStats};
 use crate::wallet::WalletFault;
 
+/// Of an opening that was under way when the rows were written which the node was restored from.
+const UNKNOWN: &str = "the node has lost data that came after this call: the channel may have been signed, and its funding transaction \
+    be in the chain. wallet.balance tells once the chain is synced what was spent, and the peer, whether it has the channel";
+
 pub(super) fn opening_report(row: OperationRow) -> Answer<schema::ChannelOpened> {
     let op_id = row.op_id.to_lower_hex_string();
     let opened = |state, channel_id, funding_txid, failure| schema::ChannelOpened {
@@ -40,6 +44,7 @@ pub(super) fn opening_report(row: OperationRow) -> Answer<schema::ChannelOpened>
             opened(schema::OpenState::Pending, names.0, names.1, None)
         }
         OperationState::Failed { reason } => opened(schema::OpenState::Failed, None, None, Some(reason)),
+        OperationState::Unknown => opened(schema::OpenState::Unknown, None, None, Some(UNKNOWN.to_owned())),
         OperationState::Invoice { .. }
         | OperationState::Payment { .. }
         | OperationState::Sent { .. }

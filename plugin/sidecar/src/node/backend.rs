@@ -23,7 +23,6 @@ use super::keyed::Turns;
 use crate::chain::calls::Calls;
 use crate::chain::follow::ChainState;
 use crate::chain::stop::StopFlag;
-use crate::manager::operations::Operations;
 use crate::manager::terms::TermsChange;
 use crate::manager::{ChannelView, Manager, PeerView};
 use crate::net::Dialer;
@@ -45,7 +44,6 @@ pub(super) struct Doorkeeper {
     pub(super) wallet: Arc<StoredWallet>,
     pub(super) reader: Reader,
     pub(super) dialer: Dialer,
-    pub(super) operations: Operations,
     /// Invoices and payments under a key, one after the other. Held until the call's rows are durable: whoever repeats a key
     /// is answered from the file. Callers alone wait for it, never a peer.
     pub(super) turns: Turns,

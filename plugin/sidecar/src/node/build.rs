@@ -32,7 +32,6 @@ use crate::key::NodeKeys;
 use crate::manager::Manager;
 use crate::manager::deliver::PaymentNotice;
 use crate::manager::env::{ChainView, soft_signers};
-use crate::manager::operations::Operations;
 use crate::net::{Dialer, Network};
 use crate::payment::Terms;
 use crate::rpc::Doors;
@@ -177,7 +176,6 @@ impl Assembly<'_> {
             wallet: self.wallet.clone(),
             reader: self.core.reader.clone(),
             dialer,
-            operations: Operations::default(),
             turns: Turns::default(),
             chain,
             events: self.core.events.clone(),

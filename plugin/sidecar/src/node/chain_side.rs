@@ -116,6 +116,11 @@ impl StoredWallet {
         stored
     }
 
+    /// Whether coins are kept for transactions that have not left.
+    pub(super) fn locks_coins(&self) -> bool {
+        self.wallet.lock().locks_coins()
+    }
+
     /// What the wallet holds.
     pub(super) fn balance(&self) -> Balance {
         self.wallet.lock().balance()

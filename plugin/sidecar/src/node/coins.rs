@@ -35,6 +35,10 @@ impl Doorkeeper {
         self.require_synced()?;
         self.check_feerate(order.feerate)?;
         let feerate = order.feerate.unwrap_or_else(|| self.manager.env().chain.feerates().normal);
+        if self.wallet.locks_coins() {
+            // Those of an opening that is told to have failed are free, or about to be.
+            self.chain_is_told().await;
+        }
         let op_id = Clock::timed_name().map_err(Fault::internal)?;
         let (waiter, durable) = oneshot::channel();
         let made = self.wallet.send(script, order.amount, feerate, |batch, tx| {

@@ -16,7 +16,7 @@ use crate::manager::deliver::{Deliver, Ends, PaymentNotice};
 use crate::manager::directory::PeerDirectory;
 use crate::manager::env::{ChainView, Env, Signers};
 
-use crate::manager::operations::fail_interrupted;
+use crate::manager::operations::end_interrupted;
 use crate::manager::relay::register::Caps;
 use crate::manager::terms::ForwardingPolicy;
 use crate::payment::{Payments, Terms, Unfinished};
@@ -95,7 +95,7 @@ pub fn build(db: Arc<Database>, file: &mut Snapshot, ground: Ground) -> Result<(
         .partition(|row| matches!(row.state, OperationState::Pending { .. }));
     manager.load_unsent(unsent);
     manager.load_unheard(std::mem::take(&mut file.unheard));
-    fail_interrupted(&manager, interrupted);
+    end_interrupted(&manager, interrupted);
     // What a frozen channel carries is not known: a pending payment may be in it, and must not be made again.
     let nothing_frozen = manager.env().frozen.of(None).next().is_none();
     let tokens = Arc::new(Tokens::found(std::mem::take(&mut file.tokens)));

@@ -10,10 +10,10 @@ use tokio::sync::oneshot;
 use super::answers::{digest, opening_report, storage};
 use super::backend::Doorkeeper;
 use crate::manager::OpenOrder;
-use crate::manager::operations::OperationFault;
+use crate::manager::operations::{self, OperationFault};
 use crate::rpc::{self, Answer, Fault, Whose};
 use crate::store::row::{OperationRow, OperationState};
-use crate::store::{Batch, ChainOrder, Held};
+use crate::store::{Batch, ChainOrder, Held, StoreError};
 
 impl Doorkeeper {
     /// `channel.open`: answers when the operation is a row. A key that opened something before is answered with how far that is.
@@ -44,15 +44,16 @@ impl Doorkeeper {
             announce: order.announce,
             funding_feerate: order.feerate,
         };
-        let begun = self.operations.begin(&self.manager, &self.reader, &order.node_id, key, body, mail);
-        let row = begun.map_err(|fault| match fault {
+        let begun = operations::begin(&self.manager, &self.reader, &order.node_id, key, body, mail);
+        begun.map_err(|fault| match fault {
             OperationFault::Conflict => Fault::idempotency_conflict(key),
             OperationFault::NoEntropy(fault) => Fault::internal(fault),
             OperationFault::Store(fault) => storage(fault),
         })?;
         // Law 1: its row may be on its way to the file.
         self.told().await;
-        let known = self.opening(&row.op_id)?;
+        // By its key: a call of before there were ids has none.
+        let known = self.as_told(|| self.reader.operation(key))?;
         opening_report(known.ok_or_else(|| Fault::internal("an opening that was begun has no row"))?)
     }
 
@@ -64,7 +65,8 @@ impl Doorkeeper {
         timeout: Duration,
     ) -> Answer<schema::ChannelOpened> {
         let find = || {
-            let found = self.opening(&op_id)?.filter(|row| whose.includes(&row.idempotency_key));
+            let found =
+                self.as_told(|| self.reader.operation_of(&op_id))?.filter(|row| whose.includes(&row.idempotency_key));
             found.ok_or_else(|| Fault::operation_not_found(&op_id.to_lower_hex_string()))
         };
         if let Some(instead) = no_opening(&find()?.state) {
@@ -92,19 +94,21 @@ impl Doorkeeper {
         opening_report(over.await.unwrap_or_else(|_| find())?)
     }
 
-    /// An operation as it may be told: that of an opening names its channel once every required backup has it.
-    fn opening(&self, op_id: &[u8; 16]) -> Answer<Option<OperationRow>> {
-        let Some(row) = self.reader.operation_of(op_id).map_err(storage)? else { return Ok(None) };
-        if self.reader.is_opening(&row.idempotency_key).map_err(storage)? {
+    /// The operation that `find` reads, as it may be told: that of an opening names its channel once every required backup has it. Nothing
+    /// is waited for any more where the file is old: `channel.get` says what is left of the channel.
+    fn as_told(&self, find: impl Fn() -> Result<Option<OperationRow>, StoreError>) -> Answer<Option<OperationRow>> {
+        let Some(row) = find().map_err(storage)? else { return Ok(None) };
+        let is_left = self.manager.env().is_restored() && matches!(row.state, OperationState::Pending { .. });
+        if !is_left && self.reader.is_opening(&row.idempotency_key).map_err(storage)? {
             return Ok(Some(OperationRow { state: OperationState::Opening, ..row }));
         }
         // In this order: once it is no longer under way the row is final.
-        self.reader.operation_of(op_id).map_err(storage)
+        find().map_err(storage)
     }
 
     /// What was ordered of the wallet and the broadcaster before has been carried out: the coins of an opening that failed are free
     /// when its caller hears of it, so that they can be spent by the next call.
-    async fn chain_is_told(&self) {
+    pub(super) async fn chain_is_told(&self) {
         let (waiter, reached) = oneshot::channel();
         let mut batch = Batch::default();
         batch.hold(Held::Chain(ChainOrder::Reached(waiter)));
@@ -117,7 +121,10 @@ impl Doorkeeper {
 /// What is told of an operation that is no opening.
 fn no_opening(state: &OperationState) -> Option<Fault> {
     let (method, hint) = match state {
-        OperationState::Opening | OperationState::Pending { .. } | OperationState::Failed { .. } => return None,
+        OperationState::Opening
+        | OperationState::Pending { .. }
+        | OperationState::Failed { .. }
+        | OperationState::Unknown => return None,
         OperationState::Payment { .. } => ("payment.send", "payment.wait waits for a payment, by its payment_id."),
         OperationState::Sent { .. } => ("wallet.send", "wallet.wait waits for a transaction, by its txid."),
         OperationState::Invoice { .. } => ("invoice.create", "Nothing is left to wait for but the event invoice_paid."),

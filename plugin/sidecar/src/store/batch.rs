@@ -138,6 +138,8 @@ pub struct Step<'a> {
     /// What the signer may do once these rows are durable.
     pub guard: Guard,
     pub effects: Vec<Effect>,
+    /// The call that asked for the channel, where it is born of this step.
+    pub op_id: Option<[u8; 16]>,
 }
 
 /// One write: a value, or `None` to delete.
@@ -216,7 +218,7 @@ impl Batch {
             self.comes(at.channel, number);
         }
         for effect in step.effects {
-            self.stage_effect(at, &effect, at_unix);
+            self.stage_effect(at, &effect, (at_unix, step.op_id));
             self.held.push(Held::Channel { at, effect: Box::new(effect), guard: Some(step.guard) });
         }
     }
@@ -234,7 +236,7 @@ impl Batch {
     /// Takes in what a channel in history answers. It has no rows to write any more, but an effect may have.
     pub fn stage_answer(&mut self, at: Address, effects: Vec<Effect>, at_unix: u64) {
         for effect in effects {
-            self.stage_effect(at, &effect, at_unix);
+            self.stage_effect(at, &effect, (at_unix, None));
             self.hold_effect(at, effect);
         }
     }
@@ -383,7 +385,7 @@ impl Batch {
     }
 
     /// The rows from which an effect is made again after a crash, where the channel's own rows do not suffice.
-    fn stage_effect(&mut self, at: Address, effect: &Effect, at_unix: u64) {
+    fn stage_effect(&mut self, at: Address, effect: &Effect, (at_unix, op_id): (u64, Option<[u8; 16]>)) {
         match effect {
             Effect::Settle { htlc_id, source, amount, payment_hash, outcome } => {
                 let offered = Downstream { channel: at.channel, htlc_id: *htlc_id, amount: *amount };
@@ -397,7 +399,8 @@ impl Batch {
                 self.put(Table::Settlement, numbered_key(&at.channel, *htlc_id), None);
             }
             Effect::Note(note) => {
-                self.events.extend(EventRow::of_channel(at_unix, at.peer, at.channel, note));
+                let event = EventRow::of_channel(at_unix, at.peer, at.channel, note);
+                self.events.extend(event.map(|event| event.of_call(op_id)));
                 for what in no_longer_published(note) {
                     self.put(Table::Broadcast, BroadcastRow::key_of(&at.channel, *what), None);
                 }
@@ -466,7 +469,7 @@ fn no_longer_published(note: &ChannelNote) -> &'static [Publication] {
         | ChannelNote::Swept { .. }
         | ChannelNote::Failed { .. }
         | ChannelNote::FundingMismatch { .. }
-        | ChannelNote::NeverFunded
+        | ChannelNote::NeverFunded { .. }
         | ChannelNote::FundingStuck { .. } => &[],
     }
 }
@@ -474,7 +477,7 @@ fn no_longer_published(note: &ChannelNote) -> &'static [Publication] {
 /// Whether nothing will be forwarded over the channel any more, for good.
 fn is_end(note: &ChannelNote) -> bool {
     match note {
-        ChannelNote::Closed { .. } | ChannelNote::FundingMismatch { .. } | ChannelNote::NeverFunded => true,
+        ChannelNote::Closed { .. } | ChannelNote::NeverFunded { .. } => true,
         ChannelNote::Pending { .. }
         | ChannelNote::Ready { .. }
         | ChannelNote::ShuttingDown { .. }
@@ -482,6 +485,7 @@ fn is_end(note: &ChannelNote) -> bool {
         | ChannelNote::Spent { .. }
         | ChannelNote::Swept { .. }
         | ChannelNote::Failed { .. }
+        | ChannelNote::FundingMismatch { .. }
         | ChannelNote::FundingStuck { .. } => false,
     }
 }

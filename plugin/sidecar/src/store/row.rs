@@ -339,6 +339,8 @@ pub enum OperationState {
     Failed {
         reason: String,
     },
+    /// The file is old: whether the channel was signed after it was written is not known.
+    Unknown,
     /// `payment.send` began this payment.
     Payment {
         payment_id: [u8; 32],
@@ -401,6 +403,7 @@ impl OperationRow {
                 record.put(6, channel_id.0).put(8, funding_txid.to_byte_array())
             }
             OperationState::Failed { reason } => record.put(10, reason),
+            OperationState::Unknown => record.put(20, []),
             OperationState::Invoice { payment_hash } => record.put(12, payment_hash.0),
             OperationState::Payment { payment_id } => record.put(14, payment_id),
             OperationState::Sent { txid } => record.put(16, txid.to_byte_array()),
@@ -424,7 +427,11 @@ impl OperationRow {
                 (Some(_), None) | (None, Some(_)) => return Err(BadRecord::Malformed("channel")),
                 (None, None) => match record.bytes_some(10) {
                     Some(reason) => OperationState::Failed { reason: String::from_utf8_lossy(reason).into_owned() },
-                    None => Self::keyed(&mut record)?,
+                    None => match record.bytes_some(20) {
+                        Some([]) => OperationState::Unknown,
+                        Some(_) => return Err(BadRecord::Malformed("state")),
+                        None => Self::keyed(&mut record)?,
+                    },
                 },
             },
         };

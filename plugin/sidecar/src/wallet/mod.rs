@@ -294,6 +294,11 @@ impl Wallet {
         ours.filter(|tx| !tx.tx_node.tx.is_coinbase()).map(|tx| tx.tx_node.tx.as_ref().clone()).collect()
     }
 
+    /// Whether coins are kept for transactions that have not left.
+    pub fn locks_coins(&self) -> bool {
+        !self.locked.is_empty()
+    }
+
     /// Frees the inputs of a transaction that will never be published.
     pub fn release(&mut self, txid: Txid) {
         self.locked.remove(&txid);

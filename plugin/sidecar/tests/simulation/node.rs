@@ -11,7 +11,6 @@ use outrigger_bolt::id::NodeId;
 use outrigger_channel::{Feerates, Policy, Refusal, Reply};
 use outrigger_sidecar::key::{NodeKeys, Seed};
 use outrigger_sidecar::manager::env::ChainView;
-use outrigger_sidecar::manager::operations::Operations;
 use outrigger_sidecar::manager::pending::MAX_PENDING_PER_PEER;
 use outrigger_sidecar::manager::relay::register::Caps;
 use outrigger_sidecar::manager::terms::ForwardingPolicy;
@@ -80,7 +79,6 @@ pub struct Live {
     pub core: Core,
     pub duties: Duties,
     pub db: Arc<Database>,
-    pub operations: Operations,
     /// The commit that is being made: its orders may be told already.
     pub gathered: Option<Gathered>,
     /// Peers in the workers' queue.
@@ -177,18 +175,7 @@ impl Node {
         let broadcasts = std::mem::take(&mut file.broadcasts).into_iter();
         let published = broadcasts.filter(|row| core.manager.publishes_at_start(row, sinks.is_some()));
         let published = published.map(|row| row.tx).collect();
-        let live = Live {
-            core,
-            duties,
-            db,
-            operations: Operations::default(),
-            gathered: None,
-            work: Vec::new(),
-            tip,
-            forks,
-            waits: Vec::new(),
-            sinks,
-        };
+        let live = Live { core, duties, db, gathered: None, work: Vec::new(), tip, forks, waits: Vec::new(), sinks };
         self.live = Some(live);
         while self.is_behind(chain) {
             self.follow(chain);

@@ -455,6 +455,7 @@ impl World {
     /// A node's operator opens a channel.
     pub fn open(&mut self, link: usize, side: usize, (funding, push): (u64, u64)) {
         use outrigger_bolt::amount::{Msat, Sat};
+        use outrigger_sidecar::manager::operations::begin;
         let (node, peer) = self.sides(link, side);
         let (live, peer_id) = (self.nodes[node].live(), self.nodes[peer].id);
         let order = |operation| OpenOrder {
@@ -466,7 +467,7 @@ impl World {
         };
         let key = format!("{}", self.rng.random::<u64>());
         let manager = &live.core.manager;
-        let begun = live.operations.begin(manager, &live.core.reader, &peer_id, &key, [0; 32], order);
+        let begun = begin(manager, &live.core.reader, &peer_id, &key, [0; 32], order);
         // A side learns later than the world that a connection is over.
         assert!(begun.is_ok() || !self.links[link].is_up(), "an operation");
         self.after(node);

@@ -7,6 +7,7 @@ use redb::{ReadableDatabase, ReadableTableMetadata};
 use super::*;
 use crate::clock::Clock;
 use crate::manager::pending::{MAX_PENDING_PEERS, MAX_PENDING_PER_PEER, OPENING_TIMEOUT};
+use crate::store::row::EventRow;
 use crate::store::schema::{EVENT_BYTES_KEY, Table};
 
 /// Rows of every table, events apart.
@@ -233,6 +234,36 @@ async fn fnd_13_a_disconnection_at_every_message_frees_what_the_opening_held() {
     }
 }
 
+/// Whoever hears that it has failed may open again at once: nothing is told before the wallet, whose answer is on its way, keeps no coins
+/// for it. The peer is away for good meanwhile, and known nevertheless.
+#[tokio::test(flavor = "multi_thread")]
+async fn fnd_13_an_opening_that_ends_while_the_wallet_works_is_told_of_with_the_release_of_its_coins() {
+    for has_coins in [true, false] {
+        let mut peer = Rogue::connect();
+        let open = peer.wanted(Msat::ZERO).await;
+        let (_, tx) = peer.accepted(&open).await;
+        let (bench, id) = (peer.bench.clone(), peer.id);
+        bench.manager.disconnected(&id, peer.connection);
+        let is_away = || bench.manager.directory.with(&id, |peer| peer.live.is_none() && peer.openings.is_empty());
+        bench.until("the peer is away", || is_away() == Some(true)).await;
+        bench.durable().await;
+        assert_eq!(bench.reader.operation("retry-1").unwrap(), None, "nothing is told yet");
+        assert_eq!(bench.reader.events(0, &[], 10).unwrap().0, []);
+        let answer = if has_coins { Ok((tx.clone(), 0)) } else { Err("too few coins".to_owned()) };
+        bench.manager.funded(&id, open.temporary_channel_id, answer);
+        bench.until("the end", || bench.reader.operation("retry-1").unwrap().is_some()).await;
+        bench.durable().await;
+        let OperationState::Failed { reason } = operation(&bench) else { panic!("{:?}", operation(&bench)) };
+        assert_eq!(reason, "the peer disconnected before the channel was signed");
+        let kinds = bench.reader.events(0, &[], 10).unwrap().0;
+        assert_eq!(kinds.iter().map(|(_, event)| event.kind.as_str()).collect::<Vec<_>>(), ["open_failed"]);
+        let released: Vec<_> = bench.orders.try_iter().collect();
+        let is_its = |order: &ChainOrder| matches!(order, ChainOrder::Release(txid) if *txid == tx.compute_txid());
+        assert!(released.len() == usize::from(has_coins) && released.iter().all(is_its), "{released:?}");
+        bench.until("the peer is forgotten", || bench.manager.directory.with(&id, |_| ()).is_none()).await;
+    }
+}
+
 /// What the node is ordered to do on the chain for its failed channels, in order; whether it publishes a commitment.
 fn publishes(bench: &Bench) -> Vec<(ChannelId, bool)> {
     let enforced = bench.orders.try_iter().filter_map(|order| match order {
@@ -287,7 +318,14 @@ async fn fnd_6_fnd_8_a_failed_promise_stays_a_promise() {
     bench.manager.block_connected(HEIGHT + 2016, &empty_block());
     nothing_left(&bench).await;
     let (events, _) = bench.reader.events(0, &[], 100).unwrap();
-    assert_eq!(events.len(), MAX_PENDING_PER_PEER, "each failure is told: {events:?}");
+    let kinds: Vec<_> = events.iter().map(|(_, event)| event.kind.as_str()).collect();
+    let of = |kind: &str| kinds.iter().filter(|told| **told == kind).count();
+    assert_eq!([of("channel_failed"), of("channel_pending"), of("channel_closed")], [4, 1, 4], "{events:?}");
+    assert_eq!(events.len(), 9);
+    // What was told to be ours with a block is taken back with the channel.
+    let ours = |(_, event): &(u64, EventRow)| event.fields["amount_msat"].as_u64().filter(|ours| *ours > 0);
+    let told: Vec<_> = events.iter().filter_map(|event| Some((event.1.kind.as_str(), ours(event)?))).collect();
+    assert!(matches!(told[..], [("channel_pending", pushed), ("channel_closed", gone)] if pushed == gone), "{told:?}");
     bench.assert_counted(0);
     assert_eq!(rows(&bench).await, baseline, "and nothing else is left");
 }

@@ -6,7 +6,7 @@ use outrigger_bolt::wire::{Error, OpenChannel, RevokeAndAck as Revocation, Warni
 use super::*;
 use crate::clock::Clock;
 use crate::lock::Mutex;
-use crate::manager::operations::fail_interrupted;
+use crate::manager::operations::end_interrupted;
 use crate::store::backup::{
     Answer, Clocks, Full, Holding, Hub, News, Open, Persist, SinkEnds, SinkFault, SinkTerms, Start, TipRecord, Update,
 };
@@ -199,7 +199,7 @@ impl Node {
         let (unsent, interrupted) = file.openings.drain(..).partition(is_unsent);
         manager.load_unsent(unsent);
         manager.load_unheard(std::mem::take(&mut file.unheard));
-        fail_interrupted(&manager, interrupted);
+        end_interrupted(&manager, interrupted);
         let (worker, heavy) = (manager.clone(), Heavy::default());
         std::thread::spawn(move || worker.work(&mailboxes, &heavy));
         let (told, dead) = crossbeam_channel::unbounded();
@@ -329,6 +329,19 @@ async fn per_5_a_channel_that_is_refused_before_its_funding_leaves_never_was_bef
         let OperationState::Failed { reason } = node.operation() else { panic!("{:?}", node.operation()) };
         assert_eq!(reason, "the backup vault will never have it: no room, ever; nothing was spent");
         assert!(!node.bench.reader.is_opening("retry-1").unwrap());
+        // Who keeps books by events takes back what was told; both of the call's name it and the channel.
+        let events = node.bench.reader.events(0, &[], 10).unwrap().0;
+        let [pending, failed, closed] = ["channel_pending", "open_failed", "channel_closed"].map(|kind| {
+            let found = events.iter().find(|(_, event)| event.kind == kind);
+            found.unwrap_or_else(|| panic!("{kind}: {events:?}")).1.fields.clone()
+        });
+        for event in [&pending, &failed, &closed] {
+            assert_eq!(event["channel_id"].as_str(), Some(channel.to_string().as_str()), "{event}");
+        }
+        let op_id = Some("01".repeat(16));
+        assert_eq!([&pending, &failed].map(|event| event["op_id"].as_str().map(str::to_owned)), [op_id.clone(), op_id]);
+        assert_eq!(closed["amount_msat"], pending["amount_msat"]);
+        assert!(pending["amount_msat"].as_u64() > Some(0) && events.len() == 3, "{events:?}");
         let found = node.bench.load();
         assert!(found.channels.is_empty() && found.broadcasts.is_empty() && found.openings.is_empty());
         assert!(!node.bench.orders.try_iter().any(|order| matches!(order, ChainOrder::Publish(_))));

@@ -1,5 +1,6 @@
 //! Events: what operators act on, with the fields that callers see.
 
+use bitcoin::hex::DisplayHex;
 use outrigger_bolt::amount::Sat;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_channel::{ChannelNote, Spend};
@@ -24,19 +25,21 @@ impl EventRow {
         Self { at, kind: kind.to_owned(), fields }
     }
 
-    /// An opening of ours failed before there was a channel.
-    pub fn open_failed(at: u64, operation: &OperationRow) -> Self {
-        let reason = match &operation.state {
-            OperationState::Failed { reason } => reason.as_str(),
-            OperationState::Opening
-            | OperationState::Pending { .. }
-            | OperationState::Payment { .. }
-            | OperationState::Invoice { .. }
-            | OperationState::Sent { .. }
-            | OperationState::Address { .. } => "",
-        };
-        let op_id = bitcoin::hex::DisplayHex::to_lower_hex_string(operation.op_id.as_slice());
-        Self::new(at, "open_failed", json!({ "op_id": op_id, "message": reason }))
+    /// This opening of ours ends without a channel. One that had its name before was told under that.
+    pub fn open_failed(at: u64, operation: &OperationRow, reason: &str) -> Self {
+        let mut fields = json!({ "message": reason });
+        if let (OperationState::Pending { channel_id, .. }, Value::Object(fields)) = (&operation.state, &mut fields) {
+            fields.insert("channel_id".into(), channel_id.to_string().into());
+        }
+        Self::new(at, "open_failed", fields).of_call(Some(operation.op_id))
+    }
+
+    /// The event, which the call of this id has brought about.
+    pub(in crate::store) fn of_call(mut self, op_id: Option<[u8; 16]>) -> Self {
+        if let (Some(op_id), Value::Object(fields)) = (op_id, &mut self.fields) {
+            fields.insert("op_id".into(), op_id.to_lower_hex_string().into());
+        }
+        self
     }
 
     /// A peer or the chain proved on this channel that the node's file is old.
@@ -59,7 +62,10 @@ impl EventRow {
                 json!({ "txid": funding.txid.to_string(), "amount_sat": put_in.get(), "amount_msat": ours.get() }),
             ),
             ChannelNote::Ready { .. } => ("channel_ready", json!({})),
-            ChannelNote::ShuttingDown { .. } | ChannelNote::NeverFunded => return None,
+            ChannelNote::ShuttingDown { .. } | ChannelNote::NeverFunded { told: None, .. } => return None,
+            ChannelNote::NeverFunded { txid, told: Some(told), reason } => {
+                ("channel_closed", json!({ "txid": txid.to_string(), "amount_msat": told.get(), "message": reason }))
+            }
             ChannelNote::Closing { txid } => ("channel_closing", json!({ "txid": txid.to_string() })),
             ChannelNote::Closed { txid, ours, paid: None, .. } => {
                 ("channel_closed", json!({ "txid": txid.to_string(), "amount_msat": ours.get() }))
