@@ -323,6 +323,8 @@ try {
     await open_section("Payments");
     await until("the text as it is", async () => (await text("#payments-body")).includes(evil));
     assert.equal(await page.locator("#payments img, #payments script").count(), 0);
+    await call(SHOWN, "invoice.create", { description: "pay \u202ereverof\u2066 \u009b" });
+    await until("letters that steer, to be seen", async () => (await text("#payments-body")).includes("pay \\u{202e}reverof\\u{2066} \\u{9b}"));
     assert.equal(await page.title(), "lagoon · Outrigger");
     const refused = await page.evaluate(() => {
       try {

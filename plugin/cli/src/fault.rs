@@ -7,6 +7,7 @@ use outrigger_rpc_schema::{CallError, ParameterFault, methods, nearest};
 use serde_json::json;
 
 use crate::completions::SHELLS;
+use crate::visible;
 
 /// Exit code: the daemon refused the call, or its answer could not be written down.
 const REFUSED: u8 = 1;
@@ -54,8 +55,12 @@ impl Fault {
 
     /// Says it on the standard error. Where that cannot be written nothing is left to do.
     pub(crate) fn tell(&self, is_json: bool) {
-        let text = if is_json { self.json() } else { self.to_string() };
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = writeln!(io::stderr(), "{}", self.told(is_json));
+    }
+
+    /// What is said.
+    pub(crate) fn told(&self, is_json: bool) -> String {
+        if is_json { self.json() } else { visible::lines(&self.to_string()) }
     }
 
     pub(crate) fn exit_code(&self) -> u8 {
@@ -90,7 +95,7 @@ impl Fault {
             }
             Self::Call(error) => json!({ "message": error.to_string(), "data": { "kind": "unreachable" } }),
         };
-        error.to_string()
+        visible::json(&error)
     }
 }
 
@@ -116,10 +121,11 @@ impl fmt::Display for Fault {
             Self::Usage(message) | Self::NoDaemon(message) => write!(f, "error: {message}"),
             Self::Output(reason) => write!(f, "error: {}", unwritten(reason)),
             Self::Call(CallError::Refused(refusal)) => {
-                write!(f, "error: {}", refusal.message)?;
+                write!(f, "error: {}", visible::text(&refusal.message))?;
                 let Some(data) = &refusal.data else { return write!(f, "\ncode:  {}", refusal.code) };
                 let again = if data.retryable { ", may succeed later" } else { "" };
-                write!(f, "\nkind:  {} ({}{again})\nhint:  {}", data.kind, refusal.code, data.hint)
+                let (kind, hint) = (visible::text(&data.kind), visible::text(&data.hint));
+                write!(f, "\nkind:  {kind} ({}{again})\nhint:  {hint}", refusal.code)
             }
             Self::Call(error @ (CallError::Untrusted(_) | CallError::Rejected(400 | 403))) => {
                 write!(f, "error: {error}")

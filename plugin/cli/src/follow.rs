@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::arguments::Arguments;
 use crate::fault::Fault;
-use crate::{find, show};
+use crate::{find, show, visible};
 
 /// Prints events until the daemon tells no more, which is an error, or nobody reads any more, which is the end. That the daemon is lost
 /// stands on the standard error, once each time.
@@ -21,7 +21,7 @@ pub(crate) async fn run(arguments: &Arguments, parameters: Map<String, Value>) -
     loop {
         // As it came: a newer daemon may know more than this program.
         let event = events.next_untyped().await?;
-        let line = if is_json { event.to_string() } else { show::event(&event) };
+        let line = if is_json { visible::json(&event) } else { show::event(&event) };
         match writeln!(out, "{line}").and_then(|()| out.flush()) {
             Ok(()) => {}
             Err(fault) if fault.kind() == io::ErrorKind::BrokenPipe => return Ok(()),

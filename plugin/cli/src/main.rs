@@ -8,6 +8,7 @@ mod follow;
 mod help;
 mod manual;
 mod show;
+mod visible;
 mod words;
 
 use std::io::{self, Write};
@@ -64,7 +65,11 @@ fn run(arguments: &Arguments) -> Result<String, Fault> {
                 return Ok(String::new());
             }
             let result = call(arguments, method, words)?;
-            Ok(if arguments.json { format!("{result}\n") } else { show::result(&result, show::terminal_width()) })
+            Ok(if arguments.json {
+                format!("{}\n", visible::json(&result))
+            } else {
+                show::result(&result, show::terminal_width())
+            })
         }
     }
 }

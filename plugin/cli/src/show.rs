@@ -3,6 +3,8 @@
 use outrigger_rpc_schema::UtcTime;
 use serde_json::{Map, Value};
 
+use crate::visible;
+
 /// Width of a terminal that does not say its own.
 const DEFAULT_WIDTH: usize = 120;
 
@@ -128,7 +130,7 @@ fn cell(key: &str, value: &Value) -> String {
 
 fn plain(value: &Value) -> String {
     match value {
-        Value::String(text) => printable(text),
+        Value::String(text) => visible::text(text),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::Null | Value::Number(_) => value.to_string(),
@@ -138,16 +140,6 @@ fn plain(value: &Value) -> String {
             pairs.collect::<Vec<_>>().join(", ")
         }
     }
-}
-
-/// A text with everything that could steer a terminal, or turn the direction of writing, made visible (RPC-10).
-fn printable(text: &str) -> String {
-    let steers = |letter: char| {
-        letter.is_control()
-            || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let visible = |letter: char| if steers(letter) { letter.escape_unicode().to_string() } else { letter.to_string() };
-    text.chars().map(visible).collect()
 }
 
 /// A number with its thousands set apart.

@@ -19,7 +19,7 @@ const DRIP: Duration = Duration::from_secs(7);
 
 /// Asks for an answer of which the buffers of the kernel hold the least part.
 fn long() -> String {
-    format!("[{}]", vec![r#"{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}"#; 6].join(","))
+    format!("[{}]", [r#"{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}"#; 6].join(","))
 }
 
 /// A request of the socket file, of which the connection stays open.

@@ -1,5 +1,14 @@
 // How things look: elements made of text, never of markup, and words for amounts, times and states.
 
+/** Letters that turn the direction of writing, or cannot be seen: what others write is not to change what stands beside it. */
+const STEERS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+/** A text with those made visible. */
+function visible(child) {
+  const code = (letter) => `\\u{${letter.codePointAt(0).toString(16)}}`;
+  return typeof child === "string" ? child.replace(STEERS, code) : child;
+}
+
 /** An element. Texts become text nodes, whatever they hold. */
 export function el(name, attributes = {}, ...children) {
   const element = document.createElement(name);
@@ -8,14 +17,14 @@ export function el(name, attributes = {}, ...children) {
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
     else element.setAttribute(key, value === true ? "" : String(value));
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== undefined && child !== false).map(visible));
   return element;
 }
 
 /** Puts these in the place of what a container has. Where the focus was within, it stays on what has the same key. */
 export function fill(container, ...children) {
   const key = container.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
-  container.replaceChildren(...children.flat(Infinity).filter((child) => child !== undefined && child !== false));
+  container.replaceChildren(...children.flat(Infinity).filter((child) => child !== undefined && child !== false).map(visible));
   if (key !== undefined) {
     const again = [...container.querySelectorAll("[data-key]")].find((element) => element.dataset.key === key);
     again?.focus({ preventScroll: true });
