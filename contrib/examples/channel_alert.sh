@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tells you when something happens to a channel that you should know of, or to what the channels need: bitcoind, backups, peers.
+# Tells you when something happens to a channel that you should know of, or to what the channels need: bitcoind, room, backups, peers.
 #
 #     contrib/examples/channel_alert.sh STATE COMMAND...           # for ever; --once in front of STATE: for cron
 #
@@ -16,7 +16,7 @@ state=${1:?STATE COMMAND...} && shift
 
 kinds=channel_ready,channel_funding_stuck,channel_closing,channel_close_stuck,channel_closed,channel_failed
 kinds+=,channel_underpaid,channel_swept,channel_alarm,channel_frozen,wallet_reserve_low,backup_not_verified,node_restored
-kinds+=,chain_blind,chain_synced,backup_behind,backup_complete,peer_disconnected,peer_connected
+kinds+=,disk_low,disk_relieved,chain_blind,chain_synced,backup_behind,backup_complete,peer_disconnected,peer_connected
 
 # keep FILE TEXT: replaces a file whole, or not at all.
 keep() { printf '%s\n' "$2" >"$1.new" && sync "$1.new" && mv "$1.new" "$1"; }

@@ -227,6 +227,7 @@ fn alerts_fire(exposed: &Exposed, rules: &str) -> Done<()> {
         (with(&[("outrigger_channels{state=\"failed\"}", 1.0)])?, Some("OutriggerChannelFailed")),
         (with(&[("outrigger_channels{state=\"frozen\"}", 1.0)])?, Some("OutriggerChannelFrozen")),
         (with(&[("outrigger_channels_held", 1.0)])?, Some("OutriggerChannelsHeld")),
+        (with(&[("outrigger_disk_low", 1.0)])?, Some("OutriggerDiskLow")),
         (with(&[(lag, 61.0)])?, Some("OutriggerBackupBehind")),
         (with(&[(lag, 60.0)])?, None),
         (with(&[quiet])?, Some("OutriggerNoPeers")),

@@ -123,11 +123,13 @@ pub enum ErrorKind {
     AuthTooManyTokens,
     /// The store failed.
     StorageFailed,
+    /// The disk of the data directory has too little room for another channel or payment.
+    DiskLow,
 }
 
 impl ErrorKind {
     /// Every kind, by code.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 51] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::NotificationRefused,
@@ -178,6 +180,7 @@ impl ErrorKind {
         Self::AuthNameTaken,
         Self::AuthTooManyTokens,
         Self::StorageFailed,
+        Self::DiskLow,
     ];
 
     /// The code on the wire and the name in `data.kind`: JSON-RPC's own codes for faults of the call, then a band of a
@@ -234,6 +237,7 @@ impl ErrorKind {
             Self::AuthNameTaken => (1805, "auth_name_taken"),
             Self::AuthTooManyTokens => (1806, "auth_too_many_tokens"),
             Self::StorageFailed => (1901, "storage_failed"),
+            Self::DiskLow => (1902, "disk_low"),
         }
     }
 

@@ -205,6 +205,11 @@ pub enum EventKind {
     /// The peer is connected again. Told at most once after each `peer_disconnected`, and never else: not where it has no channel any
     /// more.
     PeerConnected,
+    /// The disk of the data directory has less free than `disk_reserve_bytes`: nothing is opened, relayed or paid, and what stands goes on.
+    /// The message says how much there is. Told and ended as `chain_blind` is.
+    DiskLow,
+    /// There is enough room on the disk again. Told once after each `disk_low`, and never else.
+    DiskRelieved,
     /// A restore from a backup was tried, and would not bring back what the node has: which one, why, and what to do. Told once,
     /// until one is right again.
     BackupNotVerified,
@@ -262,7 +267,7 @@ impl EventKind {
     }
 
     /// Every kind that this version knows.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::ChannelPending,
         Self::ChannelReady,
         Self::ChannelFundingStuck,
@@ -281,6 +286,8 @@ impl EventKind {
         Self::BackupComplete,
         Self::PeerDisconnected,
         Self::PeerConnected,
+        Self::DiskLow,
+        Self::DiskRelieved,
         Self::BackupNotVerified,
         Self::ChannelFrozen,
         Self::OpenFailed,

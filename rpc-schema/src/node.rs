@@ -86,6 +86,9 @@ pub struct NodeStatusReport {
     /// What is wrong with backups and what to do; absent where nothing is. `backup.status` tells more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<String>,
+    /// That the disk of the data directory has too little room, how much, and what to do; absent where it has enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
     /// What is wrong with the machine's clock and what to do; absent where nothing is known to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<String>,

@@ -479,6 +479,10 @@ export type EventKind =
   | "peer_disconnected"
   /** The peer is connected again. Told at most once after each `peer_disconnected`, and never else: not where it has no channel any more. */
   | "peer_connected"
+  /** The disk of the data directory has less free than `disk_reserve_bytes`: nothing is opened, relayed or paid, and what stands goes on. The message says how much there is. Told and ended as `chain_blind` is. */
+  | "disk_low"
+  /** There is enough room on the disk again. Told once after each `disk_low`, and never else. */
+  | "disk_relieved"
   /** A restore from a backup was tried, and would not bring back what the node has: which one, why, and what to do. Told once, until one is right again. */
   | "backup_not_verified"
   /** A start found rows of a channel that it cannot read; the message says what to do. Told again at each start. */
@@ -868,6 +872,8 @@ export interface NodeStatusReport {
   block_height?: number;
   /** What is wrong with the machine's clock and what to do; absent where nothing is known to be. */
   clock?: string;
+  /** That the disk of the data directory has too little room, how much, and what to do; absent where it has enough. */
+  disk?: string;
   /** The Bitcoin network: `regtest` or `signet`. */
   network: string;
   /** The phase. */
@@ -1453,7 +1459,8 @@ export type ErrorKind =
   | "auth_budget_exceeded"
   | "auth_name_taken"
   | "auth_too_many_tokens"
-  | "storage_failed";
+  | "storage_failed"
+  | "disk_low";
 
 /** Every method, with the types of its parameters and of its result. */
 export interface Methods {

@@ -71,6 +71,8 @@ pub struct Config {
     pub accept_keysend: bool,
     /// How long events are kept.
     pub events: EventKeeping,
+    /// Bytes of the data directory's disk that a ballast keeps back, and that are to be free besides; 0 for neither.
+    pub disk_reserve: u64,
     /// Where the rows of channels are kept beyond the database.
     pub backups: Vec<BackupConfig>,
     /// Whether a parent speaks to this process over its standard input and output.
@@ -236,6 +238,7 @@ impl Config {
             channel: channel_limits(values)?,
             forwarding: forwarding_terms(values)?,
             max_feerate: feerate(values, "feerate.max_sat_per_vb"),
+            disk_reserve: values.number("disk_reserve_bytes"),
             final_cltv_blocks: values.number("invoice.final_cltv_blocks"),
             accept_keysend: values.flag("invoice.accept_keysend"),
             events: EventKeeping {

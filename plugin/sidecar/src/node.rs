@@ -50,6 +50,7 @@ use crate::net::{Dialer, Network};
 use crate::rpc::{self, Doors, Server, ServerFault};
 use crate::store::StoreError;
 use crate::store::backup::Hub;
+use crate::store::room::Room;
 use crate::supervisor::Supervisor;
 use crate::wallet::WalletFault;
 use backend::Doorkeeper;
@@ -190,6 +191,8 @@ impl Node {
     ) -> Result<Self, StartFault> {
         let directory = config.network_dir();
         let lock = lock_directory(&directory)?;
+        // Before anything is written: on a full disk this makes room.
+        let room = Room::at_start(&directory, config.disk_reserve)?;
         let doors = Doors::new(network_name(config.network));
         let secret = Zeroizing::new(Clock::random_bytes()?);
         doors.set_config(config.report.clone());
@@ -209,7 +212,7 @@ impl Node {
         // The lock goes with the thread: it is held for as long as that may write, also where nobody waits for it any more.
         let opening = tokio::task::spawn_blocking(move || {
             let seed = found::seed(&directory)?;
-            let (parts, network) = build(&owned, Found::read(&owned, &directory, &seed)?, &behind)?;
+            let (parts, network) = build(&owned, (Found::read(&owned, &directory, &seed)?, room), &behind)?;
             Ok((parts, network, lock))
         });
         let opened: Result<_, StartFault> = tokio::select! {

@@ -80,7 +80,7 @@ pub(super) fn targets() -> Vec<Target> {
             vec![Verified([("one".to_owned(), 1_800_000_000), ("two words".to_owned(), 1)].into())]
         }),
         of("record_troubles", Troubles::decode, |row| row.encode().unwrap_or_default(), || {
-            let all = [Subject::Chain, Subject::Backup("two words".to_owned()), Subject::Peer(node(2))];
+            let all = [Subject::Chain, Subject::Disk, Subject::Backup("two words".to_owned()), Subject::Peer(node(2))];
             vec![Troubles(all.into())]
         }),
         of("record_backup_tip", TipRecord::decode, TipRecord::encode, || {

@@ -69,6 +69,13 @@ pub(super) const KEYS: &[Key] = &[
         "How many files that were put aside are kept: FILE.1 is the newest.",
     ),
     key(
+        "disk_reserve_bytes",
+        Kind::Number(0, 1 << 40),
+        "67108864",
+        "Below so many free bytes on the disk of data_dir nothing is opened, relayed or paid. A file of that size, ballast, keeps as much \
+         back, to settle what stands once the disk is full. 0 for neither.",
+    ),
+    key(
         "listen",
         Kind::Text,
         "",

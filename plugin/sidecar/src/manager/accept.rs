@@ -60,6 +60,8 @@ impl Drive<'_> {
             Some("this node is still syncing with the chain; try again later")
         } else if self.env.is_restored() {
             Some("this node has lost data and opens no channels")
+        } else if self.env.room.is_low() {
+            Some("this node cannot keep another channel now; try again later")
         } else if open.chain_hash != self.env.policy.chain_hash {
             Some("this node is on another chain")
         } else if !self.env.chain.is_accepting() {
@@ -119,6 +121,10 @@ impl Drive<'_> {
         }
         if self.env.is_restored() {
             return self.operation_failed(order.operation, RESTORED);
+        }
+        if self.env.room.is_low() {
+            let words = "the disk of the data directory has too little room for another channel; see node.status";
+            return self.operation_failed(order.operation, words);
         }
         let (Ok((signer, keys_index)), Ok(temporary), Ok(scid_alias)) =
             (self.fresh_keys(), Clock::random_bytes(), fresh_alias())

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::key::NodeKeys;
 use crate::lock::{Mutex, RwLock};
 use crate::store::load::FrozenChannel;
+use crate::store::room::Found;
 use crate::store::row::EventRow;
 use crate::store::schema::{RESTORED_KEY, Table};
 use crate::store::{Batch, Reader, Writer};
@@ -109,12 +110,46 @@ impl ChainView {
     }
 }
 
+/// The room on the disk as gates and callers see it, kept up to date by whoever looks at the disk.
+#[derive(Debug, Default)]
+pub struct RoomView {
+    free: AtomicU64,
+    wanted: AtomicU64,
+    low: AtomicBool,
+}
+
+impl RoomView {
+    /// Whether there is too little for another promise (DSK-8): nothing is opened, accepted, relayed or paid. What stands goes on, and
+    /// what pays us is taken.
+    pub fn is_low(&self) -> bool {
+        self.low.load(Ordering::Acquire)
+    }
+
+    /// Bytes that are free.
+    pub fn free(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that are to be free before anything is promised again.
+    pub fn wanted(&self) -> u64 {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// What the disk was found to have.
+    pub fn set(&self, found: Found) {
+        self.free.store(found.free, Ordering::Relaxed);
+        self.wanted.store(found.wanted, Ordering::Relaxed);
+        self.low.store(found.is_low, Ordering::Release);
+    }
+}
+
 /// Makes the signer of a channel from its `keys_index`.
 pub type Signers = dyn Fn(u64) -> Arc<dyn Signer> + Send + Sync;
 
 /// Shared by every worker; nothing in it is behind a peer lock.
 pub struct Env {
     pub chain: ChainView,
+    pub room: RoomView,
     pub policy: Policy,
     pub forwarding: ForwardingPolicy,
     pub keys: Arc<NodeKeys>,
@@ -158,6 +193,7 @@ impl Env {
         let restored = watch::Sender::new(restored.map(Arc::from));
         Self {
             chain,
+            room: RoomView::default(),
             policy,
             forwarding,
             signers: soft_signers(keys.clone()),

@@ -419,6 +419,12 @@ impl Doorkeeper {
         if self.manager.env().is_restored() { Err(Fault::restored()) } else { Ok(()) }
     }
 
+    /// What a call hears that would promise something while the disk has too little room.
+    pub(super) fn disk_low(&self) -> Fault {
+        let room = &self.manager.env().room;
+        Fault::disk_low(room.free(), room.wanted())
+    }
+
     /// Why the node is not at the tip of the chain.
     pub(super) fn not_synced(&self) -> Fault {
         match self.chain.borrow().clone() {

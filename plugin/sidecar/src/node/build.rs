@@ -36,6 +36,7 @@ use crate::net::{Dialer, Network};
 use crate::payment::Terms;
 use crate::rpc::Doors;
 use crate::store::backup::Hub;
+use crate::store::room::Room;
 use crate::store::troubles::Troubles;
 use crate::store::{ChainOrder, Commits};
 use crate::sweep::{Sweeper, Tools};
@@ -84,7 +85,7 @@ struct Assembly<'a> {
 /// Builds a node. Its doors are open and its threads run when this returns; it meets no peer yet.
 pub(super) fn build(
     config: &Config,
-    found: Found,
+    (found, mut room): (Found, Room),
     doors: &Arc<Doors<Doorkeeper>>,
 ) -> Result<(Parts, Network), StartFault> {
     let outside = Outside::start(config)?;
@@ -93,6 +94,7 @@ pub(super) fn build(
     let hub = sinks.as_ref().map(|sinks| sinks.hub.clone());
     let ground = ground(config, (&keys, &coins), &outside, hub.clone());
     let (core, duties) = core::build(db, &mut file, ground)?;
+    core.manager.env().room.set(room.look()?);
     let Duties { commits, mailboxes, notices, orders } = duties;
     let commits = commits.raising(generation).journaled(file.journal.take());
     let commits = commits.keeping_events(event_limits(config), Clock::latest_unix);
@@ -113,7 +115,7 @@ pub(super) fn build(
     doors.open(Arc::new(all.doorkeeper(network.dialer(), chain.clone())));
     all.begin_work((mailboxes, notices, orders))?;
     let follower = all.begin_following(state, doors.clone())?;
-    all.begin_looking_out(chain.clone(), std::mem::take(&mut file.troubles))?;
+    all.begin_looking_out(chain.clone(), (std::mem::take(&mut file.troubles), room), doors.clone())?;
 
     let redial = file.peer_addresses.into_iter().filter(|(peer, _)| with_channels.contains(peer)).collect();
     let Assembly { outside: Outside { stop, .. }, core: Core { manager, .. }, wallet, sinks, .. } = all;
@@ -228,10 +230,20 @@ impl Assembly<'_> {
     }
 
     /// Begins to look for what is wrong; `told` is what earlier runs said of it.
-    fn begin_looking_out(&self, chain: watch::Receiver<Option<ChainState>>, told: Troubles) -> io::Result<()> {
-        let lookout = Lookout { manager: self.core.manager.clone(), chain, sinks: self.sinks.clone() };
+    fn begin_looking_out(
+        &self,
+        chain: watch::Receiver<Option<ChainState>>,
+        (told, room): (Troubles, Room),
+        doors: Arc<Doors<Doorkeeper>>,
+    ) -> io::Result<()> {
+        let lookout = Lookout {
+            manager: self.core.manager.clone(),
+            chain,
+            sinks: self.sinks.clone(),
+            tell_disk: Box::new(move |words| doors.report(|status| status.disk = words)),
+        };
         let stop = self.outside.stop.clone();
-        spawn("lookout", move || lookout.run(told, &stop))?;
+        spawn("lookout", move || lookout.run(told, room, &stop))?;
         Ok(())
     }
 

@@ -70,7 +70,7 @@ pub(super) async fn come_through(manager: Arc<Manager>) {
 
 /// The status as people read it in one line: phase, progress, and what is wrong.
 fn status_line(status: &NodeStatusReport) -> String {
-    let NodeStatusReport { phase, reason, block_height, target_height, backups, network, .. } = status;
+    let NodeStatusReport { phase, reason, block_height, target_height, backups, disk, network, .. } = status;
     let phase = serde_json::to_value(phase).ok();
     let phase = phase.as_ref().and_then(|phase| phase.as_str()).unwrap_or("runs").replace('_', " ");
     let progress = match (block_height, target_height) {
@@ -78,6 +78,6 @@ fn status_line(status: &NodeStatusReport) -> String {
         (Some(height), None) => format!(", block {height}"),
         (None, _) => String::new(),
     };
-    let reason = reason.iter().chain(backups).map(|words| format!("; {words}")).collect::<String>();
+    let reason = reason.iter().chain(backups).chain(disk).map(|words| format!("; {words}")).collect::<String>();
     format!("{network}: {phase}{progress}{reason}")
 }

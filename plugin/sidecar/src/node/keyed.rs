@@ -121,6 +121,7 @@ impl Doorkeeper {
     fn send_fault(&self, fault: SendFault) -> Fault {
         match fault {
             SendFault::NotSynced => self.not_synced(),
+            SendFault::NoRoom => self.disk_low(),
             SendFault::Invoice(reason @ InvalidInvoice::WrongNetwork(_)) => Fault::invoice_wrong_network(reason),
             SendFault::Invoice(reason) => Fault::invoice_invalid(reason),
             SendFault::Expired(_) => Fault::invoice_expired(),

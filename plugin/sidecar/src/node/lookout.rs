@@ -16,8 +16,10 @@ use crate::chain::follow::ChainState;
 use crate::chain::stop::StopFlag;
 use crate::clock::Clock;
 use crate::manager::Manager;
+use crate::manager::env::RoomView;
 use crate::store::Batch;
 use crate::store::backup::{Hub, SinkView, State};
+use crate::store::room::Room;
 use crate::store::row::EventRow;
 use crate::store::schema::{TROUBLES_KEY, Table};
 use crate::store::troubles::{Subject, Troubles};
@@ -64,13 +66,16 @@ pub(super) struct Lookout {
     pub(super) manager: Arc<Manager>,
     pub(super) chain: watch::Receiver<Option<ChainState>>,
     pub(super) sinks: Option<Arc<Hub>>,
+    /// Tells `node.status` what is wrong with the disk, or that nothing is.
+    pub(super) tell_disk: Box<dyn Fn(Option<String>) + Send>,
 }
 
 impl Lookout {
     /// Looks until `stop` is raised. Blocks the thread.
-    pub(super) fn run(&self, told: Troubles, stop: &StopFlag) {
+    pub(super) fn run(&self, told: Troubles, mut room: Room, stop: &StopFlag) {
         let (mut watch, mut meeting) = (Watch::new(told), Meeting::default());
         while !stop.sleep(LOOK_EVERY) {
+            self.look_at_disk(&mut room);
             self.look(&mut watch, &mut meeting);
         }
     }
@@ -101,22 +106,34 @@ impl Lookout {
         self.manager.env().writer.submit(batch);
     }
 
+    /// What a disk does not say leaves everything as it was.
+    fn look_at_disk(&self, room: &mut Room) {
+        match room.look() {
+            Ok(found) => {
+                self.manager.env().room.set(found);
+                (self.tell_disk)(found.is_low.then(|| low_in_words(&self.manager.env().room)));
+            }
+            Err(fault) => tracing::debug!(%fault, "the disk of the data directory does not say what it has"),
+        }
+    }
+
     fn is_synced(&self) -> bool {
         matches!(&*self.chain.borrow(), Some(ChainState::Synced { .. }))
     }
 
     fn found(&self, views: &[SinkView], meeting: &mut Meeting, now: Instant) -> Vec<(Subject, How)> {
         let chain = (Subject::Chain, if self.is_synced() { How::Well } else { How::Ill });
+        let disk = (Subject::Disk, if self.manager.env().room.is_low() { How::Ill } else { How::Well });
         let backups = views.iter().map(|view| (Subject::Backup(view.terms.name.clone()), backup(view)));
         let peer = |peer| (Subject::Peer(peer), meeting.how(peer, self.manager.is_connected(&peer), now));
         let peers = self.manager.deliver().peers_with_channels().into_iter().map(peer);
-        [chain].into_iter().chain(backups).chain(peers).collect()
+        [chain, disk].into_iter().chain(backups).chain(peers).collect()
     }
 
     /// A peer with no more than a promise of a channel comes and goes for nothing, and is not told of.
     fn counts(&self, subject: &Subject) -> bool {
         match subject {
-            Subject::Chain | Subject::Backup(_) => true,
+            Subject::Chain | Subject::Disk | Subject::Backup(_) => true,
             Subject::Peer(peer) => self.manager.has_funded_channel(peer),
         }
     }
@@ -125,6 +142,11 @@ impl Lookout {
         match subject {
             Subject::Chain if is_wrong => ("chain_blind", json!({ "message": self.chain_in_words() })),
             Subject::Chain => ("chain_synced", json!({ "block_height": self.manager.env().chain.height() })),
+            Subject::Disk if is_wrong => {
+                let words = low_in_words(&self.manager.env().room);
+                ("disk_low", json!({ "message": words }))
+            }
+            Subject::Disk => ("disk_relieved", json!({})),
             Subject::Backup(name) if is_wrong => {
                 let view = views.iter().find(|view| view.terms.name == *name);
                 let words = view.map(|view| backup_in_words(view, self.manager.env().is_restored()));
@@ -160,6 +182,16 @@ impl Lookout {
              chain.status"
         )
     }
+}
+
+/// What `node.status` and the event say of a disk with too little room.
+fn low_in_words(room: &RoomView) -> String {
+    format!(
+        "the disk of the data directory has {} bytes free, and {} are wanted (disk_reserve_bytes): until then nothing is opened, relayed or \
+         paid, and what stands goes on; make room on it",
+        room.free(),
+        room.wanted()
+    )
 }
 
 fn backup(view: &SinkView) -> How {

@@ -52,6 +52,8 @@ pub enum Whom {
 pub enum SendFault {
     #[error("the chain is not synced yet, so nothing is paid; see node.status")]
     NotSynced,
+    #[error("the disk of the data directory has too little room for another payment; see node.status")]
+    NoRoom,
     #[error("{0}")]
     Invoice(#[from] InvalidInvoice),
     #[error("the invoice has expired at {0} (unix seconds); ask for a new one")]
@@ -108,6 +110,7 @@ impl SendFault {
             Self::NotConnected(_) | Self::Unusable(_) => 1,
             Self::NoRoute(_)
             | Self::NotSynced
+            | Self::NoRoom
             | Self::Invoice(_)
             | Self::Expired(_)
             | Self::AmountMissing

@@ -76,6 +76,9 @@ impl Payments {
         if !self.manager.env().chain.is_synced() {
             return Err(SendFault::NotSynced);
         }
+        if self.manager.env().room.is_low() {
+            return Err(SendFault::NoRoom);
+        }
         let recipe = self.recipe(&order, invoice)?;
         let row = PaymentRow {
             payment_id: Clock::random_bytes()?,
@@ -118,6 +121,9 @@ impl Payments {
         let env = self.manager.env();
         if !env.chain.is_synced() || env.is_restored() {
             return Err(SendFault::NotSynced);
+        }
+        if env.room.is_low() {
+            return Err(SendFault::NoRoom);
         }
         let task = self.task(recipe, (missing, max_fee));
         let max_parts = if recipe.in_parts { MAX_IN_FLIGHT.saturating_sub(in_flight) } else { 1 };

@@ -32,6 +32,7 @@ impl<B> Doors<B> {
             block_height: None,
             target_height: None,
             backups: None,
+            disk: None,
             clock: None,
             wallet: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),

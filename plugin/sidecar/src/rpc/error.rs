@@ -259,6 +259,17 @@ impl Fault {
         )
     }
 
+    /// The disk has too little room for another promise.
+    pub fn disk_low(free: u64, wanted: u64) -> Self {
+        Self::passing(
+            ErrorKind::DiskLow,
+            format!(
+                "the disk of the data directory has {free} bytes free, and {wanted} are wanted to promise anything more"
+            ),
+            "Make room on it. What stands goes on, and nothing is lost; disk_reserve_bytes is what this comes from.",
+        )
+    }
+
     /// The store failed; the daemon is about to end.
     pub fn storage_failed(reason: impl fmt::Display) -> Self {
         Self::lasting(

@@ -20,6 +20,7 @@ pub mod replay;
 mod reserve;
 pub mod restore;
 mod retention;
+pub mod room;
 pub mod row;
 pub mod schema;
 pub mod seal;

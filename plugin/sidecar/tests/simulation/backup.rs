@@ -71,6 +71,7 @@ pub struct Backup {
     /// What its node calls it.
     name: String,
     is_required: bool,
+    took_a_place: bool,
     pub behaviour: Behaviour,
     kept: Arc<Mutex<Kept>>,
 }
@@ -173,7 +174,19 @@ impl Backup {
             has_boasted: false,
             rng: ChaCha8Rng::seed_from_u64(seed),
         };
-        Self { name: name.to_owned(), is_required, behaviour, kept: Arc::new(Mutex::new(kept)) }
+        let kept = Arc::new(Mutex::new(kept));
+        Self { name: name.to_owned(), is_required, took_a_place: false, behaviour, kept }
+    }
+
+    /// An empty one for the place of another.
+    pub fn in_place_of(dead: &Self, seed: u64) -> Self {
+        let made = Self::new(&format!("{}-anew", dead.name), true, Behaviour::Prompt, seed);
+        Self { took_a_place: true, ..made }
+    }
+
+    /// Whether it began empty, in the place of another.
+    pub fn took_a_place(&self) -> bool {
+        self.took_a_place
     }
 
     pub fn name(&self) -> &str {

@@ -75,7 +75,10 @@ impl World {
         self.start(node);
         if is_newest {
             self.counts.one("restores that know all that was told");
-            let is_had = |channel: &_| self.is_had(channel) && !backup.has_refused(channel);
+            // What was told before a backup was put into the place of another stood in that other: this one has it with its first
+            // write of the channel.
+            let is_given = |channel: &_| !backup.took_a_place() || backup.has(channel, |_| true);
+            let is_had = |channel: &_| self.is_had(channel) && !backup.has_refused(channel) && is_given(channel);
             self.ledger.seen.rows_held_against(&self.nodes[node], is_had);
         }
         if self.ledger.seen.is_behind(&self.nodes[node]) {

@@ -134,7 +134,7 @@ impl World {
         let seed = self.rng.random();
         let dead = self.nodes[node].backups.iter_mut().find(|backup| backup.is_required() && backup.refusals() > 1);
         let dead = dead.expect("a backup that refused two channels");
-        *dead = Backup::new(&format!("{}-anew", dead.name()), true, Behaviour::Prompt, seed);
+        *dead = Backup::in_place_of(dead, seed);
     }
 
     /// A node fell before it was durable that a backup refused a channel, and the one in its place takes the channel: it goes on.

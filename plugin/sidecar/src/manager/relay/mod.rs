@@ -218,7 +218,7 @@ impl Drive<'_> {
         shared_secret: [u8; 32],
         (forward, next, asked): (ForwardPayload, Option<OnionPacket>, Option<(NodeId, ChannelId)>),
     ) -> Result<(), Failure> {
-        if !self.env.chain.is_synced() || self.env.is_restored() {
+        if !self.env.chain.is_synced() || self.env.is_restored() || self.env.room.is_low() {
             return Err(Failure::TemporaryNodeFailure);
         }
         let (to, channel) = asked.ok_or(Failure::UnknownNextPeer)?;

@@ -11,6 +11,7 @@ use crate::manager::relay::register;
 use crate::manager::terms::{TermsChange, TermsRow};
 use crate::store::Batch;
 use crate::store::forward::{Direction, ForwardTotals};
+use crate::store::room::Found;
 use crate::store::row::{Downstream, SettlementRow};
 
 const AMOUNT: Msat = Msat::new(10_000_000);
@@ -336,6 +337,27 @@ async fn an_htlc_for_a_peer_that_is_away_fails_and_may_be_sent_again() {
     let built = chain.send(&send);
     let (0, Failure::TemporaryChannelFailure { channel_update }) = chain.failure(&built).await else { panic!("away") };
     update_in(&chain, &channel_update);
+}
+
+/// What stands is settled all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn dsk_8_nothing_more_is_handed_on_while_the_disk_has_too_little_room() {
+    let mut chain = Chain::new().await;
+    let first = chain.good(1);
+    chain.send(&first);
+    let standing = chain.offered().await;
+    chain.bench.manager.env().room.set(Found { free: 7, wanted: 9, is_low: true });
+    let send = chain.good(2);
+    let built = chain.send(&send);
+    assert_eq!(chain.failure(&built).await, (0, Failure::TemporaryNodeFailure));
+    chain.then(standing.id, Command::Fulfill { htlc_id: standing.id, preimage: preimage(1) }).await;
+    let answer = chain.answer().await;
+    let Message::UpdateFulfillHtlc(fulfill) = answer else { panic!("{answer:?}") };
+    assert_eq!((fulfill.id, fulfill.payment_preimage), (0, preimage(1)));
+    chain.bench.manager.env().room.set(Found { free: 9, wanted: 9, is_low: false });
+    let send = chain.good(3);
+    chain.send(&send);
+    chain.offered().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

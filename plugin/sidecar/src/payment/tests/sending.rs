@@ -12,6 +12,7 @@ use outrigger_channel::{Channel, Command, CommandId, FailReason, Input};
 
 use super::*;
 use crate::manager::tests::{HEIGHT, Rogue, peel};
+use crate::store::room::Found;
 use crate::store::row::{AgainRow, PaidFor};
 
 mod budget;
@@ -592,6 +593,21 @@ async fn btc_1_no_other_way_is_tried_while_the_chain_is_not_synced() {
     let PaymentState::Failed { kind, message, .. } = payer.end(&id).await else { panic!("it fails") };
     assert_eq!(kind, "temporary_channel_failure");
     assert!(message.contains("the chain is not synced yet"), "{message}");
+    assert!(payer.peers[1].0.dealt_with().await.is_empty());
+    payer.assert_done().await;
+}
+
+/// An attempt is a promise. One that stands comes to its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn dsk_8_no_other_way_is_tried_while_the_disk_has_too_little_room() {
+    let mut payer = Payer::new(2).await;
+    let id = payer.send(payer.order(ONE_CHANNEL, false)).await;
+    let first = payer.offered(0).await;
+    payer.bench.manager.env().room.set(Found { free: 7, wanted: 9, is_low: true });
+    payer.fail(&first, false, &TOO_MUCH).await;
+    let PaymentState::Failed { kind, message, .. } = payer.end(&id).await else { panic!("it fails") };
+    assert_eq!(kind, "temporary_channel_failure");
+    assert!(message.contains("too little room for another payment"), "{message}");
     assert!(payer.peers[1].0.dealt_with().await.is_empty());
     payer.assert_done().await;
 }
