@@ -74,6 +74,10 @@ impl Sidecar {
         ]
         .map(str::to_owned)
         .into();
+        // Tests share a disk that is not theirs, with many nodes at once.
+        if !more.contains(&"--disk-reserve-bytes") {
+            arguments.extend(["--disk-reserve-bytes", "0"].map(str::to_owned));
+        }
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let environment = environment.to_vec();
         let (child, client) = launch(directory, &arguments, &environment).await?;

@@ -11,6 +11,7 @@ use outrigger_rpc_schema::EventKind::{DiskLow, DiskRelieved};
 use outrigger_rpc_schema::rendezvous::network_directory;
 use outrigger_rpc_schema::{
     ChannelOpen, ChannelState, Event, EventKind, EventList, InvoiceCreate, NodeStatus, PaymentSend, PaymentState,
+    WalletNewAddress,
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -106,11 +107,10 @@ fn kinds(events: &[Event]) -> Vec<EventKind> {
     events.iter().map(|event| event.kind).collect()
 }
 
-/// Makes invoices until the disk takes no more, and the process is gone.
+/// Has the node write until the disk takes no more, and the process is gone.
 async fn until_stopped(node: &mut Sidecar) -> Done<()> {
-    let order = InvoiceCreate { amount_msat: Some(1000), description: "x".repeat(600), ..Default::default() };
     for _ in 0..20_000 {
-        if node.call(order.clone()).await.is_err() {
+        if node.call(WalletNewAddress::default()).await.is_err() {
             assert_eq!(node.until_ended().await?, STORAGE_EXIT_CODE);
             return Ok(());
         }
@@ -119,10 +119,9 @@ async fn until_stopped(node: &mut Sidecar) -> Done<()> {
 }
 
 /// Pays by the channel between both, once they are in step again.
-async fn paid(from: &Sidecar, to: &Sidecar, amount_msat: u64) -> Done<()> {
-    let invoice = to.invoice(amount_msat, "what stands is settled").await?;
+async fn paid(from: &Sidecar, to: &Sidecar, invoice: &str) -> Done<()> {
     let (address, node_id) = (to.address(), to.node_id().await?);
-    let begun = until(LIMIT, "a payment to begin", async || Ok(from.send(&invoice).await.ok()));
+    let begun = until(LIMIT, "a payment to begin", async || Ok(from.send(invoice).await.ok()));
     let payment_id = from.reconnecting(&node_id, &address, begun).await?;
     assert_eq!(from.payment_end(&payment_id).await?.state, PaymentState::Succeeded);
     Ok(())
@@ -141,6 +140,7 @@ async fn dsk_8_a_node_on_a_full_disk_promises_nothing_new_and_settles_what_stand
         assert_eq!((disk.ballast(), alice.call(NodeStatus {}).await?.disk), (Some(RESERVE), None));
 
         // Less than the reserve is left: nothing new is promised, and what pays the node is taken.
+        let [first, second] = [alice.invoice(2_000_000, "first").await?, alice.invoice(3_000_000, "second").await?];
         disk.fill(2 * MIB + MIB / 2)?;
         let words = until_low(&alice, true).await?;
         assert!(
@@ -152,12 +152,14 @@ async fn dsk_8_a_node_on_a_full_disk_promises_nothing_new_and_settles_what_stand
         let invoice = bob.invoice(1_000_000, "too late").await?;
         let order = PaymentSend { invoice: Some(invoice), ..Default::default() };
         assert_eq!(alice.refusal(order).await?, "disk_low");
+        let order = InvoiceCreate { amount_msat: Some(1), ..Default::default() };
+        assert_eq!(alice.refusal(order).await?, "disk_low");
         let order = ChannelOpen { node_id: alice.node_id().await?, funding_sat: 100_000, ..Default::default() };
         bob.fund(&regtest.bitcoind).await?;
         let op_id = bob.call(ChannelOpen { idempotency_key: "to alice".into(), ..order }).await?.op_id;
         let failure = bob.end_of_opening(&op_id).await?.failure.ok_or("alice accepted a channel")?;
         assert!(failure.contains("cannot keep another channel now"), "{failure}");
-        paid(&bob, &alice, 2_000_000).await?;
+        paid(&bob, &alice, &first).await?;
         assert_eq!(disk.ballast(), Some(RESERVE));
         assert_eq!(kinds(&until_told(&alice, 1).await?), [DiskLow]);
 
@@ -167,7 +169,7 @@ async fn dsk_8_a_node_on_a_full_disk_promises_nothing_new_and_settles_what_stand
         alice.start_again().await?;
         assert_eq!(disk.ballast(), None);
         until_low(&alice, true).await?;
-        paid(&bob, &alice, 3_000_000).await?;
+        paid(&bob, &alice, &second).await?;
         assert_eq!(kinds(&told(&alice).await?), [DiskLow], "a start does not tell it again");
 
         // So is a close, to its end in the chain.
@@ -197,12 +199,19 @@ async fn dsk_8_with_whatever_is_left_a_start_goes_on_and_claims_what_is_its_own(
         regtest.channel(&alice, &bob, 1_000_000, 400_000_000).await?;
         for left_kib in [0, 4, 8, 16, 32, 64, 128, 256, 512, 1024] {
             until_ballast(&disk).await?;
+            let invoice = alice.invoice(1_000_000 + left_kib, "what stands is settled").await?;
             alice.kill().await?;
+            let lock = network_directory(&disk.node(), "regtest").join("lock");
+            match left_kib {
+                4 => drop(File::create(&lock)?),
+                8 => std::fs::remove_file(&lock)?,
+                _ => {}
+            }
             disk.fill(left_kib * 1024)?;
             alice.start_again().await.map_err(|fault| format!("with {left_kib} KiB left: {fault}"))?;
             assert_eq!(disk.ballast(), None, "with {left_kib} KiB left");
             until_low(&alice, true).await?;
-            paid(&bob, &alice, 1_000_000 + left_kib).await?;
+            paid(&bob, &alice, &invoice).await?;
             disk.empty()?;
             until_low(&alice, false).await?;
         }

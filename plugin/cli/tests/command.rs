@@ -163,7 +163,7 @@ async fn help_describes_every_method_from_the_schema() {
         assert!(help.contains("Result:\n  "), "{}", method.name);
     }
     let open = text(&run(nowhere.path(), &["channel.open", "--help"]).await.stdout);
-    assert!(open.contains("How far it is. One of opening, pending, failed."), "{open}");
+    assert!(open.contains("How far it is. One of opening, pending, failed, unknown."), "{open}");
 }
 
 #[tokio::test]

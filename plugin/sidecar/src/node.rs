@@ -57,7 +57,7 @@ use backend::Doorkeeper;
 use build::build;
 use chain_side::StoredWallet;
 use found::Found;
-use lock::lock_directory;
+use lock::lock_making_room;
 use settings::place;
 
 pub use settings::tls_files;
@@ -190,9 +190,8 @@ impl Node {
         supervisor: Option<Arc<Supervisor>>,
     ) -> Result<Self, StartFault> {
         let directory = config.network_dir();
-        let lock = lock_directory(&directory)?;
-        // Before anything is written: on a full disk this makes room.
-        let room = Room::at_start(&directory, config.disk_reserve)?;
+        let mut room = Room::of(&directory, config.disk_reserve);
+        let lock = lock_making_room(&directory, || room.at_start())?;
         let doors = Doors::new(network_name(config.network));
         let secret = Zeroizing::new(Clock::random_bytes()?);
         doors.set_config(config.report.clone());

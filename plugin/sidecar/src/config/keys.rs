@@ -71,9 +71,10 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "disk_reserve_bytes",
         Kind::Number(0, 1 << 40),
-        "67108864",
-        "Below so many free bytes on the disk of data_dir nothing is opened, relayed or paid. A file of that size, ballast, keeps as much \
-         back, to settle what stands once the disk is full. 0 for neither.",
+        "134217728",
+        "Below so many free bytes on the disk of data_dir nothing is opened, relayed, invoiced or paid. A file of that size, ballast, \
+         keeps as much back, to settle what stands once the disk is full; before it is made, two and a half times as many are to be free. 0 \
+         for neither.",
     ),
     key(
         "listen",

@@ -80,7 +80,10 @@ impl Drive<'_> {
     /// Whether a channel or an opening with the peer has this name. It is told so in a `warning`: an `error` would speak of that
     /// channel, of which nobody has complained (BOLT 1).
     fn is_taken(&self, peer: &Peer, name: &ChannelId) -> bool {
-        peer.openings.contains_key(name) || peer.slots.contains_key(name) || self.env.frozen.contains(name)
+        peer.openings.contains_key(name)
+            || peer.leaving.contains_key(name)
+            || peer.slots.contains_key(name)
+            || self.env.frozen.contains(name)
     }
 
     fn admits(&self, peer: &mut Peer) -> bool {
@@ -169,12 +172,15 @@ impl Drive<'_> {
         channel: ChannelId,
         funding: Result<Box<(Transaction, u32)>, String>,
     ) {
-        let Some(slot) = peer.openings.get_mut(&channel) else {
-            // The opening ended while the wallet worked.
+        let leaving = peer.leaving.remove(&channel);
+        let waits = |slot: &&mut OpeningSlot| slot.order.as_ref().is_some_and(|order| order.awaits_wallet);
+        let slot = peer.openings.get_mut(&channel).filter(waits).filter(|_| leaving.is_none());
+        let Some(slot) = slot else {
+            // The opening ended while the wallet worked, whoever has its name by now.
             if let Ok(funding) = funding {
                 self.batch.hold(Held::Chain(ChainOrder::Release(funding.0.compute_txid())));
             }
-            if let Some(Leaving { operation, reason }) = peer.leaving.remove(&channel) {
+            if let Some(Leaving { operation, reason }) = leaving {
                 self.operation_failed(operation, &reason);
             }
             return;

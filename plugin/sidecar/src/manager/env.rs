@@ -116,6 +116,7 @@ pub struct RoomView {
     free: AtomicU64,
     wanted: AtomicU64,
     low: AtomicBool,
+    ballast: AtomicBool,
 }
 
 impl RoomView {
@@ -125,7 +126,12 @@ impl RoomView {
         self.low.load(Ordering::Acquire)
     }
 
-    /// Bytes that are free.
+    /// Whether there is a ballast.
+    pub fn has_ballast(&self) -> bool {
+        self.ballast.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that are free; [`u64::MAX`] where nobody knows, or wants to.
     pub fn free(&self) -> u64 {
         self.free.load(Ordering::Relaxed)
     }
@@ -139,6 +145,7 @@ impl RoomView {
     pub fn set(&self, found: Found) {
         self.free.store(found.free, Ordering::Relaxed);
         self.wanted.store(found.wanted, Ordering::Relaxed);
+        self.ballast.store(found.has_ballast, Ordering::Relaxed);
         self.low.store(found.is_low, Ordering::Release);
     }
 }

@@ -94,7 +94,7 @@ pub(super) fn build(
     let hub = sinks.as_ref().map(|sinks| sinks.hub.clone());
     let ground = ground(config, (&keys, &coins), &outside, hub.clone());
     let (core, duties) = core::build(db, &mut file, ground)?;
-    core.manager.env().room.set(room.look()?);
+    core.manager.env().room.set(room.look());
     let Duties { commits, mailboxes, notices, orders } = duties;
     let commits = commits.raising(generation).journaled(file.journal.take());
     let commits = commits.keeping_events(event_limits(config), Clock::latest_unix);

@@ -12,6 +12,14 @@ use crate::store::generation::make_directory;
 
 /// Makes the network's directory, private to its owner, and takes its lock.
 pub(super) fn lock_directory(directory: &Path) -> Result<File, StartFault> {
+    lock_making_room(directory, || Ok(()))
+}
+
+/// The same, with `make_room` between taking the lock and writing who has it: a full disk takes not even that.
+pub(super) fn lock_making_room(
+    directory: &Path,
+    make_room: impl FnOnce() -> io::Result<()>,
+) -> Result<File, StartFault> {
     let fault = |reason: io::Error| StartFault::Directory { path: directory.to_owned(), reason: reason.to_string() };
     make_directory(directory).map_err(fault)?;
     let path = directory.join("lock");
@@ -25,9 +33,12 @@ pub(super) fn lock_directory(directory: &Path) -> Result<File, StartFault> {
         let pid = holder.map(|holder| format!(" (process {})", holder.pid)).unwrap_or_default();
         return Err(StartFault::Running { path, pid });
     }
+    make_room().map_err(fault)?;
     let own = Holder::of_this_process();
-    file.set_len(0).and_then(|()| file.rewind()).map_err(fault)?;
-    writeln!(file, "{} {}", own.pid, own.started.unwrap_or_default()).map_err(fault)?;
+    let words = format!("{} {}\n", own.pid, own.started.unwrap_or_default());
+    // Not cut first: the block that is there is not given to whoever fills the disk.
+    file.rewind().and_then(|()| file.write_all(words.as_bytes())).map_err(fault)?;
+    file.set_len(words.len() as u64).map_err(fault)?;
     Ok(file)
 }
 

@@ -106,15 +106,10 @@ impl Lookout {
         self.manager.env().writer.submit(batch);
     }
 
-    /// What a disk does not say leaves everything as it was.
     fn look_at_disk(&self, room: &mut Room) {
-        match room.look() {
-            Ok(found) => {
-                self.manager.env().room.set(found);
-                (self.tell_disk)(found.is_low.then(|| low_in_words(&self.manager.env().room)));
-            }
-            Err(fault) => tracing::debug!(%fault, "the disk of the data directory does not say what it has"),
-        }
+        let found = room.look();
+        self.manager.env().room.set(found);
+        (self.tell_disk)(found.is_low.then(|| low_in_words(&self.manager.env().room)));
     }
 
     fn is_synced(&self) -> bool {

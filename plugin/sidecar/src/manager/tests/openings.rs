@@ -234,6 +234,24 @@ async fn fnd_13_a_disconnection_at_every_message_frees_what_the_opening_held() {
     }
 }
 
+/// A peer that has ended an opening cannot put one of its own into its place while the wallet works: the coins would be kept for it, and
+/// its end never told.
+#[tokio::test(flavor = "multi_thread")]
+async fn fnd_9_fnd_13_a_peer_cannot_take_the_name_of_an_opening_whose_coins_are_being_chosen() {
+    let mut peer = Rogue::connect();
+    let open = peer.wanted(Msat::ZERO).await;
+    let (_, tx) = peer.accepted(&open).await;
+    peer.tell(Message::Error(Error { channel_id: open.temporary_channel_id, data: "changed my mind".into() }));
+    peer.tell(Message::OpenChannel(open.clone()));
+    let Message::Warning(refused) = peer.hear().await else { panic!("the name was given away") };
+    assert_eq!(refused.data.to_string(), "this temporary_channel_id is in use");
+    peer.bench.manager.funded(&peer.id, open.temporary_channel_id, Ok((tx.clone(), 0)));
+    let order = peer.bench.orders.recv_timeout(LIMIT).unwrap();
+    assert!(matches!(&order, ChainOrder::Release(txid) if *txid == tx.compute_txid()), "{order:?}");
+    peer.bench.durable().await;
+    assert!(matches!(operation(&peer.bench), OperationState::Failed { .. }));
+}
+
 /// Whoever hears that it has failed may open again at once: nothing is told before the wallet, whose answer is on its way, keeps no coins
 /// for it. The peer is away for good meanwhile, and known nevertheless.
 #[tokio::test(flavor = "multi_thread")]

@@ -346,7 +346,7 @@ async fn dsk_8_nothing_more_is_handed_on_while_the_disk_has_too_little_room() {
     let first = chain.good(1);
     chain.send(&first);
     let standing = chain.offered().await;
-    chain.bench.manager.env().room.set(Found { free: 7, wanted: 9, is_low: true });
+    chain.bench.manager.env().room.set(Found { free: 7, wanted: 9, is_low: true, has_ballast: true });
     let send = chain.good(2);
     let built = chain.send(&send);
     assert_eq!(chain.failure(&built).await, (0, Failure::TemporaryNodeFailure));
@@ -354,7 +354,7 @@ async fn dsk_8_nothing_more_is_handed_on_while_the_disk_has_too_little_room() {
     let answer = chain.answer().await;
     let Message::UpdateFulfillHtlc(fulfill) = answer else { panic!("{answer:?}") };
     assert_eq!((fulfill.id, fulfill.payment_preimage), (0, preimage(1)));
-    chain.bench.manager.env().room.set(Found { free: 9, wanted: 9, is_low: false });
+    chain.bench.manager.env().room.set(Found { free: 9, wanted: 9, is_low: false, has_ballast: true });
     let send = chain.good(3);
     chain.send(&send);
     chain.offered().await;

@@ -603,7 +603,7 @@ async fn dsk_8_no_other_way_is_tried_while_the_disk_has_too_little_room() {
     let mut payer = Payer::new(2).await;
     let id = payer.send(payer.order(ONE_CHANNEL, false)).await;
     let first = payer.offered(0).await;
-    payer.bench.manager.env().room.set(Found { free: 7, wanted: 9, is_low: true });
+    payer.bench.manager.env().room.set(Found { free: 7, wanted: 9, is_low: true, has_ballast: true });
     payer.fail(&first, false, &TOO_MUCH).await;
     let PaymentState::Failed { kind, message, .. } = payer.end(&id).await else { panic!("it fails") };
     assert_eq!(kind, "temporary_channel_failure");
