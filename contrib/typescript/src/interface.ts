@@ -479,7 +479,7 @@ export type EventKind =
   | "peer_disconnected"
   /** The peer is connected again. Told at most once after each `peer_disconnected`, and never else: not where it has no channel any more. */
   | "peer_connected"
-  /** The disk of the data directory has less free than `disk_reserve_bytes`: nothing is opened, relayed or paid, and what stands goes on. The message says how much there is. Told and ended as `chain_blind` is. */
+  /** The disk of the data directory has too little free (`disk_reserve_bytes`): nothing is opened, relayed, invoiced or paid, and what stands goes on. The message says how much there is, and is to be. Told and ended as `chain_blind` is. */
   | "disk_low"
   /** There is enough room on the disk again. Told once after each `disk_low`, and never else. */
   | "disk_relieved"
