@@ -144,7 +144,7 @@ async fn dsk_8_a_node_on_a_full_disk_promises_nothing_new_and_settles_what_stand
         disk.fill(2 * MIB + MIB / 2)?;
         let words = until_low(&alice, true).await?;
         assert!(
-            words.contains("and 6291456 are wanted (disk_reserve_bytes)") && words.contains("make room on it"),
+            words.contains("and 6 MiB are wanted (disk_reserve_bytes)") && words.contains("make room on it"),
             "{words}"
         );
         let order = ChannelOpen { node_id: bob.node_id().await?, funding_sat: 100_000, ..Default::default() };
@@ -156,6 +156,7 @@ async fn dsk_8_a_node_on_a_full_disk_promises_nothing_new_and_settles_what_stand
         assert_eq!(alice.refusal(order).await?, "disk_low");
         let order = ChannelOpen { node_id: alice.node_id().await?, funding_sat: 100_000, ..Default::default() };
         bob.fund(&regtest.bitcoind).await?;
+        alice.until_synced_with(&regtest.bitcoind).await?;
         let op_id = bob.call(ChannelOpen { idempotency_key: "to alice".into(), ..order }).await?.op_id;
         let failure = bob.end_of_opening(&op_id).await?.failure.ok_or("alice accepted a channel")?;
         assert!(failure.contains("cannot keep another channel now"), "{failure}");

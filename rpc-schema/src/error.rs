@@ -123,7 +123,7 @@ pub enum ErrorKind {
     AuthTooManyTokens,
     /// The store failed.
     StorageFailed,
-    /// The disk of the data directory has too little room for another channel or payment.
+    /// The disk of the data directory has too little room for another channel, invoice or payment.
     DiskLow,
 }
 

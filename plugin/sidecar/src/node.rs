@@ -157,6 +157,7 @@ pub struct Node {
     parts: Parts,
     listen: SocketAddr,
     supervisor: Option<Arc<Supervisor>>,
+    room: Room,
     /// Held for as long as the process lives.
     _lock: File,
 }
@@ -228,12 +229,13 @@ impl Node {
             }
         };
         let (parts, network, lock) = opened?;
-        Ok(Self { doors, server, network, parts, listen: config.listen, supervisor, _lock: lock })
+        let room = Room::of(&config.network_dir(), config.disk_reserve);
+        Ok(Self { doors, server, network, parts, listen: config.listen, supervisor, room, _lock: lock })
     }
 
     /// Runs until somebody asks it to stop.
     pub async fn run(self) -> Result<(), StartFault> {
-        let Self { doors, server, network, mut parts, listen, supervisor, _lock } = self;
+        let Self { doors, server, network, mut parts, listen, supervisor, room, _lock } = self;
         let manager = parts.manager.clone();
         if let Some(supervisor) = supervisor.clone() {
             supervisor.ready();
@@ -263,6 +265,9 @@ impl Node {
             backups::drain(&sinks).await;
         }
         server.stop().await;
+        if let Err(fault) = room.at_end() {
+            tracing::warn!(%fault, "the ballast cannot be taken from the full disk of the data directory");
+        }
         outcome
     }
 

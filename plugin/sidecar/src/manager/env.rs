@@ -120,8 +120,8 @@ pub struct RoomView {
 }
 
 impl RoomView {
-    /// Whether there is too little for another promise (DSK-8): nothing is opened, accepted, relayed or paid. What stands goes on, and
-    /// what pays us is taken.
+    /// Whether there is too little for another promise (DSK-8): nothing is opened, accepted, relayed, invoiced or paid. What stands
+    /// goes on, and what pays us is taken.
     pub fn is_low(&self) -> bool {
         self.low.load(Ordering::Acquire)
     }

@@ -15,7 +15,7 @@ pub(super) fn lock_directory(directory: &Path) -> Result<File, StartFault> {
     lock_making_room(directory, || Ok(()))
 }
 
-/// The same, with `make_room` between taking the lock and writing who has it: a full disk takes not even that.
+/// The same; where the disk does not even take who has the lock, `make_room` comes first.
 pub(super) fn lock_making_room(
     directory: &Path,
     make_room: impl FnOnce() -> io::Result<()>,
@@ -33,12 +33,17 @@ pub(super) fn lock_making_room(
         let pid = holder.map(|holder| format!(" (process {})", holder.pid)).unwrap_or_default();
         return Err(StartFault::Running { path, pid });
     }
-    make_room().map_err(fault)?;
     let own = Holder::of_this_process();
     let words = format!("{} {}\n", own.pid, own.started.unwrap_or_default());
     // Not cut first: the block that is there is not given to whoever fills the disk.
-    file.rewind().and_then(|()| file.write_all(words.as_bytes())).map_err(fault)?;
-    file.set_len(words.len() as u64).map_err(fault)?;
+    let mut write = || {
+        file.rewind()?;
+        file.write_all(words.as_bytes())?;
+        file.set_len(words.len() as u64)
+    };
+    // At once, since where locks do nothing it is the name that keeps others out; and again where that needs the room first.
+    let written = write();
+    make_room().and_then(|()| if written.is_err() { write() } else { Ok(()) }).map_err(fault)?;
     Ok(file)
 }
 

@@ -73,9 +73,9 @@ pub(super) struct Lookout {
 impl Lookout {
     /// Looks until `stop` is raised. Blocks the thread.
     pub(super) fn run(&self, told: Troubles, mut room: Room, stop: &StopFlag) {
-        let (mut watch, mut meeting) = (Watch::new(told), Meeting::default());
+        let (mut watch, mut meeting, mut said) = (Watch::new(told), Meeting::default(), None);
         while !stop.sleep(LOOK_EVERY) {
-            self.look_at_disk(&mut room);
+            self.look_at_disk(&mut room, &mut said);
             self.look(&mut watch, &mut meeting);
         }
     }
@@ -106,10 +106,15 @@ impl Lookout {
         self.manager.env().writer.submit(batch);
     }
 
-    fn look_at_disk(&self, room: &mut Room) {
+    /// `said` is what was last told of it.
+    fn look_at_disk(&self, room: &mut Room, said: &mut Option<String>) {
         let found = room.look();
         self.manager.env().room.set(found);
-        (self.tell_disk)(found.is_low.then(|| low_in_words(&self.manager.env().room)));
+        let words = found.is_low.then(|| low_in_words(&self.manager.env().room));
+        if words != *said {
+            (self.tell_disk)(words.clone());
+            *said = words;
+        }
     }
 
     fn is_synced(&self) -> bool {
@@ -181,11 +186,12 @@ impl Lookout {
 
 /// What `node.status` and the event say of a disk with too little room.
 fn low_in_words(room: &RoomView) -> String {
+    let why = if room.has_ballast() { "" } else { ", the ballast included, which is not there" };
     format!(
-        "the disk of the data directory has {} bytes free, and {} are wanted (disk_reserve_bytes): until then nothing is opened, relayed or \
-         paid, and what stands goes on; make room on it",
-        room.free(),
-        room.wanted()
+        "the disk of the data directory has {} MiB free, and {} MiB are wanted (disk_reserve_bytes{why}): until then nothing is opened, \
+         relayed, invoiced or paid, and what stands goes on; make room on it",
+        room.free() >> 20,
+        room.wanted().div_ceil(1 << 20)
     )
 }
 

@@ -51,7 +51,8 @@ impl Doorkeeper {
         }
         let about = "1 where the disk of the data directory has a ballast, which a start on a full disk sets free.";
         text.one(("outrigger_disk_ballast", Gauge, about), room.has_ballast().into());
-        let about = "1 where those are too few: nothing is opened, relayed or paid.";
+        let about =
+            "1 where the disk of the data directory has too little room: nothing is opened, relayed, invoiced or paid.";
         text.one(("outrigger_disk_low", Gauge, about), room.is_low().into());
         let calls = self.calls.by_method();
         let took = calls.iter().map(|call| (vec![("method", call.method)], call.took.clone()));

@@ -13,6 +13,9 @@ use rustix::io::Errno;
 /// The ballast's name in the data directory of the network.
 const NAME: &str = "ballast";
 
+/// Fewer free bytes are a full disk: bitcoind stops below 50 MiB, and does not start.
+const FULL: u64 = 64 << 20;
+
 /// What a start tries to write, at most: a quota, or a file system without room for what it keeps of files, is told by that alone.
 const TRIAL: u64 = 1 << 20;
 
@@ -39,6 +42,10 @@ pub struct Room {
     /// The size of the ballast, and the least that is to be free besides, in bytes; 0 for neither.
     reserve: u64,
     is_low: bool,
+    /// Bytes were refused of which the file system says that they are free, as a quota does: what it says is not believed.
+    is_refused: bool,
+    /// Every byte of the ballast was written, whatever blocks the file system tells of.
+    is_written: bool,
     /// Looks before a ballast is tried to be made again.
     pause: u32,
 }
@@ -46,28 +53,47 @@ pub struct Room {
 impl Room {
     /// Over a directory that nobody else writes to. Touches nothing.
     pub fn of(directory: &Path, reserve: u64) -> Self {
-        Self { directory: directory.to_owned(), reserve, is_low: false, pause: 0 }
+        Self { directory: directory.to_owned(), reserve, is_low: false, is_refused: false, is_written: false, pause: 0 }
     }
 
-    /// Takes the ballast away where the disk is full, before anything of the start is written, or where none is wanted.
+    /// Takes the ballast away where the disk is full, before anything of the start is written; and one that is not what is wanted.
     ///
     /// # Errors
     ///
     /// The ballast cannot be taken away.
     pub fn at_start(&mut self) -> io::Result<()> {
-        if !self.is_full() || !is_file(&self.ballast()) {
+        let _ = fs::remove_file(self.unfinished());
+        let is_other = is_file(&self.ballast()) && !self.has_ballast();
+        if is_other {
+            fs::remove_file(self.ballast())?;
+        }
+        if self.reserve == 0 {
+            return Ok(());
+        }
+        self.is_refused = !self.takes_a_trial();
+        if self.is_refused || self.free() < self.full() { self.take_away() } else { Ok(()) }
+    }
+
+    /// Takes the ballast away where the disk is full: bitcoind may have stopped for that, and starts first.
+    ///
+    /// # Errors
+    ///
+    /// The ballast cannot be taken away.
+    pub fn at_end(&self) -> io::Result<()> {
+        if self.reserve > 0 && self.free() < self.full() { self.take_away() } else { Ok(()) }
+    }
+
+    fn take_away(&self) -> io::Result<()> {
+        if !is_file(&self.ballast()) {
             return Ok(());
         }
         let before = self.free();
         fs::remove_file(self.ballast())?;
-        if self.reserve > 0 {
-            let gain = self.free().saturating_sub(before);
-            tracing::warn!(
-                free_bytes = before,
-                set_free_bytes = gain,
-                "the disk of the data directory is full: the ballast was taken away, so that what stands can be settled; make room"
-            );
-        }
+        tracing::warn!(
+            free_bytes = before,
+            set_free_bytes = self.free().saturating_sub(before),
+            "the disk of the data directory is full: the ballast was taken away, so that what stands can be settled; make room"
+        );
         Ok(())
     }
 
@@ -80,12 +106,16 @@ impl Room {
             free = self.free();
         }
         let found = found(self.reserve, free, has_ballast, self.is_low);
-        self.is_low = found.is_low;
-        found
+        self.is_low = found.is_low || self.is_refused;
+        Found { is_low: self.is_low, ..found }
     }
 
     fn ballast(&self) -> PathBuf {
         self.directory.join(NAME)
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.directory.join("ballast.new")
     }
 
     /// Bytes that are free for us. File systems that count nothing say that they have no blocks at all.
@@ -94,28 +124,26 @@ impl Room {
         counted.map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
-    /// Whether a start goes on only without the ballast.
-    fn is_full(&self) -> bool {
-        self.reserve == 0 || self.free() < self.reserve || !self.takes_a_trial()
+    fn full(&self) -> u64 {
+        self.reserve.min(FULL)
     }
 
     /// Whether the disk takes a few bytes now. Whatever else refuses them is no want of room.
     fn takes_a_trial(&self) -> bool {
-        let trial = self.directory.join("ballast.new");
+        let trial = self.unfinished();
         let written = begun(&trial).and_then(|file| {
             fill(&file, TRIAL.min(self.reserve))?;
             file.sync_data()
         });
         let _ = fs::remove_file(&trial);
-        let is_want = |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        !written.is_err_and(|fault| is_want(fault.kind()))
+        !written.is_err_and(|fault| is_want_of_room(&fault))
     }
 
     /// Whether all of it is there, and goes when its name does: a length without blocks keeps nothing, and neither does a second name.
     fn has_ballast(&self) -> bool {
         let kept = |found: fs::Metadata| {
-            let is_whole = found.len() >= self.reserve && found.blocks().saturating_mul(512) >= self.reserve;
-            found.is_file() && found.nlink() == 1 && is_whole
+            let is_kept = self.is_written || found.blocks().saturating_mul(512) >= self.reserve;
+            found.is_file() && found.nlink() == 1 && found.len() == self.reserve && is_kept
         };
         self.reserve > 0 && fs::symlink_metadata(self.ballast()).is_ok_and(kept)
     }
@@ -130,34 +158,47 @@ impl Room {
         if !has_ballast {
             self.pause = PAUSE;
             let reason =
-                made.err().map_or_else(|| "the file system gives it no blocks".to_owned(), |fault| fault.to_string());
+                made.as_ref().err().map_or_else(|| "something else has its name".to_owned(), io::Error::to_string);
             tracing::warn!(
                 reason,
                 "no ballast can be kept on the disk of the data directory: see that it never fills up"
             );
         }
+        self.is_refused =
+            if has_ballast { false } else { self.is_refused || made.is_err_and(|fault| is_want_of_room(&fault)) };
         has_ballast
     }
 
-    fn make_ballast(&self) -> io::Result<()> {
-        let new = self.directory.join("ballast.new");
+    /// Where bytes were refused before, all that is to be free is asked for at once.
+    fn make_ballast(&mut self) -> io::Result<()> {
+        let new = self.unfinished();
+        let asked =
+            if self.is_refused { self.reserve.saturating_add(without_ballast(self.reserve)) } else { self.reserve };
         let made = begun(&new).and_then(|file| {
-            match fallocate(&file, FallocateFlags::empty(), 0, self.reserve) {
+            match fallocate(&file, FallocateFlags::empty(), 0, asked) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
                 Err(fault) => return Err(fault.into()),
             }
             // Where a file system gives no blocks without bytes, bytes are written.
-            if file.metadata()?.blocks().saturating_mul(512) < self.reserve {
-                fill(&file, self.reserve)?;
+            let is_written = file.metadata()?.blocks().saturating_mul(512) < asked;
+            if is_written {
+                fill(&file, asked)?;
                 file.sync_data()?;
             }
-            fs::rename(&new, self.ballast())
+            file.set_len(self.reserve)?;
+            fs::rename(&new, self.ballast())?;
+            Ok(is_written)
         });
-        if made.is_err() {
-            let _ = fs::remove_file(&new);
+        match made {
+            Ok(is_written) => self.is_written = is_written,
+            Err(_) => drop(fs::remove_file(&new)),
         }
-        made
+        made.map(drop)
     }
+}
+
+fn is_want_of_room(fault: &io::Error) -> bool {
+    matches!(fault.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn is_file(path: &Path) -> bool {
@@ -284,18 +325,35 @@ mod tests {
     }
 
     #[test]
+    fn dsk_8_a_disk_that_refused_what_it_called_free_is_low_until_it_gives_all_that_is_wanted() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut room = Room { is_refused: true, pause: 1, ..Room::of(directory.path(), MIB) };
+        let found = room.look();
+        assert!(found.is_low && !found.has_ballast && found.free >= found.wanted, "{found:?}");
+        let found = room.look();
+        assert!(!found.is_low && found.has_ballast, "{found:?}");
+        assert_eq!(state(&directory.path().join(NAME)), (MIB, true, 0o600));
+    }
+
+    #[test]
     fn dsk_8_a_start_takes_the_ballast_away_where_the_disk_is_full_or_none_is_wanted() {
         let directory = tempfile::tempdir().unwrap();
         let ballast = directory.path().join(NAME);
         let make = || assert!(Room::of(directory.path(), MIB).look().has_ballast);
         make();
+        fs::write(directory.path().join("ballast.new"), b"what a crash left").unwrap();
         Room::of(directory.path(), MIB).at_start().unwrap();
-        assert!(ballast.exists(), "there is room");
-        // No disk has so much.
-        let mut greedy = Room::of(directory.path(), u64::MAX / 4);
-        greedy.at_start().unwrap();
-        assert!(!ballast.exists());
-        assert!(greedy.look().is_low);
+        Room::of(directory.path(), MIB).at_end().unwrap();
+        assert!(ballast.exists() && !directory.path().join("ballast.new").exists(), "there is room");
+        // One of another size is none. No disk has so much.
+        for other in [MIB - 1, MIB + 1, u64::MAX / 4] {
+            make();
+            let mut room = Room::of(directory.path(), other);
+            room.at_start().unwrap();
+            assert!(!ballast.exists());
+            assert_eq!(room.look().is_low, other > 2 * MIB);
+            drop(fs::remove_file(&ballast));
+        }
         make();
         let mut unwilling = Room::of(directory.path(), 0);
         unwilling.at_start().unwrap();

@@ -365,6 +365,7 @@ function concerns({ status, chain, channels, backups }) {
   const found = [];
   if (status?.reason) found.push([words(status.phase), status.reason]);
   else if (chain?.reason) found.push(["chain", chain.reason]);
+  if (status?.disk) found.push(["disk", status.disk]);
   if (status?.clock) found.push(["clock", status.clock]);
   if (status?.wallet) found.push(["wallet", status.wallet]);
   for (const channel of channels?.items ?? []) {
