@@ -94,7 +94,7 @@ async fn a_close_whose_last_signature_is_lost_is_let_be_in_the_mempool() -> Done
         meeting.ldk.until_pinged().await?;
         let hold = ClosingPoint::SecondOffer.hold(Side::Ldk, Side::Ldk);
         meeting.wire.hold_after(hold.way, hold.pass);
-        meeting.ldk.close(&id)?;
+        meeting.ldk.close(&id).await?;
         meeting.wire.until_held(hold.way, hold.held).await?;
         assert!(meeting.ldk.until_closed(&id).await?.contains("CooperativeClosure"));
         let close = regtest.bitcoind.until_spent(&meeting.opened.funding_txid).await?;

@@ -469,7 +469,7 @@ async fn try_close(meeting: &Meeting, closer: Side) -> Done<()> {
             meeting.sidecar.call(ChannelClose { channel_id, ..Default::default() }).await?;
             Ok(())
         }
-        Side::Ldk => meeting.ldk.close(&channel_id),
+        Side::Ldk => meeting.ldk.close(&channel_id).await,
     }
 }
 

@@ -13,7 +13,7 @@ use ldk_node::lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescription, Descr
 use ldk_node::lightning_types::payment::{PaymentHash, PaymentPreimage};
 use ldk_node::logger::LogLevel;
 use ldk_node::payment::{PaymentDetails, PaymentKind, PaymentStatus};
-use ldk_node::{Builder, ChannelDetails, Event, Node};
+use ldk_node::{Builder, ChannelDetails, Event, Node, NodeError};
 use outrigger_integration::bitcoind::free_port;
 use outrigger_integration::{Bitcoind, Done, until};
 
@@ -292,9 +292,16 @@ impl LdkNode {
     }
 
     /// Closes a channel together with its peer.
-    pub(crate) fn close(&self, channel_id: &str) -> Done<()> {
+    /// Asked again while its monitor is being written, when it refuses.
+    pub(crate) async fn close(&self, channel_id: &str) -> Done<()> {
         let channel = self.channel(channel_id).ok_or("LDK has no such channel")?;
-        Ok(self.node.close_channel(&channel.user_channel_id, channel.counterparty_node_id)?)
+        until(LIMIT, "LDK to begin a close", async || {
+            match self.node.close_channel(&channel.user_channel_id, channel.counterparty_node_id) {
+                Err(NodeError::ChannelClosingFailed) => Ok(None),
+                begun => Ok(Some(begun?)),
+            }
+        })
+        .await
     }
 
     /// Ends a channel alone: its commitment transaction goes on chain.

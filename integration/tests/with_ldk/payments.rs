@@ -28,7 +28,7 @@ async fn ldk_opens_a_private_channel_pays_is_paid_and_closes() -> Done<()> {
             Meeting::of(regtest, Terms { opener: Side::Ldk, dialler: Side::Ldk, announce: false, push_msat: 0 })
                 .await?;
         let ldk_msat = meeting.pay_around(CAPACITY_SAT * 1000).await?;
-        meeting.ldk.close(&meeting.opened.channel_id)?;
+        meeting.ldk.close(&meeting.opened.channel_id).await?;
         let closing_txid = meeting.sidecar.closing_txid(&meeting.opened.channel_id).await?;
         let reason = meeting.ldk.until_closed(&meeting.opened.channel_id).await?;
         assert!(reason.contains("LocallyInitiatedCooperativeClosure"), "{reason}");
@@ -74,7 +74,7 @@ async fn payments_survive_a_cut_wire_and_ldk_closes() -> Done<()> {
             ldk_msat -= 15_000_000;
             meeting.assert_balance(ldk_msat).await?;
         }
-        meeting.ldk.close(&meeting.opened.channel_id)?;
+        meeting.ldk.close(&meeting.opened.channel_id).await?;
         let closing_txid = meeting.sidecar.closing_txid(&meeting.opened.channel_id).await?;
         meeting.assert_closed(regtest, &closing_txid, ldk_msat).await
     })
