@@ -79,10 +79,17 @@ impl SmallDisk {
     }
 }
 
-async fn alice_on(disk: &SmallDisk, regtest: &Regtest) -> Done<Sidecar> {
+/// A node on that disk, one elsewhere, and the name of a channel that carries payments both ways.
+async fn pair_on(disk: &SmallDisk, regtest: &Regtest) -> Done<(Sidecar, Sidecar, String)> {
     std::fs::create_dir(disk.node())?;
     let reserve = RESERVE.to_string();
-    Sidecar::start(&disk.node(), "alice", &regtest.bitcoind, &["--disk-reserve-bytes", &reserve]).await
+    let alice = Sidecar::start(&disk.node(), "alice", &regtest.bitcoind, &["--disk-reserve-bytes", &reserve]).await?;
+    let bob = regtest.sidecar("bob").await?;
+    alice.fund(&regtest.bitcoind).await?;
+    bob.until_synced_with(&regtest.bitcoind).await?;
+    alice.connect(&bob).await?;
+    let channel = regtest.channel(&alice, &bob, 1_000_000, 400_000_000).await?;
+    Ok((alice, bob, channel.channel_id))
 }
 
 async fn until_low(node: &Sidecar, is_low: bool) -> Done<String> {
@@ -131,12 +138,7 @@ async fn paid(from: &Sidecar, to: &Sidecar, invoice: &str) -> Done<()> {
 async fn dsk_8_a_node_on_a_full_disk_promises_nothing_new_and_settles_what_stands() -> Done<()> {
     on_regtest(async |regtest| {
         let Some(disk) = SmallDisk::mounted(regtest).await? else { return Ok(()) };
-        let mut alice = alice_on(&disk, regtest).await?;
-        let bob = regtest.sidecar("bob").await?;
-        alice.fund(&regtest.bitcoind).await?;
-        bob.until_synced_with(&regtest.bitcoind).await?;
-        alice.connect(&bob).await?;
-        let channel = regtest.channel(&alice, &bob, 1_000_000, 400_000_000).await?.channel_id;
+        let (mut alice, bob, channel) = pair_on(&disk, regtest).await?;
         assert_eq!((disk.ballast(), alice.call(NodeStatus {}).await?.disk), (Some(RESERVE), None));
 
         // Less than the reserve is left: nothing new is promised, and what pays the node is taken.
@@ -192,12 +194,7 @@ async fn dsk_8_a_node_on_a_full_disk_promises_nothing_new_and_settles_what_stand
 async fn dsk_8_with_whatever_is_left_a_start_goes_on_and_claims_what_is_its_own() -> Done<()> {
     on_regtest(async |regtest| {
         let Some(disk) = SmallDisk::mounted(regtest).await? else { return Ok(()) };
-        let mut alice = alice_on(&disk, regtest).await?;
-        let bob = regtest.sidecar("bob").await?;
-        alice.fund(&regtest.bitcoind).await?;
-        bob.until_synced_with(&regtest.bitcoind).await?;
-        alice.connect(&bob).await?;
-        regtest.channel(&alice, &bob, 1_000_000, 400_000_000).await?;
+        let (mut alice, bob, _) = pair_on(&disk, regtest).await?;
         for left_kib in [0, 4, 8, 16, 32, 64, 128, 256, 512, 1024] {
             until_ballast(&disk).await?;
             let invoice = alice.invoice(1_000_000 + left_kib, "what stands is settled").await?;

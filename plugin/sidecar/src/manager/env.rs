@@ -112,41 +112,23 @@ impl ChainView {
 
 /// The room on the disk as gates and callers see it, kept up to date by whoever looks at the disk.
 #[derive(Debug, Default)]
-pub struct RoomView {
-    free: AtomicU64,
-    wanted: AtomicU64,
-    low: AtomicBool,
-    ballast: AtomicBool,
-}
+pub struct RoomView(RwLock<Found>);
 
 impl RoomView {
     /// Whether there is too little for another promise (DSK-8): nothing is opened, accepted, relayed, invoiced or paid. What stands
     /// goes on, and what pays us is taken.
     pub fn is_low(&self) -> bool {
-        self.low.load(Ordering::Acquire)
+        self.found().is_low
     }
 
-    /// Whether there is a ballast.
-    pub fn has_ballast(&self) -> bool {
-        self.ballast.load(Ordering::Relaxed)
+    /// What the disk was last found to have.
+    pub fn found(&self) -> Found {
+        *self.0.read()
     }
 
-    /// Bytes that are free; [`u64::MAX`] where nobody knows, or wants to.
-    pub fn free(&self) -> u64 {
-        self.free.load(Ordering::Relaxed)
-    }
-
-    /// Bytes that are to be free before anything is promised again.
-    pub fn wanted(&self) -> u64 {
-        self.wanted.load(Ordering::Relaxed)
-    }
-
-    /// What the disk was found to have.
+    /// What it is found to have now.
     pub fn set(&self, found: Found) {
-        self.free.store(found.free, Ordering::Relaxed);
-        self.wanted.store(found.wanted, Ordering::Relaxed);
-        self.ballast.store(found.has_ballast, Ordering::Relaxed);
-        self.low.store(found.is_low, Ordering::Release);
+        *self.0.write() = found;
     }
 }
 

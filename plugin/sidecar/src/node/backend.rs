@@ -419,10 +419,15 @@ impl Doorkeeper {
         if self.manager.env().is_restored() { Err(Fault::restored()) } else { Ok(()) }
     }
 
-    /// What a call hears that would promise something while the disk has too little room.
+    /// Nothing more is promised while the disk has too little room.
+    pub(super) fn require_room(&self) -> Answer<()> {
+        if self.manager.env().room.is_low() { Err(self.disk_low()) } else { Ok(()) }
+    }
+
+    /// What a call hears that would.
     pub(super) fn disk_low(&self) -> Fault {
-        let room = &self.manager.env().room;
-        Fault::disk_low(room.free(), room.wanted())
+        let found = self.manager.env().room.found();
+        Fault::disk_low(found.free, found.wanted)
     }
 
     /// Why the node is not at the tip of the chain.

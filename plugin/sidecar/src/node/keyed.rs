@@ -57,9 +57,7 @@ impl Doorkeeper {
                 .map(|row| invoice_created(&row, self.payments.route_hints_of(&row)));
         }
         self.require_current()?;
-        if self.manager.env().room.is_low() {
-            return Err(self.disk_low());
-        }
+        self.require_room()?;
         let order = payment::InvoiceOrder {
             amount: order.amount,
             description: order.description,

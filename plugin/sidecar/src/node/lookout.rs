@@ -16,10 +16,9 @@ use crate::chain::follow::ChainState;
 use crate::chain::stop::StopFlag;
 use crate::clock::Clock;
 use crate::manager::Manager;
-use crate::manager::env::RoomView;
 use crate::store::Batch;
 use crate::store::backup::{Hub, SinkView, State};
-use crate::store::room::Room;
+use crate::store::room::{Found, Room};
 use crate::store::row::EventRow;
 use crate::store::schema::{TROUBLES_KEY, Table};
 use crate::store::troubles::{Subject, Troubles};
@@ -110,7 +109,7 @@ impl Lookout {
     fn look_at_disk(&self, room: &mut Room, said: &mut Option<String>) {
         let found = room.look();
         self.manager.env().room.set(found);
-        let words = found.is_low.then(|| low_in_words(&self.manager.env().room));
+        let words = found.is_low.then(|| low_in_words(found));
         if words != *said {
             (self.tell_disk)(words.clone());
             *said = words;
@@ -143,7 +142,7 @@ impl Lookout {
             Subject::Chain if is_wrong => ("chain_blind", json!({ "message": self.chain_in_words() })),
             Subject::Chain => ("chain_synced", json!({ "block_height": self.manager.env().chain.height() })),
             Subject::Disk if is_wrong => {
-                let words = low_in_words(&self.manager.env().room);
+                let words = low_in_words(self.manager.env().room.found());
                 ("disk_low", json!({ "message": words }))
             }
             Subject::Disk => ("disk_relieved", json!({})),
@@ -185,13 +184,13 @@ impl Lookout {
 }
 
 /// What `node.status` and the event say of a disk with too little room.
-fn low_in_words(room: &RoomView) -> String {
-    let why = if room.has_ballast() { "" } else { ", the ballast included, which is not there" };
+fn low_in_words(found: Found) -> String {
+    let why = if found.has_ballast { "" } else { ", the ballast included, which is not there" };
     format!(
         "the disk of the data directory has {} MiB free, and {} MiB are wanted (disk_reserve_bytes{why}): until then nothing is opened, \
          relayed, invoiced or paid, and what stands goes on; make room on it",
-        room.free() >> 20,
-        room.wanted().div_ceil(1 << 20)
+        found.free >> 20,
+        found.wanted.div_ceil(1 << 20)
     )
 }
 

@@ -44,16 +44,16 @@ impl Doorkeeper {
             ),
             height.unwrap_or(0).into(),
         );
-        let room = &self.manager.env().room;
-        if room.free() < u64::MAX {
+        let room = self.manager.env().room.found();
+        if room.free < u64::MAX {
             let about = "Bytes that are free on the disk of the data directory.";
-            text.one(("outrigger_disk_free_bytes", Gauge, about), room.free());
+            text.one(("outrigger_disk_free_bytes", Gauge, about), room.free);
         }
         let about = "1 where the disk of the data directory has a ballast, which a start on a full disk sets free.";
-        text.one(("outrigger_disk_ballast", Gauge, about), room.has_ballast().into());
+        text.one(("outrigger_disk_ballast", Gauge, about), room.has_ballast.into());
         let about =
             "1 where the disk of the data directory has too little room: nothing is opened, relayed, invoiced or paid.";
-        text.one(("outrigger_disk_low", Gauge, about), room.is_low().into());
+        text.one(("outrigger_disk_low", Gauge, about), room.is_low.into());
         let calls = self.calls.by_method();
         let took = calls.iter().map(|call| (vec![("method", call.method)], call.took.clone()));
         text.histograms(("outrigger_bitcoind_call_seconds", "How long bitcoind took to answer, by its method."), took);

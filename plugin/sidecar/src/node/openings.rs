@@ -32,9 +32,7 @@ impl Doorkeeper {
         if self.reader.operation(key).map_err(storage)?.is_none() {
             self.require_current()?;
             self.require_synced()?;
-            if self.manager.env().room.is_low() {
-                return Err(self.disk_low());
-            }
+            self.require_room()?;
             self.check_feerate(order.feerate)?;
             if !self.manager.is_connected(&order.node_id) {
                 return Err(Fault::peer_not_connected(&order.node_id));
