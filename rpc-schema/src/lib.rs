@@ -46,6 +46,7 @@ mod spelling;
 mod tls;
 mod token;
 mod typescript;
+pub mod visible;
 mod wallet;
 
 pub use backup::{BackupInfo, BackupReport, BackupState, BackupStatus};

@@ -1,38 +1,17 @@
-//! What others wrote, as it may be put before a person: a peer, who pays or is paid, or a daemon elsewhere chooses names, descriptions and
-//! reasons, and nothing of them may steer a terminal or look like a line of ours (RPC-10).
+//! What others wrote, on the way to a terminal or a file (RPC-10).
 
-use serde_json::Value;
-
-/// Letters that end a line, steer a terminal, or turn the direction of writing.
-fn steers(letter: char) -> bool {
-    letter.is_control()
-        || matches!(
-            letter,
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-        )
-}
-
-/// A text in one line, with all that steers made visible.
-pub(crate) fn text(text: &str) -> String {
-    let visible = |letter: char| if steers(letter) { letter.escape_unicode().to_string() } else { letter.to_string() };
-    text.chars().map(visible).collect()
-}
+pub(crate) use outrigger_rpc_schema::visible::{json, text};
 
 /// The same of a text that has lines of its own.
 pub(crate) fn lines(words: &str) -> String {
     words.split('\n').map(text).collect::<Vec<_>>().join("\n")
 }
 
-/// JSON in one line, with the same value. It leaves some letters as they are that a terminal would obey; all of them have four digits.
-pub(crate) fn json(value: &Value) -> String {
-    let plain = |letter: char| if steers(letter) { format!("\\u{:04x}", letter as u32) } else { letter.to_string() };
-    value.to_string().chars().map(plain).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use outrigger_rpc_schema::visible::steers;
     use outrigger_rpc_schema::{CallError, ErrorData, EventList, Method, Refusal, methods};
-    use serde_json::{Map, json};
+    use serde_json::{Map, Value, json};
 
     use super::*;
     use crate::fault::Fault;

@@ -4,7 +4,7 @@
 use std::fmt::{self, Debug, Write as _};
 use std::time::Duration;
 
-use outrigger_rpc_schema::UtcTime;
+use outrigger_rpc_schema::{UtcTime, visible};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -106,15 +106,20 @@ struct Said<'a> {
 
 impl Said<'_> {
     fn text(&self) -> String {
-        let mut line =
-            format!("{} {:>5} {}: {}", timestamp(self.at), self.level, self.target, visible(&self.fields.message));
+        let mut line = format!(
+            "{} {:>5} {}: {}",
+            timestamp(self.at),
+            self.level,
+            self.target,
+            visible::text(&self.fields.message)
+        );
         for (name, value) in &self.fields.others {
             let value = match value {
                 // Where a value ends is not to depend on what it says.
                 Value::String(text) if text.is_empty() || text.contains([' ', '"', '=']) => {
-                    format!("\"{}\"", visible(text).replace('"', "\\\""))
+                    format!("\"{}\"", visible::text(text).replace('"', "\\\""))
                 }
-                Value::String(text) => visible(text),
+                Value::String(text) => visible::text(text),
                 other => other.to_string(),
             };
             // Writing to a string cannot fail.
@@ -131,22 +136,8 @@ impl Said<'_> {
         object.insert("target".to_owned(), self.target.into());
         object.insert(MESSAGE.to_owned(), self.fields.message.clone().into());
         object.insert("fields".to_owned(), Value::Object(others.collect()));
-        // JSON leaves some letters as they are that a terminal would obey. All of them have four digits.
-        let plain =
-            |letter: char| if steers(letter) { format!("\\u{:04x}", letter as u32) } else { letter.to_string() };
-        Value::Object(object).to_string().chars().map(plain).collect()
+        visible::json(&Value::Object(object))
     }
-}
-
-/// Letters that end a line, steer a terminal, or turn the direction of writing.
-fn steers(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-fn visible(text: &str) -> String {
-    let visible = |letter: char| if steers(letter) { letter.escape_unicode().to_string() } else { letter.to_string() };
-    text.chars().map(visible).collect()
 }
 
 /// A time as RFC 3339 has it, in UTC, with milliseconds.
@@ -178,7 +169,7 @@ mod tests {
                         peer_text=\"a\\u{1b}[2J\\u{a}ERROR x: \\\"b\\u{202e}\\u{9b}\" height=7 reason=plain";
         assert_eq!(said().text(), expected);
         let line = said().json();
-        assert!(!line.chars().any(steers), "{line}");
+        assert!(!line.chars().any(visible::steers), "{line}");
         let read: Value = serde_json::from_str(&line).unwrap();
         let expected = json!({
             "at": "2000-02-28T23:59:59.045Z", "level": "warn", "target": "outrigger_sidecar::net", "message": "a peer\rsaid",
