@@ -1,5 +1,6 @@
 //! A required mirror beside a daemon: what waits for it, and what it proves.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,10 @@ use outrigger_rpc_schema::{
 
 const CAPACITY_SAT: u64 = 1_000_000;
 const LIMIT: Duration = Duration::from_secs(60);
+/// At every height that this divides a node that runs gives its backups a record of the chain,
+const TIP_EVERY: u32 = 144;
+/// of the block so far below.
+const RECORD_DEPTH: u32 = 6;
 
 /// A daemon whose required mirror is in `disk`.
 async fn mirrored(regtest: &Regtest, name: &str, disk: &Path) -> Done<Sidecar> {
@@ -261,6 +266,57 @@ async fn bak_1_bak_5_a_mirror_proves_that_a_whole_directory_is_an_old_copy() -> 
         Ok(())
     })
     .await
+}
+
+/// A restore follows the chain from the record on, so a node makes one while it runs for long, and not only at its starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn bak_1_a_directory_gets_a_record_of_the_tip_at_every_144th_block_while_the_node_runs() -> Done<()> {
+    on_regtest(async |regtest| {
+        let disk = regtest.directory("disk")?;
+        let file = format!(
+            "[[backup]]\nname = \"files\"\nkind = \"directory\"\nrequirement = \"required\"\npath = \"{}\"\n",
+            disk.display()
+        );
+        std::fs::write(regtest.directory("alice")?.join("outrigger.toml"), file)?;
+        let (mut alice, bob) = regtest.pair().await?;
+        let opened = regtest.channel(&alice, &bob, CAPACITY_SAT, 300_000_000).await?;
+        let place = disk.join(format!("regtest-{}", alice.node_id().await?));
+        let at_start = tips_in(&place)?;
+        let opened_at = regtest.bitcoind.height().await?;
+        regtest.bitcoind.mine_to_nobody(TIP_EVERY - 1 - opened_at).await?;
+        alice.until_synced_with(&regtest.bitcoind).await?;
+        assert_eq!(tips_in(&place)?, at_start, "nothing is recorded between");
+
+        regtest.bitcoind.mine_to_nobody(2).await?;
+        alice.until_synced_with(&regtest.bitcoind).await?;
+        let recorded = TIP_EVERY - RECORD_DEPTH;
+        until(LIMIT, "the record at block 144", async || Ok(tips_in(&place)?.contains(&recorded).then_some(())))
+            .await?;
+        assert_eq!(tips_in(&place)?, at_start.into_iter().chain([recorded]).collect());
+
+        alice.lose_disk().await?;
+        let (code, told) = alice.restore(&format!("directory:{}", disk.display()), &[]).await?;
+        assert_eq!(
+            (code, &told["is_whole"], &told["block_height"]),
+            (Some(0), &true.into(), &recorded.into()),
+            "{told}"
+        );
+        assert_eq!(told["channels"][0]["channel_id"], opened.channel_id, "{told}");
+        Ok(())
+    })
+    .await
+}
+
+/// The heights of the records of the tip in a directory of a node.
+fn tips_in(place: &Path) -> Done<BTreeSet<u32>> {
+    let mut heights = BTreeSet::new();
+    for entry in std::fs::read_dir(place)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if let Some(height) = name.strip_prefix("tip-").and_then(|rest| rest.strip_suffix(".sealed")) {
+            heights.insert(height.parse()?);
+        }
+    }
+    Ok(heights)
 }
 
 fn home(node: &Sidecar) -> PathBuf {

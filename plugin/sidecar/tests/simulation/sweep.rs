@@ -72,16 +72,19 @@ fn every_script() -> impl Iterator<Item = &'static Script> {
     SCRIPTS.iter().chain(REFUSALS)
 }
 
-/// The points of all scripts under a seed, or of one, each with who signs; and what commits released in them.
-fn every_point(seed: u64, only: Option<&str>) -> (Vec<Task>, BTreeMap<&'static str, u64>) {
+/// How often each variant was given out.
+type Given = BTreeMap<&'static str, u64>;
+
+/// The points of all scripts under a seed, or of one, each with who signs; and what commits released in them, and what was told
+/// before its commit: only between those of a commit and their delivery comes a kill.
+fn every_point(seed: u64, only: Option<&str>) -> (Vec<Task>, [Given; 2]) {
     let mut found = Vec::new();
-    let mut released: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut given = [Given::new(), Given::new()];
     for script in every_script().filter(|script| only.is_none_or(|only| only == script.name)) {
         let run = script.run(seed, None, Signing::Fake, Tracing::Off);
         let real = script.run(seed, None, Signing::Real, Tracing::Off);
-        for name in run.released.iter().flat_map(|(_, names)| names).chain(&run.ordered) {
-            *released.entry(name).or_default() += 1;
-        }
+        run.released.iter().flat_map(|(_, names)| names).for_each(|name| *given[0].entry(name).or_default() += 1);
+        run.ordered.iter().for_each(|name| *given[1].entry(name).or_default() += 1);
         let points = Point::all(script.name, &run);
         println!("crash sweep: script {} has {} points", script.name, points.len());
         found.extend(points.into_iter().enumerate().map(|(number, point)| {
@@ -89,7 +92,7 @@ fn every_point(seed: u64, only: Option<&str>) -> (Vec<Task>, BTreeMap<&'static s
             (script, point, signing)
         }));
     }
-    (found, released)
+    (found, given)
 }
 
 fn replay(seed: u64, name: &str) {
@@ -109,7 +112,7 @@ fn crash_sweep_per_1_per_2_per_3_per_4_per_5_dsk_1_dsk_2_dsk_4_dsk_8_no_point_lo
     }
     let begun = Instant::now();
     let only = std::env::var("SWEEP_SCRIPT").ok();
-    let (mut points, released) = every_point(seed, only.as_deref());
+    let (mut points, [released, ordered]) = every_point(seed, only.as_deref());
     let all = points.len();
     points.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     let until = number("SWEEP_SECONDS").map(|seconds| begun + Duration::from_secs(seconds));
@@ -149,7 +152,7 @@ fn crash_sweep_per_1_per_2_per_3_per_4_per_5_dsk_1_dsk_2_dsk_4_dsk_8_no_point_lo
         "crash sweep: {swept} points of {all}, {} scripts, seed {seed}, {seconds} s; {passed:?}",
         every_script().count()
     );
-    println!("crash sweep: effects that kills came between: {released:?}");
+    println!("crash sweep: effects that kills came between: {released:?}; told before their commits: {ordered:?}");
     let failures = failures.into_inner().unwrap();
     if failures.len() > 1 {
         println!("crash sweep: {} points fail: {}", failures.len(), failures.join(" "));
@@ -159,7 +162,7 @@ fn crash_sweep_per_1_per_2_per_3_per_4_per_5_dsk_1_dsk_2_dsk_4_dsk_8_no_point_lo
         panic!("point {point} fails; replay it: SWEEP_SEED={seed} SWEEP_POINT={point} {test}");
     }
     for name in RELEASED.iter().filter(|_| only.is_none()) {
-        assert!(released.contains_key(name), "no script releases {name}");
+        assert!(released.contains_key(name), "no script releases {name} behind its commit");
     }
     assert!(swept > 0, "no point was run");
 }
