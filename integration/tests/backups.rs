@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use outrigger_integration::{Done, Regtest, Sidecar, on_regtest, until};
+use outrigger_integration::{Done, Door, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::{
     BackupInfo, BackupState, BackupStatus, ChannelForceClose, ChannelList, ChannelOpen, ChannelOpenWait, ChannelState,
     EventKind, EventList, NodeStatus, OpenState, PaymentState, Phase,
@@ -44,6 +44,27 @@ async fn until_complete(node: &Sidecar) -> Done<BackupInfo> {
     .await
 }
 
+/// What `/metrics` tells of what waits for the mirror: channels that are held, events that are not told, and the mirror's lag in writes, in
+/// bytes and in seconds.
+async fn measured(node: &Sidecar) -> Done<[u64; 5]> {
+    let door = Door::of(node)?;
+    let told = door.get("/metrics", Some(door.owner())).await?;
+    assert_eq!(told.status, 200);
+    let mut values = [0; 5];
+    for (value, series) in values.iter_mut().zip([
+        "outrigger_channels_held",
+        "outrigger_events_held",
+        "outrigger_backup_lag_updates{backup=\"second\"}",
+        "outrigger_backup_lag_bytes{backup=\"second\"}",
+        "outrigger_backup_lag_seconds{backup=\"second\"}",
+    ]) {
+        let line =
+            told.body.lines().find_map(|line| line.strip_prefix(series)).ok_or_else(|| format!("no {series}"))?;
+        *value = line.trim().parse()?;
+    }
+    Ok(values)
+}
+
 async fn paid(from: &Sidecar, to: &Sidecar, amount_msat: u64) -> Done<()> {
     let payment = from.pay(&to.invoice(amount_msat, "a payment").await?).await?;
     assert_eq!(payment.state, PaymentState::Succeeded, "{payment:?}");
@@ -80,6 +101,7 @@ async fn per_2_a_required_mirror_that_is_away_stalls_its_channels_and_loses_noth
         let whole = until_complete(&alice).await?;
         assert_eq!((whole.lag_updates, whole.lag_bytes, whole.required), (0, 0, true));
         assert!(whole.completed_at.is_some() && whole.verify_failure.is_none());
+        assert_eq!(measured(&alice).await?, [0; 5]);
 
         until(LIMIT, "a restore to be tried", async || Ok(backup(&alice).await?.verified_at)).await?;
 
@@ -115,6 +137,10 @@ async fn per_2_a_required_mirror_that_is_away_stalls_its_channels_and_loses_noth
         .await?;
         let waited = alice.call(ChannelOpenWait { op_id: begun.op_id.clone(), timeout_secs: Some(1) }).await?;
         assert_eq!((waited.state, &waited.channel_id, &waited.funding_txid), (OpenState::Opening, &None, &None));
+        let [held, events, updates, _, seconds] = measured(&alice).await?;
+        assert!(held >= 1 && events >= 1, "{held} channels and {events} events are held");
+        // A channel is held where the mirror is late by 20 s.
+        assert!(updates >= 1 && (20..300).contains(&seconds), "{updates} {seconds}");
 
         std::fs::rename(&away, &disk)?;
         let opened = alice.end_of_opening(&begun.op_id).await?;
@@ -125,6 +151,8 @@ async fn per_2_a_required_mirror_that_is_away_stalls_its_channels_and_loses_noth
         until_agreed([&alice, &bob], &channel_id).await?;
         paid(&alice, &bob, 1_000_000).await?;
         until_complete(&alice).await?;
+        until(LIMIT, "nothing to wait any more", async || Ok((measured(&alice).await? == [0; 5]).then_some(())))
+            .await?;
         Ok(())
     })
     .await

@@ -1,15 +1,20 @@
 //! The operator's first day: what is in force and who said so, how bitcoind is found, what is answered before anything is open,
 //! and what is said of each thing that is wrong.
 
-use std::process::Command;
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use outrigger_integration::sidecar::LIMIT;
-use outrigger_integration::{Bare, Bitcoind, Done, FakeBitcoind, on_regtest, until};
+use outrigger_integration::{Bare, Bitcoind, Client, Done, FakeBitcoind, on_regtest, until};
 use outrigger_rpc_schema::{
     CallError, ConfigGet, ConfigItem, ConfigOrigin, ConfigReport, NodeInfo, NodeStatus, NodeStatusReport, NodeStop,
     OptionKind, OptionTakes, Phase, PluginManifest, PluginOption, WalletBalance,
 };
 use serde_json::json;
+
+const SIGABRT: i32 = 6;
 
 fn item<'a>(report: &'a ConfigReport, key: &str) -> Done<&'a ConfigItem> {
     Ok(report.items.iter().find(|item| item.key == key).ok_or(format!("no key {key}"))?)
@@ -477,14 +482,71 @@ async fn a_port_for_peers_that_is_taken_is_told_by_its_address() -> Done<()> {
     .await
 }
 
-/// The memory of a process that crashes has the seed in it.
+/// Every file below a directory.
+fn files_below(directory: &Path) -> Done<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            files.extend(files_below(&entry.path())?);
+        } else if entry.file_type()?.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}
+
+/// The memory of a process that crashes has the seed in it. Whoever starts the daemon lets it leave as large a core as the machine
+/// allows.
 #[tokio::test(flavor = "multi_thread")]
-async fn key_5_a_daemon_that_crashes_leaves_no_core_file() -> Done<()> {
+async fn key_5_a_daemon_that_crashes_leaves_no_core_file_and_no_word_of_its_seed() -> Done<()> {
     on_regtest(async |regtest| {
-        let alice = regtest.sidecar("alice").await?;
-        let limits = std::fs::read_to_string(format!("/proc/{}/limits", alice.pid().ok_or("no process")?))?;
+        let bare = Bare::new()?;
+        let cookie = regtest.bitcoind.cookie().display().to_string();
+        let log = bare.home().join("daemon.log").display().to_string();
+        let daemon =
+            bare.command(&["--network", "regtest", "--rpc-address", "127.0.0.1:0", "--listen", "127.0.0.1:0"])?;
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "ulimit -c $(ulimit -H -c) && exec \"$0\" \"$@\""]).arg(daemon.get_program());
+        command.args(daemon.get_args()).args(["--log-level", "trace", "--log-file", &log, "--disk-reserve-bytes", "0"]);
+        command.args(["--bitcoind-url", &regtest.bitcoind.address(), "--bitcoind-cookie", &cookie]);
+        command.env_clear().env("HOME", bare.home()).env("PATH", "/usr/bin:/bin").current_dir(bare.home());
+        command.stdout(File::create(bare.home().join("stdout.log"))?).stderr(File::create(bare.log())?);
+        let mut child = command.stdin(Stdio::null()).spawn()?;
+        let ready = until(LIMIT, "the daemon to be ready", async || {
+            let Ok(client) = Client::in_directory(&bare.network_dir()) else { return Ok(None) };
+            let status = client.call(NodeStatus {}).await.ok();
+            Ok(status.filter(|status| status.phase == Phase::Ready))
+        });
+        let ready = ready.await;
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id()));
+        let asked = Command::new("/bin/sh").arg("-c").arg(format!("kill -ABRT {}", child.id())).status()?;
+        let ended = until(LIMIT, "the daemon to end", async || Ok(child.try_wait()?)).await?;
+        ready?;
+        assert!(asked.success());
+        assert_eq!(ended.signal(), Some(SIGABRT), "{ended}");
+        // A program that the kernel hands cores to is started all the same, and told the limit.
+        let is_piped = std::fs::read_to_string("/proc/sys/kernel/core_pattern")?.starts_with('|');
+        assert!(is_piped || !ended.core_dumped(), "{ended}");
+        let limits = limits?;
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).ok_or("no such limit")?;
         assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+
+        let seed = bare.network_dir().join("seed");
+        let words = std::fs::read_to_string(&seed)?;
+        let words: Vec<_> = words.split_whitespace().collect();
+        let (files, mut logs) = (files_below(bare.home())?, 0);
+        for file in files.iter().filter(|file| **file != seed) {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            assert!(!name.starts_with("core"), "{}", file.display());
+            let bytes = std::fs::read(file)?;
+            let text = String::from_utf8_lossy(&bytes);
+            // Three of them that follow each other do not come about by chance.
+            let told = words.windows(3).find(|three| text.contains(&three.join(" ")));
+            assert!(told.is_none(), "{} has words of the seed", file.display());
+            logs += usize::from(name.ends_with(".log") && !bytes.is_empty());
+        }
+        assert!(logs > 0 && words.len() == 24, "there is something to look through: {files:?}");
         Ok(())
     })
     .await

@@ -5,31 +5,13 @@
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use outrigger_integration::proxy::{Proxy, Way};
 use outrigger_integration::sidecar::LIMIT;
-use outrigger_integration::{Done, Sidecar, on_regtest, until};
-use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, COOKIE_FILE};
+use outrigger_integration::{Done, Door, on_regtest, until};
 use outrigger_rpc_schema::{ChainStatus, NodeInfo, Scope, TokenCreate, WalletBalance};
 use rules::{Alert, Samples};
-
-/// Status, head and body of a GET with this `Authorization`.
-fn get(node: &Sidecar, authorization: Option<&str>) -> Done<(u16, String, String)> {
-    let address = std::fs::read_to_string(node.directory().join("regtest").join(ADDRESS_FILE))?;
-    let address = address.trim();
-    let mut stream = TcpStream::connect(address)?;
-    let shown = authorization.map(|shown| format!("Authorization: {shown}\r\n")).unwrap_or_default();
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{shown}\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("no HTTP")?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no status")?;
-    Ok((status, head.to_ascii_lowercase(), body.to_owned()))
-}
 
 /// Samples by name and labels as they are written, and the kind of each family.
 struct Exposed {
@@ -101,7 +83,11 @@ async fn what_is_measured_is_what_the_interface_tells_and_is_for_who_may_read() 
             "[[backup]]\nname = \"second-disk\"\nkind = \"mirror\"\nrequirement = \"required\"\npath = {mirror:?}\n"
         );
         std::fs::write(regtest.directory("alice")?.join("outrigger.toml"), file)?;
-        let (alice, bob) = regtest.pair().await?;
+        let (alice, bob) = tokio::try_join!(regtest.sidecar("alice"), regtest.sidecar("bob"))?;
+        alice.fund(&regtest.bitcoind).await?;
+        tokio::try_join!(alice.until_synced_with(&regtest.bitcoind), bob.until_synced_with(&regtest.bitcoind))?;
+        let wire = Proxy::start(&bob.address()).await?;
+        alice.connect_to(&bob.node_id().await?, wire.address()).await?;
         let opened = regtest.channel(&alice, &bob, 1_000_000, 200_000_000).await?;
         alice.pay(&bob.invoice(10_000_000, "a thing").await?).await?;
         let channel = alice.until_idle(&opened.channel_id).await?;
@@ -110,21 +96,20 @@ async fn what_is_measured_is_what_the_interface_tells_and_is_for_who_may_read() 
             Ok(format!("Bearer {}", alice.call(order).await?.token))
         };
         let (reader, shop) = (token("prometheus", Scope::Read).await?, token("shop", Scope::Invoice).await?);
-        let cookie = std::fs::read_to_string(alice.directory().join("regtest").join(COOKIE_FILE))?;
+        let door = Door::of(&alice)?;
         let unknown = format!("Bearer outr_{}", "0".repeat(80));
         for (shown, status) in
             [(None, 401), (Some(unknown.as_str()), 401), (Some("Basic eDp5"), 401), (Some(shop.as_str()), 403)]
         {
-            let (told, _, body) = get(&alice, shown)?;
-            assert_eq!((told, body.as_str()), (status, ""), "{shown:?}");
+            let told = door.get("/metrics", shown).await?;
+            assert_eq!((told.status, told.body.as_str()), (status, ""), "{shown:?}");
         }
-        let owner = format!("Basic {}", STANDARD.encode(cookie.trim()));
-        assert_eq!(get(&alice, Some(&owner))?.0, 200);
+        assert_eq!(door.get("/metrics", Some(door.owner())).await?.status, 200);
         let exposed = until(LIMIT, "the backup to have all", async || {
-            let (status, head, body) = get(&alice, Some(&reader))?;
-            assert_eq!(status, 200);
-            assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
-            let exposed = read(&body)?;
+            let told = door.get("/metrics", Some(&reader)).await?;
+            assert_eq!(told.status, 200);
+            assert!(told.head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{}", told.head);
+            let exposed = read(&told.body)?;
             let lag = exposed.samples.get("outrigger_backup_lag_updates{backup=\"second-disk\"}").copied();
             Ok((lag == Some(0.0)).then_some(exposed))
         })
@@ -170,6 +155,18 @@ async fn what_is_measured_is_what_the_interface_tells_and_is_for_who_may_read() 
         let _: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(contrib.join("grafana/outrigger.json"))?)?;
         alerts_fire(&exposed, &std::fs::read_to_string(contrib.join("prometheus/alerts.yml"))?)?;
+
+        // Of a payment that the other side does not answer, until it does.
+        wire.hold_after(Way::Back, 0);
+        alice.send(&bob.invoice(1_000_000, "on its way").await?).await?;
+        for (pending, when) in [(1.0, "the HTLC to be counted"), (0.0, "the HTLC to be settled")] {
+            until(LIMIT, when, async || {
+                let told = read(&door.get("/metrics", Some(&reader)).await?.body)?;
+                Ok((told.samples.get("outrigger_htlcs") == Some(&pending)).then_some(()))
+            })
+            .await?;
+            wire.release(Way::Back);
+        }
         Ok(())
     })
     .await

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::known::Known;
 
 /// Ends the process that is looked at: it is called with a parameter that it does not have, and no other way.
-const ENDS_THE_NODE: &str = "node.stop";
+pub(crate) const ENDS_THE_NODE: &str = "node.stop";
 
 /// What a wait that is admitted takes at the most: a longer one would only be waited for.
 const LONGEST_WAIT_SECS: u64 = 2;
@@ -80,7 +80,7 @@ impl Drawer<'_> {
             let call = self.call(None);
             let name = call["method"].as_str().unwrap_or_default();
             // One digit more would be waited for; one letter less would end the node.
-            if name != ENDS_THE_NODE && !name.ends_with(".wait") {
+            if name != ENDS_THE_NODE && !name.ends_with(".wait") && !name.ends_with("_wait") {
                 break call;
             }
         };

@@ -9,7 +9,7 @@ use serde_json::Value;
 const MOST: usize = 12;
 
 /// Fields of answers, and the parameters that they fit.
-const FITS: [(&str, &str); 9] = [
+const FITS: [(&str, &str); 13] = [
     ("node_id", "node_id"),
     ("channel_id", "channel_id"),
     ("payment_id", "payment_id"),
@@ -19,6 +19,10 @@ const FITS: [(&str, &str); 9] = [
     ("outpoint", "after"),
     ("subscription_id", "subscription_id"),
     ("short_channel_id", "short_channel_id"),
+    ("op_id", "op_id"),
+    ("txid", "txid"),
+    ("funding_txid", "txid"),
+    ("closing_txid", "txid"),
 ];
 
 /// Values that calls can be made of.

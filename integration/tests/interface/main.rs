@@ -33,6 +33,9 @@ const VISITORS: u64 = 4;
 /// Rounds of each where nothing else is said.
 const ROUNDS: u64 = 60;
 
+/// Calls of one method until it must have been answered.
+const ENOUGH: u64 = 300;
+
 /// How often what calls have taken away is put back.
 const TEND_EVERY: u64 = 40;
 
@@ -85,6 +88,11 @@ struct Stage<'a> {
     pipe: Arc<tokio::sync::Mutex<Pipe>>,
 }
 
+/// A fault, for people.
+fn told(fault: &str, said: &str, heard: &dyn std::fmt::Debug) -> String {
+    format!("{fault}\nsaid: {}\nheard: {heard:?}", said.get(..2000).unwrap_or(said))
+}
+
 /// Starts a daemon as a host does that spawns it, and waits until it is ready.
 async fn child(regtest: &Regtest) -> Done<Pipe> {
     let directory = regtest.directory("child")?;
@@ -119,6 +127,7 @@ async fn prs_8_whatever_is_called_has_an_answer_that_the_document_tells_of() -> 
         let visit = |number| stage.visit(number, until);
         tokio::try_join!(visit(0), visit(1), visit(2), visit(3))?;
         stage.tend().await?;
+        stage.until_each_is_answered().await?;
         stage.tell_tally(begun);
         drop(stage);
         let pipe = Arc::into_inner(pipe).ok_or("somebody holds the pipe")?.into_inner();
@@ -129,7 +138,7 @@ async fn prs_8_whatever_is_called_has_an_answer_that_the_document_tells_of() -> 
 }
 
 impl Stage<'_> {
-    /// Prints what was called. Every method of the document was.
+    /// Prints what was called. Every method of the document was, and has answered, but for the one that ends the daemon.
     fn tell_tally(&self, begun: Instant) {
         let tally = self.tally.lock().expect("nobody panics with it");
         let [answered, refused] = tally
@@ -141,7 +150,9 @@ impl Stage<'_> {
         }
         for method in self.document["methods"].as_array().into_iter().flatten() {
             let name = method["name"].as_str().unwrap_or_default();
-            assert!(tally.calls.contains_key(name), "{name} was never called");
+            let (answered, refused) = tally.calls.get(name).copied().unwrap_or_default();
+            assert!(answered + refused > 0, "{name} was never called");
+            assert_eq!(answered > 0, name != draw::ENDS_THE_NODE, "{name}: {answered} answered, {refused} refused");
         }
         println!(
             "interface: {} rounds, {answered} calls answered, {refused} refused as the document tells, in {} s",
@@ -150,14 +161,44 @@ impl Stage<'_> {
         );
     }
 
-    async fn visit(&self, number: u64, until: Until) -> Done<()> {
+    /// Draws calls that the document admits of each method that has only refused so far, until it has answered: each can mean something that
+    /// is there.
+    async fn until_each_is_answered(&self) -> Done<()> {
+        let mut visitor = self.visitor(VISITORS).await?;
+        for (index, method) in self.document["methods"].as_array().into_iter().flatten().enumerate() {
+            let name = method["name"].as_str().unwrap_or_default();
+            for round in 0..ENOUGH {
+                let tally = self.tally.lock().expect("nobody panics with it");
+                let is_answered = tally.calls.get(name).is_some_and(|(answered, _)| *answered > 0);
+                drop(tally);
+                if is_answered || name == draw::ENDS_THE_NODE {
+                    break;
+                }
+                if round % TEND_EVERY == TEND_EVERY - 1 {
+                    self.tend().await?;
+                }
+                let dice = Dice::of_step(self.seed, VISITORS + index as u64, round);
+                let message = Drawer { dice, known: &self.known, document: &self.document }.call(Some(index));
+                let fault = self.exchange(&mut visitor, Door::WebSocket, &message).await;
+                fault.map_err(|fault| format!("{fault}\nat the end, call {round} of {name}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A visitor with tokens of its own.
+    async fn visitor(&self, number: u64) -> Done<Visitor> {
         let mut tokens = Vec::new();
         for (which, scopes) in TOKENS.iter().enumerate() {
             let (name, scopes) = (format!("visitor {number} {which}"), scopes.to_vec());
             tokens.push(self.alice.call(TokenCreate { name, scopes, ..Default::default() }).await?.token);
         }
         let place = network_directory(self.alice.directory(), "regtest");
-        let mut visitor = Visitor::of(&place, &tokens, Arc::clone(&self.pipe))?;
+        Visitor::of(&place, &tokens, Arc::clone(&self.pipe))
+    }
+
+    async fn visit(&self, number: u64, until: Until) -> Done<()> {
+        let mut visitor = self.visitor(number).await?;
         let mut round = 0;
         while !until.is_over(round) {
             self.round(&mut visitor, number, round).await?;
@@ -177,12 +218,9 @@ impl Stage<'_> {
         let door = drawer.dice.one_of([Door::Port, token, Door::SocketFile, Door::WebSocket, Door::Pipe]);
         let judge = Judge { schema: &self.schema, document: &self.document };
         self.tally.lock().expect("nobody panics with it").rounds += 1;
-        let found = |fault: String, said: &str, heard: &dyn std::fmt::Debug| {
-            let said = said.get(..2000).unwrap_or(said);
+        let found = |fault: &str| {
             let replay = format!("OUTRIGGER_SEED={} INTERFACE_ROUNDS={}", self.seed, round + 1);
-            format!(
-                "{fault}\nvisitor {number}, round {round}, {door:?}\nsaid: {said}\nheard: {heard:?}\nreplay: {replay}"
-            )
+            format!("{fault}\nvisitor {number}, round {round}, {door:?}\nreplay: {replay}").into()
         };
         let methods = self.document["methods"].as_array().map_or(0, Vec::len);
         // Each method first, in turn.
@@ -195,7 +233,7 @@ impl Stage<'_> {
             (None, 14..17) => drawer.batch(),
             (None, 17) => {
                 let fault = visitor.intrude(&mut drawer.dice).await?;
-                return fault.map_or(Ok(()), |fault| Err(found(fault, "a head", &"").into()));
+                return fault.map_or(Ok(()), |fault| Err(found(&fault)));
             }
             (None, _) => {
                 let bytes = drawer.spoilt_bytes();
@@ -203,33 +241,41 @@ impl Stage<'_> {
                 // Where both sides speak nobody knows whether there will be an answer.
                 let is_session = matches!(door, Door::WebSocket | Door::Pipe);
                 let door = if is_session { Door::SocketFile } else { door };
-                let heard =
-                    visitor.say(door, &bytes, true).await.map_err(|fault| found(fault.to_string(), &said, &""))?;
+                let heard = visitor
+                    .say(door, &bytes, true)
+                    .await
+                    .map_err(|fault| found(&told(&fault.to_string(), &said, &"")))?;
                 let fault = match &heard {
                     Heard::Answer(answer) => answer.as_ref().and_then(|answer| judge.fault_of_any(answer)),
                     Heard::TurnedAway(_) | Heard::Behind => Some("it was turned away".to_owned()),
                 };
-                return fault.map_or(Ok(()), |fault| Err(found(fault, &said, &heard).into()));
+                return fault.map_or(Ok(()), |fault| Err(found(&told(&fault, &said, &heard))));
             }
         };
+        self.exchange(visitor, door, &message).await.map_err(|fault| found(&fault.to_string()))
+    }
+
+    /// Says this at a door, and judges what comes back.
+    async fn exchange(&self, visitor: &mut Visitor, door: Door, message: &Value) -> Done<()> {
+        let judge = Judge { schema: &self.schema, document: &self.document };
         let said = message.to_string();
-        let is_awaited = judge.is_answered(&message);
+        let is_awaited = judge.is_answered(message);
         let heard = visitor.say(door, said.as_bytes(), is_awaited).await;
-        let heard = heard.map_err(|fault| found(fault.to_string(), &said, &""))?;
+        let heard = heard.map_err(|fault| told(&fault.to_string(), &said, &""))?;
         for notice in visitor.notices.drain(..) {
             if let Some(fault) = judge.fault_of_notice(&notice) {
-                return Err(found(fault, &said, &notice).into());
+                return Err(told(&fault, &said, &notice).into());
             }
         }
         let fault = match &heard {
             Heard::Answer(answer) => {
-                self.count(&message, answer.as_ref());
-                judge.fault(door, &message, answer.as_ref())
+                self.count(message, answer.as_ref());
+                judge.fault(door, message, answer.as_ref())
             }
             Heard::TurnedAway(status) => Some(format!("it was turned away with HTTP {status}")),
             Heard::Behind => None,
         };
-        fault.map_or(Ok(()), |fault| Err(found(fault, &said, &heard).into()))
+        fault.map_or(Ok(()), |fault| Err(told(&fault, &said, &heard).into()))
     }
 
     fn count(&self, message: &Value, answer: Option<&Value>) {

@@ -2,14 +2,17 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test says what it expects")]
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use outrigger_sidecar::fatal::{contain, panics_end_the_process};
+use outrigger_sidecar::key::Seed;
 use outrigger_sidecar::lock::Mutex;
 use outrigger_sidecar::store::backup::mirror::{Mirror, MirrorPlace, MirrorSource};
 use outrigger_sidecar::store::backup::source::Source;
 use outrigger_sidecar::store::backup::{Persist, SinkEnds};
+use outrigger_sidecar::token::{TokenOrder, Tokens};
 
 const PART: &str = "OUTRIGGER_PANICS_AS_CHILD";
 const SIGABRT: i32 = 6;
@@ -84,6 +87,51 @@ fn over_a_damaged_mirror() {
     println!("it lives on");
     // The harness would wait for the hook, in which the stopped thread stays.
     std::process::exit(0);
+}
+
+/// Panics with words that have all in them that a thread at work may hold: what is secret in it and can be printed at all.
+fn with_secrets_at_hand(dir: &str) {
+    panics_end_the_process(|| {});
+    let seed = Seed::load(Path::new(dir)).expect("a seed").expect("there");
+    let order = TokenOrder { name: "shop".to_owned(), scopes: 1, expiry_secs: None, budget: None };
+    let tokens = Tokens::default();
+    let (text, row, _) = tokens.create(order, drop).expect("a token");
+    std::fs::write(Path::new(dir).join("token"), text.as_bytes()).expect("written");
+    let admitted = tokens.admit(&text);
+    assert!(admitted.is_some());
+    Err::<(), _>((&seed, &tokens, row, admitted)).expect("no canary");
+}
+
+#[test]
+fn key_5_a_panic_with_a_seed_and_a_token_at_hand_tells_neither() {
+    if let Some(dir) = std::env::var_os(PART) {
+        return with_secrets_at_hand(dir.to_str().expect("a path"));
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    drop(Seed::create(dir.path(), || Ok([0x9d; 32])).expect("a seed"));
+    let child = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "key_5_a_panic_with_a_seed_and_a_token_at_hand_tells_neither", "--nocapture"])
+        .env(PART, dir.path())
+        .env("RUST_BACKTRACE", "full")
+        .output()
+        .expect("a process");
+    let said = [String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr)].concat();
+    assert_eq!(child.status.signal(), Some(SIGABRT), "{said}");
+    assert!(said.contains("no canary: (Seed(..), Tokens"), "it is printed what the thread held: {said}");
+    let words = std::fs::read_to_string(dir.path().join("seed")).expect("words");
+    let words: Vec<_> = words.split_whitespace().collect();
+    for three in words.windows(3) {
+        assert!(!said.contains(&three.join(" ")), "words of the seed");
+        assert!(!said.contains(&format!("{three:?}")), "words of the seed");
+    }
+    let token = std::fs::read_to_string(dir.path().join("token")).expect("a token");
+    let secret = token.rsplit('_').next().expect("its secret");
+    let bytes = |hex: &str| (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16)).collect();
+    let secret_bytes: Result<Vec<u8>, _> = bytes(secret);
+    let secret_bytes = format!("{:?}", secret_bytes.expect("hex"));
+    for secret in [secret.to_owned(), secret_bytes, "9d".repeat(32), format!("{:?}", [0x9d; 32])] {
+        assert!(secret.len() >= 64 && !said.contains(&secret), "a secret of {} letters", secret.len());
+    }
 }
 
 #[test]

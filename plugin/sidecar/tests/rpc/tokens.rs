@@ -106,7 +106,7 @@ async fn rpc_6_payments_are_counted_for_the_token_that_they_come_with() {
 }
 
 #[tokio::test]
-async fn key_1_an_idempotency_key_belongs_to_the_name_of_the_token_that_it_is_shown_with() {
+async fn rpc_6_an_idempotency_key_belongs_to_the_name_of_the_token_that_it_is_shown_with() {
     let stage = Stage::open().await;
     let (shop, till) = (stage.token("shop", &[Scope::Invoice]), stage.token("till", &[Scope::Invoice]));
     let order = json!({ "description": "oars", "idempotency_key": "1" });
@@ -127,7 +127,7 @@ async fn key_1_an_idempotency_key_belongs_to_the_name_of_the_token_that_it_is_sh
 }
 
 #[tokio::test]
-async fn key_1_an_operation_is_found_by_the_tokens_of_its_name_and_by_who_may_do_everything() {
+async fn rpc_6_an_operation_is_found_by_the_tokens_of_its_name_and_by_who_may_do_everything() {
     let stage = Stage::open().await;
     let (opener, admin) = (stage.token("opener", &[Scope::Channel]), stage.token("admin", &[Scope::Admin]));
     let wait = json!({ "op_id": "07".repeat(16) });
