@@ -50,8 +50,9 @@ pub struct BackupInfo {
     pub hint: Option<String>,
     /// How many writes of all channels it has yet to complete, a count.
     pub lag_updates: u64,
-    /// What it has yet to complete, in bytes of keys and rows, about: what waits to be given to it, and what it has in hand. A write of a whole
-    /// channel counts once it is made.
+    /// What it has yet to complete, in bytes of keys and rows, about: what waits to be given to it, and what it has in hand. Until a write of
+    /// a whole channel is made it is an estimate: as much as the last one, or as the updates that it stands for where they are more, and
+    /// 2,048 bytes at least. It is 0 only where nothing waits.
     pub lag_bytes: u64,
     /// For how long the oldest write that it has yet to complete waits, in seconds.
     pub lag_secs: u64,

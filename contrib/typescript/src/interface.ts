@@ -8,7 +8,7 @@ export interface BackupInfo {
   hint?: string;
   /** What it is: `mirror`, `directory` or `command`. */
   kind: string;
-  /** What it has yet to complete, in bytes of keys and rows, about: what waits to be given to it, and what it has in hand. A write of a whole channel counts once it is made. */
+  /** What it has yet to complete, in bytes of keys and rows, about: what waits to be given to it, and what it has in hand. Until a write of a whole channel is made it is an estimate: as much as the last one, or as the updates that it stands for where they are more, and 2,048 bytes at least. It is 0 only where nothing waits. */
   lag_bytes: number;
   /** For how long the oldest write that it has yet to complete waits, in seconds. */
   lag_secs: number;

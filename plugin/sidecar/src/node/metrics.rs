@@ -149,7 +149,11 @@ impl Doorkeeper {
         };
         let families = [
             ("outrigger_backup_lag_updates", "Writes that a backup has yet to complete.", all(|view| view.lag.updates)),
-            ("outrigger_backup_lag_bytes", "What a backup has yet to complete, in bytes.", all(|view| view.lag.bytes)),
+            (
+                "outrigger_backup_lag_bytes",
+                "About what a backup has yet to complete, in bytes; an estimate for channels that are due as a whole.",
+                all(|view| view.lag.bytes),
+            ),
             (
                 "outrigger_backup_lag_seconds",
                 "How long the oldest of those waits, in seconds.",

@@ -3,13 +3,14 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use outrigger_bolt::id::{ChannelId, NodeId};
 use redb::Database;
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use self::when::When;
 use super::{spawn, stop_for_storage};
 use crate::chain::stop::StopFlag;
 use crate::clock::Clock;
@@ -24,30 +25,16 @@ use crate::store::row::EventRow;
 use crate::store::schema::{Table, VERIFIED_KEY};
 use crate::store::{Batch, Held};
 
+mod when;
+
 /// How often it is looked whether a backup is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// The longest wait after a try that found something wrong, or could not compare everything.
-const AGAIN: Duration = Duration::from_secs(600);
-
-/// A backup that cannot be read for so many tries, one after the other, is told of: it may only have been away for the first.
-const UNREADABLE: u32 = 3;
 
 /// A backup that is tried.
 struct Tried {
     name: String,
-    every: Duration,
-    /// When the next try is due.
-    next: Option<Instant>,
+    when: When,
     reader: Reader,
-    /// How many tries could not read it, since the last one that could.
-    unreadable: u32,
-}
-
-impl Tried {
-    fn is_due(&self) -> bool {
-        self.next.is_none_or(|next| Clock::monotonic() >= next)
-    }
 }
 
 /// Who is told of a panic over the backup.
@@ -155,8 +142,8 @@ impl Tries {
     ) -> Self {
         let readers = sinks.iter().map(|sink| sink.reader());
         let tried = |(backup, reader): (&BackupConfig, Option<Reader>)| {
-            let (every, reader) = backup.verify_every.zip(reader)?;
-            Some(Tried { name: backup.name.clone(), every, next: None, reader, unreadable: 0 })
+            let (when, reader) = When::new(backup.verify_every).zip(reader)?;
+            Some(Tried { name: backup.name.clone(), when, reader })
         };
         let all = backups.iter().zip(readers).filter_map(tried).collect();
         for backup in backups.iter().filter(|backup| backup.verify_every.is_none()) {
@@ -180,13 +167,10 @@ impl Tries {
 impl Ground {
     fn run(&self, mut tried: Tried, listener: &Listener) {
         while !listener.stop.is_raised() {
-            if tried.is_due() {
-                match self.state(&tried.name).map_or(Err(None), |state| may_be_tried(&state, tried.next.is_some())) {
+            if tried.when.is_due(Clock::monotonic()) {
+                match self.state(&tried.name).map_or(Err(None), |state| may_be_tried(&state, tried.when.was_tried())) {
                     Err(reason) => self.hub.unverified(&tried.name, reason.map(str::to_owned)),
-                    Ok(()) => {
-                        let wait = self.try_one(&mut tried, listener);
-                        tried.next = Clock::monotonic().checked_add(wait);
-                    }
+                    Ok(()) => self.try_one(&mut tried, listener),
                 }
             }
             listener.stop.sleep(LOOK_EVERY);
@@ -197,30 +181,27 @@ impl Ground {
         self.hub.views().into_iter().find(|view| view.terms.name == name).map(|view| view.state)
     }
 
-    /// Tries one, tells what came of it, and gives how long to wait until the next try.
-    fn try_one(&self, tried: &mut Tried, listener: &Listener) -> Duration {
+    /// Tries one, and tells what came of it.
+    fn try_one(&self, tried: &mut Tried, listener: &Listener) {
         let verdict = self.looked(tried, listener);
-        let is_unread = matches!(verdict, Verdict::Unread(_));
-        tried.unreadable = if is_unread { tried.unreadable.saturating_add(1) } else { 0 };
-        let Tried { name, every, unreadable, .. } = tried;
+        let is_unread_for_long = tried.when.tried(&verdict, Clock::monotonic());
+        let name = &tried.name;
         match verdict {
             Verdict::Right(channels) => {
                 tracing::info!(backup = %name, channels, "a restore was tried, and would bring back what there is");
                 listener.is_right(name);
                 self.hub.unverified(name, None);
-                return *every;
             }
             Verdict::Partly(untried, words) => {
                 tracing::warn!(backup = %name, %words, "a restore was tried of some channels alone");
                 self.hub.partly_verified(name, &untried);
                 self.hub.unverified(name, Some(words));
-                return *every;
             }
             Verdict::Later(words) => {
                 tracing::info!(backup = %name, %words, "a restore is tried again later");
                 self.hub.unverified(name, Some(format!("the last try could not compare everything: {words}")));
             }
-            Verdict::Unread(words) if *unreadable < UNREADABLE => {
+            Verdict::Unread(words) if !is_unread_for_long => {
                 tracing::warn!(backup = %name, %words, "a restore could not be tried, since not everything can be read");
                 self.hub.unverified(name, Some(format!("the last try could not read everything: {words}")));
             }
@@ -229,7 +210,6 @@ impl Ground {
                 listener.tell(name, &words);
             }
         }
-        AGAIN.min(*every)
     }
 
     fn looked(&self, tried: &mut Tried, listener: &Listener) -> Verdict {

@@ -18,6 +18,7 @@ use super::channel_update::{self, ChannelUpdates, UpdateOf};
 use super::generation::{Age, Generation};
 use super::journal::Journal;
 use super::part::PartRow;
+use super::read::address;
 use super::row::{BroadcastRow, OperationRow, OutcomeRow, PaymentRow, SettlementRow, SweepRow};
 use super::schema::{
     RESERVE_LOW_KEY, RESTORED_KEY, TROUBLES_KEY, Table, UnderWay, parse_htlc_key, parse_numbered_key,
@@ -80,6 +81,7 @@ pub struct Snapshot {
     pub sweeps: Vec<(ChannelId, OutPoint, SweepRow)>,
     /// Change sets of the wallet by row number.
     pub wallet: Vec<(u64, Vec<u8>)>,
+    /// Each can be parsed; what cannot is left out.
     pub peer_addresses: Vec<(NodeId, String)>,
     /// Tokens, each with what was spent with it.
     pub tokens: Vec<(TokenRow, Msat)>,
@@ -159,7 +161,11 @@ impl Loader {
         })?;
         self.each(Table::PeerAddress, |key, value| {
             let node_id = NodeId::from_slice(key).map_err(|fault| corrupt(Table::PeerAddress, fault))?;
-            snapshot.peer_addresses.push((node_id, String::from_utf8_lossy(value).into_owned()));
+            match address(value) {
+                Some(address) => snapshot.peer_addresses.push((node_id, address)),
+                // No channel hangs on it.
+                None => tracing::warn!(peer = %node_id, "what is kept as the peer's address is none and is ignored: use peer.connect"),
+            }
             Ok(())
         })?;
         Ok(snapshot)

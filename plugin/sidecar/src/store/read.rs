@@ -4,6 +4,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use outrigger_bolt::address::PeerAddress;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
@@ -118,10 +119,10 @@ impl Reader {
         Ok(self.get(Table::UnderWay, &key, |_| Ok::<_, StoreError>(()))?.is_some())
     }
 
-    /// Where a peer was last reached.
+    /// Where a peer was last reached; nothing where what is kept of that is no address.
     pub fn peer_address(&self, peer: &NodeId) -> Result<Option<String>, StoreError> {
-        let text = |bytes: &[u8]| Ok::<_, StoreError>(String::from_utf8_lossy(bytes).into_owned());
-        self.get(Table::PeerAddress, &peer.serialize(), text)
+        let found = self.get(Table::PeerAddress, &peer.serialize(), |row| Ok::<_, StoreError>(address(row)))?;
+        Ok(found.flatten())
     }
 
     /// Events after `after`, oldest first, at most `limit`, of these kinds if any are named. With them comes the number
@@ -188,6 +189,12 @@ impl Reader {
         let row = unseal(table, key, value.value()).map_err(unreadable)?;
         decode(row).map(Some).map_err(unreadable)
     }
+}
+
+/// The address in a row of [`Table::PeerAddress`], as it was written; nothing where it is none.
+pub(super) fn address(row: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(row).ok()?;
+    text.parse::<PeerAddress>().is_ok().then(|| text.to_owned())
 }
 
 pub(super) fn unreadable(fault: impl std::fmt::Display) -> StoreError {

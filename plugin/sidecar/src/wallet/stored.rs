@@ -79,3 +79,27 @@ impl Stored {
         blocks.retain(|height, _| *height == 0 || *height >= oldest || anchors.contains(height));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names stand for odd fields; what has to be understood raises the version.
+    #[test]
+    fn per_7_a_name_that_is_not_known_is_skipped_and_another_version_is_refused() {
+        let stored =
+            Stored { marks: Marks { looked_from: Some(7), is_wide: true }, started: true, ..Stored::default() };
+        let row = stored.encode();
+        let mut more = row.clone();
+        more.pop();
+        more.extend_from_slice(br#","of_a_release_to_come":[1,{"more":null}]}"#);
+        for row in [&row, &more] {
+            let read = Stored::merge(&[row.clone()]).unwrap();
+            assert_eq!((read.started, read.marks, read.encode()), (true, stored.marks, stored.encode()));
+        }
+        let with_version = |version: u8| Stored::merge(&[[&[version], row.get(1..).unwrap()].concat()]);
+        assert!(matches!(with_version(2), Err(WalletFault::Newer(2))));
+        assert!(matches!(with_version(0), Err(WalletFault::Damaged(_))));
+        assert!(matches!(Stored::merge(&[Vec::new()]), Err(WalletFault::Damaged(_))));
+    }
+}

@@ -206,7 +206,7 @@ impl Delivery {
             let at = Address { peer, connection: state.connection(), channel: ChannelId([0; 32]) };
             self.made.lock().push((peer, number, at.connection));
             let mut batch = Batch::default();
-            batch.put(Table::PeerAddress, row_of(&peer, number).serialize().to_vec(), Some(b"durable".to_vec()));
+            batch.put(Table::PeerAddress, row_of(&peer, number).serialize().to_vec(), Some(b"durable:1".to_vec()));
             let ping = Ping { num_pong_bytes: number, byteslen: Padding(0) };
             batch.hold_effect(at, Effect::Send(Message::Ping(ping)));
             self.writer.submit(batch);

@@ -1,21 +1,19 @@
 //! What one sink is still to be given, and how far it is, channel by channel; a state machine without threads or clock.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitcoin::OutPoint;
 use outrigger_bolt::id::ChannelId;
 
+use self::lane::{Apart, Lane, Open};
 use super::Holding;
 use super::image::{TipRecord, Update};
 
 /// Updates that wait for one sink, and what they take in memory: beyond it a channel's updates collapse into one full write.
 pub(super) const QUEUE_UPDATES: usize = 8192;
 pub(super) const QUEUE_BYTES: usize = 16 * 1024 * 1024;
-
-/// Writes of one channel that a sink may have answered and not completed; it is given no more before it completes some.
-const OPEN_WRITES: usize = 256;
 
 /// Why a full write is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,108 +47,13 @@ pub struct Lag {
     /// Ids that are not complete, over all channels.
     pub updates: u64,
     /// What it has yet to complete, in bytes of keys and rows, about: what waits to be given to it, and what it has in hand. A full
-    /// write counts once it is made.
+    /// write that is due counts as much as the last one of that channel, or as the updates that it stands for where they are more; and
+    /// never less than a channel without history. Once it is made it counts what it has.
     pub bytes: u64,
     /// For how long the oldest of it waits.
     pub waited: Duration,
     /// Channels that have anything to wait for.
     pub channels: usize,
-}
-
-#[derive(Debug)]
-struct Lane {
-    funding: OutPoint,
-    /// The newest id of the channel.
-    wanted: u64,
-    /// The newest id that the sink was given.
-    given: u64,
-    /// Everything up to this id is durable.
-    complete: u64,
-    /// The newest id that the sink is known to have: told at the start, or complete. It stays where the sink refuses what follows.
-    had: u64,
-    queue: VecDeque<(Arc<Update>, Instant)>,
-    whole: Option<(Whole, Instant)>,
-    /// Given and not completed.
-    open: BTreeMap<u64, Open>,
-    /// Completed, while something before it is not.
-    done: BTreeSet<u64>,
-    /// Whether it stands among those that have work, or is being worked on.
-    is_ready: bool,
-    /// The sink said that it will never have this channel.
-    is_dead: bool,
-    /// The channel's life is over: once that is complete the lane goes.
-    is_over: bool,
-    /// Whether it waits because no record takes it.
-    apart: Apart,
-}
-
-/// A write that a sink has in hand.
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    is_full: bool,
-    /// When it came, or became due.
-    since: Instant,
-    bytes: usize,
-}
-
-/// A channel that no record takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Apart {
-    No,
-    /// What is left of it once it is over may fit.
-    UntilOver,
-    /// Nor did that.
-    ForGood,
-}
-
-impl Lane {
-    fn new(funding: OutPoint, wanted: u64, whole: Option<(Whole, Instant)>) -> Self {
-        let (queue, open, done) = (VecDeque::new(), BTreeMap::new(), BTreeSet::new());
-        let (given, complete, had, is_ready, is_dead, is_over, apart) = (0, 0, 0, false, false, false, Apart::No);
-        Self { funding, wanted, given, complete, had, queue, whole, open, done, is_ready, is_dead, is_over, apart }
-    }
-
-    fn has_work(&self) -> bool {
-        let may_be_given = match self.apart {
-            Apart::No => self.open.len() < OPEN_WRITES,
-            Apart::UntilOver => self.is_over,
-            Apart::ForGood => false,
-        };
-        !self.is_dead && may_be_given && (self.whole.is_some() || !self.queue.is_empty())
-    }
-
-    /// The id that the next update of the queue must follow.
-    fn last(&self) -> u64 {
-        self.queue.back().map_or(self.given, |(update, _)| update.id)
-    }
-
-    /// Whether the queue leads from this id to the newest one.
-    fn is_followed(&self, id: u64) -> bool {
-        self.queue.front().map_or(self.wanted == id, |(update, _)| update.after == id)
-    }
-
-    fn oldest(&self) -> Option<Instant> {
-        let waits = self.queue.front().map(|(_, since)| *since).into_iter();
-        let open = self.open.range(self.complete.saturating_add(1)..).next().map(|(_, open)| open.since);
-        waits.chain(self.whole.map(|(_, since)| since)).chain(open).min()
-    }
-
-    /// Says whether there is news: the new end of what is complete without a gap.
-    fn complete(&mut self, id: u64) -> Completed {
-        let Some(Open { is_full, .. }) = self.open.remove(&id) else { return Completed::Stray };
-        if is_full {
-            self.complete = self.complete.max(id);
-        } else {
-            self.done.insert(id);
-        }
-        let complete = self.complete;
-        self.done.retain(|done| *done > complete);
-        while self.done.remove(&self.complete.saturating_add(1)) {
-            self.complete = self.complete.saturating_add(1);
-        }
-        self.had = self.had.max(self.complete);
-        Completed::UpTo(self.complete)
-    }
 }
 
 /// A tip, and what is to be complete before it: a restore follows the chain from the newest tip that it finds, so none may stand
@@ -236,9 +139,12 @@ impl Lanes {
         lane.is_over |= update.is_last();
         // A full write that was read later than this commit has it already; one that comes first needs nothing of it.
         if lane.is_dead || update.id <= lane.given || is_first || lane.apart != Apart::No {
+            lane.stands_for(update);
             return self.wake(channel);
         }
         if update.after != lane.last() && lane.whole.is_none() {
+            lane.whole = Some((Whole::Again, now));
+            lane.stands_for(update);
             return self.collapse(channel, now);
         }
         lane.queue.push_back((update.clone(), now));
@@ -337,9 +243,10 @@ impl Lanes {
     /// A full write was read at this id and is about to be given. What came up to it is in it.
     pub(super) fn reads(&mut self, channel: &ChannelId, id: u64, now: Instant) {
         let Some(lane) = self.lanes.get_mut(channel) else { return };
+        let bytes = lane.due_bytes();
         let Some((_, since)) = lane.whole.take() else { return };
-        (lane.given, lane.wanted) = (id, lane.wanted.max(id));
-        lane.open.insert(id, Open { is_full: true, since, bytes: 0 });
+        (lane.given, lane.wanted, lane.replaced) = (id, lane.wanted.max(id), 0);
+        lane.open.insert(id, Open { is_full: true, since, bytes });
         while lane.queue.front().is_some_and(|(update, _)| update.id <= id)
             && let Some((update, _)) = lane.queue.pop_front()
         {
@@ -353,7 +260,9 @@ impl Lanes {
 
     /// What is given at this id is a whole image, of so many bytes.
     pub(super) fn made(&mut self, channel: &ChannelId, id: u64, bytes: usize) {
-        if let Some(open) = self.lanes.get_mut(channel).and_then(|lane| lane.open.get_mut(&id)) {
+        let Some(lane) = self.lanes.get_mut(channel) else { return };
+        lane.image = bytes;
+        if let Some(open) = lane.open.get_mut(&id) {
             open.bytes = bytes;
         }
     }
@@ -440,7 +349,7 @@ impl Lanes {
                 lag.updates = lag.updates.saturating_add(behind);
                 lag.channels = lag.channels.saturating_add(1);
                 let in_hand = lane.open.range(lane.complete.saturating_add(1)..).map(|(_, open)| open.bytes as u64);
-                lag.bytes = in_hand.fold(lag.bytes, u64::saturating_add);
+                lag.bytes = in_hand.chain([lane.due_bytes() as u64]).fold(lag.bytes, u64::saturating_add);
                 oldest = oldest.into_iter().chain(lane.oldest()).min();
             }
         }
@@ -458,8 +367,9 @@ impl Lanes {
 
     /// In place of its updates the channel gets one full write.
     fn collapse(&mut self, channel: ChannelId, now: Instant) {
-        self.drop_queue(&channel);
+        let bytes = self.drop_queue(&channel);
         if let Some(lane) = self.lanes.get_mut(&channel) {
+            lane.replaced = lane.replaced.saturating_add(bytes);
             let since = lane.whole.map_or(now, |(_, since)| since);
             let whole = lane.whole.map_or(Whole::Again, |(whole, _)| whole);
             lane.whole = Some((whole, since));
@@ -467,14 +377,19 @@ impl Lanes {
         self.wake(channel);
     }
 
-    fn drop_queue(&mut self, channel: &ChannelId) {
-        let Some(lane) = self.lanes.get_mut(channel) else { return };
+    /// Gives the bytes that waited.
+    fn drop_queue(&mut self, channel: &ChannelId) -> usize {
+        let Some(lane) = self.lanes.get_mut(channel) else { return 0 };
+        let mut dropped: usize = 0;
         for (update, _) in lane.queue.drain(..) {
+            dropped = dropped.saturating_add(update.size());
             self.updates = self.updates.saturating_sub(1);
-            self.bytes = self.bytes.saturating_sub(update.size());
         }
+        self.bytes = self.bytes.saturating_sub(dropped);
+        dropped
     }
 }
 
+mod lane;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! What a sink is given, and in what order.
 
+use super::lane::{LEAST_IMAGE, OPEN_WRITES};
 use super::*;
 use crate::store::backup::RowChange;
 use crate::store::schema::{Table, channel_key};
@@ -73,6 +74,57 @@ fn a_gap_and_an_overflow_collapse_into_one_full_write() {
     let mut lanes = holding(4);
     lanes.add(&update(CHANNEL, 5, QUEUE_BYTES), funding(), now);
     assert_eq!((next(&mut lanes), lanes.bytes), (Some((1, 0)), 0));
+}
+
+/// The sink that is furthest behind is one whose updates gave way to a full write: it never shows less than the others.
+#[test]
+fn a_full_write_that_is_due_counts_in_bytes_before_it_is_made() {
+    let now = Instant::now();
+    let size = |bytes| update(CHANNEL, 5, bytes).size() as u64;
+    let least = LEAST_IMAGE as u64;
+
+    // A start knows nothing of it yet.
+    let mut lanes = Lanes::default();
+    lanes.load(CHANNEL, funding(), 4, now);
+    lanes.load(OTHER, funding(), 4, now);
+    assert_eq!(lanes.lag(now).bytes, 2 * least);
+    lanes.told(&[Holding { channel: OTHER, id: 4 }], &HashMap::from([(OTHER, 4)]));
+    assert_eq!(lanes.lag(now).bytes, least, "the other is there");
+
+    // An overflow: all that gave way, however often, and what waits behind it.
+    let mut lanes = holding(4);
+    let many = QUEUE_UPDATES as u64 + 1;
+    (5..5 + many).for_each(|id| lanes.add(&update(CHANNEL, id, 10), funding(), now));
+    assert_eq!(lanes.lag(now).bytes, many * size(10));
+    (5 + many..5 + 2 * many).for_each(|id| lanes.add(&update(CHANNEL, id, 10), funding(), now));
+    assert_eq!(lanes.lag(now).bytes, 2 * many * size(10));
+    lanes.add(&update(CHANNEL, 5 + 2 * many, 7), funding(), now);
+    assert_eq!(lanes.lag(now).bytes, 2 * many * size(10) + size(7));
+
+    // It is read, at the newest id, and then made: it counts what it has.
+    assert_eq!(next(&mut lanes), Some((1, 0)));
+    lanes.reads(&CHANNEL, 5 + 2 * many, now);
+    assert_eq!(lanes.lag(now).bytes, 2 * many * size(10));
+    lanes.made(&CHANNEL, 5 + 2 * many, 50_000);
+    assert_eq!(lanes.lag(now).bytes, 50_000);
+    lanes.answered(&CHANNEL);
+    lanes.completed(&CHANNEL, 5 + 2 * many);
+    assert_eq!(lanes.lag(now), Lag::default());
+
+    // A gap: as much as the last one, since less gave way.
+    lanes.add(&update(CHANNEL, 7 + 2 * many, 10), funding(), now);
+    assert_eq!((lanes.bytes, lanes.lag(now).bytes), (0, 50_000));
+    lanes.add(&update(CHANNEL, 8 + 2 * many, 10), funding(), now);
+    assert_eq!(lanes.lag(now).bytes, 50_000 + size(10));
+
+    // A new channel, whose first rows come with its full write.
+    let mut lanes = holding(4);
+    lanes.add(&update(OTHER, 1, 9_000), funding(), now);
+    assert_eq!(lanes.lag(now).bytes, size(9_000));
+
+    // What the sink refuses for good is not waited for.
+    lanes.give_up(&OTHER);
+    assert_eq!(lanes.lag(now).bytes, 0);
 }
 
 #[test]
