@@ -22,7 +22,7 @@ use outrigger_sidecar::store::schema::{FOLLOWED_KEY, JOURNAL_KEY, Table, UnderWa
 use outrigger_sidecar::store::seal::{seal, unseal};
 use outrigger_sidecar::store::terms::TermsRow;
 use outrigger_sidecar::store::token::TokenRow;
-use outrigger_sidecar::store::{self, FILE, Reader, StoreError};
+use outrigger_sidecar::store::{self, Batch, FILE, Reader, StoreError, Writer};
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::{is_update, loaded};
@@ -420,6 +420,28 @@ fn per_7_bad_input_92_a_row_of_the_journal_that_cannot_be_understood_refuses_the
                 assert!(std::fs::read(dir.path().join(FILE)).unwrap() == before, "the file was changed");
             }
         }
+    }
+}
+
+/// Sums go on behind an odd field. Behind what cannot be understood they begin anew: no forward stops for them.
+#[test]
+fn per_7_a_sum_of_forwards_that_cannot_be_understood_begins_anew() {
+    if is_update() {
+        return;
+    }
+    for (field, is_kept) in [(ODD, true), (EVEN, false)] {
+        let (db, _, _dir) = loaded();
+        let (key, row) = rows(&db, Table::ForwardTotals).swap_remove(0);
+        put(&db, Table::ForwardTotals, &key, &seal(Table::ForwardTotals, &key, &with_field(&row, field)));
+        let (writer, thread) = Writer::start(db.clone(), |_, _| {}, |fault| panic!("{fault}")).unwrap();
+        let mut batch = Batch::default();
+        batch.count(TotalsKey::parse(&key).unwrap(), &ForwardTotals::one_refused());
+        writer.submit(batch);
+        drop(writer);
+        thread.join().unwrap();
+        let mut expected = if is_kept { ForwardTotals::decode(&row).unwrap() } else { ForwardTotals::default() };
+        expected.add(&ForwardTotals::one_refused());
+        assert_eq!(rows(&db, Table::ForwardTotals), [(key, expected.encode())]);
     }
 }
 
