@@ -25,7 +25,7 @@ use rand_chacha::ChaCha8Rng;
 use self::points::Point;
 use self::refused::REFUSALS;
 use self::script::Script;
-use self::scripts::SCRIPTS;
+use self::scripts::{FIVE_PARTS, LOSER, SCRIPTS};
 use super::number;
 use super::signer::Signing;
 use super::world::Tracing;
@@ -104,21 +104,33 @@ fn replay(seed: u64, name: &str) {
     println!("crash sweep: {name} passes");
 }
 
-#[test]
-fn crash_sweep_per_1_per_2_per_3_per_4_per_5_dsk_1_dsk_2_dsk_4_dsk_8_no_point_loses_or_closes_anything() {
-    let seed = number("SWEEP_SEED").unwrap_or(0);
-    if let Ok(name) = std::env::var("SWEEP_POINT") {
-        return replay(seed, &name);
+/// What came of points.
+struct Swept {
+    /// How many passed, by their kinds.
+    passed: BTreeMap<&'static str, usize>,
+    failures: Vec<String>,
+}
+
+impl Swept {
+    fn count(&self) -> usize {
+        self.passed.values().sum()
     }
+
+    fn assert_none_fails(&self, seed: u64) {
+        let Self { failures, .. } = self;
+        if failures.len() > 1 {
+            println!("crash sweep: {} points fail: {}", failures.len(), failures.join(" "));
+        }
+        if let Some(point) = failures.first() {
+            let test = "cargo test -p outriggerd --test simulation crash_sweep";
+            panic!("point {point} fails; replay it: SWEEP_SEED={seed} SWEEP_POINT={point} {test}");
+        }
+    }
+}
+
+/// Runs points, in as many threads as there are processors, until the first fails.
+fn sweep(seed: u64, points: &[Task], until: Option<Instant>) -> Swept {
     let begun = Instant::now();
-    let only = std::env::var("SWEEP_SCRIPT").ok();
-    let (mut points, [released, ordered]) = every_point(seed, only.as_deref());
-    let all = points.len();
-    points.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    let until = number("SWEEP_SECONDS").map(|seconds| begun + Duration::from_secs(seconds));
-    if until.is_none() && std::env::var_os("SWEEP_ALL").is_none() {
-        points.truncate(POINTS);
-    }
     let next = AtomicUsize::new(0);
     let (passed, failures) = (Mutex::new(BTreeMap::new()), Mutex::new(Vec::new()));
     let goes_on = std::env::var_os("SWEEP_GO_ON").is_some();
@@ -127,7 +139,7 @@ fn crash_sweep_per_1_per_2_per_3_per_4_per_5_dsk_1_dsk_2_dsk_4_dsk_8_no_point_lo
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some((script, point, signing)) = points.get(number) else { return };
             if number > 0 && number.is_multiple_of(PROGRESS_EVERY) {
-                println!("crash sweep: {number} of {all} points begun, {} s", begun.elapsed().as_secs());
+                println!("crash sweep: {number} of {} points begun, {} s", points.len(), begun.elapsed().as_secs());
             }
             match catch_unwind(AssertUnwindSafe(|| script.run(seed, Some(point), *signing, Tracing::Off))) {
                 Ok(_) => *passed.lock().unwrap().entry(point.kind()).or_insert(0) += 1,
@@ -145,26 +157,46 @@ fn crash_sweep_per_1_per_2_per_3_per_4_per_5_dsk_1_dsk_2_dsk_4_dsk_8_no_point_lo
             worker.spawn_scoped(scope, run).unwrap();
         }
     });
-    let passed: BTreeMap<&str, usize> = passed.into_inner().unwrap();
-    let swept: usize = passed.values().sum();
+    Swept { passed: passed.into_inner().unwrap(), failures: failures.into_inner().unwrap() }
+}
+
+#[test]
+fn crash_sweep_per_1_per_2_per_3_per_4_per_5_dsk_1_dsk_2_dsk_4_dsk_8_no_point_loses_or_closes_anything() {
+    let seed = number("SWEEP_SEED").unwrap_or(0);
+    if let Ok(name) = std::env::var("SWEEP_POINT") {
+        return replay(seed, &name);
+    }
+    let begun = Instant::now();
+    let only = std::env::var("SWEEP_SCRIPT").ok();
+    let (mut points, [released, ordered]) = every_point(seed, only.as_deref());
+    let all = points.len();
+    points.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    let until = number("SWEEP_SECONDS").map(|seconds| begun + Duration::from_secs(seconds));
+    if until.is_none() && std::env::var_os("SWEEP_ALL").is_none() {
+        points.truncate(POINTS);
+    }
+    let swept = sweep(seed, &points, until);
     let seconds = begun.elapsed().as_secs();
-    println!(
-        "crash sweep: {swept} points of {all}, {} scripts, seed {seed}, {seconds} s; {passed:?}",
-        every_script().count()
-    );
+    let (count, scripts) = (swept.count(), every_script().count());
+    println!("crash sweep: {count} points of {all}, {scripts} scripts, seed {seed}, {seconds} s; {:?}", swept.passed);
     println!("crash sweep: effects that kills came between: {released:?}; told before their commits: {ordered:?}");
-    let failures = failures.into_inner().unwrap();
-    if failures.len() > 1 {
-        println!("crash sweep: {} points fail: {}", failures.len(), failures.join(" "));
-    }
-    if let Some(point) = failures.first() {
-        let test = "cargo test -p outriggerd --test simulation crash_sweep";
-        panic!("point {point} fails; replay it: SWEEP_SEED={seed} SWEEP_POINT={point} {test}");
-    }
+    swept.assert_none_fails(seed);
     for name in RELEASED.iter().filter(|_| only.is_none()) {
         assert!(released.contains_key(name), "no script releases {name} behind its commit");
     }
-    assert!(swept > 0, "no point was run");
+    assert!(count > 0, "no point was run");
+}
+
+/// PER-1: the payee's process ends after each commit of a claim of five parts over five channels, with each number of its effects
+/// delivered. All parts are claimed or none is, and payer and payee say the same of it.
+#[test]
+fn per_1_a_claim_of_five_parts_over_five_channels_outlives_a_kill_at_each_commit() {
+    let (mut points, _) = every_point(0, Some(FIVE_PARTS));
+    points.retain(|(_, point, _)| point.is_kill_of(LOSER));
+    let swept = sweep(0, &points, None);
+    swept.assert_none_fails(0);
+    assert_eq!(swept.count(), points.len());
+    println!("crash sweep: {} kills of the payee of five parts", points.len());
 }
 
 #[test]

@@ -118,6 +118,11 @@ impl Point {
         }
     }
 
+    /// Whether the process of this node ends after a commit.
+    pub fn is_kill_of(&self, node: usize) -> bool {
+        self.node == node && matches!(self.fault, Fault::Killed { .. })
+    }
+
     /// From here on the fault lies ahead.
     pub fn prepare(&self, world: &mut World) {
         let disk = &world.nodes[self.node].disk;

@@ -78,6 +78,21 @@ pub const REFUSALS: &[Script] = &[
             refuse_link(world, INCOMING);
         }],
     ),
+    // Its operator has it closed, and a node falls before that or behind it.
+    ordered(
+        "refused-amid-ordered",
+        2,
+        &[
+            |world| {
+                pay(world, &[0, 1], 5_000_000);
+                some_steps(world, 40);
+                refuse_next(world);
+            },
+            order_end,
+            World::mine,
+            bury,
+        ],
+    ),
 ];
 
 /// The links that bring a relayed payment, and take it on.
@@ -94,6 +109,17 @@ const REFUSING: &[Step] = &[|world| world.nodes[LOSER].backups[0].behaviour = Be
 
 const fn refusal(name: &'static str, nodes: usize, steps: &'static [Step]) -> Script {
     Script { backups: &[LOSER], before: REFUSING, end: End::Refused, ..script(name, nodes, steps) }
+}
+
+const fn ordered(name: &'static str, nodes: usize, steps: &'static [Step]) -> Script {
+    Script { end: End::Ordered, ..refusal(name, nodes, steps) }
+}
+
+/// The operator has the refused channel closed: what is kept for it is published.
+fn order_end(world: &mut World) {
+    if let Some(channel) = refused(world) {
+        world.order(LOSER, channel, Command::Fail { reason: "its operator wants it closed".to_owned() });
+    }
 }
 
 fn backup(world: &World) -> &Backup {
@@ -171,7 +197,7 @@ pub fn assert_ended(world: &mut World) {
     }
     let channel = refused(world).expect("a channel that is refused");
     assert_eq!(backup(world).refusals(), 1);
-    world.order(LOSER, channel, Command::Fail { reason: "its operator wants it closed".to_owned() });
+    order_end(world);
     world.rest();
     bury(world);
     assert_settled(world, &channel);
@@ -206,13 +232,13 @@ fn htlc_of<'a>(world: &'a World, channel: &ChannelId, sat: u64) -> Option<(&'a N
     world.ledger.htlcs.iter().find(|((of, ..), htlc)| of == channel && htlc.amount.get() / 1000 == sat)
 }
 
-/// Every HTLC has the same end on both edges, or the chain has what is left of it; and of the refused channel each output is one
-/// node's, to the satoshi that the channel says.
-fn assert_settled(world: &World, refused: &ChannelId) {
+/// Every HTLC has the same end on both edges, or the chain has what is left of it; and of the channel that ended alone each output is
+/// one node's, to the satoshi that the channel says.
+pub(super) fn assert_settled(world: &World, ended: &ChannelId) {
     world.assert_at_rest();
-    let founded = world.ledger.channels[refused].clone();
+    let founded = world.ledger.channels[ended].clone();
     let spend = world.chain.spender(&founded.funding).expect("somebody has closed it").clone();
-    let is_in_chain = |name: &Name| name.0 == *refused && has_output(&spend, &world.ledger.htlcs[name]);
+    let is_in_chain = |name: &Name| name.0 == *ended && has_output(&spend, &world.ledger.htlcs[name]);
     for (down, up) in &world.ledger.upstream {
         let (htlc, outcomes) = (&world.ledger.htlcs[up], [down, up].map(|name| world.ledger.htlcs[name].outcome));
         if outcomes[1] == Some(Outcome::Failed) {
@@ -220,13 +246,13 @@ fn assert_settled(world: &World, refused: &ChannelId) {
             assert!(!is_in_chain(down), "{up:?} is given up, and {down:?} may still be taken from the chain");
         }
         if outcomes[0] == Some(Outcome::Fulfilled) && outcomes[1] != Some(Outcome::Fulfilled) {
-            // It must have been in the refused channel that it came, and then with what takes it from the chain.
+            // It must have been in the ended channel that it came, and then with what takes it from the chain.
             let is_there = is_in_chain(up) && rows::has_preimage(&world.nodes[LOSER].live().db, &up.0, &htlc.hash);
             let has_heard = world.ledger.told.contains(&(LOSER, htlc.hash));
             assert!(is_there || !has_heard, "{down:?} was paid, and {up:?} brings nothing");
         }
     }
-    assert_shared_out(world, (refused, &founded), &spend);
+    assert_shared_out(world, (ended, &founded), &spend);
 }
 
 fn has_output(spend: &Transaction, htlc: &Htlc) -> bool {

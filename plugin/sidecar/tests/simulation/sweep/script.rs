@@ -16,7 +16,7 @@ use super::super::stopped::Stopped;
 use super::super::world::{Tracing, World};
 use super::points::Point;
 use super::refused;
-use super::scripts::{LOSER, bury, fail, found_with, pay, sink_deep, start_old};
+use super::scripts::{LOSER, bury, channels, fail, found_with, pay, sink_deep, start_old};
 
 /// One thing that somebody does; then the world comes to rest.
 pub(super) type Step = fn(&mut World);
@@ -28,12 +28,16 @@ pub(super) enum End {
     Closed,
     /// By one operator alone.
     Alone,
+    /// By one operator alone, while HTLCs may be pending.
+    Amid,
     /// Closed for so long that they are history.
     History,
     /// By the peers of a node whose rows are older than what it told them; this makes them so, where nothing has.
     Restored(Step),
     /// One of them by whoever may: a required backup has refused it.
     Refused,
+    /// As that, and its operator may have ordered it.
+    Ordered,
 }
 
 /// A short run of few nodes in a line.
@@ -150,6 +154,18 @@ impl Script {
                 bury(world);
                 assert_closed(world);
             }
+            End::Amid => {
+                world.assert_at_rest();
+                // As above. What was pending stands in the chain.
+                fail(world);
+                world.rest();
+                bury(world);
+                world.assert_paid();
+                channels(world).iter().for_each(|channel| refused::assert_settled(world, channel));
+                for (node, view) in world.all_channels() {
+                    assert!(["failed", "closed"].contains(&view.summary.state), "node {node}: {view:?}");
+                }
+            }
             End::History => {
                 sink_deep(world, 8);
                 for (channel, founded) in world.ledger.funded() {
@@ -160,7 +176,7 @@ impl Script {
                     }
                 }
             }
-            End::Refused => refused::assert_ended(world),
+            End::Refused | End::Ordered => refused::assert_ended(world),
             End::Restored(make_old) => {
                 if !world.nodes[LOSER].is_old {
                     pay(world, &[0, 1], 3_000_000);
@@ -194,13 +210,14 @@ impl Script {
             for node in founded.nodes.map(|node| &world.nodes[node]).into_iter().filter(|node| !node.is_old) {
                 let told = ["channel_pending", "channel_ready", "channel_closed", "channel_failed"]
                     .map(|kind| Seen::count(node, kind, &channel));
-                // HTLCs that are left in the chain keep a refused channel from its end.
-                let told = if is_refused { [told[0], told[1], 1, told[3]] } else { told };
+                // HTLCs that are left in the chain keep a channel from its end.
+                let told =
+                    if is_refused || matches!(self.end, End::Amid) { [told[0], told[1], 1, told[3]] } else { told };
                 let expected = match self.end {
                     End::Open => [1, 1, 0, 0],
-                    End::Refused if !is_refused => [1, 1, 0, 0],
+                    End::Refused | End::Ordered if !is_refused => [1, 1, 0, 0],
                     End::Closed | End::History => [1, 1, 1, 0],
-                    End::Alone | End::Refused | End::Restored(_) => [1, 1, 1, 1],
+                    End::Alone | End::Amid | End::Refused | End::Ordered | End::Restored(_) => [1, 1, 1, 1],
                 };
                 assert_eq!(told, expected, "node {}: {channel}", node.number);
             }

@@ -1,22 +1,30 @@
 //! What the nodes of the sweep do.
 
+use std::collections::BTreeSet;
+
 use bitcoin::Network;
 use bitcoin::constants::ChainHash;
 use outrigger_bolt::amount::{FeeratePerKw, Msat, Sat};
 use outrigger_bolt::id::ChannelId;
 use outrigger_bolt::wire::{Error, Message};
 use outrigger_channel::{Command, Policy};
+use outrigger_sidecar::manager::pending::MAX_PENDING_PER_PEER;
 use outrigger_sidecar::manager::relay::register::{Caps, Load};
 use outrigger_sidecar::manager::terms::ForwardingPolicy;
 
 use super::super::backup::Backup;
 use super::super::disk::{Content, File};
+use super::super::ledger::Outcome;
 use super::super::node::{Config, Node};
 use super::super::payments::Flaw;
+use super::super::rows;
 use super::super::schedule::feerates;
 use super::super::signer::Signers;
 use super::super::world::World;
 use super::script::{End, Script, Step, script};
+
+/// The script of a payment in five parts.
+pub const FIVE_PARTS: &str = "per-1-five-parts";
 
 pub const SCRIPTS: &[Script] = &[
     script("open", 2, OPEN),
@@ -43,6 +51,8 @@ pub const SCRIPTS: &[Script] = &[
         end: End::Alone,
         ..script("alone", 2, &[|world| pay(world, &[0, 1], 5_000_000), fail, World::mine, bury])
     },
+    // PER-1: the payee gets one payment in five parts over five channels, and claims all of them.
+    Script { channels: 5, ..script(FIVE_PARTS, 2, PARTS_OF_FIVE) },
     // A peer is in trouble that passes, and says so.
     Script {
         before: &[|world| world.nodes[1].hangs_up = true],
@@ -75,6 +85,7 @@ pub const SCRIPTS: &[Script] = &[
     Script { backups: &[1], ..script("backed-reconnect", 3, RECONNECT) },
     Script { backups: &[1], ..script("backed-restart", 3, RESTART) },
     Script { backups: &[0, 1], end: End::Closed, ..script("backed-close", 2, CLOSE) },
+    Script { backups: &[1], end: End::Amid, ..script("backed-alone", 2, &[fail_amid, World::mine, bury]) },
     // Disks are lost: what comes of the backup, or an older copy, is put into the place of the newest.
     Script {
         backups: &[1],
@@ -110,6 +121,7 @@ pub const SCRIPTS: &[Script] = &[
 const OPEN: &[Step] = &[|world| world.open(0, 1, (300_000, 50_000_000)), World::mine, World::mine, World::mine];
 const RELAY: &[Step] = &[|world| pay(world, &[0, 1, 2], 4_000_000)];
 const PARTS: &[Step] = &[|world| world.pay_over(0, 2, Msat::new(700_000_000), &[[0, 1, 2].as_slice(); 3], Flaw::None)];
+const PARTS_OF_FIVE: &[Step] = &[|world| pay(world, &[0, 1], 2_500_000_000), assert_five_parts];
 const FAIL: &[Step] = &[|world| world.pay_over(0, 2, Msat::new(4_000_000), &[&[0, 1, 2]], Flaw::Secret)];
 const RECONNECT: &[Step] = &[
     |world| {
@@ -131,6 +143,9 @@ const RESTART: &[Step] = &[
     |world| (0..2).for_each(|link| world.connect(link)),
 ];
 const CLOSE: &[Step] = &[|world| pay(world, &[0, 1], 5_000_000), close, World::mine, bury];
+
+/// More rounds of payments both ways than it takes until a commitment has one of each.
+const ROUNDS: usize = 100;
 
 /// Whose disk is lost in a script.
 pub const LOSER: usize = 1;
@@ -158,6 +173,37 @@ pub(super) fn close(world: &mut World) {
         let script = world.nodes[0].script();
         world.order(0, channel, Command::Shutdown { script, feerate: FeeratePerKw::new(1_500) });
     }
+}
+
+/// The payment went in as many parts as there are channels, one over each, and all are claimed.
+fn assert_five_parts(world: &mut World) {
+    let claimed = world.ledger.htlcs.iter().filter(|(_, htlc)| htlc.outcome == Some(Outcome::Fulfilled));
+    let over: BTreeSet<_> = claimed.clone().map(|((channel, ..), _)| *channel).collect();
+    assert_eq!((claimed.count(), over.len()), (5, 5), "five parts over five channels");
+}
+
+/// The operator of node 1 ends every channel alone while its newest commitment has an HTLC of each side.
+fn fail_amid(world: &mut World) {
+    for _ in 0..ROUNDS {
+        pay(world, &[0, 1], 5_000_000);
+        pay(world, &[1, 0], 3_000_000);
+        while world.plan.fallen == 0 && world.step() {
+            if has_both(world) {
+                return fail(world);
+            }
+        }
+        if world.plan.fallen > 0 {
+            return;
+        }
+    }
+    panic!("no commitment has an HTLC of each side");
+}
+
+fn has_both(world: &World) -> bool {
+    let Some(live) = &world.nodes[LOSER].live else { return false };
+    let heads = channels(world).into_iter().filter_map(|channel| rows::head(&live.db, &channel));
+    let mut totals = heads.map(|head| head.local_commitment);
+    totals.any(|totals| [totals.offered_by_local, totals.offered_by_remote].iter().all(|side| side.value > Msat::ZERO))
 }
 
 /// The operator of node 1 ends every channel alone.
@@ -284,16 +330,21 @@ pub fn found_with(world: &mut World, nodes: usize, channels_each: usize, backups
     for number in 1..nodes {
         world.add_link([number - 1, number]);
         world.connect(number - 1);
-        for _ in 0..channels_each {
+        for opened in 0..channels_each {
+            if opened > 0 && opened % MAX_PENDING_PER_PEER == 0 {
+                confirm(world);
+            }
             world.open(number - 1, 0, (1_000_000, 400_000_000));
         }
     }
-    world.rest();
-    for _ in 0..2 {
-        world.mine();
-        world.rest();
-    }
+    confirm(world);
     assert_eq!(channels(world).len(), channels_each * (nodes - 1), "a channel was not opened");
+}
+
+/// What is being opened is ready.
+fn confirm(world: &mut World) {
+    world.rest();
+    sink_deep(world, 2);
 }
 
 /// The first channel of a node closes.
