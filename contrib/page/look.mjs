@@ -359,6 +359,50 @@ try {
     await page.keyboard.press("Enter");
     await until("the peers", () => page.locator("#peers table").isVisible());
     assert.equal(await page.getByRole("link", { name: "Peers" }).getAttribute("aria-current"), "page");
+    await page.locator("#skip").focus();
+    await page.keyboard.press("Enter");
+    assert.equal(await page.evaluate(() => document.activeElement?.id), "main");
+    assert.ok(await page.locator("#peers table").isVisible(), "the section stays");
+  });
+
+  /** Answers of these methods do not come while something is done. */
+  const without = async (methods, done) => {
+    may_fail = true;
+    const refuse = (route) => {
+      const method = route.request().postDataJSON()?.method;
+      return methods.includes(method) ? route.fulfill({ status: 503 }) : route.fallback();
+    };
+    await page.route("**/*", refuse);
+    await done();
+    await page.unroute("**/*", refuse);
+  };
+
+  await step("what could not be asked is not told as nothing", async () => {
+    await open_section("Payments");
+    await without(["payment.list", "channel.list", "event.list"], async () => {
+      await page.reload();
+      await until("words", async () => /Sent\s+Not known yet/.test(await text("#payments-body")));
+      assert.match(await text("#problem"), /The node is starting\./);
+      assert.match(await text("#events-none"), /is being asked/);
+      await open_section("Overview");
+      await until("words", async () => /What needs you\s+Not known yet/.test(await text("#overview-body")));
+      assert.doesNotMatch(await text("#overview-body"), /Nothing needs you|There is no channel/);
+    });
+    await until("what needs somebody", async () => /Nothing needs you/.test(await text("#overview-body")));
+    await until("what happened before", async () => (await page.locator("#events-list > [data-seq]").count()) > 0);
+    assert.ok(await page.locator("#problem").isHidden());
+    may_fail = false;
+  });
+
+  await step("the door lets a kept token in by itself once the node answers", async () => {
+    await without(["node.status"], async () => {
+      await page.reload();
+      await until("the door", async () => /is starting[\s\S]*This page tries again/.test(await text("#enter-problem")));
+      assert.ok(await page.locator("#inside").isHidden());
+    });
+    await until("the stream", is_live);
+    assert.ok(await page.locator("#enter").isHidden());
+    may_fail = false;
   });
 
   await step("a cut wire is told, and what was missed comes by its numbers", async () => {

@@ -33,11 +33,11 @@ impl Bare {
         network_directory(&self.home().join(".outrigger"), "regtest")
     }
 
-    /// Puts a file into the home directory, with the directories above it; its owner alone can read it.
+    /// Puts a file into the home directory, with the directories above it; its owner alone can read them.
     pub fn write(&self, name: &str, text: &str) -> Done<PathBuf> {
-        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
         let path = self.home().join(name);
-        std::fs::create_dir_all(path.parent().ok_or("a file in a directory")?)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path.parent().ok_or("a file in a directory")?)?;
         std::fs::write(&path, text)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         Ok(path)

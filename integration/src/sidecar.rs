@@ -1,6 +1,6 @@
 //! The daemon, started and stopped as an operator does it.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -120,7 +120,7 @@ impl Sidecar {
         let place = network_directory(&self.directory, "regtest");
         let seed = std::fs::read(place.join("seed"))?;
         std::fs::remove_dir_all(&place)?;
-        std::fs::create_dir(&place)?;
+        std::fs::DirBuilder::new().mode(0o700).create(&place)?;
         std::fs::write(place.join("seed"), seed)?;
         Ok(std::fs::set_permissions(place.join("seed"), std::fs::Permissions::from_mode(0o600))?)
     }

@@ -354,6 +354,7 @@ fn home(node: &Sidecar) -> PathBuf {
 
 fn copy_directory(from: &Path, to: &Path) -> Done<()> {
     std::fs::create_dir_all(to)?;
+    std::fs::set_permissions(to, std::fs::metadata(from)?.permissions())?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {

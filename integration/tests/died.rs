@@ -184,10 +184,13 @@ fn files(directory: &Path) -> Done<Vec<(PathBuf, Vec<u8>)>> {
 
 fn copy_directory(from: &Path, to: &Path) -> Done<()> {
     std::fs::create_dir_all(to)?;
+    std::fs::set_permissions(to, std::fs::metadata(from)?.permissions())?;
     for (path, content) in files(from)? {
         let copy = to.join(path.strip_prefix(from)?);
         if let Some(above) = copy.parent() {
             std::fs::create_dir_all(above)?;
+            let shown = path.parent().ok_or("a file in a directory")?;
+            std::fs::set_permissions(above, std::fs::metadata(shown)?.permissions())?;
         }
         std::fs::write(copy, content)?;
     }

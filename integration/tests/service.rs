@@ -256,6 +256,51 @@ async fn a_container_is_started_again_after_a_crash_and_never_after_an_exit_code
     Ok(())
 }
 
+/// Strings of a line in brackets.
+fn listed(line: &str) -> Vec<String> {
+    line.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// No container is built here: what can be wrong with the files is what they name of the tree, and of the daemon.
+#[tokio::test]
+async fn the_containers_are_made_of_what_is_here_and_give_options_that_there_are() -> Done<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let docker = root.join("contrib/docker");
+    let manifest = std::fs::read_to_string(root.join("Cargo.toml"))?;
+    let rust = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).ok_or("rust-version")?;
+    let compose = std::fs::read_to_string(docker.join("compose.yaml"))?;
+    let mut orders = Vec::new();
+    for file in compose.lines().filter_map(|line| line.trim().strip_prefix("dockerfile: ")) {
+        let text = std::fs::read_to_string(root.join(file))?;
+        assert!(text.contains(&format!("FROM rust:{}-", rust.trim_matches('"'))), "{file} builds with another Rust");
+        let copied =
+            text.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--from"));
+        for from in copied.filter_map(|line| line.split_whitespace().next()) {
+            assert!(root.join(from).exists(), "{file} copies {from}");
+        }
+        let line = |name| text.lines().find_map(|line| line.strip_prefix(name)).map(listed).unwrap_or_default();
+        orders.push([line("ENTRYPOINT "), line("CMD ")]);
+    }
+    let [_, [ours, by_default]] = orders.as_slice() else { return Err("two images".into()) };
+    let options = compose.lines().filter_map(|line| line.strip_prefix("      - --"));
+    let options: Vec<String> = options.map(|option| format!("--{option}")).collect();
+    let host = options.iter().find_map(|option| option.strip_prefix("--bitcoind-url=")?.split(':').next());
+    let alias = host.ok_or("--bitcoind-url")?;
+    assert!(
+        compose.contains(&format!("      inside:\n        aliases: [{alias}]\n")),
+        "{alias} is a name on both networks"
+    );
+    let held =
+        compose.lines().find_map(|line| line.strip_prefix("    entrypoint: ")).map(listed).ok_or("an entrypoint")?;
+    assert_eq!(held.split_first(), Some((&"held".to_owned(), ours.as_slice())));
+    for given in [by_default, &options] {
+        let mut asked = Command::new(executable()?);
+        let asked = asked.arg("--check-config").args(ours.iter().skip(1)).args(given).env_clear().output().await?;
+        assert!(asked.status.success(), "{given:?}: {}", String::from_utf8_lossy(&asked.stderr));
+    }
+    Ok(())
+}
+
 /// Lines of `contrib/bitcoind-notify.md` that an operator copies into bitcoin.conf.
 fn notify_lines() -> Done<String> {
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/bitcoind-notify.md"))?;

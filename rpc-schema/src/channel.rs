@@ -244,7 +244,7 @@ pub struct ForwardingTerms {
 
 /// Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes
 /// payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are
-/// then. A repeat changes nothing more, and takes no key.
+/// then. It takes no key: a repeat sets the same again, over what another caller may have set meanwhile.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelSetPolicy {
@@ -347,7 +347,7 @@ pub struct ChannelForceClose {
 impl Method for ChannelForceClose {
     const NAME: &'static str = "channel.force_close";
     const MOVES_MONEY: bool = true;
-    const SCOPES: &'static [Scope] = &[Scope::Channel];
+    const SCOPES: &'static [Scope] = &[Scope::Admin];
     const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id" }"#;
     type Result = ChannelForceClosing;
 }

@@ -78,8 +78,8 @@ pub struct PeerInfo {
     pub channels: u32,
 }
 
-/// Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself. A repeat
-/// changes nothing, and takes no key.
+/// Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself. It
+/// takes no key: a repeat ends a newer connection too.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeerDisconnect {

@@ -15,7 +15,8 @@ pub enum Scope {
     Invoice,
     /// Pay over channels, within the token's budget where it has one, and look at payments by their id.
     Pay,
-    /// Open, close and set channels, and connect peers. Nothing is given away: `push_msat` needs admin.
+    /// Open and set channels, close them together with the peer, and connect peers. Nothing is given away: `push_msat` and
+    /// `channel.force_close` need admin.
     Channel,
     /// Everything, tokens and coins on chain included.
     Admin,

@@ -3,10 +3,12 @@
 
 use serde_json::Value;
 
-/// Whether a letter ends a line, steers a terminal, or turns the direction of writing.
+/// Whether a letter ends a line, steers a terminal, turns the direction of writing, or is not seen at all. The joiners of some scripts
+/// (U+200C, U+200D) are left as they are: words are spelled with them.
 pub fn steers(letter: char) -> bool {
     letter.is_control()
-        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(letter, '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(letter, '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// A text in one line, with all that steers made visible.
@@ -15,8 +17,28 @@ pub fn text(text: &str) -> String {
     text.chars().map(visible).collect()
 }
 
-/// JSON in one line, with the same value. It leaves some letters as they are that a terminal would obey; all of them have four digits.
+/// JSON in one line, with the same value: `serde_json` leaves some letters as they are that a terminal would obey.
 pub fn json(value: &Value) -> String {
-    let plain = |letter: char| if steers(letter) { format!("\\u{:04x}", letter as u32) } else { letter.to_string() };
+    let units =
+        |letter: char| letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+    let plain = |letter: char| if steers(letter) { units(letter) } else { letter.to_string() };
     value.to_string().chars().map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rpc_10_what_steers_or_is_not_seen_is_shown_and_the_value_stays_what_it_is() {
+        let hostile = "a\u{1b}b\u{202e}c\u{200b}d\u{feff}e\u{ad}f\u{2060}g\u{e0041}h\u{e007f}";
+        let shown = text(hostile);
+        assert_eq!(shown, r"a\u{1b}b\u{202e}c\u{200b}d\u{feff}e\u{ad}f\u{2060}g\u{e0041}h\u{e007f}");
+        let value = serde_json::json!({ "reason": hostile });
+        let line = json(&value);
+        assert!(!line.contains(steers), "{line}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
+        let spelled = "\u{645}\u{6cc}\u{200c}\u{62e}\u{648}\u{627}\u{647}\u{645} \u{1f468}\u{200d}\u{1f469}";
+        assert_eq!(text(spelled), spelled, "words that are spelled with joiners");
+    }
 }

@@ -286,7 +286,8 @@ fn rpc_6_every_method_names_the_scopes_that_allow_it() {
         let gives_away = ["payment.send", "payment.abandon"].contains(&method.name);
         assert_eq!(method.scopes == [Scope::Pay], gives_away, "{}", method.name);
         let of_tokens = method.name.starts_with("token.")
-            || ["node.stop", "node.log_level", "wallet.send", "chain.notify_block"].contains(&method.name);
+            || ["node.stop", "node.log_level", "wallet.send", "channel.force_close", "chain.notify_block"]
+                .contains(&method.name);
         assert_eq!(method.scopes == [Scope::Admin], of_tokens, "{}", method.name);
     }
 }

@@ -299,7 +299,7 @@ export interface ChannelPage {
   next?: string;
 }
 
-/** Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are then. A repeat changes nothing more, and takes no key. */
+/** Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are then. It takes no key: a repeat sets the same again, over what another caller may have set meanwhile. */
 export interface ChannelSetPolicy {
   /** The channel's name: 32 bytes, hex. */
   channel_id: string;
@@ -1054,7 +1054,7 @@ export interface PeerConnected {
   node_id: string;
 }
 
-/** Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself. A repeat changes nothing, and takes no key. */
+/** Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself. It takes no key: a repeat ends a newer connection too. */
 export interface PeerDisconnect {
   /** The peer's public key: 33 bytes, hex. */
   node_id: string;
@@ -1219,7 +1219,7 @@ export type Scope =
   | "invoice"
   /** Pay over channels, within the token's budget where it has one, and look at payments by their id. */
   | "pay"
-  /** Open, close and set channels, and connect peers. Nothing is given away: `push_msat` needs admin. */
+  /** Open and set channels, close them together with the peer, and connect peers. Nothing is given away: `push_msat` and `channel.force_close` need admin. */
   | "channel"
   /** Everything, tokens and coins on chain included. */
   | "admin";
@@ -1498,7 +1498,7 @@ export interface Methods {
   "wallet.utxos": { parameters: WalletUtxos; result: WalletUtxoPage };
   /** Connects to a peer. Where it is connected already, says so at once: a repeat changes nothing, and takes no key. */
   "peer.connect": { parameters: PeerConnect; result: PeerConnected };
-  /** Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself. A repeat changes nothing, and takes no key. */
+  /** Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself. It takes no key: a repeat ends a newer connection too. */
   "peer.disconnect": { parameters: PeerDisconnect; result: PeerDisconnected };
   /** Lists the peers that are connected or have a channel with this node, in the order of their keys. */
   "peer.list": { parameters: PeerList; result: PeerPage };
@@ -1516,7 +1516,7 @@ export interface Methods {
   "channel.close": { parameters: ChannelClose; result: ChannelClosing };
   /** Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has proved a newer state. Where a required backup has not told since the start what it holds, nothing is published before it has: `reason` in `channel.get` says so. Answers at once; a repeat tells how far it is, and takes no key. */
   "channel.force_close": { parameters: ChannelForceClose; result: ChannelForceClosing };
-  /** Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are then. A repeat changes nothing more, and takes no key. */
+  /** Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are then. It takes no key: a repeat sets the same again, over what another caller may have set meanwhile. */
   "channel.set_policy": { parameters: ChannelSetPolicy; result: ForwardingTerms };
   /** Creates an invoice. It is stored before it is given out. */
   "invoice.create": { parameters: InvoiceCreate; result: InvoiceCreated };

@@ -17,7 +17,7 @@ mod tests {
     use crate::fault::Fault;
     use crate::show;
 
-    const HOSTILE: &str = "a\u{1b}[2Jb\u{202e}c\nid:  7\r\u{9b}31m\u{7f}\t\u{2028}\u{61c}";
+    const HOSTILE: &str = "a\u{1b}[2Jb\u{202e}c\nid:  7\r\u{9b}31m\u{7f}\t\u{2028}\u{61c}\u{200b}\u{e0041}";
 
     /// A value of a schema in which each text that has no fixed words is this one.
     fn filled(schema: &Value, text: &str) -> Value {

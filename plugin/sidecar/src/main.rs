@@ -22,6 +22,8 @@ fn main() -> ExitCode {
     if let Err(fault) = no_core_is_left() {
         eprintln!("outriggerd: a crash may leave a core file with secrets in it: {fault}");
     }
+    // KEY-1: whatever is made is its owner's alone, the database and what backups hold too.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
     let config = match Task::read(std::env::args_os(), std::env::vars_os(), &home) {
         Ok(Task::Run(config)) => config,

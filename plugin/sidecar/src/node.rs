@@ -88,6 +88,11 @@ pub enum StartFault {
          another with listen (--listen)"
     )]
     Listen { address: SocketAddr, reason: io::Error },
+    #[error(
+        "{} has mode {mode:o}: others on this machine may read the database in it, which holds the secrets that claim payments. Nothing \
+         was changed; run: chmod 700 {}", path.display(), path.display()
+    )]
+    TooOpen { path: PathBuf, mode: u32 },
     #[error("stopped before the database was open; nothing was changed")]
     Stopped,
     #[error("another outriggerd{pid} runs on {}: stop it first; two would lose money", path.display())]
@@ -137,6 +142,7 @@ impl StartFault {
                 | StoreError::InUse(_),
             )
             | Self::Running { .. }
+            | Self::TooOpen { .. }
             | Self::Listen { .. }
             | Self::Backup { .. }
             | Self::Seed(_)

@@ -60,7 +60,7 @@ async fn stopped(node: Node) {
 async fn bad_input_95_bak_6_a_frozen_channel_is_shown_with_its_reason_and_refuses_orders() {
     let dir = tempfile::tempdir().unwrap();
     let network = network_directory(dir.path(), "regtest");
-    std::fs::create_dir_all(&network).unwrap();
+    generation::make_directory(&network).unwrap();
     let seed = Seed::create(&network, || Ok([7; 32])).unwrap();
     let node_id = NodeKeys::derive(&seed, bitcoin::Network::Regtest).node_id();
     let db = store::open(&network, "regtest", &node_id).unwrap();

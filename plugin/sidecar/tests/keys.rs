@@ -2,14 +2,14 @@
 //! the newest and in an old one, and of a build that gave calls no ids to be found by.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test may panic wherever it likes")]
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bitcoin::Network;
 use bitcoin::hashes::{Hash, sha256};
-use outrigger_bolt::id::ChannelId;
+use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, network_directory};
 use outrigger_rpc_schema::{
     ChannelOpen, ChannelOpenWait, ChannelOpened, Client, EventKind, EventList, Method, OpenState,
@@ -17,14 +17,15 @@ use outrigger_rpc_schema::{
 use outrigger_sidecar::key::{NodeKeys, Seed};
 use outrigger_sidecar::store::row::{EventRow, OperationRow, OperationState};
 use outrigger_sidecar::store::schema::{RESTORED_KEY, Table, UnderWay};
-use outrigger_sidecar::store::{self, Batch, Writer};
+use outrigger_sidecar::store::{self, Batch, Writer, generation};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const FUNDING_SAT: u64 = 500_000;
 
 /// A node whose file has these rows, and no bitcoind.
 struct Node {
-    dir: tempfile::TempDir,
+    dir: Rc<tempfile::TempDir>,
+    node_id: NodeId,
     child: Child,
     runtime: tokio::runtime::Runtime,
     client: Client,
@@ -41,9 +42,20 @@ impl Node {
     fn over(rows: Batch) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let network = network_directory(dir.path(), "regtest");
-        fs::create_dir_all(&network).unwrap();
+        generation::make_directory(&network).unwrap();
         let seed = Seed::create(&network, || Ok([5; 32])).unwrap();
-        let node_id = NodeKeys::derive(&seed, Network::Regtest).node_id();
+        Self::started(Rc::new(dir), NodeKeys::derive(&seed, Network::Regtest).node_id(), rows)
+    }
+
+    /// The same node after a `kill -9`, with these rows besides.
+    fn restarted(mut self, rows: Batch) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        Self::started(self.dir.clone(), self.node_id, rows)
+    }
+
+    fn started(dir: Rc<tempfile::TempDir>, node_id: NodeId, rows: Batch) -> Self {
+        let network = network_directory(dir.path(), "regtest");
         let (db, _) = store::open_and_load(&network, "regtest", &node_id).unwrap();
         let (writer, mut commits) = Writer::new(db).unwrap();
         writer.submit(rows);
@@ -59,7 +71,7 @@ impl Node {
             .unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let client = Self::until_open(&runtime, network);
-        Self { dir, child, runtime, client }
+        Self { dir, node_id, child, runtime, client }
     }
 
     fn until_open(runtime: &tokio::runtime::Runtime, network: PathBuf) -> Client {
@@ -122,6 +134,14 @@ fn signed() -> OperationState {
     OperationState::Pending { channel_id: ChannelId([4; 32]), funding_txid: bitcoin::Txid::from_byte_array([5; 32]) }
 }
 
+/// A proof that the file is old.
+fn proved_old() -> Batch {
+    let mut batch = Batch::default();
+    batch.put(Table::Meta, RESTORED_KEY.to_vec(), Some(b"a proof".to_vec()));
+    batch.event(EventRow::new(1, "node_restored", serde_json::json!({ "message": "a proof" })));
+    batch
+}
+
 /// Two calls that are under way: one that was not signed yet, and one whose funding transaction has not left.
 fn under_way() -> Batch {
     let mut batch = Batch::default();
@@ -135,8 +155,7 @@ fn under_way() -> Batch {
 #[test]
 fn bak_1_an_opening_that_the_loss_of_data_interrupted_is_not_called_failed() {
     let mut batch = under_way();
-    batch.put(Table::Meta, RESTORED_KEY.to_vec(), Some(b"a proof".to_vec()));
-    batch.event(EventRow::new(1, "node_restored", serde_json::json!({ "message": "a proof" })));
+    batch.merge(proved_old());
     let node = Node::over(batch);
     let unknown = node.waited([1; 16]).unwrap();
     assert_eq!((unknown.state, &unknown.op_id), (OpenState::Unknown, &hex([1; 16])));
@@ -146,7 +165,18 @@ fn bak_1_an_opening_that_the_loss_of_data_interrupted_is_not_called_failed() {
     let pending = node.waited([2; 16]).unwrap();
     assert_eq!((pending.state, pending.channel_id), (OpenState::Pending, Some("04".repeat(32))));
     assert_eq!(node.kinds(), [(EventKind::NodeRestored, None)]);
-    assert!(node.dir.path().exists());
+}
+
+#[test]
+fn bak_1_an_opening_that_was_called_failed_is_called_so_no_more_once_the_file_proves_old() {
+    let node = Node::over(under_way());
+    assert_eq!(node.waited([1; 16]).unwrap().state, OpenState::Failed);
+    let node = node.restarted(proved_old());
+    let unknown = node.waited([1; 16]).unwrap();
+    assert_eq!(unknown.state, OpenState::Unknown);
+    assert!(unknown.failure.as_deref().is_some_and(|words| words.contains("may have been signed")), "{unknown:?}");
+    assert_eq!(node.call(order("unsigned")).unwrap(), unknown, "nor is it begun again");
+    assert_eq!(node.kinds(), [(EventKind::OpenFailed, Some(hex([1; 16]))), (EventKind::NodeRestored, None)]);
 }
 
 #[test]

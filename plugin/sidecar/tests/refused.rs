@@ -37,7 +37,7 @@ impl Left {
     fn by_a_kill() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let network = network_directory(dir.path(), "regtest");
-        fs::create_dir_all(&network).unwrap();
+        generation::make_directory(&network).unwrap();
         Seed::create(&network, || Ok([5; 32])).unwrap();
         let mut left = Self { dir, whole: Vec::new() };
         // Once: a second one would take in what the journal has, and begin no epoch before its first commit.
@@ -196,7 +196,7 @@ fn bad_input_91_the_files_of_another_network_or_node_are_refused_by_the_program_
     let left = Left::by_a_kill();
     // Another network.
     let signet = network_directory(left.dir.path(), "signet");
-    fs::create_dir_all(&signet).unwrap();
+    generation::make_directory(&signet).unwrap();
     for name in FILES.iter().chain(&["seed"]) {
         fs::copy(left.place(name), signet.join(name)).unwrap();
     }
@@ -213,7 +213,7 @@ fn bad_input_91_the_files_of_another_network_or_node_are_refused_by_the_program_
     // Another node: the seed is not the one that signed.
     let other = tempfile::tempdir().unwrap();
     let place = network_directory(other.path(), "regtest");
-    fs::create_dir_all(&place).unwrap();
+    generation::make_directory(&place).unwrap();
     Seed::create(&place, || Ok([6; 32])).unwrap();
     for name in FILES {
         fs::copy(left.place(name), place.join(name)).unwrap();
@@ -226,11 +226,38 @@ fn bad_input_91_the_files_of_another_network_or_node_are_refused_by_the_program_
     // The journal of another directory of the same node.
     let twin = tempfile::tempdir().unwrap();
     let place = network_directory(twin.path(), "regtest");
-    fs::create_dir_all(&place).unwrap();
+    generation::make_directory(&place).unwrap();
     Seed::create(&place, || Ok([5; 32])).unwrap();
     assert!(matches!(started(twin.path(), "regtest"), Start::Runs));
     let foreign = fs::read(place.join(journal::FILE)).unwrap();
     assert!(left.is_refused(journal::FILE, &foreign, "another's"), "the journal of another database was taken");
+}
+
+/// KEY-1: others may not read what claims payments, however the directory came to be.
+#[test]
+fn key_1_a_network_directory_that_others_may_read_is_refused_and_what_is_made_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let left = Left::by_a_kill();
+    let place = network_directory(left.dir.path(), "regtest");
+    let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777;
+    let made: Vec<_> = fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(made.len() > 4, "{made:?}");
+    for path in &made {
+        assert_eq!(mode(path) & 0o077, 0, "{}: {:o}", path.display(), mode(path));
+    }
+    let before = left.files();
+    for shared in [0o755, 0o750, 0o710, 0o704, 0o770, 0o701] {
+        fs::set_permissions(&place, fs::Permissions::from_mode(shared)).unwrap();
+        let Start::Refused(code, said) = left.start("regtest") else { panic!("{shared:o} is taken") };
+        assert!(code == Some(1) && said.contains(&format!("has mode {shared:o}")), "{said}");
+        assert!(
+            said.contains(&format!("chmod 700 {}", place.display())) && said.contains("Nothing was changed"),
+            "{said}"
+        );
+        assert!(left.files() == before && mode(&place) == shared);
+    }
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(matches!(left.start("regtest"), Start::Runs));
 }
 
 /// The name in the lock holds the directory also where the file system's lock does nothing.

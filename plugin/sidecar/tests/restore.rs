@@ -32,7 +32,7 @@ use outrigger_sidecar::store::backup::sealed::Sealer;
 use outrigger_sidecar::store::backup::{Answer, Full, Persist, SinkEnds};
 use outrigger_sidecar::store::schema::{TIP_KEY, Table};
 use outrigger_sidecar::store::seal::seal;
-use outrigger_sidecar::store::{self, FILE, journal};
+use outrigger_sidecar::store::{self, FILE, generation, journal};
 use outrigger_sidecar::wallet::Wallet;
 use redb::{ReadableDatabase, ReadableTable};
 use serde_json::Value;
@@ -61,7 +61,7 @@ impl Lost {
     fn sample() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let network = network_directory(dir.path(), "regtest");
-        fs::create_dir_all(&network).unwrap();
+        generation::make_directory(&network).unwrap();
         let seed = Seed::create(&network, || Ok([SEED; 32])).unwrap();
         let keys = NodeKeys::derive(&seed, bitcoin::Network::Regtest);
         let died = dir.path().join("died");

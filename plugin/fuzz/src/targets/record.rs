@@ -337,7 +337,7 @@ fn operations() -> Vec<OperationRow> {
         OperationState::Opening,
         OperationState::Pending { channel_id: ChannelId([4; 32]), funding_txid: Txid::from_byte_array([5; 32]) },
         OperationState::Failed { reason: "no".into() },
-        OperationState::Unknown,
+        OperationState::Interrupted,
         OperationState::Payment { payment_id: [6; 32] },
         OperationState::Invoice { payment_hash: PaymentHash([7; 32]) },
         OperationState::Sent { txid: Txid::from_byte_array([8; 32]) },

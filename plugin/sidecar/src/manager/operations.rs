@@ -59,16 +59,18 @@ pub(super) fn put_end(batch: &mut Batch, row: &OperationRow) {
     batch.end(&UnderWay::Opening(row.idempotency_key.clone()));
 }
 
-/// Openings that a crash interrupted: they had no rows, and nothing was signed or sent that binds us. Of a file that is old nobody knows
-/// that: the channel may be in the rows that are lost, and its funding transaction in the chain.
+/// What is told of an opening that a crash interrupted: it had no rows, and nothing was signed or sent that binds us.
+pub const INTERRUPTED: &str = "the node stopped before the channel was signed; nothing was spent, open again";
+
+/// Openings that a crash interrupted have failed. Of a file that is old nobody knows that, and no event says so: the channel may be in
+/// the rows that are lost, and its funding transaction in the chain.
 pub fn end_interrupted(manager: &Manager, openings: Vec<OperationRow>) {
     let mut batch = Batch::default();
     for row in openings {
-        if manager.env().is_restored() {
-            put_end(&mut batch, &OperationRow { state: OperationState::Unknown, ..row });
-        } else {
-            fail(&mut batch, row, "the node stopped before the channel was signed; nothing was spent, open again");
+        if !manager.env().is_restored() {
+            batch.event(EventRow::open_failed(Clock::now_unix(), &row, INTERRUPTED));
         }
+        put_end(&mut batch, &OperationRow { state: OperationState::Interrupted, ..row });
     }
     manager.env().writer.submit(batch);
 }

@@ -16,6 +16,7 @@ use crate::chain::calls::{AT_ONCE, Calls};
 use crate::chain::follow::ChainState;
 use crate::clock::Clock;
 use crate::manager::ChannelView;
+use crate::manager::operations::INTERRUPTED;
 use crate::manager::terms::ForwardingPolicy;
 use crate::net::DialFault;
 use crate::rpc::{Answer, Fault};
@@ -24,11 +25,12 @@ use crate::store::row::{EventRow, InvoiceRow, OperationRow, OperationState, Paym
 use crate::store::{StoreError, WriterStats};
 use crate::wallet::WalletFault;
 
-/// Of an opening that was under way when the rows were written which the node was restored from.
+/// Of an opening that was under way when the rows were written which proved to be old.
 const UNKNOWN: &str = "the node has lost data that came after this call: the channel may have been signed, and its funding transaction \
     be in the chain. wallet.balance tells once the chain is synced what was spent, and the peer, whether it has the channel";
 
-pub(super) fn opening_report(row: OperationRow) -> Answer<schema::ChannelOpened> {
+/// An opening, as a node in restored mode tells of it, or another.
+pub(super) fn opening_report(row: OperationRow, is_restored: bool) -> Answer<schema::ChannelOpened> {
     let op_id = row.op_id.to_lower_hex_string();
     let opened = |state, channel_id, funding_txid, failure| schema::ChannelOpened {
         op_id,
@@ -44,7 +46,10 @@ pub(super) fn opening_report(row: OperationRow) -> Answer<schema::ChannelOpened>
             opened(schema::OpenState::Pending, names.0, names.1, None)
         }
         OperationState::Failed { reason } => opened(schema::OpenState::Failed, None, None, Some(reason)),
-        OperationState::Unknown => opened(schema::OpenState::Unknown, None, None, Some(UNKNOWN.to_owned())),
+        OperationState::Interrupted if is_restored => {
+            opened(schema::OpenState::Unknown, None, None, Some(UNKNOWN.to_owned()))
+        }
+        OperationState::Interrupted => opened(schema::OpenState::Failed, None, None, Some(INTERRUPTED.to_owned())),
         OperationState::Invoice { .. }
         | OperationState::Payment { .. }
         | OperationState::Sent { .. }

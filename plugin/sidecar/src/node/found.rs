@@ -147,7 +147,7 @@ fn waiting_channel(state: &OperationState) -> Option<ChannelId> {
         OperationState::Pending { channel_id, .. } => Some(*channel_id),
         OperationState::Opening
         | OperationState::Failed { .. }
-        | OperationState::Unknown
+        | OperationState::Interrupted
         | OperationState::Payment { .. }
         | OperationState::Invoice { .. }
         | OperationState::Sent { .. }

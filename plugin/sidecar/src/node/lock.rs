@@ -5,6 +5,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use fs4::fs_std::FileExt;
@@ -12,7 +13,10 @@ use fs4::fs_std::FileExt;
 use super::StartFault;
 use crate::store::generation::make_directory;
 
-/// Makes the network's directory, private to its owner, and takes its lock.
+/// The rights that nobody but the owner may have (KEY-1).
+const OTHERS: u32 = 0o077;
+
+/// Makes the network's directory, private to its owner, and takes its lock. One that is there and not private is refused.
 pub(super) fn lock_directory(directory: &Path) -> Result<File, StartFault> {
     lock_making_room(directory, || Ok(()))
 }
@@ -59,6 +63,10 @@ fn lock_by(
 ) -> Result<(File, Kept), StartFault> {
     let fault = |reason: io::Error| StartFault::Directory { path: directory.to_owned(), reason: reason.to_string() };
     make_directory(directory).map_err(fault)?;
+    let mode = fs::metadata(directory).map_err(fault)?.mode() & 0o7777;
+    if mode & OTHERS != 0 {
+        return Err(StartFault::TooOpen { path: directory.to_owned(), mode });
+    }
     let path = directory.join("lock");
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fault)?;
     let is_granted = lock(&file).map_err(|reason| unlockable(fault, reason))?;
@@ -206,6 +214,12 @@ mod tests {
 
     use super::*;
 
+    /// A directory such as the daemon makes.
+    fn private() -> tempfile::TempDir {
+        use std::os::unix::fs::PermissionsExt;
+        tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o700)).tempdir().unwrap()
+    }
+
     fn refusal(directory: &Path) -> String {
         match lock_directory(directory) {
             Err(fault @ StartFault::Running { .. }) => fault.to_string(),
@@ -241,7 +255,7 @@ mod tests {
     /// bitcoind's `startupnotify` leaves a daemon to the first process of the machine, which may take its time.
     #[test]
     fn bad_input_90_a_process_that_has_ended_holds_nothing_though_nobody_asked_for_its_exit_code() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private();
         let mut other = Other::start();
         let Holder { pid, started, .. } = other.holder();
         fs::write(dir.path().join("lock"), format!("{pid} {}\n", started.unwrap())).unwrap();
@@ -258,7 +272,7 @@ mod tests {
 
     #[test]
     fn bad_input_90_a_second_instance_is_told_pid_and_path_of_the_first() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private();
         let directory = dir.path().join("regtest");
         let held = lock_directory(&directory).unwrap();
         let expected = format!(
@@ -273,7 +287,7 @@ mod tests {
 
     #[test]
     fn bad_input_90_dsk_10_where_file_locks_do_nothing_the_named_process_holds_the_directory() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private();
         // Nobody holds the file system's lock: the name alone has to do.
         let other = Other::start();
         let Holder { pid, started, .. } = other.holder();
@@ -296,7 +310,7 @@ mod tests {
             "no number".into(),
         ];
         for left in left {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = private();
             fs::write(dir.path().join("lock"), left).unwrap();
             lock_directory(dir.path()).unwrap();
             let text = fs::read_to_string(dir.path().join("lock")).unwrap();
@@ -305,7 +319,7 @@ mod tests {
     }
     #[test]
     fn dsk_10_a_file_system_that_knows_no_locks_is_refused_and_nothing_is_written() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private();
         let unsupported = |_: &File| Err(io::Error::from(io::ErrorKind::Unsupported));
         let fault = lock_by(dir.path(), unsupported, || panic!("nothing is made")).unwrap_err();
         let expected = format!(
@@ -319,13 +333,13 @@ mod tests {
 
     #[test]
     fn dsk_10_a_file_system_that_grants_every_lock_is_told_from_one_that_keeps_others_out() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private();
         let (held, kept) = lock_by(dir.path(), <File as FileExt>::try_lock_exclusive, || Ok(())).unwrap();
         assert_eq!(kept, Kept::ByLock);
         // The second try has not taken it away.
         refusal(dir.path());
         drop(held);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private();
         assert_eq!(lock_on_a_file_system_that_grants_all(dir.path()).unwrap(), Kept::ByName { unseen: None });
         let other = Other::start();
         fs::write(dir.path().join("lock"), format!("{}\n", other.holder())).unwrap();
@@ -343,7 +357,7 @@ mod tests {
         let here = Place::of_this_process().unwrap();
         let of_another_container = Place { namespace: "pid:[1]".to_owned(), ..here };
         for place in [of_another_boot, of_another_container] {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = private();
             let named = Holder { place: Some(place), ..other.holder() };
             fs::write(dir.path().join("lock"), format!("{named}\n")).unwrap();
             let kept = lock_on_a_file_system_that_grants_all(dir.path()).unwrap();
@@ -352,7 +366,7 @@ mod tests {
             assert_eq!(Holder::parse(&text), Some(Holder::of_this_process()), "{text}");
         }
         // The same where the id is our own, as it is in every container whose first process is the node.
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private();
         let here = Place::of_this_process().unwrap();
         let twin =
             Holder { place: Some(Place { namespace: "pid:[1]".to_owned(), ..here }), ..Holder::of_this_process() };

@@ -55,7 +55,8 @@ impl Doorkeeper {
         self.told().await;
         // By its key: a call of before there were ids has none.
         let known = self.as_told(|| self.reader.operation(key))?;
-        opening_report(known.ok_or_else(|| Fault::internal("an opening that was begun has no row"))?)
+        let known = known.ok_or_else(|| Fault::internal("an opening that was begun has no row"))?;
+        opening_report(known, self.manager.env().is_restored())
     }
 
     /// `channel.open_wait`.
@@ -92,7 +93,7 @@ impl Doorkeeper {
                 }
             }
         });
-        opening_report(over.await.unwrap_or_else(|_| find())?)
+        opening_report(over.await.unwrap_or_else(|_| find())?, self.manager.env().is_restored())
     }
 
     /// The operation that `find` reads, as it may be told: that of an opening names its channel once every required backup has it. Nothing
@@ -125,7 +126,7 @@ fn no_opening(state: &OperationState) -> Option<Fault> {
         OperationState::Opening
         | OperationState::Pending { .. }
         | OperationState::Failed { .. }
-        | OperationState::Unknown => return None,
+        | OperationState::Interrupted => return None,
         OperationState::Payment { .. } => ("payment.send", "payment.wait waits for a payment, by its payment_id."),
         OperationState::Sent { .. } => ("wallet.send", "wallet.wait waits for a transaction, by its txid."),
         OperationState::Invoice { .. } => ("invoice.create", "Nothing is left to wait for but the event invoice_paid."),

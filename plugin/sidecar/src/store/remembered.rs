@@ -146,7 +146,7 @@ impl Found {
         };
         let is_under_way = match row.state {
             OperationState::Opening => true,
-            OperationState::Pending { .. } | OperationState::Failed { .. } | OperationState::Unknown => {
+            OperationState::Pending { .. } | OperationState::Failed { .. } | OperationState::Interrupted => {
                 self.is_under_way(&UnderWay::Opening(row.idempotency_key))?
             }
             OperationState::Payment { payment_id } => self.is_under_way(&UnderWay::Payment(payment_id))?,

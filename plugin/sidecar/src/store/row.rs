@@ -339,8 +339,9 @@ pub enum OperationState {
     Failed {
         reason: String,
     },
-    /// The file is old: whether the channel was signed after it was written is not known.
-    Unknown,
+    /// The node stopped while it was under way. In a file that is the newest no channel was signed, so the opening has failed; of an
+    /// old one that is not known, and a file may prove old long after the start that found this.
+    Interrupted,
     /// `payment.send` began this payment.
     Payment {
         payment_id: [u8; 32],
@@ -403,7 +404,7 @@ impl OperationRow {
                 record.put(6, channel_id.0).put(8, funding_txid.to_byte_array())
             }
             OperationState::Failed { reason } => record.put(10, reason),
-            OperationState::Unknown => record.put(20, []),
+            OperationState::Interrupted => record.put(20, []),
             OperationState::Invoice { payment_hash } => record.put(12, payment_hash.0),
             OperationState::Payment { payment_id } => record.put(14, payment_id),
             OperationState::Sent { txid } => record.put(16, txid.to_byte_array()),
@@ -428,7 +429,7 @@ impl OperationRow {
                 (None, None) => match record.bytes_some(10) {
                     Some(reason) => OperationState::Failed { reason: String::from_utf8_lossy(reason).into_owned() },
                     None => match record.bytes_some(20) {
-                        Some([]) => OperationState::Unknown,
+                        Some([]) => OperationState::Interrupted,
                         Some(_) => return Err(BadRecord::Malformed("state")),
                         None => Self::keyed(&mut record)?,
                     },

@@ -225,4 +225,9 @@ async fn rpc_9_what_cannot_be_taken_back_is_named_in_full() {
         let answer = stage.call_with(&admin, method, json!({ "channel_id": name })).await;
         assert_eq!(answer.json()["result"]["channel_id"], name, "{method}: {answer:?}");
     }
+    // Who may open channels may not put all of them on chain.
+    let opener = stage.token("opener", &[Scope::Read, Scope::Invoice, Scope::Pay, Scope::Channel]);
+    let given = json!({ "channel_id": name });
+    assert_eq!(stage.call_with(&opener, "channel.force_close", given.clone()).await.error().1, "auth_scope_missing");
+    assert_eq!(stage.call_with(&opener, "channel.close", given).await.json()["result"]["channel_id"], name);
 }

@@ -9,6 +9,9 @@ const PATIENCE_MS = 20_000;
 /** The longest pause before another try to connect, in seconds. */
 const LONGEST_PAUSE_SECS = 15;
 
+/** How long a connection may be silent before the node is asked whether it should be, in milliseconds. */
+const QUIET_MS = 60_000;
+
 /** The node refused a call, and says why and what to do. */
 export class Refused extends Error {
   constructor(error) {
@@ -32,8 +35,8 @@ export class NoAnswer extends Error {
 function hint_for(status) {
   if (status === 401) return "Look at outrigger-cli token.list: it may be revoked or expired. Make another one.";
   if (status === 403) return "The node does not know itself by this name. Add it to rpc.hosts, or use 127.0.0.1 or localhost.";
-  if (status === 503) return "The node is opening its database. This page tries again.";
-  return "See whether outriggerd runs. This page tries again.";
+  if (status === 503) return "It is opening its database.";
+  return "See whether outriggerd runs.";
 }
 
 function words_for(status) {
@@ -128,6 +131,7 @@ export class Stream {
   #last;
   #socket;
   #wake = () => {};
+  #heard_at = Date.now();
   #failures = 0;
   #stopped = false;
 
@@ -152,6 +156,15 @@ export class Stream {
   /** Gives up a connection of which others know that it leads nowhere. */
   reset() {
     this.#socket?.close();
+  }
+
+  /** Gives up a connection that has long been silent where the node has something to tell: it leads nowhere, and nobody said so. */
+  async check() {
+    if (this.#last === undefined || Date.now() - this.#heard_at < QUIET_MS) return;
+    this.#heard_at = Date.now();
+    const last = this.#last;
+    const { items } = await this.#node.call("event.list", { after_seq: last, limit: 1 }).catch(() => ({ items: [] }));
+    if (items.length > 0 && this.#last === last) this.reset();
   }
 
   async #run() {
@@ -217,6 +230,7 @@ export class Stream {
       socket.onopen = subscribe;
       socket.onclose = () => resolve(why);
       socket.onmessage = ({ data }) => {
+        this.#heard_at = Date.now();
         const message = parse(data);
         if (message.error) return refused(message.error);
         if (message.params?.error) return refused(message.params.error);

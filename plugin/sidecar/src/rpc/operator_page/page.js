@@ -1,7 +1,7 @@
 // The operator's page: who looks is let in, what the node says is kept as it was told last, and sections are drawn from that.
 
 import { Node, NoAnswer, Stream } from "./node.js";
-import { bar, bytes, el, facts, fill, id, moment, number, pill, problem, prose, sat, sat_text, span, table, whole_sat, words } from "./show.js";
+import { bar, bytes, el, facts, fill, id, moment, number, pill, problem, prose, refill, sat, sat_text, span, table, whole_sat, words } from "./show.js";
 
 /** Where the token is kept: in this tab, until it is closed. */
 const TOKEN = "outrigger-token";
@@ -24,6 +24,12 @@ const ROWS_SHOWN = 100;
 /** Channels that are shown; sums are of all. */
 const CHANNELS_SHOWN = 300;
 
+/** How long a backup may be behind before an operator hears of it, in seconds. */
+const LATE_SECS = 20;
+
+/** How long the door waits before it tries a kept token again, in milliseconds. */
+const DOOR_AGAIN_MS = 5_000;
+
 const SECTIONS = [
   ["overview", "Overview"],
   ["channels", "Channels"],
@@ -39,11 +45,20 @@ const $ = (name) => document.getElementById(name);
 /** The session: none while nobody is let in. */
 let session;
 
+/** When a kept token is tried again. */
+let door_timer;
+
 // Who looks ------------------------------------------------------------------
 
 $("enter-form").addEventListener("submit", (event) => {
   event.preventDefault();
   enter($("token").value.trim());
+});
+
+$("skip").addEventListener("click", (event) => {
+  // The name of a place would be taken for the name of a section.
+  event.preventDefault();
+  $("main").focus();
 });
 
 $("leave").addEventListener("click", () => leave());
@@ -52,7 +67,9 @@ addEventListener("online", () => session?.stream.try_now());
 document.addEventListener("visibilitychange", () => document.hidden || session?.look());
 addEventListener("hashchange", () => show_section());
 
-async function enter(token) {
+/** Lets a token in. One that was let in before is tried again while the node cannot be asked. */
+async function enter(token, was_in = false) {
+  clearTimeout(door_timer);
   say_at_the_door();
   if (token.startsWith("__cookie__:")) {
     return say_at_the_door({
@@ -76,7 +93,10 @@ async function enter(token) {
     $("token").value = "";
     session = new Session(node);
   } catch (error) {
-    say_at_the_door(error);
+    const is_told = !(error instanceof NoAnswer) || [401, 403].includes(error.status);
+    if (is_told || !was_in) return say_at_the_door(error);
+    say_at_the_door({ message: error.message, hint: `${error.hint} This page tries again.` });
+    door_timer = setTimeout(() => enter(token, true), DOOR_AGAIN_MS);
   } finally {
     button.disabled = false;
   }
@@ -86,12 +106,25 @@ function leave(error) {
   session?.end();
   session = undefined;
   sessionStorage.removeItem(TOKEN);
+  clear();
   document.body.dataset.state = "out";
   document.title = "Outrigger";
   $("inside").hidden = true;
   $("enter").hidden = false;
   say_at_the_door(error);
   $("token").focus();
+}
+
+/** Takes away all that a session has shown. */
+function clear() {
+  for (const [name] of SECTIONS) fill($(name === "events" ? "events-list" : `${name}-body`));
+  for (const name of ["state", "problem", "footer"]) fill($(name));
+  $("problem").hidden = $("connection").hidden = true;
+  $("events-none").hidden = false;
+  $("events-none").textContent = "What has happened is being asked.";
+  $("alias").textContent = "Outrigger";
+  $("live").textContent = "connecting";
+  $("live").className = "live";
 }
 
 function say_at_the_door(error) {
@@ -107,7 +140,8 @@ class Session {
   /** What is wrong with what could not be told. */
   faults = {};
   events = [];
-  #drawn = {};
+  /** The number up to which what happened before has yet to be told; none once it was. */
+  #recalled;
   #timer;
   #looked_at = 0;
   #is_looking = false;
@@ -119,8 +153,7 @@ class Session {
     document.body.dataset.state = "in";
     $("enter").hidden = true;
     $("inside").hidden = false;
-    fill($("events-list"));
-    $("connection").hidden = true;
+    clear();
     this.stream = new Stream(node, this);
     show_section();
     this.look();
@@ -136,22 +169,28 @@ class Session {
 
   began(after_seq) {
     this.events = [];
-    this.recall(after_seq);
+    this.#recalled = after_seq;
+    this.recall();
   }
 
   /** What happened before this page was opened, as much as is shown. */
-  async recall(until) {
+  async recall() {
+    const until = this.#recalled;
     let after_seq = Math.max(0, until - EVENTS_SHOWN);
     for (let tries = 0; tries < 3 && after_seq < until; tries += 1) {
       try {
         const { items } = await this.node.call("event.list", { after_seq, limit: EVENTS_SHOWN });
+        if (this.#recalled !== until) return;
         this.add(items.filter((event) => event.seq <= until));
-        return;
+        break;
       } catch (error) {
+        // The next look asks again.
         if (error.kind !== "event_gap") return;
         after_seq = error.after_seq;
       }
     }
+    this.#recalled = undefined;
+    $("events-none").textContent = "Nothing yet. What happens from now on appears here by itself.";
   }
 
   heard(event) {
@@ -216,7 +255,7 @@ class Session {
     if (!(this.faults.status instanceof NoAnswer)) {
       await Promise.all(
         Object.entries(QUESTIONS)
-          .filter(([, { sections }]) => sections === undefined || sections.includes(section))
+          .filter(([what]) => is_asked(what, section))
           .map(([what, { ask }]) => this.#ask(what, () => ask(this.node, this))),
       );
     }
@@ -225,6 +264,10 @@ class Session {
     if (this.faults.status?.status === 401) return leave(this.faults.status);
     // A connection that lost its way says nothing by itself.
     if (this.faults.status instanceof NoAnswer) this.stream.reset();
+    else {
+      if (this.#recalled !== undefined) this.recall();
+      this.stream.check();
+    }
     this.draw();
     if (this.#again) this.look();
     else this.#timer = setTimeout(() => this.#look(), LOOK_EVERY_MS);
@@ -243,16 +286,14 @@ class Session {
   draw() {
     const section = section_shown();
     draw_top(this.told);
-    const fault = Object.values(this.faults).find((error) => !(error instanceof NoAnswer));
+    // A connection that is lost has its own words.
+    const is_lost = this.faults.status instanceof NoAnswer;
+    const concerned = is_lost ? [] : ["status", ...Object.keys(QUESTIONS).filter((what) => is_asked(what, section))];
+    const fault = concerned.map((what) => this.faults[what]).find((error) => error !== undefined);
     $("problem").hidden = fault === undefined;
-    if (fault) fill($("problem"), problem(fault));
+    refill($("problem"), fault === undefined ? [] : problem(fault));
     const body = $(`${section}-body`);
-    if (body === null) return;
-    // A day that begins changes how moments are told.
-    const drawn = JSON.stringify([this.told, new Date().toDateString()]);
-    if (this.#drawn[section] === drawn) return;
-    this.#drawn[section] = drawn;
-    fill(body, ...DRAWN[section](this.told));
+    if (body !== null) refill(body, ...DRAWN[section](this.told));
   }
 }
 
@@ -280,6 +321,12 @@ const QUESTIONS = {
     sections: ["payments"],
   },
 };
+
+/** Whether this is asked where that section is shown. */
+function is_asked(what, section) {
+  const { sections } = QUESTIONS[what];
+  return sections === undefined || sections.includes(section);
+}
 
 /** The newest of a list that is kept in the order of names: all of it where it is short, else those that events name. */
 async function newest(node, group, session, name) {
@@ -348,6 +395,21 @@ function is_alive(channel) {
   return channel.state !== "closed";
 }
 
+/** Whether the channel's balance counts: that of one that failed comes to the wallet, and one that is frozen cannot be read. */
+function counts(channel) {
+  return is_alive(channel) && !["failed", "frozen"].includes(channel.state);
+}
+
+/** What stands in the place of what was not told. */
+function not_known() {
+  return el("p", { class: "dim" }, "Not known yet.");
+}
+
+/** What stands in the place of a list in which nothing is. */
+function none(...words) {
+  return el("p", { class: "dim" }, ...words);
+}
+
 /** Sums over channels that carry or will carry payments. */
 function sums(channels) {
   const sum = (name) => channels.reduce((sum, channel) => sum + channel[name], 0);
@@ -360,25 +422,41 @@ function sums(channels) {
   };
 }
 
-/** What an operator should look at, the worst first. */
+/** What an operator should look at, the worst first. Nothing while that is not known. */
 function concerns({ status, chain, channels, backups }) {
+  if ([status, chain, channels, backups].includes(undefined)) return undefined;
   const found = [];
-  if (status?.reason) found.push([words(status.phase), status.reason]);
-  else if (chain?.reason) found.push(["chain", chain.reason]);
-  if (status?.disk) found.push(["disk", status.disk]);
-  if (status?.clock) found.push(["clock", status.clock]);
-  if (status?.wallet) found.push(["wallet", status.wallet]);
-  for (const channel of channels?.items ?? []) {
+  if (status.reason) found.push([words(status.phase), status.reason]);
+  else if (chain.reason) found.push(["chain", chain.reason]);
+  if (status.disk) found.push(["disk", status.disk]);
+  if (status.clock) found.push(["clock", status.clock]);
+  if (status.wallet) found.push(["wallet", status.wallet]);
+  for (const channel of channels.items) {
     const reason = channel.frozen_reason ?? channel.reason;
     if (channel.state === "closed" || (reason === undefined && !channel.stalled)) continue;
     const what = channel.stalled ? "a required backup is late with it, so it takes no new HTLCs" : reason;
     found.push([`channel ${channel.short_channel_id ?? channel.channel_id.slice(0, 8)}`, what]);
   }
-  for (const backup of backups?.items ?? []) {
-    if (backup.reason || backup.hint) found.push([`backup ${backup.name}`, [backup.reason, backup.hint].filter(Boolean).join(". ")]);
+  const before = found.length;
+  for (const backup of backups.items) {
+    const told = [backup.reason, backup.hint].filter(Boolean).join(". ");
+    if (told) found.push([`backup ${backup.name}`, told]);
     if (backup.verify_failure) found.push([`backup ${backup.name}`, backup.verify_failure]);
+    const is_late = backup.state === "behind" && backup.lag_secs >= LATE_SECS;
+    if (is_late) found.push([`backup ${backup.name}`, `it is behind by ${span(backup.lag_secs)}`]);
+    if (backup.state === "starting") found.push([`backup ${backup.name}`, "it has not told yet what it holds"]);
   }
+  if (backups.held_events > 0) found.push(["events", held(backups)]);
+  // What the node says of them, and none of those did.
+  if (status.backups && found.length === before) found.push(["backups", status.backups]);
+  const away = channels.items.filter((channel) => channel.state === "normal" && !channel.connected).length;
+  if (away > 0) found.push(["peers", `${away === 1 ? "a channel carries" : `${number(away)} channels carry`} nothing: the peer is away`]);
   return found;
+}
+
+function held(backups) {
+  const many = backups.held_events === 1 ? "an event is" : `${number(backups.held_events)} events are`;
+  return `${many} not told yet because a required backup lacks what they tell of; the oldest has waited ${span(backups.held_events_secs)}`;
 }
 
 function tile(title, ...content) {
@@ -430,22 +508,9 @@ const DRAWN = {
     const { status, info, chain, wallet, feerates, stats, backups } = told;
     const channels = (told.channels?.items ?? []).filter(is_alive);
     const usable = channels.filter((channel) => channel.state === "normal");
-    const found = concerns(told);
     return [
-      el(
-        "section",
-        { class: `card concerns ${found.length === 0 ? "none" : "some"}` },
-        el("h3", {}, found.length === 0 ? "Nothing needs you" : found.length === 1 ? "One thing needs you" : `${found.length} things need you`),
-        found.length === 0
-          ? el("p", { class: "dim" }, "No channel and no backup is in trouble.")
-          : el("ul", {}, found.map(([what, why]) => el("li", {}, el("strong", {}, what), ": ", prose(why)))),
-      ),
-      el(
-        "section",
-        { class: "card wide" },
-        el("h3", {}, "In channels"),
-        channels.length === 0 ? el("p", { class: "dim" }, "There is no channel yet.") : [balance(sums(channels)), legend()],
-      ),
+      concerns_card(concerns(told)),
+      el("section", { class: "card wide" }, el("h3", {}, "In channels"), in_channels(told.channels)),
       el(
         "div",
         { class: "tiles" },
@@ -456,7 +521,7 @@ const DRAWN = {
             info && ["Key", id(info.node_id, "node")],
             info && ["Listens at", info.addresses.join(", ")],
             info && ["Peers", `${number(info.peers)} connected`],
-            ["Channels", `${number(usable.length)} carry payments, of ${number(channels.length)}`],
+            told.channels && ["Channels", `${number(usable.length)} carry payments, of ${number(channels.length)}`],
           ),
         ),
         tile(
@@ -498,7 +563,7 @@ const DRAWN = {
         tile(
           "Backups",
           backups && backups.items.length === 0
-            ? el("p", { class: "dim" }, "None is configured: a disk that dies takes the channels with it.")
+            ? none("None is configured: a disk that dies takes the channels with it.")
             : facts(...(backups?.items ?? []).map((backup) => [backup.name, backup_pill(backup)])),
         ),
       ),
@@ -506,12 +571,12 @@ const DRAWN = {
   },
 
   channels({ channels }) {
-    if (channels === undefined) return [];
+    if (channels === undefined) return [not_known()];
     const order = ["frozen", "failed", "funding", "shutting_down", "closing", "normal", "closed"];
     const sorted = [...channels.items].sort(
       (a, b) => order.indexOf(a.state) - order.indexOf(b.state) || b.capacity_sat - a.capacity_sat,
     );
-    if (sorted.length === 0) return [el("p", { class: "dim" }, "There is no channel yet. ", el("code", {}, "outrigger-cli channel.open"), " opens one.")];
+    if (sorted.length === 0) return [none("There is no channel yet. ", el("code", {}, "outrigger-cli channel.open"), " opens one.")];
     const shown = sorted.slice(0, CHANNELS_SHOWN);
     return [
       legend(),
@@ -523,10 +588,10 @@ const DRAWN = {
   },
 
   peers({ peers, channels }) {
-    if (peers === undefined) return [];
-    if (peers.items.length === 0) return [el("p", { class: "dim" }, "There is no peer yet. ", el("code", {}, "outrigger-cli peer.connect"), " connects to one.")];
+    if (peers === undefined) return [not_known()];
+    if (peers.items.length === 0) return [none("There is no peer yet. ", el("code", {}, "outrigger-cli peer.connect"), " connects to one.")];
     const ours = new Map();
-    for (const channel of (channels?.items ?? []).filter(is_alive)) {
+    for (const channel of (channels?.items ?? []).filter(counts)) {
       const sum = ours.get(channel.node_id) ?? { local_msat: 0, remote_msat: 0 };
       ours.set(channel.node_id, {
         local_msat: sum.local_msat + channel.local_msat,
@@ -551,12 +616,6 @@ const DRAWN = {
   },
 
   payments({ payments, invoices }) {
-    const how_many = (list, what) =>
-      list.of === undefined
-        ? `More than ${number(READ_WHOLE)} ${what}; those that the newest events name`
-        : list.of > list.items.length
-          ? `The newest ${number(list.items.length)} of ${number(list.of)} ${what}`
-          : `${number(list.of)} ${what}, newest first`;
     const sent = payments?.items.map((payment) => [
       moment(payment.created_at),
       pill(payment.state, { succeeded: "good", failed: "bad" }[payment.state] ?? "wait"),
@@ -576,21 +635,21 @@ const DRAWN = {
     ]);
     return [
       el("h3", {}, "Sent"),
-      sent === undefined || sent.length === 0
-        ? el("p", { class: "dim" }, "Nothing was paid yet.")
-        : table(
-            how_many(payments, "payments"),
-            [["When"], ["State"], ["Amount", "number"], ["Fee", "number"], ["To"], ["Payment"], ["Why", "long"]],
-            sent,
-          ),
+      rows_of(
+        payments,
+        "Nothing was paid yet.",
+        "payments",
+        [["When"], ["State"], ["Amount", "number"], ["Fee", "number"], ["To"], ["Payment"], ["Why", "long"]],
+        sent,
+      ),
       el("h3", {}, "Invoices"),
-      received === undefined || received.length === 0
-        ? el("p", { class: "dim" }, "There is no invoice yet.")
-        : table(
-            how_many(invoices, "invoices"),
-            [["When"], ["State"], ["Asked", "number"], ["Received", "number"], ["For", "long"], ["Payment hash"]],
-            received,
-          ),
+      rows_of(
+        invoices,
+        "There is no invoice yet.",
+        "invoices",
+        [["When"], ["State"], ["Asked", "number"], ["Received", "number"], ["For", "long"], ["Payment hash"]],
+        received,
+      ),
     ];
   },
 
@@ -622,19 +681,19 @@ const DRAWN = {
             ["Under way", `${number(stats.pending)}, `, sat(stats.pending_msat)],
           ),
         ),
-      rows === undefined || rows.length === 0
-        ? el("p", { class: "dim" }, "Nothing was forwarded yet.")
-        : table(`The newest ${number(rows.length)} that were earned`, columns, rows),
+      rows === undefined
+        ? not_known()
+        : rows.length === 0
+          ? none("Nothing was forwarded yet.")
+          : table(`The newest ${number(rows.length)} that were earned`, columns, rows),
     ];
   },
 
   backups({ backups }) {
-    if (backups === undefined) return [];
+    if (backups === undefined) return [not_known()];
     if (backups.items.length === 0) {
       return [
-        el(
-          "p",
-          { class: "dim" },
+        none(
           "No backup is configured: a disk that dies takes the channels with it. ",
           el("code", {}, "[[backup]]"),
           " in ",
@@ -644,18 +703,51 @@ const DRAWN = {
       ];
     }
     return [
-      backups.held_events > 0 &&
-        el(
-          "p",
-          { class: "notice bad" },
-          `${number(backups.held_events)} events are not told yet because a required backup lacks what they tell of; the oldest has waited ${span(backups.held_events_secs)}.`,
-        ),
+      backups.held_events > 0 && el("p", { class: "notice bad" }, "Of the events ", held(backups), "."),
       backups.stalled_channels > 0 &&
         el("p", { class: "notice bad" }, `${number(backups.stalled_channels)} channels take no new HTLCs because a required backup is late with them.`),
       el("div", { class: "tiles" }, backups.items.map(backup_card)),
     ];
   },
 };
+
+function concerns_card(found) {
+  if (found === undefined) return el("section", { class: "card concerns" }, el("h3", {}, "What needs you"), not_known());
+  if (found.length === 0) {
+    return el("section", { class: "card concerns none" }, el("h3", {}, "Nothing needs you"), none("No channel and no backup is in trouble."));
+  }
+  return el(
+    "section",
+    { class: "card concerns some" },
+    el("h3", {}, found.length === 1 ? "One thing needs you" : `${found.length} things need you`),
+    el("ul", {}, found.map(([what, why]) => el("li", {}, el("strong", {}, what), ": ", prose(why)))),
+  );
+}
+
+/** The balance over all channels that count, and how many do not. */
+function in_channels(channels) {
+  if (channels === undefined) return not_known();
+  const counted = channels.items.filter(counts);
+  const left_out = channels.items.filter((channel) => is_alive(channel) && !counts(channel)).length;
+  return [
+    counted.length > 0 ? [balance(sums(counted)), legend()] : left_out === 0 && none("There is no channel yet."),
+    left_out > 0 && none(`${left_out === 1 ? "One that failed or cannot be read is" : `${number(left_out)} that failed or cannot be read are`} not counted.`),
+    channels.more && none("There are more channels than are read here; the sums are of those that were."),
+  ];
+}
+
+/** A list in the order of time, or why it has no rows. */
+function rows_of(list, nothing, what, columns, rows) {
+  if (list === undefined) return not_known();
+  if (list.of === 0) return none(nothing);
+  const caption =
+    list.of === undefined
+      ? `More than ${number(READ_WHOLE)} ${what}; those that the newest events name`
+      : list.of > list.items.length
+        ? `The newest ${number(list.items.length)} of ${number(list.of)} ${what}`
+        : `${number(list.of)} ${what}, newest first`;
+  return rows.length === 0 ? none(`${caption}: none.`) : table(caption, columns, rows);
+}
 
 function channel_card(channel) {
   const notes = [
@@ -675,11 +767,12 @@ function channel_card(channel) {
       channel.state === "normal" && !channel.connected && pill("peer away", "wait"),
       el("span", { class: "capacity" }, whole_sat(channel.capacity_sat)),
     ),
-    balance({ ...channel, capacity_msat: channel.capacity_sat * 1000 }),
+    // What a frozen one holds cannot be read.
+    channel.state !== "frozen" && balance({ ...channel, capacity_msat: channel.capacity_sat * 1000 }),
     notes.length > 0 && el("p", { class: "dim" }, notes.join(" · ")),
     reason && el("p", { class: "notice bad" }, prose(reason)),
     facts(
-      ["Peer", id(channel.node_id, "peer")],
+      channel.node_id !== "" && ["Peer", id(channel.node_id, "peer")],
       ["Channel", id(channel.channel_id, "channel")],
       channel.forwarding && [
         "Asks",
@@ -706,7 +799,7 @@ function backup_card(backup) {
       ["Promises wait for it", backup.required ? "yes, it is required" : "no, it follows"],
       ["Behind by", `${number(backup.lag_updates)} updates, ${bytes(backup.lag_bytes)}, ${span(backup.lag_secs)}`],
       ["Last write", backup.completed_at === undefined ? "none since the start" : moment(backup.completed_at)],
-      ["Restore tried", backup.verified_at === undefined ? "not since the start" : ["right at ", moment(backup.verified_at)]].flat(),
+      ["Restore tried", backup.verified_at === undefined ? "not yet" : ["right at ", moment(backup.verified_at)]].flat(),
       backup.unverified && ["Not tried now", backup.unverified],
     ),
   );
@@ -754,4 +847,4 @@ fill(
 );
 show_section();
 const kept = sessionStorage.getItem(TOKEN);
-if (kept !== null) enter(kept);
+if (kept !== null) enter(kept, true);

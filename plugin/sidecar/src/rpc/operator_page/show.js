@@ -1,7 +1,7 @@
 // How things look: elements made of text, never of markup, and words for amounts, times and states.
 
 /** Letters that turn the direction of writing, or cannot be seen: what others write is not to change what stands beside it. */
-const STEERS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+const STEERS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\u{e0000}-\u{e007f}]/gu;
 
 /** A text with those made visible. */
 function visible(child) {
@@ -9,26 +9,42 @@ function visible(child) {
   return typeof child === "string" ? child.replace(STEERS, code) : child;
 }
 
-/** An element. Texts become text nodes, whatever they hold. */
+/** An element. Texts become text nodes, whatever they hold, and values of attributes are made visible like them. */
 export function el(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
     if (value === undefined || value === false) continue;
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
-    else element.setAttribute(key, value === true ? "" : String(value));
+    else element.setAttribute(key, value === true ? "" : visible(String(value)));
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== undefined && child !== false).map(visible));
+  element.append(...nodes(children));
   return element;
 }
 
-/** Puts these in the place of what a container has. Where the focus was within, it stays on what has the same key. */
+/** What may stand in an element, of what is given for it. */
+function nodes(children) {
+  return children.flat(Infinity).filter((child) => child !== undefined && child !== false).map(visible);
+}
+
+/**
+ * Puts these in the place of what a container has. Where the focus was within, it stays on what has the same key; of many of them on
+ * the one with as many behind it, for lists grow at their head.
+ */
 export function fill(container, ...children) {
   const key = container.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
-  container.replaceChildren(...children.flat(Infinity).filter((child) => child !== undefined && child !== false).map(visible));
-  if (key !== undefined) {
-    const again = [...container.querySelectorAll("[data-key]")].find((element) => element.dataset.key === key);
-    again?.focus({ preventScroll: true });
-  }
+  const same = () => [...container.querySelectorAll("[data-key]")].filter((element) => element.dataset.key === key).reverse();
+  const at = key === undefined ? -1 : same().indexOf(document.activeElement);
+  container.replaceChildren(...nodes(children));
+  if (at >= 0) (same()[at] ?? same()[0])?.focus({ preventScroll: true });
+}
+
+/** The same, and nothing where it looks so already: what is selected, or was spoken, is left as it is. */
+export function refill(container, ...children) {
+  const wanted = document.createElement("div");
+  wanted.append(...nodes(children));
+  const is_shown = wanted.childNodes.length === container.childNodes.length &&
+    [...wanted.childNodes].every((child, at) => child.isEqualNode(container.childNodes[at]));
+  if (!is_shown) fill(container, [...wanted.childNodes]);
 }
 
 const NUMBER = new Intl.NumberFormat("en");
@@ -88,15 +104,17 @@ export function moment(unix) {
 /** A long name, cut in its middle; a click copies the whole. */
 export function id(name, what) {
   const short = name.length > 20 ? `${name.slice(0, 8)}…${name.slice(-6)}` : name;
-  const button = el("button", { type: "button", class: "id", title: name, "data-key": `${what} ${name}` }, short);
-  button.setAttribute("aria-label", `${short}, ${what} ${name}, copy`);
+  const spoken = `${short}, ${what} ${name}, copy`;
+  const shown = { type: "button", class: "id", title: name, "aria-label": spoken, "data-key": `${what} ${name}` };
+  const button = el("button", shown, short);
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(name);
       button.classList.add("copied");
       setTimeout(() => button.classList.remove("copied"), 1200);
     } catch {
-      // A browser that does not let it is no fault of the node's: the whole name stands in the title.
+      // A browser that does not let it, as over HTTP by a name: the whole name is selected, to be copied by hand.
+      button.textContent = name;
       getSelection()?.selectAllChildren(button);
     }
   });
