@@ -23,7 +23,9 @@ use outrigger_integration::schema::Schema;
 use outrigger_integration::sidecar::{LIMIT, executable};
 use outrigger_integration::{Client, Dice, Done, Regtest, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::rendezvous::network_directory;
-use outrigger_rpc_schema::{ChannelList, ChannelOpen, ChannelState, InvoiceCreate, NodeStatus, Phase, TokenCreate};
+use outrigger_rpc_schema::{
+    ChannelList, ChannelOpen, ChannelState, InvoiceCreate, NodeStatus, Phase, Scope, TokenCreate,
+};
 use serde_json::{Map, Value};
 use tokio::process::Command;
 
@@ -174,12 +176,14 @@ impl Stage<'_> {
                 if is_answered || name == draw::ENDS_THE_NODE {
                     break;
                 }
-                if round % TEND_EVERY == TEND_EVERY - 1 {
+                if round % 20 == 19 {
                     self.tend().await?;
                 }
                 let dice = Dice::of_step(self.seed, VISITORS + index as u64, round);
                 let message = Drawer { dice, known: &self.known, document: &self.document }.call(Some(index));
-                let fault = self.exchange(&mut visitor, Door::WebSocket, &message).await;
+                // What it means may be at the one daemon or the other.
+                let door = if round % 4 == 3 { Door::Pipe } else { Door::WebSocket };
+                let fault = self.exchange(&mut visitor, door, &message).await;
                 fault.map_err(|fault| format!("{fault}\nat the end, call {round} of {name}"))?;
             }
         }
@@ -308,7 +312,9 @@ impl Stage<'_> {
         // Whatever a caller does meanwhile may stand against it, here and below.
         drop(alice.connect_to(&bob_id, &bob.address()).await);
         let normal = ChannelList { state: Some(ChannelState::Normal), ..Default::default() };
-        if alice.call(normal).await?.items.len() < 2 {
+        let channels = alice.call(normal).await?.items;
+        channels.iter().for_each(|channel| known.note("channel_id", &channel.channel_id));
+        if channels.len() < 2 {
             let order = ChannelOpen {
                 node_id: bob_id.clone(),
                 funding_sat: 1_000_000,
@@ -316,13 +322,28 @@ impl Stage<'_> {
                 idempotency_key: format!("tended at {}", regtest.bitcoind.height().await?),
                 ..Default::default()
             };
-            drop(alice.open(order).await);
+            if let Ok(begun) = alice.call(order).await {
+                known.note("op_id", &begun.op_id);
+                if let Ok(opened) = alice.end_of_opening(&begun.op_id).await {
+                    opened.channel_id.iter().for_each(|channel_id| known.note("channel_id", channel_id));
+                    opened.funding_txid.iter().for_each(|txid| known.note("txid", txid));
+                }
+            }
             regtest.bitcoind.mine_to_nobody(6).await?;
         }
         for (amount_msat, from) in [(Some(1_000), bob), (Some(20_000_000), bob), (None, bob), (Some(5_000), alice)] {
             let order = InvoiceCreate { amount_msat, description: "drawn".to_owned(), ..Default::default() };
-            known.note("invoice", &from.call(order).await?.invoice);
+            let made = from.call(order).await?;
+            known.note("invoice", &made.invoice);
+            known.note("payment_hash", &made.payment_hash);
+            if amount_msat == Some(1_000)
+                && let Ok(payment_id) = alice.send(&made.invoice).await
+            {
+                known.note("payment_id", &payment_id);
+            }
         }
+        let token = TokenCreate { name: "token 0".to_owned(), scopes: vec![Scope::Read], ..Default::default() };
+        drop(alice.call(token).await);
         known.note("node_id", &bob_id);
         known.note("node_id", &alice.node_id().await?);
         known.note("address", &bob.new_address().await?);
