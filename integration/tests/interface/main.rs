@@ -170,9 +170,10 @@ impl Stage<'_> {
         for (index, method) in self.document["methods"].as_array().into_iter().flatten().enumerate() {
             let name = method["name"].as_str().unwrap_or_default();
             for round in 0..ENOUGH {
-                let tally = self.tally.lock().expect("nobody panics with it");
-                let is_answered = tally.calls.get(name).is_some_and(|(answered, _)| *answered > 0);
-                drop(tally);
+                let is_answered = {
+                    let tally = self.tally.lock().expect("nobody panics with it");
+                    tally.calls.get(name).is_some_and(|(answered, _)| *answered > 0)
+                };
                 if is_answered || name == draw::ENDS_THE_NODE {
                     break;
                 }

@@ -94,7 +94,7 @@ mod tests {
         more.pop();
         more.extend_from_slice(br#","of_a_release_to_come":[1,{"more":null}]}"#);
         for row in [&row, &more] {
-            let read = Stored::merge(&[row.clone()]).unwrap();
+            let read = Stored::merge(std::slice::from_ref(row)).unwrap();
             assert_eq!((read.started, read.marks, read.encode()), (true, stored.marks, stored.encode()));
         }
         let with_version = |version: u8| Stored::merge(&[[&[version], row.get(1..).unwrap()].concat()]);
