@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use base64::Engine;
@@ -148,7 +148,7 @@ async fn loud(regtest: &Regtest, hers: &Path, his: &Path) -> Done<(Sidecar, Side
             .map(str::to_owned)
     };
     let place = network_directory(&regtest.directory("alice")?, "regtest");
-    std::fs::create_dir_all(&place)?;
+    std::fs::DirBuilder::new().mode(0o700).create(&place)?;
     let mut seed = File::options().write(true).create_new(true).mode(0o600).open(place.join("seed"))?;
     writeln!(seed, "{WORDS}")?;
     let (for_alice, for_bob) = (settings(hers, "text"), settings(his, "json"));
