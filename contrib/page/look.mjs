@@ -385,7 +385,7 @@ try {
       assert.match(await text("#problem"), /The node is starting\./);
       assert.match(await text("#events-none"), /is being asked/);
       await open_section("Overview");
-      await until("words", async () => /What needs you\s+Not known yet/.test(await text("#overview-body")));
+      await until("words", async () => /What needs you\s+Not known yet: channels\./.test(await text("#overview-body")));
       assert.doesNotMatch(await text("#overview-body"), /Nothing needs you|There is no channel/);
     });
     await until("what needs somebody", async () => /Nothing needs you/.test(await text("#overview-body")));

@@ -19,6 +19,16 @@ impl Client {
         Ok(Self { inner: outrigger_rpc_schema::Client::in_directory(directory)? })
     }
 
+    /// A client that shows a token at this address.
+    pub fn with_token(address: &str, token: &str) -> Result<Self, CallError> {
+        Ok(Self { inner: outrigger_rpc_schema::Client::with_token(address, token)? })
+    }
+
+    /// The same over TLS, with what is trusted; see [`outrigger_rpc_schema::Client::with_token_over_tls`].
+    pub fn with_token_over_tls(address: &str, token: &str, trusted: Option<&str>) -> Result<Self, CallError> {
+        Ok(Self { inner: outrigger_rpc_schema::Client::with_token_over_tls(address, token, trusted)? })
+    }
+
     /// Calls a method. A call or an answer that is not as the schema tells fails the test by a panic.
     pub async fn call<M: Method>(&self, method: M) -> Result<M::Result, CallError> {
         if !cfg!(debug_assertions) {

@@ -113,7 +113,16 @@ impl Door {
 impl Session {
     /// Calls a method. Nothing else may be under way, or come by itself.
     pub async fn call(&mut self, method: &str, parameters: &Value) -> Done<Value> {
-        self.sender.send_text(request(method, parameters)).await?;
+        self.say(request(method, parameters)).await
+    }
+
+    /// Sends this request as it is. Nothing else may be under way, or come by itself.
+    pub async fn send(&mut self, request: &Value) -> Done<Value> {
+        self.say(request.to_string()).await
+    }
+
+    async fn say(&mut self, request: String) -> Done<Value> {
+        self.sender.send_text(request).await?;
         self.sender.flush().await?;
         self.hear().await?.ok_or_else(|| "the session has ended".into())
     }

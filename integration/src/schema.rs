@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
-use outrigger_rpc_schema::{CallError, document};
+use outrigger_rpc_schema::{CallError, Refusal, document};
 use serde_json::{Map, Value, json};
 
 use crate::Done;
@@ -94,6 +94,21 @@ impl Schema {
             }
             (Err(_), _) => None,
         }
+    }
+
+    /// The same of an answer as it came over the wire.
+    pub fn answer_fault(&self, method: &str, parameters: &Value, answer: &Value) -> Option<String> {
+        let error = match answer.get("error") {
+            None => return self.fault(method, parameters, &Ok(answer["result"].clone())),
+            Some(error) => error,
+        };
+        let code = error["code"].as_i64().and_then(|code| code.try_into().ok());
+        let message = error["message"].as_str().map(str::to_owned);
+        let (Some(code), Some(message)) = (code, message) else { return Some(format!("{method}: no error: {answer}")) };
+        let Ok(data) = serde_json::from_value(error["data"].clone()) else {
+            return Some(format!("{method}: no data of an error: {answer}"));
+        };
+        self.fault(method, parameters, &Err(CallError::Refused(Refusal { code, message, data })))
     }
 
     /// What of a method's result is not as the document tells; nothing where all is.

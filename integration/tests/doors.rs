@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use outrigger_integration::schema::Schema;
 use outrigger_integration::sidecar::executable;
 use outrigger_integration::{Done, Sidecar, on_regtest, until};
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, SOCKET_FILE};
@@ -28,7 +29,8 @@ fn post(mut stream: impl Read + Write, host: &str, headers: &str, method: &str, 
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (_, body) = answer.split_once("\r\n\r\n").ok_or("no HTTP")?;
-    Ok(serde_json::from_str(body)?)
+    let answer: Value = serde_json::from_str(body)?;
+    Schema::current().answer_fault(method, &params, &answer).map_or(Ok(answer), |fault| Err(fault.into()))
 }
 
 /// A call with a token.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use outrigger_integration::door::Shown;
 use outrigger_integration::schema::Schema;
-use outrigger_integration::{Done, Regtest, Sidecar, on_regtest};
+use outrigger_integration::{Done, Door, Regtest, Sidecar, on_regtest};
 use outrigger_rpc_schema::rendezvous::network_directory;
 use outrigger_rpc_schema::{ChannelOpen, ChannelState, InvoiceCreate, methods};
 use serde_json::{Value, json};
@@ -89,16 +90,51 @@ async fn every_example_of_the_reference_page_works() -> Done<()> {
     .await
 }
 
+/// Those are messages for a connection on which both sides speak, and are sent over one as they stand there.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_of_the_reference_page_for_a_session_works() -> Done<()> {
+    on_regtest(async |regtest| {
+        let page = page()?;
+        let alice = regtest.sidecar("alice").await?;
+        let door = Door::of(&alice)?;
+        let session = door.session(Shown::Header(door.owner())).await?;
+        let mut session = session.map_err(|status| format!("refused with {status}"))?;
+        let mut subscription_id = Value::Null;
+        let of_sessions: Vec<_> = methods().iter().filter(|method| method.needs_session).collect();
+        assert_eq!(of_sessions.len(), 2, "one begins what the other ends");
+        for method in of_sessions {
+            let mut message: Value = serde_json::from_str(example(&page, method.name, "```json\n")?)?;
+            if let Some(given) = message["params"].get_mut("subscription_id") {
+                *given = subscription_id.clone();
+            }
+            let answer = session.send(&message).await?;
+            assert_eq!((&answer["jsonrpc"], &answer["id"]), (&json!("2.0"), &json!(1)), "{message}\n{answer}");
+            assert_eq!(Schema::current().answer_fault(method.name, &message["params"], &answer), None);
+            assert!(answer["result"].is_object(), "{message}\n{answer}");
+            subscription_id = answer["result"]["subscription_id"].clone();
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn page() -> Done<String> {
+    Ok(std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../rpc-schema/REFERENCE.md"))?)
+}
+
+/// The first block that begins so in what the page says of a method.
+fn example<'a>(page: &'a str, method: &'static str, begin: &str) -> Done<&'a str> {
+    let section = page.split_once(&format!("\n## {method}\n")).ok_or(method)?.1;
+    let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
+    Ok(section.split_once(begin).and_then(|(_, rest)| rest.split_once("```")).ok_or(method)?.0)
+}
+
 /// The examples of the page by method, those last that take something away from the others.
 fn examples() -> Done<Vec<(String, String)>> {
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../rpc-schema/REFERENCE.md"))?;
+    let page = page()?;
     let mut examples = Vec::new();
-    // Those that need a connection on which both sides speak have tests of their own.
     for method in methods().iter().filter(|method| !method.needs_session) {
-        let section = page.split_once(&format!("\n## {}\n", method.name)).ok_or(method.name)?.1;
-        let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
-        let script = section.split_once("```sh\n").and_then(|(_, rest)| rest.split_once("```")).ok_or(method.name)?.0;
-        examples.push((method.name.to_owned(), script.to_owned()));
+        examples.push((method.name.to_owned(), example(&page, method.name, "```sh\n")?.to_owned()));
     }
     examples.sort_by_key(|(name, _)| match name.as_str() {
         "channel.close" | "channel.force_close" => 1,

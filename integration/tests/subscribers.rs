@@ -8,8 +8,11 @@ use outrigger_integration::schema::Schema;
 use outrigger_integration::sidecar::LIMIT;
 use outrigger_integration::{Done, on_regtest};
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, COOKIE_FILE, network_directory};
-use outrigger_rpc_schema::{EventKind, EventList, PaymentState, PaymentWait};
+use outrigger_rpc_schema::{
+    CallError, EventKind, EventList, PaymentState, PaymentWait, Scope, TokenCreate, TokenRevoke,
+};
 use serde_json::{Value, json};
+use soketto::connection::Error;
 use soketto::handshake::{Client, ServerResponse, client::Header};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -21,6 +24,9 @@ const DEAF: usize = 500;
 /// Payments at a time, and times.
 const AT_ONCE: usize = 10;
 const ROUNDS: usize = 6;
+/// Tokens that are made and taken back when the payments are over, with an event each: more than a reader may be behind by (512), and
+/// than fits into the sockets of one that never reads.
+const TOKENS: usize = 700;
 /// What all of them may cost the daemon: 150 KiB each.
 const MOST_BYTES: u64 = 150 * 1024 * (READERS + DEAF) as u64;
 
@@ -48,7 +54,11 @@ async fn follower(place: &Path) -> Done<Socket> {
 async fn heard(receiver: &mut soketto::Receiver<Compat<TcpStream>>) -> Done<Value> {
     let mut heard = Vec::new();
     tokio::time::timeout(LIMIT, receiver.receive_data(&mut heard)).await??;
-    let heard: Value = serde_json::from_slice(&heard)?;
+    judged(&heard)
+}
+
+fn judged(heard: &[u8]) -> Done<Value> {
+    let heard: Value = serde_json::from_slice(heard)?;
     let fault = match heard.get("method") {
         Some(_) => Schema::current().notice_fault(&heard),
         None => Schema::current().result_fault("event.subscribe", &heard["result"]),
@@ -69,6 +79,29 @@ async fn payments(mut socket: Socket) -> Done<Vec<String>> {
         }
     }
     Ok(paid)
+}
+
+/// What one that never read finds when it does: the events in their order, and their end; with the number to go on from where it came in
+/// time to hear that.
+async fn behind(mut socket: Socket) -> Done<()> {
+    let mut last = None;
+    loop {
+        let mut said = Vec::new();
+        let params = match tokio::time::timeout(LIMIT, socket.1.receive_data(&mut said)).await? {
+            Ok(_) => judged(&said)?["params"].take(),
+            Err(Error::Closed | Error::Io(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(seq) = params["event"]["seq"].as_u64() {
+            assert!(last.is_none_or(|last| seq == last + 1), "{seq} behind {last:?}");
+            last = Some(seq);
+            continue;
+        }
+        let data = &params["error"]["data"];
+        assert_eq!((&data["kind"], &data["retryable"]), (&json!("event_behind"), &json!(true)), "{params}");
+        assert_eq!(data["after_seq"].as_u64(), last, "{params}");
+        return Ok(());
+    }
 }
 
 fn resident_bytes(pid: u32) -> Done<u64> {
@@ -117,9 +150,34 @@ async fn rpc_7_a_thousand_subscribers_of_which_half_never_read_hold_up_no_paymen
         while let Some(paid) = hearing.join_next().await {
             assert_eq!(paid??, told, "in the order of the file");
         }
+        let mut making = JoinSet::new();
+        for maker in 0..AT_ONCE {
+            let client = alice.client();
+            making.spawn(async move {
+                for number in (maker..TOKENS).step_by(AT_ONCE) {
+                    let name = format!("{number:0>60}");
+                    let order = TokenCreate { name: name.clone(), scopes: vec![Scope::Read], ..Default::default() };
+                    client.call(order).await?;
+                    client.call(TokenRevoke { name }).await?;
+                }
+                Ok::<_, CallError>(())
+            });
+        }
+        while let Some(made) = making.join_next().await {
+            made??;
+        }
         let grown = resident_bytes(pid)?.saturating_sub(before);
         assert!(grown < MOST_BYTES, "{grown} bytes more");
-        drop(deaf);
+        // None of them goes on without what was not kept for it.
+        let mut ended = JoinSet::new();
+        for reader in deaf {
+            ended.spawn(async move { behind(reader).await.map_err(|error| error.to_string()) });
+        }
+        while let Some(ended) = ended.join_next().await {
+            ended??;
+        }
+        let invoice = bob.invoice(1_000_000, "and on").await?;
+        assert_eq!(alice.pay(&invoice).await?.state, PaymentState::Succeeded);
         Ok(())
     })
     .await

@@ -2,10 +2,10 @@
 
 use outrigger_integration::door::Shown;
 use outrigger_integration::sidecar::LIMIT;
-use outrigger_integration::{Done, Door, on_regtest, until};
+use outrigger_integration::{Client, Done, Door, on_regtest, until};
 use outrigger_rpc_schema::rendezvous::{ADDRESS_FILE, network_directory};
 use outrigger_rpc_schema::{
-    CallError, ChannelOpen, ChannelOpenWait, Client, InvoiceCreate, NodeInfo, OpenState, PaymentAbandon, PaymentList,
+    CallError, ChannelOpen, ChannelOpenWait, InvoiceCreate, NodeInfo, OpenState, PaymentAbandon, PaymentList,
     PaymentSend, PaymentState, PaymentWait, Scope, TokenCreate, TokenList, TokenRevoke,
 };
 use serde_json::json;

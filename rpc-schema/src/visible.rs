@@ -3,12 +3,13 @@
 
 use serde_json::Value;
 
-/// Whether a letter ends a line, steers a terminal, turns the direction of writing, or is not seen at all. The joiners of some scripts
-/// (U+200C, U+200D) are left as they are: words are spelled with them.
+/// Whether a letter ends a line, steers a terminal, turns the direction of writing, or takes no room or shows nothing. Joiners (U+200C,
+/// U+200D) and selectors of variants are left as they are: words and signs are spelled with them.
 pub fn steers(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(letter, '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+        || matches!(letter, '\u{2060}'..='\u{206f}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}')
+        || matches!(letter, '\u{e0000}'..='\u{e007f}')
 }
 
 /// A text in one line, with all that steers made visible.
@@ -31,9 +32,9 @@ mod tests {
 
     #[test]
     fn rpc_10_what_steers_or_is_not_seen_is_shown_and_the_value_stays_what_it_is() {
-        let hostile = "a\u{1b}b\u{202e}c\u{200b}d\u{feff}e\u{ad}f\u{2060}g\u{e0041}h\u{e007f}";
+        let hostile = "a\u{1b}b\u{202e}c\u{200b}d\u{feff}e\u{ad}f\u{2060}g\u{e0041}h\u{e007f}i\u{3164}j\u{206a}";
         let shown = text(hostile);
-        assert_eq!(shown, r"a\u{1b}b\u{202e}c\u{200b}d\u{feff}e\u{ad}f\u{2060}g\u{e0041}h\u{e007f}");
+        assert_eq!(shown, r"a\u{1b}b\u{202e}c\u{200b}d\u{feff}e\u{ad}f\u{2060}g\u{e0041}h\u{e007f}i\u{3164}j\u{206a}");
         let value = serde_json::json!({ "reason": hostile });
         let line = json(&value);
         assert!(!line.contains(steers), "{line}");

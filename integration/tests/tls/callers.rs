@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use outrigger_integration::sidecar::LIMIT;
-use outrigger_integration::{Done, on_regtest};
+use outrigger_integration::{Client as Judging, Done, on_regtest};
 use outrigger_rpc_schema::rendezvous::{CERTIFICATE_FILE, COOKIE_FILE};
 use outrigger_rpc_schema::{CallError, Client, EventKind, EventSubscribe, NodeInfo};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -21,7 +21,7 @@ async fn rpc_4_the_port_speaks_tls_to_whoever_knows_its_certificate_and_nothing_
         assert_eq!(published, std::fs::read_to_string(fixture("tls_certificate.pem"))?);
         let call = async |address: &str, trusted: &str| {
             let trusted = std::fs::read_to_string(fixture(trusted))?;
-            let client = Client::with_token_over_tls(address, &alice.token, Some(&trusted))?;
+            let client = Judging::with_token_over_tls(address, &alice.token, Some(&trusted))?;
             Done::Ok(client.call(NodeInfo {}).await)
         };
         let by_name = alice.by_name();

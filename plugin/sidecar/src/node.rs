@@ -89,10 +89,10 @@ pub enum StartFault {
     )]
     Listen { address: SocketAddr, reason: io::Error },
     #[error(
-        "{} has mode {mode:o}: others on this machine may read the database in it, which holds the secrets that claim payments. Nothing \
-         was changed; run: chmod 700 {}", path.display(), path.display()
+        "others on this machine may read {}, which holds the secrets that claim payments, and that cannot be changed: {reason}. \
+         Nothing was changed. As its owner run: chmod 700 {}", path.display(), path.display()
     )]
-    TooOpen { path: PathBuf, mode: u32 },
+    TooOpen { path: PathBuf, reason: io::Error },
     #[error("stopped before the database was open; nothing was changed")]
     Stopped,
     #[error("another outriggerd{pid} runs on {}: stop it first; two would lose money", path.display())]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint, Txid};
+use outrigger_bolt::address::PeerAddress;
 use outrigger_bolt::id::{ChannelId, NodeId};
 use outrigger_channel::{ChannelHead, MonitorHead, Phase, Row};
 use outrigger_rpc_schema::rendezvous::network_directory;
@@ -31,7 +32,7 @@ use outrigger_sidecar::store::backup::mirror::{Mirror, MirrorPlace};
 use outrigger_sidecar::store::backup::sealed::Sealer;
 use outrigger_sidecar::store::backup::{Answer, Full, Persist, SinkEnds};
 use outrigger_sidecar::store::schema::{TIP_KEY, Table};
-use outrigger_sidecar::store::seal::seal;
+use outrigger_sidecar::store::seal::{seal, unseal};
 use outrigger_sidecar::store::{self, FILE, generation, journal};
 use outrigger_sidecar::wallet::Wallet;
 use redb::{ReadableDatabase, ReadableTable};
@@ -250,7 +251,14 @@ impl Lost {
             }
             assert_eq!(found, expected);
         }
-        assert!(file.peer_addresses == self.peers, "the newest");
+        let addresses = transaction.open_table(Table::PeerAddress.definition()).unwrap();
+        for (peer, address) in &self.peers {
+            let row = addresses.get(peer.serialize().as_slice()).unwrap().expect("the newest");
+            let address_of = unseal(Table::PeerAddress, &peer.serialize(), row.value()).unwrap();
+            assert!(address_of == address.as_bytes(), "the newest");
+        }
+        let is_one = |(_, address): &&(NodeId, String)| address.parse::<PeerAddress>().is_ok();
+        assert!(file.peer_addresses.iter().eq(self.peers.iter().filter(is_one)), "those that are addresses are told");
         assert_eq!(file.wallet.len(), 1);
     }
 }

@@ -4,6 +4,7 @@
 use std::fmt::{Debug, Write as _};
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -301,6 +302,26 @@ pub(super) fn make_directory_on(ground: &dyn Ground, dir: &Path) -> io::Result<(
         }
     }
     Ok(())
+}
+
+/// The rights of the owner, and those of others.
+const OWNER: u32 = 0o700;
+const OTHERS: u32 = 0o077;
+
+/// Takes the rights from others that they have to what is at this path (KEY-1). Gives the mode that it had, where that gave any.
+pub fn make_private(path: &Path) -> io::Result<Option<u32>> {
+    let mode = fs::metadata(path)?.mode() & 0o7777;
+    if mode & OTHERS == 0 {
+        return Ok(None);
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode & OWNER))?;
+    // Some file systems take the order and keep what they were mounted with.
+    match fs::metadata(path)?.mode() & OTHERS {
+        0 => Ok(Some(mode)),
+        _ => Err(io::Error::other(
+            "its file system changes no modes; mount it with umask=077, or file_mode=0600 and dir_mode=0700",
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::{journal, sync_directory};
 pub trait Ground: Debug + Send + Sync {
     /// A file that is empty, where there was none or another.
     fn create(&self, path: &Path) -> io::Result<File> {
-        File::options().read(true).write(true).create(true).truncate(true).open(path)
+        File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
     }
 
     /// Writes all of it behind what was written to this file.

@@ -65,7 +65,11 @@ $("leave").addEventListener("click", () => leave());
 $("try-now").addEventListener("click", () => session?.stream.try_now());
 addEventListener("online", () => session?.stream.try_now());
 document.addEventListener("visibilitychange", () => document.hidden || session?.look());
-addEventListener("hashchange", () => show_section());
+addEventListener("hashchange", () => {
+  // What was selected in a section that is not shown any more would hold that up when it is.
+  getSelection().removeAllRanges();
+  show_section();
+});
 
 /** Lets a token in. One that was let in before is tried again while the node cannot be asked. */
 async function enter(token, was_in = false) {
@@ -180,12 +184,12 @@ class Session {
     for (let tries = 0; tries < 3 && after_seq < until; tries += 1) {
       try {
         const { items } = await this.node.call("event.list", { after_seq, limit: EVENTS_SHOWN });
-        if (this.#recalled !== until) return;
+        if (this.#ended || this.#recalled !== until) return;
         this.add(items.filter((event) => event.seq <= until));
         break;
       } catch (error) {
         // The next look asks again.
-        if (error.kind !== "event_gap") return;
+        if (this.#ended || error.kind !== "event_gap") return;
         after_seq = error.after_seq;
       }
     }
@@ -291,7 +295,8 @@ class Session {
     const concerned = is_lost ? [] : ["status", ...Object.keys(QUESTIONS).filter((what) => is_asked(what, section))];
     const fault = concerned.map((what) => this.faults[what]).find((error) => error !== undefined);
     $("problem").hidden = fault === undefined;
-    refill($("problem"), fault === undefined ? [] : problem(fault));
+    if (fault === undefined) fill($("problem"));
+    else refill($("problem"), problem(fault));
     const body = $(`${section}-body`);
     if (body !== null) refill(body, ...DRAWN[section](this.told));
   }
@@ -422,23 +427,22 @@ function sums(channels) {
   };
 }
 
-/** What an operator should look at, the worst first. Nothing while that is not known. */
+/** What an operator should look at, of what is known, the worst first. */
 function concerns({ status, chain, channels, backups }) {
-  if ([status, chain, channels, backups].includes(undefined)) return undefined;
   const found = [];
-  if (status.reason) found.push([words(status.phase), status.reason]);
-  else if (chain.reason) found.push(["chain", chain.reason]);
-  if (status.disk) found.push(["disk", status.disk]);
-  if (status.clock) found.push(["clock", status.clock]);
-  if (status.wallet) found.push(["wallet", status.wallet]);
-  for (const channel of channels.items) {
+  if (status?.reason) found.push([words(status.phase), status.reason]);
+  else if (chain?.reason) found.push(["chain", chain.reason]);
+  if (status?.disk) found.push(["disk", status.disk]);
+  if (status?.clock) found.push(["clock", status.clock]);
+  if (status?.wallet) found.push(["wallet", status.wallet]);
+  for (const channel of channels?.items ?? []) {
     const reason = channel.frozen_reason ?? channel.reason;
     if (channel.state === "closed" || (reason === undefined && !channel.stalled)) continue;
     const what = channel.stalled ? "a required backup is late with it, so it takes no new HTLCs" : reason;
     found.push([`channel ${channel.short_channel_id ?? channel.channel_id.slice(0, 8)}`, what]);
   }
   const before = found.length;
-  for (const backup of backups.items) {
+  for (const backup of backups?.items ?? []) {
     const told = [backup.reason, backup.hint].filter(Boolean).join(". ");
     if (told) found.push([`backup ${backup.name}`, told]);
     if (backup.verify_failure) found.push([`backup ${backup.name}`, backup.verify_failure]);
@@ -446,10 +450,10 @@ function concerns({ status, chain, channels, backups }) {
     if (is_late) found.push([`backup ${backup.name}`, `it is behind by ${span(backup.lag_secs)}`]);
     if (backup.state === "starting") found.push([`backup ${backup.name}`, "it has not told yet what it holds"]);
   }
-  if (backups.held_events > 0) found.push(["events", held(backups)]);
+  if (backups?.held_events > 0) found.push(["events", held(backups)]);
   // What the node says of them, and none of those did.
-  if (status.backups && found.length === before) found.push(["backups", status.backups]);
-  const away = channels.items.filter((channel) => channel.state === "normal" && !channel.connected).length;
+  if (status?.backups && found.length === before) found.push(["backups", status.backups]);
+  const away = (channels?.items ?? []).filter((channel) => channel.state === "normal" && !channel.connected).length;
   if (away > 0) found.push(["peers", `${away === 1 ? "a channel carries" : `${number(away)} channels carry`} nothing: the peer is away`]);
   return found;
 }
@@ -509,7 +513,7 @@ const DRAWN = {
     const channels = (told.channels?.items ?? []).filter(is_alive);
     const usable = channels.filter((channel) => channel.state === "normal");
     return [
-      concerns_card(concerns(told)),
+      concerns_card(concerns(told), NEEDED.filter((what) => told[what] === undefined)),
       el("section", { class: "card wide" }, el("h3", {}, "In channels"), in_channels(told.channels)),
       el(
         "div",
@@ -711,8 +715,12 @@ const DRAWN = {
   },
 };
 
-function concerns_card(found) {
-  if (found === undefined) return el("section", { class: "card concerns" }, el("h3", {}, "What needs you"), not_known());
+/** What has to be known before it can be said that nothing needs anybody. */
+const NEEDED = ["status", "chain", "channels", "backups"];
+
+function concerns_card(found, missing) {
+  const unknown = missing.length > 0 && none(`Not known yet: ${missing.join(", ")}.`);
+  if (found.length === 0 && unknown) return el("section", { class: "card concerns" }, el("h3", {}, "What needs you"), unknown);
   if (found.length === 0) {
     return el("section", { class: "card concerns none" }, el("h3", {}, "Nothing needs you"), none("No channel and no backup is in trouble."));
   }
@@ -721,6 +729,7 @@ function concerns_card(found) {
     { class: "card concerns some" },
     el("h3", {}, found.length === 1 ? "One thing needs you" : `${found.length} things need you`),
     el("ul", {}, found.map(([what, why]) => el("li", {}, el("strong", {}, what), ": ", prose(why)))),
+    unknown,
   );
 }
 

@@ -1,7 +1,10 @@
 // How things look: elements made of text, never of markup, and words for amounts, times and states.
 
-/** Letters that turn the direction of writing, or cannot be seen: what others write is not to change what stands beside it. */
-const STEERS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\u{e0000}-\u{e007f}]/gu;
+/**
+ * Letters that turn the direction of writing, or take no room: what others write is not to change what stands beside it, nor to look
+ * like something else. Joiners and selectors of variants are left, for words and signs are spelled with them.
+ */
+const STEERS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u17b4\u17b5\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\u{e0000}-\u{e007f}]/gu;
 
 /** A text with those made visible. */
 function visible(child) {
@@ -38,10 +41,28 @@ export function fill(container, ...children) {
   if (at >= 0) (same()[at] ?? same()[0])?.focus({ preventScroll: true });
 }
 
+/** Since when something in a container is selected. */
+const selected = new WeakMap();
+
+/** How long who copies by hand is not disturbed, in milliseconds. */
+const COPIES_MS = 20_000;
+
+function is_being_copied(container) {
+  const selection = getSelection();
+  if (selection.isCollapsed || !selection.containsNode(container, true)) {
+    selected.delete(container);
+    return false;
+  }
+  const since = selected.get(container) ?? Date.now();
+  selected.set(container, since);
+  return Date.now() - since < COPIES_MS;
+}
+
 /** The same, and nothing where it looks so already: what is selected, or was spoken, is left as it is. */
 export function refill(container, ...children) {
   const wanted = document.createElement("div");
   wanted.append(...nodes(children));
+  if (is_being_copied(container)) return;
   const is_shown = wanted.childNodes.length === container.childNodes.length &&
     [...wanted.childNodes].every((child, at) => child.isEqualNode(container.childNodes[at]));
   if (!is_shown) fill(container, [...wanted.childNodes]);

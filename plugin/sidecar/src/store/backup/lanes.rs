@@ -369,7 +369,7 @@ impl Lanes {
     fn collapse(&mut self, channel: ChannelId, now: Instant) {
         let bytes = self.drop_queue(&channel);
         if let Some(lane) = self.lanes.get_mut(&channel) {
-            lane.replaced = lane.replaced.saturating_add(bytes);
+            lane.replaces(bytes);
             let since = lane.whole.map_or(now, |(_, since)| since);
             let whole = lane.whole.map_or(Whole::Again, |(whole, _)| whole);
             lane.whole = Some((whole, since));

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bitcoin::OutPoint;
 
+use super::super::sealed::MAX_RECORD_BYTES;
 use super::{Completed, Update, Whole};
 
 /// Writes of one channel that a sink may have answered and not completed; it is given no more before it completes some.
@@ -13,6 +14,9 @@ pub(super) const OPEN_WRITES: usize = 256;
 
 /// What a full write takes at least, in bytes: about that of a channel without history. It stands for one of which nothing is known.
 pub(super) const LEAST_IMAGE: usize = 2048;
+
+/// The most that is counted for updates which a full write replaces: it has their end and not their way, and no record takes more.
+const MOST_REPLACED: usize = MAX_RECORD_BYTES as usize;
 
 /// What one channel still has to give to the sink.
 #[derive(Debug)]
@@ -111,8 +115,13 @@ impl Lane {
     /// Takes note that this update is not given: the full write that is due has what it changes.
     pub(super) fn stands_for(&mut self, update: &Update) {
         if self.whole.is_some() {
-            self.replaced = self.replaced.saturating_add(update.size());
+            self.replaces(update.size());
         }
+    }
+
+    /// So many bytes of updates are not given.
+    pub(super) fn replaces(&mut self, bytes: usize) {
+        self.replaced = self.replaced.saturating_add(bytes).min(MOST_REPLACED);
     }
 
     /// About how many bytes the full write has that is due: none where none is.

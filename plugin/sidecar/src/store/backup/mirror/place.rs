@@ -12,6 +12,7 @@ use redb::{Database, ReadableDatabase};
 
 use super::super::MISSING;
 use super::DAMAGED;
+use crate::store::generation::make_private;
 use crate::store::ground::{Ground, system};
 use crate::store::journal::start::{Attached, attach, is_orphaned};
 use crate::store::journal::{self, Beside, Journal, Shelf};
@@ -184,6 +185,20 @@ impl MirrorPlace {
     /// Writes to both what was kept back. To be called once it is known to be the mirror that was written before.
     pub(super) fn begun(&self, found: Unwritten) -> Result<((Arc<Database>, Reserve), Journal), StoreError> {
         let (Unwritten { db, storage, attached }, shelf) = (found, self.shelf());
+        // Nothing in it is encrypted.
+        for path in [&self.path, &shelf.path()] {
+            match make_private(path) {
+                Ok(Some(mode)) => {
+                    tracing::warn!(path = %path.display(), "others on this machine could read the mirror (mode {mode:o}): not any more");
+                }
+                Ok(None) => {}
+                // One that is not there yet is made so.
+                Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
+                Err(fault) => {
+                    tracing::warn!(path = %path.display(), "whether others may read the mirror is not known: {fault}")
+                }
+            }
+        }
         let settled = attached.settle(&shelf).and_then(|journal| {
             let journal = journal.ok_or_else(|| StoreError::Apart { path: shelf.path() })?;
             storage.release().map_err(|fault| StoreError::io_of(&self.path, fault))?;

@@ -612,3 +612,23 @@ fn bad_input_91_a_mirror_whose_journal_would_be_the_nodes_is_refused() {
     }
     MirrorPlace { path: dir.path().join("mirror"), ..place(dir.path()) }.check(&database).unwrap();
 }
+
+/// KEY-1: nothing in a mirror is encrypted, and its directory is the operator's.
+#[test]
+fn key_1_a_mirror_that_others_may_read_becomes_private_when_it_is_opened_to_be_written() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let place = place(dir.path());
+    place.make().unwrap();
+    drop(place.opened().unwrap());
+    let files = [place.path.clone(), place.shelf().path()];
+    for file in &files {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    // Who only looks changes nothing.
+    drop(place.looked_at().unwrap());
+    let modes = || files.each_ref().map(|file| fs::metadata(file).unwrap().permissions().mode() & 0o7777);
+    assert_eq!(modes(), [0o644; 2]);
+    drop(place.opened().unwrap());
+    assert_eq!(modes(), [0o600; 2]);
+}
