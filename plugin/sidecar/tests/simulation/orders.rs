@@ -9,7 +9,6 @@ use outrigger_sidecar::store::ChainOrder;
 use outrigger_sidecar::store::backup::Image;
 use rand::Rng;
 
-use super::backup::head_in;
 use super::node::Node;
 use super::rows;
 use super::world::World;
@@ -52,7 +51,6 @@ impl World {
     /// What the wallet and the mempool do for a channel that its operator ended.
     fn enforce(&mut self, node: usize, channel: ChannelId, found: Enforcement) {
         if let Some(publish) = found.publish {
-            self.assert_has_published(node, &channel);
             let keys_index = rows::params(&self.nodes[node].live().db, &channel).map(|params| params.keys_index);
             self.signers.journal.lock().publishes((node, keys_index.expect("a channel has keys")));
             self.ledger.published.entry(publish.tx.compute_txid()).or_insert(node);
@@ -64,16 +62,6 @@ impl World {
             .claims
             .into_iter()
             .for_each(|claim| self.chain.claim(claim.outpoint, claim.output.value, claim.from_height));
-    }
-
-    /// The commitment that a node publishes is in its required backups: a restore from one knows it.
-    fn assert_has_published(&self, node: usize, channel: &ChannelId) {
-        let Node { backups, live: Some(live), .. } = &self.nodes[node] else { return };
-        let closing = rows::monitor_head(&live.db, channel).and_then(|head| head.closing).expect("what is published");
-        for backup in backups.iter().filter(|backup| backup.is_relied_on()) {
-            let has = backup.has(channel, |image| head_in(image).is_some_and(|head| head.local_number >= closing));
-            assert!(has, "node {node} publishes {closing} of {channel}, which its backup {} lacks", backup.name());
-        }
     }
 
     /// A channel that is funded by this transaction is in the required backups of the node that publishes it.
