@@ -16,23 +16,29 @@ const UNKNOWN_METHOD: i32 = -32601;
 /// The OpenRPC document, ready to judge calls.
 pub struct Schema {
     methods: BTreeMap<String, Described>,
-    errors: BTreeSet<(i64, String)>,
+    /// All that there are, whatever has them.
+    errors: Errors,
     error_data: Value,
     /// What may be told by itself, under each name.
     notifications: BTreeMap<String, Vec<Told>>,
 }
+
+/// Errors, by code and kind.
+type Errors = BTreeSet<(i64, String)>;
 
 /// A notification.
 #[derive(Clone)]
 struct Told {
     params: Value,
     /// The errors that it may have; none where it has none.
-    errors: BTreeSet<(i64, String)>,
+    errors: Errors,
 }
 
 struct Described {
     parameters: Value,
     result: Value,
+    /// The errors that a call of it may be refused with.
+    errors: Errors,
 }
 
 impl Schema {
@@ -60,6 +66,7 @@ impl Schema {
             let described = Described {
                 parameters: json!({ "type": "object", "properties": properties, "required": required }),
                 result: method["result"]["schema"].clone(),
+                errors: listed(document, &method["errors"])?,
             };
             for told in method["x-notifications"].as_array().into_iter().flatten() {
                 let name = told["name"].as_str().ok_or("a notification without a name")?.to_owned();
@@ -90,7 +97,9 @@ impl Schema {
             (Ok(result), None) => self.result_fault(method, result),
             (Err(CallError::Refused(refusal)), wanted) => {
                 let data = refusal.data.as_ref().and_then(|data| serde_json::to_value(data).ok()).unwrap_or_default();
-                self.error_fault(refusal.code, &data, wanted).map(|fault| format!("{method}: {fault}: {parameters}"))
+                let listed = described.map_or(&self.errors, |described| &described.errors);
+                let fault = self.error_fault(refusal.code, &data, listed, wanted);
+                fault.map(|fault| format!("{method}: {fault}: {parameters}"))
             }
             (Err(_), _) => None,
         }
@@ -122,7 +131,7 @@ impl Schema {
 
     /// What of a refusal is not as the document tells, whatever was asked; nothing where all is. `data` is null where there is none.
     pub fn refusal_fault(&self, code: i32, data: &Value) -> Option<String> {
-        self.error_fault(code, data, None)
+        self.error_fault(code, data, &self.errors, None)
     }
 
     /// What of a message that came by itself is not as the document tells; nothing where all is. Exactly one of the notifications of
@@ -147,14 +156,14 @@ impl Schema {
         (!listed).then(|| format!("a notice of {name} has an error that is not listed: {notice}"))
     }
 
-    /// What of an error is not as the document tells, `wanted` being the code that there must be.
-    fn error_fault(&self, code: i32, data: &Value, wanted: Option<i32>) -> Option<String> {
+    /// What of an error is not as the document tells, `listed` being those that there may be, and `wanted` the code that there must be.
+    fn error_fault(&self, code: i32, data: &Value, listed: &Errors, wanted: Option<i32>) -> Option<String> {
         if let Some(complaint) = complaint(&self.error_data, data, "$") {
             return Some(format!("the error's data is not as its schema tells: {complaint}: {data}"));
         }
         let kind = data["kind"].as_str().unwrap_or_default();
-        if !self.errors.contains(&(code.into(), kind.to_owned())) {
-            return Some(format!("the schema lists no error {code} {kind}"));
+        if !listed.contains(&(code.into(), kind.to_owned())) {
+            return Some(format!("the schema lists no error {code} {kind} for it"));
         }
         let other = wanted.filter(|wanted| *wanted != code);
         other.map(|wanted| format!("refused with {code} {kind}, and should be with {wanted}"))
@@ -163,18 +172,25 @@ impl Schema {
 
 impl Told {
     fn of(document: &Value, told: &Value) -> Done<Self> {
-        let at = |reference: &Value| -> Done<Value> {
-            let path = reference["$ref"].as_str().and_then(|path| path.strip_prefix('#')).ok_or("no reference")?;
-            Ok(document.pointer(path).ok_or_else(|| format!("{path} is not in the document"))?.clone())
-        };
-        let mut errors = BTreeSet::new();
-        for error in told["errors"].as_array().ok_or("a notification without a list of errors")? {
-            let code = at(error)?["code"].as_i64().ok_or("an error without a code")?;
-            let kind = error["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-            errors.insert((code, kind.to_owned()));
-        }
-        Ok(Self { params: at(&told["params"])?, errors })
+        Ok(Self { params: referred(document, &told["params"])?.clone(), errors: listed(document, &told["errors"])? })
     }
+}
+
+/// What a reference within the document refers to.
+fn referred<'a>(document: &'a Value, reference: &Value) -> Done<&'a Value> {
+    let path = reference["$ref"].as_str().and_then(|path| path.strip_prefix('#')).ok_or("no reference")?;
+    Ok(document.pointer(path).ok_or_else(|| format!("{path} is not in the document"))?)
+}
+
+/// The errors that a method or a notification lists.
+fn listed(document: &Value, references: &Value) -> Done<Errors> {
+    let mut errors = Errors::new();
+    for reference in references.as_array().ok_or("no list of errors")? {
+        let code = referred(document, reference)?["code"].as_i64().ok_or("an error without a code")?;
+        let kind = reference["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+        errors.insert((code, kind.to_owned()));
+    }
+    Ok(errors)
 }
 
 /// Why a value is not as a schema tells, and where in it; nothing where it is. It takes no field that the schema does not name, and
@@ -320,6 +336,19 @@ mod tests {
     }
 
     #[test]
+    fn a_document_whose_method_lists_an_error_that_is_not_there_or_lists_none_is_no_schema() {
+        let of = |errors: Value| {
+            let mut document = document();
+            document["methods"][0]["errors"] = errors;
+            Schema::of(&document).err().map(|fault| fault.to_string()).unwrap_or_default()
+        };
+        let reference = |kind: &str| json!([{ "$ref": format!("#/components/errors/{kind}") }]);
+        assert_eq!(of(reference("internal")), "");
+        assert_eq!(of(reference("no_such_kind")), "/components/errors/no_such_kind is not in the document");
+        assert_eq!(of(Value::Null), "no list of errors");
+    }
+
+    #[test]
     fn a_call_is_judged_with_its_answer() {
         let fault = |method: &str, parameters: Value, answer| Schema::current().fault(method, &parameters, &answer);
         let address = json!({ "address": "bcrt1q" });
@@ -335,7 +364,26 @@ mod tests {
         assert_eq!(fault("channel.get", wrong.clone(), refused(-32602, "invalid_parameter")), None);
         assert!(fault("channel.get", wrong, refused(1401, "channel_not_found")).is_some());
         assert!(fault("channel.get", get.clone(), refused(1402, "channel_not_found")).is_some(), "another kind's code");
-        assert!(fault("channel.get", get, refused(1401, "no_such_kind")).is_some());
+        assert!(fault("channel.get", get.clone(), refused(1401, "no_such_kind")).is_some());
+        // Each is an error of the interface, and of another method.
+        for (method, code, kind) in [
+            ("channel.list", 1401, "channel_not_found"),
+            ("channel.get", 1601, "payment_not_found"),
+            ("node.status", 1001, "starting"),
+        ] {
+            let asked = if method == "channel.get" { get.clone() } else { json!({}) };
+            let told = fault(method, asked, refused(code, kind)).expect("a fault");
+            assert!(told.contains(&format!("the schema lists no error {code} {kind} for it")), "{told}");
+        }
+        for (code, kind) in [
+            (-32602, "invalid_parameter"),
+            (-32603, "internal"),
+            (1802, "auth_token_ended"),
+            (1803, "auth_scope_missing"),
+        ] {
+            assert_eq!(fault("node.status", json!({}), refused(code, kind)), None, "any method may have it");
+        }
+        assert!(fault("channel.get", get, refused(-32601, "unknown_method")).is_some(), "there is one");
         assert_eq!(fault("channel.fetch", json!({}), refused(-32601, "unknown_method")), None);
         assert!(fault("channel.fetch", json!({}), refused(-32603, "internal")).is_some());
     }

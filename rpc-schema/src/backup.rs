@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, Scope};
+use crate::{ErrorKind, Method, Scope};
 
 /// Tells how every backup of the configuration stands, and how far it is behind.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -13,6 +13,7 @@ pub struct BackupStatus {}
 impl Method for BackupStatus {
     const NAME: &'static str = "backup.status";
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const ERRORS: &'static [ErrorKind] = &[];
     type Result = BackupReport;
 }
 

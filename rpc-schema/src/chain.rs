@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, Scope};
+use crate::{ErrorKind, Method, Scope};
 
 /// Tells how far the node follows the chain.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -13,6 +13,7 @@ pub struct ChainStatus {}
 impl Method for ChainStatus {
     const NAME: &'static str = "chain.status";
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const ERRORS: &'static [ErrorKind] = &[];
     type Result = ChainStatusReport;
 }
 
@@ -98,6 +99,7 @@ pub struct ChainFeerates {}
 impl Method for ChainFeerates {
     const NAME: &'static str = "chain.feerates";
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const ERRORS: &'static [ErrorKind] = &[];
     type Result = ChainFeeratesReport;
 }
 
@@ -125,6 +127,7 @@ pub struct ChainNotifyBlock {
 impl Method for ChainNotifyBlock {
     const NAME: &'static str = "chain.notify_block";
     const SCOPES: &'static [Scope] = &[Scope::Admin];
+    const ERRORS: &'static [ErrorKind] = &[];
     const EXAMPLE: &'static str =
         r#"{ "block_hash": "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206" }"#;
     type Result = ChainNotified;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, Scope};
+use crate::{ErrorKind, Method, Scope};
 
 /// Opens a channel with a connected peer. Answers as soon as the opening is stored, which is before the peer has agreed:
 /// `channel.open_wait` waits for its end, and an event tells of it. A repeat of the same call tells how far the opening is,
@@ -34,6 +34,17 @@ impl Method for ChannelOpen {
     const NAME: &'static str = "channel.open";
     const MOVES_MONEY: bool = true;
     const SCOPES: &'static [Scope] = &[Scope::Channel];
+    const ERRORS: &'static [ErrorKind] = &[
+        ErrorKind::Restored,
+        ErrorKind::IdempotencyConflict,
+        ErrorKind::ChainNotSynced,
+        ErrorKind::BitcoindUnavailable,
+        ErrorKind::ChainBlind,
+        ErrorKind::PeerNotConnected,
+        ErrorKind::FeerateOutOfRange,
+        ErrorKind::StorageFailed,
+        ErrorKind::DiskLow,
+    ];
     const EXAMPLE: &'static str = r#"{ "node_id": "$node_id", "funding_sat": 500000, "idempotency_key": "my-first" }"#;
     type Result = ChannelOpened;
 }
@@ -55,6 +66,7 @@ pub struct ChannelOpenWait {
 impl Method for ChannelOpenWait {
     const NAME: &'static str = "channel.open_wait";
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::OperationNotFound, ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "op_id": "$op_id", "timeout_secs": 60 }"#;
     type Result = ChannelOpened;
 }
@@ -116,6 +128,7 @@ pub struct ChannelList {
 impl Method for ChannelList {
     const NAME: &'static str = "channel.list";
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "state": "normal", "limit": 10 }"#;
     type Result = ChannelPage;
 }
@@ -142,6 +155,7 @@ pub struct ChannelGet {
 impl Method for ChannelGet {
     const NAME: &'static str = "channel.get";
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::ChannelNotFound, ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id" }"#;
     type Result = ChannelInfo;
 }
@@ -164,6 +178,7 @@ pub struct ChannelWait {
 impl Method for ChannelWait {
     const NAME: &'static str = "channel.wait";
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::ChannelNotFound, ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id", "state": "normal", "timeout_secs": 30 }"#;
     type Result = ChannelInfo;
 }
@@ -275,6 +290,8 @@ pub struct ChannelSetPolicy {
 impl Method for ChannelSetPolicy {
     const NAME: &'static str = "channel.set_policy";
     const SCOPES: &'static [Scope] = &[Scope::Channel];
+    const ERRORS: &'static [ErrorKind] =
+        &[ErrorKind::ChannelNotFound, ErrorKind::ChannelStateUnfit, ErrorKind::StorageFailed];
     const EXAMPLE: &'static str =
         r#"{ "channel_id": "$channel_id", "fee_base_msat": 0, "fee_proportional_millionths": 250 }"#;
     type Result = ForwardingTerms;
@@ -319,6 +336,14 @@ impl Method for ChannelClose {
     const NAME: &'static str = "channel.close";
     const MOVES_MONEY: bool = true;
     const SCOPES: &'static [Scope] = &[Scope::Channel];
+    const ERRORS: &'static [ErrorKind] = &[
+        ErrorKind::Restored,
+        ErrorKind::ChainNotSynced,
+        ErrorKind::WalletFailed,
+        ErrorKind::ChannelNotFound,
+        ErrorKind::ChannelStateUnfit,
+        ErrorKind::StorageFailed,
+    ];
     const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id", "feerate_sat_per_vb": 5 }"#;
     type Result = ChannelClosing;
 }
@@ -348,6 +373,8 @@ impl Method for ChannelForceClose {
     const NAME: &'static str = "channel.force_close";
     const MOVES_MONEY: bool = true;
     const SCOPES: &'static [Scope] = &[Scope::Admin];
+    const ERRORS: &'static [ErrorKind] =
+        &[ErrorKind::Restored, ErrorKind::ChannelNotFound, ErrorKind::ChannelStateUnfit, ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "channel_id": "$channel_id" }"#;
     type Result = ChannelForceClosing;
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, Scope};
+use crate::{ErrorKind, Method, Scope};
 
 /// Tells every key of the configuration with the value that is in force, its default, and where the value comes from.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -17,6 +17,8 @@ pub struct ConfigGet {
 impl Method for ConfigGet {
     const NAME: &'static str = "node.config_get";
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const ASKS_NODE: bool = false;
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::Starting];
     const EXAMPLE: &'static str = r#"{ "keys": ["network", "bitcoind.cookie"] }"#;
     type Result = ConfigReport;
 }
@@ -132,6 +134,8 @@ pub struct LogLevels {
 impl Method for LogLevels {
     const NAME: &'static str = "node.log_level";
     const SCOPES: &'static [Scope] = &[Scope::Admin];
+    const ASKS_NODE: bool = false;
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::Starting];
     const EXAMPLE: &'static str = r#"{ "target": "chain", "level": "debug" }"#;
     type Result = LogLevelsReport;
 }

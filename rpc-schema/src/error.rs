@@ -71,14 +71,8 @@ pub enum ErrorKind {
     ChannelNotFound,
     /// The channel is not in a state in which this can be done.
     ChannelStateUnfit,
-    /// The funding amount, or what is pushed of it, is outside the limits.
-    FundingOutOfRange,
     /// The feerate is outside the limits.
     FeerateOutOfRange,
-    /// Too many openings with this peer are under way.
-    TooManyPending,
-    /// The channel refused it.
-    ChannelRefused,
     /// There is no invoice with this payment hash.
     InvoiceNotFound,
     /// The text is not a valid invoice.
@@ -129,7 +123,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, by code.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 48] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::NotificationRefused,
@@ -154,10 +148,7 @@ impl ErrorKind {
         Self::PeerIsSelf,
         Self::ChannelNotFound,
         Self::ChannelStateUnfit,
-        Self::FundingOutOfRange,
         Self::FeerateOutOfRange,
-        Self::TooManyPending,
-        Self::ChannelRefused,
         Self::InvoiceNotFound,
         Self::InvoiceInvalid,
         Self::InvoiceExpired,
@@ -182,6 +173,17 @@ impl ErrorKind {
         Self::StorageFailed,
         Self::DiskLow,
     ];
+
+    /// What a call of any method may be refused for, whatever the method does: its parameters do not fit, or what the caller shows does
+    /// not admit it, or the daemon is at fault.
+    pub const OF_ANY_METHOD: [Self; 4] =
+        [Self::InvalidParameter, Self::Internal, Self::AuthTokenEnded, Self::AuthScopeMissing];
+
+    /// What a method that asks the node has beside those: there is no node yet, or none any more.
+    pub const WITHOUT_NODE: [Self; 2] = [Self::Starting, Self::Stopping];
+
+    /// What a message is refused for in which no method is found, so that no method has it.
+    pub const BEFORE_ANY_METHOD: [Self; 3] = [Self::ParseError, Self::InvalidRequest, Self::UnknownMethod];
 
     /// The code on the wire and the name in `data.kind`: JSON-RPC's own codes for faults of the call, then a band of a
     /// hundred for the node and for each group.
@@ -211,10 +213,7 @@ impl ErrorKind {
             Self::PeerIsSelf => (1305, "peer_is_self"),
             Self::ChannelNotFound => (1401, "channel_not_found"),
             Self::ChannelStateUnfit => (1402, "channel_state_unfit"),
-            Self::FundingOutOfRange => (1403, "funding_out_of_range"),
             Self::FeerateOutOfRange => (1404, "feerate_out_of_range"),
-            Self::TooManyPending => (1405, "too_many_pending"),
-            Self::ChannelRefused => (1406, "channel_refused"),
             Self::InvoiceNotFound => (1501, "invoice_not_found"),
             Self::InvoiceInvalid => (1502, "invoice_invalid"),
             Self::InvoiceExpired => (1503, "invoice_expired"),

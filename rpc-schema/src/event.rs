@@ -5,7 +5,7 @@ use serde::de::value::Error as TextError;
 use serde::de::{Deserializer, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, Scope};
+use crate::{ErrorKind, Method, Scope};
 
 /// Lists events after a number, oldest first. Following `next_seq` misses nothing.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +26,7 @@ pub struct EventList {
 impl Method for EventList {
     const NAME: &'static str = "event.list";
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::EventGap, ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "after_seq": 0, "kinds": ["channel_ready", "invoice_paid"] }"#;
     type Result = EventPage;
 }
@@ -58,6 +59,12 @@ pub struct EventSubscribe {
 impl Method for EventSubscribe {
     const NAME: &'static str = "event.subscribe";
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const ERRORS: &'static [ErrorKind] = &[
+        ErrorKind::EventGap,
+        ErrorKind::EventNoSession,
+        ErrorKind::EventTooManySubscriptions,
+        ErrorKind::StorageFailed,
+    ];
     const NEEDS_SESSION: bool = true;
     const EXAMPLE: &'static str = r#"{ "after_seq": 0, "kinds": ["channel_ready", "invoice_paid"] }"#;
     type Result = EventSubscribed;
@@ -83,6 +90,8 @@ pub struct EventUnsubscribe {
 impl Method for EventUnsubscribe {
     const NAME: &'static str = "event.unsubscribe";
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const ASKS_NODE: bool = false;
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::EventNoSession];
     const NEEDS_SESSION: bool = true;
     const EXAMPLE: &'static str = r#"{ "subscription_id": "1" }"#;
     type Result = EventUnsubscribed;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, Scope};
+use crate::{ErrorKind, Method, Scope};
 
 /// Lists HTLCs that were relayed and whose fee is earned, the newest million of them, oldest first. `after` the last page
 /// seen, it gives what came since.
@@ -25,6 +25,7 @@ pub struct ForwardList {
 impl Method for ForwardList {
     const NAME: &'static str = "forward.list";
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "newest_first": true, "limit": 10 }"#;
     type Result = ForwardPage;
 }
@@ -79,6 +80,7 @@ pub struct ForwardStats {
 impl Method for ForwardStats {
     const NAME: &'static str = "forward.stats";
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
     type Result = ForwardReport;
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, Scope};
+use crate::{ErrorKind, Method, Scope};
 
 /// Creates an invoice. It is stored before it is given out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +32,14 @@ pub struct InvoiceCreate {
 impl Method for InvoiceCreate {
     const NAME: &'static str = "invoice.create";
     const SCOPES: &'static [Scope] = &[Scope::Invoice];
+    const ERRORS: &'static [ErrorKind] = &[
+        ErrorKind::Restored,
+        ErrorKind::IdempotencyConflict,
+        ErrorKind::InvoiceNotFound,
+        ErrorKind::InvoiceInvalid,
+        ErrorKind::StorageFailed,
+        ErrorKind::DiskLow,
+    ];
     const EXAMPLE: &'static str = r#"{ "amount_msat": 100000, "description": "coffee", "label": "table 7" }"#;
     type Result = InvoiceCreated;
 }
@@ -62,6 +70,7 @@ pub struct InvoiceGet {
 impl Method for InvoiceGet {
     const NAME: &'static str = "invoice.get";
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Invoice];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::InvoiceNotFound, ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "payment_hash": "$payment_hash" }"#;
     type Result = InvoiceInfo;
 }
@@ -124,6 +133,7 @@ pub struct InvoiceList {
 impl Method for InvoiceList {
     const NAME: &'static str = "invoice.list";
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Invoice];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
     type Result = InvoicePage;
 }
@@ -149,6 +159,7 @@ pub struct InvoiceDecode {
 impl Method for InvoiceDecode {
     const NAME: &'static str = "invoice.decode";
     const SCOPES: &'static [Scope] = &Scope::ALL;
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::InvoiceInvalid, ErrorKind::InvoiceWrongNetwork];
     const EXAMPLE: &'static str = r#"{ "invoice": "$invoice" }"#;
     type Result = InvoiceDecoded;
 }

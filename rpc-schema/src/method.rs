@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::parameter::{self, Parameter};
 use crate::{
-    Scope, backup, chain, channel, config, event, forward, invoice, node, payment, peer, plugin, token, wallet,
+    ErrorKind, Scope, backup, chain, channel, config, event, forward, invoice, node, payment, peer, plugin, token,
+    wallet,
 };
 
 /// A method of the interface: the struct that implements it holds the parameters.
@@ -23,6 +24,10 @@ pub trait Method: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'sta
     const NEEDS_SESSION: bool = false;
     /// What a token must allow for it: one of these, or admin.
     const SCOPES: &'static [Scope];
+    /// Whether it asks the node, with some parameters at least: such a call is refused before there is a node, and while it stops.
+    const ASKS_NODE: bool = true;
+    /// What the method itself may refuse a call for, beside what it has in common with others; [`MethodInfo::errors`] has both.
+    const ERRORS: &'static [ErrorKind];
     /// The parameters of a call that can be tried, as a JSON object. A text that begins with `$` is the reader's own: it stands
     /// for a variable of their shell, and has a sample in `example.rs`.
     const EXAMPLE: &'static str = "{}";
@@ -48,6 +53,8 @@ pub struct MethodInfo {
     pub needs_session: bool,
     /// What a token must allow for it: one of these, or admin.
     pub scopes: &'static [Scope],
+    /// The kinds of all errors that a call of it may be refused with, in the order of [`ErrorKind::ALL`].
+    pub errors: Vec<ErrorKind>,
     /// The version with which it came.
     pub added_in: &'static str,
     /// The version from which on something else is to be used in its place.
@@ -73,6 +80,7 @@ impl MethodInfo {
             moves_money: M::MOVES_MONEY,
             needs_session: M::NEEDS_SESSION,
             scopes: M::SCOPES,
+            errors: errors::<M>(),
             added_in: M::ADDED_IN,
             deprecated_in: M::DEPRECATED_IN,
             parameters: parameter::parameters(schema.as_value()),
@@ -82,6 +90,11 @@ impl MethodInfo {
             result: self_contained::<M::Result>(),
             define: define::<M>,
         }
+    }
+
+    /// Those of its errors that not any method may have.
+    pub(crate) fn own_errors(&self) -> Vec<ErrorKind> {
+        self.errors.iter().copied().filter(|kind| !ErrorKind::OF_ANY_METHOD.contains(kind)).collect()
     }
 
     /// The method of this name.
@@ -142,6 +155,17 @@ pub fn methods() -> &'static [MethodInfo] {
         ]
     });
     &METHODS
+}
+
+/// What a call of the method may be refused for.
+fn errors<M: Method>() -> Vec<ErrorKind> {
+    let may_be = |kind: &ErrorKind| {
+        M::ERRORS.contains(kind)
+            || ErrorKind::OF_ANY_METHOD.contains(kind)
+            || (M::ASKS_NODE && ErrorKind::WITHOUT_NODE.contains(kind))
+            || (M::MOVES_MONEY && *kind == ErrorKind::NotificationRefused)
+    };
+    ErrorKind::ALL.into_iter().filter(may_be).collect()
 }
 
 fn define<M: Method>(types: &mut SchemaGenerator) -> [String; 2] {

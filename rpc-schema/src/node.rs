@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, Scope};
+use crate::{ErrorKind, Method, Scope};
 
 /// Tells who this node is and how much it holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -13,6 +13,7 @@ pub struct NodeInfo {}
 impl Method for NodeInfo {
     const NAME: &'static str = "node.info";
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const ERRORS: &'static [ErrorKind] = &[];
     type Result = NodeInfoReport;
 }
 
@@ -66,6 +67,8 @@ pub struct NodeStatus {}
 impl Method for NodeStatus {
     const NAME: &'static str = "node.status";
     const SCOPES: &'static [Scope] = &Scope::ALL;
+    const ASKS_NODE: bool = false;
+    const ERRORS: &'static [ErrorKind] = &[];
     type Result = NodeStatusReport;
 }
 
@@ -129,6 +132,8 @@ pub struct NodeStop {}
 impl Method for NodeStop {
     const NAME: &'static str = "node.stop";
     const SCOPES: &'static [Scope] = &[Scope::Admin];
+    const ASKS_NODE: bool = false;
+    const ERRORS: &'static [ErrorKind] = &[];
     type Result = NodeStopping;
 }
 

@@ -39,6 +39,7 @@ fn method(method: &MethodInfo) -> Value {
         "paramStructure": "by-name",
         "params": method.parameters.iter().map(parameter).collect::<Vec<_>>(),
         "result": { "name": method.result_name, "schema": method.result },
+        "errors": references(&method.errors),
         "examples": [example_of(method)],
         "x-moves-money": method.moves_money,
         "x-needs-session": method.needs_session,
@@ -57,13 +58,17 @@ fn method(method: &MethodInfo) -> Value {
 
 /// A notification that may follow the answer. OpenRPC has no word for it.
 fn notification(told: &NotificationInfo) -> Value {
-    let error = |kind: &ErrorKind| json!({ "$ref": format!("#/components/errors/{}", kind.name()) });
     json!({
         "name": told.name,
         "summary": told.summary,
         "params": { "$ref": format!("#/components/schemas/{}", told.params_name) },
-        "errors": told.errors.iter().map(error).collect::<Vec<_>>(),
+        "errors": references(told.errors),
     })
+}
+
+/// Kinds of errors, by what the components have under their names.
+fn references(kinds: &[ErrorKind]) -> Value {
+    kinds.iter().map(|kind| json!({ "$ref": format!("#/components/errors/{}", kind.name()) })).collect()
 }
 
 /// A pairing of parameters and result as OpenRPC has it; the result is left to the reader's daemon.

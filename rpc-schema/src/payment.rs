@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, Scope};
+use crate::{ErrorKind, Method, Scope};
 
 /// Pays an invoice, or a node without one (keysend: `node_id`, `amount_msat` and `idempotency_key`). Answers as soon
 /// as the attempt is stored; `payment.wait` gives the outcome. The same invoice is never paid twice. What one channel cannot
@@ -63,6 +63,28 @@ impl Method for PaymentSend {
     const NAME: &'static str = "payment.send";
     const MOVES_MONEY: bool = true;
     const SCOPES: &'static [Scope] = &[Scope::Pay];
+    const ERRORS: &'static [ErrorKind] = &[
+        ErrorKind::Restored,
+        ErrorKind::IdempotencyConflict,
+        ErrorKind::ChainNotSynced,
+        ErrorKind::BitcoindUnavailable,
+        ErrorKind::ChainBlind,
+        ErrorKind::PeerNotConnected,
+        ErrorKind::ChannelStateUnfit,
+        ErrorKind::InvoiceInvalid,
+        ErrorKind::InvoiceExpired,
+        ErrorKind::InvoiceWrongNetwork,
+        ErrorKind::InvoiceAmountRequired,
+        ErrorKind::InvoiceAmountMismatch,
+        ErrorKind::PaymentNotFound,
+        ErrorKind::NoRoute,
+        ErrorKind::InsufficientCapacity,
+        ErrorKind::PaymentToSelf,
+        ErrorKind::FeeTooHigh,
+        ErrorKind::AuthBudgetExceeded,
+        ErrorKind::StorageFailed,
+        ErrorKind::DiskLow,
+    ];
     const EXAMPLE: &'static str = r#"{ "invoice": "$invoice", "max_fee_msat": 10000 }"#;
     type Result = PaymentSent;
 }
@@ -93,6 +115,7 @@ pub struct PaymentWait {
 impl Method for PaymentWait {
     const NAME: &'static str = "payment.wait";
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Pay];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::PaymentNotFound, ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id", "timeout_secs": 30 }"#;
     type Result = PaymentInfo;
 }
@@ -108,6 +131,7 @@ pub struct PaymentGet {
 impl Method for PaymentGet {
     const NAME: &'static str = "payment.get";
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Pay];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::PaymentNotFound, ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id" }"#;
     type Result = PaymentInfo;
 }
@@ -125,6 +149,7 @@ pub struct PaymentAbandon {
 impl Method for PaymentAbandon {
     const NAME: &'static str = "payment.abandon";
     const SCOPES: &'static [Scope] = &[Scope::Pay];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::PaymentNotFound, ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "payment_id": "$payment_id" }"#;
     type Result = PaymentInfo;
 }
@@ -197,6 +222,7 @@ pub struct PaymentList {
 impl Method for PaymentList {
     const NAME: &'static str = "payment.list";
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
     type Result = PaymentPage;
 }

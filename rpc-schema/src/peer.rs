@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, Scope};
+use crate::{ErrorKind, Method, Scope};
 
 /// Connects to a peer. Where it is connected already, says so at once: a repeat changes nothing, and takes no key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +18,15 @@ pub struct PeerConnect {
 impl Method for PeerConnect {
     const NAME: &'static str = "peer.connect";
     const SCOPES: &'static [Scope] = &[Scope::Channel];
+    const ERRORS: &'static [ErrorKind] = &[
+        ErrorKind::ChainNotSynced,
+        ErrorKind::BitcoindUnavailable,
+        ErrorKind::ChainBlind,
+        ErrorKind::PeerUnreachable,
+        ErrorKind::PeerHandshakeFailed,
+        ErrorKind::PeerIncompatible,
+        ErrorKind::PeerIsSelf,
+    ];
     const EXAMPLE: &'static str = r#"{ "node_id": "$node_id", "address": "$peer_address" }"#;
     type Result = PeerConnected;
 }
@@ -47,6 +56,7 @@ pub struct PeerList {
 impl Method for PeerList {
     const NAME: &'static str = "peer.list";
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
     type Result = PeerPage;
 }
@@ -90,6 +100,7 @@ pub struct PeerDisconnect {
 impl Method for PeerDisconnect {
     const NAME: &'static str = "peer.disconnect";
     const SCOPES: &'static [Scope] = &[Scope::Channel];
+    const ERRORS: &'static [ErrorKind] = &[];
     const EXAMPLE: &'static str = r#"{ "node_id": "$node_id" }"#;
     type Result = PeerDisconnected;
 }

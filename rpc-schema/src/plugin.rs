@@ -4,7 +4,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{EventKind, Method, OptionTakes, Scope};
+use crate::{ErrorKind, EventKind, Method, OptionTakes, Scope};
 
 /// The version of this interface's protocol. It rises when something that a caller relies on changes its meaning.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -17,6 +17,8 @@ pub struct RpcDiscover {}
 impl Method for RpcDiscover {
     const NAME: &'static str = "rpc.discover";
     const SCOPES: &'static [Scope] = &Scope::ALL;
+    const ASKS_NODE: bool = false;
+    const ERRORS: &'static [ErrorKind] = &[];
     type Result = RpcDiscovered;
 }
 
@@ -53,6 +55,8 @@ pub struct PluginManifest {}
 impl Method for PluginManifest {
     const NAME: &'static str = "plugin.manifest";
     const SCOPES: &'static [Scope] = &Scope::ALL;
+    const ASKS_NODE: bool = false;
+    const ERRORS: &'static [ErrorKind] = &[];
     type Result = PluginManifestReport;
 }
 
@@ -128,6 +132,12 @@ pub struct PluginInit {
 impl Method for PluginInit {
     const NAME: &'static str = "plugin.init";
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const ERRORS: &'static [ErrorKind] = &[
+        ErrorKind::EventGap,
+        ErrorKind::EventNoSession,
+        ErrorKind::EventTooManySubscriptions,
+        ErrorKind::StorageFailed,
+    ];
     const EXAMPLE: &'static str = r#"{ "options": ["network=regtest"] }"#;
     type Result = PluginInitialised;
 }

@@ -57,6 +57,9 @@ fn section(method: &MethodInfo, page: &mut String) {
     }
     page.push_str("\nResult:\n\n");
     fields(method.result.as_value(), 0, page);
+    let own = method.own_errors();
+    let named = if own.is_empty() { String::new() } else { format!("{}, and ", names(&own)) };
+    page.push_str(&format!("\nIts errors: {named}[those of any method](#errors).\n"));
     if method.needs_session {
         page.push_str(&format!(
             "\nOver WebSocket, or the pipe of `outriggerd --stdio`:\n\n```json\n{}\n```\n",
@@ -79,11 +82,15 @@ fn told(method: &MethodInfo, page: &mut String) {
     for told in notifications().iter().filter(|told| told.begun_by.contains(&name)) {
         page.push_str(&format!("\n`{}`: {}\n\n", told.params_name, told.summary));
         fields(told.params.as_value(), 0, page);
-        let kinds: Vec<String> = told.errors.iter().map(|kind| format!("`{}`", kind.name())).collect();
-        if !kinds.is_empty() {
-            page.push_str(&format!("\nIts kinds: {}.\n", kinds.join(", ")));
+        if !told.errors.is_empty() {
+            page.push_str(&format!("\nIts kinds: {}.\n", names(told.errors)));
         }
     }
+}
+
+/// Kinds of errors, one after the other.
+fn names(kinds: &[ErrorKind]) -> String {
+    kinds.iter().map(|kind| format!("`{}`", kind.name())).collect::<Vec<_>>().join(", ")
 }
 
 /// A request for the method.
@@ -153,8 +160,14 @@ fn errors(page: &mut String) {
     page.push_str(
         "\n## Errors\n\nAn error has a `code`, a `message` for people, and `data` with `kind`, which is stable and for programs, \
          `retryable`, which says whether the same call may succeed later without anybody changing anything, `hint`, which says \
-         what to do, and `parameter` where one is at fault.\n\n| code | kind |\n|---|---|\n",
+         what to do, and `parameter` where one is at fault.\n",
     );
+    page.push_str(&format!(
+        "\nAny method may be refused with {}. {} come where no method is found, and so with none. A newer daemon may have kinds that are \
+         not here.\n\n| code | kind |\n|---|---|\n",
+        names(&ErrorKind::OF_ANY_METHOD),
+        names(&ErrorKind::BEFORE_ANY_METHOD),
+    ));
     for kind in ErrorKind::ALL {
         let (code, name) = kind.code_and_name();
         page.push_str(&format!("| {code} | `{name}` |\n"));

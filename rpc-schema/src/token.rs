@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Method;
+use crate::{ErrorKind, Method};
 
 /// What a caller may do. The cookie, the unix socket and the parent of a child process may do everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -63,6 +63,7 @@ pub struct TokenCreate {
 impl Method for TokenCreate {
     const NAME: &'static str = "token.create";
     const SCOPES: &'static [Scope] = &[Scope::Admin];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::AuthNameTaken, ErrorKind::AuthTooManyTokens];
     const EXAMPLE: &'static str = r#"{ "name": "shop", "scopes": ["invoice", "pay"], "budget_msat": 50000000 }"#;
     type Result = TokenCreated;
 }
@@ -95,6 +96,7 @@ pub struct TokenList {
 impl Method for TokenList {
     const NAME: &'static str = "token.list";
     const SCOPES: &'static [Scope] = &[Scope::Admin];
+    const ERRORS: &'static [ErrorKind] = &[];
     const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
     type Result = TokenPage;
 }
@@ -140,6 +142,7 @@ pub struct TokenRevoke {
 impl Method for TokenRevoke {
     const NAME: &'static str = "token.revoke";
     const SCOPES: &'static [Scope] = &[Scope::Admin];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::AuthTokenNotFound];
     const EXAMPLE: &'static str = r#"{ "name": "shop" }"#;
     type Result = TokenRevoked;
 }

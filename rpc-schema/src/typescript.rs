@@ -31,12 +31,18 @@ pub fn typescript() -> String {
     for kind in ErrorKind::ALL {
         text.push_str(&format!("\n  | \"{}\"", kind.name()));
     }
+    text.push_str(";\n\n/** What a call of any method may be refused for. */\nexport type CommonErrorKind = ");
+    text.push_str(&union(&ErrorKind::OF_ANY_METHOD));
     text.push_str(
-        ";\n\n/** Every method, with the types of its parameters and of its result. */\nexport interface Methods {\n",
+        ";\n\n/** Every method, with the types of its parameters and of its result, and the kinds of its errors. */\n\
+         export interface Methods {\n",
     );
     for (method, [parameters, result]) in &named {
         text.push_str(&comment(&method.summary, "  "));
-        text.push_str(&format!("  \"{}\": {{ parameters: {parameters}; result: {result} }};\n", method.name));
+        let own = method.own_errors();
+        let or_own = if own.is_empty() { String::new() } else { format!(" | {}", union(&own)) };
+        text.push_str(&format!("  \"{}\": {{\n    parameters: {parameters};\n    result: {result};\n", method.name));
+        text.push_str(&format!("    errors: CommonErrorKind{or_own};\n  }};\n"));
     }
     text.push_str("}\n\n");
     text.push_str(&told());
@@ -48,6 +54,11 @@ pub fn typescript() -> String {
     }
     text.push_str("\n] as const;\n");
     text
+}
+
+/// One of these kinds.
+fn union(kinds: &[ErrorKind]) -> String {
+    kinds.iter().map(|kind| format!("\"{}\"", kind.name())).collect::<Vec<_>>().join(" | ")
 }
 
 /// The table of notifications.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Method, Scope};
+use crate::{ErrorKind, Method, Scope};
 
 /// Tells what the on-chain wallet holds. Channels are not in it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -13,6 +13,7 @@ pub struct WalletBalance {}
 impl Method for WalletBalance {
     const NAME: &'static str = "wallet.balance";
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const ERRORS: &'static [ErrorKind] = &[];
     type Result = WalletBalanceReport;
 }
 
@@ -40,6 +41,8 @@ pub struct WalletNewAddress {
 impl Method for WalletNewAddress {
     const NAME: &'static str = "wallet.new_address";
     const SCOPES: &'static [Scope] = &[Scope::Invoice, Scope::Channel];
+    const ERRORS: &'static [ErrorKind] =
+        &[ErrorKind::IdempotencyConflict, ErrorKind::ChainNotSynced, ErrorKind::WalletFailed, ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "idempotency_key": "till-7" }"#;
     type Result = WalletAddress;
 }
@@ -67,6 +70,7 @@ pub struct WalletUtxos {
 impl Method for WalletUtxos {
     const NAME: &'static str = "wallet.utxos";
     const SCOPES: &'static [Scope] = &[Scope::Read];
+    const ERRORS: &'static [ErrorKind] = &[];
     const EXAMPLE: &'static str = r#"{ "limit": 10 }"#;
     type Result = WalletUtxoPage;
 }
@@ -120,6 +124,17 @@ impl Method for WalletSend {
     const NAME: &'static str = "wallet.send";
     const MOVES_MONEY: bool = true;
     const SCOPES: &'static [Scope] = &[Scope::Admin];
+    const ERRORS: &'static [ErrorKind] = &[
+        ErrorKind::Restored,
+        ErrorKind::IdempotencyConflict,
+        ErrorKind::ChainNotSynced,
+        ErrorKind::BitcoindUnavailable,
+        ErrorKind::ChainBlind,
+        ErrorKind::InsufficientFunds,
+        ErrorKind::WalletFailed,
+        ErrorKind::FeerateOutOfRange,
+        ErrorKind::StorageFailed,
+    ];
     const EXAMPLE: &'static str =
         r#"{ "address": "$bitcoin_address", "amount_sat": 20000, "idempotency_key": "rent-may" }"#;
     type Result = WalletSent;
@@ -156,6 +171,7 @@ pub struct WalletWait {
 impl Method for WalletWait {
     const NAME: &'static str = "wallet.wait";
     const SCOPES: &'static [Scope] = &[Scope::Read, Scope::Channel];
+    const ERRORS: &'static [ErrorKind] = &[ErrorKind::WalletTransactionNotFound];
     const EXAMPLE: &'static str = r#"{ "txid": "$txid", "depth_blocks": 1, "timeout_secs": 30 }"#;
     type Result = WalletTransaction;
 }

@@ -198,6 +198,35 @@ fn error_kinds_have_names_of_their_own_and_codes_in_their_bands() {
     }
 }
 
+/// A client is made from the document alone: it learns there what a call may be refused with, and of nothing that is never said.
+#[test]
+fn every_method_lists_its_errors_and_every_error_belongs_to_something() {
+    let document = document();
+    let mut belongs: BTreeSet<&str> = ErrorKind::BEFORE_ANY_METHOD.iter().map(|kind| kind.name()).collect();
+    belongs.extend(notifications().iter().flat_map(|told| told.errors).map(|kind| kind.name()));
+    for (method, told) in methods().iter().zip(document["methods"].as_array().expect("methods")) {
+        let code = |error: &Value| {
+            let path = error["$ref"].as_str().expect("a reference").strip_prefix('#').expect("within the document");
+            document.pointer(path).unwrap_or_else(|| panic!("{path} is not there"))["code"].as_i64().expect("a code")
+        };
+        let codes: Vec<i64> = told["errors"].as_array().expect("a list").iter().map(code).collect();
+        assert_eq!(
+            codes,
+            method.errors.iter().map(|kind| i64::from(kind.code())).collect::<Vec<_>>(),
+            "{}",
+            method.name
+        );
+        // OpenRPC wants them told apart by their codes.
+        assert_eq!(codes.iter().collect::<BTreeSet<_>>().len(), codes.len(), "{}: {codes:?}", method.name);
+        let lists = |kind: &ErrorKind| method.errors.contains(kind);
+        assert!(ErrorKind::OF_ANY_METHOD.iter().all(lists), "{}", method.name);
+        assert!(!ErrorKind::BEFORE_ANY_METHOD.iter().any(lists), "{}", method.name);
+        assert_eq!(lists(&ErrorKind::NotificationRefused), method.moves_money, "{}", method.name);
+        belongs.extend(method.errors.iter().map(|kind| kind.name()));
+    }
+    assert_eq!(belongs, ErrorKind::ALL.iter().map(|kind| kind.name()).collect());
+}
+
 /// A named value of the interface.
 struct Field {
     path: String,

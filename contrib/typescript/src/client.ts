@@ -7,6 +7,8 @@ export * from "./interface.js";
 export type MethodName = keyof Methods;
 export type ParametersOf<M extends MethodName> = Methods[M]["parameters"];
 export type ResultOf<M extends MethodName> = Methods[M]["result"];
+/** The kinds that a call of the method may be `Refused` with, by a daemon of this version. */
+export type ErrorKindOf<M extends MethodName> = Methods[M]["errors"];
 
 /** Parameters may be left out where none is required. */
 type Given<M extends MethodName> = {} extends ParametersOf<M> ? [parameters?: ParametersOf<M>] : [parameters: ParametersOf<M>];

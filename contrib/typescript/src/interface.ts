@@ -1434,10 +1434,7 @@ export type ErrorKind =
   | "peer_is_self"
   | "channel_not_found"
   | "channel_state_unfit"
-  | "funding_out_of_range"
   | "feerate_out_of_range"
-  | "too_many_pending"
-  | "channel_refused"
   | "invoice_not_found"
   | "invoice_invalid"
   | "invoice_expired"
@@ -1462,98 +1459,281 @@ export type ErrorKind =
   | "storage_failed"
   | "disk_low";
 
-/** Every method, with the types of its parameters and of its result. */
+/** What a call of any method may be refused for. */
+export type CommonErrorKind = "invalid_parameter" | "internal" | "auth_token_ended" | "auth_scope_missing";
+
+/** Every method, with the types of its parameters and of its result, and the kinds of its errors. */
 export interface Methods {
   /** Gives the OpenRPC document of this interface. */
-  "rpc.discover": { parameters: RpcDiscover; result: RpcDiscovered };
+  "rpc.discover": {
+    parameters: RpcDiscover;
+    result: RpcDiscovered;
+    errors: CommonErrorKind;
+  };
   /** Tells a host all that it needs to drive this plugin. */
-  "plugin.manifest": { parameters: PluginManifest; result: PluginManifestReport };
+  "plugin.manifest": {
+    parameters: PluginManifest;
+    result: PluginManifestReport;
+    errors: CommonErrorKind;
+  };
   /** Begins to work with a host: tells it which of its options are in force, and subscribes this connection to events. Options are read at the start of the daemon, from flags and file, so one that differs from what is in force is refused and changes nothing. */
-  "plugin.init": { parameters: PluginInit; result: PluginInitialised };
+  "plugin.init": {
+    parameters: PluginInit;
+    result: PluginInitialised;
+    errors: CommonErrorKind | "starting" | "stopping" | "event_gap" | "event_no_session" | "event_too_many_subscriptions" | "storage_failed";
+  };
   /** Tells who this node is and how much it holds. */
-  "node.info": { parameters: NodeInfo; result: NodeInfoReport };
+  "node.info": {
+    parameters: NodeInfo;
+    result: NodeInfoReport;
+    errors: CommonErrorKind | "starting" | "stopping";
+  };
   /** Tells in which phase the daemon is. Answers from the first moment of the process on. */
-  "node.status": { parameters: NodeStatus; result: NodeStatusReport };
+  "node.status": {
+    parameters: NodeStatus;
+    result: NodeStatusReport;
+    errors: CommonErrorKind;
+  };
   /** Stops the daemon. It answers first, then ends its connections and closes its store. */
-  "node.stop": { parameters: NodeStop; result: NodeStopping };
+  "node.stop": {
+    parameters: NodeStop;
+    result: NodeStopping;
+    errors: CommonErrorKind;
+  };
   /** Tells every key of the configuration with the value that is in force, its default, and where the value comes from. */
-  "node.config_get": { parameters: ConfigGet; result: ConfigReport };
+  "node.config_get": {
+    parameters: ConfigGet;
+    result: ConfigReport;
+    errors: CommonErrorKind | "starting";
+  };
   /** Tells how much each part of the daemon logs, and changes it until the daemon ends. */
-  "node.log_level": { parameters: LogLevels; result: LogLevelsReport };
+  "node.log_level": {
+    parameters: LogLevels;
+    result: LogLevelsReport;
+    errors: CommonErrorKind | "starting";
+  };
   /** Tells how far the node follows the chain. */
-  "chain.status": { parameters: ChainStatus; result: ChainStatusReport };
+  "chain.status": {
+    parameters: ChainStatus;
+    result: ChainStatusReport;
+    errors: CommonErrorKind | "starting" | "stopping";
+  };
   /** Tells the feerates that the node goes by, each in satoshi per virtual byte, rounded up. */
-  "chain.feerates": { parameters: ChainFeerates; result: ChainFeeratesReport };
+  "chain.feerates": {
+    parameters: ChainFeerates;
+    result: ChainFeeratesReport;
+    errors: CommonErrorKind | "starting" | "stopping";
+  };
   /** Says that there may be a new block, as bitcoind's `blocknotify` does. The node finds blocks by itself; this makes it look at once where it is waiting to ask again. */
-  "chain.notify_block": { parameters: ChainNotifyBlock; result: ChainNotified };
+  "chain.notify_block": {
+    parameters: ChainNotifyBlock;
+    result: ChainNotified;
+    errors: CommonErrorKind | "starting" | "stopping";
+  };
   /** Tells what the on-chain wallet holds. Channels are not in it. */
-  "wallet.balance": { parameters: WalletBalance; result: WalletBalanceReport };
+  "wallet.balance": {
+    parameters: WalletBalance;
+    result: WalletBalanceReport;
+    errors: CommonErrorKind | "starting" | "stopping";
+  };
   /** Gives a new address of the wallet, never given before but to a call of the same key. */
-  "wallet.new_address": { parameters: WalletNewAddress; result: WalletAddress };
+  "wallet.new_address": {
+    parameters: WalletNewAddress;
+    result: WalletAddress;
+    errors: CommonErrorKind | "starting" | "stopping" | "idempotency_conflict" | "chain_not_synced" | "wallet_failed" | "storage_failed";
+  };
   /** Sends coins on chain. It answers once the signed transaction is stored, which which is then published until a block holds it; the events `wallet_sent` and `wallet_confirmed` tell of it, and `wallet.wait` waits for the block. What the node keeps to pay for closing its channels is left in the wallet. */
-  "wallet.send": { parameters: WalletSend; result: WalletSent };
+  "wallet.send": {
+    parameters: WalletSend;
+    result: WalletSent;
+    errors: CommonErrorKind | "notification_refused" | "starting" | "stopping" | "restored" | "idempotency_conflict" | "chain_not_synced" | "bitcoind_unavailable" | "chain_blind" | "insufficient_funds" | "wallet_failed" | "feerate_out_of_range" | "storage_failed";
+  };
   /** Waits until blocks hold a transaction of the wallet's, such as one of `wallet.send` or a funding transaction of `channel.open`, and answers with how far it is: the longest after `timeout_secs`, as it is then. The event `wallet_confirmed` tells of the first block. */
-  "wallet.wait": { parameters: WalletWait; result: WalletTransaction };
+  "wallet.wait": {
+    parameters: WalletWait;
+    result: WalletTransaction;
+    errors: CommonErrorKind | "starting" | "stopping" | "wallet_transaction_not_found";
+  };
   /** Lists the unspent outputs of the wallet, by outpoint. */
-  "wallet.utxos": { parameters: WalletUtxos; result: WalletUtxoPage };
+  "wallet.utxos": {
+    parameters: WalletUtxos;
+    result: WalletUtxoPage;
+    errors: CommonErrorKind | "starting" | "stopping";
+  };
   /** Connects to a peer. Where it is connected already, says so at once: a repeat changes nothing, and takes no key. */
-  "peer.connect": { parameters: PeerConnect; result: PeerConnected };
+  "peer.connect": {
+    parameters: PeerConnect;
+    result: PeerConnected;
+    errors: CommonErrorKind | "starting" | "stopping" | "chain_not_synced" | "bitcoind_unavailable" | "chain_blind" | "peer_unreachable" | "peer_handshake_failed" | "peer_incompatible" | "peer_is_self";
+  };
   /** Ends the connection to a peer, which is not dialled again before `peer.connect` or a restart. The peer may come back by itself. It takes no key: a repeat ends a newer connection too. */
-  "peer.disconnect": { parameters: PeerDisconnect; result: PeerDisconnected };
+  "peer.disconnect": {
+    parameters: PeerDisconnect;
+    result: PeerDisconnected;
+    errors: CommonErrorKind | "starting" | "stopping";
+  };
   /** Lists the peers that are connected or have a channel with this node, in the order of their keys. */
-  "peer.list": { parameters: PeerList; result: PeerPage };
+  "peer.list": {
+    parameters: PeerList;
+    result: PeerPage;
+    errors: CommonErrorKind | "starting" | "stopping" | "storage_failed";
+  };
   /** Opens a channel with a connected peer. Answers as soon as the opening is stored, which is before the peer has agreed: `channel.open_wait` waits for its end, and an event tells of it. A repeat of the same call tells how far the opening is, at once too. */
-  "channel.open": { parameters: ChannelOpen; result: ChannelOpened };
+  "channel.open": {
+    parameters: ChannelOpen;
+    result: ChannelOpened;
+    errors: CommonErrorKind | "notification_refused" | "starting" | "stopping" | "restored" | "idempotency_conflict" | "chain_not_synced" | "bitcoind_unavailable" | "chain_blind" | "peer_not_connected" | "feerate_out_of_range" | "storage_failed" | "disk_low";
+  };
   /** Waits until an opening is over, and tells what became of it: `pending` with the channel's name, once every required backup has the channel; or `failed`, once the coins that were meant for it are free again; or `unknown`. After `timeout_secs` it answers how far it is then. */
-  "channel.open_wait": { parameters: ChannelOpenWait; result: ChannelOpened };
+  "channel.open_wait": {
+    parameters: ChannelOpenWait;
+    result: ChannelOpened;
+    errors: CommonErrorKind | "starting" | "stopping" | "operation_not_found" | "storage_failed";
+  };
   /** Lists channels that are not forgotten, in the order of their names. It tells what the database has, as `channel.get`. */
-  "channel.list": { parameters: ChannelList; result: ChannelPage };
+  "channel.list": {
+    parameters: ChannelList;
+    result: ChannelPage;
+    errors: CommonErrorKind | "starting" | "stopping" | "storage_failed";
+  };
   /** Shows one channel. It tells what the database has: where backups are required, what every one of them has is told by events. */
-  "channel.get": { parameters: ChannelGet; result: ChannelInfo };
+  "channel.get": {
+    parameters: ChannelGet;
+    result: ChannelInfo;
+    errors: CommonErrorKind | "starting" | "stopping" | "channel_not_found" | "storage_failed";
+  };
   /** Waits until a channel is in a state, or in one from which it cannot come there any more, and shows it: after `timeout_secs` as it is then. What became of it stands in `state`. */
-  "channel.wait": { parameters: ChannelWait; result: ChannelInfo };
+  "channel.wait": {
+    parameters: ChannelWait;
+    result: ChannelInfo;
+    errors: CommonErrorKind | "starting" | "stopping" | "channel_not_found" | "storage_failed";
+  };
   /** Closes a channel together with the peer. Answers at once; pending payments end first. A repeat tells how far it is, and takes no key; with a higher feerate it replaces the closing transaction, where the peer knows `option_simple_close`. */
-  "channel.close": { parameters: ChannelClose; result: ChannelClosing };
+  "channel.close": {
+    parameters: ChannelClose;
+    result: ChannelClosing;
+    errors: CommonErrorKind | "notification_refused" | "starting" | "stopping" | "restored" | "chain_not_synced" | "wallet_failed" | "channel_not_found" | "channel_state_unfit" | "storage_failed";
+  };
   /** Closes a channel without the peer: our newest commitment transaction, or, of a channel that a backup refused, the newest that every required backup has, goes on chain, and our balance comes to the wallet after the delay that the peer set, less fees. `channel.close` is cheaper where the peer answers. Refused for a channel of which the peer has proved a newer state. Where a required backup has not told since the start what it holds, nothing is published before it has: `reason` in `channel.get` says so. Answers at once; a repeat tells how far it is, and takes no key. */
-  "channel.force_close": { parameters: ChannelForceClose; result: ChannelForceClosing };
+  "channel.force_close": {
+    parameters: ChannelForceClose;
+    result: ChannelForceClosing;
+    errors: CommonErrorKind | "notification_refused" | "starting" | "stopping" | "restored" | "channel_not_found" | "channel_state_unfit" | "storage_failed";
+  };
   /** Changes what is asked for forwarding over one channel; what is not given stays. The peer is told, and for ten minutes payments that meet the terms before this change are forwarded too. Answers with all terms of the channel as they are then. It takes no key: a repeat sets the same again, over what another caller may have set meanwhile. */
-  "channel.set_policy": { parameters: ChannelSetPolicy; result: ForwardingTerms };
+  "channel.set_policy": {
+    parameters: ChannelSetPolicy;
+    result: ForwardingTerms;
+    errors: CommonErrorKind | "starting" | "stopping" | "channel_not_found" | "channel_state_unfit" | "storage_failed";
+  };
   /** Creates an invoice. It is stored before it is given out. */
-  "invoice.create": { parameters: InvoiceCreate; result: InvoiceCreated };
+  "invoice.create": {
+    parameters: InvoiceCreate;
+    result: InvoiceCreated;
+    errors: CommonErrorKind | "starting" | "stopping" | "restored" | "idempotency_conflict" | "invoice_not_found" | "invoice_invalid" | "storage_failed" | "disk_low";
+  };
   /** Shows one invoice of this node. It tells what the database has: where backups are required, what every one of them has is told by events. Rely on `invoice_paid` of `event.list` before goods are shipped. */
-  "invoice.get": { parameters: InvoiceGet; result: InvoiceInfo };
+  "invoice.get": {
+    parameters: InvoiceGet;
+    result: InvoiceInfo;
+    errors: CommonErrorKind | "starting" | "stopping" | "invoice_not_found" | "storage_failed";
+  };
   /** Lists the invoices of this node, and what came to it without one, in the order of their payment hashes. */
-  "invoice.list": { parameters: InvoiceList; result: InvoicePage };
+  "invoice.list": {
+    parameters: InvoiceList;
+    result: InvoicePage;
+    errors: CommonErrorKind | "starting" | "stopping" | "storage_failed";
+  };
   /** Reads an invoice of anybody on this node's network, and pays nothing. */
-  "invoice.decode": { parameters: InvoiceDecode; result: InvoiceDecoded };
+  "invoice.decode": {
+    parameters: InvoiceDecode;
+    result: InvoiceDecoded;
+    errors: CommonErrorKind | "starting" | "stopping" | "invoice_invalid" | "invoice_wrong_network";
+  };
   /** Pays an invoice, or a node without one (keysend: `node_id`, `amount_msat` and `idempotency_key`). Answers as soon as the attempt is stored; `payment.wait` gives the outcome. The same invoice is never paid twice. What one channel cannot send goes in parts over several, where the receiver takes them; what fails on one way is tried over another. */
-  "payment.send": { parameters: PaymentSend; result: PaymentSent };
+  "payment.send": {
+    parameters: PaymentSend;
+    result: PaymentSent;
+    errors: CommonErrorKind | "notification_refused" | "starting" | "stopping" | "restored" | "idempotency_conflict" | "chain_not_synced" | "bitcoind_unavailable" | "chain_blind" | "peer_not_connected" | "channel_state_unfit" | "invoice_invalid" | "invoice_expired" | "invoice_wrong_network" | "invoice_amount_required" | "invoice_amount_mismatch" | "payment_not_found" | "no_route" | "insufficient_capacity" | "payment_to_self" | "fee_too_high" | "auth_budget_exceeded" | "storage_failed" | "disk_low";
+  };
   /** Waits until a payment has succeeded or failed, or the time is over; then says how it stands. */
-  "payment.wait": { parameters: PaymentWait; result: PaymentInfo };
+  "payment.wait": {
+    parameters: PaymentWait;
+    result: PaymentInfo;
+    errors: CommonErrorKind | "starting" | "stopping" | "payment_not_found" | "storage_failed";
+  };
   /** Shows one payment. */
-  "payment.get": { parameters: PaymentGet; result: PaymentInfo };
+  "payment.get": {
+    parameters: PaymentGet;
+    result: PaymentInfo;
+    errors: CommonErrorKind | "starting" | "stopping" | "payment_not_found" | "storage_failed";
+  };
   /** Lists the payments that this node sent, in the order of their names. */
-  "payment.list": { parameters: PaymentList; result: PaymentPage };
+  "payment.list": {
+    parameters: PaymentList;
+    result: PaymentPage;
+    errors: CommonErrorKind | "starting" | "stopping" | "storage_failed";
+  };
   /** Has no new attempt made for a payment. What is in flight is decided by the network: the payment stays `pending` until then, and may still succeed. Of a payment that has ended it only tells the end. A token abandons what was begun with it; with the scope `admin`, whatever was begun. A repeat changes nothing, and takes no key. */
-  "payment.abandon": { parameters: PaymentAbandon; result: PaymentInfo };
+  "payment.abandon": {
+    parameters: PaymentAbandon;
+    result: PaymentInfo;
+    errors: CommonErrorKind | "starting" | "stopping" | "payment_not_found" | "storage_failed";
+  };
   /** Lists HTLCs that were relayed and whose fee is earned, the newest million of them, oldest first. `after` the last page seen, it gives what came since. */
-  "forward.list": { parameters: ForwardList; result: ForwardPage };
+  "forward.list": {
+    parameters: ForwardList;
+    result: ForwardPage;
+    errors: CommonErrorKind | "starting" | "stopping" | "storage_failed";
+  };
   /** Sums over forwards by day and channel, and what is being forwarded now. */
-  "forward.stats": { parameters: ForwardStats; result: ForwardReport };
+  "forward.stats": {
+    parameters: ForwardStats;
+    result: ForwardReport;
+    errors: CommonErrorKind | "starting" | "stopping" | "storage_failed";
+  };
   /** Tells how every backup of the configuration stands, and how far it is behind. */
-  "backup.status": { parameters: BackupStatus; result: BackupReport };
+  "backup.status": {
+    parameters: BackupStatus;
+    result: BackupReport;
+    errors: CommonErrorKind | "starting" | "stopping";
+  };
   /** Lists events after a number, oldest first. Following `next_seq` misses nothing. */
-  "event.list": { parameters: EventList; result: EventPage };
+  "event.list": {
+    parameters: EventList;
+    result: EventPage;
+    errors: CommonErrorKind | "starting" | "stopping" | "event_gap" | "storage_failed";
+  };
   /** Tells of events as they come, on the connection that asks: WebSocket, or the pipe of `outriggerd --stdio`. It replays those after `after_seq` first, and goes on with the next without gap or repetition. Each comes as a notification of JSON-RPC whose method is `event.subscribe`, with `subscription_id` and `event` in its params; the last has `error` in place of `event`, with `after_seq` in its data to go on from. A reader that falls behind loses its connection after that. `x-notifications` of the OpenRPC document has the schemas of both. */
-  "event.subscribe": { parameters: EventSubscribe; result: EventSubscribed };
+  "event.subscribe": {
+    parameters: EventSubscribe;
+    result: EventSubscribed;
+    errors: CommonErrorKind | "starting" | "stopping" | "event_gap" | "event_no_session" | "event_too_many_subscriptions" | "storage_failed";
+  };
   /** Ends a subscription of the connection that asks. */
-  "event.unsubscribe": { parameters: EventUnsubscribe; result: EventUnsubscribed };
+  "event.unsubscribe": {
+    parameters: EventUnsubscribe;
+    result: EventUnsubscribed;
+    errors: CommonErrorKind | "event_no_session";
+  };
   /** Makes a token, a secret that stands for some rights. It is shown in this answer and never again: only a salted hash of it is kept. Callers send it as `Authorization: Bearer TOKEN`. */
-  "token.create": { parameters: TokenCreate; result: TokenCreated };
+  "token.create": {
+    parameters: TokenCreate;
+    result: TokenCreated;
+    errors: CommonErrorKind | "starting" | "stopping" | "auth_name_taken" | "auth_too_many_tokens";
+  };
   /** Lists the tokens, by name. Their secrets are not kept. */
-  "token.list": { parameters: TokenList; result: TokenPage };
+  "token.list": {
+    parameters: TokenList;
+    result: TokenPage;
+    errors: CommonErrorKind | "starting" | "stopping";
+  };
   /** Takes a token back at once, also from connections that are open. Payments that it has begun go on. A repeat finds no such token, and takes no key. */
-  "token.revoke": { parameters: TokenRevoke; result: TokenRevoked };
+  "token.revoke": {
+    parameters: TokenRevoke;
+    result: TokenRevoked;
+    errors: CommonErrorKind | "starting" | "stopping" | "auth_token_not_found";
+  };
 }
 
 /** What is told on a connection on which both sides speak, by the `method` of the notification: its `params`. */

@@ -38,6 +38,8 @@ test("the meta-schema finds what is wrong with a document", () => {
     ["a field that OpenRPC does not know", (document) => (document.methods[0].verb = "node")],
     ["a result without a schema", (document) => delete document.methods[0].result.schema],
     ["a schema of a type that there is not", (document) => (document.methods[0].result.schema.type = "money")],
+    ["errors that are no list", (document) => (document.methods[0].errors = {})],
+    ["an error of a method that tells nothing", (document) => document.methods[0].errors.push({ kind: "internal" })],
     ["an error without a code", (document) => delete document.components.errors.internal.code],
     ["an example without parameters", (document) => delete document.methods[0].examples[0].params],
   ];

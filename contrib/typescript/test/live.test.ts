@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { Ajv } from "ajv";
 import { WebSocket } from "ws";
 
-import { NoAnswer, Outrigger, parse, Refused, type Event, type InvoiceCreated, type PaymentInfo, type Socket } from "../src/client.js";
+import { NoAnswer, Outrigger, parse, Refused, type ErrorKindOf, type Event, type InvoiceCreated, type PaymentInfo, type Socket } from "../src/client.js";
 import { connect } from "../src/node.js";
 
 function directory(name: string): string {
@@ -45,6 +45,10 @@ test("a refusal carries kind, hint and parameter", async () => {
   assert.ok(refused instanceof Refused, String(refused));
   assert.deepEqual([refused.code, refused.kind, refused.retryable], [1401, "channel_not_found", false]);
   assert.ok(refused.hint);
+  const kinds: ErrorKindOf<"channel.get">[] = ["channel_not_found", "invalid_parameter", "starting"];
+  assert.ok(kinds.some((kind) => kind === refused.kind));
+  // @ts-expect-error That is no error of the method.
+  kinds.push("no_route");
   // @ts-expect-error The types do not let such a call through.
   const unknown = await payer.call("channel.get", { chanel_id: "00" }).catch((error: unknown) => error);
   assert.ok(unknown instanceof Refused, String(unknown));

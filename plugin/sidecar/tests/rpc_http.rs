@@ -7,6 +7,8 @@ mod limits;
 mod operator_page;
 #[path = "rpc/plugin.rs"]
 mod plugin;
+#[path = "rpc/refusals.rs"]
+mod refusals;
 #[path = "rpc/sessions.rs"]
 mod sessions;
 #[path = "rpc/stage.rs"]

@@ -354,28 +354,9 @@ impl Fault {
         Self::lasting(ErrorKind::ChannelStateUnfit, reason, "channel.get shows the state.")
     }
 
-    /// The funding amount, or what is pushed of it, is outside the limits.
-    pub fn funding_out_of_range(reason: impl fmt::Display) -> Self {
-        Self::lasting(ErrorKind::FundingOutOfRange, reason, "The limits are in the configuration, section [channel].")
-    }
-
     /// The feerate is outside the limits.
     pub fn feerate_out_of_range(reason: impl fmt::Display) -> Self {
         Self::lasting(ErrorKind::FeerateOutOfRange, reason, "The limits are in the configuration, section [feerate].")
-    }
-
-    /// Too many openings with this peer are under way.
-    pub fn too_many_pending(peer: &NodeId) -> Self {
-        Self::passing(
-            ErrorKind::TooManyPending,
-            format!("too many openings with {peer} are under way"),
-            "Wait until one of them is confirmed or has failed.",
-        )
-    }
-
-    /// The channel refused it.
-    pub fn channel_refused(reason: impl fmt::Display) -> Self {
-        Self::lasting(ErrorKind::ChannelRefused, reason, "channel.get shows the state.")
     }
 }
 

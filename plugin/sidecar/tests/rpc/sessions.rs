@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
-use crate::stage::{NODE_ID, PAGE, Stage};
+use crate::stage::{NODE_ID, PAGE, Stage, judge};
 
 /// What any of these tests may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -76,7 +76,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
 
     async fn call(&mut self, method: &str, params: Value) -> Value {
         self.say(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string()).await;
-        self.hear().await.expect("an answer")
+        let answer = self.hear().await.expect("an answer");
+        judge(method, &answer);
+        answer
     }
 
     async fn subscribe(&mut self, params: Value) -> Value {

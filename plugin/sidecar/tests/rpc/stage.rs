@@ -11,7 +11,7 @@ use bitcoin::{OutPoint, Txid};
 use outrigger_bolt::amount::FeeratePerKw;
 use outrigger_bolt::id::{ChannelId, NodeId, PaymentHash};
 use outrigger_rpc_schema as schema;
-use outrigger_rpc_schema::Client;
+use outrigger_rpc_schema::{Client, MethodInfo};
 use outrigger_sidecar::manager::terms::TermsChange;
 use outrigger_sidecar::rpc::{
     Answer, Backend, ChannelQuery, Doors, EventQuery, Fault, ForwardQuery, InvoiceOrder, OpenOrder, PaymentOrder,
@@ -67,7 +67,7 @@ impl Backend for Recorder {
     }
 
     async fn chain_status(&self) -> Answer<schema::ChainStatusReport> {
-        Err(Fault::bitcoind_unavailable("connection refused"))
+        Err(Fault::internal("not asked for in these tests"))
     }
 
     async fn metrics(&self) -> String {
@@ -369,6 +369,20 @@ impl HttpAnswer {
         let error = &self.json()["error"];
         (error["code"].as_i64().expect("a code"), error["data"]["kind"].as_str().unwrap_or_default().to_owned())
     }
+
+    /// The same, of a call of this method.
+    fn of(self, method: &str) -> Self {
+        judge(method, &serde_json::from_str(&self.body).unwrap_or_default());
+        self
+    }
+}
+
+/// A method is refused with what the document lists for it.
+pub(crate) fn judge(method: &str, answer: &Value) {
+    if let (Some(method), Some(kind)) = (MethodInfo::named(method), answer["error"]["data"]["kind"].as_str()) {
+        let is_listed = method.errors.iter().any(|listed| listed.name() == kind);
+        assert!(is_listed, "{} may not be refused with {kind}", method.name);
+    }
 }
 
 impl Stage {
@@ -440,12 +454,12 @@ impl Stage {
         let headers =
             [self.host(), format!("Authorization: Bearer {token}"), "Content-Type: application/json".to_owned()];
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        self.send("POST", &headers, request.to_string().as_bytes()).await
+        self.send("POST", &headers, request.to_string().as_bytes()).await.of(method)
     }
 
     /// Calls a method with these parameters.
     pub(crate) async fn call(&self, method: &str, params: Value) -> HttpAnswer {
-        self.rpc(json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })).await
+        self.rpc(json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })).await.of(method)
     }
 
     pub(crate) async fn send(&self, verb: &str, headers: &[String], body: &[u8]) -> HttpAnswer {

@@ -27,7 +27,7 @@ async fn bad_input_79_what_is_no_token_learns_nothing_and_no_token_is_known_befo
 }
 
 /// Parameters that the method takes, as far as its schema says.
-fn fitting(method: &MethodInfo) -> Value {
+pub(crate) fn fitting(method: &MethodInfo) -> Value {
     use outrigger_rpc_schema::ParameterType::{Boolean, Choice, Integer, List, Object, Text};
     let mut given = Map::new();
     // Nobody waits for an end in these tests.
