@@ -2,7 +2,7 @@
 //! systems may, it is our own: the file names its process, and a process that lives holds it. That sees no further than the pid
 //! namespace of this process on this machine (ADR 12).
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +14,9 @@ use super::StartFault;
 use crate::store::generation::{make_directory, make_private};
 
 mod holder;
+
+/// No name that this program writes into a lock is longer, in bytes.
+const LONGEST_NAME: u64 = 4096;
 
 /// How long a name has to stand in a lock that keeps nobody out before it is believed.
 const SETTLES: Duration = Duration::from_millis(300);
@@ -52,19 +55,19 @@ pub(super) fn lock_making_room(
     let settle = || std::thread::sleep(SETTLES);
     let (file, kept, unseen) =
         lock_by(directory, (<File as FileExt>::try_lock_exclusive, shared_by_machines), settle, make_room)?;
-    let (place, shared) = (directory.display(), shared_by_machines(directory));
-    match (kept, shared) {
-        (Kept::ByName, _) => tracing::warn!(
+    let place = directory.display();
+    match kept {
+        KeptBy::Name => tracing::warn!(
             directory = %place,
             "the file system of the data directory locks nothing: only a second process of this machine, and of this container, \
              would be kept out. Two that run on one directory lose money: start none elsewhere, and move it to a local disk"
         ),
-        (Kept::ByLock, Some(kind)) => tracing::warn!(
+        KeptBy::LockHere(kind) => tracing::warn!(
             directory = %place,
             "the data directory is on {kind}, where a lock may hold on this machine alone. Two that run on one directory lose money: \
              start none on another machine, and move it to a local disk"
         ),
-        (Kept::ByLock, None) => return Ok(file),
+        KeptBy::Lock => return Ok(file),
     }
     if let Some(pid) = unseen {
         tracing::warn!(
@@ -87,11 +90,13 @@ fn shared_by_machines(directory: &Path) -> Option<&'static str> {
 
 /// What keeps a second process out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kept {
+enum KeptBy {
     /// The file system's lock.
-    ByLock,
+    Lock,
+    /// The same, on this machine at least; others may have that file system too, which is called so.
+    LockHere(&'static str),
     /// The name in the file, since the file system grants every lock.
-    ByName,
+    Name,
 }
 
 /// Takes the lock by `lock`, which says whether it was granted. Where it may be granted to others too, whoever came at the same moment
@@ -102,7 +107,7 @@ fn lock_by(
     (lock, shared): (impl Fn(&File) -> io::Result<bool>, impl FnOnce(&Path) -> Option<&'static str>),
     settle: impl FnOnce(),
     make_room: impl FnOnce() -> io::Result<()>,
-) -> Result<(File, Kept, Option<u32>), StartFault> {
+) -> Result<(File, KeptBy, Option<u32>), StartFault> {
     let fault = |reason: io::Error| StartFault::Directory { path: directory.to_owned(), reason: reason.to_string() };
     make_directory(directory).map_err(fault)?;
     let before = make_private(directory);
@@ -114,45 +119,55 @@ fn lock_by(
     let path = directory.join("lock");
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fault)?;
     let is_granted = lock(&file).map_err(|reason| unlockable(fault, reason))?;
-    let mut text = String::new();
-    // What is no text was not written by this program, and names nobody.
-    let _ = file.read_to_string(&mut text);
-    let holder = Holder::parse(&text);
+    let text = name_in(&mut file).map_err(fault)?;
+    let holder = text.as_deref().and_then(Holder::parse);
     let own = Holder::of_this_process();
     let standing = holder.as_ref().map_or(Standing::Over, |holder| holder.seen_by(&own));
     if !is_granted || standing == Standing::Lives {
         return Err(StartFault::Running { path, pid: whose(holder.as_ref(), standing) });
     }
     let unseen = holder.filter(|_| standing == Standing::Unseen).map(|holder| holder.pid);
-    let kept = if is_granted_twice(&path, &lock) { Kept::ByName } else { Kept::ByLock };
+    let kept = match shared(directory) {
+        _ if is_granted_twice(&path, &lock) => KeptBy::Name,
+        Some(kind) => KeptBy::LockHere(kind),
+        None => KeptBy::Lock,
+    };
     // Where locks belong to the process, the end of the second try took this one away.
     if !lock(&file).map_err(fault)? {
         return Err(StartFault::Running { path, pid: String::new() });
     }
     let words = format!("{own}\n");
     // At once, since where locks do nothing it is the name that keeps others out; and again where that needs the room first.
-    let written = write_name(&mut file, &text, &words);
-    let written =
-        make_room().and_then(|()| written.or_else(|_| write_name(&mut file, &text, &words))).map_err(fault)?;
-    if written && (kept == Kept::ByName || shared(directory).is_some()) {
+    let written = write_name(&mut file, text.as_deref(), &words);
+    let written = make_room()
+        .and_then(|()| written.or_else(|_| write_name(&mut file, text.as_deref(), &words)))
+        .map_err(fault)?;
+    if written && kept != KeptBy::Lock {
         settle();
     }
-    let last = fs::read_to_string(&path).map_err(fault)?;
-    if last != words {
-        let last = Holder::parse(&last);
+    // By its path: another machine may have put another file there.
+    let last = File::open(&path).and_then(|mut last| name_in(&mut last)).map_err(fault)?;
+    if last.as_deref() != Some(&words) {
+        let last = last.as_deref().and_then(Holder::parse);
         let standing = last.as_ref().map_or(Standing::Over, |last| last.seen_by(&own));
         return Err(StartFault::Running { path, pid: whose(last.as_ref(), standing) });
     }
     Ok((file, kept, unseen))
 }
 
-/// Puts a name in the place of the text that was read. False, and nothing written, where another came between.
-fn write_name(file: &mut File, before: &str, words: &str) -> io::Result<bool> {
-    let mut now = Vec::new();
+/// What stands in a lock. What is no text, or longer than a name, was not written by this program, and names nobody.
+fn name_in(file: &mut File) -> io::Result<Option<String>> {
+    let mut read = Vec::new();
     file.rewind()?;
-    file.read_to_end(&mut now)?;
-    // What is no text was read as none. A try before may have written a part.
-    let is_as_before = String::from_utf8(now).map_or(before.is_empty(), |now| now == before || words.starts_with(&now));
+    file.take(LONGEST_NAME + 1).read_to_end(&mut read)?;
+    Ok(if read.len() as u64 > LONGEST_NAME { None } else { String::from_utf8(read).ok() })
+}
+
+/// Puts a name in the place of what was read. False, and nothing written, where another came between.
+fn write_name(file: &mut File, before: Option<&str>, words: &str) -> io::Result<bool> {
+    let now = name_in(file)?;
+    // A try before may have written a part.
+    let is_as_before = now.as_deref() == before || now.is_some_and(|now| words.starts_with(&now));
     if !is_as_before {
         return Ok(false);
     }

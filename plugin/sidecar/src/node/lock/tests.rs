@@ -1,3 +1,4 @@
+use std::fs;
 use std::process::{Child, Command};
 
 use super::holder::{Place, stands_for, start_time};
@@ -17,7 +18,7 @@ fn refusal(directory: &Path) -> String {
 }
 
 /// A file system that grants every lock.
-fn lock_on_a_file_system_that_grants_all(directory: &Path) -> Result<(Kept, Option<u32>), StartFault> {
+fn lock_on_a_file_system_that_grants_all(directory: &Path) -> Result<(KeptBy, Option<u32>), StartFault> {
     lock_by(directory, (|_: &File| Ok(true), |_: &Path| None), || (), || Ok(())).map(|(_, kept, unseen)| (kept, unseen))
 }
 
@@ -92,16 +93,24 @@ fn bad_input_90_dsk_10_where_file_locks_do_nothing_the_named_process_holds_the_d
 fn bad_input_90_a_dead_process_or_a_later_one_of_its_id_holds_nothing() {
     let other = Other::start();
     let Holder { pid, started, .. } = other.holder();
-    let left =
-        [format!("{pid} {}\n", started.unwrap() + 1), format!("{pid}\n"), "4294967295 1\n".into(), "no number".into()];
+    // A lock of a later process, of one without its start, of none; no text; longer than any name, though it begins with one.
+    let left = [
+        format!("{pid} {}\n", started.unwrap() + 1).into_bytes(),
+        format!("{pid}\n").into_bytes(),
+        b"4294967295 1\n".to_vec(),
+        b"no number".to_vec(),
+        vec![0xff; 40],
+        format!("{}\n{}", other.holder(), "x".repeat(1 << 20)).into_bytes(),
+    ];
     for left in left {
         let dir = private();
         fs::write(dir.path().join("lock"), left).unwrap();
         lock_directory(dir.path()).unwrap();
         let text = fs::read_to_string(dir.path().join("lock")).unwrap();
-        assert_eq!(Holder::parse(&text), Some(Holder::of_this_process()));
+        assert_eq!(text, format!("{}\n", Holder::of_this_process()));
     }
 }
+
 #[test]
 fn dsk_10_a_file_system_that_knows_no_locks_is_refused_and_nothing_is_written() {
     let dir = private();
@@ -122,12 +131,12 @@ fn dsk_10_a_file_system_that_grants_every_lock_is_told_from_one_that_keeps_other
     let settle = || panic!("a lock that holds is not waited for");
     let lock = <File as FileExt>::try_lock_exclusive;
     let (held, kept, unseen) = lock_by(dir.path(), (lock, |_: &Path| None), settle, || Ok(())).unwrap();
-    assert_eq!((kept, unseen), (Kept::ByLock, None));
+    assert_eq!((kept, unseen), (KeptBy::Lock, None));
     // The second try has not taken it away.
     refusal(dir.path());
     drop(held);
     let dir = private();
-    assert_eq!(lock_on_a_file_system_that_grants_all(dir.path()).unwrap(), (Kept::ByName, None));
+    assert_eq!(lock_on_a_file_system_that_grants_all(dir.path()).unwrap(), (KeptBy::Name, None));
     let other = Other::start();
     fs::write(dir.path().join("lock"), format!("{}\n", other.holder())).unwrap();
     let fault = lock_on_a_file_system_that_grants_all(dir.path()).unwrap_err();
@@ -217,7 +226,7 @@ fn bak_7_dsk_10_a_process_of_another_container_boot_or_machine_is_not_seen_and_r
         let named = Holder { place, ..other.holder() };
         fs::write(dir.path().join("lock"), format!("{named}\n")).unwrap();
         let kept = lock_on_a_file_system_that_grants_all(dir.path()).unwrap();
-        assert_eq!(kept, (Kept::ByName, Some(named.pid)));
+        assert_eq!(kept, (KeptBy::Name, Some(named.pid)));
         let text = fs::read_to_string(dir.path().join("lock")).unwrap();
         assert_eq!(Holder::parse(&text), Some(Holder::of_this_process()), "{text}");
     }
@@ -226,5 +235,5 @@ fn bak_7_dsk_10_a_process_of_another_container_boot_or_machine_is_not_seen_and_r
     let twin = Holder { place: Place { namespace: Some("pid:[1]".to_owned()), ..here }, ..Holder::of_this_process() };
     fs::write(dir.path().join("lock"), format!("{twin}\n")).unwrap();
     let kept = lock_on_a_file_system_that_grants_all(dir.path()).unwrap();
-    assert_eq!(kept, (Kept::ByName, Some(twin.pid)));
+    assert_eq!(kept, (KeptBy::Name, Some(twin.pid)));
 }
