@@ -1,5 +1,6 @@
 //! The benchmark: Outrigger and LDK, full stacks over loopback TCP, in one run. Started by `contrib/bench`.
 
+mod bounds;
 mod ldk;
 mod machine;
 mod names;
@@ -55,7 +56,7 @@ fn main() -> Done<()> {
     if has("--json") {
         println!("{}", report::document(&figures));
     } else {
-        println!("{}", results::table(&figures));
+        println!("{}\n{}", results::table(&figures), bounds::table(&figures));
     }
     Ok(())
 }

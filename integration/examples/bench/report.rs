@@ -85,7 +85,7 @@ pub(crate) fn document(figures: &[Figure]) -> Value {
     json!({ "scenarios": figures.iter().map(Figure::json).collect::<Vec<_>>() })
 }
 
-fn shown(value: f64) -> String {
+pub(crate) fn shown(value: f64) -> String {
     rounded(value).to_string()
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use outrigger_integration::Done;
 
+use crate::bounds;
 use crate::report::{Figure, median};
 use crate::scenarios::{AGES, CONSOLIDATED, FLIGHTS};
 
@@ -67,6 +68,10 @@ pub(crate) fn write(directory: &Path, page: Page, machine: &str, figures: &[Figu
          apart, and 0 where there was one.\n\nThe machine: {machine}.\n\n{}",
         table(figures)
     );
+    let bounds = bounds::table(figures);
+    if !bounds.is_empty() {
+        write!(text, "\n{bounds}")?;
+    }
     for chart in charts(figures) {
         if chart.points.len() > 1 {
             std::fs::write(directory.join(chart.file), chart.drawn()?)?;
