@@ -268,6 +268,11 @@ impl Backup {
         self.kept.lock().is_bad_now = true;
     }
 
+    /// What it has not gone against yet it does not go against any more: an end to [`Self::turn_bad`].
+    pub fn stay_good(&self) {
+        self.kept.lock().is_bad_now = false;
+    }
+
     /// The next write of this channel is refused, and those of others are not.
     pub fn turn_bad_for(&self, channel: ChannelId) {
         self.kept.lock().bad_for = Some(channel);

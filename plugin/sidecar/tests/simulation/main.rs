@@ -192,7 +192,7 @@ fn every_seed_keeps_the_laws_and_heals_per_2_bak_1_bak_2_dsk_1_dsk_8() {
     let failures = failures.into_inner().unwrap();
     if let Some(seed) = failures.first() {
         println!("simulation: seeds that fail: {failures:?}");
-        panic!("seed {seed} fails; replay it: SIMULATION_SEED={seed} cargo test -p outriggerd --test simulation");
+        panic!("seed {seed} fails; replay it: SIMULATION_SEED={seed} cargo test --workspace --test simulation");
     }
     for (least, kinds) in [(SEEDS, KINDS), (MANY, KINDS_OF_MANY)] {
         for kind in kinds.iter().filter(|_| seeds >= least) {

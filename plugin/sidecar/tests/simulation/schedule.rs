@@ -15,6 +15,7 @@ use outrigger_sidecar::manager::terms::ForwardingPolicy;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
+use super::backup::Backup;
 use super::network::Link;
 use super::node::{Config, Node};
 use super::signer::Signing;
@@ -303,8 +304,11 @@ impl World {
         Msat::new(msat)
     }
 
-    /// Pays over each channel, in each direction in which there is money.
+    /// Pays over each channel, in each direction in which there is money. What a backup was drawn to refuse, and did not come to, it takes.
     pub fn pay_again(&mut self) {
+        if self.plan.is_drawn {
+            self.nodes.iter().flat_map(|node| &node.backups).for_each(Backup::stay_good);
+        }
         for node in 0..self.nodes.len() {
             self.set_feerates(node, feerates(500));
         }
