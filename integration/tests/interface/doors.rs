@@ -16,6 +16,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 /// What an answer may take: far more than any method does. Beyond it the daemon hangs.
@@ -67,9 +68,10 @@ pub(crate) struct Visitor {
     pub(crate) notices: Vec<Value>,
 }
 
+/// What is heard is taken in all the time, as any client does: a reader that answers no ping while it is busy elsewhere is given up.
 struct Socket {
     sender: soketto::Sender<Compat<TcpStream>>,
-    receiver: soketto::Receiver<Compat<TcpStream>>,
+    heard: UnboundedReceiver<Result<Vec<u8>, soketto::connection::Error>>,
 }
 
 impl Visitor {
@@ -179,8 +181,7 @@ impl Visitor {
             return Ok(Heard::Answer(None));
         }
         loop {
-            let mut heard = Vec::new();
-            socket.receiver.receive_data(&mut heard).await?;
+            let heard = socket.heard.recv().await.ok_or("the connection is closed")??;
             let heard: Value = serde_json::from_slice(&heard)?;
             if heard["method"] != "event.subscribe" {
                 self.socket = Some(socket);
@@ -201,8 +202,19 @@ impl Visitor {
         client.set_headers(&headers);
         match client.handshake().await? {
             ServerResponse::Accepted { .. } => {
-                let (sender, receiver) = client.into_builder().finish();
-                Ok(Socket { sender, receiver })
+                let (sender, mut receiver) = client.into_builder().finish();
+                let (hears, heard) = unbounded_channel();
+                tokio::spawn(async move {
+                    loop {
+                        let mut message = Vec::new();
+                        let received = receiver.receive_data(&mut message).await.map(|_| message);
+                        let is_over = received.is_err();
+                        if hears.send(received).is_err() || is_over {
+                            return;
+                        }
+                    }
+                });
+                Ok(Socket { sender, heard })
             }
             other => Err(format!("no WebSocket was opened: {other:?}").into()),
         }
