@@ -290,7 +290,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::bounds::BOUNDS;
+    use crate::bounds::{BOUNDS, Bound};
 
     /// The names of issue 4, part 5.
     const PROMISED: [&str; 10] = [
@@ -322,10 +322,13 @@ mod tests {
         for promised in PROMISED.into_iter().chain(["relay_8_nosync"]) {
             assert!(whole.contains(&promised), "{promised}");
         }
-        for promised in PROMISED_OF_SINKS.into_iter().chain(BOUNDS.map(|bound| bound.figure)) {
+        for promised in PROMISED_OF_SINKS {
             assert!(sinks.contains(&promised), "{promised}");
         }
         let names = [whole, sinks].concat();
+        for Bound { figure, .. } in &BOUNDS {
+            assert!(names.contains(figure), "{figure}");
+        }
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "a name stands twice");
     }
 
