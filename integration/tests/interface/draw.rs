@@ -8,6 +8,9 @@ use crate::known::Known;
 /// Ends the process that is looked at: it is called with a parameter that it does not have, and no other way.
 pub(crate) const ENDS_THE_NODE: &str = "node.stop";
 
+/// What says how long a call waits.
+const WAIT: &str = "timeout_secs";
+
 /// What a wait that is admitted takes at the most: a longer one would only be waited for.
 const LONGEST_WAIT_SECS: u64 = 2;
 
@@ -114,7 +117,9 @@ impl Drawer<'_> {
         let mut given = Map::new();
         for parameter in described["params"].as_array().into_iter().flatten() {
             let name = parameter["name"].as_str().unwrap_or_default();
-            if parameter["required"] == true || self.one_in(3) {
+            // Who leaves it out waits for a minute, which a few times show.
+            let is_given = if name == WAIT { !self.one_in(40) } else { self.one_in(3) };
+            if parameter["required"] == true || is_given {
                 given.insert(name.to_owned(), self.fitting(method, name, &parameter["schema"]));
             }
         }
@@ -169,7 +174,7 @@ impl Drawer<'_> {
         };
         let least = schema["minimum"].as_u64().unwrap_or_default();
         let mut most = schema["maximum"].as_u64().unwrap_or(widest);
-        if name == "timeout_secs" {
+        if name == WAIT {
             most = most.min(LONGEST_WAIT_SECS);
         }
         let drawn = match self.dice.below(8) {
