@@ -34,12 +34,9 @@ impl Method for ChannelOpen {
     const NAME: &'static str = "channel.open";
     const MOVES_MONEY: bool = true;
     const SCOPES: &'static [Scope] = &[Scope::Channel];
+    const NEEDS_CHAIN: bool = true;
     const ERRORS: &'static [ErrorKind] = &[
         ErrorKind::Restored,
-        ErrorKind::IdempotencyConflict,
-        ErrorKind::ChainNotSynced,
-        ErrorKind::BitcoindUnavailable,
-        ErrorKind::ChainBlind,
         ErrorKind::PeerNotConnected,
         ErrorKind::FeerateOutOfRange,
         ErrorKind::StorageFailed,

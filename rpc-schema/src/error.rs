@@ -182,6 +182,9 @@ impl ErrorKind {
     /// What a method that asks the node has beside those: there is no node yet, or none any more.
     pub const WITHOUT_NODE: [Self; 2] = [Self::Starting, Self::Stopping];
 
+    /// What a method that needs the chain has: it is not followed to its end, or not at all, or nobody knows.
+    pub const WITHOUT_CHAIN: [Self; 3] = [Self::ChainNotSynced, Self::BitcoindUnavailable, Self::ChainBlind];
+
     /// What a message is refused for in which no method is found, so that no method has it.
     pub const BEFORE_ANY_METHOD: [Self; 3] = [Self::ParseError, Self::InvalidRequest, Self::UnknownMethod];
 

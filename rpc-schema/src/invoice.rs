@@ -34,7 +34,6 @@ impl Method for InvoiceCreate {
     const SCOPES: &'static [Scope] = &[Scope::Invoice];
     const ERRORS: &'static [ErrorKind] = &[
         ErrorKind::Restored,
-        ErrorKind::IdempotencyConflict,
         ErrorKind::InvoiceNotFound,
         ErrorKind::InvoiceInvalid,
         ErrorKind::StorageFailed,

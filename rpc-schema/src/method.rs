@@ -26,6 +26,8 @@ pub trait Method: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'sta
     const SCOPES: &'static [Scope];
     /// Whether it asks the node, with some parameters at least: such a call is refused before there is a node, and while it stops.
     const ASKS_NODE: bool = true;
+    /// Whether it begins something that needs the newest blocks: such a call is refused while they do not come.
+    const NEEDS_CHAIN: bool = false;
     /// What the method itself may refuse a call for, beside what it has in common with others; [`MethodInfo::errors`] has both.
     const ERRORS: &'static [ErrorKind];
     /// The parameters of a call that can be tried, as a JSON object. A text that begins with `$` is the reader's own: it stands
@@ -74,16 +76,17 @@ pub struct MethodInfo {
 impl MethodInfo {
     fn of<M: Method>() -> Self {
         let schema = self_contained::<M>();
+        let parameters = parameter::parameters(schema.as_value());
         Self {
             name: M::NAME,
             summary: parameter::description(schema.as_value()),
             moves_money: M::MOVES_MONEY,
             needs_session: M::NEEDS_SESSION,
             scopes: M::SCOPES,
-            errors: errors::<M>(),
+            errors: errors::<M>(&parameters),
             added_in: M::ADDED_IN,
             deprecated_in: M::DEPRECATED_IN,
-            parameters: parameter::parameters(schema.as_value()),
+            parameters,
             // A test reads every example.
             example: serde_json::from_str(M::EXAMPLE).unwrap_or_default(),
             result_name: M::Result::schema_name().into_owned(),
@@ -158,11 +161,14 @@ pub fn methods() -> &'static [MethodInfo] {
 }
 
 /// What a call of the method may be refused for.
-fn errors<M: Method>() -> Vec<ErrorKind> {
+fn errors<M: Method>(parameters: &[Parameter]) -> Vec<ErrorKind> {
+    let has_key = parameters.iter().any(|parameter| parameter.name == "idempotency_key");
     let may_be = |kind: &ErrorKind| {
         M::ERRORS.contains(kind)
             || ErrorKind::OF_ANY_METHOD.contains(kind)
             || (M::ASKS_NODE && ErrorKind::WITHOUT_NODE.contains(kind))
+            || (M::NEEDS_CHAIN && ErrorKind::WITHOUT_CHAIN.contains(kind))
+            || (has_key && *kind == ErrorKind::IdempotencyConflict)
             || (M::MOVES_MONEY && *kind == ErrorKind::NotificationRefused)
     };
     ErrorKind::ALL.into_iter().filter(may_be).collect()

@@ -63,12 +63,9 @@ impl Method for PaymentSend {
     const NAME: &'static str = "payment.send";
     const MOVES_MONEY: bool = true;
     const SCOPES: &'static [Scope] = &[Scope::Pay];
+    const NEEDS_CHAIN: bool = true;
     const ERRORS: &'static [ErrorKind] = &[
         ErrorKind::Restored,
-        ErrorKind::IdempotencyConflict,
-        ErrorKind::ChainNotSynced,
-        ErrorKind::BitcoindUnavailable,
-        ErrorKind::ChainBlind,
         ErrorKind::PeerNotConnected,
         ErrorKind::ChannelStateUnfit,
         ErrorKind::InvoiceInvalid,

@@ -18,10 +18,8 @@ pub struct PeerConnect {
 impl Method for PeerConnect {
     const NAME: &'static str = "peer.connect";
     const SCOPES: &'static [Scope] = &[Scope::Channel];
+    const NEEDS_CHAIN: bool = true;
     const ERRORS: &'static [ErrorKind] = &[
-        ErrorKind::ChainNotSynced,
-        ErrorKind::BitcoindUnavailable,
-        ErrorKind::ChainBlind,
         ErrorKind::PeerUnreachable,
         ErrorKind::PeerHandshakeFailed,
         ErrorKind::PeerIncompatible,

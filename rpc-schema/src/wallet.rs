@@ -42,7 +42,7 @@ impl Method for WalletNewAddress {
     const NAME: &'static str = "wallet.new_address";
     const SCOPES: &'static [Scope] = &[Scope::Invoice, Scope::Channel];
     const ERRORS: &'static [ErrorKind] =
-        &[ErrorKind::IdempotencyConflict, ErrorKind::ChainNotSynced, ErrorKind::WalletFailed, ErrorKind::StorageFailed];
+        &[ErrorKind::ChainNotSynced, ErrorKind::WalletFailed, ErrorKind::StorageFailed];
     const EXAMPLE: &'static str = r#"{ "idempotency_key": "till-7" }"#;
     type Result = WalletAddress;
 }
@@ -124,12 +124,9 @@ impl Method for WalletSend {
     const NAME: &'static str = "wallet.send";
     const MOVES_MONEY: bool = true;
     const SCOPES: &'static [Scope] = &[Scope::Admin];
+    const NEEDS_CHAIN: bool = true;
     const ERRORS: &'static [ErrorKind] = &[
         ErrorKind::Restored,
-        ErrorKind::IdempotencyConflict,
-        ErrorKind::ChainNotSynced,
-        ErrorKind::BitcoindUnavailable,
-        ErrorKind::ChainBlind,
         ErrorKind::InsufficientFunds,
         ErrorKind::WalletFailed,
         ErrorKind::FeerateOutOfRange,

@@ -56,7 +56,7 @@ fn main() -> Done<()> {
     if has("--json") {
         println!("{}", report::document(&figures));
     } else {
-        println!("{}\n{}", results::table(&figures), bounds::table(&figures));
+        println!("{}", results::table(&figures));
     }
     Ok(())
 }

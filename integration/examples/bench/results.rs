@@ -11,9 +11,13 @@ use crate::scenarios::{AGES, CONSOLIDATED, FLIGHTS};
 
 const HEAD: &str = "| scenario | unit | Outrigger | LDK 0.2 | times better | spread |\n|---|---|---:|---:|---:|---:|\n";
 
-/// The table of all figures.
+/// The table of all figures, and below it those that have a bound.
 pub(crate) fn table(figures: &[Figure]) -> String {
-    figures.iter().fold(HEAD.to_owned(), |table, figure| table + &figure.row() + "\n")
+    let all = figures.iter().fold(HEAD.to_owned(), |table, figure| table + &figure.row() + "\n");
+    match bounds::table(figures) {
+        bounds if bounds.is_empty() => all,
+        bounds => format!("{all}\n{bounds}"),
+    }
 }
 
 /// Which page of the directory a run writes.
@@ -68,10 +72,6 @@ pub(crate) fn write(directory: &Path, page: Page, machine: &str, figures: &[Figu
          apart, and 0 where there was one.\n\nThe machine: {machine}.\n\n{}",
         table(figures)
     );
-    let bounds = bounds::table(figures);
-    if !bounds.is_empty() {
-        write!(text, "\n{bounds}")?;
-    }
     for chart in charts(figures) {
         if chart.points.len() > 1 {
             std::fs::write(directory.join(chart.file), chart.drawn()?)?;

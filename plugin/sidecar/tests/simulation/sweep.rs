@@ -122,7 +122,7 @@ impl Swept {
             println!("crash sweep: {} points fail: {}", failures.len(), failures.join(" "));
         }
         if let Some(point) = failures.first() {
-            let test = "cargo test -p outriggerd --test simulation crash_sweep";
+            let test = "cargo test --workspace --test simulation crash_sweep";
             panic!("point {point} fails; replay it: SWEEP_SEED={seed} SWEEP_POINT={point} {test}");
         }
     }
